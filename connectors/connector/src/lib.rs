@@ -1,0 +1,30 @@
+//! What a connector implements, and nothing else.
+//!
+//! A connector joins the engine to one external system. On the way in it is a [`Source`]: a set of *splits* that can be
+//! read again from any offset. On the way out it is a [`Sink`]: a system that can take records and the job's
+//! [`Progress`] in one atomic step.
+//!
+//! ```text
+//!   Source ──splits()──► SplitStatus          Sink ──connect()──► SinkSession ──fence()──► Transactor
+//!      └────reader()──► SplitReader                                   ├─progress()           ├─prepare(txn)
+//!                         └─poll() ► Record                           └─read_committed()     └─commit()
+//! ```
+//!
+//! Guarantees asked of a connector are written at each trait. There is no dataflow in this crate, no thread, and no
+//! clock: the engine decides when each call is made, and a connector never knows how many workers there are.
+
+mod digest;
+mod error;
+pub mod format;
+mod sink;
+mod source;
+mod words;
+
+pub use digest::{Digest, output_digest, source_digest};
+pub use error::{BoxError, Error, ErrorKind};
+pub use sink::{
+    CommitError, Envelope, Output, OutputPartition, OutputRecord, OutputSpec, PartitionWrite, Position, ProducerId,
+    Progress, Sink, SinkContext, SinkSession, TickCount, TickEnd, Transaction, Transactor,
+};
+pub use source::{Record, Slot, Source, SplitReader, SplitStatus, Waker};
+pub use words::{Generation, Incarnation, Offset, SplitId, Tick};

@@ -1,0 +1,253 @@
+//! The way out: records and progress in one atomic step, by one writer at a time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Error, Generation, Incarnation, Offset, Record, Tick};
+
+/// One named output of a job: a topic of a sink.
+pub trait Output: Send + Sync + 'static {
+    /// The system that the output lies in.
+    fn sink(&self) -> Arc<dyn Sink>;
+
+    /// What is asked of the output.
+    fn spec(&self) -> OutputSpec;
+}
+
+/// How records become messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Envelope {
+    /// Each record is a message; nothing is ever taken back.
+    Append,
+    /// The newest message of a key is its row; a null value says that it has none.
+    Upsert,
+}
+
+/// What the engine must know of an output.
+#[derive(Clone, Debug)]
+pub struct OutputSpec {
+    /// Its stable name: the topic.
+    pub name: String,
+    /// How records become messages.
+    pub envelope: Envelope,
+    /// Which of so many partitions a key goes to.
+    pub partition_of: fn(key: &[u8], partitions: u32) -> u32,
+}
+
+/// An external system that commits the records of several outputs together with the job's progress.
+pub trait Sink: Send + Sync + 'static {
+    /// Two sinks of equal identity are one system, and share transactions.
+    fn identity(&self) -> String;
+
+    /// Connects, makes what is missing, and returns the session. Blocks no longer than the context's patience.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for what a person must change,
+    /// [`ErrorKind::Retry`](crate::ErrorKind::Retry) for a system that cannot be reached.
+    fn connect(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error>;
+}
+
+/// Of whom a session is.
+#[derive(Clone, Debug)]
+pub struct SinkContext {
+    /// The job's name; the progress is kept under it.
+    pub job: String,
+    /// How long a call may wait for a system that is away.
+    pub patience: Duration,
+}
+
+/// A connection to a sink. Calls block; several threads may call at once.
+pub trait SinkSession: Send + Sync {
+    /// How many partitions each output has, by its name.
+    ///
+    /// # Errors
+    /// The system cannot be reached.
+    fn partitions(&self) -> Result<BTreeMap<String, u32>, Error>;
+
+    /// Makes the writer `id` exist, aborts what an earlier writer of that id left open, and makes every later call of
+    /// an earlier one fail.
+    ///
+    /// # Errors
+    /// As [`Sink::connect`].
+    fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error>;
+
+    /// The committed progress of each output partition that has any. **Contract:** what was committed before the call
+    /// is seen, also while other transactions are open (the call waits for them, no longer than the patience).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Retry`](crate::ErrorKind::Retry) with the name of what holds it up;
+    /// [`ErrorKind::Data`](crate::ErrorKind::Data) for progress that cannot be understood.
+    fn progress(&self) -> Result<BTreeMap<OutputPartition, Progress>, Error>;
+
+    /// Reads the committed records of one output partition from `from` to what is its end at the call.
+    ///
+    /// # Errors
+    /// As [`SinkSession::progress`].
+    fn read_committed(
+        &self,
+        at: &OutputPartition,
+        from: Offset,
+        take: &mut dyn FnMut(Record<'_>),
+    ) -> Result<(), Error>;
+}
+
+/// The only way to write: one transaction after the other.
+///
+/// ```text
+///   idle ──prepare──► prepared ──commit──► idle
+///     └────────any error: drop the transactor──────► fence again
+/// ```
+pub trait Transactor: Send {
+    /// Begins a transaction, writes the records, waits until they are acknowledged, and only then writes each
+    /// partition's progress and waits for that. Returns each partition's end offset after its records.
+    ///
+    /// # Errors
+    /// [`CommitError`]; the transaction is not committed, and never will be.
+    fn prepare(&mut self, transaction: &Transaction) -> Result<Vec<Offset>, CommitError>;
+
+    /// Commits what was prepared.
+    ///
+    /// # Errors
+    /// [`CommitError`]; it is unknown whether the transaction is committed.
+    fn commit(&mut self) -> Result<(), CommitError>;
+}
+
+/// Why a transactor is of no further use. In both cases the journal decides what comes next.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A newer writer of the same id exists, or the system gave this one up.
+    #[error("the writer was fenced")]
+    Fenced(#[source] Error),
+    /// Something failed; from [`Transactor::commit`] the outcome is unknown. Fence again and read the progress.
+    #[error("the transaction failed or its outcome is unknown")]
+    Unknown(#[source] Error),
+    /// It can never succeed: a record that is too large, a topic that may not be written.
+    #[error("the transaction cannot succeed")]
+    Refused(#[source] Error),
+}
+
+/// Names one writer for ever: `incarnation-slot-turn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProducerId {
+    /// The job.
+    pub incarnation: Incarnation,
+    /// The worker's index.
+    pub slot: u32,
+    /// Which of the worker's writers, which take turns.
+    pub turn: u32,
+}
+
+impl fmt::Display for ProducerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.incarnation, self.slot, self.turn)
+    }
+}
+
+/// One partition of one output.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OutputPartition {
+    /// The output's name.
+    pub output: String,
+    /// The partition's number.
+    pub partition: u32,
+}
+
+impl fmt::Display for OutputPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.output, self.partition)
+    }
+}
+
+/// One message of an output.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutputRecord {
+    /// The message's key.
+    pub key: Vec<u8>,
+    /// The message's value; `None` deletes the key.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What one transaction writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// The job.
+    pub incarnation: Incarnation,
+    /// The generation that writes.
+    pub generation: Generation,
+    /// Which worker writes: all progress of a slot goes to one place.
+    pub slot: u32,
+    /// What is written to each partition; a partition may have progress and no records.
+    pub writes: Vec<PartitionWrite>,
+}
+
+/// What one transaction writes to one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionWrite {
+    /// Where.
+    pub at: OutputPartition,
+    /// The records, in order.
+    pub records: Vec<OutputRecord>,
+    /// The tick of each record: how many of `records` have been written through the end of each tick, ascending. The
+    /// last entry may be a tick of which only a part is written.
+    pub ticks: Vec<TickCount>,
+    /// The tick that the partition is committed through with this transaction.
+    pub tick: Tick,
+    /// How much of `tick` that is.
+    pub position: Position,
+    /// The running digest through that position.
+    pub digest: Digest,
+    /// Where the partition's records ended before this transaction; it stays so where there are no records.
+    pub end_before: Offset,
+}
+
+/// How many records of a [`PartitionWrite`] there are through the end of a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TickCount {
+    /// The tick.
+    pub tick: Tick,
+    /// The records of the write through its end.
+    pub records: usize,
+}
+
+/// How much of a tick is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Position {
+    /// All of it.
+    Complete,
+    /// The first so many records of the partition's output at the tick; more follow.
+    Records(u64),
+}
+
+/// What a sink stores for each output partition in the same step as the records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The job that wrote.
+    pub incarnation: Incarnation,
+    /// The generation that wrote.
+    pub generation: Generation,
+    /// The tick that is committed.
+    pub tick: Tick,
+    /// How much of it.
+    pub position: Position,
+    /// The running digest of the output through that position.
+    pub digest: Digest,
+    /// The offset after the last record.
+    pub end: Offset,
+    /// Where each tick with records in this transaction ended, ascending.
+    pub ticks: Vec<TickEnd>,
+}
+
+/// Where a tick's records end in an output partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TickEnd {
+    /// The tick.
+    pub tick: Tick,
+    /// The offset after its last record.
+    pub end: Offset,
+}

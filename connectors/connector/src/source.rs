@@ -1,0 +1,119 @@
+//! The way in: splits that can be read again from any offset.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Error, Offset, SplitId};
+
+/// An input of a job: a set of splits, each an ordered log of records.
+///
+/// **Contract.** A record keeps its split, offset, key and value for as long as the system keeps it; a record that is
+/// gone is reported as an [`ErrorKind::Data`](crate::ErrorKind::Data) error naming split, wanted and available offset,
+/// never skipped. Only committed records are delivered. Calls here block and are made off the hot path.
+pub trait Source: Send + Sync + 'static {
+    /// For people: `kafka topic 'orders'`.
+    fn describe(&self) -> String;
+
+    /// The splits that exist now. Waits no longer than `patience`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for an input that does not exist or may not be
+    /// read, [`ErrorKind::Retry`](crate::ErrorKind::Retry) for a system that cannot be reached.
+    fn splits(&self, patience: Duration) -> Result<Vec<SplitStatus>, Error>;
+
+    /// A reader for some of the splits, used by one thread. It calls `waker` when records may be had after
+    /// [`SplitReader::poll`] found none.
+    ///
+    /// # Errors
+    /// As [`Source::splits`].
+    fn reader(&self, waker: Waker) -> Result<Box<dyn SplitReader>, Error>;
+
+    /// Tells the system, for monitoring alone, how far the job has committed. Nothing is ever read back from it.
+    ///
+    /// # Errors
+    /// Any; the engine logs it and goes on.
+    fn report_committed(&self, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
+        let _ = positions;
+        Ok(())
+    }
+}
+
+/// What a source says of one split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitStatus {
+    /// The split's name.
+    pub split: SplitId,
+    /// The first offset that can still be read: where a job that meets the split for the first time begins.
+    pub earliest: Offset,
+    /// The end of what is committed now: the last stable offset.
+    pub end: Offset,
+    /// What tells this split from one that was later made anew under the same name; empty where the system cannot tell.
+    pub identity: String,
+}
+
+/// The engine's short name for a split within one reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u32);
+
+/// Reads splits in batches of borrowed records. Lives on one thread.
+pub trait SplitReader {
+    /// Begins to read `split` at `from`; its records come as `slot`.
+    ///
+    /// # Errors
+    /// The split does not exist or cannot be read.
+    fn start(&mut self, slot: Slot, split: &SplitId, from: Offset) -> Result<(), Error>;
+
+    /// Stops or resumes the delivery of one split. A paused split costs no memory beyond what is already fetched.
+    ///
+    /// # Errors
+    /// The underlying client refused.
+    fn set_paused(&mut self, slot: Slot, paused: bool) -> Result<(), Error>;
+
+    /// Hands up to `most` records to `take`, without waiting, each split's in the order of their offsets. Returns how
+    /// many there were. After 0 the waker is called when there may be more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`](crate::ErrorKind::Data) when the offset to read next is gone. Passing outages are no
+    /// errors: they look like a split without new records.
+    fn poll(&mut self, most: usize, take: &mut dyn FnMut(Slot, Record<'_>)) -> Result<usize, Error>;
+
+    /// The next offset to read. It also moves past what is not delivered (control markers, aborted and compacted
+    /// records) as soon as the reader knows that there is nothing to deliver before it.
+    fn position(&self, slot: Slot) -> Offset;
+}
+
+/// A record as it lies in the reader's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Where it stands in its split.
+    pub offset: Offset,
+    /// Its key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// Its value; `None` is a deletion where the split is a changelog.
+    pub value: Option<&'a [u8]>,
+    /// The system's time of the record, milliseconds since the Unix epoch, if it has one.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// Wakes the worker that reads. Cheap to clone; may be called from any thread, at any time, also in vain.
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Fn() + Send + Sync>);
+
+impl Waker {
+    /// A waker that calls `wake`.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(wake))
+    }
+
+    /// Wakes the worker.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
+}

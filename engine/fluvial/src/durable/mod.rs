@@ -1,0 +1,1 @@
+//! Durable operators: the only way from a stream to state.

@@ -1,0 +1,149 @@
+//! What the journal holds.
+//!
+//! The journal is a sequence of records without gaps, one object each, made by conditional create. A record belongs to
+//! one generation and carries its nonce, so that a writer who finds a position taken can tell its own record from
+//! another's. It holds any number of entries: whatever had gathered while the append before it was under way.
+
+use fluvial_connector::{Digest, Envelope, Generation, Incarnation, Offset, SplitId, Tick};
+use serde::{Deserialize, Serialize};
+
+/// A position in the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The position after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl std::fmt::Display for Seq {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A random number that tells two generations apart that chose the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nonce(pub u64);
+
+/// The engine's number for a split of any of the job's sources, given in journal order and never reused. Within a tick
+/// it is the first part of a record's order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SplitNumber(pub u32);
+
+/// One object of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalRecord {
+    /// The job.
+    pub incarnation: Incarnation,
+    /// Who wrote it.
+    pub generation: Generation,
+    /// Which run of that generation number wrote it.
+    pub nonce: Nonce,
+    /// What happened, in order. None at all for a position that a newer generation took to fence an older one.
+    pub entries: Vec<Entry>,
+}
+
+/// One fact that must survive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// A generation began.
+    Opened {
+        /// A hash of the binary that runs.
+        binary: String,
+        /// How many workers it has.
+        workers: u32,
+        /// How many writers each worker has, which take turns.
+        turns: u32,
+    },
+    /// A tick was minted.
+    Binding(Binding),
+    /// A split of a source was met for the first time.
+    SplitStarted(SplitStart),
+    /// An output begins: progress for it is missing only before `tick` has been committed.
+    SinkStarted(SinkStart),
+    /// An output is no longer written.
+    SinkStopped {
+        /// Its name.
+        output: String,
+        /// The last tick that was written.
+        tick: Tick,
+    },
+    /// A checkpoint is complete.
+    Checkpoint {
+        /// The tick that it is a snapshot of.
+        tick: Tick,
+        /// The manifest's object.
+        manifest: String,
+        /// Where the journal begins from now on: what lies before is not needed to restore this checkpoint. Opened
+        /// records before it are kept.
+        floor: Seq,
+    },
+    /// Upsert outputs were (or are to be) corrected to the dataflow's whole output at `tick`; their digests begin
+    /// again there. Complete when every output partition has progress at or after `tick`.
+    Reconciled {
+        /// The takeover tick.
+        tick: Tick,
+    },
+}
+
+/// A tick and the input that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The tick.
+    pub tick: Tick,
+    /// For each split that moved, where the tick's data begins and ends. Empty for a heartbeat.
+    pub ranges: Vec<Range>,
+    /// Whether a checkpoint is taken of this tick.
+    pub checkpoint: bool,
+}
+
+/// A stretch of one split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// Whose.
+    pub split: SplitNumber,
+    /// The first offset.
+    pub from: Offset,
+    /// The offset after the last: also past what is never delivered.
+    pub to: Offset,
+    /// How many records were delivered.
+    pub count: u64,
+    /// The sum of their digests ([`fluvial_connector::source_digest`]).
+    pub digest: Digest,
+}
+
+/// Where a split begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitStart {
+    /// The number that it has from now on.
+    pub number: SplitNumber,
+    /// The name of the job's source.
+    pub source: String,
+    /// Its name there.
+    pub split: SplitId,
+    /// The first offset that is read.
+    pub offset: Offset,
+    /// What tells it from one made anew under the same name ([`fluvial_connector::SplitStatus::identity`]).
+    pub identity: String,
+}
+
+/// Where an output begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkStart {
+    /// Its name.
+    pub output: String,
+    /// How many partitions it has, for ever.
+    pub partitions: u32,
+    /// How its records become messages.
+    pub envelope: Envelope,
+    /// The tick from which on it is written: output at earlier ticks is not its.
+    pub tick: Tick,
+}

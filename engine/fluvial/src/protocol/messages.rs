@@ -1,0 +1,141 @@
+//! What the leader and the workers of one generation tell each other.
+//!
+//! The leader runs beside worker 0. Its messages reach every worker in the order in which they were sent; a worker's
+//! messages reach the leader in order too. Nothing here is stored.
+
+use fluvial_connector::{Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, SplitId, Tick};
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{Binding, Range, SinkStart, SplitNumber, SplitStart};
+use crate::state::{Manifest, OperatorKind, RunRef};
+
+/// From the leader to every worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// The journal has been opened: fence your share of the writers (every `slot` with `slot % workers == worker`,
+    /// `slot < most_workers`, each with all turns), begin to restore, then report [`Report::Fenced`].
+    Opened(Box<Plan>),
+    /// Every writer of every earlier generation is fenced, and no newer generation exists: read the progress of your
+    /// output partitions, check it, look for torn transactions, then report [`Report::Ready`].
+    AllFenced,
+    /// A split was met; read it from its start on if it is yours (`number % workers`).
+    SplitStarted(SplitStart),
+    /// A tick: release the records of these ranges at it.
+    Minted(Binding),
+    /// The bindings through this tick are durable: sinks may commit through it.
+    Sealed(Tick),
+    /// A checkpoint is complete: its operators' runs, for those who merge.
+    CheckpointComplete(Tick),
+    /// Everything through this tick is committed and the checkpoint of it is complete: end well.
+    Finish(Tick),
+}
+
+/// What a generation starts from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The job.
+    pub incarnation: Incarnation,
+    /// This generation.
+    pub generation: Generation,
+    /// How many workers any generation has had, this one included.
+    pub most_workers: u32,
+    /// How many turns any generation's workers have had, this one's included.
+    pub most_turns: u32,
+    /// The checkpoint to restore, if there is one.
+    pub checkpoint: Option<Manifest>,
+    /// The splits that were met after the checkpoint.
+    pub splits: Vec<SplitStart>,
+    /// The bindings after the checkpoint, ascending; all sealed. They are to be replayed.
+    pub replay: Vec<Binding>,
+    /// Every output of the job with its pinned partition count.
+    pub sinks: Vec<SinkStart>,
+    /// The tick of a reconciliation that is under way or to be done now; see [`crate::journal::Entry::Reconciled`].
+    pub reconcile: Option<Tick>,
+}
+
+impl Plan {
+    /// The tick that the restored state is of; tick 0 where there is no checkpoint.
+    #[must_use]
+    pub fn as_of(&self) -> Tick {
+        self.checkpoint.as_ref().map_or(Tick(0), |c| c.tick)
+    }
+
+    /// The last sealed tick of earlier generations.
+    #[must_use]
+    pub fn sealed(&self) -> Tick {
+        self.replay.last().map_or(self.as_of(), |b| b.tick)
+    }
+}
+
+/// From a worker to the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// The worker's share of the writers is fenced.
+    Fenced,
+    /// State is restored, progress has been read and checked, the last ranges before the checkpoint have been read
+    /// again and are equal.
+    Ready,
+    /// What was read since the last such report. Ranges of one split follow each other without gaps.
+    Read {
+        /// The ranges.
+        ranges: Vec<Range>,
+        /// Their size, for back-pressure.
+        bytes: u64,
+    },
+    /// A durable operator's part of the checkpoint of `tick` on this worker is stored.
+    RunStored {
+        /// The checkpoint's tick.
+        tick: Tick,
+        /// The operator.
+        operator: String,
+        /// What it is.
+        kind: OperatorKind,
+        /// The run, if anything had changed.
+        run: Option<RunRef>,
+    },
+    /// The worker's output partitions are committed through `tick`.
+    Committed(Tick),
+    /// The digests of the worker's output partitions as of the checkpoint tick `tick`, all committed.
+    SinkAt {
+        /// The checkpoint's tick.
+        tick: Tick,
+        /// The digests.
+        outputs: Vec<(OutputPartition, Digest)>,
+    },
+}
+
+/// A split as a source reports it, for the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundSplit {
+    /// The name of the job's source.
+    pub source: String,
+    /// The split's name.
+    pub split: SplitId,
+    /// Where a job that meets it for the first time begins.
+    pub earliest: Offset,
+    /// Its identity; see [`fluvial_connector::SplitStatus::identity`].
+    pub identity: String,
+}
+
+/// An output of the binary that runs, for the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundOutput {
+    /// Its name.
+    pub output: String,
+    /// How many partitions it has now.
+    pub partitions: u32,
+    /// How its records become messages.
+    pub envelope: Envelope,
+}
+
+/// Which worker a split or an output partition belongs to.
+#[must_use]
+pub fn owner(number: u32, workers: u32) -> u32 {
+    number % workers
+}
+
+/// The owner of a split.
+#[must_use]
+pub fn split_owner(split: SplitNumber, workers: u32) -> u32 {
+    owner(split.0, workers)
+}

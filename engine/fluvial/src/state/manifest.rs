@@ -1,0 +1,84 @@
+//! The manifest of a checkpoint: everything that a restore needs besides the journal after it.
+
+use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, Tick};
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{Range, SinkStart, SplitStart};
+
+/// A consistent snapshot of a job as of one tick. No worker is mentioned in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The job.
+    pub incarnation: Incarnation,
+    /// Who took it.
+    pub generation: Generation,
+    /// The tick that it is a snapshot of.
+    pub tick: Tick,
+    /// Every split that has been met.
+    pub splits: Vec<SplitState>,
+    /// Every output that is written.
+    pub sinks: Vec<SinkStart>,
+    /// Every output partition's running digest as of `tick`; default for one without records so far.
+    pub outputs: Vec<OutputState>,
+    /// Every durable operator.
+    pub operators: Vec<OperatorState>,
+    /// The most workers and turns that any generation so far has had.
+    pub most_workers: u32,
+    /// See `most_workers`.
+    pub most_turns: u32,
+}
+
+/// A split as of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitState {
+    /// Which, and where it began.
+    pub start: SplitStart,
+    /// The next offset to read.
+    pub position: Offset,
+    /// The last range that was read before the checkpoint, if there was any: an opening reads it again.
+    pub last: Option<Range>,
+    /// Engine state that belongs to the split: the highest event time seen, where the job uses event time.
+    pub watermark: Option<i64>,
+}
+
+/// An output partition as of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputState {
+    /// Which.
+    pub at: OutputPartition,
+    /// The running digest through the checkpoint's tick.
+    pub digest: Digest,
+}
+
+/// A durable operator as of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorState {
+    /// Its name, stable across versions.
+    pub name: String,
+    /// What it keeps and as which types; a binary whose operator differs is refused.
+    pub kind: OperatorKind,
+    /// Its runs, oldest first; where two have a key the later one wins.
+    pub runs: Vec<RunRef>,
+}
+
+/// What tells whether a stored operator is the one that the binary has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorKind {
+    /// `keep_all`, `latest`, `aggregate`.
+    pub operator: String,
+    /// The key's and the value's columns, as the state module writes them down.
+    pub schema: String,
+}
+
+/// One immutable run of an operator's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRef {
+    /// The Parquet file's object.
+    pub object: String,
+    /// How many rows it has, tombstones included.
+    pub rows: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// The file's checksum (crc32), checked before it is used.
+    pub crc32: u32,
+}
