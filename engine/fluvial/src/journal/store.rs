@@ -1,0 +1,280 @@
+//! One job's objects in the object store.
+//!
+//! ```text
+//! {store}/{job}/journal/00000000000000000042.json     records of the journal
+//! {store}/{job}/checkpoints/{name}.json               manifests
+//! {store}/{job}/state/{operator}/{name}.parquet       runs of durable state
+//! ```
+//!
+//! Owns names and bytes of the small objects. Does not decide anything, and does not try again: a call that failed may
+//! have happened, and the state machines ask what is there.
+
+use std::sync::Arc;
+
+use fluvial_connector::{Error, ErrorKind};
+use futures::{StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use super::frame::{self, Format};
+use super::{JournalRecord, Seq};
+use crate::state::Manifest;
+
+/// How many objects are fetched at once where many are needed.
+const CONCURRENT_GETS: usize = 32;
+
+/// What became of a conditional create.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// The object is there, and it is this one.
+    Created,
+    /// An object of that name was there already; it may be this very one, written by an earlier try.
+    AlreadyExists,
+}
+
+/// A job's part of an object store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct JobStore {
+    store: Arc<dyn ObjectStore>,
+    job: Path,
+    described: Arc<str>,
+}
+
+impl JobStore {
+    /// Opens the store at `url` for the job `job`: a path or a `file://` URL of a local folder, which is made if it is
+    /// missing; every write is fsynced.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] for a URL that no store of this build serves, or a folder that cannot be made.
+    pub fn open(url: &str, job: &str) -> Result<Self, Error> {
+        let refuse = |why: String| Error::new(ErrorKind::Configuration, format!("cannot open the store '{url}': {why}"));
+        let folder = match url.split_once("://") {
+            None => url,
+            Some(("file", path)) if path.starts_with('/') => path,
+            Some(("file", _)) => return Err(refuse("a file URL has three slashes: file:///path".to_owned())),
+            Some((scheme, _)) => return Err(refuse(format!("this build has no store for '{scheme}://'"))),
+        };
+        if folder.is_empty() {
+            return Err(refuse("the path is empty".to_owned()));
+        }
+        std::fs::create_dir_all(folder)
+            .map_err(|e| Error::caused(ErrorKind::Configuration, format!("cannot make the store's folder '{folder}'"), e))?;
+        let local = LocalFileSystem::new_with_prefix(folder)
+            .map_err(|e| Error::caused(ErrorKind::Configuration, format!("cannot open the store '{url}'"), e))?
+            .with_fsync(true);
+        Ok(Self::over(Arc::new(local), job, url))
+    }
+
+    /// The job's part of any object store; `described` names it in messages.
+    pub fn over(store: Arc<dyn ObjectStore>, job: &str, described: &str) -> Self {
+        Self { store, job: Path::from(job), described: described.into() }
+    }
+
+    /// The store underneath.
+    #[must_use]
+    pub fn object_store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// The full path of one of the job's objects.
+    #[must_use]
+    pub fn path(&self, object: &str) -> Path {
+        Path::from(format!("{}/{object}", self.job))
+    }
+
+    /// Where an object is, for people.
+    #[must_use]
+    pub fn describe(&self, object: &str) -> String {
+        format!("{}/{}/{object}", self.described.trim_end_matches('/'), self.job)
+    }
+
+    /// The positions that the journal has, ascending.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn list_journal(&self) -> Result<Vec<Seq>, Error> {
+        let names = self.list("journal").await?;
+        let mut seqs: Vec<Seq> = names
+            .iter()
+            .filter_map(|name| name.strip_prefix("journal/")?.strip_suffix(".json")?.parse().ok().map(Seq))
+            .collect();
+        seqs.sort_unstable();
+        Ok(seqs)
+    }
+
+    /// The names of the job's objects below `folder`.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let prefix = self.path(folder);
+        let found: Vec<_> = self
+            .store
+            .list(Some(&prefix))
+            .try_collect()
+            .await
+            .map_err(|e| self.away("list", folder, e))?;
+        let start = self.job.as_ref().len() + 1;
+        Ok(found.iter().map(|meta| meta.location.as_ref()[start..].to_owned()).collect())
+    }
+
+    /// The record at a position, if there is one.
+    ///
+    /// # Errors
+    /// The store cannot be reached, or the object is damaged or of a newer format.
+    pub async fn get_record(&self, seq: Seq) -> Result<Option<JournalRecord>, Error> {
+        self.get_framed(frame::JOURNAL, &journal_object(seq)).await
+    }
+
+    /// The records at several positions, in their order; several are fetched at once.
+    ///
+    /// # Errors
+    /// As [`JobStore::get_record`].
+    pub async fn get_records(&self, seqs: Vec<Seq>) -> Result<Vec<(Seq, Option<JournalRecord>)>, Error> {
+        futures::stream::iter(seqs)
+            .map(|seq| async move { Ok((seq, self.get_record(seq).await?)) })
+            .buffered(CONCURRENT_GETS)
+            .try_collect()
+            .await
+    }
+
+    /// Writes a record, if the position is free.
+    ///
+    /// # Errors
+    /// Whatever it says, the record may have been written.
+    pub async fn put_record(&self, seq: Seq, record: &JournalRecord) -> Result<Created, Error> {
+        self.put_framed(frame::JOURNAL, &journal_object(seq), record).await
+    }
+
+    /// A checkpoint's manifest, if it is there.
+    ///
+    /// # Errors
+    /// As [`JobStore::get_record`].
+    pub async fn get_manifest(&self, object: &str) -> Result<Option<Manifest>, Error> {
+        self.get_framed(frame::MANIFEST, object).await
+    }
+
+    /// Writes a checkpoint's manifest.
+    ///
+    /// # Errors
+    /// Whatever it says, the manifest may have been written.
+    pub async fn put_manifest(&self, object: &str, manifest: &Manifest) -> Result<Created, Error> {
+        self.put_framed(frame::MANIFEST, object, manifest).await
+    }
+
+    /// Writes bytes under a name that nobody else uses.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn put_new(&self, object: &str, bytes: bytes::Bytes) -> Result<(), Error> {
+        self.create(object, bytes).await.map(drop)
+    }
+
+    /// Deletes objects; one that is not there is no error.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn delete(&self, objects: &[String]) -> Result<(), Error> {
+        for object in objects {
+            match self.store.delete(&self.path(object)).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(e) => return Err(self.away("delete", object, e)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_framed<T: serde::de::DeserializeOwned>(&self, format: Format, object: &str) -> Result<Option<T>, Error> {
+        let bytes = match self.store.get(&self.path(object)).await {
+            Ok(found) => found.bytes().await.map_err(|e| self.away("read", object, e))?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(e) => return Err(self.away("read", object, e)),
+        };
+        frame::decode(format, &bytes)
+            .map(Some)
+            .map_err(|e| Error::caused(ErrorKind::Data, format!("cannot use the object '{}'", self.describe(object)), e))
+    }
+
+    async fn put_framed<T: serde::Serialize>(&self, format: Format, object: &str, content: &T) -> Result<Created, Error> {
+        let bytes = frame::encode(format, content)
+            .map_err(|e| Error::caused(ErrorKind::Bug, format!("cannot express '{object}'"), e))?;
+        self.create(object, bytes).await
+    }
+
+    async fn create(&self, object: &str, bytes: bytes::Bytes) -> Result<Created, Error> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(&self.path(object), PutPayload::from_bytes(bytes), options).await {
+            Ok(_) => Ok(Created::Created),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::AlreadyExists),
+            Err(e) => Err(self.away("write", object, e)),
+        }
+    }
+
+    fn away(&self, operation: &str, object: &str, source: object_store::Error) -> Error {
+        Error::caused(ErrorKind::Retry, format!("cannot {operation} '{}'", self.describe(object)), source)
+    }
+}
+
+/// The object of a position of the journal.
+#[must_use]
+pub fn journal_object(seq: Seq) -> String {
+    format!("journal/{:020}.json", seq.0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use fluvial_connector::{Generation, Incarnation};
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::journal::Nonce;
+
+    fn record(nonce: u64) -> JournalRecord {
+        JournalRecord {
+            incarnation: Incarnation(uuid::Uuid::nil()),
+            generation: Generation(1),
+            nonce: Nonce(nonce),
+            entries: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_one_of_two_writers_gets_a_position() {
+        let folder = tempfile::tempdir().unwrap();
+        for store in [
+            JobStore::open(folder.path().to_str().unwrap(), "job").unwrap(),
+            JobStore::over(Arc::new(InMemory::new()), "job", "memory"),
+        ] {
+            assert_eq!(store.put_record(Seq(7), &record(1)).await.unwrap(), Created::Created);
+            assert_eq!(store.put_record(Seq(7), &record(2)).await.unwrap(), Created::AlreadyExists);
+            assert_eq!(store.get_record(Seq(7)).await.unwrap().unwrap().nonce, Nonce(1));
+            assert_eq!(store.get_record(Seq(8)).await.unwrap(), None);
+            store.put_record(Seq(10), &record(3)).await.unwrap();
+            assert_eq!(store.list_journal().await.unwrap(), vec![Seq(7), Seq(10)]);
+            store.delete(&[journal_object(Seq(7)), journal_object(Seq(9))]).await.unwrap();
+            assert_eq!(store.list_journal().await.unwrap(), vec![Seq(10)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_object_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = JobStore::open(folder.path().to_str().unwrap(), "job").unwrap();
+        store.put_record(Seq(0), &record(1)).await.unwrap();
+        let path = folder.path().join("job").join(journal_object(Seq(0)));
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let error = store.get_record(Seq(0)).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Data);
+        assert!(error.to_string().contains("job/journal/00000000000000000000.json"), "{error}");
+    }
+
+    #[test]
+    fn a_store_that_this_build_lacks_is_refused() {
+        let error = JobStore::open("gopher://x", "job").unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Configuration);
+    }
+}
