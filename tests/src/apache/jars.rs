@@ -1,0 +1,46 @@
+//! Apache Kafka's jars, fetched once into the target folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace;
+
+/// The version of Apache Kafka that the tests run against.
+pub const VERSION: &str = "4.3.1";
+
+const CURE: &str = "install Java 17 and Maven, which the tests start Apache Kafka with: \
+                    apt-get install -y openjdk-17-jre-headless maven (the script tests/run does it)";
+
+/// The folder that holds the jars.
+///
+/// # Errors
+/// Java or Maven is missing (the error says what to install), or Maven cannot fetch.
+pub(crate) fn folder() -> Result<PathBuf> {
+    for program in ["java", "mvn"] {
+        if !on_the_path(program) {
+            bail!("{program} is missing; {CURE}");
+        }
+    }
+    let made = workspace::made_once(&format!("kafka-{VERSION}"), |folder| {
+        fs::write(folder.join("pom.xml"), include_str!("pom.xml"))?;
+        let mut maven = Command::new("mvn");
+        maven.args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs"]).current_dir(folder);
+        let output = maven.output().context("run mvn")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stdout);
+            bail!("mvn could not fetch Apache Kafka {VERSION} ({}):\n{said}", output.status);
+        }
+        Ok(())
+    })?;
+    Ok(made.join("libs"))
+}
+
+/// Whether a shell would find the program.
+#[must_use]
+pub fn on_the_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder: PathBuf| Path::is_file(&folder.join(program)))
+}

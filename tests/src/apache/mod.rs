@@ -1,0 +1,236 @@
+//! Apache Kafka itself: KRaft, one server that is broker and controller, or three brokers of which the first is the
+//! controller, on free ports, with its data in a temporary folder.
+//!
+//! Nothing of it outlives the test process ([`crate::child`]). [`ApacheKafka::stop`] and [`ApacheKafka::start_again`]
+//! keep ports and data, so that a test can take the broker away and bring it back.
+
+mod jars;
+mod properties;
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rand::RngExt as _;
+use rustix::process::Signal;
+
+pub use jars::{VERSION, on_the_path};
+use properties::Ports;
+
+use crate::child::{Folder, Process, Spec};
+
+const STARTED: &str = "Kafka Server started";
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many brokers: 1 or 3.
+    pub brokers: usize,
+    /// Lines of `server.properties` that are added or replaced.
+    pub properties: Vec<(String, String)>,
+    /// The most memory that each server's heap may take, MiB.
+    pub heap_mib: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { brokers: 1, properties: Vec::new(), heap_mib: 1024 }
+    }
+}
+
+/// A running, or stopped, Apache Kafka. Dropping it kills it and removes its data.
+#[derive(Debug)]
+pub struct ApacheKafka {
+    servers: Vec<Server>,
+    bootstrap: String,
+    // Dropped last: the servers write into it.
+    folder: Folder,
+}
+
+#[derive(Debug)]
+struct Server {
+    spec: Vec<OsString>,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl ApacheKafka {
+    /// Starts it and waits until it serves.
+    ///
+    /// # Errors
+    /// Java or Maven is missing, or the server does not start; the error holds the end of its log.
+    pub fn start(options: &Options) -> Result<Self> {
+        let mut failures = 0;
+        loop {
+            // A port that was free can be taken before the server binds it: then other ports are tried.
+            match Self::start_once(options) {
+                Err(error) if failures < 2 && format!("{error:#}").contains("Address already in use") => failures += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// The one that the tests of this process share, started by the first that asks. Use topic names of your own
+    /// ([`crate::client::unique`]) and do not stop it.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<ApacheKafka> = OnceLock::new();
+        SHARED.get_or_init(|| match Self::start(&Options::default()) {
+            Ok(kafka) => kafka,
+            Err(error) => panic!("Apache Kafka does not start: {error:#}"),
+        })
+    }
+
+    fn start_once(options: &Options) -> Result<Self> {
+        let jars = jars::folder()?;
+        let folder = Folder::new("fluvial-apache-kafka-")?;
+        let ports = (0..options.brokers).map(|_| Ok(Ports { client: free_port()?, controller: free_port()? }));
+        let ports = ports.collect::<Result<Vec<_>>>()?;
+        // Kafka writes its ids as 16 bytes in URL-safe base64.
+        let cluster = url_safe_base64(uuid::Uuid::new_v4().as_bytes());
+        let log4j = folder.path().join("log4j2.properties");
+        fs::write(&log4j, include_str!("log4j2.properties"))?;
+        let mut servers = Vec::new();
+        for index in 0..options.brokers {
+            let home = folder.path().join(format!("server-{}", index + 1));
+            fs::create_dir(&home)?;
+            let settings = home.join("server.properties");
+            fs::write(&settings, properties::server(options, &ports, index, &home.join("data")))?;
+            let how = if index == 0 { "--standalone" } else { "--no-initial-controllers" };
+            let mut format = java(&jars, &log4j, 128);
+            format.extend(["kafka.tools.StorageTool", "format", "-t"].map(OsString::from));
+            format.extend([cluster.clone().into(), "-c".into(), settings.clone().into(), how.into()]);
+            let output = Command::new("java").args(&format).output().context("run java")?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                bail!("format the data of Apache Kafka: {said}{}", String::from_utf8_lossy(&output.stderr));
+            }
+            let mut spec = java(&jars, &log4j, options.heap_mib);
+            spec.extend(["kafka.Kafka".into(), settings.into()]);
+            servers.push(Server { spec, log: home.join("log"), process: None });
+        }
+        let bootstrap: Vec<_> = ports.iter().map(|ports| format!("127.0.0.1:{}", ports.client)).collect();
+        let mut kafka = Self { servers, bootstrap: bootstrap.join(","), folder };
+        kafka.start_again()?;
+        Ok(kafka)
+    }
+
+    /// What clients connect to: `host:port`, separated by commas.
+    #[must_use]
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Starts every server that does not run, on its old port and data, and waits until they serve.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::start`].
+    pub fn start_again(&mut self) -> Result<()> {
+        for (index, server) in self.servers.iter_mut().enumerate() {
+            if server.process.as_ref().is_some_and(|process| process.status().is_none()) {
+                continue;
+            }
+            // What an earlier run said must not be taken for what this one says.
+            let _ = fs::rename(&server.log, server.log.with_extension("before"));
+            server.process = Some(Process::start(Spec {
+                name: format!("Apache Kafka server {}", index + 1),
+                program: "java".into(),
+                args: server.spec.clone(),
+                env: Vec::new(),
+                log: server.log.clone(),
+            })?);
+        }
+        for process in self.servers.iter().filter_map(|server| server.process.as_ref()) {
+            process.wait_for_line(STARTED, PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// Stops every server in an orderly way, at most for 30 s, then by force. Ports and data are kept.
+    ///
+    /// # Errors
+    /// A server cannot be signalled or does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        for process in self.servers.iter().filter_map(|server| server.process.as_ref()) {
+            process.signal(Signal::TERM)?;
+        }
+        for server in &mut self.servers {
+            if let Some(process) = server.process.take()
+                && process.wait(Duration::from_secs(30)).is_err()
+            {
+                process.kill()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `kill -9` of the server `index`, counted from 0. Port and data are kept.
+    ///
+    /// # Errors
+    /// The server cannot be signalled or does not end.
+    pub fn kill(&mut self, index: usize) -> Result<()> {
+        if let Some(process) = self.servers.get_mut(index).and_then(|server| server.process.take()) {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// [`ApacheKafka::stop`], then [`ApacheKafka::start_again`].
+    ///
+    /// # Errors
+    /// As these two.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.start_again()
+    }
+
+    /// Where its settings, logs and data are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The process ids of the servers that run.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.servers.iter().filter_map(|server| server.process.as_ref().map(Process::pid)).collect()
+    }
+}
+
+fn java(jars: &Path, log4j: &Path, heap_mib: u32) -> Vec<OsString> {
+    let mut classpath = jars.as_os_str().to_owned();
+    classpath.push("/*");
+    let mut settings = OsString::from("-Dlog4j2.configurationFile=");
+    settings.push(log4j);
+    let heap = OsString::from(format!("-Xmx{heap_mib}m"));
+    vec![heap, "-XX:+UseSerialGC".into(), "-XX:-UsePerfData".into(), settings, "-cp".into(), classpath]
+}
+
+/// A port below the range that the kernel gives to outgoing connections, so that none of these takes it while a server
+/// is away.
+fn free_port() -> Result<u16> {
+    for _ in 0..1_000 {
+        let port = rand::rng().random_range(12_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port between 12000 and 32000 is free")
+}
+
+fn url_safe_base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digits = bytes.chunks(3).flat_map(|chunk| {
+        let group = chunk.iter().fold(0_u32, |group, byte| group << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        (0..=chunk.len()).map(move |digit| DIGITS[(group >> (18 - 6 * digit) & 63) as usize] as char)
+    });
+    digits.collect()
+}

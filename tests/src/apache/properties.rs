@@ -1,0 +1,56 @@
+//! The settings of one server process.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::Options;
+
+/// Where one server listens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    /// For clients.
+    pub(crate) client: u16,
+    /// For the controllers; the first server is the only one.
+    pub(crate) controller: u16,
+}
+
+/// The text of `server.properties` for the server `index`. Later lines win, so the caller's own come last.
+pub(crate) fn server(options: &Options, ports: &[Ports], index: usize, data: &Path) -> String {
+    let (own, first) = (ports[index], ports[0]);
+    let (replicas, in_sync) = if ports.len() >= 3 { (3, 2) } else { (1, 1) };
+    let mut lines = Vec::new();
+    if index == 0 {
+        lines.push("process.roles=broker,controller".to_owned());
+        lines.push(format!("listeners=PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}", own.client, own.controller));
+    } else {
+        lines.push("process.roles=broker".to_owned());
+        lines.push(format!("listeners=PLAINTEXT://127.0.0.1:{}", own.client));
+    }
+    lines.push(format!("node.id={}", index + 1));
+    lines.push(format!("advertised.listeners=PLAINTEXT://127.0.0.1:{}", own.client));
+    lines.push(format!("controller.quorum.bootstrap.servers=127.0.0.1:{}", first.controller));
+    lines.push("controller.listener.names=CONTROLLER".to_owned());
+    lines.push("inter.broker.listener.name=PLAINTEXT".to_owned());
+    lines.push(format!("log.dirs={}", data.display()));
+    for topic in ["offsets.topic", "transaction.state.log", "share.coordinator.state.topic"] {
+        lines.push(format!("{topic}.replication.factor={replicas}"));
+    }
+    lines.push(format!("default.replication.factor={replicas}"));
+    lines.push(format!("min.insync.replicas={in_sync}"));
+    lines.push(format!("transaction.state.log.min.isr={in_sync}"));
+    lines.push(format!("share.coordinator.state.topic.min.isr={in_sync}"));
+    lines.push("offsets.topic.num.partitions=3".to_owned());
+    lines.push("transaction.state.log.num.partitions=3".to_owned());
+    lines.push("group.initial.rebalance.delay.ms=0".to_owned());
+    // A test that lets a transaction time out need not wait ten seconds for the broker to look.
+    lines.push("transaction.abort.timed.out.transaction.cleanup.interval.ms=500".to_owned());
+    lines.push("auto.create.topics.enable=false".to_owned());
+    lines.push("log.cleaner.backoff.ms=500".to_owned());
+    lines.push("num.network.threads=2".to_owned());
+    lines.push("num.io.threads=4".to_owned());
+    lines.extend(options.properties.iter().map(|(key, value)| format!("{key}={value}")));
+    lines.iter().fold(String::new(), |mut text, line| {
+        let _ = writeln!(text, "{line}");
+        text
+    })
+}

@@ -1,0 +1,1 @@
+//! What any broker must do.
