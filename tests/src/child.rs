@@ -224,7 +224,7 @@ impl Folder {
         remover.arg("-c").arg(script).arg(folder.path());
         remover.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let remover = remover.spawn().context("start sh")?;
-        Ok(Self { folder, remover: remover })
+        Ok(Self { folder, remover })
     }
 
     /// Where it is.

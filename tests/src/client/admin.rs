@@ -69,9 +69,9 @@ impl Endpoint {
     ///
     /// # Errors
     /// The broker cannot be asked.
-    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<String> {
+    pub fn delete_records(&self, topic: &str, partition: i32, before: Offset) -> Result<String> {
         let mut offsets = TopicPartitionList::new();
-        offsets.add_partition_offset(topic, partition, Offset::Offset(before))?;
+        offsets.add_partition_offset(topic, partition, before)?;
         let results = wait_for(self.admin()?.delete_records(&offsets, &options()))?;
         let element = results.find_partition(topic, partition).context("no answer for the partition")?;
         Ok(match element.error() {
@@ -80,20 +80,15 @@ impl Endpoint {
         })
     }
 
-    /// The values of a topic's settings; the answer of an error is its code under the name `error`.
+    /// The values of a topic's settings; none where the topic does not exist.
     ///
     /// # Errors
     /// The broker cannot be asked.
     pub fn topic_settings(&self, topic: &str) -> Result<BTreeMap<String, String>> {
         let of = ResourceSpecifier::Topic(topic);
         let results = wait_for(self.admin()?.describe_configs([&of], &options()))?;
-        match results.into_iter().next().context("no answer for the topic")? {
-            Ok(resource) => {
-                let entries = resource.entries.into_iter();
-                Ok(entries.map(|entry| (entry.name, entry.value.unwrap_or_default())).collect())
-            }
-            Err(code) => Ok(BTreeMap::from([("error".to_owned(), format!("{code:?}"))])),
-        }
+        let entries = results.into_iter().flatten().flat_map(|resource| resource.entries);
+        Ok(entries.map(|entry| (entry.name, entry.value.unwrap_or_default())).collect())
     }
 
     /// Replaces all of a topic's own settings; the answer is `ok` or the code of the broker's error.

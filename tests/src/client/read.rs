@@ -138,6 +138,31 @@ impl Endpoint {
         Ok(self.read(topic, isolation)?.iter().map(Seen::line).collect())
     }
 
+    /// Waits until no transaction is open in any partition of the topic. A commit has happened when the call returns;
+    /// the broker writes the markers that show it a little later.
+    ///
+    /// # Errors
+    /// One is still open after a minute.
+    pub fn settle(&self, topic: &str) -> Result<()> {
+        let (stable, all) = (self.reader(Isolation::Committed)?, self.reader(Isolation::Uncommitted)?);
+        let start = Instant::now();
+        for partition in 0..self.partitions(topic)? {
+            loop {
+                // In this order: what is written in between must not look like an open transaction for ever, nor an
+                // open one like none.
+                let (_, end) = all.fetch_watermarks(topic, partition, PATIENCE)?;
+                let (_, stable) = stable.fetch_watermarks(topic, partition, PATIENCE)?;
+                if stable >= end {
+                    break;
+                }
+                if start.elapsed() > PATIENCE * 2 {
+                    bail!("partition {partition} of {topic} is stable up to {stable} only, its end is {end}");
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The first and the end offset of a partition: the end of what the isolation level shows.
     ///
     /// # Errors
