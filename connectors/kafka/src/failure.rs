@@ -1,0 +1,142 @@
+//! What Kafka's errors mean for the engine.
+
+use fluvial_connector::{CommitError, Error, ErrorKind};
+
+use crate::native::{Code, TransactionError};
+
+/// An error with the kind that its code has; `what` names operation and object.
+pub(crate) fn error(code: Code, what: impl Into<String>) -> Error {
+    Error::caused(kind(code), what, code)
+}
+
+/// Whether the error asks to be tried again.
+pub(crate) fn is_retry(error: &Error) -> bool {
+    error.kind == ErrorKind::Retry
+}
+
+/// Whether the error passes by itself, so that a bounded wait is worth while.
+pub(crate) fn passes(code: Code) -> bool {
+    kind(code) == ErrorKind::Retry
+}
+
+/// What the caller should do.
+pub(crate) fn kind(code: Code) -> ErrorKind {
+    match code {
+        Code::BrokerTransportFailure
+        | Code::AllBrokersDown
+        | Code::OperationTimedOut
+        | Code::TimedOutQueue
+        | Code::MessageTimedOut
+        | Code::RequestTimedOut
+        | Code::Resolve
+        | Code::WaitingForCoordinator
+        | Code::WaitCache
+        | Code::InProgress
+        | Code::PreviousInProgress
+        | Code::Retry
+        | Code::Outdated
+        | Code::UnknownBroker
+        | Code::LeaderNotAvailable
+        | Code::NotLeaderForPartition
+        | Code::BrokerNotAvailable
+        | Code::ReplicaNotAvailable
+        | Code::NetworkException
+        | Code::CoordinatorLoadInProgress
+        | Code::CoordinatorNotAvailable
+        | Code::NotCoordinator
+        | Code::NotController
+        | Code::NotEnoughReplicas
+        | Code::NotEnoughReplicasAfterAppend
+        | Code::ConcurrentTransactions
+        | Code::KafkaStorageError
+        | Code::FencedLeaderEpoch
+        | Code::UnknownLeaderEpoch
+        | Code::StaleBrokerEpoch
+        | Code::BrokerDestroy
+        | Code::DestroyBroker => ErrorKind::Retry,
+        Code::Fenced | Code::InvalidProducerEpoch | Code::ProducerFenced => ErrorKind::Fenced,
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::SecurityDisabled
+        | Code::SSL
+        | Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed
+        | Code::UnknownTopic
+        | Code::UnknownTopicOrPartition
+        | Code::InvalidTopic
+        | Code::InvalidPartitions
+        | Code::InvalidReplicationFactor
+        | Code::InvalidConfig
+        | Code::InvalidTransactionTimeout
+        | Code::PolicyViolation
+        | Code::UnsupportedVersion
+        | Code::UnsupportedFeature
+        | Code::UnsupportedForMessageFormat
+        | Code::UnsupportedCompressionType
+        | Code::MessageSizeTooLarge
+        | Code::MessageBatchTooLarge
+        | Code::InvalidRecord
+        | Code::NotConfigured => ErrorKind::Configuration,
+        Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation | Code::UnknownPartition => {
+            ErrorKind::Data
+        }
+        Code::InvalidArgument | Code::State | Code::Conflict | Code::NotImplemented => ErrorKind::Bug,
+        _ => ErrorKind::Restart,
+    }
+}
+
+/// Whether a code says that a newer producer has taken over, or that the cluster gave this one up.
+///
+/// An unknown mapping is one of them: the id may since belong to a zombie, so no new epoch may be asked for.
+fn gave_up(code: Code) -> bool {
+    kind(code) == ErrorKind::Fenced || code == Code::InvalidProducerIdMapping
+}
+
+/// Whether a transaction that fails with this code would fail again and again.
+fn refuses(code: Code) -> bool {
+    kind(code) == ErrorKind::Configuration && !matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition)
+}
+
+/// What a failed step of a transaction means; `what` names operation and object.
+pub(crate) fn commit(code: Code, what: impl Into<String>) -> CommitError {
+    let error = error(code, what);
+    if gave_up(code) {
+        CommitError::Fenced(error)
+    } else if refuses(code) {
+        CommitError::Refused(error)
+    } else {
+        CommitError::Unknown(error)
+    }
+}
+
+/// As [`commit`], for an error of the transaction interface.
+pub(crate) fn transaction(failed: &TransactionError, what: &str) -> CommitError {
+    commit(failed.code, format!("{what}: {}", failed.reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_producer_id_counts_as_fenced() {
+        assert!(matches!(commit(Code::InvalidProducerIdMapping, "x"), CommitError::Fenced(_)));
+        assert!(matches!(commit(Code::Fenced, "x"), CommitError::Fenced(_)));
+    }
+
+    #[test]
+    fn an_outage_leaves_the_outcome_unknown() {
+        for code in [Code::BrokerTransportFailure, Code::MessageTimedOut, Code::OperationTimedOut, Code::Fatal] {
+            assert!(matches!(commit(code, "x"), CommitError::Unknown(_)), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_is_refused() {
+        assert!(matches!(commit(Code::MessageSizeTooLarge, "x"), CommitError::Refused(_)));
+    }
+}

@@ -1,0 +1,324 @@
+//! One librdkafka client: its birth from settings, its errors, its slow but bounded calls, and its end.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_char;
+use std::ptr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fluvial_connector::{Error, ErrorKind};
+use rdkafka::bindings as rd;
+
+use super::watch::{self, Watch};
+use super::{Code, c_string, remaining_ms, text};
+use crate::failure;
+use crate::settings::Settings;
+
+/// How long one blocking call may last before the client's errors are looked at.
+const SLICE: Duration = Duration::from_millis(1000);
+
+/// What a client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It reads, or asks about topics.
+    Consumer,
+    /// It writes.
+    Producer,
+}
+
+/// A librdkafka client.
+pub(crate) struct Client {
+    rk: *mut rd::rd_kafka_t,
+    main: *mut rd::rd_kafka_queue_t,
+    watch: Arc<Watch>,
+    describe: String,
+}
+
+// SAFETY: librdkafka's handles may be used from any thread at any time.
+unsafe impl Send for Client {}
+// SAFETY: as above.
+unsafe impl Sync for Client {}
+
+/// Frees a configuration that was not used up.
+struct Conf(*mut rd::rd_kafka_conf_t);
+
+impl Conf {
+    fn new(settings: &Settings) -> Result<Self, Error> {
+        // SAFETY: no precondition; never null.
+        let conf = Self(unsafe { rd::rd_kafka_conf_new() });
+        for (name, value) in settings.iter() {
+            let (c_name, c_value) = (c_string(name), c_string(value));
+            let mut reason = [0 as c_char; 512];
+            // SAFETY: all strings end with a zero byte, and the buffer has the size that is said.
+            let result = unsafe {
+                rd::rd_kafka_conf_set(conf.0, c_name.as_ptr(), c_value.as_ptr(), reason.as_mut_ptr(), reason.len())
+            };
+            match result {
+                rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => {}
+                rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_UNKNOWN => {
+                    return Err(Error::new(
+                        ErrorKind::Configuration,
+                        format!("-X {name}={value}: librdkafka has no setting '{name}'"),
+                    ));
+                }
+                rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_INVALID => {
+                    // SAFETY: librdkafka has filled the buffer.
+                    let reason = unsafe { text(reason.as_ptr()) };
+                    return Err(Error::new(ErrorKind::Configuration, format!("-X {name}={value}: {reason}")));
+                }
+            }
+        }
+        Ok(conf)
+    }
+}
+
+impl Drop for Conf {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: it was not given to a client, which would have taken it over.
+            unsafe { rd::rd_kafka_conf_destroy(self.0) };
+        }
+    }
+}
+
+/// Whether librdkafka takes the settings.
+pub(crate) fn check_settings(settings: &Settings) -> Result<(), Error> {
+    Conf::new(settings).map(drop)
+}
+
+impl Client {
+    /// Makes a client. It connects by itself, later.
+    pub(crate) fn new(role: Role, settings: &Settings, describe: impl Into<String>) -> Result<Self, Error> {
+        let mut conf = Conf::new(settings)?;
+        let watch = Arc::new(Watch::default());
+        let describe = describe.into();
+        let kind = match role {
+            Role::Consumer => rd::rd_kafka_type_t::RD_KAFKA_CONSUMER,
+            Role::Producer => rd::rd_kafka_type_t::RD_KAFKA_PRODUCER,
+        };
+        let mut reason = [0 as c_char; 512];
+        // SAFETY: the configuration is valid; on success the client owns it, and `destroy` keeps the watch alive until
+        // the client is gone.
+        let rk = unsafe {
+            watch::install(conf.0, Arc::as_ptr(&watch));
+            rd::rd_kafka_new(kind, conf.0, reason.as_mut_ptr(), reason.len())
+        };
+        if rk.is_null() {
+            // SAFETY: librdkafka has filled the buffer.
+            let reason = unsafe { text(reason.as_ptr()) };
+            return Err(Error::new(ErrorKind::Configuration, format!("make a kafka client for {describe}: {reason}")));
+        }
+        conf.0 = ptr::null_mut();
+        // SAFETY: the client is valid.
+        let main = unsafe { rd::rd_kafka_queue_get_main(rk) };
+        Ok(Self { rk, main, watch, describe })
+    }
+
+    pub(super) fn rk(&self) -> *mut rd::rd_kafka_t {
+        self.rk
+    }
+
+    /// What happened to its requests.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Notes the errors that have gathered, waiting no longer than `wait` for one; other events go to `take`, which
+    /// must not keep them. Returns how many events there were.
+    pub(super) fn serve(&self, wait: Duration, mut take: impl FnMut(*mut rd::rd_kafka_event_t)) -> usize {
+        let mut wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+        let mut served = 0;
+        loop {
+            // SAFETY: the queue is valid as long as the client is.
+            let event = unsafe { rd::rd_kafka_queue_poll(self.main, wait_ms) };
+            if event.is_null() {
+                return served;
+            }
+            served += 1;
+            wait_ms = 0;
+            // SAFETY: the event is ours until it is destroyed.
+            unsafe {
+                if rd::rd_kafka_event_type(event) == rd::RD_KAFKA_EVENT_ERROR {
+                    let code = rd::rd_kafka_event_error(event).into();
+                    let reason = text(rd::rd_kafka_event_error_string(event));
+                    tracing::debug!(client = %self.describe, ?code, "{reason}");
+                    self.watch.note(code, reason);
+                } else {
+                    take(event);
+                }
+                rd::rd_kafka_event_destroy(event);
+            }
+        }
+    }
+
+    /// Notes the errors that have gathered.
+    pub(crate) fn note_errors(&self) {
+        self.serve(Duration::ZERO, |_| ());
+    }
+
+    /// Waits so long, or until the client meets an error.
+    pub(crate) fn pause(&self, wait: Duration) {
+        self.serve(wait, |_| ());
+    }
+
+    /// Calls `attempt`, which may take so many milliseconds, until it succeeds, fails for good, or the deadline has
+    /// passed. `what` names operation and object.
+    pub(crate) fn until<T>(
+        &self,
+        deadline: Instant,
+        what: &str,
+        mut attempt: impl FnMut(i32) -> Result<T, Code>,
+    ) -> Result<T, Error> {
+        loop {
+            let begun = Instant::now();
+            let result = attempt(remaining_ms(deadline, SLICE).max(1));
+            self.note_errors();
+            let code = match result {
+                Ok(value) => return Ok(value),
+                Err(code) => code,
+            };
+            if let Some((code, reason)) = self.watch.refused() {
+                return Err(failure::error(code, format!("{what}: the cluster refuses this client: {reason}")));
+            }
+            if !failure::passes(code) {
+                return Err(failure::error(code, what));
+            }
+            if Instant::now() >= deadline {
+                let why = match self.watch.last() {
+                    Some((_, reason)) => format!(" ({reason})"),
+                    None => String::new(),
+                };
+                return Err(failure::error(code, format!("{what}: no answer from the cluster in time{why}")));
+            }
+            // A call that failed at once is not repeated at once. An error event ends the wait early.
+            if begun.elapsed() < Duration::from_millis(50) {
+                self.pause(Duration::from_millis(50));
+            }
+        }
+    }
+
+    /// The number of partitions of a topic, all of which have a leader, as the cluster says now.
+    pub(crate) fn partitions(&self, topic: &str, deadline: Instant) -> Result<u32, Error> {
+        let what = format!("ask kafka about topic '{topic}'");
+        self.until(deadline, &what, |wait_ms| self.partitions_once(topic, wait_ms))
+    }
+
+    /// As [`Client::partitions`], asked once.
+    pub(crate) fn partitions_once(&self, topic: &str, wait_ms: i32) -> Result<u32, Code> {
+        let handle = Topic::new(self, topic)?;
+        let mut metadata: *const rd::rd_kafka_metadata = ptr::null();
+        // SAFETY: client and topic are valid; on success the metadata is ours to free, and its arrays have the lengths
+        // that it says.
+        unsafe {
+            let code: Code = rd::rd_kafka_metadata(self.rk, 0, handle.0, &raw mut metadata, wait_ms).into();
+            if code != Code::NoError {
+                return Err(code);
+            }
+            let of = &*metadata;
+            let result = if of.topic_cnt == 1 {
+                let topic = &*of.topics;
+                let code: Code = topic.err.into();
+                let count = usize::try_from(topic.partition_cnt).unwrap_or(0);
+                if code != Code::NoError {
+                    Err(code)
+                } else if count == 0 {
+                    Err(Code::UnknownTopicOrPartition)
+                } else if std::slice::from_raw_parts(topic.partitions, count).iter().any(|p| p.leader < 0) {
+                    Err(Code::LeaderNotAvailable)
+                } else {
+                    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+                }
+            } else {
+                Err(Code::UnknownTopicOrPartition)
+            };
+            rd::rd_kafka_metadata_destroy(metadata);
+            result
+        }
+    }
+
+    /// The first offset of a partition and its end: the last stable offset for a client that reads committed records,
+    /// else the high watermark.
+    pub(crate) fn watermarks(&self, topic: &str, partition: u32, deadline: Instant) -> Result<(u64, u64), Error> {
+        let what = format!("ask kafka for the offsets of topic '{topic}' partition {partition}");
+        let name = c_string(topic);
+        self.until(deadline, &what, |wait_ms| {
+            let (mut low, mut high) = (-1i64, -1i64);
+            // SAFETY: the name ends with a zero byte, and the numbers outlive the call.
+            let code: Code = unsafe {
+                rd::rd_kafka_query_watermark_offsets(
+                    self.rk,
+                    name.as_ptr(),
+                    i32::try_from(partition).unwrap_or(i32::MAX),
+                    &raw mut low,
+                    &raw mut high,
+                    wait_ms,
+                )
+            }
+            .into();
+            match (code, u64::try_from(low), u64::try_from(high)) {
+                (Code::NoError, Ok(low), Ok(high)) => Ok((low, high)),
+                (Code::NoError, _, _) => Err(Code::LeaderNotAvailable),
+                (code, _, _) => Err(code),
+            }
+        })
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Destroying waits for librdkafka's threads, at times for long: nobody waits for it.
+        let end = End { rk: self.rk, main: self.main, watch: self.watch.clone() };
+        let name = "kafka-client-end".to_owned();
+        if let Err(error) = std::thread::Builder::new().name(name).spawn(move || end.destroy()) {
+            tracing::warn!(client = %self.describe, "no thread to end a kafka client, which is left as it is: {error}");
+        }
+    }
+}
+
+/// A client on its way out.
+struct End {
+    rk: *mut rd::rd_kafka_t,
+    main: *mut rd::rd_kafka_queue_t,
+    watch: Arc<Watch>,
+}
+
+// SAFETY: as for `Client`.
+unsafe impl Send for End {}
+
+impl End {
+    fn destroy(self) {
+        // SAFETY: nothing else refers to the handles, and the watch lives until after the last thread of the client.
+        unsafe {
+            rd::rd_kafka_queue_destroy(self.main);
+            rd::rd_kafka_destroy_flags(self.rk, rd::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+        }
+        drop(self.watch);
+    }
+}
+
+/// A handle of a topic.
+pub(super) struct Topic(pub(super) *mut rd::rd_kafka_topic_t);
+
+// SAFETY: librdkafka's handles may be used from any thread at any time.
+unsafe impl Send for Topic {}
+
+impl Topic {
+    pub(super) fn new(client: &Client, name: &str) -> Result<Self, Code> {
+        let name = c_string(name);
+        // SAFETY: the client is valid and the name ends with a zero byte.
+        let topic = unsafe { rd::rd_kafka_topic_new(client.rk, name.as_ptr(), ptr::null_mut()) };
+        if topic.is_null() {
+            // SAFETY: no precondition.
+            return Err(unsafe { rd::rd_kafka_last_error() }.into());
+        }
+        Ok(Self(topic))
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        // SAFETY: the handle is ours; its owners drop it before their client.
+        unsafe { rd::rd_kafka_topic_destroy(self.0) };
+    }
+}

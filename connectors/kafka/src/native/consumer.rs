@@ -1,0 +1,231 @@
+//! Reading partitions in batches, by offsets of our own.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_void};
+use std::ptr;
+use std::time::Duration;
+
+use fluvial_connector::{Error, Waker};
+use rdkafka::bindings as rd;
+
+use super::client::{Client, Role, Topic};
+use super::error::call;
+use super::{Code, c_string};
+use crate::failure;
+use crate::settings::Settings;
+
+/// The most messages that are taken from librdkafka at once.
+const BATCH: usize = 4096;
+
+/// A consumer with partitions assigned by hand. Lives on one thread.
+pub(crate) struct Consumer {
+    /// Dropped before the client: librdkafka does not destroy a client whose queues are held.
+    queue: Queue,
+    topics: Vec<(String, Topic)>,
+    batch: Vec<*mut rd::rd_kafka_message_t>,
+    client: Client,
+}
+
+/// The queue that all fetched messages come through, and who is woken by it.
+struct Queue {
+    queue: *mut rd::rd_kafka_queue_t,
+    waker: Option<Box<Waker>>,
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: the queue is valid; disabling the callback under the queue's lock comes before the waker is freed.
+        unsafe {
+            if self.waker.is_some() {
+                rd::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
+            }
+            rd::rd_kafka_queue_destroy(self.queue);
+        }
+    }
+}
+
+// SAFETY: librdkafka's handles may be used from any thread; the batch is empty between calls.
+unsafe impl Send for Consumer {}
+
+/// What came from a partition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Arrival<'a> {
+    /// A record.
+    Record(fluvial_connector::Record<'a>),
+    /// Nothing is to be read before this offset now.
+    End(u64),
+    /// The partition cannot be read for now or for ever.
+    Failed(Code, &'a str),
+}
+
+unsafe extern "C" fn wake(_rk: *mut rd::rd_kafka_t, waker: *mut c_void) {
+    // SAFETY: the opaque is the waker that the queue owns, and the callback is disabled before that is freed.
+    unsafe { &*waker.cast::<Waker>() }.wake();
+}
+
+impl Consumer {
+    /// Makes a consumer that calls `waker` when messages come after there were none.
+    pub(crate) fn new(settings: &Settings, describe: &str, waker: Option<Waker>) -> Result<Self, Error> {
+        let client = Client::new(Role::Consumer, settings, describe)?;
+        // SAFETY: the client is valid. The waker lies on the heap and is freed after the callback is disabled.
+        let queue = unsafe {
+            let queue = rd::rd_kafka_queue_get_consumer(client.rk());
+            let waker = waker.map(Box::new);
+            if let Some(waker) = &waker {
+                let opaque = ptr::from_ref::<Waker>(waker).cast_mut().cast();
+                rd::rd_kafka_queue_cb_event_enable(queue, Some(wake), opaque);
+            }
+            Queue { queue, waker }
+        };
+        Ok(Self { queue, topics: Vec::new(), batch: Vec::with_capacity(BATCH), client })
+    }
+
+    /// The client, for questions.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Begins to read a partition at an offset. Returns the topic's number in [`Consumer::poll`].
+    pub(crate) fn assign(&mut self, topic: &str, partition: u32, from: u64) -> Result<usize, Error> {
+        let number = self.topic(topic)?;
+        let list = Partitions::new([(topic, partition, from)]);
+        // SAFETY: client and list are valid.
+        let error = unsafe { rd::rd_kafka_incremental_assign(self.client.rk(), list.0) };
+        call(error, || format!("begin to read topic '{topic}' partition {partition} at {from}"))?;
+        Ok(number)
+    }
+
+    /// Stops to read a partition: what was fetched of it is dropped.
+    pub(crate) fn unassign(&mut self, topic: &str, partition: u32) -> Result<(), Error> {
+        let list = Partitions::new([(topic, partition, 0)]);
+        // SAFETY: client and list are valid.
+        let error = unsafe { rd::rd_kafka_incremental_unassign(self.client.rk(), list.0) };
+        call(error, || format!("stop reading topic '{topic}' partition {partition}"))
+    }
+
+    fn topic(&mut self, name: &str) -> Result<usize, Error> {
+        if let Some(number) = self.topics.iter().position(|(known, _)| known == name) {
+            return Ok(number);
+        }
+        let topic = Topic::new(&self.client, name)
+            .map_err(|code| failure::error(code, format!("take a handle of topic '{name}'")))?;
+        self.topics.push((name.to_owned(), topic));
+        Ok(self.topics.len() - 1)
+    }
+
+    /// Takes up to `most` messages, waiting for the first no longer than `wait`, and hands each to `take` with the
+    /// number of its topic and its partition. Returns how many there were; 0 means that the queue was empty.
+    pub(crate) fn poll(&mut self, most: usize, wait: Duration, mut take: impl FnMut(usize, u32, Arrival<'_>)) -> usize {
+        self.client.note_errors();
+        let most = most.min(BATCH);
+        // librdkafka waits until the batch is full: the first message is waited for alone.
+        let mut count = self.fill(0, most);
+        if count == 0 && !wait.is_zero() {
+            count = self.fill(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX), 1);
+        }
+        let batch = Batch { messages: &mut self.batch };
+        for message in batch.messages.iter() {
+            // SAFETY: each message is valid until the batch is dropped.
+            let message = unsafe { &**message };
+            let Some(topic) = topic_number(&self.topics, message.rkt) else { continue };
+            let Ok(partition) = u32::try_from(message.partition) else { continue };
+            take(topic, partition, arrival(message));
+        }
+        count
+    }
+
+    fn fill(&mut self, wait_ms: i32, most: usize) -> usize {
+        self.batch.clear();
+        // SAFETY: the queue is valid, and the buffer has room for `BATCH` pointers, of which `most` are written at
+        // most.
+        unsafe {
+            let count = rd::rd_kafka_consume_batch_queue(self.queue.queue, wait_ms, self.batch.as_mut_ptr(), most);
+            let count = usize::try_from(count).unwrap_or(0);
+            self.batch.set_len(count);
+            count
+        }
+    }
+}
+
+/// Frees the messages also when the taker panics.
+struct Batch<'a> {
+    messages: &'a mut Vec<*mut rd::rd_kafka_message_t>,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        for message in self.messages.drain(..) {
+            // SAFETY: the message is ours, and nothing borrows from it any longer.
+            unsafe { rd::rd_kafka_message_destroy(message) };
+        }
+    }
+}
+
+fn topic_number(topics: &[(String, Topic)], handle: *mut rd::rd_kafka_topic_t) -> Option<usize> {
+    if handle.is_null() {
+        return None;
+    }
+    // Our handles keep the topics alive, so that pointers are as good as names; names decide where they differ.
+    topics.iter().position(|(_, topic)| topic.0 == handle).or_else(|| {
+        // SAFETY: the handle belongs to a message that is still ours.
+        let name = unsafe { CStr::from_ptr(rd::rd_kafka_topic_name(handle)) };
+        topics.iter().position(|(known, _)| known.as_bytes() == name.to_bytes())
+    })
+}
+
+fn arrival(message: &rd::rd_kafka_message_t) -> Arrival<'_> {
+    let offset = u64::try_from(message.offset).unwrap_or(0);
+    match message.err.into() {
+        Code::NoError => {
+            let mut kind = rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+            // SAFETY: the message is valid.
+            let timestamp = unsafe { rd::rd_kafka_message_timestamp(message, &raw mut kind) };
+            Arrival::Record(fluvial_connector::Record {
+                offset: fluvial_connector::Offset(offset),
+                key: bytes(message.key, message.key_len),
+                value: bytes(message.payload, message.len),
+                timestamp_ms: (timestamp >= 0).then_some(timestamp),
+            })
+        }
+        Code::PartitionEOF => Arrival::End(offset),
+        code => {
+            let reason = bytes(message.payload, message.len).unwrap_or_default();
+            Arrival::Failed(code, std::str::from_utf8(reason).unwrap_or_default())
+        }
+    }
+}
+
+fn bytes<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: librdkafka's pointer and length belong together; the caller ties the lifetime to the message.
+    Some(unsafe { std::slice::from_raw_parts(start.cast(), length) })
+}
+
+/// A list of partitions with offsets.
+pub(super) struct Partitions(pub(super) *mut rd::rd_kafka_topic_partition_list_t);
+
+impl Partitions {
+    pub(super) fn new<'a>(partitions: impl IntoIterator<Item = (&'a str, u32, u64)>) -> Self {
+        // SAFETY: the list grows by itself; names end with a zero byte and are copied; the new element is valid.
+        unsafe {
+            let list = rd::rd_kafka_topic_partition_list_new(1);
+            for (topic, partition, offset) in partitions {
+                let name = c_string(topic);
+                let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+                let element = rd::rd_kafka_topic_partition_list_add(list, name.as_ptr(), partition);
+                (*element).offset = i64::try_from(offset).unwrap_or(i64::MAX);
+            }
+            Self(list)
+        }
+    }
+}
+
+impl Drop for Partitions {
+    fn drop(&mut self) {
+        // SAFETY: the list is ours.
+        unsafe { rd::rd_kafka_topic_partition_list_destroy(self.0) };
+    }
+}

@@ -1,0 +1,129 @@
+//! What happens to a client's connections and requests, noted by librdkafka's own threads.
+//!
+//! librdkafka heals a lost connection by sending again, which is what a source wants. A transaction must know of it:
+//! the request that was lost may still be on its way, and would then hit a later transaction of the same epoch. So each
+//! request that ends without an answer is counted here, by the thread that finds out, before it is sent again.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rdkafka::bindings as rd;
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::text;
+
+/// Requests of a transaction whose loss makes its outcome uncertain, by Kafka's API keys: Produce, InitProducerId,
+/// AddPartitionsToTxn, AddOffsetsToTxn, EndTxn, TxnOffsetCommit.
+const TRANSACTIONAL: [i16; 6] = [0, 22, 24, 25, 26, 28];
+
+/// Notes of one client.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    lost: AtomicU64,
+    refused: Mutex<Option<(Code, String)>>,
+    last: Mutex<Option<(Code, String)>>,
+}
+
+impl Watch {
+    /// How many transactional requests have ended without an answer so far.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Why the cluster refuses this client, if it does.
+    pub(crate) fn refused(&self) -> Option<(Code, String)> {
+        self.refused.lock().ok()?.clone()
+    }
+
+    /// The last error that the client met, for messages to people.
+    pub(crate) fn last(&self) -> Option<(Code, String)> {
+        self.last.lock().ok()?.clone()
+    }
+
+    /// Notes an error that is not an answer to a call.
+    pub(super) fn note(&self, code: Code, reason: String) {
+        let refusal = matches!(
+            code,
+            Code::Authentication
+                | Code::SaslAuthenticationFailed
+                | Code::UnsupportedSASLMechanism
+                | Code::IllegalSASLState
+                | Code::SSL
+                | Code::ClusterAuthorizationFailed
+        );
+        if refusal && let Ok(mut refused) = self.refused.lock() {
+            *refused = Some((code, reason.clone()));
+        }
+        if let Ok(mut last) = self.last.lock() {
+            *last = Some((code, reason));
+        }
+    }
+
+    fn answered(&self, api: i16, error: Code) {
+        if error != Code::NoError && TRANSACTIONAL.contains(&api) {
+            self.lost.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Puts `watch` into a configuration. It must live until the client that is made of it is destroyed.
+///
+/// # Safety
+/// `conf` is valid and not yet used for a client.
+pub(super) unsafe fn install(conf: *mut rd::rd_kafka_conf_t, watch: *const Watch) {
+    // SAFETY: `conf` is valid; the functions match the declared types, and the opaque outlives the client.
+    unsafe {
+        rd::rd_kafka_conf_set_opaque(conf, watch.cast_mut().cast());
+        rd::rd_kafka_conf_set_log_cb(conf, Some(on_log));
+        rd::rd_kafka_conf_set_events(conf, rd::RD_KAFKA_EVENT_ERROR | rd::RD_KAFKA_EVENT_DR);
+        rd::rd_kafka_conf_interceptor_add_on_new(
+            conf,
+            c"fluvial".as_ptr(),
+            Some(on_new),
+            watch.cast_mut().cast::<c_void>(),
+        );
+    }
+}
+
+unsafe extern "C" fn on_new(
+    rk: *mut rd::rd_kafka_t,
+    _conf: *const rd::rd_kafka_conf_t,
+    watch: *mut c_void,
+    _error: *mut c_char,
+    _error_size: usize,
+) -> rd::rd_kafka_resp_err_t {
+    // SAFETY: called by `rd_kafka_new` with the client that it makes.
+    unsafe { rd::rd_kafka_interceptor_add_on_response_received(rk, c"fluvial".as_ptr(), Some(on_response), watch) }
+}
+
+unsafe extern "C" fn on_response(
+    _rk: *mut rd::rd_kafka_t,
+    _socket: c_int,
+    _broker: *const c_char,
+    _broker_id: i32,
+    api: i16,
+    _version: i16,
+    _correlation: i32,
+    _size: usize,
+    _rtt: i64,
+    error: rd::rd_kafka_resp_err_t,
+    watch: *mut c_void,
+) -> rd::rd_kafka_resp_err_t {
+    // SAFETY: the opaque is the watch that `install` was given, which outlives the client.
+    unsafe { &*watch.cast::<Watch>() }.answered(api, error.into());
+    rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+unsafe extern "C" fn on_log(_rk: *const rd::rd_kafka_t, level: c_int, facility: *const c_char, message: *const c_char) {
+    // SAFETY: librdkafka hands strings that live through the call.
+    let (facility, message) = unsafe { (text(facility), text(message)) };
+    // What heals itself is no warning to a person: lost connections are the common case of levels 3 and above.
+    match level {
+        0..=2 => tracing::warn!(target: "librdkafka", %facility, "{message}"),
+        3..=5 => tracing::info!(target: "librdkafka", %facility, "{message}"),
+        _ => tracing::debug!(target: "librdkafka", %facility, "{message}"),
+    }
+}

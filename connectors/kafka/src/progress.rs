@@ -1,0 +1,243 @@
+//! The progress topic: what each output partition is committed through.
+//!
+//! One compacted topic a job, `{job}.fluvial-progress`. A record's key names the output partition, its value is the
+//! progress; both are JSON:
+//!
+//! ```text
+//! key    {"output":"revenue","partition":3}
+//! value  {"version":1,"begin":1201,"incarnation":"…","generation":4,"tick":1790000000123,
+//!         "position":"complete","digest":"…","end":1260,"ticks":[{"tick":1790000000123,"end":1260}]}
+//! ```
+//!
+//! The value is written in the transaction that writes the records it tells of: the records from `begin` to `end` are
+//! those of `ticks`, each of which ends before the offset that it names. All progress of a worker goes to one partition
+//! of this topic, its slot modulo the topic's partitions, so a key may be in several of them: the greatest tick (then
+//! position, then generation) is the newest. Other keys (`{"slot":3}`, without a value: a transaction touches the
+//! partition early, so that the broker knows of it in time) are to be ignored.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use fluvial_connector::{Error, ErrorKind, OutputPartition, PartitionWrite, Position, Progress, TickEnd, Transaction};
+use serde::{Deserialize, Serialize};
+
+use crate::kafka::Kafka;
+use crate::native::{Client, NewTopic, Role};
+use crate::reading::Reading;
+
+/// The version of the value that this code writes, and the newest that it reads.
+const VERSION: u32 = 1;
+
+/// How many partitions a progress topic gets that is made.
+pub(crate) const PARTITIONS: u32 = 4;
+
+/// The name of a job's progress topic.
+///
+/// ```
+/// assert_eq!(fluvial_kafka::progress_topic("orders"), "orders.fluvial-progress");
+/// ```
+#[must_use]
+pub fn progress_topic(job: &str) -> String {
+    format!("{job}.fluvial-progress")
+}
+
+/// The progress topic of a job, to be made.
+pub(crate) fn new_topic(kafka: &Kafka, job: &str) -> NewTopic {
+    // Small segments and an eager cleaner: a generation that opens reads all of the topic.
+    let settings = [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
+    NewTopic {
+        name: progress_topic(job),
+        partitions: PARTITIONS,
+        replication_factor: kafka.options().replication_factor,
+        settings: settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    }
+}
+
+/// A progress record's value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    version: u32,
+    /// Where the transaction's records begin: `end` of the entry before, or later where records lie between that no
+    /// entry tells of (a torn transaction's).
+    pub(crate) begin: u64,
+    #[serde(flatten)]
+    pub(crate) progress: Progress,
+}
+
+impl Entry {
+    /// What a transaction says of one of its writes, whose ticks ended at `ticks` and whose records ended at `end`.
+    pub(crate) fn new(transaction: &Transaction, write: &PartitionWrite, end: u64, ticks: Vec<TickEnd>) -> Self {
+        Self {
+            version: VERSION,
+            begin: write.end_before.0,
+            progress: Progress {
+                incarnation: transaction.incarnation,
+                generation: transaction.generation,
+                tick: write.tick,
+                position: write.position,
+                digest: write.digest,
+                end: fluvial_connector::Offset(end),
+                ticks,
+            },
+        }
+    }
+
+    /// Its bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("numbers, texts and lists are always JSON")
+    }
+}
+
+/// The bytes of a key.
+pub(crate) fn encode_key(at: &OutputPartition) -> Vec<u8> {
+    serde_json::to_vec(at).expect("a name and a number are always JSON")
+}
+
+/// The key that a transaction of `slot` touches the progress partition with.
+pub(crate) fn touch_key(slot: u32) -> Vec<u8> {
+    format!("{{\"slot\":{slot}}}").into_bytes()
+}
+
+/// Understands a record of the progress topic; `None` for one that is no progress.
+pub(crate) fn decode(
+    topic: &str,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+) -> Result<Option<(OutputPartition, Entry)>, Error> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let Some(Ok(at)) = key.map(serde_json::from_slice::<OutputPartition>) else { return Ok(None) };
+    let Some(value) = value else { return Ok(None) };
+    let what = || format!("read the progress of {at} in topic '{topic}'");
+    let bad = |source: serde_json::Error| {
+        Error::caused(ErrorKind::Data, format!("{}: the record is damaged or not Fluvial's", what()), source)
+    };
+    let Version { version } = serde_json::from_slice(value).map_err(bad)?;
+    if version > VERSION {
+        let newer = format!("{}: it has version {version}, and this binary knows up to {VERSION}", what());
+        return Err(Error::new(ErrorKind::Data, newer));
+    }
+    let entry = serde_json::from_slice(value).map_err(bad)?;
+    Ok(Some((at, entry)))
+}
+
+/// Where progress stands in the order in which it was made.
+pub(crate) fn rank(progress: &Progress) -> (u64, u64, u64) {
+    let position = match progress.position {
+        Position::Records(count) => count,
+        Position::Complete => u64::MAX,
+    };
+    (progress.tick.0, position, progress.generation.0)
+}
+
+/// The newest committed progress of each output partition. What was committed before the call is seen: it waits for
+/// transactions that are open at the call, no longer than the patience.
+pub(crate) fn read(kafka: &Kafka, job: &str, patience: Duration) -> Result<BTreeMap<OutputPartition, Progress>, Error> {
+    let topic = progress_topic(job);
+    let deadline = Instant::now() + patience;
+    let Some(partitions) = kafka.find_topic(&topic, patience)? else { return Ok(BTreeMap::new()) };
+    let uncommitted =
+        Client::new(Role::Consumer, &kafka.settings().uncommitted_consumer(), "the ends of the progress topic")?;
+    let mut reading = Reading::new(&kafka.settings().consumer(), "the progress topic", None)?;
+    let mut ends = Vec::new();
+    for partition in 0..partitions {
+        let (low, high) = uncommitted.watermarks(&topic, partition, deadline).map_err(|e| kafka.unreachable(e))?;
+        if low < high {
+            ends.push((reading.start(&topic, partition, low)?, partition, high));
+        }
+    }
+    let mut newest: BTreeMap<OutputPartition, Progress> = BTreeMap::new();
+    loop {
+        ends.retain(|(place, _, high)| reading.position(*place) < *high);
+        let Some((place, partition, high)) = ends.first() else { return Ok(newest) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let what = format!(
+                "read the progress topic '{topic}': partition {partition} is readable up to offset {} and was written up \
+                 to {high}: an open transaction holds it up (`kafka-transactions.sh describe-producers --topic {topic} \
+                 --partition {partition}` names it)",
+                reading.position(*place)
+            );
+            return Err(Error::new(ErrorKind::Retry, what));
+        }
+        let mut failed = None;
+        reading.poll(usize::MAX, left.min(Duration::from_millis(500)), &mut |_, record| match decode(
+            &topic,
+            record.key,
+            record.value,
+        ) {
+            Ok(Some((at, entry))) => {
+                let known = newest.get(&at);
+                if known.is_none_or(|known| rank(known) <= rank(&entry.progress)) {
+                    newest.insert(at, entry.progress);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => failed = Some(error),
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use fluvial_connector::{Digest, Generation, Incarnation, Offset, Tick};
+
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            version: VERSION,
+            begin: 7,
+            progress: Progress {
+                incarnation: Incarnation(uuid::Uuid::nil()),
+                generation: Generation(2),
+                tick: Tick(5),
+                position: Position::Records(3),
+                digest: Digest(9),
+                end: Offset(8),
+                ticks: vec![TickEnd { tick: Tick(5), end: Offset(8) }],
+            },
+        }
+    }
+
+    fn at() -> OutputPartition {
+        OutputPartition { output: "o".to_owned(), partition: 1 }
+    }
+
+    #[test]
+    fn progress_reads_what_it_wrote() {
+        let read = decode("t", Some(&encode_key(&at())), Some(&entry().encode())).unwrap();
+        assert_eq!(read, Some((at(), entry())));
+    }
+
+    #[test]
+    fn a_touch_is_no_progress() {
+        assert_eq!(decode("t", Some(&touch_key(3)), None).unwrap(), None);
+        assert_eq!(decode("t", Some(&touch_key(3)), Some(b"{}")).unwrap(), None);
+    }
+
+    #[test]
+    fn progress_of_a_newer_version_and_damaged_progress_are_refused() {
+        let key = encode_key(&at());
+        let newer = String::from_utf8(entry().encode()).unwrap().replace("\"version\":1", "\"version\":2");
+        for bad in [newer.as_bytes(), b"{\"version\":1}", b"not json"] {
+            let error = decode("t", Some(&key), Some(bad)).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Data);
+            assert!(error.to_string().contains("o/1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_complete_tick_comes_after_its_parts() {
+        let part = entry().progress;
+        let complete = Progress { position: Position::Complete, ..part.clone() };
+        let next = Progress { tick: Tick(6), position: Position::Records(1), ..part.clone() };
+        assert!(rank(&part) < rank(&complete) && rank(&complete) < rank(&next));
+    }
+}

@@ -1,0 +1,173 @@
+//! Reading several partitions with positions of our own.
+//!
+//! librdkafka's own position cannot be relied on: version 2.12.1 moves it past the end of a partition when it reports
+//! that end. So it is only told where to begin, and each record and each end that arrives moves the position here.
+
+use std::time::{Duration, Instant};
+
+use fluvial_connector::{Error, ErrorKind, Record, Waker};
+
+use crate::failure;
+use crate::native::{Arrival, Code, Consumer};
+use crate::settings::Settings;
+
+/// How long the offsets that are still there are asked for, when the wanted one is gone.
+const ASK_WHAT_IS_LEFT: Duration = Duration::from_secs(5);
+
+/// Partitions that are being read. Lives on one thread.
+pub(crate) struct Reading {
+    consumer: Consumer,
+    places: Vec<Place>,
+    /// By topic number and partition: the place.
+    index: Vec<Vec<Option<usize>>>,
+}
+
+/// One partition.
+struct Place {
+    topic: String,
+    partition: u32,
+    position: u64,
+    paused: bool,
+    at_end: bool,
+}
+
+impl Reading {
+    /// Nothing yet. `waker` is called when records come after [`Reading::poll`] found none.
+    pub(crate) fn new(settings: &Settings, describe: &str, waker: Option<Waker>) -> Result<Self, Error> {
+        Ok(Self { consumer: Consumer::new(settings, describe, waker)?, places: Vec::new(), index: Vec::new() })
+    }
+
+    /// Begins to read a partition at an offset. Returns its number in [`Reading::poll`]; the same again for a
+    /// partition that is read already, which then goes on at `from`.
+    pub(crate) fn start(&mut self, topic: &str, partition: u32, from: u64) -> Result<usize, Error> {
+        if let Some(number) = self.places.iter().position(|p| p.topic == topic && p.partition == partition) {
+            if !self.places[number].paused {
+                self.consumer.unassign(topic, partition)?;
+            }
+            self.assign(topic, partition, from, number)?;
+            let place = &mut self.places[number];
+            (place.position, place.paused, place.at_end) = (from, false, false);
+            return Ok(number);
+        }
+        let number = self.places.len();
+        self.assign(topic, partition, from, number)?;
+        self.places.push(Place { topic: topic.to_owned(), partition, position: from, paused: false, at_end: false });
+        Ok(number)
+    }
+
+    fn assign(&mut self, topic: &str, partition: u32, from: u64, place: usize) -> Result<(), Error> {
+        let number = self.consumer.assign(topic, partition, from)?;
+        if self.index.len() <= number {
+            self.index.resize_with(number + 1, Vec::new);
+        }
+        let partitions = &mut self.index[number];
+        let partition = partition as usize;
+        if partitions.len() <= partition {
+            partitions.resize(partition + 1, None);
+        }
+        partitions[partition] = Some(place);
+        Ok(())
+    }
+
+    /// Stops or resumes a partition. What was fetched of a partition that stops is fetched again later: that is how it
+    /// costs no memory, and no position of librdkafka's is needed.
+    pub(crate) fn set_paused(&mut self, number: usize, paused: bool) -> Result<(), Error> {
+        let place = &mut self.places[number];
+        if place.paused == paused {
+            return Ok(());
+        }
+        if paused {
+            self.consumer.unassign(&place.topic, place.partition)?;
+        } else {
+            self.consumer.assign(&place.topic, place.partition, place.position)?;
+        }
+        place.paused = paused;
+        Ok(())
+    }
+
+    /// The next offset to read of a partition.
+    pub(crate) fn position(&self, number: usize) -> u64 {
+        self.places[number].position
+    }
+
+    /// Whether the cluster said that nothing is to be read at the position of a partition.
+    pub(crate) fn at_end(&self, number: usize) -> bool {
+        self.places[number].at_end
+    }
+
+    /// Hands up to `most` records to `take`, waiting no longer than `wait` for something to happen. Returns how many
+    /// records there were; without a wait, 0 means that there was nothing at all.
+    pub(crate) fn poll(
+        &mut self,
+        most: usize,
+        wait: Duration,
+        take: &mut dyn FnMut(usize, Record<'_>),
+    ) -> Result<usize, Error> {
+        let mut records = 0;
+        loop {
+            let mut failed = None;
+            let (places, index) = (&mut self.places, &self.index);
+            let arrived = self.consumer.poll(most, wait, |topic, partition, arrival| {
+                let place = index.get(topic).and_then(|partitions| *partitions.get(partition as usize)?);
+                let Some(number) = place else { return };
+                let place = &mut places[number];
+                match arrival {
+                    // Left over from before a pause or a new start: it comes again.
+                    _ if place.paused => {}
+                    Arrival::Record(record) if record.offset.0 < place.position => {}
+                    Arrival::Record(record) => {
+                        place.position = record.offset.0 + 1;
+                        place.at_end = false;
+                        records += 1;
+                        take(number, record);
+                    }
+                    Arrival::End(offset) => {
+                        place.position = place.position.max(offset);
+                        place.at_end = true;
+                    }
+                    Arrival::Failed(code, reason) => {
+                        if is_final(code) {
+                            failed = Some((number, code, reason.to_owned()));
+                        } else {
+                            let topic = &place.topic;
+                            tracing::debug!(%topic, partition, ?code, "a partition cannot be read for now: {reason}");
+                        }
+                    }
+                }
+            });
+            if let Some((number, code, reason)) = failed {
+                return Err(self.failed(number, code, &reason));
+            }
+            if arrived == 0 || records > 0 || !wait.is_zero() {
+                return Ok(records);
+            }
+        }
+    }
+
+    fn failed(&self, number: usize, code: Code, reason: &str) -> Error {
+        let Place { topic, partition, position, .. } = &self.places[number];
+        let what = format!("read topic '{topic}' partition {partition} at offset {position}");
+        if failure::kind(code) != ErrorKind::Data {
+            return failure::error(code, format!("{what}: {reason}"));
+        }
+        let left = self.consumer.client().watermarks(topic, *partition, Instant::now() + ASK_WHAT_IS_LEFT);
+        let left = match left {
+            Ok((low, high)) => format!("the partition now holds offsets {low} to {high}"),
+            Err(_) => "which offsets are left could not be found out".to_owned(),
+        };
+        failure::error(
+            code,
+            format!("{what}: the offset is gone (retention, or a topic that was truncated or made anew); {left}"),
+        )
+    }
+}
+
+/// Whether a partition that failed so will not heal by itself.
+fn is_final(code: Code) -> bool {
+    match code {
+        // The metadata of a partition may lag behind; who asks for the splits learns of a topic that is gone.
+        Code::UnknownPartition => false,
+        Code::Fatal | Code::TopicAuthorizationFailed | Code::InvalidMessage => true,
+        code => failure::kind(code) == ErrorKind::Data,
+    }
+}

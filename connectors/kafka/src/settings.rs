@@ -1,0 +1,150 @@
+//! librdkafka's settings: ours, the user's, and those that nobody may change.
+
+use std::collections::BTreeMap;
+
+use fluvial_connector::{Error, ErrorKind};
+
+/// Settings of one client, by librdkafka's names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settings(BTreeMap<String, String>);
+
+/// What the engine must decide itself, and what to use in place of the setting.
+const RESERVED: [(&str, &str); 16] = [
+    ("bootstrap.servers", "use --brokers"),
+    ("metadata.broker.list", "use --brokers"),
+    ("group.id", "use --group"),
+    ("enable.auto.commit", "positions are kept in the job's journal"),
+    ("enable.auto.offset.store", "positions are kept in the job's journal"),
+    ("auto.offset.reset", "an offset that is gone is always an error"),
+    ("enable.partition.eof", "the engine needs it"),
+    ("isolation.level", "only committed records are read"),
+    ("allow.auto.create.topics", "topics are made with the settings that are asked for, or not at all"),
+    ("transactional.id", "the engine names its producers"),
+    ("enable.idempotence", "the engine needs it"),
+    ("enable.gapless.guarantee", "the engine needs it as it is"),
+    ("acks", "an acknowledged record must be safe"),
+    ("request.required.acks", "an acknowledged record must be safe"),
+    ("delivery.report.only.error", "the engine needs the offsets of its records"),
+    ("plugin.library.paths", "plugins are not supported"),
+];
+
+impl Settings {
+    /// What the user asks for with `-X`, on the brokers of `--brokers`.
+    ///
+    /// # Errors
+    /// A setting is the engine's own.
+    pub(crate) fn of_user(brokers: &str, given: &[(String, String)]) -> Result<Self, Error> {
+        let mut settings = Self::default();
+        for (name, value) in given {
+            if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| reserved == name) {
+                let what = format!("-X {name}={value}: '{name}' is not to be set: {instead}");
+                return Err(Error::new(ErrorKind::Configuration, what));
+            }
+            settings.0.insert(name.clone(), value.clone());
+        }
+        settings.0.insert("bootstrap.servers".to_owned(), brokers.to_owned());
+        Ok(settings)
+    }
+
+    /// With these, where the user has not said anything.
+    pub(crate) fn or(mut self, defaults: &[(&str, &str)]) -> Self {
+        for (name, value) in defaults {
+            self.0.entry((*name).to_owned()).or_insert_with(|| (*value).to_owned());
+        }
+        self
+    }
+
+    /// With these, whatever was said before.
+    pub(crate) fn and(mut self, fixed: &[(&str, &str)]) -> Self {
+        for (name, value) in fixed {
+            self.0.insert((*name).to_owned(), (*value).to_owned());
+        }
+        self
+    }
+
+    /// One setting.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Reconnecting within a second: a broker that restarts is away for seconds, not minutes.
+    fn any_client(self) -> Self {
+        self.or(&[("reconnect.backoff.ms", "50"), ("reconnect.backoff.max.ms", "1000"), ("client.id", "fluvial")])
+    }
+
+    /// For a consumer of committed records.
+    pub(crate) fn consumer(&self) -> Self {
+        self.clone()
+            .any_client()
+            .or(&[
+                // The default of one second is how long a partition rests after its queue was full.
+                ("fetch.queue.backoff.ms", "5"),
+                ("fetch.error.backoff.ms", "100"),
+                ("queued.min.messages", "100000"),
+                // Bounds what a reader holds beyond what it was asked for.
+                ("queued.max.messages.kbytes", "32768"),
+            ])
+            .and(&[
+                ("enable.auto.commit", "false"),
+                ("enable.auto.offset.store", "false"),
+                ("auto.offset.reset", "error"),
+                ("enable.partition.eof", "true"),
+                ("isolation.level", "read_committed"),
+                ("allow.auto.create.topics", "false"),
+                // A client that assigns by hand must name a group, and never joins it.
+                ("group.id", "fluvial-unused"),
+            ])
+    }
+
+    /// For asking where a partition's log ends, open transactions included.
+    pub(crate) fn uncommitted_consumer(&self) -> Self {
+        self.consumer().and(&[("isolation.level", "read_uncommitted")])
+    }
+
+    /// For a transactional producer.
+    pub(crate) fn producer(&self, transactional_id: &str) -> Self {
+        let transaction_ms = self.get("transaction.timeout.ms").and_then(|ms| ms.parse().ok()).unwrap_or(60_000u32);
+        // Less than the transaction's, as librdkafka demands.
+        let message_ms = transaction_ms.saturating_sub(transaction_ms / 6).to_string();
+        self.clone()
+            .any_client()
+            .or(&[
+                // A transaction is flushed as soon as it is complete: waiting for more would be waiting for nothing.
+                ("linger.ms", "0"),
+                ("transaction.timeout.ms", "60000"),
+                ("message.timeout.ms", &message_ms),
+                ("queue.buffering.max.messages", "100000"),
+            ])
+            .and(&[("transactional.id", transactional_id), ("enable.idempotence", "true"), ("acks", "all")])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn given(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_setting_of_the_user_wins_over_our_default() {
+        let settings = Settings::of_user("b:1", &given(&[("linger.ms", "7")])).unwrap().producer("id");
+        assert_eq!(settings.get("linger.ms"), Some("7"));
+        assert_eq!(settings.get("bootstrap.servers"), Some("b:1"));
+    }
+
+    #[test]
+    fn what_the_engine_relies_on_cannot_be_set() {
+        for (name, _) in RESERVED {
+            let error = Settings::of_user("b:1", &given(&[(name, "x")])).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Configuration);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+}

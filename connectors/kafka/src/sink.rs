@@ -1,0 +1,174 @@
+//! The way out: topics, and the progress topic beside them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fluvial_connector::{
+    Envelope, Error, ErrorKind, Offset, OutputPartition, OutputSpec, ProducerId, Progress, Record, Sink, SinkContext,
+    SinkSession, Transactor,
+};
+
+use crate::failure;
+use crate::kafka::Kafka;
+use crate::native::{NewTopic, Producer};
+use crate::progress::{self, progress_topic};
+use crate::reading::Reading;
+use crate::transactor::KafkaTransactor;
+
+/// The topics of one cluster, which share transactions.
+pub(crate) struct KafkaSink {
+    kafka: Kafka,
+}
+
+impl KafkaSink {
+    pub(crate) fn new(kafka: Kafka) -> Self {
+        Self { kafka }
+    }
+
+    fn make_missing(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<(), Error> {
+        let deadline = Instant::now() + context.patience;
+        let wanted = outputs.iter().map(|output| self.new_topic(output));
+        for topic in wanted.chain([progress::new_topic(&self.kafka, &context.job)]) {
+            if self.kafka.find_topic(&topic.name, remaining(deadline))?.is_some() {
+                continue;
+            }
+            tracing::info!(topic = %topic.name, partitions = topic.partitions, "makes a topic that is missing");
+            self.kafka.questions()?.create_topic(&topic, deadline)?;
+            self.wait_for(&topic.name, deadline)?;
+        }
+        Ok(())
+    }
+
+    fn new_topic(&self, output: &OutputSpec) -> NewTopic {
+        let options = self.kafka.options();
+        let mut settings = options.topic_config.clone();
+        if output.envelope == Envelope::Upsert && !settings.iter().any(|(name, _)| name == "cleanup.policy") {
+            settings.push(("cleanup.policy".to_owned(), "compact".to_owned()));
+        }
+        NewTopic {
+            name: output.name.clone(),
+            partitions: options.output_partitions,
+            replication_factor: options.replication_factor,
+            settings,
+        }
+    }
+
+    /// A topic that was made is not known to all brokers at once.
+    fn wait_for(&self, topic: &str, deadline: Instant) -> Result<(), Error> {
+        while self.kafka.find_topic(topic, remaining(deadline))?.is_none() {
+            if Instant::now() >= deadline {
+                let what = format!("topic '{topic}' was made, but the cluster does not show it in time");
+                return Err(Error::new(ErrorKind::Retry, what));
+            }
+            self.kafka.questions()?.pause(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+fn remaining(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+impl Sink for KafkaSink {
+    fn identity(&self) -> String {
+        let mut brokers: Vec<&str> = self.kafka.options().brokers.split(',').map(str::trim).collect();
+        brokers.sort_unstable();
+        format!("kafka {}", brokers.join(","))
+    }
+
+    fn connect(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error> {
+        self.make_missing(context, outputs)?;
+        let topic = progress_topic(&context.job);
+        let progress_partitions = self.kafka.partitions(&topic, context.patience)?;
+        Ok(Arc::new(KafkaSession {
+            kafka: self.kafka.clone(),
+            context: context.clone(),
+            outputs: outputs.iter().map(|output| output.name.clone()).collect(),
+            progress_partitions,
+        }))
+    }
+}
+
+/// One job's use of a cluster's topics.
+struct KafkaSession {
+    kafka: Kafka,
+    context: SinkContext,
+    outputs: Vec<String>,
+    progress_partitions: u32,
+}
+
+impl SinkSession for KafkaSession {
+    fn partitions(&self) -> Result<BTreeMap<String, u32>, Error> {
+        let count = |output: &String| Ok((output.clone(), self.kafka.partitions(output, self.context.patience)?));
+        self.outputs.iter().map(count).collect()
+    }
+
+    fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {
+        let what = format!("take over the kafka transactional id '{id}'");
+        let deadline = Instant::now() + self.context.patience;
+        let settings = self.kafka.settings().producer(&id.to_string());
+        let mut producer = Producer::new(&settings, &format!("the producer '{id}'"))?;
+        let progress = progress_topic(&self.context.job);
+        for topic in self.outputs.iter().chain([&progress]) {
+            // A producer that asks for a topic makes it: the other client looks first. And the producer must know all
+            // partitions before it writes, or the first records of one key could be sent out of order.
+            self.kafka.partitions(topic, remaining(deadline))?;
+            producer.open_topic(topic)?;
+            producer.client().partitions(topic, deadline)?;
+        }
+        // A call that timed out is made again to go on with it.
+        producer.client().until(deadline, &what, |wait_ms| match producer.init(wait_ms) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                tracing::debug!(%id, fatal = error.fatal, retriable = error.retriable, "{}", error.reason);
+                Err(error.code)
+            }
+        })?;
+        Ok(Box::new(KafkaTransactor::new(
+            producer,
+            id,
+            progress,
+            self.progress_partitions,
+            self.kafka.options().tick_header,
+            self.context.patience,
+        )))
+    }
+
+    fn progress(&self) -> Result<BTreeMap<OutputPartition, Progress>, Error> {
+        progress::read(&self.kafka, &self.context.job, self.context.patience)
+    }
+
+    fn read_committed(
+        &self,
+        at: &OutputPartition,
+        from: Offset,
+        take: &mut dyn FnMut(Record<'_>),
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + self.context.patience;
+        let mut reading = Reading::new(&self.kafka.settings().consumer(), "an output, read back", None)?;
+        let questions = self.kafka.questions()?;
+        let ends = questions.watermarks(&at.output, at.partition, deadline);
+        let (low, end) = ends.map_err(|error| self.kafka.unreachable(error))?;
+        // What retention or deletion took from an output is not missing.
+        let place = reading.start(&at.output, at.partition, from.0.max(low))?;
+        let mut quiet_since = Instant::now();
+        while reading.position(place) < end {
+            let before = reading.position(place);
+            let mut one = |_, record: Record<'_>| {
+                if record.offset.0 < end {
+                    take(record);
+                }
+            };
+            reading.poll(usize::MAX, Duration::from_millis(500), &mut one)?;
+            if reading.position(place) != before {
+                quiet_since = Instant::now();
+            } else if quiet_since.elapsed() >= self.context.patience {
+                let what = format!("read back output {at}: nothing came after offset {before}, and it ends at {end}");
+                return Err(failure::error(crate::native::Code::OperationTimedOut, what));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! The way in: a topic's partitions as splits.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use fluvial_connector::{Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker};
+
+use crate::failure;
+use crate::kafka::Kafka;
+use crate::reading::Reading;
+
+/// A topic as an input. A split is a partition, named by its number; its identity is the topic's id.
+#[derive(Clone, Debug)]
+pub struct KafkaSource {
+    kafka: Kafka,
+    topic: String,
+}
+
+impl KafkaSource {
+    pub(crate) fn new(kafka: Kafka, topic: String) -> Self {
+        Self { kafka, topic }
+    }
+
+    /// The topic's name.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+}
+
+impl Source for KafkaSource {
+    fn describe(&self) -> String {
+        format!("kafka topic '{}'", self.topic)
+    }
+
+    fn splits(&self, patience: Duration) -> Result<Vec<SplitStatus>, Error> {
+        let deadline = Instant::now() + patience;
+        let partitions = self.kafka.partitions(&self.topic, patience)?;
+        let questions = self.kafka.questions()?;
+        let identity = questions.topic_id(&self.topic, deadline)?;
+        (0..partitions)
+            .map(|partition| {
+                let (low, high) = questions
+                    .watermarks(&self.topic, partition, deadline)
+                    .map_err(|error| self.kafka.unreachable(error))?;
+                Ok(SplitStatus {
+                    split: SplitId(partition.to_string()),
+                    earliest: Offset(low),
+                    end: Offset(high),
+                    identity: identity.clone(),
+                })
+            })
+            .collect()
+    }
+
+    fn reader(&self, waker: Waker) -> Result<Box<dyn SplitReader>, Error> {
+        let settings = self.kafka.settings().consumer();
+        let reading = Reading::new(&settings, &self.describe(), Some(waker))?;
+        Ok(Box::new(KafkaReader { topic: self.topic.clone(), reading, slots: Vec::new(), numbers: BTreeMap::new() }))
+    }
+
+    fn report_committed(&self, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
+        let Some(group) = &self.kafka.options().group else { return Ok(()) };
+        let offsets = positions
+            .iter()
+            .map(|(split, offset)| Ok((partition(&self.topic, split)?, offset.0)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let questions = self.kafka.questions()?;
+        questions.note_errors();
+        questions.commit_offsets(&self.topic, &offsets).map_err(|code| {
+            failure::error(code, format!("report committed offsets of topic '{}' under group '{group}'", self.topic))
+        })
+    }
+}
+
+fn partition(topic: &str, split: &SplitId) -> Result<u32, Error> {
+    split.0.parse().map_err(|_| {
+        Error::new(ErrorKind::Data, format!("split '{split}' is no partition of topic '{topic}': it must be a number"))
+    })
+}
+
+/// Reads partitions of one topic.
+struct KafkaReader {
+    topic: String,
+    reading: Reading,
+    /// By place in `reading`: the engine's name.
+    slots: Vec<Slot>,
+    numbers: BTreeMap<Slot, usize>,
+}
+
+impl KafkaReader {
+    fn number(&self, slot: Slot) -> Result<usize, Error> {
+        self.numbers.get(&slot).copied().ok_or_else(|| {
+            Error::new(ErrorKind::Bug, format!("slot {} of topic '{}' was never started", slot.0, self.topic))
+        })
+    }
+}
+
+impl SplitReader for KafkaReader {
+    fn start(&mut self, slot: Slot, split: &SplitId, from: Offset) -> Result<(), Error> {
+        let number = self.reading.start(&self.topic, partition(&self.topic, split)?, from.0)?;
+        if self.slots.len() <= number {
+            self.slots.resize(number + 1, slot);
+        }
+        self.slots[number] = slot;
+        self.numbers.insert(slot, number);
+        Ok(())
+    }
+
+    fn set_paused(&mut self, slot: Slot, paused: bool) -> Result<(), Error> {
+        let number = self.number(slot)?;
+        self.reading.set_paused(number, paused)
+    }
+
+    fn poll(&mut self, most: usize, take: &mut dyn FnMut(Slot, Record<'_>)) -> Result<usize, Error> {
+        let slots = &self.slots;
+        self.reading.poll(most, Duration::ZERO, &mut |number, record| take(slots[number], record))
+    }
+
+    fn position(&self, slot: Slot) -> Offset {
+        Offset(self.numbers.get(&slot).map_or(0, |number| self.reading.position(*number)))
+    }
+}

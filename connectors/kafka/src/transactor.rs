@@ -1,0 +1,333 @@
+//! One transaction after the other: records, their reports, progress, its reports, commit.
+//!
+//! ```text
+//!   begin ─► touch the progress partition ─► records ─► reports: offsets ─► progress ─► reports │ commit
+//!     └──────────────────── no request may end without an answer ─────────────────────────────────┘
+//! ```
+//!
+//! **Guarantee.** A commit that returns well is committed, and no request of it is still on its way. librdkafka sends
+//! again what was lost; that heals a connection and not a transaction (see `Watch`), so a transactor that has lost a
+//! request is of no further use, whatever became of the request.
+
+use std::time::{Duration, Instant};
+
+use fluvial_connector::{
+    CommitError, Error, ErrorKind, Offset, PartitionWrite, ProducerId, TickEnd, Transaction, Transactor,
+};
+
+use crate::failure;
+use crate::native::{Code, Message, Producer, Report};
+use crate::progress::{Entry, encode_key, touch_key};
+
+/// How long one blocking call may last before the fate of the requests is looked at.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// The header that tells a record's tick, in decimal digits.
+const TICK_HEADER: &std::ffi::CStr = c"fluvial-tick";
+
+/// A transactional producer of one id.
+pub(crate) struct KafkaTransactor {
+    producer: Producer,
+    id: String,
+    progress_topic: String,
+    progress_partitions: u32,
+    tick_header: bool,
+    patience: Duration,
+    /// How many requests had been lost when the transaction that is prepared began.
+    prepared: Option<u64>,
+}
+
+impl KafkaTransactor {
+    pub(crate) fn new(
+        producer: Producer,
+        id: &ProducerId,
+        progress_topic: String,
+        progress_partitions: u32,
+        tick_header: bool,
+        patience: Duration,
+    ) -> Self {
+        let id = id.to_string();
+        Self { producer, id, progress_topic, progress_partitions, tick_header, patience, prepared: None }
+    }
+
+    fn what(&self, doing: &str) -> String {
+        format!("{doing} of kafka transactional id '{}'", self.id)
+    }
+
+    /// Fails if a request has ended without an answer since there were `lost` such.
+    fn nothing_lost_since(&self, lost: u64, doing: &str) -> Result<(), CommitError> {
+        if self.producer.client().watch().lost() == lost {
+            return Ok(());
+        }
+        let why = self.producer.client().watch().last().map_or(String::new(), |(_, reason)| format!(": {reason}"));
+        let what = format!("{}: a request went without an answer{why}", self.what(doing));
+        Err(CommitError::Unknown(Error::new(ErrorKind::Restart, what)))
+    }
+
+    /// Queues all messages for one partition, serving reports while librdkafka's queue is full.
+    fn send<'a>(
+        &mut self,
+        to: (&str, u32),
+        mut messages: impl ExactSizeIterator<Item = Message<'a>> + Clone,
+        flight: &mut Flight,
+    ) -> Result<(), CommitError> {
+        while messages.len() > 0 {
+            let sent = self.producer.produce(to.0, to.1, messages.clone()).map_err(|code| self.refused(code, to))?;
+            flight.pending += sent;
+            self.pass(&mut messages, sent, flight)?;
+        }
+        Ok(())
+    }
+
+    /// As [`KafkaTransactor::send`], with the tick of each record in a header.
+    fn send_with_ticks(
+        &mut self,
+        write: &PartitionWrite,
+        group: usize,
+        flight: &mut Flight,
+    ) -> Result<(), CommitError> {
+        let to = (write.at.output.as_str(), write.at.partition);
+        let mut ticks = write.ticks.iter().peekable();
+        let mut index = 0;
+        while index < write.records.len() {
+            while ticks.next_if(|tick| tick.records <= index).is_some() {}
+            let tick = ticks.peek().map_or(write.tick, |tick| tick.tick).to_string();
+            let record = &write.records[index];
+            let message =
+                Message { key: &record.key, value: record.value.as_deref(), opaque: Flight::opaque(group, index) };
+            let header = (TICK_HEADER, tick.as_bytes());
+            let sent = self
+                .producer
+                .produce_with_header(to.0, to.1, message, header)
+                .map_err(|code| self.refused(code, to))?;
+            if sent {
+                flight.pending += 1;
+                index += 1;
+            } else {
+                self.make_room(flight)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pass<'a>(
+        &mut self,
+        messages: &mut impl Iterator<Item = Message<'a>>,
+        sent: usize,
+        flight: &mut Flight,
+    ) -> Result<(), CommitError> {
+        if sent == 0 {
+            return self.make_room(flight);
+        }
+        messages.nth(sent - 1);
+        Ok(())
+    }
+
+    /// Waits for reports, which make room in librdkafka's queue.
+    fn make_room(&mut self, flight: &mut Flight) -> Result<(), CommitError> {
+        self.producer.reports(SLICE, |report| flight.note(report));
+        flight.check(self)
+    }
+
+    fn refused(&self, code: Code, to: (&str, u32)) -> CommitError {
+        match self.producer.fatal() {
+            Some((code, reason)) => failure::commit(code, format!("{}: {reason}", self.what("write"))),
+            None => failure::commit(code, format!("{}: topic '{}' partition {}", self.what("write"), to.0, to.1)),
+        }
+    }
+
+    /// Waits for all reports.
+    fn settle(&mut self, flight: &mut Flight) -> Result<(), CommitError> {
+        while flight.pending > 0 {
+            self.producer.reports(SLICE, |report| flight.note(report));
+            flight.check(self)?;
+        }
+        Ok(())
+    }
+
+    /// Why messages were thrown away: the transaction failed, and says so when it is asked for its commit.
+    fn cause_of_purge(&self) -> Option<CommitError> {
+        if let Some((code, reason)) = self.producer.fatal() {
+            return Some(failure::commit(code, format!("{}: {reason}", self.what("write"))));
+        }
+        let failed = self.producer.commit(1).err()?;
+        Some(failure::transaction(&failed, &self.what("write")))
+    }
+}
+
+impl Transactor for KafkaTransactor {
+    fn prepare(&mut self, transaction: &Transaction) -> Result<Vec<Offset>, CommitError> {
+        let lost = self.producer.client().watch().lost();
+        self.producer.begin().map_err(|failed| failure::transaction(&failed, &self.what("begin")))?;
+        let mut flight = Flight::new(transaction.writes.len(), lost, Instant::now() + self.patience);
+
+        let progress = (self.progress_topic.clone(), transaction.slot % self.progress_partitions);
+        let progress_to = (progress.0.as_str(), progress.1);
+        let (touch, touched) = (touch_key(transaction.slot), Flight::opaque(Flight::OTHER, 0));
+        if transaction.writes.iter().any(|write| !write.records.is_empty()) {
+            let touch = [Message { key: &touch, value: None, opaque: touched }];
+            self.send(progress_to, touch.into_iter(), &mut flight)?;
+        }
+        for (group, write) in transaction.writes.iter().enumerate() {
+            if self.tick_header {
+                self.send_with_ticks(write, group, &mut flight)?;
+                continue;
+            }
+            let messages = write.records.iter().enumerate().map(|(index, record)| Message {
+                key: &record.key,
+                value: record.value.as_deref(),
+                opaque: Flight::opaque(group, index),
+            });
+            self.send((&write.at.output, write.at.partition), messages, &mut flight)?;
+        }
+        self.settle(&mut flight)?;
+
+        let mut ends = Vec::with_capacity(transaction.writes.len());
+        let mut entries = Vec::with_capacity(transaction.writes.len());
+        for (write, offsets) in transaction.writes.iter().zip(&flight.groups) {
+            let end_after = |records: usize| offsets.end_after(records).unwrap_or(write.end_before.0);
+            let ticks = write.ticks.iter().map(|t| TickEnd { tick: t.tick, end: Offset(end_after(t.records)) });
+            let end = end_after(write.records.len());
+            entries.push((encode_key(&write.at), Entry::new(transaction, write, end, ticks.collect()).encode()));
+            ends.push(Offset(end));
+        }
+        let messages = entries.iter().map(|(key, value)| Message { key, value: Some(value), opaque: touched });
+        self.send(progress_to, messages, &mut flight)?;
+        self.settle(&mut flight)?;
+        self.prepared = Some(lost);
+        Ok(ends)
+    }
+
+    fn commit(&mut self) -> Result<(), CommitError> {
+        let what = self.what("commit");
+        let Some(lost) = self.prepared.take() else {
+            return Err(CommitError::Unknown(Error::new(ErrorKind::Bug, format!("{what}: nothing is prepared"))));
+        };
+        let deadline = Instant::now() + self.patience;
+        let slice_ms = i32::try_from(SLICE.as_millis()).unwrap_or(i32::MAX);
+        loop {
+            let result = self.producer.commit(slice_ms);
+            self.producer.client().note_errors();
+            self.nothing_lost_since(lost, "commit")?;
+            match result {
+                Ok(()) => return Ok(()),
+                Err(failed) if failed.retriable && !failed.fatal && Instant::now() < deadline => {}
+                Err(failed) => return Err(failure::transaction(&failed, &what)),
+            }
+        }
+    }
+}
+
+/// The messages of one transaction that are under way, and where those that arrived lie.
+struct Flight {
+    pending: usize,
+    groups: Vec<Offsets>,
+    failed: Option<Code>,
+    lost: u64,
+    deadline: Instant,
+}
+
+impl Flight {
+    /// The group of messages whose offsets nobody asks for.
+    const OTHER: usize = 0xff_ffff;
+    const INDEX_BITS: u32 = 40;
+
+    fn new(groups: usize, lost: u64, deadline: Instant) -> Self {
+        Self { pending: 0, groups: vec![Offsets::default(); groups], failed: None, lost, deadline }
+    }
+
+    fn opaque(group: usize, index: usize) -> usize {
+        (group << Self::INDEX_BITS) | index
+    }
+
+    fn note(&mut self, report: Report) {
+        self.pending = self.pending.saturating_sub(1);
+        let (group, index) = (report.opaque >> Self::INDEX_BITS, report.opaque & ((1 << Self::INDEX_BITS) - 1));
+        match report.result {
+            Ok(offset) => {
+                if let Some(offsets) = self.groups.get_mut(group) {
+                    offsets.note(index, offset);
+                }
+            }
+            // The first failure is the cause; what was thrown away in its wake says less.
+            Err(code) => match self.failed {
+                Some(known) if !matches!(known, Code::PurgeQueue | Code::PurgeInflight) => {}
+                _ => self.failed = Some(code),
+            },
+        }
+    }
+
+    fn check(&self, transactor: &KafkaTransactor) -> Result<(), CommitError> {
+        match self.failed {
+            Some(Code::PurgeQueue | Code::PurgeInflight) => {
+                if let Some(cause) = transactor.cause_of_purge() {
+                    return Err(cause);
+                }
+            }
+            Some(code) => {
+                let (code, reason) = transactor.producer.fatal().unwrap_or((code, code.to_string()));
+                return Err(failure::commit(code, format!("{}: {reason}", transactor.what("write"))));
+            }
+            None => {}
+        }
+        transactor.nothing_lost_since(self.lost, "write")?;
+        if let Some((code, reason)) = transactor.producer.fatal() {
+            return Err(failure::commit(code, format!("{}: {reason}", transactor.what("write"))));
+        }
+        if self.pending > 0 && Instant::now() >= self.deadline {
+            let what = format!("{}: {} records are not acknowledged in time", transactor.what("write"), self.pending);
+            return Err(failure::commit(Code::MessageTimedOut, what));
+        }
+        Ok(())
+    }
+}
+
+/// Where the messages of one partition lie: stretches in which offset minus index stays the same. There is one, unless
+/// somebody else writes to the partition too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Offsets {
+    /// First index of the stretch, and the offset of index 0 in it.
+    stretches: Vec<(usize, u64)>,
+}
+
+impl Offsets {
+    /// Reports of one partition come in its order.
+    fn note(&mut self, index: usize, offset: u64) {
+        let base = offset.wrapping_sub(index as u64);
+        if self.stretches.last().is_none_or(|(_, last)| *last != base) {
+            self.stretches.push((index, base));
+        }
+    }
+
+    /// The offset after the first `records` messages; `None` where there are no messages.
+    fn end_after(&self, records: usize) -> Option<u64> {
+        let last = records.checked_sub(1)?;
+        let stretch = self.stretches.partition_point(|(first, _)| *first <= last).checked_sub(1)?;
+        Some(self.stretches[stretch].1.wrapping_add(last as u64) + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_found_also_where_others_write_in_between() {
+        let mut offsets = Offsets::default();
+        for (index, offset) in [10, 11, 12, 20, 21].into_iter().enumerate() {
+            offsets.note(index, offset);
+        }
+        assert_eq!(offsets.stretches.len(), 2);
+        let ends: Vec<_> = (0..=5).map(|records| offsets.end_after(records)).collect();
+        assert_eq!(ends, [None, Some(11), Some(12), Some(13), Some(21), Some(22)]);
+    }
+
+    #[test]
+    fn group_and_index_survive_the_opaque() {
+        let mut flight = Flight::new(3, 0, Instant::now());
+        flight.pending = 2;
+        flight.note(Report { opaque: Flight::opaque(2, 0), result: Ok(100) });
+        flight.note(Report { opaque: Flight::opaque(Flight::OTHER, 0), result: Ok(5) });
+        assert_eq!((flight.pending, flight.groups[2].end_after(1)), (0, Some(101)));
+    }
+}
