@@ -6,8 +6,8 @@
 use fluvial_connector::{Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, SplitId, Tick};
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{Binding, Range, SinkStart, SplitNumber, SplitStart};
-use crate::state::{Manifest, OperatorKind, RunRef};
+use crate::journal::{Binding, Nonce, Range, SinkStart, SplitNumber, SplitStart};
+use crate::state::{Manifest, OperatorKind, OperatorState, RunRef};
 
 /// From the leader to every worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,12 @@ pub enum Order {
     /// The bindings through this tick are durable: sinks may commit through it.
     Sealed(Tick),
     /// A checkpoint is complete: its operators' runs, for those who merge.
-    CheckpointComplete(Tick),
+    CheckpointComplete {
+        /// The checkpoint's tick.
+        tick: Tick,
+        /// Every durable operator with its runs as the manifest names them.
+        operators: Vec<OperatorState>,
+    },
     /// Everything through this tick is committed and the checkpoint of it is complete: end well.
     Finish(Tick),
 }
@@ -37,6 +42,8 @@ pub struct Plan {
     pub incarnation: Incarnation,
     /// This generation.
     pub generation: Generation,
+    /// What tells it from another of that number.
+    pub nonce: Nonce,
     /// How many workers any generation has had, this one included.
     pub most_workers: u32,
     /// How many turns any generation's workers have had, this one's included.
@@ -45,7 +52,8 @@ pub struct Plan {
     pub checkpoint: Option<Manifest>,
     /// The splits that were met after the checkpoint.
     pub splits: Vec<SplitStart>,
-    /// The bindings after the checkpoint, ascending; all sealed. They are to be replayed.
+    /// The bindings after the checkpoint, ascending; all sealed. They are to be replayed. None is marked as a
+    /// checkpoint: those that were will never be complete.
     pub replay: Vec<Binding>,
     /// Every output of the job with its pinned partition count.
     pub sinks: Vec<SinkStart>,
@@ -72,9 +80,13 @@ impl Plan {
 pub enum Report {
     /// The worker's share of the writers is fenced.
     Fenced,
-    /// State is restored, progress has been read and checked, the last ranges before the checkpoint have been read
-    /// again and are equal.
-    Ready,
+    /// State is restored, progress has been read and checked (and every output partition has some), the last ranges
+    /// before the checkpoint have been read again and are equal.
+    Ready {
+        /// The names of all durable operators of the dataflow; the same on every worker. Each reports
+        /// [`Report::RunStored`] for every checkpoint.
+        operators: Vec<String>,
+    },
     /// What was read since the last such report. Ranges of one split follow each other without gaps.
     Read {
         /// The ranges.
@@ -101,6 +113,16 @@ pub enum Report {
         tick: Tick,
         /// The digests.
         outputs: Vec<(OutputPartition, Digest)>,
+    },
+    /// Some of an operator's runs, which follow each other in the newest checkpoint, have been merged into one. The next
+    /// checkpoint names it in their place.
+    Merged {
+        /// The operator.
+        operator: String,
+        /// The objects of the runs that were merged, oldest first.
+        removed: Vec<String>,
+        /// The run that holds them all.
+        added: RunRef,
     },
 }
 

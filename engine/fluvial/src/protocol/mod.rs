@@ -1,5 +1,40 @@
 //! The part of Fluvial that must be right before anything else is, as state machines without I/O.
+//!
+//! ```text
+//!                    Event ─►┌────────────────────── Leader ──────────────────────┐─► Request
+//!   one a generation         │ Opening   Appender   Sequencer   Checkpointer      │   (store calls,
+//!                            │ (History)                        Cleaner           │    broadcasts)
+//!                            └────────────────────────────────────────────────────┘
+//!                                   Order ▼        ▲ Report
+//!   one a worker and sink    Answer ─►┌──── Committer ────┐─► Action (fence, prepare, commit, read progress)
+//!                                     └───────────────────┘
+//! ```
+//!
+//! Records, answers and the time come in, decisions go out. Nothing here reads a clock, draws a random number, or
+//! waits. The runtime drives these machines against a store and a sink; `simulation` drives the very same ones against
+//! simulated ones, through crashes, pauses and requests that come late, twice or not at all.
 
+mod appender;
+mod checkpointer;
+mod claim;
+mod cleaner;
+mod ended;
+mod history;
+mod leader;
 mod messages;
+mod opening;
+mod rules;
+mod running;
+mod sequencer;
+mod store;
 
+pub use appender::{Appended, Appender};
+pub use checkpointer::generation_of_manifest;
+pub use ended::Ended;
+pub use history::{CheckpointEntry, History, is_kept, newest_checkpoint};
+pub use leader::{Event, Leader, LeaderConfig, Request, Status};
 pub use messages::{FoundOutput, FoundSplit, Order, Plan, Report, owner, split_owner};
+pub use sequencer::Pace;
+pub use store::{Answer, Call, FoundObject, Identity, Object, Part, PutOutcome, Verdict};
+
+pub(crate) use rules::Rule;

@@ -1,0 +1,261 @@
+//! Completing checkpoints: collecting what the workers have stored, writing the manifest, naming it in the journal.
+//!
+//! ```text
+//!   begin ─► collecting ──all runs, sealed, committed, all digests──► storing ─► recording ─► complete
+//! ```
+//!
+//! A manifest is a checkpoint only when the journal has a record that names it; until then nothing refers to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fluvial_connector::{Digest, OutputPartition, Tick};
+
+use super::Ended;
+use super::rules::{Rule, Rules};
+use super::store::{Answer, Call, Identity, PutOutcome};
+use crate::journal::{Entry, Seq, SinkStart};
+use crate::state::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, SplitState};
+
+/// The part of the leader that completes checkpoints, one at a time.
+#[derive(Debug)]
+pub(crate) struct Checkpointer {
+    me: Identity,
+    workers: u32,
+    sinks: Vec<SinkStart>,
+    most_workers: u32,
+    most_turns: u32,
+    /// The durable operators of the binary.
+    operators: BTreeSet<String>,
+    /// Every operator's runs for the next manifest: merged ones have replaced their inputs.
+    chains: BTreeMap<String, OperatorState>,
+    /// The newest complete checkpoint and its manifest's object.
+    newest: Option<(String, Arc<Manifest>)>,
+    pending: Option<Pending>,
+    rules: Rules,
+}
+
+#[derive(Debug)]
+struct Pending {
+    tick: Tick,
+    splits: Vec<SplitState>,
+    /// The record that holds the tick's binding, once it is durable.
+    sealed_at: Option<Seq>,
+    runs: BTreeMap<(String, u32), (OperatorKind, Option<RunRef>)>,
+    digests: BTreeMap<u32, Vec<(OutputPartition, Digest)>>,
+    manifest: Option<Storing>,
+}
+
+#[derive(Debug)]
+struct Storing {
+    name: String,
+    manifest: Arc<Manifest>,
+    asked: bool,
+}
+
+/// A checkpoint that has become complete.
+#[derive(Debug)]
+pub(crate) struct Complete {
+    /// Its manifest.
+    pub(crate) manifest: Arc<Manifest>,
+    /// The manifest's object.
+    pub(crate) name: String,
+    /// Where the journal begins with it.
+    pub(crate) floor: Seq,
+}
+
+impl Checkpointer {
+    pub(crate) fn new(
+        me: Identity,
+        workers: u32,
+        sinks: Vec<SinkStart>,
+        most: (u32, u32),
+        newest: Option<(String, Arc<Manifest>)>,
+        rules: Rules,
+    ) -> Self {
+        let chains = newest.iter().flat_map(|(_, m)| &m.operators).map(|o| (o.name.clone(), o.clone())).collect();
+        let (most_workers, most_turns) = most;
+        let operators = BTreeSet::new();
+        Self { me, workers, sinks, most_workers, most_turns, operators, chains, newest, pending: None, rules }
+    }
+
+    /// The durable operators that a worker has; all workers must have the same, and all that are stored.
+    ///
+    /// # Errors
+    /// [`Ended::Refused`] for an operator that the binary lacks, [`Ended::Bug`] for workers that differ.
+    pub(crate) fn has_operators(&mut self, operators: Vec<String>) -> Result<(), Ended> {
+        let operators: BTreeSet<String> = operators.into_iter().collect();
+        if let Some(lost) = self.chains.keys().find(|name| !operators.contains(*name)) {
+            return Err(Ended::Refused(format!(
+                "the checkpoint has the durable operator '{lost}', which this binary lacks; was it renamed?"
+            )));
+        }
+        if !self.operators.is_empty() && self.operators != operators {
+            return Err(Ended::Bug(format!("workers differ in their operators: {:?}, {operators:?}", self.operators)));
+        }
+        self.operators = operators;
+        Ok(())
+    }
+
+    /// The newest complete checkpoint's manifest.
+    pub(crate) fn newest(&self) -> Option<&Arc<Manifest>> {
+        self.newest.as_ref().map(|(_, manifest)| manifest)
+    }
+
+    /// Whether a checkpoint is under way.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// A checkpoint of `tick` begins; the splits stand as given after it.
+    pub(crate) fn begin(&mut self, tick: Tick, splits: Vec<SplitState>) {
+        let (runs, digests) = (BTreeMap::new(), BTreeMap::new());
+        self.pending = Some(Pending { tick, splits, sealed_at: None, runs, digests, manifest: None });
+    }
+
+    /// The binding of `tick` is durable in the record at `seq`.
+    pub(crate) fn sealed(&mut self, tick: Tick, seq: Seq) {
+        if let Some(pending) = self.pending.as_mut().filter(|p| p.tick == tick) {
+            pending.sealed_at = Some(seq);
+        }
+    }
+
+    /// A worker has stored its part of an operator.
+    pub(crate) fn run_stored(
+        &mut self,
+        worker: u32,
+        tick: Tick,
+        operator: String,
+        kind: OperatorKind,
+        run: Option<RunRef>,
+    ) {
+        if let Some(pending) = self.pending.as_mut().filter(|p| p.tick == tick) {
+            pending.runs.insert((operator, worker), (kind, run));
+        }
+    }
+
+    /// A worker's sinks have committed through `tick`, with these digests.
+    pub(crate) fn sink_at(&mut self, worker: u32, tick: Tick, outputs: Vec<(OutputPartition, Digest)>) {
+        if let Some(pending) = self.pending.as_mut().filter(|p| p.tick == tick) {
+            pending.digests.insert(worker, outputs);
+        }
+    }
+
+    /// Some of an operator's runs have been merged into one, for the next manifest. Returns whether it is used.
+    pub(crate) fn merged(&mut self, operator: &str, removed: &[String], added: RunRef) -> bool {
+        let Some(chain) = self.chains.get_mut(operator).filter(|_| !removed.is_empty()) else { return false };
+        let same = |window: &[RunRef]| window.iter().map(|run| &run.object).eq(removed);
+        let Some(from) = chain.runs.windows(removed.len()).position(same) else { return false };
+        chain.runs.splice(from..from + removed.len(), [added]);
+        true
+    }
+
+    /// Builds the manifest once everything has come; `committed` is what all workers' sinks have committed through.
+    ///
+    /// # Errors
+    /// [`Ended::Bug`] for digests that are not those of the job's output partitions.
+    pub(crate) fn advance(&mut self, committed: Tick) -> Result<(), Ended> {
+        let Some(pending) = &mut self.pending else { return Ok(()) };
+        let sinks_done = committed >= pending.tick || !self.rules.has(Rule::CheckpointAfterSinks);
+        let complete = pending.manifest.is_none()
+            && sinks_done
+            && pending.sealed_at.is_some()
+            && pending.digests.len() == self.workers as usize
+            && pending.runs.len() == self.operators.len() * self.workers as usize;
+        if !complete {
+            return Ok(());
+        }
+        for ((operator, _), (kind, run)) in std::mem::take(&mut pending.runs) {
+            let chain = self.chains.entry(operator.clone()).or_insert_with(|| OperatorState {
+                name: operator,
+                kind: kind.clone(),
+                runs: Vec::new(),
+            });
+            chain.kind = kind;
+            chain.runs.extend(run);
+        }
+        let digests = std::mem::take(&mut pending.digests).into_values().flatten();
+        let mut outputs: Vec<OutputState> = digests.map(|(at, digest)| OutputState { at, digest }).collect();
+        outputs.sort_by(|a, b| a.at.cmp(&b.at));
+        let expected: u32 = self.sinks.iter().map(|sink| sink.partitions).sum();
+        if outputs.len() != expected as usize {
+            return Err(Ended::Bug(format!(
+                "the workers gave the digests of {} output partitions at tick {}; the job has {expected}",
+                outputs.len(),
+                pending.tick
+            )));
+        }
+        let manifest = Manifest {
+            incarnation: self.me.incarnation,
+            generation: self.me.generation,
+            tick: pending.tick,
+            splits: std::mem::take(&mut pending.splits),
+            sinks: self.sinks.clone(),
+            outputs,
+            operators: self.chains.values().cloned().collect(),
+            most_workers: self.most_workers,
+            most_turns: self.most_turns,
+        };
+        let name = manifest_name(&self.me, pending.tick);
+        pending.manifest = Some(Storing { name, manifest: Arc::new(manifest), asked: false });
+        Ok(())
+    }
+
+    /// The next call to the store, if none is under way.
+    pub(crate) fn next_call(&mut self) -> Option<Call> {
+        let storing = self.pending.as_mut()?.manifest.as_mut().filter(|storing| !storing.asked)?;
+        storing.asked = true;
+        Some(Call::PutManifest(storing.name.clone(), Arc::clone(&storing.manifest)))
+    }
+
+    /// Takes the store's answer; returns the entry to append when the manifest is stored.
+    pub(crate) fn on(&mut self, answer: &Answer) -> Option<Entry> {
+        let pending = self.pending.as_mut()?;
+        let storing = pending.manifest.as_mut()?;
+        match answer {
+            // Nobody else makes an object of that name, so one that exists is ours.
+            Answer::Put(PutOutcome::Created | PutOutcome::AlreadyExists) => Some(Entry::Checkpoint {
+                tick: pending.tick,
+                manifest: storing.name.clone(),
+                floor: pending.sealed_at?,
+            }),
+            _ => {
+                storing.asked = false;
+                None
+            }
+        }
+    }
+
+    /// What the manifest on its way names, before the journal names it.
+    #[cfg(test)]
+    pub(crate) fn on_its_way(&self) -> Option<(&str, &Manifest)> {
+        let storing = self.pending.as_ref()?.manifest.as_ref()?;
+        Some((&storing.name, &storing.manifest))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// The journal names the checkpoint: it is complete.
+    pub(crate) fn recorded(&mut self) -> Option<Complete> {
+        let pending = self.pending.take()?;
+        let storing = pending.manifest?;
+        self.newest = Some((storing.name.clone(), Arc::clone(&storing.manifest)));
+        Some(Complete { manifest: storing.manifest, name: storing.name, floor: pending.sealed_at? })
+    }
+}
+
+/// The object's name of a manifest: it sorts by tick, and no other generation makes it.
+fn manifest_name(me: &Identity, tick: Tick) -> String {
+    format!("checkpoints/{:020}-{:010}-{:016x}", tick.0, me.generation.0, me.nonce.0)
+}
+
+/// The generation in a manifest's name, as [`Checkpointer`] makes them.
+#[must_use]
+pub fn generation_of_manifest(name: &str) -> Option<fluvial_connector::Generation> {
+    let mut parts = name.strip_prefix("checkpoints/")?.split('-');
+    let (_tick, generation) = (parts.next()?, parts.next()?);
+    generation.parse().ok().map(fluvial_connector::Generation)
+}

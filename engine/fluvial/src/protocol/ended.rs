@@ -1,0 +1,92 @@
+//! Why a generation is over.
+
+use fluvial_connector::{ErrorKind, Generation, OutputPartition, Tick};
+
+use crate::journal::Seq;
+
+/// The end of a generation, as a state machine of the protocol decided it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// Asked to stop: everything is committed and the checkpoint is complete.
+    #[error("committed and checkpointed through tick {0}")]
+    Done(Tick),
+    /// The journal has a newer generation. This one must never be started again by itself.
+    #[error("generation {by} of this job has taken over")]
+    Fenced {
+        /// The generation that has.
+        by: Generation,
+    },
+    /// Nothing is wrong with the job: the next generation may succeed.
+    #[error("{0}; the next generation can go on")]
+    Restart(String),
+    /// A person must look at it: what is stored is not what this job and binary can go on from.
+    #[error("{0}")]
+    Refused(String),
+    /// The same input gave other output than before.
+    #[error(
+        "output {at} is not what it was when tick {tick} was first committed: either the code is not deterministic (a \
+         clock, a random number, the order of a hash map) or it has changed; `run --reconcile` goes on from here"
+    )]
+    Diverged {
+        /// Where.
+        at: OutputPartition,
+        /// The tick at which the digests were compared.
+        tick: Tick,
+    },
+    /// The output holds records that this job does not make at that place.
+    #[error(
+        "output {at} holds a committed record at offset {offset} that this job does not write there: does someone else \
+         write to it?"
+    )]
+    ForeignRecord {
+        /// Where.
+        at: OutputPartition,
+        /// The record's offset.
+        offset: u64,
+    },
+    /// Two rows for one key of an upsert output at one tick.
+    #[error("output {at} is an upsert output and was given two rows for the key {key} at tick {tick}")]
+    TwoRows {
+        /// Where.
+        at: OutputPartition,
+        /// The key, as text.
+        key: String,
+        /// When.
+        tick: Tick,
+    },
+    /// No checkpoint has been completed for too long.
+    #[error("no checkpoint has been completed for {age_ms} ms; is the store full or too slow?")]
+    CheckpointTooOld {
+        /// How long.
+        age_ms: u64,
+    },
+    /// The clock made a leap, or the process was stopped for that long.
+    #[error("the clock went on by {by_ms} ms in one step: it was set, or this process was stopped")]
+    ClockJumped {
+        /// How far.
+        by_ms: u64,
+    },
+    /// A fault in the engine.
+    #[error("a fault in the engine: {0}")]
+    Bug(String),
+}
+
+impl Ended {
+    /// What the caller should do; `None` for a good end.
+    #[must_use]
+    pub fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Done(_) => None,
+            Self::Fenced { .. } => Some(ErrorKind::Fenced),
+            Self::Restart(_) | Self::CheckpointTooOld { .. } | Self::ClockJumped { .. } => Some(ErrorKind::Restart),
+            Self::Refused(_) => Some(ErrorKind::Configuration),
+            Self::Diverged { .. } | Self::ForeignRecord { .. } | Self::TwoRows { .. } => Some(ErrorKind::Data),
+            Self::Bug(_) => Some(ErrorKind::Bug),
+        }
+    }
+
+    /// Something at a position of the journal is not what it must be.
+    pub(crate) fn journal(seq: Seq, what: impl std::fmt::Display) -> Self {
+        Self::Refused(format!("the journal's record {seq} {what}"))
+    }
+}

@@ -1,0 +1,201 @@
+//! What the journal says, folded: where a new generation goes on from.
+
+use std::collections::BTreeMap;
+
+use fluvial_connector::{Generation, Incarnation, Tick};
+
+use super::Ended;
+use crate::journal::{Binding, Entry, JournalRecord, Nonce, Range, Seq, SinkStart, SplitNumber};
+use crate::state::{Manifest, SplitState};
+
+/// The newest checkpoint that a journal names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointEntry {
+    /// The record that names it.
+    pub at: Seq,
+    /// The tick that it is of.
+    pub tick: Tick,
+    /// Its manifest's object.
+    pub manifest: String,
+    /// Where the journal begins with it.
+    pub floor: Seq,
+}
+
+/// The newest checkpoint that `records` name, if any does.
+#[must_use]
+pub fn newest_checkpoint(records: &BTreeMap<Seq, JournalRecord>) -> Option<CheckpointEntry> {
+    records.iter().rev().find_map(|(at, record)| {
+        record.entries.iter().rev().find_map(|entry| match entry {
+            Entry::Checkpoint { tick, manifest, floor } => {
+                Some(CheckpointEntry { at: *at, tick: *tick, manifest: manifest.clone(), floor: *floor })
+            }
+            _ => None,
+        })
+    })
+}
+
+/// Whether pruning must leave a record: opened records and the no-ops before them keep the next position of every
+/// earlier writer taken for ever.
+#[must_use]
+pub fn is_kept(record: &JournalRecord) -> bool {
+    record.entries.is_empty() || record.entries.iter().any(|e| matches!(e, Entry::Opened { .. }))
+}
+
+/// A journal, folded from its floor to its end over the manifest of its newest checkpoint.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The job.
+    pub incarnation: Incarnation,
+    /// The checkpoint to restore.
+    pub checkpoint: Option<Manifest>,
+    /// Every split, with its position after the last binding.
+    pub splits: BTreeMap<SplitNumber, SplitState>,
+    /// The splits that were met after the checkpoint.
+    pub new_splits: Vec<SplitNumber>,
+    /// Every output that is written.
+    pub sinks: Vec<SinkStart>,
+    /// The bindings after the checkpoint, without their checkpoint marks: those checkpoints will never be complete.
+    pub replay: Vec<Binding>,
+    /// A reconciliation that no checkpoint covers yet.
+    pub reconcile: Option<Tick>,
+    /// The most workers and turns that any generation has had.
+    pub most_workers: u32,
+    /// See `most_workers`.
+    pub most_turns: u32,
+    writer: Option<(Generation, Nonce)>,
+}
+
+impl History {
+    /// The last sealed tick; tick 0 in an empty journal.
+    #[must_use]
+    pub fn sealed(&self) -> Tick {
+        self.replay.last().map_or(self.as_of(), |binding| binding.tick)
+    }
+
+    /// The tick of the checkpoint; tick 0 where there is none.
+    #[must_use]
+    pub fn as_of(&self) -> Tick {
+        self.checkpoint.as_ref().map_or(Tick(0), |manifest| manifest.tick)
+    }
+
+    /// Folds the records from the floor of `checkpoint` (position 0 without one) to the end.
+    ///
+    /// # Errors
+    /// [`Ended::Refused`] for a gap, another incarnation's record, a record of a generation that had been fenced, ticks
+    /// that do not grow, ranges that do not follow each other, and a manifest that does not belong to the checkpoint.
+    pub fn fold(
+        incarnation: Incarnation,
+        records: &BTreeMap<Seq, JournalRecord>,
+        checkpoint: Option<(CheckpointEntry, Manifest)>,
+    ) -> Result<Self, Ended> {
+        let floor = checkpoint.as_ref().map_or(Seq(0), |(entry, _)| entry.floor);
+        let mut history = Self::over(incarnation, checkpoint)?;
+        let mut expected = floor;
+        for (seq, record) in records.range(floor..) {
+            if *seq != expected {
+                return Err(Ended::journal(expected, "is missing"));
+            }
+            expected = seq.next();
+            if record.incarnation != incarnation {
+                let what = format!("is of incarnation {}, not of {incarnation}", record.incarnation);
+                return Err(Ended::journal(*seq, what));
+            }
+            for entry in &record.entries {
+                history.take(*seq, record, entry)?;
+            }
+        }
+        Ok(history)
+    }
+
+    fn over(incarnation: Incarnation, checkpoint: Option<(CheckpointEntry, Manifest)>) -> Result<Self, Ended> {
+        let manifest = match checkpoint {
+            Some((entry, manifest)) if manifest.incarnation != incarnation || manifest.tick != entry.tick => {
+                return Err(Ended::Refused(format!(
+                    "the manifest {} is of tick {} of incarnation {}; the journal's record {} names it as the checkpoint \
+                     of tick {} of {incarnation}",
+                    entry.manifest, manifest.tick, manifest.incarnation, entry.at, entry.tick
+                )));
+            }
+            Some((_, manifest)) => Some(manifest),
+            None => None,
+        };
+        Ok(Self {
+            incarnation,
+            splits: manifest.iter().flat_map(|m| &m.splits).map(|s| (s.start.number, s.clone())).collect(),
+            new_splits: Vec::new(),
+            sinks: manifest.iter().flat_map(|m| m.sinks.clone()).collect(),
+            replay: Vec::new(),
+            reconcile: None,
+            most_workers: manifest.as_ref().map_or(0, |m| m.most_workers),
+            most_turns: manifest.as_ref().map_or(0, |m| m.most_turns),
+            writer: None,
+            checkpoint: manifest,
+        })
+    }
+
+    fn take(&mut self, seq: Seq, record: &JournalRecord, entry: &Entry) -> Result<(), Ended> {
+        let writer = (record.generation, record.nonce);
+        if let Entry::Opened { workers, turns, .. } = entry {
+            self.most_workers = self.most_workers.max(*workers);
+            self.most_turns = self.most_turns.max(*turns);
+            // One that lost the race to open may have a record behind the winner's; it has nothing else.
+            if self.writer.is_none_or(|(generation, _)| record.generation >= generation) {
+                self.writer = Some(writer);
+            }
+            return Ok(());
+        }
+        // The floor may lie behind the opened record of the generation that wrote there.
+        if *self.writer.get_or_insert(writer) != writer {
+            let what = format!("is of generation {}, which had been fenced before", record.generation);
+            return Err(Ended::journal(seq, what));
+        }
+        match entry {
+            Entry::Binding(binding) => self.bind(seq, binding)?,
+            Entry::SplitStarted(start) => {
+                self.splits.entry(start.number).or_insert_with(|| {
+                    self.new_splits.push(start.number);
+                    SplitState { start: start.clone(), position: start.offset, last: None, watermark: None }
+                });
+            }
+            Entry::SinkStarted(start) => {
+                if !self.sinks.iter().any(|sink| sink.output == start.output) {
+                    self.sinks.push(start.clone());
+                }
+            }
+            Entry::SinkStopped { output, .. } => self.sinks.retain(|sink| &sink.output != output),
+            Entry::Reconciled { tick } => self.reconcile = Some(*tick).filter(|tick| *tick > self.as_of()),
+            Entry::Opened { .. } | Entry::Checkpoint { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, seq: Seq, binding: &Binding) -> Result<(), Ended> {
+        if binding.tick <= self.as_of() {
+            return Ok(());
+        }
+        if binding.tick <= self.sealed() {
+            return Err(Ended::journal(seq, format!("binds tick {} after tick {}", binding.tick, self.sealed())));
+        }
+        for range in &binding.ranges {
+            advance(&mut self.splits, range).map_err(|what| Ended::journal(seq, what))?;
+        }
+        self.replay.push(Binding { checkpoint: false, ..binding.clone() });
+        Ok(())
+    }
+}
+
+/// Moves a split past `range`, which must begin where the split stands.
+pub(crate) fn advance(splits: &mut BTreeMap<SplitNumber, SplitState>, range: &Range) -> Result<(), String> {
+    let Some(split) = splits.get_mut(&range.split) else {
+        return Err(format!("has a range of split {}, which has not started", range.split.0));
+    };
+    if range.from != split.position || range.to < range.from {
+        return Err(format!(
+            "has offsets {} to {} of split {} of source {}, which stands at {}",
+            range.from, range.to, split.start.split, split.start.source, split.position
+        ));
+    }
+    split.position = range.to;
+    split.last = Some(range.clone());
+    Ok(())
+}

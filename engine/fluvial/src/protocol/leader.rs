@@ -1,0 +1,506 @@
+//! One generation's deciding half: it opens the journal, mints, seals, completes checkpoints and deletes.
+//!
+//! ```text
+//!   opening ─► preparing ─► fencing ─────► tail ─────────► restoring ────► running ─► ended
+//!   journal    outputs      Order::Opened  read it again,  Order::         Minted, Sealed,
+//!              begin        Report::Fenced every worker    AllFenced       SplitStarted,
+//!                                          has fenced      Report::Ready   CheckpointComplete, Finish
+//! ```
+//!
+//! It does no I/O and reads no clock: events come in by [`Leader::on`], what is to be done goes out by
+//! [`Leader::next_request`]. It guarantees that nothing is minted before every writer of every earlier generation is
+//! fenced and the journal has been found without a newer generation after that. It does not know how the workers do
+//! what they are told.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use fluvial_connector::{Incarnation, Tick};
+
+use super::Ended;
+use super::appender::{Appender, lost_the_race};
+use super::checkpointer::Checkpointer;
+use super::cleaner::Cleaner;
+use super::history::History;
+use super::messages::{FoundOutput, FoundSplit, Order, Plan, Report};
+use super::opening::{Opened, Opener, Opening};
+use super::rules::{Rule, Rules};
+use super::running::Running;
+use super::sequencer::{Pace, Sequencer};
+use super::store::{Answer, Call, Identity, Part, Verdict};
+use crate::journal::{Entry, Nonce, Seq, SinkStart};
+use crate::state::Manifest;
+
+/// What a generation is started with.
+#[derive(Clone, Debug)]
+pub struct LeaderConfig {
+    /// The job's incarnation if the journal is empty; otherwise the journal says it.
+    pub incarnation: Incarnation,
+    /// A random number of this generation alone.
+    pub nonce: Nonce,
+    /// A hash of the binary.
+    pub binary: String,
+    /// How many workers this generation has.
+    pub workers: u32,
+    /// How many writers each worker has, which take turns.
+    pub turns: u32,
+    /// The outputs of the binary, with the partitions that they have now.
+    pub outputs: Vec<FoundOutput>,
+    /// When ticks are minted.
+    pub pace: Pace,
+    /// The least time between the beginnings of two checkpoints.
+    pub checkpoint_every_ms: u64,
+    /// A generation ends whose last complete checkpoint is older.
+    pub checkpoint_age_limit_ms: u64,
+    /// Nothing of the journal is deleted.
+    pub keep_journal: bool,
+    /// Upsert outputs are corrected to the dataflow's whole output at the first new tick.
+    pub reconcile: bool,
+    /// How long an object stays after nothing names it any more: longer than any pause that a process survives.
+    pub grace_ms: u64,
+    /// A clock that goes on by more in one step ends the generation.
+    pub max_clock_jump_ms: u64,
+}
+
+/// What the leader is told.
+#[derive(Debug)]
+pub enum Event {
+    /// The store's answer to a part's call.
+    Store(Part, Answer),
+    /// A worker's report.
+    FromWorker(u32, Report),
+    /// The splits that the sources have now; known ones may be among them.
+    Splits(Vec<FoundSplit>),
+    /// Mint what has been read so far, take a checkpoint, and end well. On a signal, and when all that was to be read
+    /// has been reported as [`Report::Read`].
+    Stop,
+    /// Time has passed.
+    Time,
+}
+
+/// What the leader wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Make this call; answer with [`Event::Store`] and the same part.
+    Store(Part, Call),
+    /// Send this to every worker, in the order of the requests.
+    Broadcast(Order),
+    /// Tell the person.
+    Warn(String),
+}
+
+/// How far a generation is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The last tick minted.
+    pub minted: Tick,
+    /// The last tick that is durable in the journal.
+    pub sealed: Tick,
+    /// What every worker has committed through.
+    pub committed: Tick,
+    /// The newest complete checkpoint.
+    pub checkpoint: Option<Tick>,
+    /// Ticks minted and not committed.
+    pub in_flight_ticks: usize,
+    /// Their size.
+    pub in_flight_bytes: u64,
+}
+
+/// A generation's leader.
+#[derive(Debug)]
+pub struct Leader {
+    config: LeaderConfig,
+    stage: Stage,
+    me: Option<Identity>,
+    out: VecDeque<Request>,
+    found: Option<Vec<FoundSplit>>,
+    stop: bool,
+    now_ms: u64,
+    rules: Rules,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Opening(Box<Opening>),
+    /// What the opening adds to the journal is being appended.
+    Preparing(Box<Prepared>),
+    /// Workers fence the writers of earlier generations.
+    Fencing {
+        prepared: Box<Prepared>,
+        fenced: BTreeSet<u32>,
+    },
+    /// The journal's tail is being read again.
+    Tail {
+        prepared: Box<Prepared>,
+        beyond: Option<Seq>,
+        asked: bool,
+    },
+    /// Workers restore, and read progress; those that are ready may be ahead of the others.
+    Restoring {
+        prepared: Box<Prepared>,
+        ready: BTreeSet<u32>,
+        early: Vec<(u32, Report)>,
+    },
+    Running(Box<Running>),
+    Over,
+}
+
+#[derive(Debug)]
+struct Prepared {
+    plan: Plan,
+    history: History,
+    appender: Appender,
+    cleaner: Cleaner,
+    checkpointer: Checkpointer,
+    /// This generation's newest record.
+    tail: Seq,
+}
+
+impl Leader {
+    /// A leader that is about to open the journal.
+    #[must_use]
+    pub fn new(config: LeaderConfig, now_ms: u64) -> Self {
+        Self::with_rules(config, now_ms, Rules::default())
+    }
+
+    pub(crate) fn with_rules(config: LeaderConfig, now_ms: u64, rules: Rules) -> Self {
+        let opener = Opener {
+            incarnation: config.incarnation,
+            nonce: config.nonce,
+            binary: config.binary.clone(),
+            workers: config.workers,
+            turns: config.turns,
+        };
+        let stage = Stage::Opening(Box::new(Opening::new(opener, rules)));
+        Self { config, stage, me: None, out: VecDeque::new(), found: None, stop: false, now_ms, rules }
+    }
+
+    /// Takes an event. Requests that are left after an error are still to be carried out (the last broadcasts).
+    ///
+    /// # Errors
+    /// The generation is over.
+    pub fn on(&mut self, event: Event, now_ms: u64) -> Result<(), Ended> {
+        let by_ms = now_ms.saturating_sub(self.now_ms);
+        self.now_ms = self.now_ms.max(now_ms);
+        let result =
+            if by_ms > self.config.max_clock_jump_ms { Err(Ended::ClockJumped { by_ms }) } else { self.take(event) };
+        if result.is_err() {
+            self.stage = Stage::Over;
+        }
+        result
+    }
+
+    /// What to do next; `None` until the next event.
+    pub fn next_request(&mut self) -> Option<Request> {
+        if let Some(request) = self.out.pop_front() {
+            return Some(request);
+        }
+        let opening = |call| Request::Store(Part::Opening, call);
+        match &mut self.stage {
+            Stage::Opening(machine) => machine.next_call().map(opening),
+            Stage::Preparing(prepared) => prepared.appender.next_call().map(|c| Request::Store(Part::Appender, c)),
+            Stage::Tail { prepared, beyond, asked } if !*asked => {
+                *asked = true;
+                Some(opening(match beyond {
+                    None => Call::List { after: Some(prepared.tail) },
+                    Some(seq) => Call::Get(vec![*seq]),
+                }))
+            }
+            Stage::Running(running) => running.next_call(self.now_ms),
+            Stage::Tail { .. } | Stage::Fencing { .. } | Stage::Restoring { .. } | Stage::Over => None,
+        }
+    }
+
+    /// When [`Event::Time`] is of use at the latest.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        match &self.stage {
+            Stage::Running(running) => Some(running.deadline_ms(&self.config)),
+            _ => None,
+        }
+    }
+
+    /// Who this generation is, once it has claimed its place in the journal.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.me
+    }
+
+    /// Whether the opening is done.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Running(_))
+    }
+
+    /// How far this generation is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let Stage::Running(running) = &self.stage else { return Status::default() };
+        let (in_flight_ticks, in_flight_bytes) = running.sequencer.in_flight();
+        Status {
+            minted: running.sequencer.last(),
+            sealed: running.sealed,
+            committed: running.committed(),
+            checkpoint: running.checkpointer.newest().map(|manifest| manifest.tick),
+            in_flight_ticks,
+            in_flight_bytes,
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Ended> {
+        match event {
+            Event::Splits(found) => self.found = Some(found),
+            Event::Stop => self.stop = true,
+            Event::Time => {}
+            Event::Store(part, answer) => self.on_answer(part, answer)?,
+            Event::FromWorker(worker, report) => self.on_report(worker, report)?,
+        }
+        if let Stage::Running(running) = &mut self.stage {
+            if let Some(found) = self.found.take() {
+                running.on_splits(found)?;
+            }
+            running.stopping |= self.stop;
+            running.step(&self.config, self.now_ms, &mut self.out)?;
+        }
+        Ok(())
+    }
+
+    fn on_answer(&mut self, part: Part, answer: Answer) -> Result<(), Ended> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Opening(mut opening) => match opening.on(answer)? {
+                Some(opened) => self.prepare(opened),
+                None => {
+                    self.stage = Stage::Opening(opening);
+                    Ok(())
+                }
+            },
+            Stage::Preparing(mut prepared) => {
+                if let Some(appended) = prepared.appender.on(answer)? {
+                    prepared.tail = appended.seq;
+                    prepared.cleaner.knows(appended.seq, &appended.record);
+                }
+                self.prepared(prepared);
+                Ok(())
+            }
+            Stage::Tail { prepared, beyond, .. } => self.on_tail(prepared, beyond, answer),
+            Stage::Running(mut running) => {
+                let result = running.on_answer(part, answer, self.now_ms, &mut self.out);
+                self.stage = Stage::Running(running);
+                result
+            }
+            stage @ (Stage::Fencing { .. } | Stage::Restoring { .. } | Stage::Over) => {
+                self.stage = stage;
+                Err(Ended::Bug(format!("the store answered {part:?}, which had asked nothing")))
+            }
+        }
+    }
+
+    /// Adds to the journal what this generation begins: new outputs, a reconciliation.
+    fn prepare(&mut self, opened: Opened) -> Result<(), Ended> {
+        let Opened { me, at, mut history, manifest, records, below } = opened;
+        self.me = Some(me);
+        let mut appender = Appender::with_rules(me, at.next(), self.rules);
+        for start in self.new_outputs(&history)? {
+            appender.push(Entry::SinkStarted(start.clone()));
+            history.sinks.push(start);
+        }
+        if self.config.reconcile {
+            let tick = Tick(self.now_ms).max(history.sealed().next());
+            appender.push(Entry::Reconciled { tick });
+            history.reconcile = Some(tick);
+        }
+        let most = (history.most_workers.max(self.config.workers), history.most_turns.max(self.config.turns));
+        let mut cleaner = Cleaner::new(me, self.config.keep_journal, self.config.grace_ms, below, self.rules);
+        for (seq, record) in &records {
+            cleaner.knows(*seq, record);
+        }
+        let newest = manifest.zip(history.checkpoint.clone()).map(|(name, manifest)| (name, Arc::new(manifest)));
+        if let Some((name, manifest)) = &newest {
+            cleaner.restored(name, manifest);
+        }
+        let sinks = history.sinks.clone();
+        let checkpointer = Checkpointer::new(me, self.config.workers, sinks, most, newest, self.rules);
+        let plan = self.plan(me, &history, most);
+        self.prepared(Box::new(Prepared { plan, history, appender, cleaner, checkpointer, tail: at }));
+        Ok(())
+    }
+
+    fn plan(&self, me: Identity, history: &History, most: (u32, u32)) -> Plan {
+        let (most_workers, most_turns) =
+            if self.rules.has(Rule::FenceEverySlot) { most } else { (self.config.workers, self.config.turns) };
+        Plan {
+            incarnation: me.incarnation,
+            generation: me.generation,
+            nonce: me.nonce,
+            most_workers,
+            most_turns,
+            checkpoint: history.checkpoint.clone(),
+            splits: history.new_splits.iter().map(|number| history.splits[number].start.clone()).collect(),
+            replay: history.replay.clone(),
+            sinks: history.sinks.clone(),
+            reconcile: history.reconcile,
+        }
+    }
+
+    /// The outputs that the journal does not know yet.
+    fn new_outputs(&mut self, history: &History) -> Result<Vec<SinkStart>, Ended> {
+        if let Some(lost) = history.sinks.iter().find(|s| !self.config.outputs.iter().any(|o| o.output == s.output)) {
+            return Err(Ended::Refused(format!("the job has the output '{}', which this binary lacks", lost.output)));
+        }
+        let sealed = history.sealed();
+        // A job that has not begun has its outputs from the beginning.
+        let tick = if sealed == Tick(0) { Tick(0) } else { sealed.next() };
+        let mut new = Vec::new();
+        for FoundOutput { output, partitions, envelope } in &self.config.outputs {
+            let Some(known) = history.sinks.iter().find(|sink| &sink.output == output) else {
+                let (output, partitions, envelope) = (output.clone(), *partitions, *envelope);
+                new.push(SinkStart { output, partitions, envelope, tick });
+                continue;
+            };
+            let pinned = known.partitions;
+            if known.envelope != *envelope {
+                return Err(Ended::Refused(format!(
+                    "output '{output}' was written as {:?} and is now to be written as {envelope:?}",
+                    known.envelope
+                )));
+            }
+            if *partitions < pinned {
+                return Err(Ended::Refused(format!(
+                    "output '{output}' has {partitions} partitions and had {pinned} when the job began: was it deleted \
+                     and made anew?"
+                )));
+            }
+            if *partitions > pinned {
+                self.out.push_back(Request::Warn(format!(
+                    "output '{output}' has {partitions} partitions; the job goes on with the {pinned} that it began with"
+                )));
+            }
+        }
+        Ok(new)
+    }
+
+    fn prepared(&mut self, prepared: Box<Prepared>) {
+        self.stage = if prepared.appender.is_idle() {
+            self.out.push_back(Request::Broadcast(Order::Opened(Box::new(prepared.plan.clone()))));
+            Stage::Fencing { prepared, fenced: BTreeSet::new() }
+        } else {
+            Stage::Preparing(prepared)
+        };
+    }
+
+    fn on_tail(&mut self, prepared: Box<Prepared>, beyond: Option<Seq>, answer: Answer) -> Result<(), Ended> {
+        match (beyond, answer) {
+            (None, Answer::Positions(positions)) => match positions.last() {
+                None => self.all_fenced(prepared),
+                Some(newest) => self.stage = Stage::Tail { prepared, beyond: Some(*newest), asked: false },
+            },
+            (Some(seq), Answer::Records(found)) => {
+                let Some((_, Some(record))) = found.last() else {
+                    return Err(Ended::journal(seq, "was listed and is gone, though it was the newest"));
+                };
+                return match prepared_identity(&prepared).judge(seq, record)? {
+                    Verdict::Newer(by) => Err(Ended::Fenced { by }),
+                    Verdict::Mine | Verdict::Older => Err(lost_the_race(seq)),
+                };
+            }
+            (_, answer) => return Err(Ended::Bug(format!("reading the tail got {answer:?}"))),
+        }
+        Ok(())
+    }
+
+    fn all_fenced(&mut self, prepared: Box<Prepared>) {
+        self.out.push_back(Request::Broadcast(Order::AllFenced));
+        self.stage = Stage::Restoring { prepared, ready: BTreeSet::new(), early: Vec::new() };
+    }
+
+    fn on_report(&mut self, worker: u32, report: Report) -> Result<(), Ended> {
+        match (std::mem::replace(&mut self.stage, Stage::Over), report) {
+            (Stage::Fencing { prepared, mut fenced }, Report::Fenced) => {
+                fenced.insert(worker);
+                if fenced.len() < self.config.workers as usize {
+                    self.stage = Stage::Fencing { prepared, fenced };
+                } else if self.rules.has(Rule::SecondTailRead) {
+                    self.stage = Stage::Tail { prepared, beyond: None, asked: false };
+                } else {
+                    self.all_fenced(prepared);
+                }
+                Ok(())
+            }
+            (Stage::Restoring { mut prepared, mut ready, early }, Report::Ready { operators }) => {
+                prepared.checkpointer.has_operators(operators)?;
+                ready.insert(worker);
+                if ready.len() < self.config.workers as usize {
+                    self.stage = Stage::Restoring { prepared, ready, early };
+                    return Ok(());
+                }
+                self.stage = Stage::Running(Box::new(self.run(*prepared)));
+                early.into_iter().try_for_each(|(worker, report)| self.on_report(worker, report))
+            }
+            (Stage::Running(mut running), report) => {
+                let result = running.on_report(worker, report, self.now_ms);
+                self.stage = Stage::Running(running);
+                result
+            }
+            (Stage::Restoring { prepared, ready, mut early }, report) => {
+                early.push((worker, report));
+                self.stage = Stage::Restoring { prepared, ready, early };
+                Ok(())
+            }
+            (stage, report) => Err(Ended::Bug(format!("worker {worker} reported {report:?} at {}", stage.name()))),
+        }
+    }
+
+    /// Everything that is ready before anything is minted.
+    fn run(&self, prepared: Prepared) -> Running {
+        let Prepared { history, appender, cleaner, checkpointer, .. } = prepared;
+        let sealed = history.sealed();
+        let mut next_checkpoint_ms = self.now_ms + self.config.checkpoint_every_ms;
+        let mut sequencer = Sequencer::new(self.config.pace, sealed, history.splits);
+        if let Some(tick) = history.reconcile {
+            next_checkpoint_ms = self.now_ms;
+            if tick > sealed {
+                sequencer.begin_at(tick);
+            }
+        }
+        Running {
+            sequencer,
+            appender,
+            checkpointer,
+            cleaner,
+            committed: vec![Tick(0); self.config.workers as usize],
+            sealed,
+            next_checkpoint_ms,
+            last_checkpoint_ms: self.now_ms,
+            last: None,
+            stopping: self.stop,
+        }
+    }
+
+    /// The manifest of the newest complete checkpoint of the running generation.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<&Arc<Manifest>> {
+        match &self.stage {
+            Stage::Running(running) => running.checkpointer.newest(),
+            _ => None,
+        }
+    }
+}
+
+fn prepared_identity(prepared: &Prepared) -> Identity {
+    let Plan { incarnation, generation, nonce, .. } = prepared.plan;
+    Identity { incarnation, generation, nonce }
+}
+
+impl Stage {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Opening(_) => "opening",
+            Self::Preparing(_) => "preparing",
+            Self::Fencing { .. } => "fencing",
+            Self::Tail { .. } => "reading the tail",
+            Self::Restoring { .. } => "restoring",
+            Self::Running(_) => "running",
+            Self::Over => "the end",
+        }
+    }
+}

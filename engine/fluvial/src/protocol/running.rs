@@ -1,0 +1,230 @@
+//! The leader after its opening: it mints, seals, completes checkpoints and deletes.
+
+use std::collections::VecDeque;
+
+use fluvial_connector::Tick;
+
+use super::Ended;
+#[cfg(test)]
+use super::Rule;
+use super::appender::{Appended, Appender};
+use super::checkpointer::Checkpointer;
+use super::cleaner::Cleaner;
+use super::leader::{LeaderConfig, Request};
+use super::messages::{FoundSplit, Order, Report};
+use super::sequencer::Sequencer;
+use super::store::{Answer, Part};
+use crate::journal::{Entry, SplitNumber, SplitStart};
+use crate::state::SplitState;
+
+/// The deciding half of a generation that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) sequencer: Sequencer,
+    pub(crate) appender: Appender,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) cleaner: Cleaner,
+    /// What each worker has committed through.
+    pub(crate) committed: Vec<Tick>,
+    pub(crate) sealed: Tick,
+    pub(crate) next_checkpoint_ms: u64,
+    pub(crate) last_checkpoint_ms: u64,
+    /// The last tick, once it is minted.
+    pub(crate) last: Option<Tick>,
+    pub(crate) stopping: bool,
+}
+
+impl Running {
+    /// What every worker has committed through.
+    pub(crate) fn committed(&self) -> Tick {
+        self.committed.iter().min().copied().unwrap_or_default()
+    }
+
+    pub(crate) fn on_answer(
+        &mut self,
+        part: Part,
+        answer: Answer,
+        now_ms: u64,
+        out: &mut VecDeque<Request>,
+    ) -> Result<(), Ended> {
+        match part {
+            Part::Appender => {
+                if let Some(appended) = self.appender.on(answer)? {
+                    self.appended(&appended, now_ms, out)?;
+                }
+            }
+            Part::Checkpointer => {
+                if let Some(entry) = self.checkpointer.on(&answer) {
+                    #[cfg(test)]
+                    if let Some((name, manifest)) = self.checkpointer.on_its_way()
+                        && !self.checkpointer.rules().has(Rule::DeleteAfterRecord)
+                    {
+                        let (name, manifest) = (name.to_owned(), manifest.clone());
+                        self.cleaner.too_early(&name, &manifest);
+                    }
+                    self.appender.push(entry);
+                }
+            }
+            Part::Cleaner => self.cleaner.on(answer, now_ms),
+            Part::Opening => return Err(Ended::Bug("the opening got an answer after it was done".to_owned())),
+        }
+        Ok(())
+    }
+
+    /// Tells the workers what has become durable.
+    fn appended(&mut self, appended: &Appended, now_ms: u64, out: &mut VecDeque<Request>) -> Result<(), Ended> {
+        self.cleaner.knows(appended.seq, &appended.record);
+        let mut sealed = None;
+        for entry in &appended.record.entries {
+            match entry {
+                Entry::Binding(binding) => {
+                    sealed = Some(binding.tick);
+                    self.checkpointer.sealed(binding.tick, appended.seq);
+                }
+                Entry::SplitStarted(start) => out.push_back(Request::Broadcast(Order::SplitStarted(start.clone()))),
+                Entry::Checkpoint { .. } => self.checkpointed(now_ms, out)?,
+                _ => {}
+            }
+        }
+        if let Some(tick) = sealed {
+            self.sealed = tick;
+            out.push_back(Request::Broadcast(Order::Sealed(tick)));
+        }
+        Ok(())
+    }
+
+    fn checkpointed(&mut self, now_ms: u64, out: &mut VecDeque<Request>) -> Result<(), Ended> {
+        let Some(complete) = self.checkpointer.recorded() else {
+            return Err(Ended::Bug("a checkpoint was recorded that was not under way".to_owned()));
+        };
+        self.last_checkpoint_ms = now_ms;
+        self.cleaner.complete(&complete.name, &complete.manifest, complete.floor, now_ms);
+        let tick = complete.manifest.tick;
+        let operators = complete.manifest.operators.clone();
+        out.push_back(Request::Broadcast(Order::CheckpointComplete { tick, operators }));
+        if self.last == Some(tick) {
+            out.push_back(Request::Broadcast(Order::Finish(tick)));
+            return Err(Ended::Done(tick));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_report(&mut self, worker: u32, report: Report, now_ms: u64) -> Result<(), Ended> {
+        match report {
+            // After the last tick nothing more is minted, so nothing more need gather.
+            Report::Read { .. } if self.stopping => {}
+            Report::Read { ranges, bytes } => self.sequencer.gather(ranges, bytes)?,
+            Report::RunStored { tick, operator, kind, run } => {
+                self.checkpointer.run_stored(worker, tick, operator, kind, run);
+            }
+            Report::Committed(tick) => {
+                let committed = self.committed.get_mut(worker as usize).ok_or_else(|| unknown_worker(worker))?;
+                *committed = tick.max(*committed);
+                self.sequencer.committed(self.committed());
+            }
+            Report::SinkAt { tick, outputs } => self.checkpointer.sink_at(worker, tick, outputs),
+            Report::Merged { operator, removed, added } => {
+                let object = added.object.clone();
+                if !self.checkpointer.merged(&operator, &removed, added) {
+                    self.cleaner.discard(object, now_ms);
+                }
+            }
+            Report::Fenced | Report::Ready { .. } => {
+                return Err(Ended::Bug(format!("worker {worker} reported the opening a second time")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the splits that were not known.
+    pub(crate) fn on_splits(&mut self, mut found: Vec<FoundSplit>) -> Result<(), Ended> {
+        found.sort_by(|a, b| (&a.source, &a.split).cmp(&(&b.source, &b.split)));
+        for FoundSplit { source, split, earliest, identity } in found {
+            let known = self.sequencer.splits().values().map(|s| &s.start);
+            if let Some(known) = known.into_iter().find(|s| s.source == source && s.split == split) {
+                if known.identity != identity {
+                    return Err(Ended::Refused(format!(
+                        "split {split} of source {source} was deleted and made anew: it is '{identity}' and was \
+                         '{}'; this job cannot go on with other input",
+                        known.identity
+                    )));
+                }
+                continue;
+            }
+            let last = self.sequencer.splits().keys().last();
+            let number = SplitNumber(last.map_or(0, |last| last.0 + 1));
+            let start = SplitStart { number, source, split, offset: earliest, identity };
+            let state = SplitState { start: start.clone(), position: start.offset, last: None, watermark: None };
+            self.sequencer.add_split(state);
+            self.appender.push(Entry::SplitStarted(start));
+        }
+        Ok(())
+    }
+
+    /// Does whatever is due.
+    pub(crate) fn step(
+        &mut self,
+        config: &LeaderConfig,
+        now_ms: u64,
+        out: &mut VecDeque<Request>,
+    ) -> Result<(), Ended> {
+        while self.is_minting() && (self.stopping || self.sequencer.is_due(now_ms)) {
+            let drained = self.stopping && self.sequencer.is_drained();
+            self.mint(config, now_ms, drained, out)?;
+        }
+        self.checkpointer.advance(self.committed())?;
+        let age_ms = now_ms.saturating_sub(self.last_checkpoint_ms);
+        if age_ms > config.checkpoint_age_limit_ms {
+            return Err(Ended::CheckpointTooOld { age_ms });
+        }
+        Ok(())
+    }
+
+    /// The last tick is the only one that waits for the checkpoint under way.
+    fn is_minting(&self) -> bool {
+        let waits = self.stopping && self.sequencer.is_drained() && self.checkpointer.is_pending();
+        self.last.is_none() && !waits
+    }
+
+    fn mint(
+        &mut self,
+        config: &LeaderConfig,
+        now_ms: u64,
+        last: bool,
+        out: &mut VecDeque<Request>,
+    ) -> Result<(), Ended> {
+        let due = now_ms >= self.next_checkpoint_ms && !self.stopping;
+        let checkpoint = last || due && !self.checkpointer.is_pending();
+        let binding = self.sequencer.mint(now_ms, checkpoint)?;
+        if checkpoint {
+            self.next_checkpoint_ms = now_ms + config.checkpoint_every_ms;
+            self.checkpointer.begin(binding.tick, self.sequencer.splits().values().cloned().collect());
+        }
+        if last {
+            self.last = Some(binding.tick);
+        }
+        self.appender.push(Entry::Binding(binding.clone()));
+        out.push_back(Request::Broadcast(Order::Minted(binding)));
+        Ok(())
+    }
+
+    pub(crate) fn next_call(&mut self, now_ms: u64) -> Option<Request> {
+        if let Some(call) = self.appender.next_call() {
+            return Some(Request::Store(Part::Appender, call));
+        }
+        if let Some(call) = self.checkpointer.next_call() {
+            return Some(Request::Store(Part::Checkpointer, call));
+        }
+        self.cleaner.next_call(now_ms).map(|call| Request::Store(Part::Cleaner, call))
+    }
+
+    pub(crate) fn deadline_ms(&self, config: &LeaderConfig) -> u64 {
+        let minting = if self.is_minting() { self.sequencer.deadline_ms() } else { None };
+        let age = self.last_checkpoint_ms.saturating_add(config.checkpoint_age_limit_ms).saturating_add(1);
+        [minting, self.cleaner.deadline_ms()].into_iter().flatten().fold(age, u64::min)
+    }
+}
+
+fn unknown_worker(worker: u32) -> Ended {
+    Ended::Bug(format!("a report came from worker {worker}, which does not exist"))
+}
