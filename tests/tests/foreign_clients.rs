@@ -37,8 +37,11 @@ fn python_talks_to(broker: &Endpoint) {
     for isolation in [Isolation::Committed, Isolation::Uncommitted] {
         assert_eq!(python.read(&topic, isolation).unwrap(), broker.lines(&topic, isolation).unwrap());
     }
-    let group = python.consume_in_group(&topic, &unique("group"), 5).unwrap();
-    assert_eq!(group, ["0/5", "1/4"]);
+    let group = unique("group");
+    assert_eq!(python.consume_in_group(&topic, &group, 5).unwrap(), committed);
+    // The group goes on where it has committed.
+    python.produce(&topic, "0:f:6\n").unwrap();
+    assert_eq!(python.consume_in_group(&topic, &group, 1).unwrap(), ["0/6 f=6"]);
 }
 
 #[test]

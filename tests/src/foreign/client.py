@@ -74,10 +74,12 @@ elif command == "group":
     reader.subscribe([topic])
     left = int(rest[1])
     while left:
-        if not message(reader).error():
-            left -= 1
-    for at in reader.commit(asynchronous=False):
-        print(f"{at.partition}/{at.offset}")
+        found = message(reader)
+        if found.error():
+            sys.exit(str(found.error()))
+        print(f"{found.partition()}/{found.offset()} {text(found.key())}={text(found.value())}")
+        left -= 1
+    reader.commit(asynchronous=False)
     reader.close()
 else:
     sys.exit(f"no such command: {command}")

@@ -73,8 +73,7 @@ impl Python {
         Ok(sorted(&self.run(&["read", topic, isolation.name()], "")?))
     }
 
-    /// Joins a group, reads so many records of the topic, commits, and says where the group is then, a line for each
-    /// partition.
+    /// Joins a group, reads so many records of the topic, a line for each, and commits.
     ///
     /// # Errors
     /// The client fails.
