@@ -84,6 +84,17 @@ pub trait SinkSession: Send + Sync {
     /// [`ErrorKind::Data`](crate::ErrorKind::Data) for progress that cannot be understood.
     fn progress(&self) -> Result<BTreeMap<OutputPartition, Progress>, Error>;
 
+    /// Where an output partition ends: no later record has a smaller offset, and every earlier one has. By default
+    /// found by reading all of it.
+    ///
+    /// # Errors
+    /// As [`SinkSession::progress`].
+    fn end(&self, at: &OutputPartition) -> Result<Offset, Error> {
+        let mut end = Offset(0);
+        self.read_committed(at, Offset(0), &mut |record| end = Offset(record.offset.0 + 1))?;
+        Ok(end)
+    }
+
     /// Reads the committed records of one output partition from `from` to what is its end at the call.
     ///
     /// # Errors
@@ -201,8 +212,14 @@ pub struct PartitionWrite {
     pub position: Position,
     /// The running digest through that position.
     pub digest: Digest,
-    /// Where the partition's records ended before this transaction; it stays so where there are no records.
+    /// Where the partition's records ended as of its last progress.
+    pub begin: Offset,
+    /// Where the partition's records end before this transaction; it stays so where there are no records. Later than
+    /// `begin` where a torn transaction has left records without progress.
     pub end_before: Offset,
+    /// Where the ticks of those records end, ascending: they go before this transaction's own in [`Progress::ticks`],
+    /// so that every record from `begin` on has its tick. Nearly always empty.
+    pub earlier: Vec<TickEnd>,
 }
 
 /// How many records of a [`PartitionWrite`] there are through the end of a tick.

@@ -69,7 +69,7 @@ impl Entry {
     pub(crate) fn new(transaction: &Transaction, write: &PartitionWrite, end: u64, ticks: Vec<TickEnd>) -> Self {
         Self {
             version: VERSION,
-            begin: write.end_before.0,
+            begin: write.begin.0,
             progress: Progress {
                 incarnation: transaction.incarnation,
                 generation: transaction.generation,

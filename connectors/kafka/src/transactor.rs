@@ -186,7 +186,8 @@ impl Transactor for KafkaTransactor {
         let mut entries = Vec::with_capacity(transaction.writes.len());
         for (write, offsets) in transaction.writes.iter().zip(&flight.groups) {
             let end_after = |records: usize| offsets.end_after(records).unwrap_or(write.end_before.0);
-            let ticks = write.ticks.iter().map(|t| TickEnd { tick: t.tick, end: Offset(end_after(t.records)) });
+            let own = write.ticks.iter().map(|t| TickEnd { tick: t.tick, end: Offset(end_after(t.records)) });
+            let ticks = write.earlier.iter().copied().chain(own);
             let end = end_after(write.records.len());
             entries.push((encode_key(&write.at), Entry::new(transaction, write, end, ticks.collect()).encode()));
             ends.push(Offset(end));
