@@ -13,6 +13,8 @@
 //! Guarantees asked of a connector are written at each trait. There is no dataflow in this crate, no thread, and no
 //! clock: the engine decides when each call is made, and a connector never knows how many workers there are.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod digest;
 mod error;
 pub mod format;

@@ -99,12 +99,8 @@ pub trait SinkSession: Send + Sync {
     ///
     /// # Errors
     /// As [`SinkSession::progress`].
-    fn read_committed(
-        &self,
-        at: &OutputPartition,
-        from: Offset,
-        take: &mut dyn FnMut(Record<'_>),
-    ) -> Result<(), Error>;
+    fn read_committed(&self, at: &OutputPartition, from: Offset, take: &mut dyn FnMut(Record<'_>))
+    -> Result<(), Error>;
 }
 
 /// The only way to write: one transaction after the other.

@@ -23,6 +23,7 @@ struct Inner {
     options: KafkaOptions,
     settings: Settings,
     questions: Mutex<Option<Arc<Client>>>,
+    ends: Mutex<Option<Arc<Client>>>,
 }
 
 impl std::fmt::Debug for Kafka {
@@ -36,7 +37,7 @@ impl Kafka {
         let settings = Settings::of_user(&options.brokers, &options.settings)?;
         check_settings(&settings.consumer())?;
         check_settings(&settings.producer("check"))?;
-        Ok(Self(Arc::new(Inner { options, settings, questions: Mutex::new(None) })))
+        Ok(Self(Arc::new(Inner { options, settings, questions: Mutex::new(None), ends: Mutex::new(None) })))
     }
 
     /// A source of the records of one topic.
@@ -70,21 +71,16 @@ impl Kafka {
 
     /// The client for questions about topics; it reads nothing. Made when it is first needed.
     pub(crate) fn questions(&self) -> Result<Arc<Client>, Error> {
-        let mut questions = self
-            .0
-            .questions
-            .lock()
-            .map_err(|_| Error::new(ErrorKind::Bug, "take the kafka client for questions: a thread panicked"))?;
-        if let Some(client) = &*questions {
-            return Ok(client.clone());
-        }
         let mut settings = self.settings().consumer();
         if let Some(group) = &self.options().group {
             settings = settings.and(&[("group.id", group)]);
         }
-        let client = Arc::new(Client::new(Role::Consumer, &settings, "questions about topics")?);
-        *questions = Some(client.clone());
-        Ok(client)
+        client(&self.0.questions, &settings, "questions about topics")
+    }
+
+    /// The client for asking where partitions end, open transactions included. Made when it is first needed.
+    pub(crate) fn ends(&self) -> Result<Arc<Client>, Error> {
+        client(&self.0.ends, &self.settings().uncommitted_consumer(), "the ends of partitions")
     }
 
     /// How many partitions a topic has; `None` if it does not exist.
@@ -124,6 +120,18 @@ impl Kafka {
             _ => error,
         }
     }
+}
+
+fn client(kept: &Mutex<Option<Arc<Client>>>, settings: &Settings, describe: &str) -> Result<Arc<Client>, Error> {
+    let mut kept = kept
+        .lock()
+        .map_err(|_| Error::new(ErrorKind::Bug, format!("take the client for {describe}: a thread panicked")))?;
+    if let Some(client) = &*kept {
+        return Ok(client.clone());
+    }
+    let client = Arc::new(Client::new(Role::Consumer, settings, describe)?);
+    *kept = Some(client.clone());
+    Ok(client)
 }
 
 /// Whether the cluster said that there is no such topic.

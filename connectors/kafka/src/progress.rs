@@ -22,7 +22,7 @@ use fluvial_connector::{Error, ErrorKind, OutputPartition, PartitionWrite, Posit
 use serde::{Deserialize, Serialize};
 
 use crate::kafka::Kafka;
-use crate::native::{Client, NewTopic, Role};
+use crate::native::NewTopic;
 use crate::reading::Reading;
 
 /// The version of the value that this code writes, and the newest that it reads.
@@ -57,8 +57,7 @@ pub(crate) fn new_topic(kafka: &Kafka, job: &str) -> NewTopic {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     version: u32,
-    /// Where the transaction's records begin: `end` of the entry before, or later where records lie between that no
-    /// entry tells of (a torn transaction's).
+    /// `end` of the entry before: the records from here on have their ticks in this entry.
     pub(crate) begin: u64,
     #[serde(flatten)]
     pub(crate) progress: Progress,
@@ -138,8 +137,7 @@ pub(crate) fn read(kafka: &Kafka, job: &str, patience: Duration) -> Result<BTree
     let topic = progress_topic(job);
     let deadline = Instant::now() + patience;
     let Some(partitions) = kafka.find_topic(&topic, patience)? else { return Ok(BTreeMap::new()) };
-    let uncommitted =
-        Client::new(Role::Consumer, &kafka.settings().uncommitted_consumer(), "the ends of the progress topic")?;
+    let uncommitted = kafka.ends()?;
     let mut reading = Reading::new(&kafka.settings().consumer(), "the progress topic", None)?;
     let mut ends = Vec::new();
     for partition in 0..partitions {

@@ -140,6 +140,12 @@ impl SinkSession for KafkaSession {
         progress::read(&self.kafka, &self.context.job, self.context.patience)
     }
 
+    fn end(&self, at: &OutputPartition) -> Result<Offset, Error> {
+        let deadline = Instant::now() + self.context.patience;
+        let ends = self.kafka.ends()?.watermarks(&at.output, at.partition, deadline);
+        ends.map(|(_, end)| Offset(end)).map_err(|error| self.kafka.unreachable(error))
+    }
+
     fn read_committed(
         &self,
         at: &OutputPartition,

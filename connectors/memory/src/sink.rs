@@ -1,0 +1,224 @@
+//! The way out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fluvial_connector::{
+    CommitError, Envelope, Error, ErrorKind, Offset, Output, OutputPartition, OutputSpec, PartitionWrite, ProducerId,
+    Progress, Record, Sink, SinkContext, SinkSession, TickEnd, Transaction, Transactor,
+};
+
+use crate::faults::LostCommit;
+use crate::store::{Memory, OpenTransaction, Topic, no_partition};
+
+/// A topic as an output. All outputs in one [`Memory`] share transactions.
+#[derive(Clone, Debug)]
+pub struct MemoryOutput {
+    memory: Memory,
+    topic: String,
+    envelope: Envelope,
+}
+
+impl MemoryOutput {
+    pub(crate) fn new(memory: Memory, topic: String, partitions: u32, envelope: Envelope) -> Self {
+        if memory.find(&topic).is_none() {
+            memory.create_topic(&topic, partitions);
+        }
+        Self { memory, topic, envelope }
+    }
+}
+
+/// Which partition a key goes to: FNV-1a, so that it never changes.
+fn partition_of(key: &[u8], partitions: u32) -> u32 {
+    let hash = key.iter().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    hash % partitions
+}
+
+impl Output for MemoryOutput {
+    fn sink(&self) -> Arc<dyn Sink> {
+        Arc::new(MemorySink { memory: self.memory.clone() })
+    }
+
+    fn spec(&self) -> OutputSpec {
+        OutputSpec { name: self.topic.clone(), envelope: self.envelope, partition_of }
+    }
+}
+
+struct MemorySink {
+    memory: Memory,
+}
+
+impl Sink for MemorySink {
+    fn identity(&self) -> String {
+        self.memory.name().to_owned()
+    }
+
+    fn connect(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error> {
+        let outputs = outputs.iter().map(|output| output.name.clone()).collect();
+        Ok(Arc::new(MemorySession { memory: self.memory.clone(), context: context.clone(), outputs }))
+    }
+}
+
+struct MemorySession {
+    memory: Memory,
+    context: SinkContext,
+    outputs: Vec<String>,
+}
+
+impl SinkSession for MemorySession {
+    fn partitions(&self) -> Result<BTreeMap<String, u32>, Error> {
+        self.outputs.iter().map(|name| Ok((name.clone(), self.memory.topic(name)?.count()))).collect()
+    }
+
+    fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {
+        let mut writers = self.memory.writers();
+        let epoch = writers.epochs.entry(*id).or_insert(0);
+        *epoch += 1;
+        let epoch = *epoch;
+        let left_open = writers.open.remove(id);
+        drop(writers);
+        if let Some(transaction) = left_open {
+            finish(&self.memory, &transaction, false);
+        }
+        let (memory, context) = (self.memory.clone(), self.context.clone());
+        Ok(Box::new(MemoryTransactor { memory, context, id: *id, epoch }))
+    }
+
+    fn progress(&self) -> Result<BTreeMap<OutputPartition, Progress>, Error> {
+        Ok(self.memory.writers().progress.get(&self.context.job).cloned().unwrap_or_default())
+    }
+
+    fn end(&self, at: &OutputPartition) -> Result<Offset, Error> {
+        let topic = self.memory.topic(&at.output)?;
+        let log = topic.read(at.partition).ok_or_else(|| no_partition(&at.output, at.partition))?;
+        Ok(Offset(log.end()))
+    }
+
+    fn read_committed(
+        &self,
+        at: &OutputPartition,
+        from: Offset,
+        take: &mut dyn FnMut(Record<'_>),
+    ) -> Result<(), Error> {
+        let topic = self.memory.topic(&at.output)?;
+        let log = topic.read(at.partition).ok_or_else(|| no_partition(&at.output, at.partition))?;
+        log.read(from.0, usize::MAX, take);
+        Ok(())
+    }
+}
+
+/// Ends a transaction in all partitions that it wrote to.
+fn finish(memory: &Memory, transaction: &OpenTransaction, commit: bool) {
+    for at in &transaction.partitions {
+        if let Some(topic) = memory.find(&at.output) {
+            if let Some(mut log) = topic.write(at.partition) {
+                log.finish(transaction.id, commit);
+            }
+            topic.wake();
+        }
+    }
+}
+
+struct MemoryTransactor {
+    memory: Memory,
+    context: SinkContext,
+    id: ProducerId,
+    epoch: u64,
+}
+
+impl MemoryTransactor {
+    fn fenced(&self) -> CommitError {
+        let what = format!("write as memory producer '{}': a newer writer has taken over", self.id);
+        CommitError::Fenced(Error::new(ErrorKind::Fenced, what))
+    }
+
+    fn place(&self, write: &PartitionWrite) -> Result<Arc<Topic>, CommitError> {
+        let topic = self.memory.topic(&write.at.output).map_err(CommitError::Refused)?;
+        if topic.write(write.at.partition).is_none() {
+            return Err(CommitError::Refused(no_partition(&write.at.output, write.at.partition)));
+        }
+        Ok(topic)
+    }
+
+    fn unknown(&self, why: &str) -> CommitError {
+        CommitError::Unknown(Error::new(ErrorKind::Restart, format!("commit as memory producer '{}': {why}", self.id)))
+    }
+}
+
+impl Transactor for MemoryTransactor {
+    fn prepare(&mut self, transaction: &Transaction) -> Result<Vec<Offset>, CommitError> {
+        let records = transaction.writes.iter().flat_map(|write| &write.records);
+        let bytes = records.map(|r| r.key.len() + r.value.as_ref().map_or(0, Vec::len)).sum();
+        self.memory.reserve(bytes).map_err(CommitError::Refused)?;
+
+        // Everything that can fail comes before the first record is written.
+        let topics = transaction.writes.iter().map(|write| self.place(write)).collect::<Result<Vec<_>, _>>()?;
+        let mut writers = self.memory.writers();
+        if writers.epochs.get(&self.id) != Some(&self.epoch) {
+            return Err(self.fenced());
+        }
+        if writers.open.contains_key(&self.id) {
+            return Err(self.unknown("a transaction is open already"));
+        }
+        writers.transactions += 1;
+        let mut open = OpenTransaction { id: writers.transactions, partitions: Vec::new(), progress: Vec::new() };
+        let mut ends = Vec::with_capacity(transaction.writes.len());
+        for (write, topic) in transaction.writes.iter().zip(&topics) {
+            let missing = || CommitError::Refused(no_partition(&write.at.output, write.at.partition));
+            let mut log = topic.write(write.at.partition).ok_or_else(missing)?;
+            let offsets: Vec<u64> = write
+                .records
+                .iter()
+                .map(|record| log.append(Some(&record.key), record.value.as_deref(), Some(open.id)))
+                .collect();
+            let end_after = |records: usize| match records.checked_sub(1) {
+                Some(last) => Offset(offsets[last] + 1),
+                None => write.end_before,
+            };
+            let end = end_after(offsets.len());
+            let own = write.ticks.iter().map(|t| TickEnd { tick: t.tick, end: end_after(t.records) });
+            let progress = Progress {
+                incarnation: transaction.incarnation,
+                generation: transaction.generation,
+                tick: write.tick,
+                position: write.position,
+                digest: write.digest,
+                end,
+                ticks: write.earlier.iter().copied().chain(own).collect(),
+            };
+            if !offsets.is_empty() {
+                open.partitions.push(write.at.clone());
+            }
+            open.progress.push((write.at.clone(), progress));
+            ends.push(end);
+        }
+        writers.open.insert(self.id, open);
+        Ok(ends)
+    }
+
+    fn commit(&mut self) -> Result<(), CommitError> {
+        let lost = self.memory.store().faults.before_commit(self.context.patience);
+        let lost = lost.map_err(|()| self.unknown("commits are stopped, and the patience is at its end"))?;
+        let mut writers = self.memory.writers();
+        if writers.epochs.get(&self.id) != Some(&self.epoch) {
+            return Err(self.fenced());
+        }
+        if lost == Some(LostCommit::DidNot) {
+            return Err(self.unknown("the answer was lost"));
+        }
+        let Some(transaction) = writers.open.remove(&self.id) else {
+            return Err(self.unknown("nothing is prepared"));
+        };
+        if lost != Some(LostCommit::Torn) {
+            let progress = writers.progress.entry(self.context.job.clone()).or_default();
+            progress.extend(transaction.progress.iter().cloned());
+        }
+        // Progress and records under one lock: nobody sees the one without the other.
+        finish(&self.memory, &transaction, true);
+        drop(writers);
+        match lost {
+            None => Ok(()),
+            Some(_) => Err(self.unknown("the answer was lost")),
+        }
+    }
+}

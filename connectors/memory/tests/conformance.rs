@@ -1,0 +1,107 @@
+//! The memory connector passes what every connector passes.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fluvial_connector::conformance::{Ending, SinkSubject, SourceSubject, TestRecord, sink, source};
+use fluvial_connector::{
+    Digest, Generation, Incarnation, Offset, Output, OutputPartition, OutputRecord, PartitionWrite, Position,
+    ProducerId, SinkContext, SinkSession, Source, Tick, Transaction, Transactor,
+};
+use fluvial_memory::Memory;
+
+fn context() -> SinkContext {
+    SinkContext { job: "job".to_owned(), patience: Duration::from_secs(5) }
+}
+
+/// Transactions of the input are written by a sink of the same memory.
+struct Input {
+    memory: Memory,
+    session: Arc<dyn SinkSession>,
+    open: Option<Box<dyn Transactor>>,
+}
+
+impl Input {
+    const ID: ProducerId = ProducerId { incarnation: Incarnation(uuid::Uuid::nil()), slot: 0, turn: 0 };
+
+    fn new() -> Self {
+        let memory = Memory::new();
+        let output = memory.append_to("in", 2);
+        let session = output.sink().connect(&context(), &[output.spec()]).unwrap();
+        Self { memory, session, open: None }
+    }
+}
+
+impl SourceSubject for Input {
+    fn source(&self) -> Arc<dyn Source> {
+        Arc::new(self.memory.source("in"))
+    }
+
+    fn missing(&self) -> Arc<dyn Source> {
+        Arc::new(self.memory.source("no such topic"))
+    }
+
+    fn append(&mut self, split: u32, records: &[TestRecord]) {
+        for (key, value) in records {
+            self.memory.append("in", split, Some(key), value.as_deref()).unwrap();
+        }
+    }
+
+    fn append_open(&mut self, split: u32, records: &[TestRecord]) {
+        let write = PartitionWrite {
+            at: OutputPartition { output: "in".to_owned(), partition: split },
+            records: records.iter().map(|(k, v)| OutputRecord { key: k.clone(), value: v.clone() }).collect(),
+            ticks: Vec::new(),
+            tick: Tick(0),
+            position: Position::Complete,
+            digest: Digest::default(),
+            begin: Offset(0),
+            end_before: Offset(0),
+            earlier: Vec::new(),
+        };
+        let mut transactor = self.session.fence(&Self::ID).unwrap();
+        let transaction =
+            Transaction { incarnation: Self::ID.incarnation, generation: Generation(1), slot: 0, writes: vec![write] };
+        transactor.prepare(&transaction).unwrap();
+        self.open = Some(transactor);
+    }
+
+    fn end(&mut self, ending: Ending) {
+        let mut transactor = self.open.take().unwrap();
+        match ending {
+            Ending::Commit => transactor.commit().unwrap(),
+            Ending::Abort => drop(self.session.fence(&Self::ID).unwrap()),
+        }
+    }
+
+    fn truncate(&mut self, split: u32, before: Offset) {
+        self.memory.truncate("in", split, before).unwrap();
+    }
+
+    fn make_anew(&mut self) {
+        self.memory.create_topic("in", 2);
+    }
+}
+
+struct Outputs(Memory);
+
+impl SinkSubject for Outputs {
+    fn outputs(&self) -> [Arc<dyn Output>; 2] {
+        [Arc::new(self.0.upsert("table", 2)), Arc::new(self.0.append_to("log", 2))]
+    }
+
+    fn context(&self) -> SinkContext {
+        context()
+    }
+}
+
+#[test]
+fn the_source_conforms() {
+    source::all(Input::new);
+}
+
+#[test]
+fn the_sink_conforms() {
+    sink::all(|| Outputs(Memory::new()));
+}
