@@ -1,6 +1,9 @@
 //! Apache Kafka and the embedded broker do the same, and what they must.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::OnceLock;
+
+use fluvial_kafka_embedded::{Broker, Config};
 use fluvial_tests::apache::ApacheKafka;
 use fluvial_tests::client::Endpoint;
 use fluvial_tests::conformance::{ALL, APACHE_ONLY, Check, Observations};
@@ -14,6 +17,12 @@ fn observe(check: &Check, broker: &str, bootstrap: &str) -> Observations {
         Ok(seen) => seen,
         Err(error) => panic!("{} on {broker}: {error:#}", check.name),
     }
+}
+
+/// The embedded broker that all checks share, as they share Apache Kafka.
+fn embedded() -> String {
+    static SHARED: OnceLock<Broker> = OnceLock::new();
+    SHARED.get_or_init(|| Broker::start(Config::default()).unwrap()).bootstrap()
 }
 
 macro_rules! on_apache_kafka {
@@ -34,7 +43,9 @@ macro_rules! on_both {
             fn $name() {
                 let check = find(ALL, stringify!($name));
                 let apache = observe(check, "Apache Kafka", ApacheKafka::shared().bootstrap());
+                let embedded = observe(check, "the embedded broker", &embedded());
                 assert_eq!(apache, check.expected, "Apache Kafka");
+                assert_eq!(embedded, apache, "the embedded broker does not do what Apache Kafka does");
             }
         )*
         #[test]

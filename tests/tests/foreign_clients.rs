@@ -1,6 +1,7 @@
 //! kcat and a Python client talk to both brokers, and see what rdkafka sees.
 #![allow(clippy::unwrap_used)]
 
+use fluvial_kafka_embedded::{Broker, Config};
 use fluvial_tests::apache::ApacheKafka;
 use fluvial_tests::client::{Endpoint, Isolation, unique};
 use fluvial_tests::foreign::{Kcat, Python};
@@ -52,4 +53,16 @@ fn kcat_talks_to_apache_kafka() {
 #[test]
 fn python_talks_to_apache_kafka() {
     python_talks_to(&Endpoint::new(ApacheKafka::shared().bootstrap()));
+}
+
+#[test]
+fn kcat_talks_to_the_embedded_broker() {
+    let broker = Broker::start(Config::default()).unwrap();
+    kcat_talks_to(&Endpoint::new(broker.bootstrap()));
+}
+
+#[test]
+fn python_talks_to_the_embedded_broker() {
+    let broker = Broker::start(Config::default()).unwrap();
+    python_talks_to(&Endpoint::new(broker.bootstrap()));
 }
