@@ -4,7 +4,7 @@
 /// compute it.
 ///
 /// ```
-/// assert_eq!(fluvial_kafka::partition_of(b"foobar", 12), 4);
+/// assert_eq!(fluvial_kafka::partition_of(b"foobar", 12), 6);
 /// ```
 ///
 /// # Panics
