@@ -247,15 +247,7 @@ impl Checkpointer {
     }
 }
 
-/// The object's name of a manifest: it sorts by tick, and no other generation makes it.
+/// The object's name of a manifest. Like every object's it begins with the generation; no other makes the same.
 fn manifest_name(me: &Identity, tick: Tick) -> String {
-    format!("checkpoints/{:020}-{:010}-{:016x}", tick.0, me.generation.0, me.nonce.0)
-}
-
-/// The generation in a manifest's name, as [`Checkpointer`] makes them.
-#[must_use]
-pub fn generation_of_manifest(name: &str) -> Option<fluvial_connector::Generation> {
-    let mut parts = name.strip_prefix("checkpoints/")?.split('-');
-    let (_tick, generation) = (parts.next()?, parts.next()?);
-    generation.parse().ok().map(fluvial_connector::Generation)
+    format!("checkpoints/{:010}-{:020}-{:016x}", me.generation.0, tick.0, me.nonce.0)
 }

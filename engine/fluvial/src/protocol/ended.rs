@@ -44,16 +44,6 @@ pub enum Ended {
         /// The record's offset.
         offset: u64,
     },
-    /// Two rows for one key of an upsert output at one tick.
-    #[error("output {at} is an upsert output and was given two rows for the key {key} at tick {tick}")]
-    TwoRows {
-        /// Where.
-        at: OutputPartition,
-        /// The key, as text.
-        key: String,
-        /// When.
-        tick: Tick,
-    },
     /// No checkpoint has been completed for too long.
     #[error("no checkpoint has been completed for {age_ms} ms; is the store full or too slow?")]
     CheckpointTooOld {
@@ -80,7 +70,7 @@ impl Ended {
             Self::Fenced { .. } => Some(ErrorKind::Fenced),
             Self::Restart(_) | Self::CheckpointTooOld { .. } | Self::ClockJumped { .. } => Some(ErrorKind::Restart),
             Self::Refused(_) => Some(ErrorKind::Configuration),
-            Self::Diverged { .. } | Self::ForeignRecord { .. } | Self::TwoRows { .. } => Some(ErrorKind::Data),
+            Self::Diverged { .. } | Self::ForeignRecord { .. } => Some(ErrorKind::Data),
             Self::Bug(_) => Some(ErrorKind::Bug),
         }
     }

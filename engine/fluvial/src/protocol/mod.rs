@@ -18,6 +18,7 @@ mod appender;
 mod checkpointer;
 mod claim;
 mod cleaner;
+mod committer;
 mod ended;
 mod history;
 mod leader;
@@ -29,7 +30,7 @@ mod sequencer;
 mod store;
 
 pub use appender::{Appended, Appender};
-pub use checkpointer::generation_of_manifest;
+pub use committer::{Action, Committer, CommitterConfig, Done, Failure};
 pub use ended::Ended;
 pub use history::{CheckpointEntry, History, is_kept, newest_checkpoint};
 pub use leader::{Event, Leader, LeaderConfig, Request, Status};

@@ -1,0 +1,99 @@
+//! What a committer asks of its sink, and what it hears.
+
+use std::collections::BTreeMap;
+
+use fluvial_connector::{Offset, OutputPartition, OutputRecord, Progress, Transaction};
+
+use crate::protocol::Verdict;
+
+/// Something to do with the sink. Actions of one turn are done in their order, those of different turns side by side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Drop the turn's transactor, whatever it is doing, and fence its id anew. Answered by [`Done::Fenced`].
+    Fence {
+        /// The turn.
+        turn: u32,
+    },
+    /// Look at the newest record of the journal ([`Identity::judge`](crate::protocol::Identity::judge)). Answered by
+    /// [`Done::Journal`].
+    CheckJournal,
+    /// Read the progress of all output partitions. Answered by [`Done::Progress`].
+    ReadProgress,
+    /// Read what is committed in a partition from an offset on. Answered by [`Done::Tail`].
+    ReadTail {
+        /// The partition.
+        at: OutputPartition,
+        /// The first offset.
+        from: Offset,
+    },
+    /// Find where a partition ends. Answered by [`Done::End`].
+    ReadEnd {
+        /// The partition.
+        at: OutputPartition,
+    },
+    /// Write a transaction up to its commit. Answered by [`Done::Prepared`].
+    Prepare {
+        /// By which turn.
+        turn: u32,
+        /// What.
+        transaction: Box<Transaction>,
+    },
+    /// Commit what the turn has prepared. Answered by [`Done::Committed`].
+    Commit {
+        /// The turn.
+        turn: u32,
+    },
+}
+
+/// What came of an action. Actions that are only read, and fencing, are made again until they succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The turn has a fresh transactor.
+    Fenced {
+        /// The turn.
+        turn: u32,
+    },
+    /// Whose the journal's newest record is.
+    Journal(Verdict),
+    /// The committed progress of all output partitions that have any.
+    Progress(BTreeMap<OutputPartition, Progress>),
+    /// What is committed in a partition after its progress.
+    Tail {
+        /// The partition.
+        at: OutputPartition,
+        /// The records in order.
+        records: Vec<(Offset, OutputRecord)>,
+    },
+    /// Where a partition ends.
+    End {
+        /// The partition.
+        at: OutputPartition,
+        /// Its end.
+        end: Offset,
+    },
+    /// A transaction is written, each partition's records up to the offset given.
+    Prepared {
+        /// By which turn.
+        turn: u32,
+        /// The ends, in the order of the transaction's writes.
+        result: Result<Vec<Offset>, Failure>,
+    },
+    /// A transaction is committed.
+    Committed {
+        /// By which turn.
+        turn: u32,
+        /// Or nobody knows.
+        result: Result<(), Failure>,
+    },
+}
+
+/// Why a turn's transactor is of no further use; see [`fluvial_connector::CommitError`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A newer writer exists, or the system gave this one up: the journal decides.
+    Fenced,
+    /// It failed, or its outcome is unknown.
+    Unknown,
+    /// It can never succeed, for this reason.
+    Refused(String),
+}

@@ -1,0 +1,172 @@
+//! Finding out what is committed: when a generation opens, and after an outcome that nobody knows.
+
+use std::collections::BTreeMap;
+
+use fluvial_connector::{Offset, OutputPartition, OutputRecord, Position, Progress, Tick};
+
+use super::{Action, Committer, Done, Lane, Phase};
+use crate::protocol::{Ended, Rule, Verdict};
+
+impl Committer {
+    /// Gives up all transactions that are under way and finds out which of them are committed.
+    pub(super) fn recover(&mut self) {
+        self.flight.clear();
+        let turns: Vec<u32> = (0..self.config.turns).collect();
+        self.phase = if self.rules.has(Rule::NewEpochAfterUnknown) {
+            Phase::Fencing { to_ask: turns.clone(), to_come: turns }
+        } else {
+            Phase::Checking { asked: false }
+        };
+    }
+
+    /// The next thing to ask, outside of making transactions.
+    pub(super) fn next_question(&mut self) -> Option<Action> {
+        let asked = match &mut self.phase {
+            Phase::Fencing { to_ask, .. } => return to_ask.pop().map(|turn| Action::Fence { turn }),
+            Phase::Waiting | Phase::Active => return None,
+            Phase::Checking { asked }
+            | Phase::Judging { asked }
+            | Phase::Reading { asked }
+            | Phase::Tails { asked, .. } => asked,
+        };
+        if std::mem::replace(asked, true) {
+            return None;
+        }
+        Some(match &self.phase {
+            Phase::Reading { .. } => Action::ReadProgress,
+            Phase::Tails { progress, next, .. } => {
+                let at = self.lanes[*next].at.clone();
+                match progress.get(&at) {
+                    Some(progress) => Action::ReadTail { at, from: progress.end },
+                    None => Action::ReadEnd { at },
+                }
+            }
+            _ => Action::CheckJournal,
+        })
+    }
+
+    /// Takes an answer to one of these questions.
+    pub(super) fn answered(&mut self, done: Done) -> Result<(), Ended> {
+        match (std::mem::replace(&mut self.phase, Phase::Waiting), done) {
+            (Phase::Fencing { to_ask, mut to_come }, Done::Fenced { turn }) => {
+                to_come.retain(|t| *t != turn);
+                self.phase = if !to_come.is_empty() {
+                    Phase::Fencing { to_ask, to_come }
+                } else if self.rules.has(Rule::AskTheJournalAfterFencing) {
+                    Phase::Checking { asked: false }
+                } else {
+                    Phase::Reading { asked: false }
+                };
+            }
+            (Phase::Checking { .. } | Phase::Judging { .. }, Done::Journal(Verdict::Newer(by))) => {
+                return Err(Ended::Fenced { by });
+            }
+            (Phase::Checking { .. }, Done::Journal(_)) => self.phase = Phase::Reading { asked: false },
+            (Phase::Judging { .. }, Done::Journal(_)) => {
+                return Err(Ended::Restart(
+                    "a writer was fenced though no newer generation exists: its transaction took too long".to_owned(),
+                ));
+            }
+            (Phase::Reading { .. }, Done::Progress(progress)) => {
+                for lane in &self.lanes {
+                    self.check(lane, progress.get(&lane.at))?;
+                }
+                self.phase = Phase::Tails { progress, next: 0, asked: false };
+            }
+            (Phase::Tails { mut progress, next, .. }, Done::Tail { at, records }) if self.lanes[next].at == at => {
+                if let Some(progress) = progress.remove(&at) {
+                    self.found(next, progress, records)?;
+                }
+                self.tails_after(next, progress);
+            }
+            (Phase::Tails { progress, next, .. }, Done::End { at, end }) if self.lanes[next].at == at => {
+                self.lanes[next].begin_at(end);
+                self.tails_after(next, progress);
+            }
+            // What was under way when it was given up.
+            (phase, Done::Prepared { .. } | Done::Committed { .. }) => self.phase = phase,
+            (_, done) => return Err(Ended::Bug(format!("a committer got {done:?} without asking"))),
+        }
+        Ok(())
+    }
+
+    fn tails_after(&mut self, lane: usize, progress: BTreeMap<OutputPartition, Progress>) {
+        let next = lane + 1;
+        self.phase = if next < self.lanes.len() {
+            Phase::Tails { progress, next, asked: false }
+        } else {
+            self.first_recovery = false;
+            self.tails_at = self.sealed;
+            Phase::Active
+        };
+    }
+
+    /// Whether a partition's progress can be that of this job as its journal has it.
+    fn check(&self, lane: &Lane, progress: Option<&Progress>) -> Result<(), Ended> {
+        let at = &lane.at;
+        let Some(progress) = progress else {
+            let begins = if lane.starts == Tick(0) { Tick(0) } else { Tick(lane.starts.0 - 1) };
+            if self.opened_at <= begins && !lane.has_progress {
+                return Ok(());
+            }
+            return Err(Ended::Refused(format!(
+                "output {at} has no progress, though the journal is sealed through tick {}: was the progress topic \
+                 deleted, or does the job's name belong to another store?",
+                self.opened_at
+            )));
+        };
+        if progress.incarnation != self.incarnation {
+            return Err(Ended::Refused(format!(
+                "the progress of output {at} is of incarnation {}, and this job's journal of {}: a job of the same \
+                 name has another store",
+                progress.incarnation, self.incarnation
+            )));
+        }
+        if progress.generation > self.generation {
+            return Err(Ended::Fenced { by: progress.generation });
+        }
+        if progress.tick > self.sealed && self.rules.has(Rule::SealedBeforeVisible) {
+            return Err(Ended::Refused(format!(
+                "output {at} is committed through tick {}, and the journal is sealed only through {}: was the store \
+                 put back to an older state?",
+                progress.tick, self.sealed
+            )));
+        }
+        let behind = if lane.has_progress { lane.committed.tick } else { self.as_of };
+        let begun = self.as_of >= lane.starts;
+        let partly = progress.tick == self.as_of && self.as_of > Tick(0) && progress.position != Position::Complete;
+        if progress.tick < behind && (begun || lane.has_progress) || begun && partly {
+            return Err(Ended::Refused(format!(
+                "output {at} is committed only through tick {}, and everything through tick {behind} was committed \
+                 before: was the progress topic put back to an older state?",
+                progress.tick
+            )));
+        }
+        Ok(())
+    }
+
+    fn found(
+        &mut self,
+        index: usize,
+        mut progress: Progress,
+        mut torn: Vec<(Offset, OutputRecord)>,
+    ) -> Result<(), Ended> {
+        let lane = &mut self.lanes[index];
+        let within = progress.position != Position::Complete;
+        if let Some(tick) = self.reconcile
+            && (progress.tick < tick || progress.tick == tick && within && progress.generation < self.generation)
+        {
+            let end = torn.last().map_or(progress.end, |(offset, _)| Offset(offset.0 + 1));
+            lane.give_up_before(tick, end);
+            return Ok(());
+        }
+        if !self.rules.has(Rule::LeaveOutTorn) {
+            progress.end = torn.last().map_or(progress.end, |(offset, _)| Offset(offset.0 + 1));
+            torn.clear();
+        }
+        if within && !self.rules.has(Rule::PositionWithinTick) {
+            progress.position = Position::Records(0);
+        }
+        lane.recover(progress, torn, self.complete)
+    }
+}
