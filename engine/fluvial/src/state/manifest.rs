@@ -70,6 +70,12 @@ pub struct OperatorKind {
     pub schema: String,
 }
 
+impl std::fmt::Display for OperatorKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.operator, self.schema)
+    }
+}
+
 /// One immutable run of an operator's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRef {

@@ -1,5 +1,30 @@
 //! Durable state at rest: runs, manifests, merging, restoring.
+//!
+//! A *run* is an immutable Parquet file with the rows of one durable operator that changed between two checkpoints on
+//! one worker, sorted by the hash of their keys. A checkpoint's manifest names each operator's runs, oldest first;
+//! where two have a key, the later one wins.
+//!
+//! **Owns** the format of runs and their names, and which of them to merge. **Guarantees** that what is read is what
+//! was written: versions and checksums are checked before anything is used, and an error names the object. No worker
+//! is mentioned in a run, so any number of them can restore it. **Does not** know when a checkpoint is complete
+//! ([`crate::protocol`]), nor what may be deleted.
+//!
+//! The columns of a run are `hash`, `key`, `value` and `deleted` (only `value` for `keep_all`). `key` and `value` are
+//! the user's own fields where Arrow can express the types, so that DuckDB or pandas can read them:
+//! `SELECT key.region, value FROM 'state/revenue/*.parquet' WHERE NOT deleted`. Other types are stored as bytes (of the
+//! postcard format).
 
+mod columns;
+mod error;
 mod manifest;
+mod rows;
+mod run_reader;
+mod run_writer;
+mod schema;
+mod store;
 
+pub use error::StateError;
 pub use manifest::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, SplitState};
+pub(crate) use rows::{HashRange, PlainPart, encode_keyed, encode_plain, plain_parts, read_keyed};
+pub(crate) use schema::RowSchema;
+pub use store::{EncodedRun, RunStore, generation_of_run, run_object};

@@ -1,0 +1,78 @@
+//! A linear aggregate of each key's records.
+
+use differential_dataflow::ExchangeData;
+
+use super::keyed::{Change, Fold, keyed};
+use super::{Aggregate, Overflow};
+use crate::stream::{Collection, Origin, Stream};
+
+impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
+    /// Folds the records of each key into an aggregate, durably, as `name`. A key has a row from its first record on.
+    ///
+    /// What is kept is one small row for each key, whatever the number of records. The collection changes once a tick.
+    /// A result that does not fit its type ends the generation with an error that names the key; see [`Aggregate`] for
+    /// what there is.
+    ///
+    /// ```
+    /// use fluvial::durable::{Count, Sum};
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let sales = scope.input::<(String, i64)>("sales");
+    ///     let totals = sales.aggregate("totals", (Count, Sum(|cents: &i64| *cents)));
+    ///     scope.output("totals", totals);
+    /// });
+    /// test.feed("sales", 1, [("eu".to_owned(), 250), ("us".to_owned(), 100), ("eu".to_owned(), 499)]);
+    /// test.advance_past(1);
+    /// assert_eq!(
+    ///     test.table::<(String, (u64, i64))>("totals"),
+    ///     [("eu".to_owned(), (2, 749)), ("us".to_owned(), (1, 100))],
+    /// );
+    /// ```
+    #[must_use]
+    pub fn aggregate<A: Aggregate<V>>(self, name: &str, aggregate: A) -> Collection<'s, (K, A::Out)> {
+        let operator = format!("aggregate {}", aggregate.describe());
+        keyed(self, name, operator, Aggregated(aggregate, std::marker::PhantomData))
+    }
+}
+
+struct Aggregated<V, A>(A, std::marker::PhantomData<V>);
+
+impl<V: 'static, A: Aggregate<V>> Fold for Aggregated<V, A> {
+    type Value = V;
+    type Delta = A::Total;
+    type Row = A::State;
+    type Out = A::Out;
+
+    #[inline]
+    fn begin(&self, value: V, _: Origin) -> A::Total {
+        let mut total = A::Total::default();
+        self.0.add(&mut total, &value);
+        total
+    }
+
+    #[inline]
+    fn add(&self, total: &mut A::Total, value: V, _: Origin) {
+        self.0.add(total, &value);
+    }
+
+    #[inline]
+    fn first(&self, total: A::Total) -> Result<Option<A::State>, Overflow> {
+        let mut state = A::State::default();
+        self.0.settle(&mut state, total)?;
+        Ok(Some(state))
+    }
+
+    #[inline]
+    fn change(&self, state: &mut A::State, total: A::Total) -> Result<Change<A::Out>, Overflow> {
+        let old = self.0.output(state);
+        self.0.settle(state, total)?;
+        let new = self.0.output(state);
+        Ok(if old == new { Change::Same } else { Change::Other { old, new } })
+    }
+
+    #[inline]
+    fn output(&self, state: &A::State) -> A::Out {
+        self.0.output(state)
+    }
+}

@@ -1,0 +1,219 @@
+//! What the durable operators of one worker share with the runtime.
+//!
+//! ```text
+//!   runtime ──mark_checkpoint(c)──► Durables ◄──register── operators (while the dataflow is built)
+//!           ◄──take_frozen()───────    ▲ └──rows of the checkpoint──► operators
+//!           ◄──failure()───────────    └── freeze at the end of tick c ── operators
+//! ```
+//!
+//! **Owns** the operators' names, the marks of checkpoints under way, and what was frozen until the runtime takes it.
+//! **Guarantees** that for each mark every operator hands over exactly one [`Frozen`], also when nothing has changed.
+//! **Does not** store anything: [`Frozen::encode`] is called on a thread of the runtime.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::rc::Rc;
+
+use fluvial_connector::Tick;
+
+use super::DataflowError;
+use super::frozen::{Encode, Frozen};
+use crate::state::{OperatorKind, OperatorState, RunRef, RunStore, StateError};
+
+/// What a worker restores from.
+#[derive(Clone, Debug)]
+pub struct Restore {
+    /// The checkpoint's tick: the restored rows appear at it.
+    pub as_of: Tick,
+    /// The operators in the checkpoint's manifest.
+    pub operators: Vec<OperatorState>,
+    /// Where their runs are.
+    pub store: RunStore,
+}
+
+/// The durable operators of one worker. Cheap to clone; all clones are one.
+///
+/// The runtime makes one before it builds the dataflow, calls [`Durables::built`] after it, and then, in its loop,
+/// [`Durables::mark_checkpoint`], [`Durables::take_frozen`] and [`Durables::failure`].
+#[derive(Clone)]
+pub struct Durables(Rc<Shared>);
+
+struct Shared {
+    worker: u32,
+    workers: u32,
+    restore: Option<Restore>,
+    operators: RefCell<BTreeMap<String, Operator>>,
+    refused: RefCell<Option<StateError>>,
+    frozen: RefCell<Vec<Frozen>>,
+    failure: RefCell<Option<DataflowError>>,
+}
+
+struct Operator {
+    kind: OperatorKind,
+    marks: Marks,
+}
+
+/// The checkpoints that an operator has not frozen yet, ascending.
+type Marks = Rc<RefCell<VecDeque<u64>>>;
+
+impl Durables {
+    /// The operators of `worker`, one of `workers`, that begin empty or from a checkpoint.
+    #[must_use]
+    pub fn new(worker: u32, workers: u32, restore: Option<Restore>) -> Self {
+        Self(Rc::new(Shared {
+            worker,
+            workers,
+            restore,
+            operators: RefCell::default(),
+            refused: RefCell::default(),
+            frozen: RefCell::default(),
+            failure: RefCell::default(),
+        }))
+    }
+
+    /// For a dataflow that is built only to see what it consists of.
+    #[must_use]
+    pub fn planning() -> Self {
+        Self::new(0, 1, None)
+    }
+
+    /// To be called when the dataflow has been built: every operator has its rows then.
+    ///
+    /// # Errors
+    /// The first thing that was wrong with an operator, or an operator of the checkpoint that the binary lacks.
+    pub fn built(&self) -> Result<(), StateError> {
+        if let Some(error) = self.0.refused.borrow_mut().take() {
+            return Err(error);
+        }
+        let operators = self.0.operators.borrow();
+        let mut stored = self.0.restore.iter().flat_map(|restore| &restore.operators);
+        match stored.find(|stored| !operators.contains_key(&stored.name)) {
+            Some(missing) => {
+                Err(StateError::Missing { operator: missing.name.clone(), kind: missing.kind.to_string() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The names and kinds of the operators, in the order of their names: the same on every worker.
+    #[must_use]
+    pub fn operators(&self) -> Vec<(String, OperatorKind)> {
+        self.0.operators.borrow().iter().map(|(name, operator)| (name.clone(), operator.kind.clone())).collect()
+    }
+
+    /// The names of the operators, in their order.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.0.operators.borrow().keys().cloned().collect()
+    }
+
+    /// Says that a checkpoint is taken of `tick`. To be called before the frontier passes the tick, with ascending
+    /// ticks, on every worker.
+    pub fn mark_checkpoint(&self, tick: Tick) {
+        for operator in self.0.operators.borrow().values() {
+            operator.marks.borrow_mut().push_back(tick.0);
+        }
+    }
+
+    /// What operators have frozen since the last call.
+    #[must_use]
+    pub fn take_frozen(&self) -> Vec<Frozen> {
+        std::mem::take(&mut self.0.frozen.borrow_mut())
+    }
+
+    /// The first failure of an operator, if there was one: the generation must end.
+    #[must_use]
+    pub fn failure(&self) -> Option<DataflowError> {
+        self.0.failure.borrow().clone()
+    }
+
+    /// Reports a failure. The operator must hold a capability of the tick that it failed at.
+    pub(crate) fn fail(&self, error: DataflowError) {
+        self.0.failure.borrow_mut().get_or_insert(error);
+    }
+
+    pub(crate) fn worker(&self) -> u32 {
+        self.0.worker
+    }
+
+    pub(crate) fn workers(&self) -> u32 {
+        self.0.workers
+    }
+
+    pub(crate) fn refuse(&self, error: StateError) {
+        self.0.refused.borrow_mut().get_or_insert(error);
+    }
+
+    /// Makes an operator known. An operator that is refused is told that it has no rows; [`Durables::built`] says why.
+    pub(crate) fn register(&self, name: &str, kind: OperatorKind) -> Registration {
+        let marks = Marks::default();
+        let mut operators = self.0.operators.borrow_mut();
+        let mut in_checkpoint = self.0.restore.iter().flat_map(|restore| &restore.operators);
+        let stored = in_checkpoint.find(|stored| stored.name == name);
+        let mut runs = None;
+        if !is_a_name(name) {
+            self.refuse(StateError::BadName { operator: name.to_owned() });
+        } else if operators.contains_key(name) {
+            self.refuse(StateError::Duplicate { operator: name.to_owned() });
+        } else if let Some(stored) = stored
+            && stored.kind != kind
+        {
+            self.refuse(StateError::Changed {
+                operator: name.to_owned(),
+                stored: stored.kind.to_string(),
+                wanted: kind.to_string(),
+            });
+        } else {
+            runs = stored.zip(self.0.restore.as_ref()).map(|(stored, restore)| StoredRuns {
+                as_of: restore.as_of.0,
+                runs: stored.runs.clone(),
+                store: restore.store.clone(),
+            });
+            operators.insert(name.to_owned(), Operator { kind: kind.clone(), marks: Rc::clone(&marks) });
+        }
+        Registration { durables: self.clone(), name: name.to_owned(), kind, marks, runs }
+    }
+}
+
+impl fmt::Debug for Durables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Durables").field("operators", &self.operators()).finish()
+    }
+}
+
+fn is_a_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=100).contains(&name.len()) && name.chars().all(allowed) && !name.starts_with('.')
+}
+
+/// The runs that an operator begins with.
+pub(crate) struct StoredRuns {
+    pub(crate) as_of: u64,
+    pub(crate) runs: Vec<RunRef>,
+    pub(crate) store: RunStore,
+}
+
+/// A durable operator's tie to its worker's [`Durables`].
+pub(crate) struct Registration {
+    pub(crate) durables: Durables,
+    pub(crate) name: String,
+    pub(crate) kind: OperatorKind,
+    marks: Marks,
+    pub(crate) runs: Option<StoredRuns>,
+}
+
+impl Registration {
+    /// The earliest checkpoint that has not been frozen.
+    pub(crate) fn next_mark(&self) -> Option<u64> {
+        self.marks.borrow().front().copied()
+    }
+
+    /// Hands over what changed until the end of the tick of the earliest mark.
+    pub(crate) fn freeze(&self, rows: Option<Box<dyn Encode>>) {
+        if let Some(tick) = self.marks.borrow_mut().pop_front() {
+            let frozen = Frozen::new(self.name.clone(), self.kind.clone(), Tick(tick), rows);
+            self.durables.0.frozen.borrow_mut().push(frozen);
+        }
+    }
+}

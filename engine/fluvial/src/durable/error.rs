@@ -1,0 +1,38 @@
+//! What an operator may find while it runs.
+
+use fluvial_connector::Offset;
+
+use crate::journal::SplitNumber;
+
+/// Why a job's dataflow cannot go on. The operator that failed holds its capability, so no frontier passes the tick.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DataflowError {
+    /// One input record became more records than can be numbered.
+    #[error("flat_map made more than 16777216 records of the one at offset {offset} of split {}: split it earlier", split.0)]
+    TooManyRecords {
+        /// The split.
+        split: SplitNumber,
+        /// The record.
+        offset: Offset,
+    },
+    /// An aggregate's exact result has no place in its type.
+    #[error("the durable operator '{operator}' cannot go on at tick {tick}, key {key}: {overflow}")]
+    Overflow {
+        /// The operator.
+        operator: String,
+        /// The tick.
+        tick: u64,
+        /// The key, as its `Debug` shows it.
+        key: String,
+        /// What did not fit.
+        overflow: super::Overflow,
+    },
+    /// A restore could not go on reading.
+    #[error("the durable operator '{operator}' cannot be restored: {reason}")]
+    Restore {
+        /// The operator.
+        operator: String,
+        /// The whole chain of causes.
+        reason: String,
+    },
+}

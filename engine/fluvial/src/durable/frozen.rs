@@ -1,0 +1,75 @@
+//! What a durable operator hands over at a checkpoint.
+
+use std::fmt;
+
+use fluvial_connector::{Generation, Tick};
+use uuid::Uuid;
+
+use crate::state::{EncodedRun, OperatorKind, RunRef, RunStore, StateError, run_object};
+
+/// Rows that were copied out of an operator and wait to be encoded, on whatever thread.
+pub(crate) trait Encode: Send {
+    /// Sorts and encodes the rows as a run of `operator`.
+    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind) -> Result<EncodedRun, StateError>;
+}
+
+/// One operator's part of a checkpoint on one worker: what has changed since the last one. It is `Send`; encoding and
+/// storing it takes time and blocks, so that is done off the worker's thread.
+pub struct Frozen {
+    operator: String,
+    kind: OperatorKind,
+    tick: Tick,
+    rows: Option<Box<dyn Encode>>,
+}
+
+impl Frozen {
+    pub(crate) fn new(operator: String, kind: OperatorKind, tick: Tick, rows: Option<Box<dyn Encode>>) -> Self {
+        Self { operator, kind, tick, rows }
+    }
+
+    /// The operator's name.
+    #[must_use]
+    pub fn operator(&self) -> &str {
+        &self.operator
+    }
+
+    /// What the operator keeps.
+    #[must_use]
+    pub fn kind(&self) -> &OperatorKind {
+        &self.kind
+    }
+
+    /// The tick that the checkpoint is taken of.
+    #[must_use]
+    pub fn tick(&self) -> Tick {
+        self.tick
+    }
+
+    /// [`Frozen::encode`], then [`RunStore::put`] under a name of the run's own: `unique` has not been used before.
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn store(self, store: &RunStore, generation: Generation, unique: Uuid) -> Result<Option<RunRef>, StateError> {
+        let object = run_object(&self.operator, generation, unique);
+        self.encode()?.map(|run| store.put(&object, &run)).transpose()
+    }
+
+    /// Sorts and encodes the rows; `None` where nothing has changed. The run is then written with [`RunStore::put`],
+    /// as often as it takes.
+    ///
+    /// # Errors
+    /// [`StateError::Encode`]: a row cannot be expressed.
+    pub fn encode(self) -> Result<Option<EncodedRun>, StateError> {
+        self.rows.map(|rows| rows.encode(&self.operator, &self.kind)).transpose()
+    }
+}
+
+impl fmt::Debug for Frozen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frozen")
+            .field("operator", &self.operator)
+            .field("tick", &self.tick)
+            .field("changed", &self.rows.is_some())
+            .finish_non_exhaustive()
+    }
+}

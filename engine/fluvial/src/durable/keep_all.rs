@@ -1,0 +1,166 @@
+//! Every record, for ever.
+
+use std::collections::BTreeMap;
+use std::vec::IntoIter;
+
+use differential_dataflow::{AsCollection, ExchangeData};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::operator::Operator;
+
+use super::DataflowError;
+use super::context::{Registration, StoredRuns};
+use super::frozen::Encode;
+use crate::state::{EncodedRun, OperatorKind, PlainPart, RowSchema, StateError, encode_plain, plain_parts};
+use crate::stream::{Collection, Stream};
+
+impl<'s, D: ExchangeData> Stream<'s, D> {
+    /// Keeps every record, durably, as `name`. The same record twice is in the collection twice.
+    ///
+    /// The operator itself holds only what has come since the last checkpoint; what is downstream holds what it needs.
+    ///
+    /// ```
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let edges = scope.input::<(u32, u32)>("edges").keep_all("edges");
+    ///     scope.output("nodes", edges.map(|(from, _)| from).distinct());
+    /// });
+    /// test.feed("edges", 1, [(1, 2), (1, 3)]);
+    /// test.feed("edges", 2, [(2, 1)]);
+    /// test.advance_past(2);
+    /// assert_eq!(test.table::<u32>("nodes"), [1, 2]);
+    /// ```
+    #[must_use]
+    pub fn keep_all(self, name: &str) -> Collection<'s, D> {
+        let (inner, durables) = self.into_parts();
+        let scope = inner.scope();
+        let schema = RowSchema::plain::<D>();
+        let kind = OperatorKind { operator: "keep_all".to_owned(), schema: schema.describe() };
+        let mut registration = durables.register(name, kind);
+        let stored = registration.runs.take();
+        let parts = stored.and_then(|stored| {
+            Replay::new(&stored, &registration.kind, scope.index(), scope.peers(), schema.clone())
+                .map_err(|error| durables.refuse(error))
+                .ok()
+        });
+        let mut unsaved = Unsaved { open: BTreeMap::new(), closed: Vec::new(), schema, registration };
+        inner
+            .unary_frontier::<CapacityContainerBuilder<Vec<(D, u64, isize)>>, _, _, _>(
+                Pipeline,
+                name,
+                |capability, info| {
+                    let mut replay = parts.map(|replay| (capability.delayed(&replay.as_of), replay));
+                    let activator = scope.activator_for(info.address);
+                    move |(input, frontier), output| {
+                        if let Some((capability, parts)) = &mut replay {
+                            match parts.next::<D>() {
+                                Ok(Some(records)) => {
+                                    let tick = *capability.time();
+                                    let mut updates = records.into_iter().map(|record| (record, tick, 1)).collect();
+                                    output.session(capability).give_container(&mut updates);
+                                    activator.activate();
+                                }
+                                Ok(None) => replay = None,
+                                // The capability stays: the frontier must not say that all rows are there.
+                                Err(error) if !parts.failed => {
+                                    parts.failed = true;
+                                    unsaved.fail(&error);
+                                }
+                                Err(_) => {}
+                            }
+                        }
+                        input.for_each(|capability, batch| {
+                            let Some(&tick) = capability.least() else { return };
+                            let open = unsaved.open.entry(tick).or_default();
+                            open.extend(batch.iter().map(|(record, _)| record.clone()));
+                            let mut updates = batch.drain(..).map(|(record, _)| (record, tick, 1)).collect();
+                            output.session(&capability).give_container(&mut updates);
+                        });
+                        unsaved.advance(|tick| !frontier.less_equal(&tick));
+                    }
+                },
+            )
+            .as_collection()
+    }
+}
+
+/// What has come since the last checkpoint.
+struct Unsaved<D> {
+    open: BTreeMap<u64, Vec<D>>,
+    closed: Vec<D>,
+    schema: RowSchema,
+    registration: Registration,
+}
+
+impl<D: ExchangeData> Unsaved<D> {
+    fn advance(&mut self, is_over: impl Fn(u64) -> bool) {
+        loop {
+            let mark = self.registration.next_mark();
+            match self.open.first_entry() {
+                Some(tick) if is_over(*tick.key()) && mark.is_none_or(|mark| *tick.key() <= mark) => {
+                    self.closed.append(&mut tick.remove());
+                }
+                _ if mark.is_some_and(&is_over) => {
+                    let rows = std::mem::take(&mut self.closed);
+                    let schema = self.schema.clone();
+                    let rows = (!rows.is_empty()).then(|| Box::new(PlainRows { rows, schema }) as Box<dyn Encode>);
+                    self.registration.freeze(rows);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn fail(&self, error: &StateError) {
+        let mut reason = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(error) = source {
+            reason = format!("{reason}: {error}");
+            source = error.source();
+        }
+        let operator = self.registration.name.clone();
+        self.registration.durables.fail(DataflowError::Restore { operator, reason });
+    }
+}
+
+/// This worker's parts of the runs of a checkpoint. Which they are does not matter, as long as each part has one reader.
+struct Replay {
+    as_of: u64,
+    schema: RowSchema,
+    parts: IntoIter<PlainPart>,
+    failed: bool,
+}
+
+impl Replay {
+    fn new(
+        stored: &StoredRuns,
+        kind: &OperatorKind,
+        worker: usize,
+        workers: usize,
+        schema: RowSchema,
+    ) -> Result<Self, StateError> {
+        let mut parts = Vec::new();
+        for run in &stored.runs {
+            parts.extend(plain_parts(&stored.store, run, kind)?);
+        }
+        let mine: Vec<_> = parts.into_iter().skip(worker).step_by(workers).collect();
+        Ok(Self { as_of: stored.as_of, schema, parts: mine.into_iter(), failed: false })
+    }
+
+    /// The records of the next part.
+    fn next<D: ExchangeData>(&mut self) -> Result<Option<Vec<D>>, StateError> {
+        self.parts.next().map(|part| part.read(&self.schema)).transpose()
+    }
+}
+
+struct PlainRows<D> {
+    rows: Vec<D>,
+    schema: RowSchema,
+}
+
+impl<D: ExchangeData> Encode for PlainRows<D> {
+    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind) -> Result<EncodedRun, StateError> {
+        encode_plain(operator, kind, &self.schema, &self.rows)
+    }
+}

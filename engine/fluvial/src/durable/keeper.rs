@@ -1,0 +1,254 @@
+//! What a keyed durable operator holds: its rows, and the ticks that are still open.
+
+use std::collections::BTreeMap;
+
+use differential_dataflow::ExchangeData;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilderSession;
+
+use super::context::Registration;
+use super::frozen::Encode;
+use super::keyed::{Change, Fold};
+use super::table::Table;
+use super::{DataflowError, Durables, Overflow, routing_hash};
+use crate::state::{EncodedRun, HashRange, OperatorKind, RowSchema, StateError, encode_keyed, read_keyed};
+use crate::stream::Origin;
+
+/// How many rows of a restored table are emitted before downstream operators have their turn.
+const PLACES_A_TURN: usize = 1 << 16;
+
+/// A batch of differential updates.
+pub(crate) type Updates<K, O> = Vec<((K, O), u64, isize)>;
+
+/// Where an operator's updates go.
+pub(crate) type Output<'a, K, O> = OutputBuilderSession<'a, u64, CapacityContainerBuilder<Updates<K, O>>>;
+
+/// The state of one keyed operator on one worker.
+pub(crate) struct Keeper<K, F: Fold> {
+    fold: F,
+    schema: RowSchema,
+    rows: Table<K, F::Row>,
+    open: BTreeMap<u64, OpenTick<K, F::Delta>>,
+    /// The deltas' table of the last closed tick, emptied, for the next one.
+    spare: HashTable<(u64, K, F::Delta)>,
+    registration: Registration,
+}
+
+/// A tick that may still get records.
+struct OpenTick<K, D> {
+    capability: Capability<u64>,
+    deltas: HashTable<(u64, K, D)>,
+}
+
+impl<K: ExchangeData, F: Fold> Keeper<K, F> {
+    pub(crate) fn new(fold: F, durables: &Durables, name: &str, operator: String) -> Self {
+        let schema = RowSchema::keyed::<K, F::Row>();
+        let registration = durables.register(name, OperatorKind { operator, schema: schema.describe() });
+        Self { fold, schema, rows: Table::new(), open: BTreeMap::new(), spare: HashTable::new(), registration }
+    }
+
+    /// Loads the rows of the checkpoint whose hashes are in `range`, if there is a checkpoint of this operator, and
+    /// returns its tick.
+    pub(crate) fn restore(&mut self, range: HashRange) -> Option<u64> {
+        let stored = self.registration.runs.take()?;
+        for run in &stored.runs {
+            // From the oldest run to the newest: a later one overwrites.
+            let kind = &self.registration.kind;
+            let read =
+                read_keyed::<K, F::Row>(&stored.store, run, kind, &self.schema, range, |hash, key, row| {
+                    match (self.rows.find(hash, &key), row) {
+                        (None, Some(row)) => self.rows.insert(hash, key, row, routing_hash),
+                        (None, None) => {}
+                        (Some(place), Some(row)) => {
+                            if let Some(kept) = self.rows.change_at(place) {
+                                kept.1 = row;
+                            }
+                        }
+                        (Some(place), None) => {
+                            self.rows.remove_at(place, hash, routing_hash);
+                        }
+                    }
+                });
+            if let Err(error) = read {
+                self.registration.durables.refuse(error);
+                return None;
+            }
+        }
+        self.rows.settle();
+        (self.rows.len() > 0).then_some(stored.as_of)
+    }
+
+    /// Takes the records of one batch into their tick.
+    pub(crate) fn fold(
+        &mut self,
+        tick: u64,
+        capability: impl FnOnce() -> Option<Capability<u64>>,
+        batch: &mut Vec<((K, F::Value), Origin)>,
+    ) {
+        let open = match self.open.entry(tick) {
+            std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                let Some(capability) = capability() else { return };
+                vacant.insert(OpenTick { capability, deltas: std::mem::take(&mut self.spare) })
+            }
+        };
+        for ((key, value), origin) in batch.drain(..) {
+            let hash = routing_hash(&key);
+            match open.deltas.entry(hash, |delta| delta.0 == hash && delta.1 == key, |delta| delta.0) {
+                Entry::Occupied(mut delta) => self.fold.add(&mut delta.get_mut().2, value, origin),
+                Entry::Vacant(place) => {
+                    place.insert((hash, key, self.fold.begin(value, origin)));
+                }
+            }
+        }
+    }
+
+    /// Closes the ticks that are over and takes the checkpoints that are due between them, in order. `false` when the
+    /// operator has failed; it then holds the capability of the tick that it failed at.
+    pub(crate) fn advance(&mut self, is_over: impl Fn(u64) -> bool, output: &mut Output<'_, K, F::Out>) -> bool {
+        loop {
+            let tick = self.open.keys().next().copied();
+            let mark = self.registration.next_mark();
+            match (tick, mark) {
+                (Some(tick), mark) if is_over(tick) && mark.is_none_or(|mark| tick <= mark) => {
+                    if !self.close(tick, output) {
+                        return false;
+                    }
+                }
+                (_, Some(mark)) if is_over(mark) => self.freeze(),
+                _ => return true,
+            }
+        }
+    }
+
+    fn close(&mut self, tick: u64, output: &mut Output<'_, K, F::Out>) -> bool {
+        let Some(mut open) = self.open.remove(&tick) else { return true };
+        let len = open.deltas.len();
+        let mut session = output.session(&open.capability);
+        let mut failed = None;
+        for (hash, key, delta) in open.deltas.drain() {
+            match settle(&self.fold, &mut self.rows, hash, key, delta) {
+                Ok(Settled::Nothing) => {}
+                Ok(Settled::New(key, new)) => session.give(((key, new), tick, 1)),
+                Ok(Settled::Other(key, old, new)) => {
+                    session.give(((key.clone(), old), tick, -1));
+                    session.give(((key, new), tick, 1));
+                }
+                Ok(Settled::Gone(key, old)) => session.give(((key, old), tick, -1)),
+                Err(failure) => {
+                    failed = Some(failure);
+                    break;
+                }
+            }
+        }
+        drop(session);
+        if let Some((key, overflow)) = failed {
+            self.registration.durables.fail(DataflowError::Overflow {
+                operator: self.registration.name.clone(),
+                tick,
+                key: format!("{key:?}"),
+                overflow,
+            });
+            self.open.insert(tick, open);
+            return false;
+        }
+        // A table that was large for once, while the job caught up, is not kept.
+        if open.deltas.capacity() <= 4 * len + 1024 {
+            self.spare = open.deltas;
+        }
+        true
+    }
+
+    fn freeze(&mut self) {
+        let changes = self.rows.take_changes(|key, row| (key.clone(), Some(row.clone())), |key| (key, None));
+        let rows = (!changes.is_empty())
+            .then(|| Box::new(KeyedRows { rows: changes, schema: self.schema.clone() }) as Box<dyn Encode>);
+        self.registration.freeze(rows);
+    }
+}
+
+/// What became of a key by the end of a tick.
+enum Settled<K, O> {
+    Nothing,
+    New(K, O),
+    Other(K, O, O),
+    Gone(K, O),
+}
+
+#[inline]
+fn settle<K: ExchangeData, F: Fold>(
+    fold: &F,
+    rows: &mut Table<K, F::Row>,
+    hash: u64,
+    key: K,
+    delta: F::Delta,
+) -> Result<Settled<K, F::Out>, (K, Overflow)> {
+    let found = rows.find(hash, &key);
+    let Some((place, row)) = found.and_then(|place| Some((place, rows.change_at(place)?))) else {
+        return Ok(match fold.first(delta) {
+            Ok(None) => Settled::Nothing,
+            Ok(Some(row)) => {
+                let new = fold.output(&row);
+                rows.insert(hash, key.clone(), row, routing_hash);
+                Settled::New(key, new)
+            }
+            Err(overflow) => return Err((key, overflow)),
+        });
+    };
+    match fold.change(&mut row.1, delta) {
+        Ok(Change::Same) => Ok(Settled::Nothing),
+        Ok(Change::Other { old, new }) => Ok(Settled::Other(key, old, new)),
+        Ok(Change::Gone { old }) => {
+            rows.remove_at(place, hash, routing_hash);
+            Ok(Settled::Gone(key, old))
+        }
+        Err(overflow) => Err((key, overflow)),
+    }
+}
+
+/// The rows of a checkpoint on their way into the dataflow, all at its tick.
+pub(crate) struct Emission {
+    capability: Capability<u64>,
+    place: usize,
+}
+
+impl Emission {
+    pub(crate) fn new(capability: Capability<u64>) -> Self {
+        Self { capability, place: 0 }
+    }
+
+    /// Emits some of the rows; whether there are more.
+    pub(crate) fn step<K: ExchangeData, F: Fold>(
+        &mut self,
+        keeper: &Keeper<K, F>,
+        output: &mut Output<'_, K, F::Out>,
+    ) -> bool {
+        let tick = *self.capability.time();
+        let end = keeper.rows.places().min(self.place + PLACES_A_TURN);
+        let mut session = output.session(&self.capability);
+        for (key, row) in (self.place..end).filter_map(|place| keeper.rows.row_at(place)) {
+            session.give(((key.clone(), keeper.fold.output(row)), tick, 1));
+        }
+        self.place = end;
+        end < keeper.rows.places()
+    }
+}
+
+/// Copies of the rows that changed; `None` for keys that are gone.
+struct KeyedRows<K, R> {
+    rows: Vec<(K, Option<R>)>,
+    schema: RowSchema,
+}
+
+impl<K, R> Encode for KeyedRows<K, R>
+where
+    K: ExchangeData,
+    R: serde::Serialize + Send,
+{
+    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind) -> Result<EncodedRun, StateError> {
+        encode_keyed(operator, kind, &self.schema, self.rows)
+    }
+}

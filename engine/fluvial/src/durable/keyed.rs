@@ -1,0 +1,107 @@
+//! What all keyed durable operators do; each brings its [`Fold`].
+//!
+//! ```text
+//!   records ──exchange by hash──► one small table a tick ──end of the tick──► rows ──(old, -1), (new, +1)──►
+//!                                 (records of later ticks wait here,           │ one bit a row: changed
+//!                                  folded already)                             └──checkpoint──► Frozen
+//! ```
+//!
+//! **Guarantees**: what is emitted at a tick is what each key has become by its end, once, whatever the order and the
+//! batching of the tick's records; ticks are closed in order, and a checkpoint is frozen between the last tick that it
+//! holds and the next. **Does not** look at the worker's index but to find the hashes that are its own.
+
+use differential_dataflow::{AsCollection, ExchangeData};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::operator::Operator;
+
+use super::keeper::{Emission, Keeper, Updates};
+use super::{Overflow, hash_owner, routing_hash};
+use crate::state::HashRange;
+use crate::stream::{Collection, Origin, Stream};
+
+/// What a keyed operator does with the records of a key.
+pub(crate) trait Fold: 'static {
+    /// What a record holds besides its key.
+    type Value: 'static;
+    /// What the records of a key in one tick amount to. It must not depend on their order.
+    type Delta: 'static;
+    /// What is kept for a key.
+    type Row: Clone + Send + Serialize + DeserializeOwned + 'static;
+    /// What the operator says that a key has.
+    type Out: Clone + 'static;
+
+    /// The delta of one record.
+    fn begin(&self, value: Self::Value, origin: Origin) -> Self::Delta;
+
+    /// Takes another record of the same tick in.
+    fn add(&self, delta: &mut Self::Delta, value: Self::Value, origin: Origin);
+
+    /// The row of a key that had none, if it has one now.
+    fn first(&self, delta: Self::Delta) -> Result<Option<Self::Row>, Overflow>;
+
+    /// Brings a row to the end of the tick.
+    fn change(&self, row: &mut Self::Row, delta: Self::Delta) -> Result<Change<Self::Out>, Overflow>;
+
+    /// What a row says.
+    fn output(&self, row: &Self::Row) -> Self::Out;
+}
+
+/// What a tick did to a key's row.
+pub(crate) enum Change<O> {
+    /// Nothing that shows.
+    Same,
+    /// It says something else.
+    Other { old: O, new: O },
+    /// The key has no row any more.
+    Gone { old: O },
+}
+
+/// Builds the operator.
+pub(crate) fn keyed<'s, K, F>(
+    stream: Stream<'s, (K, F::Value)>,
+    name: &str,
+    operator: String,
+    fold: F,
+) -> Collection<'s, (K, F::Out)>
+where
+    K: ExchangeData,
+    F: Fold<Value: ExchangeData>,
+{
+    let (inner, durables) = stream.into_parts();
+    let scope = inner.scope();
+    let (worker, workers) = (durables.worker(), durables.workers());
+    debug_assert_eq!((worker as usize, workers as usize), (scope.index(), scope.peers()));
+    let mut keeper = Keeper::new(fold, &durables, name, operator);
+    let mut restored = keeper.restore(HashRange::of(worker, workers));
+
+    let pact =
+        Exchange::new(move |((key, _), _): &((K, F::Value), Origin)| u64::from(hash_owner(routing_hash(key), workers)));
+    inner
+        .unary_frontier::<CapacityContainerBuilder<Updates<K, F::Out>>, _, _, _>(pact, name, |capability, info| {
+            let mut emission = restored.take().map(|as_of| Emission::new(capability.delayed(&as_of)));
+            let activator = scope.activator_for(info.address);
+            let mut going = true;
+            move |(input, frontier), output| {
+                if !going {
+                    return;
+                }
+                if let Some(under_way) = &mut emission {
+                    if under_way.step(&keeper, output) {
+                        return activator.activate();
+                    }
+                    emission = None;
+                }
+                input.for_each(|capability, batch| {
+                    if let Some(&tick) = capability.least() {
+                        keeper.fold(tick, || capability.retain_least(0), batch);
+                    }
+                });
+                // The frontier is that of the schedule's start: what has just been folded is not before it.
+                going = keeper.advance(|tick| !frontier.less_equal(&tick), output);
+            }
+        })
+        .as_collection()
+}

@@ -1,0 +1,69 @@
+//! The newest value of each key.
+
+use differential_dataflow::ExchangeData;
+
+use super::Overflow;
+use super::keyed::{Change, Fold, keyed};
+use crate::stream::{Collection, Origin, Stream};
+
+impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, Option<V>)> {
+    /// Keeps the newest value of each key, durably, as `name`: a table of which the stream is the changelog. `None`
+    /// deletes the key.
+    ///
+    /// Newest is what comes last in the order of tick and [`Origin`], never what arrived last. The collection changes
+    /// once a tick, to what each key has at its end.
+    ///
+    /// ```
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let prices = scope.input::<(String, Option<i64>)>("prices").latest("prices");
+    ///     scope.output("prices", prices);
+    /// });
+    /// test.feed("prices", 1, [("tea".to_owned(), Some(3)), ("tea".to_owned(), Some(4))]);
+    /// test.feed("prices", 2, [("tea".to_owned(), None), ("jam".to_owned(), Some(2))]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.table::<(String, i64)>("prices"), [("tea".to_owned(), 4)]);
+    /// test.advance_past(2);
+    /// assert_eq!(test.table::<(String, i64)>("prices"), [("jam".to_owned(), 2)]);
+    /// ```
+    #[must_use]
+    pub fn latest(self, name: &str) -> Collection<'s, (K, V)> {
+        keyed(self, name, "latest".to_owned(), Latest(std::marker::PhantomData))
+    }
+}
+
+struct Latest<V>(std::marker::PhantomData<V>);
+
+impl<V: ExchangeData> Fold for Latest<V> {
+    type Value = Option<V>;
+    type Delta = (Origin, Option<V>);
+    type Row = V;
+    type Out = V;
+
+    fn begin(&self, value: Option<V>, origin: Origin) -> Self::Delta {
+        (origin, value)
+    }
+
+    fn add(&self, delta: &mut Self::Delta, value: Option<V>, origin: Origin) {
+        if origin >= delta.0 {
+            *delta = (origin, value);
+        }
+    }
+
+    fn first(&self, (_, value): Self::Delta) -> Result<Option<V>, Overflow> {
+        Ok(value)
+    }
+
+    fn change(&self, row: &mut V, (_, value): Self::Delta) -> Result<Change<V>, Overflow> {
+        Ok(match value {
+            None => Change::Gone { old: row.clone() },
+            Some(value) if value == *row => Change::Same,
+            Some(value) => Change::Other { new: value.clone(), old: std::mem::replace(row, value) },
+        })
+    }
+
+    fn output(&self, row: &V) -> V {
+        row.clone()
+    }
+}

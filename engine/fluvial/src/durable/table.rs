@@ -1,0 +1,204 @@
+//! The rows that a durable operator keeps: a hash table, and one bit a row that says whether the row has changed since
+//! the last checkpoint.
+//!
+//! Hashes are handed in ([`routing_hash`](super::routing_hash)), so that a key is hashed once on its way. There is no
+//! second copy of a row; what a checkpoint writes is found by the bits, and keys that were deleted are remembered until
+//! then.
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+/// Rows by key, with a bit for each row that has changed.
+///
+/// Bits are kept by bucket, so buckets must not move behind the table's back: whenever the next insertion could make
+/// the underlying table rehash, [`Table::make_room`] does it first and takes the bits along.
+pub(crate) struct Table<K, V> {
+    rows: HashTable<(K, V)>,
+    changed: Vec<u64>,
+    deleted: HashTable<K>,
+}
+
+impl<K: Eq, V> Table<K, V> {
+    pub(crate) fn new() -> Self {
+        Self { rows: HashTable::new(), changed: Vec::new(), deleted: HashTable::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// How many places for rows there are; see [`Table::row_at`].
+    pub(crate) fn places(&self) -> usize {
+        self.rows.num_buckets()
+    }
+
+    /// The row at a place, if there is one. As long as the table is not written, each row has one place.
+    pub(crate) fn row_at(&self, place: usize) -> Option<&(K, V)> {
+        self.rows.get_bucket(place)
+    }
+
+    /// The place of a key's row. It holds until a row is added.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, key: &K) -> Option<usize> {
+        self.rows.find_bucket_index(hash, |row| row.0 == *key)
+    }
+
+    /// The row at a place, to be changed; it counts as changed from now on.
+    #[inline]
+    pub(crate) fn change_at(&mut self, place: usize) -> Option<&mut (K, V)> {
+        self.changed[place / 64] |= 1 << (place % 64);
+        self.rows.get_bucket_mut(place)
+    }
+
+    /// Adds the row of a key that has none.
+    #[inline]
+    pub(crate) fn insert(&mut self, hash: u64, key: K, value: V, hash_of: impl Fn(&K) -> u64) {
+        self.make_room(&hash_of);
+        if !self.deleted.is_empty()
+            && let Ok(found) = self.deleted.find_entry(hash, |other| *other == key)
+        {
+            found.remove();
+        }
+        let place = self.rows.insert_unique(hash, (key, value), |row| hash_of(&row.0)).bucket_index();
+        self.changed[place / 64] |= 1 << (place % 64);
+    }
+
+    /// Removes the row at a place and remembers that its key is gone.
+    pub(crate) fn remove_at(&mut self, place: usize, hash: u64, hash_of: impl Fn(&K) -> u64) -> Option<V> {
+        let found = self.rows.get_bucket_entry(place).ok()?;
+        let ((key, value), _) = found.remove();
+        self.changed[place / 64] &= !(1 << (place % 64));
+        if let Entry::Vacant(vacant) = self.deleted.entry(hash, |other| *other == key, &hash_of) {
+            vacant.insert(key);
+        }
+        Some(value)
+    }
+
+    /// Takes out copies of what has changed since the last call: rows, and keys that are gone.
+    pub(crate) fn take_changes<R>(
+        &mut self,
+        mut copy: impl FnMut(&K, &V) -> R,
+        mut gone: impl FnMut(K) -> R,
+    ) -> Vec<R> {
+        let count: u32 = self.changed.iter().map(|word| word.count_ones()).sum();
+        let mut changes = Vec::with_capacity(count as usize + self.deleted.len());
+        for (index, word) in self.changed.iter_mut().enumerate() {
+            let mut rest = std::mem::take(word);
+            while rest != 0 {
+                let place = index * 64 + rest.trailing_zeros() as usize;
+                rest &= rest - 1;
+                if let Some((key, value)) = self.rows.get_bucket(place) {
+                    changes.push(copy(key, value));
+                }
+            }
+        }
+        changes.extend(std::mem::take(&mut self.deleted).into_iter().map(&mut gone));
+        changes
+    }
+
+    /// Forgets what has changed: after a restore, the rows are those of the checkpoint.
+    pub(crate) fn settle(&mut self) {
+        self.changed.fill(0);
+        self.deleted = HashTable::new();
+    }
+
+    /// Makes sure that the next insertion moves no row: moves all rows into a table with room, and their bits along.
+    #[inline]
+    fn make_room(&mut self, hash_of: &impl Fn(&K) -> u64) {
+        if self.rows.len() == self.rows.capacity() {
+            self.rebuild(hash_of);
+        }
+    }
+
+    #[cold]
+    fn rebuild(&mut self, hash_of: &impl Fn(&K) -> u64) {
+        // The capacity counts the places of removed rows as taken, so a table that churns is rebuilt at its own size.
+        let len = self.rows.len();
+        let mut rows = HashTable::with_capacity(len + len / 2 + 1);
+        let mut changed = vec![0u64; rows.num_buckets().div_ceil(64)];
+        for place in 0..self.rows.num_buckets() {
+            let Ok(found) = self.rows.get_bucket_entry(place) else { continue };
+            let (row, _) = found.remove();
+            let moved = rows.insert_unique(hash_of(&row.0), row, |row| hash_of(&row.0)).bucket_index();
+            if self.changed[place / 64] & 1 << (place % 64) != 0 {
+                changed[moved / 64] |= 1 << (moved % 64);
+            }
+        }
+        self.rows = rows;
+        self.changed = changed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::durable::routing_hash;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(u8, u32),
+        Remove(u8),
+        Checkpoint,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => (any::<u8>(), any::<u32>()).prop_map(|(k, v)| Step::Put(k, v)),
+            4 => any::<u8>().prop_map(Step::Remove),
+            1 => Just(Step::Checkpoint),
+        ];
+        proptest::collection::vec(step, 0..2_000)
+    }
+
+    proptest! {
+        #[test]
+        fn the_changes_of_a_checkpoint_turn_the_last_one_into_the_table(steps in steps()) {
+            let mut table = Table::<u8, u32>::new();
+            let mut model = BTreeMap::new();
+            let mut stored = BTreeMap::new();
+            let mut touched = BTreeSet::new();
+            for step in steps.into_iter().chain([Step::Checkpoint]) {
+                match step {
+                    Step::Put(key, value) => {
+                        let hash = routing_hash(&key);
+                        match table.find(hash, &key) {
+                            Some(place) => table.change_at(place).unwrap().1 = value,
+                            None => table.insert(hash, key, value, routing_hash),
+                        }
+                        model.insert(key, value);
+                        touched.insert(key);
+                    }
+                    Step::Remove(key) => {
+                        let hash = routing_hash(&key);
+                        let place = table.find(hash, &key);
+                        let removed = place.and_then(|place| table.remove_at(place, hash, routing_hash));
+                        prop_assert_eq!(removed, model.remove(&key));
+                        touched.insert(key);
+                    }
+                    Step::Checkpoint => {
+                        let changes = table.take_changes(|k, v| (*k, Some(*v)), |k| (k, None));
+                        let keys: BTreeSet<u8> = changes.iter().map(|(k, _)| *k).collect();
+                        prop_assert_eq!(keys.len(), changes.len());
+                        prop_assert!(keys.is_subset(&touched));
+                        for (key, value) in changes {
+                            match value {
+                                Some(value) => stored.insert(key, value),
+                                None => stored.remove(&key),
+                            };
+                        }
+                        prop_assert_eq!(&stored, &model);
+                        touched.clear();
+                    }
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            let rows: BTreeMap<u8, u32> = (0..table.places()).filter_map(|p| table.row_at(p).copied()).collect();
+            prop_assert_eq!(rows, model);
+        }
+    }
+}

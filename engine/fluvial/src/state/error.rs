@@ -1,0 +1,123 @@
+//! What can be wrong with stored state.
+
+use fluvial_connector::{BoxError, ErrorKind};
+
+/// Why stored state cannot be written, read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Two durable operators of one job have one name.
+    #[error("two durable operators are named '{operator}': give each its own name, and keep it across versions")]
+    Duplicate {
+        /// The name.
+        operator: String,
+    },
+    /// A name that cannot be part of an object's path.
+    #[error("'{operator}' is no name for a durable operator: use 1 to 100 letters, digits, '-', '_' and '.'")]
+    BadName {
+        /// The name.
+        operator: String,
+    },
+    /// The checkpoint has an operator that the binary lacks.
+    #[error(
+        "the checkpoint holds a durable operator '{operator}' ({kind}) that this binary does not have: \
+         run the binary that wrote it, or bring the operator back under that name"
+    )]
+    Missing {
+        /// The operator in the checkpoint.
+        operator: String,
+        /// What it is there.
+        kind: String,
+    },
+    /// The checkpoint's operator is of another kind, or keeps other types.
+    #[error(
+        "the durable operator '{operator}' is {stored} in the checkpoint and {wanted} in this binary: \
+         run the binary that wrote it, or give the changed operator a new name"
+    )]
+    Changed {
+        /// The operator.
+        operator: String,
+        /// What it is in the checkpoint.
+        stored: String,
+        /// What it is in the binary.
+        wanted: String,
+    },
+    /// A type that cannot be stored.
+    #[error("the durable operator '{operator}' cannot store {part}s of type {type_name}")]
+    Type {
+        /// The operator.
+        operator: String,
+        /// `key` or `value`.
+        part: &'static str,
+        /// The Rust type.
+        type_name: &'static str,
+        /// What serde or Arrow said.
+        #[source]
+        source: BoxError,
+    },
+    /// Rows could not be written into a run.
+    #[error("cannot express the state of the durable operator '{operator}' as parquet")]
+    Encode {
+        /// The operator.
+        operator: String,
+        /// What serde, Arrow or Parquet said.
+        #[source]
+        source: BoxError,
+    },
+    /// The store could not be read or written. The call may have happened.
+    #[error("cannot {operation} '{object}'")]
+    Store {
+        /// `read` or `write`.
+        operation: &'static str,
+        /// The object.
+        object: String,
+        /// What the store said.
+        #[source]
+        source: BoxError,
+    },
+    /// An object that a manifest names is not there.
+    #[error("the state object '{object}' is gone: a checkpoint names it, and it must not be deleted by hand")]
+    Gone {
+        /// The object.
+        object: String,
+    },
+    /// The content is not what was written.
+    #[error("the state object '{object}' is damaged: {what}")]
+    Damaged {
+        /// The object.
+        object: String,
+        /// What does not fit.
+        what: String,
+    },
+    /// The content is not one of ours, or of a version that this binary does not know.
+    #[error("the state object '{object}' cannot be used: {what}")]
+    Unknown {
+        /// The object.
+        object: String,
+        /// What is not known.
+        what: String,
+    },
+    /// Rows do not fit the binary's types.
+    #[error("the rows of the state object '{object}' do not fit the binary's types")]
+    Decode {
+        /// The object.
+        object: String,
+        /// What serde or Arrow said.
+        #[source]
+        source: BoxError,
+    },
+}
+
+impl StateError {
+    /// What the caller should do.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store { .. } => ErrorKind::Retry,
+            Self::Duplicate { .. } | Self::BadName { .. } | Self::Missing { .. } | Self::Changed { .. } => {
+                ErrorKind::Configuration
+            }
+            Self::Type { .. } | Self::Encode { .. } => ErrorKind::Bug,
+            Self::Gone { .. } | Self::Damaged { .. } | Self::Unknown { .. } | Self::Decode { .. } => ErrorKind::Data,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Rows to runs and back.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt64Array};
+use arrow_select::filter::filter;
+use fluvial_connector::BoxError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::run_reader::RunFile;
+use super::run_writer::{RunWriter, Written};
+use super::schema::RowSchema;
+use super::{EncodedRun, OperatorKind, RunRef, RunStore, StateError};
+use crate::durable::{hash_owner, routing_hash};
+
+/// How many rows become one batch while a run is encoded.
+const CHUNK_ROWS: usize = 2048;
+
+/// The hashes from `first` to `last`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HashRange {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl HashRange {
+    /// The hashes that belong to one of so many workers: see [`hash_owner`].
+    pub(crate) fn of(worker: u32, workers: u32) -> Self {
+        let start = |worker: u32| (u128::from(worker) << 64).div_ceil(u128::from(workers));
+        let range = Self { first: start(worker) as u64, last: (start(worker + 1) - 1) as u64 };
+        debug_assert_eq!(hash_owner(range.first, workers), worker);
+        range
+    }
+}
+
+/// A run of keyed rows, in any order; `None` is a key that has no row any more.
+pub(crate) fn encode_keyed<K, V>(
+    operator: &str,
+    kind: &OperatorKind,
+    schema: &RowSchema,
+    mut rows: Vec<(K, Option<V>)>,
+) -> Result<EncodedRun, StateError>
+where
+    K: Serialize,
+    V: Serialize,
+{
+    rows.sort_by_cached_key(|(key, _)| routing_hash(key));
+    encode(operator, kind, schema, rows.chunks(CHUNK_ROWS), |chunk| {
+        let hashes: UInt64Array = chunk.iter().map(|(key, _)| routing_hash(key)).collect();
+        let range = (hashes.value(0), hashes.value(hashes.len() - 1));
+        let Some(key_column) = &schema.key else {
+            return Err("a schema without keys was used for rows with keys".into());
+        };
+        let keys = key_column.write(chunk.iter().map(|(key, _)| Some(key)))?;
+        let values = schema.value.write(chunk.iter().map(|(_, value)| value.as_ref()))?;
+        let deleted: BooleanArray = chunk.iter().map(|(_, value)| Some(value.is_none())).collect();
+        Ok((vec![Arc::new(hashes), keys, values, Arc::new(deleted)], range))
+    })
+}
+
+/// A run of records without keys.
+pub(crate) fn encode_plain<D: Serialize>(
+    operator: &str,
+    kind: &OperatorKind,
+    schema: &RowSchema,
+    records: &[D],
+) -> Result<EncodedRun, StateError> {
+    encode(operator, kind, schema, records.chunks(CHUNK_ROWS), |chunk| {
+        Ok((vec![schema.value.write(chunk.iter().map(Some))?], (0, 0)))
+    })
+}
+
+/// Reads the rows of a run whose hashes are in `range`, in the order of their hashes.
+pub(crate) fn read_keyed<K, V>(
+    store: &RunStore,
+    run: &RunRef,
+    kind: &OperatorKind,
+    schema: &RowSchema,
+    range: HashRange,
+    mut take: impl FnMut(u64, K, Option<V>),
+) -> Result<(), StateError>
+where
+    K: Serialize + DeserializeOwned,
+    V: DeserializeOwned,
+{
+    let file = RunFile::open(store, run, Some(kind))?;
+    for (index, group) in file.info.groups.iter().enumerate() {
+        if group.last_hash < range.first || group.first_hash > range.last {
+            continue;
+        }
+        for batch in file.read(index)? {
+            let rows = KeyedBatch::new(&batch).ok_or_else(|| file.damaged("its columns are not those of a run"))?;
+            let start = rows.hashes.values().partition_point(|hash| *hash < range.first);
+            let end = rows.hashes.values().partition_point(|hash| *hash <= range.last);
+            let rows = rows.slice(start, end - start);
+            let read = decode::<K, V>(schema, &rows)
+                .map_err(|source| StateError::Decode { object: file.describe(), source })?;
+            for (hash, key, value) in read {
+                if routing_hash(&key) != hash {
+                    return Err(file.damaged(
+                        "a key's hash is not the stored one; a key's serialisation must not change between versions",
+                    ));
+                }
+                take(hash, key, value);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A part of a run that is read by itself: a row group.
+pub(crate) struct PlainPart {
+    run: Arc<RunFile>,
+    group: usize,
+}
+
+/// The parts of a run of records without keys.
+pub(crate) fn plain_parts(store: &RunStore, run: &RunRef, kind: &OperatorKind) -> Result<Vec<PlainPart>, StateError> {
+    let run = Arc::new(RunFile::open(store, run, Some(kind))?);
+    Ok((0..run.info.groups.len()).map(|group| PlainPart { run: Arc::clone(&run), group }).collect())
+}
+
+impl PlainPart {
+    /// The records of the part.
+    pub(crate) fn read<D: DeserializeOwned>(&self, schema: &RowSchema) -> Result<Vec<D>, StateError> {
+        let mut records = Vec::new();
+        for batch in self.run.read(self.group)? {
+            let column = batch.columns().first().filter(|column| schema.value.fits(column));
+            let column = column.ok_or_else(|| self.run.damaged("its columns are not those of a run"))?;
+            let read = schema.value.read::<D>(column);
+            records.append(&mut read.map_err(|source| StateError::Decode { object: self.run.describe(), source })?);
+        }
+        Ok(records)
+    }
+}
+
+/// The columns of a batch of keyed rows.
+pub(super) struct KeyedBatch {
+    pub(super) hashes: UInt64Array,
+    pub(super) keys: ArrayRef,
+    pub(super) values: ArrayRef,
+    pub(super) deleted: BooleanArray,
+}
+
+impl KeyedBatch {
+    pub(super) fn new(batch: &RecordBatch) -> Option<Self> {
+        let [hashes, keys, values, deleted] = batch.columns() else { return None };
+        Some(Self {
+            hashes: hashes.as_primitive_opt::<UInt64Type>()?.clone(),
+            keys: Arc::clone(keys),
+            values: Arc::clone(values),
+            deleted: deleted.as_boolean_opt()?.clone(),
+        })
+    }
+
+    fn slice(&self, start: usize, length: usize) -> Self {
+        Self {
+            hashes: self.hashes.slice(start, length),
+            keys: self.keys.slice(start, length),
+            values: self.values.slice(start, length),
+            deleted: self.deleted.slice(start, length),
+        }
+    }
+}
+
+type Decoded<K, V> = Vec<(u64, K, Option<V>)>;
+
+fn decode<K, V>(schema: &RowSchema, rows: &KeyedBatch) -> Result<Decoded<K, V>, BoxError>
+where
+    K: DeserializeOwned,
+    V: DeserializeOwned,
+{
+    let key_column =
+        schema.key.as_ref().filter(|column| column.fits(&rows.keys)).ok_or("the keys are of another type")?;
+    if !schema.value.fits(&rows.values) {
+        return Err("the values are of another type".into());
+    }
+    let keys = key_column.read::<K>(&rows.keys)?;
+    // A null value may be a value of the type, so which rows are deleted is a column of its own.
+    let values = if rows.deleted.true_count() == 0 {
+        schema.value.read::<V>(&rows.values)?
+    } else {
+        schema.value.read::<V>(&filter(&rows.values, &arrow_not(&rows.deleted))?)?
+    };
+    let mut values = values.into_iter();
+    let rows = rows.hashes.values().iter().zip(keys).zip(rows.deleted.iter());
+    rows.map(|((hash, key), deleted)| match deleted {
+        Some(true) => Ok((*hash, key, None)),
+        _ => Ok((*hash, key, Some(values.next().ok_or("there are fewer values than rows")?))),
+    })
+    .collect()
+}
+
+fn arrow_not(array: &BooleanArray) -> BooleanArray {
+    array.iter().map(|value| Some(!value.unwrap_or(false))).collect()
+}
+
+/// Encodes chunks of rows; `columns` gives a chunk's columns and its least and greatest hash.
+fn encode<'a, R: 'a>(
+    operator: &str,
+    kind: &OperatorKind,
+    schema: &RowSchema,
+    chunks: impl Iterator<Item = &'a [R]>,
+    columns: impl Fn(&[R]) -> Result<(Vec<ArrayRef>, (u64, u64)), BoxError>,
+) -> Result<EncodedRun, StateError> {
+    let run = || -> Result<Written<Vec<u8>>, BoxError> {
+        let schema = schema.arrow();
+        let mut writer = RunWriter::new(Vec::new(), operator, kind, Arc::clone(&schema))?;
+        for chunk in chunks {
+            let (columns, hashes) = columns(chunk)?;
+            writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?, hashes)?;
+        }
+        writer.finish()
+    };
+    match run() {
+        Ok(written) => Ok(EncodedRun { bytes: written.to.into(), rows: written.rows, crc32: written.crc32 }),
+        Err(source) => Err(StateError::Encode { operator: operator.to_owned(), source }),
+    }
+}

@@ -1,0 +1,60 @@
+//! The columns of an operator's runs.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::columns::Column;
+
+/// Which columns an operator's runs have, and how its rows become them.
+///
+/// | column | keyed operators | `keep_all` |
+/// | --- | --- | --- |
+/// | `hash` | the key's routing hash, by which rows are sorted | |
+/// | `key` | the key | |
+/// | `value` | the row; null where it is deleted | the record |
+/// | `deleted` | whether the key has no row any more | |
+#[derive(Clone, Debug)]
+pub(crate) struct RowSchema {
+    pub(super) key: Option<Column>,
+    pub(super) value: Column,
+}
+
+impl RowSchema {
+    /// For rows with keys.
+    pub(crate) fn keyed<K, V>() -> Self
+    where
+        K: Serialize + DeserializeOwned,
+        V: Serialize + DeserializeOwned,
+    {
+        Self { key: Some(Column::of::<K>(true)), value: Column::of::<V>(false) }
+    }
+
+    /// For records without keys.
+    pub(crate) fn plain<D: Serialize + DeserializeOwned>() -> Self {
+        Self { key: None, value: Column::of::<D>(false) }
+    }
+
+    /// The types, for the manifest.
+    pub(crate) fn describe(&self) -> String {
+        match &self.key {
+            Some(key) => format!("key {}, value {}", key.describe(), self.value.describe()),
+            None => format!("value {}", self.value.describe()),
+        }
+    }
+
+    /// The columns of a run.
+    pub(super) fn arrow(&self) -> SchemaRef {
+        Arc::new(match &self.key {
+            Some(key) => Schema::new(vec![
+                Arc::new(Field::new("hash", DataType::UInt64, false)),
+                key.field("key", false),
+                self.value.field("value", true),
+                Arc::new(Field::new("deleted", DataType::Boolean, false)),
+            ]),
+            None => Schema::new(vec![self.value.field("value", false)]),
+        })
+    }
+}

@@ -1,0 +1,131 @@
+//! Runs as objects: their names, and blocking reads and writes.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use fluvial_connector::Generation;
+use object_store::ObjectStoreExt;
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+use super::{RunRef, StateError};
+use crate::journal::JobStore;
+
+/// The name of a run's object within a job. Neither generation nor operator tells runs apart: `unique` does.
+#[must_use]
+pub fn run_object(operator: &str, generation: Generation, unique: Uuid) -> String {
+    format!("state/{operator}/{generation}-{unique}.parquet")
+}
+
+/// The generation that wrote a run's object; `None` for what is no run's name.
+#[must_use]
+pub fn generation_of_run(object: &str) -> Option<Generation> {
+    let name = object.strip_prefix("state/")?.rsplit('/').next()?.strip_suffix(".parquet")?;
+    name.split('-').next()?.parse().ok().map(Generation)
+}
+
+/// A run that has been encoded and waits to be written. Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EncodedRun {
+    /// The Parquet file.
+    pub bytes: Bytes,
+    /// How many rows it has, tombstones included.
+    pub rows: u64,
+    /// Its checksum.
+    pub crc32: u32,
+}
+
+impl fmt::Debug for EncodedRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncodedRun").field("bytes", &self.bytes.len()).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+/// Where a job's runs are. Its calls block, so they are made on threads of the worker or of their own, never within
+/// the runtime `Handle` that they wait for.
+#[derive(Clone, Debug)]
+pub struct RunStore {
+    store: JobStore,
+    runtime: Handle,
+}
+
+impl RunStore {
+    /// The runs of a job; `runtime` drives the store's calls.
+    #[must_use]
+    pub fn new(store: JobStore, runtime: Handle) -> Self {
+        Self { store, runtime }
+    }
+
+    /// Writes a run. May be called again with the same arguments when it has failed.
+    ///
+    /// # Errors
+    /// [`StateError::Store`]; the run may have been written.
+    pub fn put(&self, object: &str, run: &EncodedRun) -> Result<RunRef, StateError> {
+        self.runtime
+            .block_on(self.store.put_new(object, run.bytes.clone()))
+            .map_err(|e| self.failed("write", object, e))?;
+        Ok(RunRef { object: object.to_owned(), rows: run.rows, bytes: run.bytes.len() as u64, crc32: run.crc32 })
+    }
+
+    /// Reads a part of a run's object.
+    pub(super) fn read(&self, run: &RunRef, range: Range<u64>) -> Result<Bytes, StateError> {
+        let path = self.store.path(&run.object);
+        let store = self.store.object_store();
+        let expected = range.end - range.start;
+        match self.runtime.block_on(store.get_range(&path, range)) {
+            Ok(bytes) if bytes.len() as u64 == expected => Ok(bytes),
+            Ok(_) => Err(self.damaged(run, "it is shorter than the checkpoint says")),
+            Err(object_store::Error::NotFound { .. }) => {
+                Err(StateError::Gone { object: self.store.describe(&run.object) })
+            }
+            Err(error) => match self.runtime.block_on(store.head(&path)) {
+                // A store refuses a range beyond the end in a way of its own.
+                Ok(meta) if meta.size != run.bytes => {
+                    Err(self.damaged(run, "its size is not what the checkpoint says"))
+                }
+                _ => Err(self.failed("read", &run.object, error)),
+            },
+        }
+    }
+
+    pub(super) fn describe(&self, run: &RunRef) -> String {
+        self.store.describe(&run.object)
+    }
+
+    pub(super) fn damaged(&self, run: &RunRef, what: impl Into<String>) -> StateError {
+        StateError::Damaged { object: self.describe(run), what: what.into() }
+    }
+
+    pub(super) fn job_store(&self) -> &JobStore {
+        &self.store
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    pub(super) fn failed(
+        &self,
+        operation: &'static str,
+        object: &str,
+        source: impl Into<fluvial_connector::BoxError>,
+    ) -> StateError {
+        StateError::Store { operation, object: self.store.describe(object), source: source.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runs_name_says_its_generation() {
+        let object = run_object("orders.v-2", Generation(42), Uuid::nil());
+        assert_eq!(object, "state/orders.v-2/42-00000000-0000-0000-0000-000000000000.parquet");
+        assert_eq!(generation_of_run(&object), Some(Generation(42)));
+        for other in ["state/a/b.parquet", "state/a/7-x.tmp", "journal/7-x.parquet", "state"] {
+            assert_eq!(generation_of_run(other), None, "{other}");
+        }
+    }
+}

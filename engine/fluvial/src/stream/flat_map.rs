@@ -1,0 +1,59 @@
+//! The operator that makes any number of records of one.
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::operator::Operator;
+
+use super::Stream;
+use super::origin::{Numbering, Origin};
+use crate::durable::DataflowError;
+
+impl<'s, D: 'static> Stream<'s, D> {
+    /// Makes any number of records of each, in the order in which the iterator gives them.
+    ///
+    /// A record may become at most 16,777,216 records; more end the generation with an error.
+    #[must_use]
+    pub fn flat_map<I>(self, logic: impl Fn(D) -> I + 'static) -> Stream<'s, I::Item>
+    where
+        I: IntoIterator,
+        I::Item: 'static,
+    {
+        let durables = self.durables.clone();
+        let mut numberings = vec![Numbering::default(); self.branches as usize];
+        // Once it has failed, the operator holds the capability of the batch that it failed at, so that no frontier
+        // says that the batch's tick is complete.
+        let mut held = None;
+        let inner = self.inner.unary::<CapacityContainerBuilder<Vec<(I::Item, Origin)>>, _, _, _>(
+            Pipeline,
+            "flat_map",
+            |_, _| {
+                move |input, output| {
+                    input.for_each(|capability, batch| {
+                        if held.is_some() {
+                            return;
+                        }
+                        let mut made = Vec::with_capacity(batch.len());
+                        for (record, parent) in batch.drain(..) {
+                            let numbering = &mut numberings[parent.branch() as usize];
+                            for child in logic(record) {
+                                let Some(origin) = numbering.next(parent) else {
+                                    durables.fail(DataflowError::TooManyRecords {
+                                        split: parent.split,
+                                        offset: parent.offset,
+                                    });
+                                    held = capability.retain_least(0);
+                                    return;
+                                };
+                                made.push((child, origin));
+                            }
+                        }
+                        if !made.is_empty() {
+                            output.session(&capability).give_container(&mut made);
+                        }
+                    });
+                }
+            },
+        );
+        Stream { inner, branches: self.branches, durables: self.durables }
+    }
+}
