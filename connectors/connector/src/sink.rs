@@ -95,7 +95,8 @@ pub trait SinkSession: Send + Sync {
         Ok(end)
     }
 
-    /// Reads the committed records of one output partition from `from` to what is its end at the call.
+    /// Reads the committed records of one output partition from `from` to what is its end at the call. **Contract:** as
+    /// for [`SinkSession::progress`]: what was committed before the call is seen, and open transactions are waited for.
     ///
     /// # Errors
     /// As [`SinkSession::progress`].

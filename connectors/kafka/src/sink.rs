@@ -154,8 +154,8 @@ impl SinkSession for KafkaSession {
     ) -> Result<(), Error> {
         let deadline = Instant::now() + self.context.patience;
         let mut reading = Reading::new(&self.kafka.settings().consumer(), "an output, read back", None)?;
-        let questions = self.kafka.questions()?;
-        let ends = questions.watermarks(&at.output, at.partition, deadline);
+        // Not the last stable offset: a commit is answered before it moves.
+        let ends = self.kafka.ends()?.watermarks(&at.output, at.partition, deadline);
         let (low, end) = ends.map_err(|error| self.kafka.unreachable(error))?;
         // What retention or deletion took from an output is not missing.
         let place = reading.start(&at.output, at.partition, from.0.max(low))?;
@@ -171,7 +171,10 @@ impl SinkSession for KafkaSession {
             if reading.position(place) != before {
                 quiet_since = Instant::now();
             } else if quiet_since.elapsed() >= self.context.patience {
-                let what = format!("read back output {at}: nothing came after offset {before}, and it ends at {end}");
+                let what = format!(
+                    "read back output {at}: it is readable up to offset {before} and was written up to {end}: an open \
+                     transaction holds it up, or the cluster is away"
+                );
                 return Err(failure::error(crate::native::Code::OperationTimedOut, what));
             }
         }
