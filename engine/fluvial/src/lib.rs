@@ -1,8 +1,28 @@
 //! The engine: what a job is written against, and what runs it.
+//!
+//! *A job is a deterministic function of its journal.* A job is an ordinary binary: its `main` hands the engine a
+//! closure that builds a dataflow, from sources through [`Stream`]s, durable operators and [`Collection`]s to outputs.
+//!
+//! ```text
+//!   Job::source ─► Stream ─► durable operator ─► Collection ─► Job::write
+//! ```
+//!
+//! Start at [`App`] for a job's `main`, at [`Job`] for what its closure can do.
 
+pub mod cli;
 pub mod durable;
+// pub mod harness;
+pub mod job;
 pub mod journal;
 pub mod protocol;
+pub mod runtime;
 pub mod state;
+pub mod stream;
 
 pub use fluvial_connector as connector;
+
+pub use cli::App;
+pub use durable::{Average, Count, Sum};
+pub use job::{Job, JobError};
+pub use runtime::source::OnMalformed;
+pub use stream::{Collection, Stream};

@@ -1,2 +1,9 @@
-//! Placeholder.
-fn main() {}
+//! The `orders` job; see [`job`].
+
+mod job;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fluvial::App::new("orders", job::build).main()
+}

@@ -1,0 +1,206 @@
+//! The command line that every job has.
+//!
+//! ```text
+//! orders run …      run the job
+//! orders replay …   run it over a kept journal, writing nothing, and print its output
+//! orders state …    list checkpoints and state
+//! orders graph      show sources, durable operators and outputs
+//! orders <own> …    commands of the job's own
+//! ```
+//!
+//! Results go to stdout, everything else to stderr. Owns parsing, logging and exit codes; what is done is elsewhere.
+
+mod options;
+mod state;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use tracing_subscriber::EnvFilter;
+
+pub use options::{Bytes, LogFormat, RunOptions, StoreOptions};
+
+use crate::job::Job;
+use crate::runtime::ending::{EXIT_CODES, Ending};
+use crate::runtime::peer::{Invitation, PEER_VARIABLE};
+use crate::runtime::replay::{self, ReplayOptions};
+use crate::runtime::supervisor::{Supervision, supervise};
+use crate::runtime::plan::plan;
+use crate::runtime::{Build, process};
+
+/// A job's binary: its name, the closure that builds it, and commands of its own.
+///
+/// ```no_run
+/// # #[derive(clap::Args, Clone)] struct Options {}
+/// # fn build(job: &mut fluvial::Job<'_>, options: &Options) -> anyhow::Result<()> { Ok(()) }
+/// fn main() -> std::process::ExitCode {
+///     fluvial::App::new("orders", build).about("Revenue per region and product").main()
+/// }
+/// ```
+pub struct App<O> {
+    name: &'static str,
+    about: &'static str,
+    build: Arc<dyn for<'s> Fn(&mut Job<'s>, &O) -> anyhow::Result<()> + Send + Sync>,
+    own: Vec<OwnCommand>,
+}
+
+type RunOwn = Box<dyn Fn(&ArgMatches) -> anyhow::Result<ExitCode>>;
+
+struct OwnCommand {
+    command: Command,
+    run: RunOwn,
+}
+
+impl<O: Args + Clone + Send + Sync + 'static> App<O> {
+    /// A job of this name. `build` is run on every worker, and must build the same dataflow each time; it fails only
+    /// for wrong options.
+    pub fn new(
+        name: &'static str,
+        build: impl for<'s> Fn(&mut Job<'s>, &O) -> anyhow::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name, about: "", build: Arc::new(build), own: Vec::new() }
+    }
+
+    /// What the job does, in one line.
+    #[must_use]
+    pub fn about(mut self, about: &'static str) -> Self {
+        self.about = about;
+        self
+    }
+
+    /// Adds a command of the job's own.
+    #[must_use]
+    pub fn command<A: Args>(
+        mut self,
+        name: &'static str,
+        about: &'static str,
+        run: impl Fn(A) -> anyhow::Result<ExitCode> + 'static,
+    ) -> Self {
+        let command = A::augment_args(Command::new(name).about(about));
+        let run = move |matches: &ArgMatches| run(A::from_arg_matches(matches)?);
+        self.own.push(OwnCommand { command, run: Box::new(run) });
+        self
+    }
+
+    /// Runs the command line of this process.
+    #[must_use]
+    pub fn main(self) -> ExitCode {
+        self.main_with(std::env::args_os())
+    }
+
+    /// Runs a command line.
+    #[must_use]
+    pub fn main_with(self, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+        let matches = match self.command_line().try_get_matches_from(arguments) {
+            Ok(matches) => matches,
+            Err(error) => {
+                // A closed pipe is no error.
+                let _ = error.print();
+                return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            }
+        };
+        match self.dispatch(&matches) {
+            Ok(code) => code,
+            Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                let usage = error.downcast_ref::<clap::Error>().is_some() || error.downcast_ref::<Usage>().is_some();
+                ExitCode::from(if usage { 2 } else { 1 })
+            }
+        }
+    }
+
+    fn command_line(&self) -> Command {
+        let run = O::augment_args(RunOptions::augment_args(Command::new("run").about("Run the job").after_help(EXIT_CODES)));
+        let replay = O::augment_args(ReplayOptions::augment_args(
+            Command::new("replay").about("Run the job over its kept journal and print the output, writing nothing"),
+        ));
+        let state = state::StateOptions::augment_args(Command::new("state").about("List checkpoints, operators and state"));
+        let graph = O::augment_args(Command::new("graph").about("Show sources, durable operators and outputs"));
+        Command::new(self.name)
+            .about(self.about)
+            .version(env!("CARGO_PKG_VERSION"))
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+            .subcommands([run, replay, state, graph])
+            .subcommands(self.own.iter().map(|own| own.command.clone()))
+    }
+
+    fn dispatch(self, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+        match matches.subcommand() {
+            Some(("run", matches)) => {
+                let options = RunOptions::from_arg_matches(matches)?;
+                options.check().map_err(Usage)?;
+                start_logging(options.store.log_format);
+                self.run(options, O::from_arg_matches(matches)?)
+            }
+            Some(("replay", matches)) => {
+                let options = ReplayOptions::from_arg_matches(matches)?;
+                start_logging(options.store.log_format);
+                let build = self.builder(O::from_arg_matches(matches)?);
+                replay::replay(&build, &options, self.name)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Some(("state", matches)) => {
+                let options = state::StateOptions::from_arg_matches(matches)?;
+                start_logging(options.store.log_format);
+                state::list(&options, self.name)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Some(("graph", matches)) => {
+                let build = self.builder(O::from_arg_matches(matches)?);
+                print!("{}", plan(&build)?.graph());
+                Ok(ExitCode::SUCCESS)
+            }
+            Some((name, matches)) => {
+                let own = self.own.iter().find(|own| own.command.get_name() == name).context("no such command")?;
+                (own.run)(matches)
+            }
+            None => Err(Usage("a command is needed; see --help".to_owned()).into()),
+        }
+    }
+
+    fn builder(&self, options: O) -> Build {
+        let build = Arc::clone(&self.build);
+        Arc::new(move |job| build(job, &options))
+    }
+
+    fn run(self, options: RunOptions, own: O) -> anyhow::Result<ExitCode> {
+        let name = options.store.name.clone().unwrap_or_else(|| self.name.to_owned());
+        if let Some(invitation) = std::env::var_os(PEER_VARIABLE) {
+            let invitation: Invitation = invitation
+                .to_str()
+                .and_then(|text| serde_json::from_str(text).ok())
+                .with_context(|| format!("{PEER_VARIABLE} is for the engine alone; unset it"))?;
+            return Ok(ExitCode::from(process::run(&invitation, &self.builder(own), &options, &name)?.exit_code()));
+        }
+        let supervision = Supervision { processes: options.processes as usize, restart: !options.no_restart };
+        let (ending, why) = supervise(supervision)?;
+        if ending != Ending::Done {
+            eprintln!("error: {why}");
+        }
+        Ok(ExitCode::from(ending.exit_code()))
+    }
+}
+
+/// Wrong usage that clap cannot see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second start, in a test that runs several command lines, keeps the first one's settings.
+    let _ = match format {
+        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => logs.json().try_init(),
+    };
+}

@@ -1,0 +1,182 @@
+//! What `run` can be told.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A size as people write it: `64MiB`, `1GB`, `4096`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let number: u64 = text[..digits].parse().map_err(|_| format!("'{text}' is no size; write 64MiB, 1GB or 4096"))?;
+        let unit: u64 = match text[digits..].trim() {
+            "" | "B" => 1,
+            "kB" | "KB" => 1_000,
+            "KiB" => 1 << 10,
+            "MB" => 1_000_000,
+            "MiB" => 1 << 20,
+            "GB" => 1_000_000_000,
+            "GiB" => 1 << 30,
+            other => return Err(format!("'{other}' is no unit of size; use B, KiB, MiB, GiB, kB, MB or GB")),
+        };
+        number.checked_mul(unit).map(Self).ok_or_else(|| format!("'{text}' is too large"))
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            n if n >= 1 << 30 && n % (1 << 30) == 0 => write!(f, "{}GiB", n >> 30),
+            n if n >= 1 << 20 && n % (1 << 20) == 0 => write!(f, "{}MiB", n >> 20),
+            n => write!(f, "{n}B"),
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("{e}; write 10ms, 5s or 2m"))
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the job's durable things are.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StoreOptions {
+    /// Where journal, state and checkpoints are kept: a folder, or a URL like file:///var/lib/fluvial
+    #[arg(long, value_name = "URL")]
+    pub store: String,
+
+    /// The job's name: its folder in the store and its progress topic bear it [default: the binary's name]
+    #[arg(long, value_parser = job_name)]
+    pub name: Option<String>,
+
+    /// How logs are written
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+fn job_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty() || text.len() > 100 || !text.chars().all(fits) || text.starts_with('.') {
+        return Err("a job's name has 1 to 100 letters, digits, '-', '_' or '.', and does not begin with '.'".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// How a job runs.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunOptions {
+    /// Store and name.
+    #[command(flatten)]
+    pub store: StoreOptions,
+
+    /// How many workers the job has, over all its processes [default: one a process]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub workers: Option<u32>,
+
+    /// How many processes the workers run in, on this host
+    #[arg(long, value_name = "P", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub processes: u32,
+
+    /// End when a generation ends, also where a restart could mend it
+    #[arg(long)]
+    pub no_restart: bool,
+
+    /// The least time between two ticks [default: 10ms on a local disk]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub tick: Option<Duration>,
+
+    /// The time between two checkpoints
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub checkpoint_every: Duration,
+
+    /// End once all is processed and committed that the input held at the start, up to its last stable offset
+    #[arg(long)]
+    pub stop_at_end: bool,
+
+    /// How long to wait for a broker or a store that is away
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub patience: Duration,
+
+    /// How long to take at the most for the last commit and checkpoint when told to stop
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub stop_within: Duration,
+
+    /// How much input may be on its way between reading and committing
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub in_flight: Bytes,
+
+    /// Keep the whole journal, so that the job can be replayed from its beginning
+    #[arg(long)]
+    pub keep_journal: bool,
+
+    /// Go on although replayed input or output differs from what it was, and correct upsert outputs by reading them back
+    #[arg(long)]
+    pub reconcile: bool,
+}
+
+impl RunOptions {
+    /// How many workers there are in all.
+    #[must_use]
+    pub fn workers(&self) -> u32 {
+        self.workers.unwrap_or(self.processes)
+    }
+
+    /// What is wrong with the options taken together.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let (workers, processes) = (self.workers(), self.processes);
+        if workers % processes != 0 {
+            return Err(format!(
+                "{workers} workers cannot be shared evenly by {processes} processes: give --workers a multiple of --processes"
+            ));
+        }
+        let shortest = Duration::from_millis(1);
+        if self.tick.is_some_and(|t| t < shortest) {
+            return Err("--tick is 1ms at the least".to_owned());
+        }
+        if self.checkpoint_every < Duration::from_millis(100) {
+            return Err("--checkpoint-every is 100ms at the least".to_owned());
+        }
+        if self.in_flight.0 < 1 << 20 {
+            return Err("--in-flight is 1MiB at the least".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [("0", 0), ("4096", 4096), ("64MiB", 64 << 20), ("1 GB", 1_000_000_000), ("3kB", 3000)] {
+            assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
+        }
+        for text in ["", "MiB", "1XB", "-1", "99999999999999999999", "99999999999GiB"] {
+            assert!(text.parse::<Bytes>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_job_name_is_safe_in_paths_and_topics() {
+        for (name, fits) in [("orders", true), ("a.b-c_1", true), ("", false), ("../x", false), (".x", false), ("a b", false)] {
+            assert_eq!(job_name(name).is_ok(), fits, "{name}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What a job's closure is handed: the way from sources through the dataflow to outputs.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use differential_dataflow::{Data, ExchangeData};
+use fluvial_connector::format::{Decode, Encode};
+use fluvial_connector::{Output, OutputSpec, Sink, Source, Tick};
+use timely::dataflow::{InputHandleVec, Scope};
+
+use crate::Collection;
+use crate::durable::Durables;
+use crate::runtime::input::TypedInput;
+use crate::runtime::output::{self, OutputQueue};
+use crate::runtime::source::{DeclaredSource, OnMalformed};
+use crate::stream::Stream;
+
+/// A job under construction. The closure that builds it runs once on every worker, and must build the same each time.
+///
+/// ```no_run
+/// use fluvial::connector::format::json;
+/// use fluvial::{Count, Job};
+/// # fn source() -> impl fluvial::connector::Source { fluvial_memory::Memory::new().source("words") }
+/// # fn output() -> impl fluvial::connector::Output { fluvial_memory::Memory::new().output("counts", 1) }
+///
+/// fn build(job: &mut Job<'_>) -> anyhow::Result<()> {
+///     let words = job.source("words", source(), json::value::<String>());
+///     let counts = words.key_by(|word| word.clone()).aggregate("counts", Count);
+///     job.write(&output(), json::Json, counts)?;
+///     Ok(())
+/// }
+/// ```
+pub struct Job<'s> {
+    scope: Scope<'s, u64>,
+    durables: Durables,
+    declared: Declared,
+    situation: Situation,
+}
+
+/// What a job's closure has declared.
+#[derive(Default)]
+pub(crate) struct Declared {
+    pub(crate) sources: Vec<DeclaredSource>,
+    pub(crate) outputs: Vec<DeclaredOutput>,
+}
+
+/// One output as the job declared it.
+pub(crate) struct DeclaredOutput {
+    pub(crate) spec: OutputSpec,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) queue: Rc<RefCell<OutputQueue>>,
+}
+
+/// What a worker knows of the run when it builds the dataflow.
+pub(crate) struct Situation {
+    /// How many partitions an output has.
+    pub(crate) partitions: Box<dyn Fn(&str) -> u32>,
+    /// Output at or before this tick is out already.
+    pub(crate) skip_through: Option<Tick>,
+}
+
+impl<'s> Job<'s> {
+    pub(crate) fn new(scope: Scope<'s, u64>, durables: Durables, situation: Situation) -> Self {
+        Self { scope, durables, declared: Declared::default(), situation }
+    }
+
+    pub(crate) fn finish(self) -> Declared {
+        self.declared
+    }
+
+    /// The records of `source`, decoded. `name` is stable across versions of the job: the journal keeps offsets under
+    /// it. A record that cannot be decoded ends the job; see [`Job::source_with`].
+    pub fn source<D>(&mut self, name: &str, source: impl Source, decode: D) -> Stream<'s, D::Item>
+    where
+        D: Decode<Item: Clone>,
+    {
+        self.source_with(name, source, decode, OnMalformed::Fail)
+    }
+
+    /// As [`Job::source`]; says what to do with a record that cannot be decoded.
+    pub fn source_with<D>(
+        &mut self,
+        name: &str,
+        source: impl Source,
+        decode: D,
+        on_malformed: OnMalformed,
+    ) -> Stream<'s, D::Item>
+    where
+        D: Decode<Item: Clone>,
+    {
+        let mut handle = InputHandleVec::new();
+        let stream = handle.to_stream(self.scope);
+        self.declared.sources.push(DeclaredSource {
+            name: name.to_owned(),
+            source: Arc::new(source),
+            input: Box::new(TypedInput::new(decode, handle)),
+            on_malformed,
+        });
+        Stream::from_source(stream, &self.durables)
+    }
+
+    /// Writes a collection of keys and values to an output.
+    ///
+    /// An *upsert* output says of each key that changed in a tick what it has become: its row, or a null value when it
+    /// has none. An *append* output gets each new row, and cannot take one back.
+    ///
+    /// # Errors
+    /// The output is written already: each output has one writer.
+    pub fn write<K, V>(
+        &mut self,
+        output: &impl Output,
+        encode: impl Encode<K, V>,
+        collection: Collection<'s, (K, V)>,
+    ) -> Result<(), JobError>
+    where
+        K: Data,
+        V: ExchangeData,
+    {
+        let spec = output.spec();
+        if self.declared.outputs.iter().any(|o| o.spec.name == spec.name) {
+            return Err(JobError::OutputTwice { output: spec.name });
+        }
+        let queue = Rc::new(RefCell::new(OutputQueue::default()));
+        let partitions = (self.situation.partitions)(&spec.name);
+        let skip_through = self.situation.skip_through.map(|t| t.0);
+        output::collect(collection, &spec, partitions, encode, skip_through, Rc::clone(&queue));
+        self.declared.outputs.push(DeclaredOutput { spec, sink: output.sink(), queue });
+        Ok(())
+    }
+}
+
+/// A fault in how a job is put together.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Two collections go to one output.
+    #[error("output '{output}' is written twice: concatenate the collections, or name another output")]
+    OutputTwice {
+        /// The output.
+        output: String,
+    },
+    /// The job writes to two systems, which cannot commit together.
+    #[error("the job writes to '{first}' and to '{second}': all outputs of a job lie in one system")]
+    TwoSinks {
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// The job writes nothing.
+    #[error("the job writes nothing: end at least one collection with `job.write`")]
+    NoOutput,
+    /// Two sources have one name.
+    #[error("source '{source_name}' is declared twice: give each source a name of its own")]
+    SourceTwice {
+        /// The name.
+        source_name: String,
+    },
+}

@@ -1,0 +1,118 @@
+//! Makes the leader's calls to the store, and waits out the store's outages.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use fluvial_connector::{Error, ErrorKind, Generation};
+
+use crate::journal::{Created, JobStore, Seq, journal_object};
+use crate::protocol::{Answer, Call, FoundObject, Object, PutOutcome};
+
+/// The pause after a call that failed.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The store as the leader calls it.
+pub(crate) struct StoreCalls {
+    store: JobStore,
+    patience: Duration,
+    /// Since when every call has failed.
+    failing_since: Mutex<Option<Instant>>,
+}
+
+impl StoreCalls {
+    pub(crate) fn new(store: JobStore, patience: Duration) -> Self {
+        Self { store, patience, failing_since: Mutex::new(None) }
+    }
+
+    /// The answer to a call. A create whose outcome is unknown is answered as such; any other call is made again until
+    /// it is answered.
+    ///
+    /// # Errors
+    /// The store has been away for longer than the patience, or has something that is damaged.
+    pub(crate) async fn make(&self, call: Call) -> Result<Answer, Error> {
+        let creates = matches!(call, Call::Put(..) | Call::PutManifest(..));
+        loop {
+            match self.try_once(&call).await {
+                Ok(answer) => {
+                    *self.failing() = None;
+                    return Ok(answer);
+                }
+                Err(error) if error.kind != ErrorKind::Retry => return Err(error),
+                Err(error) => {
+                    let since = *self.failing().get_or_insert_with(Instant::now);
+                    if since.elapsed() >= self.patience {
+                        return Err(error);
+                    }
+                    tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "the store is away, trying again");
+                    tokio::time::sleep(PAUSE).await;
+                    if creates {
+                        return Ok(Answer::Put(PutOutcome::Unknown));
+                    }
+                }
+            }
+        }
+    }
+
+    fn failing(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.failing_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    async fn try_once(&self, call: &Call) -> Result<Answer, Error> {
+        Ok(match call {
+            Call::List { after } => {
+                let mut positions = self.store.list_journal().await?;
+                positions.retain(|seq| after.is_none_or(|after| *seq > after));
+                Answer::Positions(positions)
+            }
+            Call::Get(seqs) => Answer::Records(self.store.get_records(seqs.clone()).await?),
+            Call::Put(seq, record) => Answer::Put(outcome(self.store.put_record(*seq, record).await?)),
+            Call::GetManifest(object) => Answer::Manifest(self.store.get_manifest(object).await?.map(Box::new)),
+            Call::PutManifest(object, manifest) => {
+                Answer::Put(outcome(self.store.put_manifest(object, manifest).await?))
+            }
+            Call::ListObjects => {
+                let mut names = self.store.list("state").await?;
+                names.extend(self.store.list("checkpoints").await?);
+                Answer::Objects(names.into_iter().filter_map(found).collect())
+            }
+            Call::Delete(objects) => {
+                let names: Vec<String> = objects.iter().map(name).collect();
+                self.store.delete(&names).await?;
+                Answer::Deleted
+            }
+        })
+    }
+
+    /// The positions of the journal after `after`, and the newest record: what a check of the tail looks at.
+    pub(crate) async fn newest_record(&self) -> Result<Option<(Seq, crate::journal::JournalRecord)>, Error> {
+        loop {
+            let Answer::Positions(positions) = self.make(Call::List { after: None }).await? else { return Ok(None) };
+            let Some(newest) = positions.last() else { return Ok(None) };
+            let Answer::Records(mut records) = self.make(Call::Get(vec![*newest])).await? else { return Ok(None) };
+            // It may have been pruned in between: then there is a newer one.
+            if let Some((seq, Some(record))) = records.pop() {
+                return Ok(Some((seq, record)));
+            }
+        }
+    }
+}
+
+fn outcome(created: Created) -> PutOutcome {
+    match created {
+        Created::Created => PutOutcome::Created,
+        Created::AlreadyExists => PutOutcome::AlreadyExists,
+    }
+}
+
+fn name(object: &Object) -> String {
+    match object {
+        Object::Record(seq) => journal_object(*seq),
+        Object::Named(name) => name.clone(),
+    }
+}
+
+/// A run or a manifest by its name, which begins with the generation; whatever else lies there is not ours.
+fn found(name: String) -> Option<FoundObject> {
+    let generation = name.rsplit('/').next()?.split('-').next()?.parse().ok().map(Generation)?;
+    Some(FoundObject { name, generation })
+}

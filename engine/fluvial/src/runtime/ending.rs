@@ -1,0 +1,140 @@
+//! How a generation ends, and what that means for the next one.
+
+use fluvial_connector::{Error, ErrorKind};
+use serde::{Deserialize, Serialize};
+
+/// Why a process of a generation ended. Each has an exit code of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Everything asked for is done.
+    Done,
+    /// The data, the code or the engine is at fault; the same would happen again.
+    Failed,
+    /// A person must change a setting.
+    Misconfigured,
+    /// A newer generation has taken over.
+    Fenced,
+    /// Another process of the generation is gone.
+    PeerLost,
+    /// A sink failed in a way that a new generation may mend.
+    SinkFailed,
+    /// A source failed in a way that a new generation may mend.
+    SourceFailed,
+    /// The store failed in a way that a new generation may mend.
+    StoreFailed,
+    /// Asked to stop, and not everything that was read could be committed in time.
+    StoppedUncommitted,
+    /// Asked to stop: all output is committed, and the last checkpoint could not be completed in time.
+    StoppedWithoutCheckpoint,
+    /// A closure of the job panicked.
+    Panicked,
+}
+
+impl Ending {
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Ending::Done => 0,
+            Ending::Failed => 1,
+            Ending::Misconfigured => 2,
+            Ending::Fenced => 3,
+            Ending::PeerLost => 4,
+            Ending::SinkFailed => 5,
+            Ending::SourceFailed => 6,
+            Ending::StoreFailed => 7,
+            Ending::StoppedUncommitted => 8,
+            Ending::StoppedWithoutCheckpoint => 9,
+            Ending::Panicked => 10,
+        }
+    }
+
+    /// Whether the next generation may do better.
+    #[must_use]
+    pub fn a_restart_may_mend(self) -> bool {
+        matches!(self, Ending::PeerLost | Ending::SinkFailed | Ending::SourceFailed | Ending::StoreFailed)
+    }
+}
+
+/// What the exit codes mean, for `--help`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done                                   6  a source failed
+  1  failed: data, code or engine           7  the store failed
+  2  wrong usage or configuration           8  stopped before all output was committed
+  3  fenced by a newer generation           9  stopped, committed, last checkpoint incomplete
+  4  a process of the job was lost         10  a closure of the job panicked
+  5  a sink failed";
+
+/// Which part of the engine an error came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A source or its reader.
+    Source,
+    /// A sink.
+    Sink,
+    /// The object store.
+    Store,
+    /// Anything else.
+    Engine,
+}
+
+/// Why a generation cannot go on: its ending, and the error that says so in one line.
+#[derive(Debug)]
+pub struct Failure {
+    /// How it ends.
+    pub ending: Ending,
+    /// Why.
+    pub error: anyhow::Error,
+}
+
+impl Failure {
+    /// A failure with this ending.
+    pub fn new(ending: Ending, error: impl Into<anyhow::Error>) -> Self {
+        Self { ending, error: error.into() }
+    }
+
+    /// The failure that an external system's error is.
+    #[must_use]
+    pub fn of(part: Part, error: Error) -> Self {
+        let ending = match (error.kind, part) {
+            (ErrorKind::Configuration, _) => Ending::Misconfigured,
+            (ErrorKind::Data | ErrorKind::Bug, _) => Ending::Failed,
+            (_, Part::Source) => Ending::SourceFailed,
+            (_, Part::Sink) => Ending::SinkFailed,
+            (_, Part::Store) => Ending::StoreFailed,
+            (_, Part::Engine) => Ending::Failed,
+        };
+        Self { ending, error: error.into() }
+    }
+
+    /// The failure in one line, causes included.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{:#}", self.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fenced_job_never_restarts() {
+        assert!(!Ending::Fenced.a_restart_may_mend());
+    }
+
+    #[test]
+    fn only_what_may_pass_restarts() {
+        for (kind, part, ending) in [
+            (ErrorKind::Retry, Part::Sink, Ending::SinkFailed),
+            (ErrorKind::Restart, Part::Source, Ending::SourceFailed),
+            (ErrorKind::Fenced, Part::Sink, Ending::SinkFailed),
+            (ErrorKind::Data, Part::Source, Ending::Failed),
+            (ErrorKind::Configuration, Part::Store, Ending::Misconfigured),
+        ] {
+            assert_eq!(Failure::of(part, Error::new(kind, "x")).ending, ending);
+        }
+    }
+}

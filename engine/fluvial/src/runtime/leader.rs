@@ -1,0 +1,263 @@
+//! Runs the leader's state machine beside worker 0: its calls go to the store, its orders to the workers.
+//!
+//! ```text
+//!   store answers, found splits, the supervisor's stop ──► Leader ──► calls (tokio tasks), broadcasts (control channel)
+//! ```
+//!
+//! Everything that takes time happens elsewhere and comes back as a message that wakes the worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use fluvial_connector::{Error, ErrorKind, Incarnation, Source, Waker};
+use uuid::Uuid;
+
+use super::calls::StoreCalls;
+use super::clock;
+use super::control::{Control, Message};
+use super::ending::{Ending, Failure, Part as Origin};
+use super::process::{Found, Shared};
+use super::status::StatusLine;
+use crate::journal::Nonce;
+use crate::protocol::{
+    Answer, Call, Ended, Event, Leader, LeaderConfig, Pace, Part, Report, Request,
+};
+
+/// How often the sources are asked for new splits and the inputs' ends.
+const DISCOVERY_EVERY: Duration = Duration::from_secs(5);
+/// How long an object stays after nothing names it any more, and the longest step that a process survives.
+const GRACE: Duration = Duration::from_secs(600);
+/// A generation ends whose last complete checkpoint is older than so many checkpoint intervals, and
+const CHECKPOINT_AGE_INTERVALS: u32 = 20;
+/// than this.
+const CHECKPOINT_AGE: Duration = Duration::from_secs(300);
+
+enum Back {
+    Answered(Part, Result<Answer, Error>),
+    Discovered(Found),
+}
+
+/// The leader of this generation, on worker 0.
+pub(crate) struct LeaderDriver {
+    leader: Leader,
+    calls: Arc<StoreCalls>,
+    runtime: tokio::runtime::Handle,
+    back: Receiver<Back>,
+    tell: Sender<Back>,
+    waker: Waker,
+    shared: Arc<Shared>,
+    stopping: Option<Instant>,
+    /// The workers that have reported all that was to be read.
+    at_end: BTreeSet<u32>,
+    /// Where the input ended at the start, until the workers know.
+    ends: Option<Ends>,
+    running: bool,
+    pub(crate) status: StatusLine,
+}
+
+impl LeaderDriver {
+    pub(crate) fn new(shared: &Arc<Shared>, found: Found, waker: &Waker) -> Self {
+        let options = &shared.options;
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let config = LeaderConfig {
+            incarnation: Incarnation(Uuid::new_v4()),
+            nonce: Nonce(rand::random()),
+            binary: shared.binary.clone(),
+            workers: options.workers(),
+            turns: super::TURNS,
+            outputs: found.outputs.clone(),
+            pace: Pace {
+                tick_interval_ms: millis(options.tick.unwrap_or(Duration::from_millis(10))),
+                heartbeat_ms: 1000,
+                tick_records: 500_000,
+                tick_bytes: (options.in_flight.0 / 4).min(64 << 20),
+                in_flight_bytes: options.in_flight.0,
+                in_flight_ticks: 1000,
+            },
+            checkpoint_every_ms: millis(options.checkpoint_every),
+            checkpoint_age_limit_ms: millis(CHECKPOINT_AGE.max(options.checkpoint_every * CHECKPOINT_AGE_INTERVALS)),
+            keep_journal: options.keep_journal,
+            reconcile: options.reconcile,
+            grace_ms: millis(GRACE),
+            max_clock_jump_ms: millis(GRACE),
+        };
+        let (tell, back) = channel();
+        let mut driver = Self {
+            leader: Leader::new(config, clock::now_ms()),
+            calls: Arc::new(StoreCalls::new(shared.store.clone(), options.patience)),
+            runtime: shared.runtime.clone(),
+            back,
+            tell,
+            waker: waker.clone(),
+            shared: Arc::clone(shared),
+            stopping: None,
+            at_end: BTreeSet::new(),
+            ends: shared.options.stop_at_end.then(|| found.ends.clone()),
+            running: false,
+            status: StatusLine::new(),
+        };
+        driver.discover(&shared.sources);
+        driver.status.found(&found);
+        // The answer cannot fail: the machine has not begun.
+        let _ = driver.leader.on(Event::Splits(found.splits), clock::now_ms());
+        driver
+    }
+
+    /// Asks the sources for their splits, again and again, on a thread of its own.
+    fn discover(&self, sources: &[(String, Arc<dyn Source>)]) {
+        let (sources, tell, waker) = (sources.to_vec(), self.tell.clone(), self.waker.clone());
+        let patience = self.shared.options.patience;
+        let spawned = std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
+            loop {
+                std::thread::sleep(DISCOVERY_EVERY);
+                match Found::of_sources(&sources, patience) {
+                    Ok(found) => {
+                        if tell.send(Back::Discovered(found)).is_err() {
+                            return;
+                        }
+                        waker.wake();
+                    }
+                    Err(error) => tracing::warn!(
+                        error = format!("{:#}", anyhow::Error::from(error)),
+                        "could not look for new splits"
+                    ),
+                }
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "new splits will not be found");
+        }
+    }
+
+    /// A worker's report.
+    pub(crate) fn hear(&mut self, worker: u32, report: Report, control: &mut Control) -> Result<(), Failure> {
+        self.status.hear(&report);
+        self.event(Event::FromWorker(worker, report), control)
+    }
+
+    /// A worker has reported all that was to be read; the job ends when all have.
+    pub(crate) fn at_end(&mut self, worker: u32, control: &mut Control) -> Result<(), Failure> {
+        self.at_end.insert(worker);
+        if self.at_end.len() == self.shared.options.workers() as usize {
+            self.event(Event::Stop, control)?;
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, control: &mut Control) -> Result<(), Failure> {
+        self.stopping.get_or_insert_with(Instant::now);
+        self.event(Event::Stop, control)
+    }
+
+    /// Does what has become due.
+    pub(crate) fn step(&mut self, control: &mut Control) -> Result<(), Failure> {
+        if self.shared.stop_asked() {
+            if !self.running {
+                return Err(Failure::new(Ending::StoppedUncommitted, anyhow::anyhow!("stopped while opening")));
+            }
+            self.stop(control)?;
+        }
+        while let Ok(back) = self.back.try_recv() {
+            match back {
+                Back::Answered(part, Ok(answer)) => self.event(Event::Store(part, answer), control)?,
+                Back::Answered(_, Err(error)) => return Err(Failure::of(Origin::Store, error)),
+                Back::Discovered(found) => {
+                    self.status.found(&found);
+                    self.event(Event::Splits(found.splits), control)?;
+                }
+            }
+        }
+        if self.leader.deadline_ms().is_some_and(|at| at <= clock::now_ms()) {
+            self.event(Event::Time, control)?;
+        }
+        self.give_up_stopping()?;
+        self.status.print(&self.leader.status());
+        Ok(())
+    }
+
+    /// How long the worker may park.
+    pub(crate) fn may_park(&self) -> Duration {
+        let now = clock::now_ms();
+        let due = self.leader.deadline_ms().map_or(Duration::from_secs(1), |at| Duration::from_millis(at.saturating_sub(now)));
+        due.min(Duration::from_secs(1))
+    }
+
+    /// The time for a good end is bounded: a store or a broker that is away must not hold up a stop for ever.
+    fn give_up_stopping(&self) -> Result<(), Failure> {
+        let within = self.shared.options.stop_within;
+        if self.stopping.is_none_or(|since| since.elapsed() < within) {
+            return Ok(());
+        }
+        let status = self.leader.status();
+        let (ending, what) = if status.committed < status.minted {
+            (Ending::StoppedUncommitted, "not all output could be committed")
+        } else {
+            (Ending::StoppedWithoutCheckpoint, "all output is committed, but the last checkpoint is incomplete")
+        };
+        let committed = status.committed;
+        Err(Failure::new(ending, anyhow::anyhow!("stopped after {within:?}: {what} (committed through tick {committed})")))
+    }
+
+    fn event(&mut self, event: Event, control: &mut Control) -> Result<(), Failure> {
+        let result = self.leader.on(event, clock::now_ms());
+        while let Some(request) = self.leader.next_request() {
+            match request {
+                Request::Broadcast(order) => {
+                    self.status.order(&order);
+                    control.broadcast(&order);
+                }
+                Request::Warn(warning) => tracing::warn!("{warning}"),
+                Request::Store(part, call) => self.call(part, call),
+            }
+        }
+        if !self.running && self.leader.is_running() {
+            self.running = true;
+            self.shared.supervisor_says_running();
+            if let Some(ends) = self.ends.take() {
+                let ends = ends.into_iter().map(|((source, split), end)| (source, split, end)).collect();
+                control.tell_all(&Message::Ends(ends));
+            }
+        }
+        match result {
+            // The workers are told to finish; the generation ends when they have.
+            Ok(()) | Err(Ended::Done(_)) => Ok(()),
+            Err(ended) => Err(failure(ended)),
+        }
+    }
+
+    /// Makes the first calls of the opening.
+    pub(crate) fn open(&mut self, control: &mut Control) -> Result<(), Failure> {
+        self.event(Event::Time, control)
+    }
+
+    fn call(&self, part: Part, call: Call) {
+        let (calls, tell, waker) = (Arc::clone(&self.calls), self.tell.clone(), self.waker.clone());
+        self.runtime.spawn(async move {
+            let answer = calls.make(call).await;
+            // The worker that is gone needs no answer.
+            let _ = tell.send(Back::Answered(part, answer));
+            waker.wake();
+        });
+    }
+}
+
+/// The failure that the end of a state machine is.
+pub(crate) fn failure(ended: Ended) -> Failure {
+    let ending = match ended.kind() {
+        Some(ErrorKind::Fenced) => Ending::Fenced,
+        Some(ErrorKind::Restart | ErrorKind::Retry) => match ended {
+            Ended::CheckpointTooOld { .. } => Ending::StoreFailed,
+            _ => Ending::SinkFailed,
+        },
+        Some(ErrorKind::Configuration) => Ending::Misconfigured,
+        Some(ErrorKind::Data | ErrorKind::Bug) => Ending::Failed,
+        None => Ending::Done,
+    };
+    Failure::new(ending, ended)
+}
+
+/// The splits and their ends by source and split: what the status line and `--stop-at-end` know of the input.
+pub(crate) type Ends = BTreeMap<(String, fluvial_connector::SplitId), fluvial_connector::Offset>;
+

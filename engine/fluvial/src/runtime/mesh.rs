@@ -1,0 +1,180 @@
+//! The sockets between the processes of one generation.
+//!
+//! ```text
+//!   process 0 ◄──connect── process 1 ◄──connect── process 2      each connects to those with a lower index
+//!        hello: magic, the generation's secret, own index
+//! ```
+//!
+//! The sockets are opened here, not by timely, so that a stray or stale peer is turned away: only the processes that one
+//! supervisor started for one generation know its secret.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Known only to the processes of one generation.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub [u8; 32]);
+
+impl Secret {
+    /// The secret as hexadecimal digits.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// The secret from hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let mut bytes = [0u8; 32];
+        if hex.len() != 64 || !hex.is_ascii() {
+            return None;
+        }
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// Compares in constant time.
+    fn is(&self, other: &[u8]) -> bool {
+        other.len() == self.0.len() && self.0.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+const MAGIC: &[u8; 8] = b"fluvial1";
+const HELLO_BYTES: usize = 8 + 32 + 4;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A place for the peers to connect to, on a free port of the loopback interface.
+pub fn listen() -> std::io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// Connects this process with all others; the socket of process `i` stands at `i`, none at `index`.
+///
+/// # Errors
+/// A peer did not come in time, or turned this process away.
+pub fn connect(
+    listener: &TcpListener,
+    addresses: &[SocketAddr],
+    index: usize,
+    secret: &Secret,
+) -> std::io::Result<Vec<Option<TcpStream>>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut sockets: Vec<Option<TcpStream>> = (0..addresses.len()).map(|_| None).collect();
+    for (peer, address) in addresses.iter().enumerate().take(index) {
+        let mut socket = TcpStream::connect_timeout(address, PATIENCE)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        write_hello(&mut socket, secret, index)?;
+        let answered = read_hello(&mut socket, secret)?;
+        if answered != Some(peer) {
+            return Err(std::io::Error::new(ErrorKind::PermissionDenied, format!("process {peer} is not of this generation")));
+        }
+        socket.set_read_timeout(None)?;
+        sockets[peer] = Some(socket);
+    }
+    listener.set_nonblocking(true)?;
+    while sockets.iter().skip(index + 1).any(Option::is_none) {
+        match listener.accept() {
+            Ok((socket, from)) => match welcome(socket, secret, index) {
+                Ok(Some((peer, socket))) if peer > index && peer < sockets.len() && sockets[peer].is_none() => {
+                    sockets[peer] = Some(socket);
+                }
+                _ => tracing::warn!(%from, "turned away a peer that is not of this generation"),
+            },
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(std::io::Error::new(ErrorKind::TimedOut, "a process of this generation did not connect"));
+                }
+                wait_readable(listener, left)?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(sockets)
+}
+
+fn wait_readable(listener: &TcpListener, at_most: Duration) -> std::io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let timeout = Timespec::try_from(at_most).ok();
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn welcome(mut socket: TcpStream, secret: &Secret, index: usize) -> std::io::Result<Option<(usize, TcpStream)>> {
+    socket.set_nonblocking(false)?;
+    socket.set_nodelay(true)?;
+    // A stray that connects and says nothing must not hold up the others for long.
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let Some(peer) = read_hello(&mut socket, secret)? else { return Ok(None) };
+    write_hello(&mut socket, secret, index)?;
+    socket.set_read_timeout(None)?;
+    Ok(Some((peer, socket)))
+}
+
+fn write_hello(socket: &mut TcpStream, secret: &Secret, index: usize) -> std::io::Result<()> {
+    let mut hello = Vec::with_capacity(HELLO_BYTES);
+    hello.extend_from_slice(MAGIC);
+    hello.extend_from_slice(&secret.0);
+    hello.extend_from_slice(&u32::try_from(index).expect("a process index is small").to_le_bytes());
+    socket.write_all(&hello)
+}
+
+/// The index of the peer, if it knows the secret.
+fn read_hello(socket: &mut TcpStream, secret: &Secret) -> std::io::Result<Option<usize>> {
+    let mut hello = [0u8; HELLO_BYTES];
+    socket.read_exact(&mut hello)?;
+    if &hello[..8] != MAGIC || !secret.is(&hello[8..40]) {
+        return Ok(None);
+    }
+    let index = [hello[40], hello[41], hello[42], hello[43]];
+    Ok(Some(u32::from_le_bytes(index) as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_stray_is_turned_away_and_the_mesh_still_forms() {
+        let secret = Secret([7; 32]);
+        let listeners: Vec<_> = (0..3).map(|_| listen().unwrap()).collect();
+        let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
+        let mut stray = TcpStream::connect(addresses[0]).unwrap();
+        write_hello(&mut stray, &Secret([8; 32]), 1).unwrap();
+        let handles: Vec<_> = listeners
+            .into_iter()
+            .enumerate()
+            .map(|(index, listener)| {
+                let (addresses, secret) = (addresses.clone(), secret.clone());
+                std::thread::spawn(move || connect(&listener, &addresses, index, &secret).unwrap())
+            })
+            .collect();
+        let meshes: Vec<_> = handles.into_iter().map(|h| h.join().unwrap()).collect();
+        for (index, sockets) in meshes.iter().enumerate() {
+            for (peer, socket) in sockets.iter().enumerate() {
+                assert_eq!(socket.is_some(), peer != index);
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_survives_its_digits() {
+        let secret = Secret(std::array::from_fn(|i| u8::try_from(i * 7 % 256).unwrap()));
+        assert_eq!(Secret::from_hex(&secret.to_hex()), Some(secret));
+        assert_eq!(Secret::from_hex("zz"), None);
+    }
+}

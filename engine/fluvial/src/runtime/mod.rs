@@ -1,0 +1,38 @@
+//! What runs a generation: processes, the mesh between them, the worker loop, and what drives sources and sinks.
+//!
+//! ```text
+//!   supervisor ──starts──► process ──threads──► worker loop ─┬─ source: readers ─► reclock ─► dataflow
+//!    (restarts)             │ mesh               │ control   ├─ sink: dataflow ─► committer ─► turns
+//!                           └ peer: stop         └ leader    └─ uploads: frozen state ─► store
+//! ```
+
+mod calls;
+mod clock;
+pub mod control;
+pub mod ending;
+pub(crate) mod input;
+mod leader;
+pub mod mesh;
+pub(crate) mod output;
+pub(crate) mod panics;
+pub mod peer;
+pub mod plan;
+pub mod process;
+pub mod replay;
+mod sink;
+pub(crate) mod source;
+mod status;
+pub mod supervisor;
+mod turns;
+mod uploads;
+mod worker;
+
+use std::sync::Arc;
+
+use crate::job::Job;
+
+/// Builds a job's dataflow on a worker.
+pub type Build = Arc<dyn for<'s> Fn(&mut Job<'s>) -> anyhow::Result<()> + Send + Sync>;
+
+/// How many writers each worker has, which take turns.
+pub(crate) const TURNS: u32 = 2;

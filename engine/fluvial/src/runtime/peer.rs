@@ -1,0 +1,189 @@
+//! A process of a generation, seen from inside, and what it says to the supervisor that started it.
+//!
+//! Each process holds one connection to its supervisor. Lines of JSON go both ways: [`FromPeer`] and [`ToPeer`]. When the
+//! connection ends, the supervisor is gone, and the process ends too.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+use super::ending::Ending;
+use super::mesh::{self, Secret};
+
+/// The environment variable that makes a job's binary one process of a generation.
+pub const PEER_VARIABLE: &str = "FLUVIAL_PEER";
+
+/// What a supervisor tells a process that it starts, in [`PEER_VARIABLE`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Invitation {
+    /// Where the supervisor listens.
+    pub supervisor: SocketAddr,
+    /// The generation's secret, in hexadecimal digits.
+    pub secret: String,
+    /// Which process this is.
+    pub index: usize,
+}
+
+/// From a process to its supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromPeer {
+    /// The first line: who it is, and where its peers can reach it.
+    Hello {
+        /// The generation's secret.
+        secret: String,
+        /// Which process it is.
+        index: usize,
+        /// Where it listens for its peers.
+        mesh: SocketAddr,
+    },
+    /// The generation has opened: restarts are counted anew.
+    Running,
+    /// The process ends.
+    Ended {
+        /// How.
+        ending: Ending,
+        /// Why, in one line; empty where there is nothing to say.
+        why: String,
+    },
+}
+
+/// From the supervisor to a process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToPeer {
+    /// All processes are there: where they listen, by index.
+    Peers(Vec<SocketAddr>),
+    /// Commit, checkpoint, end. Said to process 0.
+    Stop,
+}
+
+/// This process as one of a generation.
+pub struct Peer {
+    /// Which process it is.
+    pub index: usize,
+    /// How many there are.
+    pub processes: usize,
+    /// The sockets to the others.
+    pub sockets: Vec<Option<TcpStream>>,
+    /// Where the supervisor asks for the end.
+    pub stop: Receiver<()>,
+    /// The way to tell the supervisor.
+    pub supervisor: SupervisorLink,
+}
+
+/// The way to tell the supervisor something. Cheap to clone.
+#[derive(Clone)]
+pub struct SupervisorLink(Arc<Mutex<TcpStream>>);
+
+impl SupervisorLink {
+    /// Says it. A supervisor that is gone ends this process anyway.
+    pub fn say(&self, message: &FromPeer) {
+        let mut stream = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Err(error) = write_line(&mut *stream, message) {
+            tracing::debug!(%error, "could not tell the supervisor");
+        }
+    }
+}
+
+impl Peer {
+    /// Joins the generation that started this process.
+    ///
+    /// # Errors
+    /// The supervisor or a peer is gone.
+    pub fn join(invitation: &Invitation) -> anyhow::Result<Self> {
+        // A stopped process cannot see its supervisor go; the kernel can.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .context("cannot tie this process to its supervisor")?;
+        let secret = Secret::from_hex(&invitation.secret).context("the invitation's secret is malformed")?;
+        let listener = mesh::listen().context("cannot listen for the other processes of the job")?;
+        let mut stream = TcpStream::connect(invitation.supervisor).context("the supervisor is gone")?;
+        stream.set_nodelay(true)?;
+        let hello = FromPeer::Hello {
+            secret: invitation.secret.clone(),
+            index: invitation.index,
+            mesh: listener.local_addr()?,
+        };
+        write_line(&mut stream, &hello)?;
+        let mut lines = BufReader::new(stream.try_clone()?);
+        let Some(ToPeer::Peers(addresses)) = read_line(&mut lines)? else { bail!("the supervisor is gone") };
+        let sockets = mesh::connect(&listener, &addresses, invitation.index, &secret)
+            .context("cannot connect the processes of the job with each other")?;
+        let (asked, stop) = channel();
+        std::thread::Builder::new().name("supervisor-link".to_owned()).spawn(move || follow(lines, &asked))?;
+        Ok(Self {
+            index: invitation.index,
+            processes: addresses.len(),
+            sockets,
+            stop,
+            supervisor: SupervisorLink(Arc::new(Mutex::new(stream))),
+        })
+    }
+}
+
+/// Reads what the supervisor says; its silence for good ends the process.
+fn follow(mut lines: BufReader<TcpStream>, stop: &Sender<()>) {
+    loop {
+        match read_line(&mut lines) {
+            Ok(Some(ToPeer::Stop)) => {
+                // Nobody waiting any more means that the process is ending already.
+                let _ = stop.send(());
+            }
+            Ok(Some(ToPeer::Peers(_))) => {}
+            Ok(None) | Err(_) => std::process::exit(i32::from(Ending::PeerLost.exit_code())),
+        }
+    }
+}
+
+/// The supervisor's end of one connection.
+pub struct PeerLink {
+    stream: TcpStream,
+}
+
+impl PeerLink {
+    /// Accepts the next process of the generation; `None` for a stray.
+    pub fn accept(listener: &TcpListener, secret: &Secret) -> std::io::Result<Option<(usize, SocketAddr, Self)>> {
+        let (stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
+        let mut lines = BufReader::new(stream.try_clone()?);
+        match read_line(&mut lines) {
+            Ok(Some(FromPeer::Hello { secret: said, index, mesh })) if Secret::from_hex(&said).as_ref() == Some(secret) => {
+                stream.set_read_timeout(None)?;
+                Ok(Some((index, mesh, Self { stream })))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Says something; a process that is gone is noticed by its exit.
+    pub fn say(&mut self, message: &ToPeer) {
+        if let Err(error) = write_line(&mut self.stream, message) {
+            tracing::debug!(%error, "could not tell a process of the job");
+        }
+    }
+
+    /// A second handle to read what the process says.
+    pub fn lines(&self) -> std::io::Result<BufReader<TcpStream>> {
+        Ok(BufReader::new(self.stream.try_clone()?))
+    }
+}
+
+/// The next line, or `None` at the end.
+pub fn read_line<T: serde::de::DeserializeOwned>(lines: &mut impl BufRead) -> std::io::Result<Option<T>> {
+    let mut line = String::new();
+    if lines.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    serde_json::from_str(&line).map(Some).map_err(std::io::Error::other)
+}
+
+fn write_line<T: Serialize>(stream: &mut TcpStream, message: &T) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}

@@ -1,0 +1,220 @@
+//! One process of a generation, from joining to its end.
+//!
+//! ```text
+//!   join the mesh ─► build the job once, to know its parts ─► (process 0) look at sources and sink ─► timely workers
+//! ```
+//!
+//! Whatever goes wrong ends the process at once, after it has told the supervisor why: a process holds nothing that
+//! its end at any moment could leave half done.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use fluvial_connector::{Envelope, Error, OutputSpec, Sink, SinkContext, SinkSession, Source};
+use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
+use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
+use timely::communication::initialize::Hooks;
+
+use super::ending::{Ending, Failure, Part};
+use super::leader::Ends;
+use super::peer::{FromPeer, Invitation, Peer, SupervisorLink};
+use super::plan::plan;
+use super::{Build, panics, turns, worker};
+use crate::cli::RunOptions;
+use crate::journal::JobStore;
+use crate::protocol::{FoundOutput, FoundSplit};
+
+/// What the workers of one process share.
+pub(crate) struct Shared {
+    pub(crate) build: Build,
+    pub(crate) options: RunOptions,
+    pub(crate) job: String,
+    pub(crate) store: JobStore,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) sources: Vec<(String, Arc<dyn Source>)>,
+    pub(crate) outputs: Vec<OutputSpec>,
+    pub(crate) binary: String,
+    sink: Arc<dyn Sink>,
+    session: OnceLock<Arc<dyn SinkSession>>,
+    connecting: Mutex<()>,
+    found: Mutex<Option<Found>>,
+    stop: Mutex<Receiver<()>>,
+    stopping: AtomicBool,
+    supervisor: SupervisorLink,
+}
+
+/// What the first process finds before it opens the journal.
+#[derive(Clone, Default)]
+pub(crate) struct Found {
+    pub(crate) splits: Vec<FoundSplit>,
+    pub(crate) ends: Ends,
+    pub(crate) outputs: Vec<FoundOutput>,
+}
+
+impl Found {
+    /// The splits of the sources and where they end now.
+    pub(crate) fn of_sources(sources: &[(String, Arc<dyn Source>)], patience: Duration) -> Result<Self, Error> {
+        let mut found = Self::default();
+        for (name, source) in sources {
+            for status in source.splits(patience)? {
+                found.ends.insert((name.clone(), status.split.clone()), status.end);
+                found.splits.push(FoundSplit {
+                    source: name.clone(),
+                    split: status.split,
+                    earliest: status.earliest,
+                    identity: status.identity,
+                });
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Runs this process of a generation; returns how it ended, after the supervisor has been told.
+///
+/// # Errors
+/// The process cannot join its generation.
+pub fn run(invitation: &Invitation, build: &Build, options: &RunOptions, job: &str) -> anyhow::Result<Ending> {
+    // A terminal's Ctrl-C reaches every process; what to do about it is the supervisor's to say.
+    let ignored = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&ignored)).context("cannot watch for signals")?;
+    }
+    let peer = Peer::join(invitation)?;
+    let supervisor = peer.supervisor.clone();
+    panics::end_the_process_on_panic(supervisor.clone());
+    let (ending, why) = match generation(peer, build, options, job) {
+        Ok(()) => (Ending::Done, String::new()),
+        Err(failure) => (failure.ending, failure.line()),
+    };
+    supervisor.say(&FromPeer::Ended { ending, why });
+    Ok(ending)
+}
+
+fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Result<(), Failure> {
+    let misconfigured = |error: anyhow::Error| Failure::new(Ending::Misconfigured, error);
+    let topology = plan(build).map_err(misconfigured)?;
+    let store = JobStore::open(&options.store.store, job).map_err(|e| Failure::of(Part::Store, e))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("store")
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Ending::Failed, e))?;
+    let first = peer.index == 0;
+    let shared = Arc::new(Shared {
+        build: Arc::clone(build),
+        options: options.clone(),
+        job: job.to_owned(),
+        store,
+        runtime: runtime.handle().clone(),
+        sources: topology.sources,
+        outputs: topology.outputs,
+        binary: hash_of_this_binary().map_err(|e| Failure::new(Ending::Failed, e))?,
+        sink: topology.sink,
+        session: OnceLock::new(),
+        connecting: Mutex::new(()),
+        found: Mutex::new(None),
+        stop: Mutex::new(peer.stop),
+        stopping: AtomicBool::new(false),
+        supervisor: peer.supervisor,
+    });
+    if first {
+        let found = shared.look_around()?;
+        *lock(&shared.found) = Some(found);
+    }
+    let threads = (options.workers() / options.processes) as usize;
+    let failed = |error: String| Failure::new(Ending::Failed, anyhow::anyhow!(error));
+    let hooks = Hooks::default();
+    let local = ProcessBuilder::new_typed_vector(threads, hooks.refill.clone(), hooks.spill.clone());
+    let (builders, guard): (Vec<AllocatorBuilder>, Box<dyn std::any::Any + Send>) = if peer.processes == 1 {
+        (local.into_iter().map(AllocatorBuilder::Process).collect(), Box::new(()))
+    } else {
+        let (tcp, guard) = initialize_networking_from_sockets(local, peer.sockets, peer.index, threads, hooks)
+            .map_err(|e| Failure::new(Ending::PeerLost, e))?;
+        (tcp.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard))
+    };
+    let mut config = timely::WorkerConfig::default().idle_spin(Duration::ZERO);
+    differential_dataflow::configure(&mut config, &differential_dataflow::Config::default());
+    let of_workers = Arc::clone(&shared);
+    let guards = timely::execute::execute_from(builders, guard, config, move |timely_worker| {
+        if let Err(failure) = worker::work(timely_worker, &of_workers) {
+            of_workers.end(&failure);
+        }
+    })
+    .map_err(failed)?;
+    for result in guards.join() {
+        result.map_err(failed)?;
+    }
+    Ok(())
+}
+
+impl Shared {
+    /// Ends the process: its workers may wait for each other in any state.
+    fn end(&self, failure: &Failure) -> ! {
+        self.supervisor.say(&FromPeer::Ended { ending: failure.ending, why: failure.line() });
+        std::process::exit(i32::from(failure.ending.exit_code()));
+    }
+
+    /// What there is to read and to write, before the journal is opened.
+    fn look_around(&self) -> Result<Found, Failure> {
+        let mut found =
+            Found::of_sources(&self.sources, self.options.patience).map_err(|e| Failure::of(Part::Source, e))?;
+        let session = self.session()?;
+        let partitions: BTreeMap<String, u32> =
+            turns::wait_out("sink", self.options.patience, || session.partitions()).map_err(|e| Failure::of(Part::Sink, e))?;
+        for spec in &self.outputs {
+            let partitions = partitions.get(&spec.name).copied().unwrap_or(0);
+            let envelope: Envelope = spec.envelope;
+            found.outputs.push(FoundOutput { output: spec.name.clone(), partitions, envelope });
+        }
+        Ok(found)
+    }
+
+    /// What the first process found; taken by the leader.
+    pub(crate) fn take_found(&self) -> Option<Found> {
+        lock(&self.found).take()
+    }
+
+    /// The process's one session with the sink.
+    pub(crate) fn session(&self) -> Result<Arc<dyn SinkSession>, Failure> {
+        let _one_at_a_time = lock(&self.connecting);
+        if let Some(session) = self.session.get() {
+            return Ok(Arc::clone(session));
+        }
+        let patience = self.options.patience;
+        let context = SinkContext { job: self.job.clone(), patience };
+        let session = turns::wait_out("sink", patience, || self.sink.connect(&context, &self.outputs))
+            .map_err(|e| Failure::of(Part::Sink, e))?;
+        Ok(Arc::clone(self.session.get_or_init(|| session)))
+    }
+
+    /// Whether the supervisor has asked for the end.
+    pub(crate) fn stop_asked(&self) -> bool {
+        if lock(&self.stop).try_recv().is_ok() {
+            self.stopping.store(true, Ordering::Relaxed);
+        }
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Tells the supervisor that the generation has opened.
+    pub(crate) fn supervisor_says_running(&self) {
+        self.supervisor.say(&FromPeer::Running);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hash_of_this_binary() -> std::io::Result<String> {
+    let path = std::env::current_exe()?;
+    let meta = std::fs::metadata(&path)?;
+    // Reading a large binary at every restart would cost more than the figure is worth: size and time tell builds apart.
+    let modified = meta.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(format!("{:x}-{:x}", meta.len(), modified.as_nanos()))
+}

@@ -1,0 +1,330 @@
+//! Drives the sink on one worker: takes complete ticks from the dataflow, and does what the committer decides.
+//!
+//! ```text
+//!   OutputQueues ──complete ticks, in order──► Committer ──actions──► turns (threads), journal's tail ──► Committer
+//! ```
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use fluvial_connector::{CommitError, Error, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick, Waker};
+
+use super::calls::StoreCalls;
+use super::clock;
+use super::ending::{Ending, Failure, Part};
+use super::leader::failure;
+use super::output::OutputQueue;
+use super::process::Shared;
+use super::turns::{self, Done, Turns};
+use crate::journal::Binding;
+use crate::protocol::{self, Action, Committer, CommitterConfig, Identity, Plan, Report, owner};
+
+/// The most records in one transaction.
+const TRANSACTION_RECORDS: usize = 100_000;
+/// The most bytes of keys and values in one transaction.
+const TRANSACTION_BYTES: usize = 32 << 20;
+/// How far the progress of idle partitions may stay behind.
+const HEARTBEAT_MS: u64 = 1000;
+/// Replayed ticks wait while so many records of output wait for their commit.
+const MOST_WAITING_RECORDS: usize = 1_000_000;
+
+enum Back {
+    /// The writers of earlier generations that this one does not have are fenced.
+    OthersFenced(Result<(), Error>),
+    /// The journal's newest record.
+    Newest(Result<Option<(crate::journal::Seq, crate::journal::JournalRecord)>, Error>),
+}
+
+/// The sink of one worker.
+pub(crate) struct SinkDriver {
+    index: u32,
+    identity: Identity,
+    committer: Committer,
+    turns: Turns,
+    back: Receiver<Back>,
+    tell: Sender<Back>,
+    waker: Waker,
+    calls: Arc<StoreCalls>,
+    runtime: tokio::runtime::Handle,
+    /// What is still to be fenced before the leader is told: own turns, and the rest as one.
+    to_fence: usize,
+    queues: Vec<(String, Rc<RefCell<OutputQueue>>)>,
+    /// Records handed to the committer by tick, until they are committed.
+    waiting: VecDeque<(Tick, usize)>,
+    waiting_records: usize,
+    /// The dataflow's output is complete through this tick.
+    complete: Tick,
+    committed: Tick,
+    wrote: u64,
+    reports: Vec<Report>,
+}
+
+impl SinkDriver {
+    /// Begins to fence this worker's share of the writers.
+    pub(crate) fn start(
+        index: u32,
+        workers: u32,
+        plan: &Plan,
+        session: Arc<dyn SinkSession>,
+        shared: &Arc<Shared>,
+        waker: &Waker,
+    ) -> Result<Self, Failure> {
+        let patience = shared.options.patience;
+        let config = CommitterConfig {
+            worker: index,
+            workers,
+            turns: super::TURNS,
+            outputs: plan.sinks.iter().map(|s| s.output.clone()).collect(),
+            transaction_records: TRANSACTION_RECORDS,
+            transaction_bytes: TRANSACTION_BYTES,
+            heartbeat_ms: HEARTBEAT_MS,
+        };
+        let turns = Turns::start(&session, super::TURNS, patience, waker).map_err(|e| Failure::new(Ending::Failed, e))?;
+        for turn in 0..super::TURNS {
+            turns.fence(turn, ProducerId { incarnation: plan.incarnation, slot: index, turn });
+        }
+        let (tell, back) = channel();
+        let share = (0..plan.most_workers).filter(|slot| owner(*slot, workers) == index);
+        let others: Vec<ProducerId> = share
+            .flat_map(|slot| (0..plan.most_turns).map(move |turn| (slot, turn)))
+            .filter(|(slot, turn)| *slot != index || *turn >= super::TURNS)
+            .map(|(slot, turn)| ProducerId { incarnation: plan.incarnation, slot, turn })
+            .collect();
+        let mut to_fence = super::TURNS as usize;
+        if !others.is_empty() {
+            to_fence += 1;
+            let (tell, waker) = (tell.clone(), waker.clone());
+            std::thread::Builder::new()
+                .name("fence".to_owned())
+                .spawn(move || {
+                    // A worker that is gone needs no answer.
+                    let _ = tell.send(Back::OthersFenced(turns::fence_all(&session, others, patience)));
+                    waker.wake();
+                })
+                .map_err(|e| Failure::new(Ending::Failed, e))?;
+        }
+        Ok(Self {
+            index,
+            identity: Identity { incarnation: plan.incarnation, generation: plan.generation, nonce: plan.nonce },
+            committer: Committer::new(plan, config),
+            turns,
+            back,
+            tell,
+            waker: waker.clone(),
+            calls: Arc::new(StoreCalls::new(shared.store.clone(), patience)),
+            runtime: shared.runtime.clone(),
+            to_fence,
+            queues: Vec::new(),
+            waiting: VecDeque::new(),
+            waiting_records: 0,
+            complete: Tick(0),
+            committed: Tick(0),
+            wrote: 0,
+            reports: Vec::new(),
+        })
+    }
+
+    /// Where the dataflow leaves its output.
+    pub(crate) fn reads(&mut self, queues: Vec<(String, Rc<RefCell<OutputQueue>>)>) {
+        self.queues = queues;
+    }
+
+    /// Every writer of earlier generations is fenced.
+    pub(crate) fn all_fenced(&mut self) {
+        self.committer.all_fenced();
+    }
+
+    /// Whether progress has been read and checked.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.committer.is_ready()
+    }
+
+    /// A tick was minted.
+    pub(crate) fn minted(&mut self, binding: &Binding) {
+        self.committer.minted(binding);
+    }
+
+    /// The ticks through this one are durable in the journal.
+    pub(crate) fn sealed(&mut self, tick: Tick) {
+        self.committer.sealed(tick);
+    }
+
+    /// Whether more ticks may be replayed: not too much waits for its commit.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting_records < MOST_WAITING_RECORDS
+    }
+
+    /// The tick that the dataflow's output is complete through.
+    pub(crate) fn complete(&self) -> Tick {
+        self.complete
+    }
+
+    /// Records committed since the last call; nothing while there are few.
+    pub(crate) fn wrote(&mut self, at_least: u64) -> Option<u64> {
+        (self.wrote >= at_least).then(|| std::mem::take(&mut self.wrote))
+    }
+
+    /// Takes what is complete, does what is due. Returns what the leader must know.
+    pub(crate) fn turn(&mut self) -> Result<Vec<Report>, Failure> {
+        self.take_output()?;
+        while let Some(done) = self.turns.done() {
+            self.on_done(done)?;
+        }
+        while let Ok(back) = self.back.try_recv() {
+            match back {
+                Back::OthersFenced(result) => {
+                    result.map_err(|e| Failure::of(Part::Sink, e))?;
+                    self.fenced();
+                }
+                Back::Newest(newest) => {
+                    let newest = newest.map_err(|e| Failure::of(Part::Store, e))?;
+                    let verdict = match newest {
+                        Some((seq, record)) => self.identity.judge(seq, &record).map_err(failure)?,
+                        None => protocol::Verdict::Mine,
+                    };
+                    self.committer_on(protocol::Done::Journal(verdict))?;
+                }
+            }
+        }
+        while let Some(action) = self.committer.next_action(clock::now_ms()).map_err(failure)? {
+            self.act(action);
+        }
+        self.report();
+        Ok(std::mem::take(&mut self.reports))
+    }
+
+    /// How long there is nothing to do if nothing wakes us.
+    pub(crate) fn may_park(&self) -> Duration {
+        let now = clock::now_ms();
+        self.committer.deadline_ms().map_or(Duration::from_secs(1), |at| Duration::from_millis(at.saturating_sub(now)))
+    }
+
+    /// Hands the complete ticks of all outputs to the committer, in the order of ticks.
+    fn take_output(&mut self) -> Result<(), Failure> {
+        let mut upper: Option<u64> = None;
+        for (_, queue) in &self.queues {
+            let mut queue = queue.borrow_mut();
+            if let Some(error) = queue.failed.take() {
+                return Err(Failure::new(Ending::Failed, error));
+            }
+            upper = match (upper, queue.upper) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        // The dataflow has ended only when the generation has.
+        let Some(upper) = upper else { return Ok(()) };
+        let mut complete: BTreeMap<Tick, Vec<(OutputPartition, Vec<OutputRecord>)>> = BTreeMap::new();
+        for (output, queue) in &self.queues {
+            while let Some(tick) = queue.borrow_mut().ready.pop_front_if(|t| t.tick.0 < upper) {
+                let partitions = tick.partitions.into_iter().map(|(partition, records)| {
+                    (OutputPartition { output: output.clone(), partition }, records)
+                });
+                complete.entry(tick.tick).or_default().extend(partitions);
+            }
+        }
+        for (tick, partitions) in complete {
+            let mut records_of_tick = 0;
+            for (at, records) in partitions {
+                records_of_tick += records.len();
+                self.committer.output(tick, &at, records).map_err(failure)?;
+            }
+            self.waiting.push_back((tick, records_of_tick));
+            self.waiting_records += records_of_tick;
+        }
+        if upper > 0 {
+            self.complete = Tick(upper - 1);
+            self.committer.complete(self.complete).map_err(failure)?;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Fence { turn } => {
+                let incarnation = self.identity.incarnation;
+                self.turns.fence(turn, ProducerId { incarnation, slot: self.index, turn });
+            }
+            Action::CheckJournal => {
+                let (calls, tell, waker) = (Arc::clone(&self.calls), self.tell.clone(), self.waker.clone());
+                self.runtime.spawn(async move {
+                    // A worker that is gone needs no answer.
+                    let _ = tell.send(Back::Newest(calls.newest_record().await));
+                    waker.wake();
+                });
+            }
+            Action::ReadProgress => self.turns.progress(),
+            Action::ReadTail { at, from } => self.turns.tail(at, from),
+            Action::ReadEnd { at } => self.turns.end(at),
+            Action::Prepare { turn, transaction } => self.turns.prepare(turn, transaction),
+            Action::Commit { turn } => self.turns.commit(turn),
+        }
+    }
+
+    fn on_done(&mut self, done: Done) -> Result<(), Failure> {
+        let sink = |e| Failure::of(Part::Sink, e);
+        let done = match done {
+            Done::Fenced { result, .. } if self.to_fence > 0 => {
+                result.map_err(sink)?;
+                self.fenced();
+                return Ok(());
+            }
+            Done::Fenced { turn, result } => {
+                result.map_err(sink)?;
+                protocol::Done::Fenced { turn }
+            }
+            Done::Progress(result) => protocol::Done::Progress(result.map_err(sink)?),
+            Done::Tail { at, result } => protocol::Done::Tail { at, records: result.map_err(sink)? },
+            Done::End { at, result } => protocol::Done::End { at, end: result.map_err(sink)? },
+            Done::Prepared { turn, result } => protocol::Done::Prepared { turn, result: result.map_err(explain) },
+            Done::Committed { turn, result } => protocol::Done::Committed { turn, result: result.map_err(explain) },
+        };
+        self.committer_on(done)
+    }
+
+    fn committer_on(&mut self, done: protocol::Done) -> Result<(), Failure> {
+        self.committer.on(done).map_err(failure)
+    }
+
+    /// One of the things that had to be fenced is.
+    fn fenced(&mut self) {
+        self.to_fence -= 1;
+        if self.to_fence == 0 {
+            self.reports.push(Report::Fenced);
+        }
+    }
+
+    /// Says how far the worker has committed, and its digests at a checkpoint.
+    fn report(&mut self) {
+        if !self.committer.is_ready() {
+            return;
+        }
+        let committed = self.committer.committed_through();
+        if committed > self.committed {
+            self.committed = committed;
+            while let Some((_, records)) = self.waiting.pop_front_if(|(tick, _)| *tick <= committed) {
+                self.waiting_records -= records;
+                self.wrote += records as u64;
+            }
+            self.reports.push(Report::Committed(committed));
+        }
+        while let Some((tick, outputs)) = self.committer.checkpointed() {
+            self.reports.push(Report::SinkAt { tick, outputs });
+        }
+    }
+}
+
+/// What the committer has to know of a failure; the rest is for people.
+fn explain(error: CommitError) -> protocol::Failure {
+    let said = match &error {
+        CommitError::Fenced(_) => protocol::Failure::Fenced,
+        CommitError::Unknown(_) => protocol::Failure::Unknown,
+        CommitError::Refused(source) => protocol::Failure::Refused(format!("{source:#}")),
+    };
+    tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "a transaction was not committed");
+    said
+}

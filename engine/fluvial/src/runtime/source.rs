@@ -1,0 +1,404 @@
+//! Drives the sources on one worker: reads ahead, reports what was read, releases it at its tick.
+//!
+//! ```text
+//!             ┌ verify: the last range before the checkpoint, compared and dropped
+//!  a split's ─┤ replay: the ranges of the journal's bindings, compared and kept for their tick
+//!    life     └ live:   whatever comes, reported to the leader, kept until its tick is minted
+//! ```
+//!
+//! Guarantees: records go into the dataflow exactly as the bindings say; a replay that reads anything else than what the
+//! journal's counts and digests say ends with an error. Does not mint, and does not know what is sealed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use fluvial_connector::{Digest, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, Tick, Waker, source_digest};
+
+use super::ending::{Failure, Part};
+use super::input::SourceInput;
+use crate::journal::{Binding, Range, SplitNumber, SplitStart};
+use crate::protocol::split_owner;
+
+/// The most records that one poll of a reader hands over.
+const MOST_RECORDS_A_POLL: usize = 8192;
+
+/// What to do with a record that cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnMalformed {
+    /// The generation ends with an error that names topic, partition, offset and cause.
+    #[default]
+    Fail,
+    /// The record is left out, counted and logged.
+    Skip,
+}
+
+/// One source as the job declared it.
+pub(crate) struct DeclaredSource {
+    pub(crate) name: String,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) input: Box<dyn SourceInput>,
+    pub(crate) on_malformed: OnMalformed,
+}
+
+/// How far a worker reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadLimits {
+    /// How many bytes may wait for their tick; the reader is left alone while there are more.
+    pub(crate) most_waiting_bytes: u64,
+    /// Whether replayed ranges are compared with the journal's digests.
+    pub(crate) verify: bool,
+}
+
+/// The sources of one worker.
+pub(crate) struct SourceDriver {
+    worker: u32,
+    workers: u32,
+    limits: ReadLimits,
+    sources: Vec<Reading>,
+    splits: Vec<Split>,
+    by_number: BTreeMap<SplitNumber, usize>,
+    replay: VecDeque<Binding>,
+    /// Every split of the job that has been met, whoever reads it.
+    known: BTreeSet<(String, SplitId)>,
+    /// Where to stop, if the job stops at the end of its input.
+    ends: Option<BTreeMap<(String, SplitId), Offset>>,
+    /// Bytes of records read and not yet released.
+    waiting_bytes: u64,
+    /// How many records were left out because they could not be decoded.
+    skipped: u64,
+}
+
+struct Reading {
+    declared: DeclaredSource,
+    reader: Box<dyn SplitReader>,
+    splits: usize,
+    more: bool,
+}
+
+/// A stretch of a split that the journal says something about.
+struct Expected {
+    range: Range,
+    /// Whether its records are kept for the tick, or only compared.
+    keep: bool,
+}
+
+struct Split {
+    start: SplitStart,
+    source: usize,
+    slot: Slot,
+    /// Its index within the source's input.
+    index: usize,
+    expected: VecDeque<Expected>,
+    /// Where the next range begins.
+    reported: Offset,
+    count: u64,
+    digest: Digest,
+    bytes: u64,
+    /// Bytes of each cut range that is not yet released.
+    cut: VecDeque<(Offset, u64)>,
+    /// Where to stop, if the job stops at the end of its input.
+    until: Option<Offset>,
+}
+
+impl Split {
+    fn name(&self, source: &dyn Source) -> String {
+        format!("{} split {}", source.describe(), self.start.split)
+    }
+
+    /// Ends the range that is being read.
+    fn take_totals(&mut self) -> (u64, Digest, u64) {
+        (std::mem::take(&mut self.count), std::mem::take(&mut self.digest), std::mem::take(&mut self.bytes))
+    }
+}
+
+impl SourceDriver {
+    pub(crate) fn new(
+        worker: u32,
+        workers: u32,
+        limits: ReadLimits,
+        declared: Vec<DeclaredSource>,
+        waker: &Waker,
+    ) -> Result<Self, Failure> {
+        let mut sources = Vec::new();
+        for declared in declared {
+            let reader = declared.source.reader(waker.clone()).map_err(|e| Failure::of(Part::Source, e))?;
+            sources.push(Reading { declared, reader, splits: 0, more: false });
+        }
+        Ok(Self {
+            worker,
+            workers,
+            limits,
+            sources,
+            splits: Vec::new(),
+            by_number: BTreeMap::new(),
+            replay: VecDeque::new(),
+            known: BTreeSet::new(),
+            ends: None,
+            waiting_bytes: 0,
+            skipped: 0,
+        })
+    }
+
+    /// Takes over a split that was read through `position` before, `last` being the last range there; does nothing for
+    /// a split of another worker.
+    pub(crate) fn resume(&mut self, start: &SplitStart, position: Offset, last: Option<&Range>) -> Result<(), Failure> {
+        let name = (start.source.clone(), start.split.clone());
+        self.known.insert(name.clone());
+        if split_owner(start.number, self.workers) != self.worker {
+            return Ok(());
+        }
+        let Some(source) = self.sources.iter().position(|s| s.declared.name == start.source) else {
+            return Err(Failure::of(
+                Part::Source,
+                Error::new(
+                    ErrorKind::Data,
+                    format!("the journal has a source '{}' that this binary lacks: run the binary that wrote it", start.source),
+                ),
+            ));
+        };
+        let reading = &mut self.sources[source];
+        let slot = Slot(u32::try_from(reading.splits).expect("splits are few"));
+        let from = last.map_or(position, |range| range.from);
+        let fail = |e| Failure::of(Part::Source, e);
+        reading.reader.start(slot, &start.split, from).map_err(fail)?;
+        reading.declared.input.add_split(start.number);
+        self.by_number.insert(start.number, self.splits.len());
+        self.splits.push(Split {
+            start: start.clone(),
+            source,
+            slot,
+            index: reading.splits,
+            expected: last.map(|range| Expected { range: range.clone(), keep: false }).into_iter().collect(),
+            reported: from,
+            count: 0,
+            digest: Digest::default(),
+            bytes: 0,
+            cut: VecDeque::new(),
+            until: self.ends.as_ref().and_then(|ends| ends.get(&name).copied()),
+        });
+        reading.splits += 1;
+        reading.more = true;
+        Ok(())
+    }
+
+    /// Bindings to replay, ascending; to be called once, when all splits of the plan are taken over.
+    pub(crate) fn replay(&mut self, bindings: &[Binding]) {
+        self.replay = bindings.iter().cloned().collect();
+        for binding in bindings {
+            for range in &binding.ranges {
+                if let Some(&split) = self.by_number.get(&range.split) {
+                    self.splits[split].expected.push_back(Expected { range: range.clone(), keep: true });
+                }
+            }
+        }
+    }
+
+    /// Reads no further than these ends.
+    pub(crate) fn stop_at(&mut self, ends: BTreeMap<(String, SplitId), Offset>) {
+        for split in &mut self.splits {
+            split.until = ends.get(&(split.start.source.clone(), split.start.split.clone())).copied();
+        }
+        self.ends = Some(ends);
+    }
+
+    /// Whether the ranges before the checkpoint have been compared.
+    pub(crate) fn verified(&self) -> bool {
+        self.splits.iter().all(|s| s.expected.front().is_none_or(|e| e.keep))
+    }
+
+    /// Whether all of the journal's bindings are in the dataflow.
+    pub(crate) fn replayed(&self) -> bool {
+        self.replay.is_empty()
+    }
+
+    /// Whether the job stops at the end of its input, and all of this worker's has been reported.
+    pub(crate) fn at_end(&self) -> bool {
+        let Some(ends) = &self.ends else { return false };
+        self.replayed()
+            && ends.keys().all(|split| self.known.contains(split))
+            && self.splits.iter().all(|split| {
+                let position = self.sources[split.source].reader.position(split.slot);
+                split.count == 0 && split.expected.is_empty() && split.until.is_none_or(|until| position >= until)
+            })
+    }
+
+    /// Reads what there is, within limits. Returns whether there may be more at once.
+    pub(crate) fn read(&mut self) -> Result<bool, Failure> {
+        let mut more = false;
+        for source in 0..self.sources.len() {
+            // While the journal is replayed the limit does not hold: a tick may need more than it allows.
+            if self.waiting_bytes >= self.limits.most_waiting_bytes && self.replayed() {
+                continue;
+            }
+            more |= self.poll(source)?;
+        }
+        Ok(more)
+    }
+
+    fn poll(&mut self, source: usize) -> Result<bool, Failure> {
+        let Self { sources, splits, limits, waiting_bytes, skipped, .. } = self;
+        let reading = &mut sources[source];
+        let mut by_slot: Vec<&mut Split> = splits.iter_mut().filter(|s| s.source == source).collect();
+        let mut failed = None;
+        let DeclaredSource { source: described, input, on_malformed, .. } = &mut reading.declared;
+        let described = described.as_ref();
+        let polled = reading.reader.poll(MOST_RECORDS_A_POLL, &mut |slot, record| {
+            if failed.is_some() {
+                return;
+            }
+            let split = &mut *by_slot[slot.0 as usize];
+            let taken = finish_ranges(split, described, input.as_mut(), record.offset, limits.verify)
+                .and_then(|()| take(split, described, input.as_mut(), &record, *on_malformed, skipped));
+            match taken {
+                Ok(bytes) => *waiting_bytes += bytes,
+                Err(failure) => failed = Some(failure),
+            }
+        });
+        let polled = polled.map_err(|e| Failure::of(Part::Source, e))?;
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        for split in by_slot {
+            let position = reading.reader.position(split.slot);
+            finish_ranges(split, described, input.as_mut(), position, limits.verify)?;
+        }
+        Ok(polled > 0)
+    }
+
+    /// What has been read since the last report, and its bytes.
+    pub(crate) fn report(&mut self) -> Option<(Vec<Range>, u64)> {
+        let mut ranges = Vec::new();
+        let mut all_bytes = 0;
+        for split in &mut self.splits {
+            if split.count == 0 || !split.expected.is_empty() {
+                continue;
+            }
+            let reading = &mut self.sources[split.source];
+            let mut to = reading.reader.position(split.slot);
+            if let Some(until) = split.until {
+                to = to.min(until);
+            }
+            reading.declared.input.cut(split.index, to);
+            let (count, digest, bytes) = split.take_totals();
+            ranges.push(Range { split: split.start.number, from: split.reported, to, count, digest });
+            split.cut.push_back((to, bytes));
+            split.reported = to;
+            all_bytes += bytes;
+        }
+        (!ranges.is_empty()).then_some((ranges, all_bytes))
+    }
+
+    /// Puts the next of the journal's ticks into the dataflow, if all of it has been read. Returns the tick.
+    pub(crate) fn replay_next(&mut self) -> Option<Binding> {
+        let binding = self.replay.front()?;
+        let read = binding.ranges.iter().all(|range| match self.by_number.get(&range.split) {
+            Some(&split) => self.splits[split].reported >= range.to,
+            None => true,
+        });
+        if !read {
+            return None;
+        }
+        let binding = self.replay.pop_front()?;
+        self.release(&binding);
+        Some(binding)
+    }
+
+    /// Puts a minted tick's records into the dataflow.
+    pub(crate) fn release(&mut self, binding: &Binding) {
+        for range in &binding.ranges {
+            let Some(&split) = self.by_number.get(&range.split) else { continue };
+            let split = &mut self.splits[split];
+            self.sources[split.source].declared.input.release(split.index, range.to);
+            while let Some((_, bytes)) = split.cut.pop_front_if(|(to, _)| *to <= range.to) {
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
+            }
+        }
+        for reading in &mut self.sources {
+            reading.declared.input.send(binding.tick.0);
+        }
+    }
+
+    /// Tells the dataflow that nothing comes at or before `tick`: the restored state is of that tick.
+    pub(crate) fn begin_after(&mut self, tick: Tick) {
+        for reading in &mut self.sources {
+            reading.declared.input.send(tick.0);
+        }
+    }
+
+    /// How many records were left out because they could not be decoded.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Where each split of the worker has been released through, with its source; for monitoring.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = (&SplitStart, Offset)> {
+        self.splits.iter().map(|s| (&s.start, s.reported))
+    }
+}
+
+/// Takes one record into its split; returns the bytes that it counts for.
+fn take(
+    split: &mut Split,
+    source: &dyn Source,
+    input: &mut dyn SourceInput,
+    record: &Record<'_>,
+    on_malformed: OnMalformed,
+    skipped: &mut u64,
+) -> Result<u64, Failure> {
+    if split.until.is_some_and(|until| record.offset >= until) && split.expected.is_empty() {
+        return Ok(0);
+    }
+    if split.expected.front().is_some_and(|e| record.offset < e.range.from) {
+        return Ok(0);
+    }
+    split.count += 1;
+    split.digest.add(source_digest(record.offset, record.key, record.value));
+    if split.expected.front().is_some_and(|e| !e.keep) {
+        return Ok(0);
+    }
+    let bytes = (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
+    split.bytes += bytes;
+    if let Err(error) = input.take(split.index, record) {
+        let what = format!("cannot decode the record at offset {} of {}", record.offset, split.name(source));
+        match on_malformed {
+            OnMalformed::Fail => {
+                return Err(Failure::of(Part::Source, Error::caused(ErrorKind::Data, what, error)));
+            }
+            OnMalformed::Skip => {
+                *skipped += 1;
+                tracing::warn!(skipped, error = format!("{:#}", anyhow::Error::from(error)), "{what}; skipped");
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// Ends every expected range that lies wholly before `position`, comparing it with what was read.
+fn finish_ranges(
+    split: &mut Split,
+    source: &dyn Source,
+    input: &mut dyn SourceInput,
+    position: Offset,
+    verify: bool,
+) -> Result<(), Failure> {
+    while let Some(expected) = split.expected.pop_front_if(|e| e.range.to <= position) {
+        let (count, digest, bytes) = split.take_totals();
+        let Range { from, to, count: was_count, digest: was_digest, .. } = expected.range;
+        if verify && (count, digest) != (was_count, was_digest) {
+            let what = format!(
+                "{} no longer holds what was read from offset {from} to {to}: {was_count} records with digest {was_digest} then, \
+                 {count} with {digest} now (compacted, truncated or made anew); `run --reconcile` goes on from the input as it is",
+                split.name(source)
+            );
+            return Err(Failure::of(Part::Source, Error::new(ErrorKind::Data, what)));
+        }
+        if expected.keep {
+            input.cut(split.index, to);
+            split.cut.push_back((to, bytes));
+        } else {
+            input.discard(split.index);
+        }
+        split.reported = to;
+    }
+    Ok(())
+}

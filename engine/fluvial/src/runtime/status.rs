@@ -1,0 +1,109 @@
+//! What a person watching the job sees every few seconds: rates, lag, the last checkpoint.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use fluvial_connector::{Offset, Tick};
+
+use super::clock;
+use super::leader::Ends;
+use super::process::Found;
+use crate::journal::{Range, SplitNumber, SplitStart};
+use crate::protocol::{Order, Report, Status};
+
+/// How often the line is printed.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Gathers what the status line says.
+pub(crate) struct StatusLine {
+    last: Instant,
+    records_in: u64,
+    records_out: u64,
+    /// Splits by number, and how far each has been committed.
+    splits: BTreeMap<SplitNumber, (SplitStart, Offset)>,
+    /// Ranges that are minted and not committed.
+    in_flight: VecDeque<(Tick, Vec<Range>)>,
+    ends: Ends,
+}
+
+impl StatusLine {
+    pub(crate) fn new() -> Self {
+        Self {
+            last: Instant::now(),
+            records_in: 0,
+            records_out: 0,
+            splits: BTreeMap::new(),
+            in_flight: VecDeque::new(),
+            ends: Ends::new(),
+        }
+    }
+
+    pub(crate) fn found(&mut self, found: &Found) {
+        self.ends.clone_from(&found.ends);
+    }
+
+    pub(crate) fn hear(&mut self, report: &Report) {
+        if let Report::Read { ranges, .. } = report {
+            self.records_in += ranges.iter().map(|r| r.count).sum::<u64>();
+        }
+    }
+
+    /// Records that a worker has committed.
+    pub(crate) fn wrote(&mut self, records: u64) {
+        self.records_out += records;
+    }
+
+    pub(crate) fn order(&mut self, order: &Order) {
+        match order {
+            Order::Opened(plan) => {
+                for state in plan.checkpoint.iter().flat_map(|c| &c.splits) {
+                    self.splits.insert(state.start.number, (state.start.clone(), state.position));
+                }
+                for start in &plan.splits {
+                    self.splits.insert(start.number, (start.clone(), start.offset));
+                }
+                self.in_flight.extend(plan.replay.iter().map(|b| (b.tick, b.ranges.clone())));
+            }
+            Order::SplitStarted(start) => {
+                self.splits.insert(start.number, (start.clone(), start.offset));
+            }
+            Order::Minted(binding) => self.in_flight.push_back((binding.tick, binding.ranges.clone())),
+            Order::AllFenced | Order::Sealed(_) | Order::CheckpointComplete { .. } | Order::Finish(_) => {}
+        }
+    }
+
+    /// Prints the line, if it is time.
+    pub(crate) fn print(&mut self, status: &Status) {
+        let passed = self.last.elapsed();
+        while let Some((_, ranges)) = self.in_flight.pop_front_if(|(tick, _)| *tick <= status.committed) {
+            for range in ranges {
+                if let Some((_, position)) = self.splits.get_mut(&range.split) {
+                    *position = range.to;
+                }
+            }
+        }
+        if passed < EVERY || status.minted == Tick(0) {
+            return;
+        }
+        self.last = Instant::now();
+        let lag: u64 = self.splits.values().map(|(start, position)| self.behind(start, *position)).sum();
+        let now = clock::now_ms();
+        // Without input nothing is late, however old the last tick is.
+        let lag_ms = if lag == 0 { 0 } else { now.saturating_sub(status.committed.0) };
+        let rate = |count: u64| (count as f64 / passed.as_secs_f64()).round();
+        tracing::info!(
+            records_in_per_s = rate(std::mem::take(&mut self.records_in)),
+            records_out_per_s = rate(std::mem::take(&mut self.records_out)),
+            lag_records = lag,
+            lag_ms,
+            in_flight_bytes = status.in_flight_bytes,
+            checkpoint_age_s = status.checkpoint.map(|tick| now.saturating_sub(tick.0) / 1000),
+            "running"
+        );
+    }
+
+    fn behind(&self, start: &SplitStart, position: Offset) -> u64 {
+        let end = self.ends.get(&(start.source.clone(), start.split.clone()));
+        end.map_or(0, |end| end.0.saturating_sub(position.0))
+    }
+}

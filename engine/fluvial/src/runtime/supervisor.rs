@@ -1,0 +1,305 @@
+//! Starts the processes of a generation, waits for their end, and decides whether the next generation follows.
+//!
+//! ```text
+//!   starting ──all said hello──► running ──first end──► ending ──all gone──► ended
+//!                                                                              │ a restart may mend it
+//!                                                                              └────► starting (at once, then with back-off)
+//! ```
+//!
+//! The supervisor is the `run` process itself; it holds no dataflow, so every generation begins with fresh processes.
+//! When it dies, however it dies, its processes die with it. When one process of a generation ends, all end.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::ending::Ending;
+use super::mesh::Secret;
+use super::peer::{FromPeer, Invitation, PEER_VARIABLE, PeerLink, ToPeer, read_line};
+
+/// How long the other processes have to say why they end once the first has ended.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// The longest pause before a restart.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The pause before the second restart in a row; the first comes at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// What to supervise.
+#[derive(Clone, Copy, Debug)]
+pub struct Supervision {
+    /// How many processes a generation has.
+    pub processes: usize,
+    /// Whether to start the next generation when a restart may mend what ended the last one.
+    pub restart: bool,
+}
+
+/// What the supervisor's threads tell it.
+enum Event {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// Something about one process of one generation; what belongs to an earlier generation is passed over.
+    Process { generation: u64, index: usize, what: What },
+}
+
+enum What {
+    Connected(PeerLink, SocketAddr),
+    Said(FromPeer),
+    /// The connection has ended; all that it said has been heard.
+    Silent,
+    Exited,
+}
+
+/// Runs generations until one ends for good. Returns how, and why.
+///
+/// # Errors
+/// The processes cannot be started at all.
+pub fn supervise(supervision: Supervision) -> anyhow::Result<(Ending, String)> {
+    let (events, inbox) = channel();
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot watch for signals")?;
+    let on_signal = events.clone();
+    thread("signals", move || {
+        for _ in signals.forever() {
+            if on_signal.send(Event::Signal).is_err() {
+                return;
+            }
+        }
+    })?;
+    let mut pause = Duration::ZERO;
+    for number in 0.. {
+        let ended = Processes::start(supervision.processes, number, &events)?.run(&inbox);
+        if ended.opened {
+            pause = Duration::ZERO;
+        }
+        if ended.stopping || !supervision.restart || !ended.ending.a_restart_may_mend() {
+            return Ok((ended.ending, ended.why));
+        }
+        tracing::warn!(why = ended.why, pause_ms = pause.as_millis(), "the generation ended, starting the next");
+        if signalled_within(&inbox, pause) {
+            return Ok((Ending::StoppedUncommitted, "stopped while waiting to restart".to_owned()));
+        }
+        pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+    }
+    unreachable!("generations follow each other until one is the last")
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+}
+
+fn signalled_within(inbox: &Receiver<Event>, pause: Duration) -> bool {
+    let until = Instant::now() + pause;
+    loop {
+        match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Event::Signal) => return true,
+            Ok(Event::Process { .. }) => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+struct Ended {
+    ending: Ending,
+    why: String,
+    /// Whether the generation came as far as reading input.
+    opened: bool,
+    /// Whether it was asked to stop.
+    stopping: bool,
+}
+
+/// One process as the supervisor knows it.
+struct Process {
+    child: Child,
+    link: Option<(PeerLink, SocketAddr)>,
+    exited: bool,
+    silent: bool,
+    ending: Option<(Ending, String)>,
+}
+
+impl Process {
+    /// Whether there is nothing more to come from it.
+    fn gone(&self) -> bool {
+        self.exited && (self.link.is_none() || self.silent)
+    }
+}
+
+/// The processes of one generation; dropping it kills what still runs.
+struct Processes {
+    number: u64,
+    processes: Vec<Process>,
+    /// Where they connect; a thread waits on it.
+    listener: TcpListener,
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        self.kill();
+        // Ends the thread that waits for connections; on an error it ends with this process.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        for process in &mut self.processes {
+            // An error here means that it has been reaped already.
+            let _ = process.child.wait();
+        }
+    }
+}
+
+impl Processes {
+    fn start(count: usize, number: u64, events: &Sender<Event>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on the loopback interface")?;
+        let secret = Secret(std::array::from_fn(|_| rand::random()));
+        let binary = std::env::current_exe().context("cannot find this binary")?;
+        let mut this = Self { number, processes: Vec::new(), listener };
+        let supervisor = this.listener.local_addr()?;
+        for index in 0..count {
+            let invitation = Invitation { supervisor, secret: secret.to_hex(), index };
+            let child = Command::new(&binary)
+                .args(std::env::args_os().skip(1))
+                .env(PEER_VARIABLE, serde_json::to_string(&invitation)?)
+                .stdin(Stdio::null())
+                .spawn()
+                .with_context(|| format!("cannot start process {index} of the job"))?;
+            let pid = Pid::from_child(&child);
+            this.processes.push(Process { child, link: None, exited: false, silent: false, ending: None });
+            let events = events.clone();
+            thread("exit", move || {
+                wait_for_exit(pid);
+                let _ = events.send(Event::Process { generation: number, index, what: What::Exited });
+            })?;
+        }
+        let (listener, events) = (this.listener.try_clone()?, events.clone());
+        thread("hello", move || accept(&listener, &secret, count, number, &events))?;
+        Ok(this)
+    }
+
+    fn run(mut self, inbox: &Receiver<Event>) -> Ended {
+        let mut kill_at: Option<Instant> = None;
+        let (mut opened, mut stopping) = (false, false);
+        while !self.processes.iter().all(Process::gone) {
+            let event = match kill_at {
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match event {
+                Err(_) => {
+                    self.kill();
+                    kill_at = None;
+                }
+                Ok(Event::Signal) if stopping => {
+                    let why = "told twice to stop: ended at once".to_owned();
+                    return Ended { ending: Ending::StoppedUncommitted, why, opened, stopping };
+                }
+                Ok(Event::Signal) => {
+                    stopping = true;
+                    tracing::info!("stopping: committing and taking a last checkpoint; a second signal ends at once");
+                    self.ask_to_stop();
+                }
+                Ok(Event::Process { generation, .. }) if generation != self.number => {}
+                Ok(Event::Process { index, what, .. }) => match what {
+                    What::Connected(link, address) => {
+                        self.processes[index].link = Some((link, address));
+                        self.introduce();
+                        if stopping {
+                            self.ask_to_stop();
+                        }
+                    }
+                    What::Said(FromPeer::Ended { ending, why }) => self.processes[index].ending = Some((ending, why)),
+                    What::Said(FromPeer::Running) => opened = true,
+                    What::Said(FromPeer::Hello { .. }) => {}
+                    What::Silent => self.processes[index].silent = true,
+                    What::Exited => {
+                        self.processes[index].exited = true;
+                        kill_at.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+                    }
+                },
+            }
+        }
+        let (ending, why) = self.cause();
+        Ended { ending, why, opened, stopping }
+    }
+
+    fn kill(&mut self) {
+        for process in &mut self.processes {
+            // An error here means that it is gone already.
+            let _ = process.child.kill();
+        }
+    }
+
+    /// Once all are there, tells each where the others are.
+    fn introduce(&mut self) {
+        let addresses: Option<Vec<_>> = self.processes.iter().map(|p| p.link.as_ref().map(|(_, at)| *at)).collect();
+        if let Some(addresses) = addresses {
+            for (link, _) in self.processes.iter_mut().filter_map(|p| p.link.as_mut()) {
+                link.say(&ToPeer::Peers(addresses.clone()));
+            }
+        }
+    }
+
+    /// Asks the first process to end the job well, once all are there.
+    fn ask_to_stop(&mut self) {
+        if self.processes.iter().all(|p| p.link.is_some())
+            && let Some((link, _)) = &mut self.processes[0].link
+        {
+            link.say(&ToPeer::Stop);
+        }
+    }
+
+    /// How the generation ended: what a process said of itself counts for more than that another lost it.
+    fn cause(&mut self) -> (Ending, String) {
+        let mut silent_death = None;
+        let mut said = Vec::new();
+        for (index, process) in self.processes.iter_mut().enumerate() {
+            match process.ending.take() {
+                Some(ending) => said.push(ending),
+                None => {
+                    let status = process.child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
+                    silent_death.get_or_insert((Ending::PeerLost, format!("process {index} of the job died ({status})")));
+                }
+            }
+        }
+        said.sort_by_key(|(ending, _)| match ending {
+            Ending::PeerLost => 2,
+            Ending::Done => 1,
+            _ => 0,
+        });
+        let died = silent_death.filter(|_| said.first().is_none_or(|(e, _)| matches!(e, Ending::PeerLost | Ending::Done)));
+        died.or_else(|| said.into_iter().next())
+            .unwrap_or((Ending::PeerLost, "no process of the job could be started".to_owned()))
+    }
+}
+
+/// Waits until the process has exited, and leaves its status to be collected.
+fn wait_for_exit(pid: Pid) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
+}
+
+/// Accepts the processes' connections and passes on what they say.
+fn accept(listener: &TcpListener, secret: &Secret, count: usize, generation: u64, events: &Sender<Event>) {
+    let mut missing = count;
+    while missing > 0 {
+        let Ok(accepted) = PeerLink::accept(listener, secret) else { return };
+        let Some((index, address, link)) = accepted.filter(|(index, ..)| *index < count) else { continue };
+        missing -= 1;
+        let Ok(mut lines) = link.lines() else { continue };
+        let tell = events.clone();
+        let tell = move |what| tell.send(Event::Process { generation, index, what }).is_ok();
+        tell(What::Connected(link, address));
+        let silent = tell.clone();
+        let listening = thread("process-link", move || {
+            while let Ok(Some(message)) = read_line(&mut lines) {
+                if !tell(What::Said(message)) {
+                    return;
+                }
+            }
+            tell(What::Silent);
+        });
+        if listening.is_err() {
+            silent(What::Silent);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Stores what durable operators froze, one run at a time, off the worker's thread.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use fluvial_connector::{Error, Generation, Waker};
+use uuid::Uuid;
+
+use super::ending::{Failure, Part};
+use super::turns::wait_out;
+use crate::durable::Frozen;
+use crate::protocol::Report;
+use crate::state::{RunStore, StateError, run_object};
+
+/// The thread that encodes and stores the runs of one worker; it ends when this is dropped.
+pub(crate) struct Uploads {
+    frozen: Sender<Frozen>,
+    stored: Receiver<Result<Report, Failure>>,
+}
+
+impl Uploads {
+    /// Starts the thread.
+    pub(crate) fn start(
+        store: Arc<RunStore>,
+        generation: Generation,
+        patience: Duration,
+        waker: Waker,
+    ) -> std::io::Result<Self> {
+        let (frozen, inbox) = channel::<Frozen>();
+        let (outbox, stored) = channel();
+        std::thread::Builder::new().name("uploads".to_owned()).spawn(move || {
+            for frozen in inbox {
+                if outbox.send(store_one(frozen, &store, generation, patience)).is_err() {
+                    return;
+                }
+                waker.wake();
+            }
+        })?;
+        Ok(Self { frozen, stored })
+    }
+
+    /// Stores what an operator froze.
+    pub(crate) fn store(&self, frozen: Frozen) {
+        self.frozen.send(frozen).expect("the thread lives as long as its sender");
+    }
+
+    /// The next run that is stored, or why it could not be.
+    pub(crate) fn stored(&self) -> Option<Result<Report, Failure>> {
+        self.stored.try_recv().ok()
+    }
+}
+
+fn store_one(
+    frozen: Frozen,
+    store: &RunStore,
+    generation: Generation,
+    patience: Duration,
+) -> Result<Report, Failure> {
+    let (tick, operator, kind) = (frozen.tick(), frozen.operator().to_owned(), frozen.kind().clone());
+    let failed = |e: StateError| Error::caused(e.kind(), format!("cannot store the state of '{operator}'"), e);
+    let fail = |e: Error| Failure::of(Part::Store, e);
+    let run = match frozen.encode().map_err(failed).map_err(fail)? {
+        None => None,
+        Some(encoded) => {
+            let object = run_object(&operator, generation, Uuid::new_v4());
+            Some(wait_out("store", patience, || store.put(&object, &encoded).map_err(failed)).map_err(fail)?)
+        }
+    };
+    Ok(Report::RunStored { tick, operator, kind, run })
+}

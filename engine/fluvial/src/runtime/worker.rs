@@ -1,0 +1,292 @@
+//! The loop of one worker.
+//!
+//! ```text
+//!   ┌► control messages ─► leader (worker 0) ─► sources: read, report, release ─► dataflow ─► sink: offer, commit ─┐
+//!   └────────────────────────────────── park until something wakes us ◄──────────────────────────────────────────┘
+//! ```
+//!
+//! A generation begins with an opening: the leader claims the journal, every worker fences its share of earlier writers
+//! and restores its state, and only when all are ready is anything minted.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fluvial_connector::{Error, Tick, Waker};
+use timely::worker::Worker;
+
+use super::control::{Control, Message};
+use super::ending::{Ending, Failure, Part};
+use super::leader::LeaderDriver;
+use super::output::OutputQueue;
+use super::panics;
+use super::process::Shared;
+use super::sink::SinkDriver;
+use super::source::{ReadLimits, SourceDriver};
+use super::uploads::Uploads;
+use crate::durable::{Durables, Restore};
+use crate::job::{Declared, Job, Situation};
+use crate::journal::Binding;
+use crate::protocol::{Order, Plan, Report};
+use crate::state::RunStore;
+
+/// How many replayed ticks are in the dataflow at once: enough to keep it busy.
+const MOST_REPLAYED_AT_ONCE: usize = 64;
+
+/// Runs one worker from the opening to the end of its generation.
+pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<(), Failure> {
+    let index = u32::try_from(worker.index()).expect("the number of workers is small");
+    panics::this_is_worker(index);
+    let mut control = Control::new(worker);
+    let thread = std::thread::current();
+    let waker = Waker::new(move || thread.unpark());
+    let mut leader = shared.take_found().map(|found| LeaderDriver::new(shared, found, &waker));
+    if let Some(leader) = &mut leader {
+        leader.open(&mut control)?;
+    }
+    let plan = wait_for_the_plan(worker, &mut control, &mut leader)?;
+    let mut running = Running::open(worker, shared, &plan, control, leader, &waker)?;
+    while !running.finished {
+        running.turn()?;
+        let park = running.may_park();
+        worker.step_or_park(Some(park));
+    }
+    // Dropping the inputs ends the dataflows, which the engine's caller runs to their end.
+    Ok(())
+}
+
+/// What the leader can do before the plan is there.
+fn wait_for_the_plan(
+    worker: &mut Worker,
+    control: &mut Control,
+    leader: &mut Option<LeaderDriver>,
+) -> Result<Plan, Failure> {
+    loop {
+        if let Some(leader) = leader {
+            leader.step(control)?;
+        }
+        match control.receive() {
+            Some(Message::Order(Order::Opened(plan))) => return Ok(*plan),
+            Some(other) => return Err(bug(format!("{other:?} came before the journal was opened"))),
+            None => {
+                worker.step_or_park(Some(Duration::from_millis(100)));
+            }
+        }
+    }
+}
+
+fn bug(what: String) -> Failure {
+    Failure::new(Ending::Failed, anyhow::anyhow!("a fault in the engine: {what}"))
+}
+
+/// A worker whose dataflow is built.
+struct Running {
+    index: u32,
+    control: Control,
+    leader: Option<LeaderDriver>,
+    source: SourceDriver,
+    sink: SinkDriver,
+    durables: Durables,
+    uploads: Uploads,
+    /// Ticks that were minted while the journal's were still being replayed.
+    minted: VecDeque<Binding>,
+    /// Replayed ticks that are in the dataflow and not out of it.
+    ahead: VecDeque<Tick>,
+    ready: bool,
+    told_at_end: bool,
+    finished: bool,
+    more: bool,
+}
+
+impl Running {
+    /// Restores and fences at the same time.
+    fn open(
+        worker: &mut Worker,
+        shared: &Arc<Shared>,
+        plan: &Plan,
+        control: Control,
+        leader: Option<LeaderDriver>,
+        waker: &Waker,
+    ) -> Result<Self, Failure> {
+        let index = u32::try_from(worker.index()).expect("the number of workers is small");
+        let workers = u32::try_from(worker.peers()).expect("the number of workers is small");
+        let session = shared.session()?;
+        let mut sink = SinkDriver::start(index, workers, plan, session, shared, waker)?;
+        let store = RunStore::new(shared.store.clone(), shared.runtime.clone());
+        let restore = plan.checkpoint.as_ref().map(|manifest| Restore {
+            as_of: manifest.tick,
+            operators: manifest.operators.clone(),
+            store: store.clone(),
+        });
+        let durables = Durables::new(index, workers, restore);
+        let declared = build(worker, shared, plan, &durables)?;
+        durables.built().map_err(|e| {
+            Failure::of(Part::Store, Error::caused(e.kind(), "cannot restore the durable state", e))
+        })?;
+        let queues: Vec<(String, Rc<RefCell<OutputQueue>>)> =
+            declared.outputs.into_iter().map(|o| (o.spec.name, o.queue)).collect();
+        sink.reads(queues);
+        let limits = ReadLimits {
+            most_waiting_bytes: shared.options.in_flight.0 / u64::from(workers),
+            verify: plan.reconcile.is_none(),
+        };
+        let mut source = SourceDriver::new(index, workers, limits, declared.sources, waker)?;
+        source.begin_after(plan.as_of());
+        for state in plan.checkpoint.iter().flat_map(|c| &c.splits) {
+            source.resume(&state.start, state.position, state.last.as_ref())?;
+        }
+        for start in &plan.splits {
+            source.resume(start, start.offset, None)?;
+        }
+        source.replay(&plan.replay);
+        let uploads = Uploads::start(Arc::new(store), plan.generation, shared.options.patience, waker.clone())
+            .map_err(|e| Failure::new(Ending::Failed, e))?;
+        Ok(Self {
+            index,
+            control,
+            leader,
+            source,
+            sink,
+            durables,
+            uploads,
+            minted: VecDeque::new(),
+            ahead: VecDeque::new(),
+            ready: false,
+            told_at_end: false,
+            finished: false,
+            more: true,
+        })
+    }
+
+    /// One turn of the loop.
+    fn turn(&mut self) -> Result<(), Failure> {
+        while let Some(message) = self.control.receive() {
+            match message {
+                Message::Order(order) => self.obey(order)?,
+                Message::Report(worker, report) => self.with_leader(|l, c| l.hear(worker, report, c))?,
+                Message::AtEnd(worker) => self.with_leader(|l, c| l.at_end(worker, c))?,
+                Message::Ends(ends) => {
+                    let ends = ends.into_iter().map(|(source, split, end)| ((source, split), end)).collect();
+                    self.source.stop_at(ends);
+                }
+                Message::Wrote(records) => self.with_leader(|l, _| {
+                    l.status.wrote(records);
+                    Ok(())
+                })?,
+            }
+        }
+        self.with_leader(LeaderDriver::step)?;
+        self.read()?;
+        self.state()?;
+        self.write()?;
+        if !self.ready && self.sink.is_ready() && self.source.verified() {
+            self.ready = true;
+            let operators = self.durables.operators().into_iter().map(|(name, _)| name).collect();
+            self.control.report(self.index, Report::Ready { operators });
+        }
+        Ok(())
+    }
+
+    fn with_leader(&mut self, act: impl FnOnce(&mut LeaderDriver, &mut Control) -> Result<(), Failure>) -> Result<(), Failure> {
+        match &mut self.leader {
+            Some(leader) => act(leader, &mut self.control),
+            None => Ok(()),
+        }
+    }
+
+    fn obey(&mut self, order: Order) -> Result<(), Failure> {
+        match order {
+            Order::Opened(_) => return Err(bug("the journal was opened twice".to_owned())),
+            Order::AllFenced => self.sink.all_fenced(),
+            Order::SplitStarted(start) => self.source.resume(&start, start.offset, None)?,
+            Order::Minted(binding) => self.minted.push_back(binding),
+            Order::Sealed(tick) => self.sink.sealed(tick),
+            Order::CheckpointComplete { .. } => {}
+            Order::Finish(_) => self.finished = true,
+        }
+        Ok(())
+    }
+
+    /// Reads input, and puts the ticks that are due into the dataflow.
+    fn read(&mut self) -> Result<(), Failure> {
+        self.more = self.source.read()?;
+        while self.ahead.pop_front_if(|tick| *tick <= self.sink.complete()).is_some() {}
+        while self.ahead.len() < MOST_REPLAYED_AT_ONCE
+            && self.sink.has_room()
+            && let Some(binding) = self.source.replay_next()
+        {
+            self.ahead.push_back(binding.tick);
+        }
+        if self.source.replayed() {
+            while let Some(binding) = self.minted.pop_front() {
+                if binding.checkpoint {
+                    self.durables.mark_checkpoint(binding.tick);
+                }
+                self.sink.minted(&binding);
+                self.source.release(&binding);
+            }
+            if let Some((ranges, bytes)) = self.source.report() {
+                self.control.report(self.index, Report::Read { ranges, bytes });
+            }
+        }
+        if !self.told_at_end && self.source.at_end() {
+            self.told_at_end = true;
+            self.control.tell_leader(Message::AtEnd(self.index));
+        }
+        Ok(())
+    }
+
+    /// Stores what operators have frozen.
+    fn state(&mut self) -> Result<(), Failure> {
+        if let Some(error) = self.durables.failure() {
+            return Err(Failure::new(Ending::Failed, error));
+        }
+        for frozen in self.durables.take_frozen() {
+            self.uploads.store(frozen);
+        }
+        while let Some(stored) = self.uploads.stored() {
+            self.control.report(self.index, stored?);
+        }
+        Ok(())
+    }
+
+    /// Commits what is complete and sealed.
+    fn write(&mut self) -> Result<(), Failure> {
+        for report in self.sink.turn()? {
+            self.control.report(self.index, report);
+        }
+        if let Some(records) = self.sink.wrote(1) {
+            self.control.tell_leader(Message::Wrote(records));
+        }
+        Ok(())
+    }
+
+    /// How long there is nothing to do if nothing wakes us.
+    fn may_park(&self) -> Duration {
+        if self.more || self.finished {
+            return Duration::ZERO;
+        }
+        let leader = self.leader.as_ref().map_or(Duration::from_secs(1), LeaderDriver::may_park);
+        leader.min(self.sink.may_park())
+    }
+}
+
+/// Builds the job's dataflow; its durable operators restore their state meanwhile.
+fn build(worker: &mut Worker, shared: &Shared, plan: &Plan, durables: &Durables) -> Result<Declared, Failure> {
+    let partitions: std::collections::BTreeMap<String, u32> =
+        plan.sinks.iter().map(|s| (s.output.clone(), s.partitions)).collect();
+    let situation = Situation {
+        partitions: Box::new(move |output| partitions.get(output).copied().unwrap_or(1)),
+        skip_through: plan.checkpoint.as_ref().map(|c| c.tick).filter(|_| plan.reconcile.is_none()),
+    };
+    worker
+        .dataflow_named::<u64, _, _>("job", |scope| {
+            let mut job = Job::new(scope, durables.clone(), situation);
+            (shared.build)(&mut job)?;
+            Ok(job.finish())
+        })
+        .map_err(|error: anyhow::Error| Failure::new(Ending::Misconfigured, error))
+}
+

@@ -1,0 +1,130 @@
+//! Jamie Brandon's bank: is every output the right answer for some prefix of the input?
+//!
+//! ```text
+//!              ┌─sum by `to`───► credits ─┐
+//!  transfers ──┤                          ├─full outer join──► balances ──sum──► total
+//!              └─sum by `from`─► debits ──┘
+//! ```
+//!
+//! Money only moves, so `total` is 0 at each tick; an engine that joins credits of one moment with debits of another
+//! says something else.
+
+use fluvial::connector::format::json;
+use fluvial::durable::Sum;
+use fluvial::{Collection, Job};
+use differential_dataflow::operators::CountTotal;
+use fluvial_kafka::KafkaOptions;
+use serde::{Deserialize, Serialize};
+
+/// The job's own options.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BankOptions {
+    /// The broker, and what to tell librdkafka.
+    #[command(flatten)]
+    pub kafka: KafkaOptions,
+
+    /// The topic of transfers
+    #[arg(long, default_value = "transfers", value_name = "TOPIC")]
+    pub input: String,
+
+    /// What the names of the output topics begin with: credits, debits, balances, total
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub prefix: String,
+}
+
+/// A transfer as it stands in the input topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// Its number.
+    pub id: u64,
+    /// The account that pays.
+    pub from: u64,
+    /// The account that is paid.
+    pub to: u64,
+    /// How much.
+    pub amount: i64,
+}
+
+/// The key of the outputs by account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Account {
+    /// The account.
+    pub account: u64,
+}
+
+/// What an account has been paid, or has paid.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Amount {
+    /// The account.
+    pub account: u64,
+    /// How much.
+    pub amount: i64,
+}
+
+/// What an account has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Balance {
+    /// The account.
+    pub account: u64,
+    /// How much.
+    pub balance: i64,
+}
+
+/// What all accounts have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Total {
+    /// How much.
+    pub total: i64,
+}
+
+/// The key of the one row of `total`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct All {}
+
+/// Builds the job.
+///
+/// # Errors
+/// The options are wrong.
+pub fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<()> {
+    let kafka = options.kafka.connect()?;
+    let output = |name: &str| kafka.upsert(&format!("{}{name}", options.prefix));
+    let transfers = job.source("transfers", kafka.source(&options.input), json::value::<Transfer>());
+    let credits = transfers.clone().key_by(|t| t.to).aggregate("credits", Sum(|t: &Transfer| t.amount));
+    let debits = transfers.key_by(|t| t.from).aggregate("debits", Sum(|t: &Transfer| t.amount));
+    let balances = full_outer_join(credits.clone(), debits.clone())
+        .map(|(account, (credit, debit))| (account, credit.unwrap_or(0) - debit.unwrap_or(0)));
+    let total = balances
+        .clone()
+        .explode(|(_, balance)| Some(((), (1, balance as isize))))
+        .count_total()
+        .map(|((), (_, total)): ((), (isize, isize))| (All {}, Total { total: total as i64 }));
+    let amounts = |sums: Collection<'_, (u64, i64)>| {
+        sums.map(|(account, amount)| (Account { account }, Amount { account, amount }))
+    };
+    job.write(&output("credits"), json::Json, amounts(credits))?;
+    job.write(&output("debits"), json::Json, amounts(debits))?;
+    let balances = balances.map(|(account, balance)| (Account { account }, Balance { account, balance }));
+    job.write(&output("balances"), json::Json, balances)?;
+    job.write(&output("total"), json::Json, total)?;
+    Ok(())
+}
+
+/// Every key of either side, with what each side has for it.
+fn full_outer_join<'s>(
+    left: Collection<'s, (u64, i64)>,
+    right: Collection<'s, (u64, i64)>,
+) -> Collection<'s, (u64, (Option<i64>, Option<i64>))> {
+    let (left, right) = (left.arrange_by_key(), right.arrange_by_key());
+    let keys = |side: Collection<'s, (u64, i64)>| side.map(|(key, _)| key);
+    let both = left.clone().join_core(right.clone(), |key, l, r| Some((*key, (Some(*l), Some(*r)))));
+    let only_left = left
+        .clone()
+        .as_collection(|key, value| (*key, *value))
+        .antijoin(keys(right.clone().as_collection(|key, value| (*key, *value))))
+        .map(|(key, l)| (key, (Some(l), None)));
+    let only_right = right
+        .as_collection(|key, value| (*key, *value))
+        .antijoin(keys(left.as_collection(|key, value| (*key, *value))))
+        .map(|(key, r)| (key, (None, Some(r))));
+    both.concat(only_left).concat(only_right)
+}
