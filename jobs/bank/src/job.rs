@@ -33,7 +33,7 @@ pub struct BankOptions {
 }
 
 /// A transfer as it stands in the input topic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Transfer {
     /// Its number.
     pub id: u64,
