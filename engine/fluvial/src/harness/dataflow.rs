@@ -1,0 +1,290 @@
+//! A typed dataflow in a test: streams in, collections out.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use differential_dataflow::ExchangeData;
+use differential_dataflow::consolidation::consolidate;
+use fluvial_connector::Offset;
+use timely::dataflow::operators::probe::Probe;
+use timely::dataflow::operators::vec::Map;
+use timely::dataflow::{InputHandleVec, ProbeHandle, Scope};
+use timely::worker::Worker;
+
+use super::history::{Fed, History, SPLITS};
+use super::workers::{Records, Site};
+use crate::durable::Durables;
+use crate::journal::SplitNumber;
+use crate::stream::{Collection, Origin, Stream};
+
+/// A dataflow under test, with typed inputs and outputs by name: for a job's logic without its sources and outputs.
+///
+/// Records are fed at ticks, spread over four splits in the order in which they are fed, so that their [`Origin`]s are
+/// the same whatever the number of workers. Each tick that is passed is a checkpoint, from which the dataflow can be
+/// started again with any number of workers.
+///
+/// ```
+/// use fluvial::durable::Count;
+/// use fluvial::harness::Dataflow;
+///
+/// let mut test = Dataflow::new(2, |scope| {
+///     let visits = scope.input::<(String, u32)>("visits");
+///     scope.output("visits", visits.aggregate("visits", Count));
+/// });
+/// test.feed("visits", 1, [("home".to_owned(), 1), ("shop".to_owned(), 2)]);
+/// test.feed("visits", 5, [("home".to_owned(), 3)]);
+/// test.advance_past(3);
+/// test.restart(1); // from the checkpoint of tick 3, on one worker
+/// test.advance_past(5);
+/// assert_eq!(test.table::<(String, u64)>("visits"), [("home".to_owned(), 2), ("shop".to_owned(), 1)]);
+/// assert_eq!(test.updates_at::<(String, u64)>("visits", 5), [(("home".to_owned(), 1), -1), (("home".to_owned(), 2), 1)]);
+/// ```
+pub struct Dataflow {
+    history: History<Vec<Update>>,
+    /// How many records each input has had.
+    fed: BTreeMap<String, u64>,
+    /// What came out, by output.
+    made: BTreeMap<String, Vec<Update>>,
+}
+
+/// A row as it was written, tick, and difference. Rows of all types are kept as bytes, so that outputs of any type
+/// can stand beside each other; equal rows have equal bytes.
+type Update = (Vec<u8>, u64, isize);
+
+impl Dataflow {
+    /// Starts a dataflow on so many workers. The closure runs on each of them and must build the same on all.
+    #[must_use]
+    pub fn new(workers: usize, build: impl Fn(&mut Builder<'_>) + Send + Sync + 'static) -> Self {
+        let build = move |worker: &mut Worker, durables: &Durables| {
+            let durables = durables.clone();
+            let site = worker.dataflow::<u64, _, _>(|scope| {
+                let mut builder = Builder { scope, durables, site: TypedSite::default() };
+                build(&mut builder);
+                builder.site
+            });
+            Ok(Box::new(site) as Box<dyn Site<Vec<Update>>>)
+        };
+        Self { history: History::new(workers, Arc::new(build)), fed: BTreeMap::new(), made: BTreeMap::new() }
+    }
+
+    /// Feeds records to an input at a tick that has not been passed. May be called several times for a tick.
+    ///
+    /// # Panics
+    /// When the tick has been passed.
+    pub fn feed<D: ExchangeData + Sync>(&mut self, input: &str, tick: u64, records: impl IntoIterator<Item = D>) {
+        let count = self.fed.entry(input.to_owned()).or_default();
+        let mut splits: Vec<Vec<(D, Origin)>> = (0..SPLITS).map(|_| Vec::new()).collect();
+        for record in records {
+            let split = (*count % u64::from(SPLITS)) as u32;
+            let origin = Origin::read(SplitNumber(split), Offset(*count / u64::from(SPLITS)));
+            splits[split as usize].push((record, origin));
+            *count += 1;
+        }
+        for (split, records) in (0..).zip(splits).filter(|(_, records)| !records.is_empty()) {
+            self.history.feed(tick, Fed { input: input.to_owned(), split, records: Arc::new(records) });
+        }
+    }
+
+    /// Lets the dataflow finish with every tick through `tick`.
+    ///
+    /// # Panics
+    /// When the dataflow fails; see [`Dataflow::try_advance_past`].
+    pub fn advance_past(&mut self, tick: u64) {
+        self.try_advance_past(tick).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// As [`Dataflow::advance_past`].
+    ///
+    /// # Errors
+    /// The dataflow is put together wrongly, or an operator failed; with the whole chain of causes.
+    pub fn try_advance_past(&mut self, tick: u64) -> Result<(), String> {
+        let made = &mut self.made;
+        self.history.advance_past(tick, |outputs| {
+            for (output, updates) in outputs {
+                made.entry(output).or_default().extend(updates);
+            }
+        })
+    }
+
+    /// Starts the dataflow again, on so many workers, from the checkpoint of the last tick that was passed.
+    ///
+    /// # Panics
+    /// When nothing was passed yet, or when the restored collections are not what they were.
+    pub fn restart(&mut self, workers: usize) {
+        let tick = self.history.past().expect("there is a checkpoint once a tick has been passed");
+        self.restart_at(tick, workers);
+    }
+
+    /// Starts the dataflow again, on so many workers, from the checkpoint of `tick`. What was passed after it is
+    /// passed again, and must come out as it did.
+    ///
+    /// # Panics
+    /// When there is no checkpoint of that tick, or when anything comes out other than before.
+    pub fn restart_at(&mut self, tick: u64, workers: usize) {
+        self.try_restart_at(tick, workers).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// As [`Dataflow::restart_at`].
+    ///
+    /// # Errors
+    /// The dataflow cannot be restored, or an operator failed; with the whole chain of causes.
+    ///
+    /// # Panics
+    /// As [`Dataflow::restart_at`].
+    pub fn try_restart_at(&mut self, tick: u64, workers: usize) -> Result<(), String> {
+        let past = self.history.past();
+        let before = std::mem::take(&mut self.made);
+        for (output, updates) in self.history.restart(tick, workers)? {
+            self.made.entry(output).or_default().extend(updates);
+        }
+        if let Some(past) = past {
+            self.try_advance_past(past)?;
+        }
+        for (output, before) in &before {
+            let now = self.made.remove(output).unwrap_or_default();
+            // As of the checkpoint a restored collection is there as a whole; from then on it changes as before.
+            assert_eq!(
+                as_of(before, tick),
+                as_of(&now, tick),
+                "output '{output}' as restored at tick {tick} on {workers} workers is not what it was",
+            );
+        }
+        self.made = before;
+        Ok(())
+    }
+
+    /// What an output has become by the last tick that was passed, sorted; a row that is there several times is
+    /// repeated.
+    ///
+    /// # Panics
+    /// When the rows are of another type, or when a row is there a negative number of times.
+    #[must_use]
+    pub fn table<D: ExchangeData>(&self, output: &str) -> Vec<D> {
+        let mut rows: Vec<(D, isize)> = self.updates(output).into_iter().map(|(row, _, diff)| (row, diff)).collect();
+        consolidate(&mut rows);
+        rows.into_iter()
+            .flat_map(|(row, diff)| {
+                let times = usize::try_from(diff).unwrap_or_else(|_| panic!("{row:?} is there {diff} times"));
+                std::iter::repeat_n(row, times)
+            })
+            .collect()
+    }
+
+    /// What changed in an output, sorted by tick and row.
+    ///
+    /// # Panics
+    /// When the rows are of another type.
+    #[must_use]
+    pub fn updates<D: ExchangeData>(&self, output: &str) -> Vec<(D, u64, isize)> {
+        let read = |row: &[u8]| {
+            postcard::from_bytes(row).unwrap_or_else(|error| {
+                panic!("the rows of output '{output}' are not of type {}: {error}", std::any::type_name::<D>())
+            })
+        };
+        let made = self.made.get(output).map_or(&[][..], Vec::as_slice);
+        let mut updates: Vec<((u64, D), isize)> = made.iter().map(|(row, tick, diff)| ((*tick, read(row)), *diff)).collect();
+        consolidate(&mut updates);
+        updates.into_iter().map(|((tick, row), diff)| (row, tick, diff)).collect()
+    }
+
+    /// What changed in an output at one tick, sorted by row.
+    ///
+    /// # Panics
+    /// When the rows are of another type.
+    #[must_use]
+    pub fn updates_at<D: ExchangeData>(&self, output: &str, tick: u64) -> Vec<(D, isize)> {
+        let updates = self.updates(output).into_iter();
+        updates.filter(|(_, at, _)| *at == tick).map(|(row, _, diff)| (row, diff)).collect()
+    }
+}
+
+/// The updates as they look from `tick` on: all that happened before happens then.
+fn as_of(updates: &[Update], tick: u64) -> Vec<(Vec<u8>, u64, isize)> {
+    let mut seen: Vec<_> = updates.iter().map(|(row, at, diff)| ((row.clone(), *at.max(&tick)), *diff)).collect();
+    consolidate(&mut seen);
+    seen.into_iter().map(|((row, at), diff)| (row, at, diff)).collect()
+}
+
+/// Where a test's dataflow is built.
+pub struct Builder<'s> {
+    scope: Scope<'s, u64>,
+    durables: Durables,
+    site: TypedSite,
+}
+
+impl<'s> Builder<'s> {
+    /// The records that the test feeds to `name`.
+    pub fn input<D: ExchangeData + Sync>(&mut self, name: &str) -> Stream<'s, D> {
+        let mut handle = InputHandleVec::new();
+        let stream = handle.to_stream(self.scope);
+        self.site.inputs.insert(name.to_owned(), Box::new(TypedInput::<D> { handle }));
+        Stream::from_source(stream, &self.durables)
+    }
+
+    /// Shows a collection to the test as `name`.
+    pub fn output<D: ExchangeData>(&mut self, name: &str, collection: Collection<'s, D>) {
+        let updates = Rc::new(RefCell::new(Vec::new()));
+        let into = Rc::clone(&updates);
+        collection
+            .inner
+            .map(move |(row, tick, diff)| {
+                let row = postcard::to_stdvec(&row).unwrap_or_else(|error| panic!("{row:?} cannot be serialised: {error}"));
+                into.borrow_mut().push((row, tick, diff));
+            })
+            .probe_with(&self.site.probe);
+        self.site.outputs.push((name.to_owned(), updates));
+    }
+}
+
+/// The dataflow on one worker.
+#[derive(Default)]
+struct TypedSite {
+    inputs: BTreeMap<String, Box<dyn Input>>,
+    outputs: Vec<(String, Rc<RefCell<Vec<Update>>>)>,
+    probe: ProbeHandle<u64>,
+}
+
+impl Site<Vec<Update>> for TypedSite {
+    fn feed(&mut self, input: &str, tick: u64, records: &Records) {
+        let found = self.inputs.get_mut(input);
+        found.unwrap_or_else(|| panic!("there is no input '{input}'")).feed(input, tick, records);
+    }
+
+    fn close(&mut self, tick: u64) {
+        self.inputs.values_mut().for_each(|input| input.close(tick));
+    }
+
+    fn is_past(&self, tick: u64) -> bool {
+        !self.probe.less_equal(&tick)
+    }
+
+    fn take(&mut self) -> anyhow::Result<Vec<(String, Vec<Update>)>> {
+        Ok(self.outputs.iter().map(|(name, updates)| (name.clone(), updates.take())).collect())
+    }
+}
+
+/// An input of any type.
+trait Input {
+    fn feed(&mut self, name: &str, tick: u64, records: &Records);
+    fn close(&mut self, tick: u64);
+}
+
+struct TypedInput<D: ExchangeData> {
+    handle: InputHandleVec<u64, (D, Origin)>,
+}
+
+impl<D: ExchangeData + Sync> Input for TypedInput<D> {
+    fn feed(&mut self, name: &str, tick: u64, records: &Records) {
+        let Some(records) = records.downcast_ref::<Vec<(D, Origin)>>() else {
+            panic!("the records that were fed to input '{name}' are not of type {}", std::any::type_name::<D>());
+        };
+        self.handle.advance_to(tick);
+        self.handle.send_batch(&mut records.clone());
+    }
+
+    fn close(&mut self, tick: u64) {
+        self.handle.advance_to(tick + 1);
+    }
+}

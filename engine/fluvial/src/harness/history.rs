@@ -1,0 +1,138 @@
+//! What a test has fed, and the checkpoints that were taken, so that the dataflow can be started again at any of them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use fluvial_connector::{Generation, Tick};
+use object_store::memory::InMemory;
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use super::workers::{BuildSite, Records, Step, Stepped, Workers};
+use crate::durable::{Frozen, Restore};
+use crate::journal::JobStore;
+use crate::state::{OperatorState, RunStore};
+
+/// Drives the stores of all tests in a process.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("harness").build();
+    runtime.unwrap_or_else(|error| panic!("the threads of a test's store cannot be started: {error}"))
+});
+
+/// The most splits that an input's records are spread over.
+pub(super) const SPLITS: u32 = 4;
+
+/// Records of one input at one tick, on one split.
+pub(super) struct Fed {
+    pub(super) input: String,
+    pub(super) split: u32,
+    pub(super) records: Records,
+}
+
+/// A dataflow with everything that was fed to it.
+pub(super) struct History<M> {
+    build: Arc<BuildSite<M>>,
+    workers: Workers<M>,
+    store: RunStore,
+    fed: BTreeMap<u64, Vec<Fed>>,
+    /// The operators' runs as of each tick that was passed.
+    checkpoints: BTreeMap<u64, Vec<OperatorState>>,
+    /// The last tick that was passed.
+    past: Option<u64>,
+    runs: u128,
+}
+
+impl<M: Send + 'static> History<M> {
+    pub(super) fn new(workers: usize, build: Arc<BuildSite<M>>) -> Self {
+        let store = JobStore::over(Arc::new(InMemory::new()), "test", "memory");
+        Self {
+            workers: Workers::start(workers, None, Arc::clone(&build)),
+            build,
+            store: RunStore::new(store, RUNTIME.handle().clone()),
+            fed: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
+            past: None,
+            runs: 0,
+        }
+    }
+
+    /// Remembers records until their tick comes.
+    pub(super) fn feed(&mut self, tick: u64, fed: Fed) {
+        assert!(self.past < Some(tick) && tick > 0, "tick {tick} is over: feed records at ticks that have not been passed");
+        self.fed.entry(tick).or_default().push(fed);
+    }
+
+    /// Passes all ticks that have records, and `tick`; `take` gets what came out, tick by tick.
+    pub(super) fn advance_past(&mut self, tick: u64, mut take: impl FnMut(Vec<(String, M)>)) -> Result<(), String> {
+        let from = self.past.map_or(0, |past| past + 1);
+        if tick < from {
+            return Ok(());
+        }
+        let mut ticks: Vec<u64> = self.fed.range(from..=tick).map(|(tick, _)| *tick).collect();
+        if ticks.last() != Some(&tick) {
+            ticks.push(tick);
+        }
+        for tick in ticks {
+            let stepped = self.step(tick)?;
+            take(stepped.made);
+        }
+        Ok(())
+    }
+
+    /// Starts the dataflow again on so many workers from the checkpoint of `tick`. Returns what the restored state
+    /// comes out as, at that tick; everything after it is to be passed again.
+    pub(super) fn restart(&mut self, tick: u64, workers: usize) -> Result<Vec<(String, M)>, String> {
+        let operators = self.checkpoints.get(&tick).unwrap_or_else(|| {
+            let ticks: Vec<_> = self.checkpoints.keys().collect();
+            panic!("no checkpoint was taken of tick {tick}, only of {ticks:?}: advance past it before")
+        });
+        let restore = Restore { as_of: Tick(tick), operators: operators.clone(), store: self.store.clone() };
+        self.workers = Workers::start(workers, Some(restore), Arc::clone(&self.build));
+        // What is frozen now is dropped: nothing has changed since the checkpoint.
+        let restored = self.workers.step(|_| Step { tick, feeds: Vec::new() })?;
+        self.past = Some(tick);
+        Ok(restored.made)
+    }
+
+    /// The last tick that was passed.
+    pub(super) fn past(&self) -> Option<u64> {
+        self.past
+    }
+
+    fn step(&mut self, tick: u64) -> Result<Stepped<M>, String> {
+        let workers = self.workers.len();
+        let fed = self.fed.get(&tick).map_or(&[][..], Vec::as_slice);
+        let mut stepped = self.workers.step(|worker| Step {
+            tick,
+            feeds: fed
+                .iter()
+                .filter(|fed| fed.split as usize % workers == worker)
+                .map(|fed| (fed.input.clone(), Arc::clone(&fed.records)))
+                .collect(),
+        })?;
+        let before = self.checkpoints.range(..tick).next_back();
+        let mut operators = before.map_or_else(Vec::new, |(_, operators)| operators.clone());
+        for frozen in stepped.frozen.drain(..) {
+            self.runs += 1;
+            add_run(&mut operators, frozen, &self.store, Uuid::from_u128(self.runs))?;
+        }
+        self.checkpoints.insert(tick, operators);
+        self.past = Some(tick);
+        Ok(stepped)
+    }
+}
+
+fn add_run(operators: &mut Vec<OperatorState>, frozen: Frozen, store: &RunStore, unique: Uuid) -> Result<(), String> {
+    let (name, kind) = (frozen.operator().to_owned(), frozen.kind().clone());
+    let run = frozen.store(store, Generation(1), unique).map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+    let operator = match operators.iter_mut().find(|operator| operator.name == name) {
+        Some(operator) => operator,
+        None => {
+            operators.push(OperatorState { name, kind, runs: Vec::new() });
+            let last = operators.len() - 1;
+            &mut operators[last]
+        }
+    };
+    operator.runs.extend(run);
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! The threads of a dataflow under test, and what they are told.
+//!
+//! Each step brings the records of one tick, lets the dataflow finish with it, and takes a checkpoint of it. Nothing is
+//! left to time: a step ends when every worker's frontier has passed the tick.
+
+use std::any::Any;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fluvial_connector::Tick;
+use timely::communication::WorkerGuards;
+use timely::worker::Worker;
+
+use crate::durable::{Durables, Frozen, Restore};
+
+/// Records of one input at one tick; what they are, input and test agree on.
+pub(super) type Records = Arc<dyn Any + Send + Sync>;
+
+/// A dataflow on one worker, as a step sees it; `M` is what comes out.
+pub(super) trait Site<M> {
+    /// Puts records in at `tick`.
+    fn feed(&mut self, input: &str, tick: u64, records: &Records);
+
+    /// Says that nothing more comes at or before `tick`.
+    fn close(&mut self, tick: u64);
+
+    /// Whether everything at or before `tick` has come out.
+    fn is_past(&self, tick: u64) -> bool;
+
+    /// What has come out since the last call, by output.
+    ///
+    /// # Errors
+    /// Something cannot come out.
+    fn take(&mut self) -> anyhow::Result<Vec<(String, M)>>;
+}
+
+/// Builds the dataflow on a worker.
+pub(super) type BuildSite<M> = dyn Fn(&mut Worker, &Durables) -> anyhow::Result<Box<dyn Site<M>>> + Send + Sync;
+
+/// One tick for one worker.
+pub(super) struct Step {
+    pub(super) tick: u64,
+    pub(super) feeds: Vec<(String, Records)>,
+}
+
+/// What one worker made of a step.
+pub(super) struct Stepped<M> {
+    pub(super) made: Vec<(String, M)>,
+    pub(super) frozen: Vec<Frozen>,
+}
+
+type Answer<M> = Result<Stepped<M>, String>;
+
+/// Workers that run one dataflow. They end when this is dropped.
+pub(super) struct Workers<M> {
+    steps: Vec<Sender<Step>>,
+    answers: Vec<Receiver<Answer<M>>>,
+    guards: Option<WorkerGuards<()>>,
+}
+
+impl<M: Send + 'static> Workers<M> {
+    /// Starts so many workers. With `restore`, the first step must be of its tick: the restored rows come out then.
+    pub(super) fn start(workers: usize, restore: Option<Restore>, build: Arc<BuildSite<M>>) -> Self {
+        let (steps, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
+        let (outboxes, answers): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
+        let ends: Vec<_> = inboxes.into_iter().zip(outboxes).map(Some).collect();
+        let ends = Mutex::new(ends);
+        let guards = timely::execute(timely::Config::process(workers), move |worker| {
+            let mine = ends.lock().unwrap_or_else(PoisonError::into_inner)[worker.index()].take();
+            if let Some((inbox, outbox)) = mine
+                && let Err(error) = run(worker, restore.clone(), &*build, &inbox, &outbox)
+            {
+                let _ = outbox.send(Err(error));
+            }
+        });
+        let guards = guards.unwrap_or_else(|error| panic!("the workers cannot be started: {error}"));
+        Self { steps, answers, guards: Some(guards) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Takes one step on all workers; `step` makes each worker's part of it.
+    ///
+    /// # Errors
+    /// The dataflow cannot be built, or an operator failed.
+    pub(super) fn step(&mut self, mut step: impl FnMut(usize) -> Step) -> Result<Stepped<M>, String> {
+        for (worker, steps) in self.steps.iter().enumerate() {
+            // A worker that has ended has left its reason in the answers.
+            let _ = steps.send(step(worker));
+        }
+        let mut all = Stepped { made: Vec::new(), frozen: Vec::new() };
+        let mut failure = None;
+        for answer in &self.answers {
+            match answer.recv() {
+                Ok(Ok(one)) => {
+                    all.made.extend(one.made);
+                    all.frozen.extend(one.frozen);
+                }
+                Ok(Err(error)) => failure = failure.or(Some(error)),
+                Err(_) => failure = failure.or(Some("a worker panicked; its message stands above".to_owned())),
+            }
+        }
+        failure.map_or(Ok(all), Err)
+    }
+}
+
+impl<M> Drop for Workers<M> {
+    fn drop(&mut self) {
+        self.steps.clear();
+        if let Some(guards) = self.guards.take() {
+            for result in guards.join() {
+                drop(result);
+            }
+        }
+    }
+}
+
+fn run<M>(
+    worker: &mut Worker,
+    restore: Option<Restore>,
+    build: &BuildSite<M>,
+    steps: &Receiver<Step>,
+    answers: &Sender<Answer<M>>,
+) -> Result<(), String> {
+    let durables = Durables::new(worker.index() as u32, worker.peers() as u32, restore);
+    let mut site = build(worker, &durables).map_err(|error| format!("{error:#}"))?;
+    durables.built().map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+    let operators = durables.names().len();
+    for Step { tick, feeds } in steps {
+        durables.mark_checkpoint(Tick(tick));
+        for (input, records) in &feeds {
+            site.feed(input, tick, records);
+        }
+        site.close(tick);
+        let mut frozen = Vec::new();
+        while !site.is_past(tick) || frozen.len() < operators {
+            if let Some(error) = durables.failure() {
+                return Err(format!("{:#}", anyhow::Error::from(error)));
+            }
+            worker.step_or_park(Some(Duration::from_millis(1)));
+            frozen.extend(durables.take_frozen());
+        }
+        let made = site.take().map_err(|error| format!("{error:#}"))?;
+        if answers.send(Ok(Stepped { made, frozen })).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
