@@ -1,1 +1,171 @@
-//! The job binaries.
+//! The workspace's job binaries, run as processes.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::child::{Process, Spec};
+use crate::workspace;
+
+/// The built binary of a crate in `jobs/`.
+///
+/// Cargo gives a test only the binaries of its own package, so the first call asks it to build them: in the same
+/// profile, and with nothing to do where the test command has just built them.
+///
+/// # Errors
+/// They do not build, or there is none of this name.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<BTreeMap<String, PathBuf>, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    let built = built.as_ref().map_err(|error| anyhow::anyhow!("build the job binaries: {error}"))?;
+    built.get(name).cloned().with_context(|| format!("no crate in jobs/ has a binary {name}"))
+}
+
+fn build() -> Result<BTreeMap<String, PathBuf>> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--workspace", "--bins", "--message-format=json"]).current_dir(workspace::root());
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.output().context("run cargo build")?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let executables = artifacts.filter_map(|artifact| {
+        let executable = PathBuf::from(artifact["executable"].as_str()?);
+        Some((artifact["target"]["name"].as_str()?.to_owned(), executable))
+    });
+    Ok(executables.collect())
+}
+
+/// A running job: the process that was started, and those that it has started.
+#[derive(Debug)]
+pub struct Job {
+    process: Process,
+}
+
+impl Job {
+    /// Starts `binary` with `args`; all that it says goes to the end of `log`.
+    ///
+    /// # Errors
+    /// As [`binary`] and [`Process::start`].
+    pub fn start(name: &str, args: &[OsString], env: &[(String, String)], log: &Path) -> Result<Self> {
+        let spec = Spec {
+            name: name.to_owned(),
+            program: binary(name)?,
+            args: args.to_vec(),
+            env: env.to_vec(),
+            log: log.into(),
+        };
+        Ok(Self { process: Process::start(spec)? })
+    }
+
+    /// The process that was started.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The processes of the generation that runs now: the children of the one that was started.
+    #[must_use]
+    pub fn peers(&self) -> Vec<u32> {
+        children(self.process.pid())
+    }
+
+    /// `kill -9` of one process of the generation; false where there is none of this index.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn kill_peer(&self, index: usize) -> Result<bool> {
+        let peers = self.peers();
+        let Some(pid) = peers.get(index % peers.len().max(1)) else { return Ok(false) };
+        signal(*pid, Signal::KILL)?;
+        Ok(true)
+    }
+
+    /// `kill -9` of the process that was started, alone, and then waits for the end of the others, which must follow.
+    ///
+    /// # Errors
+    /// One of the others is still there after `most`.
+    pub fn kill_first(&self, most: Duration) -> Result<()> {
+        let peers = self.peers();
+        self.process.kill()?;
+        let start = Instant::now();
+        while let Some(left) = peers.iter().find(|pid| alive(**pid)) {
+            if start.elapsed() > most {
+                bail!("process {left} is still there {most:?} after its job's first process was killed");
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// `kill -9` of all its processes, as nearly at once as can be.
+    ///
+    /// # Errors
+    /// The kernel refused, or one does not end.
+    pub fn kill_all(&self) -> Result<()> {
+        for peer in self.peers() {
+            signal(peer, Signal::KILL)?;
+        }
+        self.kill_first(Duration::from_secs(20))
+    }
+
+    /// Asks it to stop as `kill` does, and waits for its end.
+    ///
+    /// # Errors
+    /// It has not ended after `most`.
+    pub fn stop(&self, most: Duration) -> Result<ExitStatus> {
+        self.process.signal(Signal::TERM)?;
+        self.process.wait(most)
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // A job that does not end its processes by itself must not leave them to the tests that follow.
+        let peers = self.peers();
+        let _ = self.process.kill();
+        for peer in peers {
+            let _ = signal(peer, Signal::KILL);
+        }
+    }
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    match kill_process(pid, signal) {
+        Err(error) if error != rustix::io::Errno::SRCH => Err(error).context("signal a process of the job"),
+        _ => Ok(()),
+    }
+}
+
+/// The state letter and the parent of a process, from `/proc`.
+fn stat(pid: u32) -> Option<(char, u32)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field, the name, may hold anything, but the last parenthesis closes it.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+fn alive(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut children: Vec<_> =
+        pids.filter(|pid| stat(*pid).is_some_and(|(state, of)| of == parent && state != 'Z')).collect();
+    children.sort_unstable();
+    children
+}

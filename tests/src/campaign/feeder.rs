@@ -1,0 +1,202 @@
+//! Input as the world writes it: by several producers, in transactions that commit, abort and hold each other back, with
+//! one key in several partitions.
+
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rand::RngExt as _;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+
+use super::Subject;
+use crate::client::{Endpoint, Message, Writer, unique};
+
+/// Writes input until it is told to stop.
+#[derive(Debug)]
+pub struct Feeder {
+    stop: Sender<()>,
+    thread: JoinHandle<Result<u64>>,
+}
+
+impl Feeder {
+    /// Begins to write to a topic what `subject` takes, as the seed says.
+    ///
+    /// # Errors
+    /// The broker cannot be reached.
+    pub fn start(broker: &Endpoint, topic: &str, partitions: i32, subject: Subject, seed: u64) -> Result<Self> {
+        let mut source = Source {
+            topic: topic.to_owned(),
+            partitions,
+            subject,
+            random: ChaCha8Rng::seed_from_u64(seed ^ 0xfeed),
+            next: 0,
+            plain: broker.writer(&[])?,
+            transactional: broker.transactional(&unique("feeder"), &[])?,
+        };
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            loop {
+                source.batch()?;
+                let pause = Duration::from_millis(source.random.random_range(0..60));
+                if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                    return source.last().map(|()| source.next);
+                }
+            }
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Whether it has failed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Ends the input, with an aborted transaction in each partition, and returns how many records were made.
+    ///
+    /// # Errors
+    /// The writing failed.
+    pub fn stop(self) -> Result<u64> {
+        drop(self.stop);
+        match self.thread.join() {
+            Ok(result) => result.context("write the input"),
+            Err(_) => bail!("the thread that writes the input panicked"),
+        }
+    }
+}
+
+struct Source {
+    topic: String,
+    partitions: i32,
+    subject: Subject,
+    random: ChaCha8Rng,
+    next: u64,
+    plain: Writer,
+    transactional: Writer,
+}
+
+impl Source {
+    fn batch(&mut self) -> Result<()> {
+        match self.random.random_range(0..6) {
+            0..=2 => {
+                self.records(false, 1..40)?;
+                flushed(&self.plain)
+            }
+            3 => self.transaction(true),
+            4 => self.transaction(false),
+            _ => {
+                // What the plain producer writes meanwhile waits for the transaction's end.
+                self.transactional.begin()?;
+                self.records(true, 1..20)?;
+                self.records(false, 1..20)?;
+                flushed(&self.plain)?;
+                self.records(true, 1..20)?;
+                self.end(!self.next.is_multiple_of(3))
+            }
+        }
+    }
+
+    /// An aborted transaction in every partition, so that each ends in a control marker.
+    fn last(&mut self) -> Result<()> {
+        self.transactional.begin()?;
+        for partition in 0..self.partitions {
+            self.record(true, partition)?;
+        }
+        self.end(false)
+    }
+
+    fn transaction(&mut self, commit: bool) -> Result<()> {
+        self.transactional.begin()?;
+        self.records(true, 1..80)?;
+        self.end(commit)
+    }
+
+    fn end(&self, commit: bool) -> Result<()> {
+        flushed(&self.transactional)?;
+        let ended = if commit { self.transactional.commit() } else { self.transactional.abort() };
+        ended.context("end a transaction of the input")
+    }
+
+    fn records(&mut self, in_transaction: bool, how_many: std::ops::Range<u32>) -> Result<()> {
+        for _ in 0..self.random.random_range(how_many) {
+            let partition = self.random.random_range(0..self.partitions);
+            self.record(in_transaction, partition)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, in_transaction: bool, partition: i32) -> Result<()> {
+        let id = self.next;
+        self.next += 1;
+        let random = &mut self.random;
+        let (key, value) = match self.subject {
+            Subject::Orders => {
+                // Few orders, so that they are amended and cancelled, in whatever partition.
+                let order = random.random_range(0..400);
+                let cancelled = random.random_range(0..6) == 0;
+                let (region, product) = (["eu", "us", "apac"][random.random_range(0..3)], random.random_range(0..6));
+                let (quantity, price) = (random.random_range(1..10), random.random_range(1..5_000));
+                let value = format!(
+                    r#"{{"order_id":{order},"customer":"c{}","region":"{region}","product":"p{product}","quantity":{quantity},"price_cents":{price},"at":{}}}"#,
+                    order % 50,
+                    1_790_000_000_000_u64 + id
+                );
+                (Some(order.to_string()), (!cancelled).then_some(value))
+            }
+            Subject::Bank => {
+                let (from, to) = (random.random_range(0..30), random.random_range(0..30));
+                let amount = random.random_range(1..1_000);
+                let value = format!(r#"{{"id":{id},"from":{from},"to":{to},"amount":{amount}}}"#);
+                (None, Some(value))
+            }
+        };
+        let message = Message {
+            topic: &self.topic,
+            partition: Some(partition),
+            key: key.as_deref().map(str::as_bytes),
+            value: value.as_deref().map(str::as_bytes),
+            ..Message::default()
+        };
+        let writer = if in_transaction { &self.transactional } else { &self.plain };
+        writer.send(&message).context("write the input")
+    }
+}
+
+fn flushed(writer: &Writer) -> Result<()> {
+    for delivered in writer.flush()? {
+        delivered.map_err(|code| anyhow::anyhow!("a record of the input was refused: {code}"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use fluvial_kafka_embedded::{Broker, Config};
+
+    use super::*;
+    use crate::client::Isolation;
+
+    #[test]
+    fn the_input_holds_committed_and_aborted_records_and_ends_in_markers() {
+        let broker = Broker::start(Config::default()).unwrap();
+        let broker = Endpoint::new(broker.bootstrap());
+        for subject in [Subject::Orders, Subject::Bank] {
+            let topic = unique("fed");
+            broker.create_topic(&topic, 3, &[]).unwrap();
+            let feeder = Feeder::start(&broker, &topic, 3, subject, 1).unwrap();
+            std::thread::sleep(Duration::from_secs(2));
+            let written = feeder.stop().unwrap() as usize;
+            let committed = broker.read(&topic, Isolation::Committed).unwrap().len();
+            assert_eq!(broker.read(&topic, Isolation::Uncommitted).unwrap().len(), written);
+            assert!(0 < committed && committed < written, "{committed} of {written}");
+            for partition in 0..3 {
+                let (_, end) = broker.watermarks(&topic, partition, Isolation::Committed).unwrap();
+                let all = broker.read_from(&topic, Isolation::Uncommitted, &[(partition, rdkafka::Offset::Beginning)]);
+                assert_eq!(all.unwrap().last().unwrap().offset, end - 2, "the last offset is a marker's");
+            }
+        }
+    }
+}
