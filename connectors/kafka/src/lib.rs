@@ -1,4 +1,5 @@
 //! Kafka in and out.
+mod cut;
 mod failure;
 mod kafka;
 mod native;
@@ -12,6 +13,7 @@ mod sink;
 mod source;
 mod transactor;
 
+pub use cut::{Cut, CutReader, CutRecord};
 pub use kafka::Kafka;
 pub use options::KafkaOptions;
 pub use output::KafkaOutput;

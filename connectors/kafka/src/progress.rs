@@ -81,6 +81,12 @@ impl Entry {
         }
     }
 
+    /// As it was stored.
+    #[cfg(test)]
+    pub(crate) fn stored(begin: u64, progress: Progress) -> Self {
+        Self { version: VERSION, begin, progress }
+    }
+
     /// Its bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers, texts and lists are always JSON")
