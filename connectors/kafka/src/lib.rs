@@ -1,4 +1,68 @@
-//! Kafka in and out.
+//! Kafka in and out of a job, exactly once.
+//!
+//! ```no_run
+//! use fluvial_connector::{Output, Source};
+//! use fluvial_kafka::KafkaOptions;
+//!
+//! let kafka = KafkaOptions::new("localhost:9092").connect()?;
+//! let orders = kafka.source("orders");
+//! let revenue = kafka.upsert("revenue");
+//! # Ok::<(), fluvial_connector::Error>(())
+//! ```
+//!
+//! # In
+//!
+//! A topic's partitions are the splits of a [`KafkaSource`], named by their numbers. They are assigned by hand and read
+//! from the offsets that the engine names; only committed records are delivered, and an offset that is gone is an error
+//! that names topic, partition, and what was wanted and is left. Lost connections and moved leaders are healed inside,
+//! and logged. A split's identity is the topic's id, so that a topic that was deleted and made anew is noticed; brokers
+//! before Kafka 2.8 know no ids, and there it is empty. With [`KafkaOptions::group`] the committed offsets are reported
+//! under a consumer group, for tools that watch lag; they are never read.
+//!
+//! # Out
+//!
+//! All outputs on the same brokers share one transaction per worker and turn, of the transactional id
+//! `incarnation-slot-turn`. A key goes to the partition that Java's default partitioner chooses ([`partition_of`]).
+//! Topics that do not exist are made with the partitions, replicas and settings that the options say, those of
+//! [`Kafka::upsert`] compacted; topics that exist are taken as they are.
+//!
+//! A transaction holds records and, after their delivery reports, progress. Any request of it that ends without an
+//! answer makes its outcome unknown, also where librdkafka sent it again and was answered then: the first may still be
+//! on its way, and would hit the next transaction of the same epoch.
+//!
+//! # The progress topic
+//!
+//! `{job}.fluvial-progress` ([`progress_topic`]), four partitions, compacted, made if it is missing. A record's key is
+//! the output partition, and its value what that is committed through, both as JSON:
+//!
+//! ```text
+//! key    {"output":"revenue","partition":3}
+//! value  {"version":1,"begin":1201,"incarnation":"…","generation":4,"tick":1790000000123,
+//!         "position":"complete","digest":"…","end":1260,"ticks":[{"tick":1790000000123,"end":1260}]}
+//! ```
+//!
+//! | field | meaning |
+//! | --- | --- |
+//! | `version` | of this layout: 1. A reader refuses a newer one |
+//! | `begin` | `end` of the progress before: records from here to `end` have their ticks in `ticks` |
+//! | `incarnation`, `generation` | the job, and the run of it that wrote |
+//! | `tick` | the partition is committed through this tick |
+//! | `position` | `"complete"`, or `{"records":n}`: only the first n records of the partition's output at `tick` are |
+//! | `digest` | the running digest of the partition's output |
+//! | `end` | the offset after the last record |
+//! | `ticks` | where the records of each tick end (`end` is the offset after the last), ascending |
+//!
+//! All progress of a worker goes to one partition of the topic, `slot % partitions`; after a change of workers a key is
+//! in several, and the greatest `(tick, position, generation)` is the newest. A record whose key is not of this form is
+//! none (a transaction touches its partition with `{"slot":n}` and no value before the first record, so that the broker
+//! knows of it in time). [`CutReader`] puts outputs and progress together; who reads outputs alone can have each
+//! record's tick in a header ([`KafkaOptions::tick_header`]).
+//!
+//! # Guarantees asked of the cluster
+//!
+//! Kafka 3.6 or newer (older ones can leave hanging transactions), `acks=all`, and `min.insync.replicas` above one
+//! where records must outlive a broker.
+
 mod cut;
 mod failure;
 mod kafka;

@@ -11,9 +11,12 @@ use crate::{
     ProducerId, SinkSession, Tick, TickCount, TickEnd, Transaction, Transactor,
 };
 
+/// A sentence and what shows it.
+type Check<S> = (&'static str, fn(&mut S));
+
 /// Runs every check, each with a subject of its own.
 pub fn all<S: SinkSubject>(mut fresh: impl FnMut() -> S) {
-    let checks: [(&str, fn(&mut S)); 12] = [
+    let checks: [Check<S>; 12] = [
         ("a new sink has its partitions and no progress", a_new_sink_has_its_partitions_and_no_progress),
         ("records and progress are committed together", records_and_progress_are_committed_together),
         ("what is not committed is never seen", what_is_not_committed_is_never_seen),

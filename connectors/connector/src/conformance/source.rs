@@ -5,9 +5,12 @@ use std::time::Instant;
 use super::{Alarm, Ending, PATIENCE, SourceSubject, TestRecord, numbered};
 use crate::{ErrorKind, Offset, Slot, SplitId, SplitReader, SplitStatus};
 
+/// A sentence and what shows it.
+type Check<S> = (&'static str, fn(&mut S));
+
 /// Runs every check, each with a subject of its own.
 pub fn all<S: SourceSubject>(mut fresh: impl FnMut() -> S) {
-    let checks: [(&str, fn(&mut S)); 10] = [
+    let checks: [Check<S>; 10] = [
         ("an input that is missing is a configuration error", an_input_that_is_missing_is_a_configuration_error),
         ("splits tell where they begin and end", splits_tell_where_they_begin_and_end),
         ("reading again from any offset gives the same", reading_again_from_any_offset_gives_the_same),

@@ -68,11 +68,14 @@ enum Place {
     Output(usize),
 }
 
+/// A record's key and value.
+type Row = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 struct Partition {
     at: OutputPartition,
     topic: Arc<str>,
     place: usize,
-    ticks: Ticks<(Option<Vec<u8>>, Option<Vec<u8>>)>,
+    ticks: Ticks<Row>,
     /// Records that have their tick and are not handed out.
     held: usize,
     resting: bool,
