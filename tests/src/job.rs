@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -14,23 +14,27 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::child::{Process, Spec};
 use crate::workspace;
 
-/// The built binary of a crate in `jobs/`.
+/// The built binary of the crate `name` in `jobs/`.
 ///
-/// Cargo gives a test only the binaries of its own package, so the first call asks it to build them: in the same
-/// profile, and with nothing to do where the test command has just built them.
+/// Cargo gives a test only the binaries of its own package, so the first call asks it to build this one: in the same
+/// profile, and with nothing to do where it has been built.
 ///
 /// # Errors
-/// They do not build, or there is none of this name.
+/// It does not build, or has no binary of its name.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    static BUILT: OnceLock<Result<BTreeMap<String, PathBuf>, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
-    let built = built.as_ref().map_err(|error| anyhow::anyhow!("build the job binaries: {error}"))?;
-    built.get(name).cloned().with_context(|| format!("no crate in jobs/ has a binary {name}"))
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = built.get(name) {
+        return Ok(path.clone());
+    }
+    let path = build(name).with_context(|| format!("build the job {name}"))?;
+    built.insert(name.to_owned(), path.clone());
+    Ok(path)
 }
 
-fn build() -> Result<BTreeMap<String, PathBuf>> {
+fn build(name: &str) -> Result<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--workspace", "--bins", "--message-format=json"]).current_dir(workspace::root());
+    cargo.args(["build", "--package", name, "--message-format=json"]).current_dir(workspace::root());
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
@@ -39,12 +43,12 @@ fn build() -> Result<BTreeMap<String, PathBuf>> {
         bail!("{}", String::from_utf8_lossy(&output.stderr));
     }
     let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let executables = artifacts.filter_map(|artifact| {
-        let executable = PathBuf::from(artifact["executable"].as_str()?);
-        Some((artifact["target"]["name"].as_str()?.to_owned(), executable))
+    let mut artifacts = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let path = artifacts.find_map(|artifact| {
+        let of_this_name = artifact["target"]["name"] == name;
+        artifact["executable"].as_str().filter(|_| of_this_name).map(PathBuf::from)
     });
-    Ok(executables.collect())
+    path.context("cargo built no such binary")
 }
 
 /// A running job: the process that was started, and those that it has started.

@@ -54,23 +54,26 @@ pub struct Report {
     pub replayed: Verdict,
     /// The output against the naive model.
     pub modelled: Verdict,
+    /// What the reader of consistent cuts gives against what headers say.
+    pub cut: Verdict,
 }
 
 impl Report {
     /// Whether the output is what it must be.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.replayed.is_clean() && self.modelled.is_clean()
+        self.replayed.is_clean() && self.modelled.is_clean() && self.cut.is_clean()
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { blows, written, ticks, generations, checkpoints, replayed, modelled } = self;
+        let Self { blows, written, ticks, generations, checkpoints, replayed, modelled, cut } = self;
         writeln!(f, "{written} records in, {ticks} ticks, {generations} generations, {checkpoints} checkpoints")?;
         blows.iter().try_for_each(|(name, count)| writeln!(f, "{count} × {name}"))?;
         writeln!(f, "against replay: {replayed}")?;
-        write!(f, "against the model: {modelled}")
+        writeln!(f, "against the model: {modelled}")?;
+        write!(f, "consistent cuts against headers: {cut}")
     }
 }
 
@@ -167,11 +170,13 @@ impl Siege {
         let bound: u64 = journal.ticks.iter().flat_map(|tick| &tick.ranges).map(|range| range.count).sum();
         ensure!(bound == input.len() as u64, "the journal binds {bound} records, the input holds {}", input.len());
         let seen = history::seen_in_topics(&self.broker, &self.outputs())?;
+        let cut = history::seen_in_cuts(&self.broker, &self.name, &self.outputs())?;
         let partitions = self.outputs().into_iter().map(|output| (output, OUTPUT_PARTITIONS)).collect();
         let expected = history::given_by_model(&mut *self.model(), &journal, &input, &partitions)?;
         let replayed = self.replay()?;
         if self.subject == Subject::Bank {
-            bank_is_consistent(&self.prefix, &journal, &input, &seen)?;
+            bank_is_consistent(&self.prefix, &journal, &input, &seen).context("cut by headers")?;
+            bank_is_consistent(&self.prefix, &journal, &input, &cut).context("cut by progress")?;
         }
         Ok(Report {
             blows,
@@ -181,6 +186,7 @@ impl Siege {
             checkpoints: journal.checkpoints,
             replayed: compare(&replayed, &seen),
             modelled: compare(&expected, &seen),
+            cut: compare(&seen, &cut),
         })
     }
 

@@ -10,11 +10,12 @@ mod models;
 mod partitioner;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::client::{Endpoint, Isolation, Seen};
+use crate::client::{Endpoint, Isolation, PATIENCE, Seen};
 use crate::journal::Journal;
 
 pub use compare::{Verdict, compare};
@@ -53,6 +54,33 @@ pub fn seen_in_topics(broker: &Endpoint, outputs: &[String]) -> Result<History> 
             let text = |bytes: Vec<u8>| String::from_utf8(bytes).context("a key or value is no text");
             let (key, value) = (text(record.key.unwrap_or_default())?, record.value.map(text).transpose()?);
             history.push(Emitted { output: output.clone(), partition: record.partition, tick, key, value });
+        }
+    }
+    Ok(history)
+}
+
+/// What `fluvial-kafka`'s reader of consistent cuts gives, which takes the ticks from the progress topic and not from
+/// headers.
+///
+/// # Errors
+/// The topics cannot be read, or are not read to their ends in a minute.
+pub fn seen_in_cuts(broker: &Endpoint, job: &str, outputs: &[String]) -> Result<History> {
+    let kafka = fluvial_kafka::KafkaOptions::new(broker.bootstrap()).connect()?;
+    let mut reader = kafka.cuts(job, outputs.iter().map(String::as_str), PATIENCE)?;
+    let (mut history, start) = (Vec::new(), Instant::now());
+    while !reader.caught_up() {
+        anyhow::ensure!(start.elapsed() < PATIENCE * 2, "the reader of consistent cuts does not catch up");
+        while let Some(cut) = reader.next_cut(Duration::from_millis(200))? {
+            for record in cut.records {
+                let text = |bytes: Vec<u8>| String::from_utf8(bytes).context("a key or value is no text");
+                history.push(Emitted {
+                    output: record.topic.to_string(),
+                    partition: i32::try_from(record.partition)?,
+                    tick: cut.tick.0,
+                    key: text(record.key.unwrap_or_default())?,
+                    value: record.value.map(text).transpose()?,
+                });
+            }
         }
     }
     Ok(history)
