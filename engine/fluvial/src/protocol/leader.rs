@@ -396,7 +396,9 @@ impl Leader {
             },
             (Some(seq), Answer::Records(found)) => {
                 let Some((_, Some(record))) = found.last() else {
-                    return Err(Ended::journal(seq, "was listed and is gone, though it was the newest"));
+                    // Pruned in between: then there is a newer one.
+                    self.stage = Stage::Tail { prepared, beyond: None, asked: false };
+                    return Ok(());
                 };
                 return match prepared_identity(&prepared).judge(seq, record)? {
                     Verdict::Newer(by) => Err(Ended::Fenced { by }),

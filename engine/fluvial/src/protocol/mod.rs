@@ -27,6 +27,8 @@ mod opening;
 mod rules;
 mod running;
 mod sequencer;
+#[cfg(test)]
+mod simulation;
 mod store;
 
 pub use appender::{Appended, Appender};

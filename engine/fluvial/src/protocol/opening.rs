@@ -75,7 +75,7 @@ enum Phase {
     /// Something is wrong with what was read. That may be because a newer generation prunes it.
     Doubt(Ended),
     /// A newer record was found while in doubt: whose?
-    DoubtBeyond(Seq),
+    DoubtBeyond(Seq, Ended),
 }
 
 /// A journal that is this generation's.
@@ -121,7 +121,7 @@ impl Opening {
         }
         Some(match &self.phase {
             Phase::List | Phase::Relist => Call::List { after: None },
-            Phase::Newest(seq) | Phase::Beyond(seq) | Phase::DoubtBeyond(seq) => Call::Get(vec![*seq]),
+            Phase::Newest(seq) | Phase::Beyond(seq) | Phase::DoubtBeyond(seq, _) => Call::Get(vec![*seq]),
             Phase::Read(seqs) => Call::Get(seqs.clone()),
             Phase::Manifest(checkpoint) => Call::GetManifest(checkpoint.manifest.clone()),
             Phase::Doubt(_) => Call::List { after: Some(self.at) },
@@ -138,7 +138,7 @@ impl Opening {
         self.asked = false;
         match self.step(answer) {
             Err(refused @ Ended::Refused(_)) if !matches!(self.phase, Phase::List | Phase::Newest(_)) => {
-                if let Phase::Doubt(_) | Phase::DoubtBeyond(_) = self.phase {
+                if let Phase::Doubt(_) | Phase::DoubtBeyond(..) = self.phase {
                     return Err(refused);
                 }
                 self.phase = Phase::Doubt(refused);
@@ -176,15 +176,20 @@ impl Opening {
                 self.positions.insert(self.at);
                 self.read_on()
             }
-            (Phase::Beyond(seq) | Phase::DoubtBeyond(seq), Answer::Records(found)) => {
-                let Some(record) = only(found) else {
-                    return Err(Ended::journal(seq, "was listed and is gone, though it was the newest"));
-                };
-                match self.me.judge(seq, &record)? {
-                    Verdict::Newer(by) => Err(Ended::Fenced { by }),
-                    Verdict::Mine | Verdict::Older => Err(lost_the_race(seq)),
+            (Phase::Beyond(seq), Answer::Records(found)) => match only(found) {
+                Some(record) => Err(self.beyond(seq, &record)),
+                None => {
+                    self.phase = Phase::Relist;
+                    Ok(None)
                 }
-            }
+            },
+            (Phase::DoubtBeyond(seq, refused), Answer::Records(found)) => match only(found) {
+                Some(record) => Err(self.beyond(seq, &record)),
+                None => {
+                    self.phase = Phase::Doubt(refused);
+                    Ok(None)
+                }
+            },
             (Phase::Read(_), Answer::Records(found)) => {
                 if found.iter().any(|(_, record)| record.is_none()) {
                     // Pruned meanwhile by the generation before us, or by one after us.
@@ -207,7 +212,7 @@ impl Opening {
             },
             (Phase::Doubt(refused), Answer::Positions(positions)) => match positions.last() {
                 Some(newest) => {
-                    self.phase = Phase::DoubtBeyond(*newest);
+                    self.phase = Phase::DoubtBeyond(*newest, refused);
                     Ok(None)
                 }
                 None => {
@@ -216,6 +221,15 @@ impl Opening {
                 }
             },
             (phase, answer) => Err(Ended::Bug(format!("the opening got {answer:?} while it was at {phase:?}"))),
+        }
+    }
+
+    /// Somebody has a record beyond ours.
+    fn beyond(&self, seq: Seq, record: &JournalRecord) -> Ended {
+        match self.me.judge(seq, record) {
+            Ok(Verdict::Newer(by)) => Ended::Fenced { by },
+            Ok(Verdict::Mine | Verdict::Older) => lost_the_race(seq),
+            Err(ended) => ended,
         }
     }
 

@@ -89,6 +89,8 @@ enum Phase {
     Checking { asked: bool },
     /// A writer was fenced by somebody: the journal decides by whom.
     Judging { asked: bool },
+    /// What was found cannot be, unless a newer generation has made it: the journal decides.
+    Doubting { ended: Ended, asked: bool },
     /// Progress is being read.
     Reading { asked: bool },
     /// What stands behind the progress is being read, partition by partition.
@@ -206,12 +208,14 @@ impl Committer {
     /// the restored state itself, and of ticks before the output began, is dropped.
     ///
     /// # Errors
-    /// [`Ended::Diverged`] where it is not what was committed before.
+    /// [`Ended::Bug`] for a partition of another worker, or a tick out of turn. Output that is not what was committed
+    /// before ends the generation by [`Committer::on`], when the journal has been asked.
     pub fn output(&mut self, tick: Tick, at: &OutputPartition, records: Vec<OutputRecord>) -> Result<(), Ended> {
-        match self.lanes.iter_mut().find(|lane| &lane.at == at) {
+        let result = match self.lanes.iter_mut().find(|lane| &lane.at == at) {
             Some(lane) => lane.take(tick, records),
             None => Err(Ended::Bug(format!("output of {at} came to a worker that does not own it"))),
-        }
+        };
+        self.or_doubt(result)
     }
 
     /// Everything at ticks through this one has been handed in.
@@ -221,7 +225,22 @@ impl Committer {
     pub fn complete(&mut self, through: Tick) -> Result<(), Ended> {
         self.complete = self.complete.max(through);
         let complete = self.complete;
-        self.lanes.iter_mut().try_for_each(|lane| lane.settle(complete))
+        let result = self.lanes.iter_mut().try_for_each(|lane| lane.settle(complete));
+        self.or_doubt(result)
+    }
+
+    /// What a newer generation has written may look wrong to one that does not know of it yet.
+    fn or_doubt(&mut self, result: Result<(), Ended>) -> Result<(), Ended> {
+        match result {
+            Err(ended @ (Ended::Refused(_) | Ended::Diverged { .. } | Ended::ForeignRecord { .. })) => {
+                if !matches!(self.phase, Phase::Doubting { .. }) {
+                    self.flight.clear();
+                    self.phase = Phase::Doubting { ended, asked: false };
+                }
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Everything at ticks through this one is committed. Never goes back.

@@ -26,6 +26,7 @@ impl Committer {
             Phase::Waiting | Phase::Active => return None,
             Phase::Checking { asked }
             | Phase::Judging { asked }
+            | Phase::Doubting { asked, .. }
             | Phase::Reading { asked }
             | Phase::Tails { asked, .. } => asked,
         };
@@ -47,6 +48,12 @@ impl Committer {
 
     /// Takes an answer to one of these questions.
     pub(super) fn answered(&mut self, done: Done) -> Result<(), Ended> {
+        let was_doubting = matches!(self.phase, Phase::Doubting { .. });
+        let result = self.answer(done);
+        if was_doubting { result } else { self.or_doubt(result) }
+    }
+
+    fn answer(&mut self, done: Done) -> Result<(), Ended> {
         match (std::mem::replace(&mut self.phase, Phase::Waiting), done) {
             (Phase::Fencing { to_ask, mut to_come }, Done::Fenced { turn }) => {
                 to_come.retain(|t| *t != turn);
@@ -58,9 +65,13 @@ impl Committer {
                     Phase::Reading { asked: false }
                 };
             }
-            (Phase::Checking { .. } | Phase::Judging { .. }, Done::Journal(Verdict::Newer(by))) => {
-                return Err(Ended::Fenced { by });
-            }
+            (
+                Phase::Checking { .. } | Phase::Judging { .. } | Phase::Doubting { .. },
+                Done::Journal(Verdict::Newer(by)),
+            ) => return Err(Ended::Fenced { by }),
+            (Phase::Doubting { ended, .. }, Done::Journal(_)) => return Err(ended),
+            // What was asked before the doubt came up.
+            (phase @ Phase::Doubting { .. }, _) => self.phase = phase,
             (Phase::Checking { .. }, Done::Journal(_)) => self.phase = Phase::Reading { asked: false },
             (Phase::Judging { .. }, Done::Journal(_)) => {
                 return Err(Ended::Restart(

@@ -10,7 +10,7 @@ impl Committer {
     /// What to do next; `None` until something happens or the deadline passes.
     ///
     /// # Errors
-    /// [`Ended::ForeignRecord`] for committed records that this job does not write.
+    /// The generation is over.
     pub fn next_action(&mut self, now_ms: u64) -> Result<Option<Action>, Ended> {
         if !matches!(self.phase, Phase::Active) {
             return Ok(self.next_question());
@@ -23,7 +23,14 @@ impl Committer {
         if self.lanes.is_empty() || waits {
             return Ok(None);
         }
-        let Some((transaction, points)) = self.next_transaction(now_ms)? else { return Ok(None) };
+        let planned = match self.next_transaction(now_ms) {
+            Ok(planned) => planned,
+            Err(ended) => {
+                self.or_doubt(Err(ended))?;
+                return Ok(self.next_question());
+            }
+        };
+        let Some((transaction, points)) = planned else { return Ok(None) };
         self.next_turn = (turn + 1) % self.config.turns;
         self.flight.push_back(Flight { turn, points, state: FlightState::Preparing });
         Ok(Some(Action::Prepare { turn, transaction: Box::new(transaction) }))

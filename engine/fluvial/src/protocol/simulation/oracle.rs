@@ -1,0 +1,104 @@
+//! What must be true at the end of every history.
+
+use std::collections::BTreeMap;
+
+use fluvial_connector::{Offset, OutputPartition, OutputRecord, Position, Tick};
+
+use super::kafka::Body;
+use super::worker::record;
+use super::world::World;
+use super::{OUTPUT, OUTPUT_PARTITIONS, Violation};
+use crate::journal::Entry;
+
+/// Compares what a `read_committed` consumer sees with the function of everything that was ever journalled.
+pub(super) fn check(world: &World) -> Result<(), Violation> {
+    let expected = expected(world)?;
+    for partition in 0..OUTPUT_PARTITIONS {
+        let found = world.kafka.read(partition, 0, usize::MAX).filter_map(|(offset, body)| match body {
+            Body::Record(record) => Some((offset, record.clone())),
+            _ => None,
+        });
+        let found: Vec<(Offset, OutputRecord)> = found.collect();
+        let records: Vec<&OutputRecord> = found.iter().map(|(_, record)| record).collect();
+        let wanted: Vec<&OutputRecord> = expected[partition].iter().map(|(_, record)| record).collect();
+        if records != wanted {
+            return Err(Violation(format!("partition {partition} has {records:?}\nand should have {wanted:?}")));
+        }
+        let ticks: Vec<Tick> = expected[partition].iter().map(|(tick, _)| *tick).collect();
+        check_progress(world, partition, &found, &ticks)?;
+    }
+    Ok(())
+}
+
+/// Each output partition's records with their ticks.
+fn expected(world: &World) -> Result<Vec<Vec<(Tick, OutputRecord)>>, Violation> {
+    let mut splits = BTreeMap::new();
+    let mut counts: BTreeMap<u8, u64> = BTreeMap::new();
+    let mut outputs = vec![Vec::new(); OUTPUT_PARTITIONS];
+    let mut last = Tick(0);
+    for entry in world.store.all.values().flat_map(|record| &record.entries) {
+        match entry {
+            Entry::SplitStarted(start) => {
+                splits.entry(start.number).or_insert((start.clone(), start.offset));
+            }
+            Entry::Binding(binding) => {
+                if binding.tick <= last {
+                    return Err(Violation(format!("the journal binds tick {} after tick {last}", binding.tick)));
+                }
+                last = binding.tick;
+                let mut changed: BTreeMap<u8, u64> = BTreeMap::new();
+                for range in &binding.ranges {
+                    let Some((start, position)) = splits.get_mut(&range.split) else {
+                        return Err(Violation(format!("{range:?} is of no split")));
+                    };
+                    if *position != range.from {
+                        return Err(Violation(format!("{range:?} does not begin at {position}")));
+                    }
+                    *position = range.to;
+                    for key in world.input.replay(start, range)? {
+                        let count = counts.entry(key).or_default();
+                        *count += 1;
+                        changed.insert(key, *count);
+                    }
+                }
+                for (key, count) in changed {
+                    outputs[key as usize % OUTPUT_PARTITIONS].push((binding.tick, record(key, count)));
+                }
+            }
+            _ => {}
+        }
+    }
+    let unread = splits.values().find(|(start, position)| !world.input.is_read(start, *position));
+    match unread {
+        Some((start, position)) => Err(Violation(format!("{start:?} was read only up to {position}"))),
+        None if splits.len() != world.input.splits() => Err(Violation("a split was never met".to_owned())),
+        None => Ok(outputs),
+    }
+}
+
+/// Progress names the tick of every record, and ends behind the last one.
+fn check_progress(
+    world: &World,
+    partition: usize,
+    found: &[(Offset, OutputRecord)],
+    ticks: &[Tick],
+) -> Result<(), Violation> {
+    let at = OutputPartition { output: OUTPUT.to_owned(), partition: partition as u32 };
+    let mut ends: BTreeMap<Offset, Tick> = BTreeMap::new();
+    for (_, progress) in world.all_progress().into_iter().filter(|(of, _)| *of == at) {
+        ends.extend(progress.ticks.iter().map(|end| (end.end, end.tick)));
+    }
+    for ((offset, _), tick) in found.iter().zip(ticks) {
+        let named = ends.range(Offset(offset.0 + 1)..).next().map(|(_, tick)| *tick);
+        if named != Some(*tick) {
+            let what = format!("{at} offset {offset} is of tick {tick}; progress says {named:?} in {ends:?}");
+            return Err(Violation(what));
+        }
+    }
+    let progress = world.progress();
+    let last = (found.last().map_or(Offset(0), |(offset, _)| Offset(offset.0 + 1)), ticks.last());
+    match progress.get(&at) {
+        Some(p) if p.end >= last.0 && Some(&p.tick) >= last.1 && p.position == Position::Complete => Ok(()),
+        other => Err(Violation(format!("the progress of {at} is {other:?} at the end, behind {last:?}"))),
+    }
+}

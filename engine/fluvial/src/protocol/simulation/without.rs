@@ -1,0 +1,98 @@
+//! Each rule against the history that it prevents: with the rule taken out, the simulation finds one.
+
+use super::number;
+use super::world::run;
+use crate::protocol::rules::{Rule, Rules};
+
+/// How many histories are tried.
+const SEEDS: u64 = 20_000;
+
+/// Some history goes wrong without `rule`.
+fn check(rule: Rule) {
+    let from = number("FLUVIAL_SEED").unwrap_or(0);
+    let found = (from..from + SEEDS).find_map(|seed| Some((seed, run(seed, Rules::without(rule), false).err()?)));
+    match found {
+        Some((seed, violation)) => println!("without {rule:?}, seed {seed}: {violation}"),
+        None => panic!("without {rule:?}, nothing went wrong in {SEEDS} histories"),
+    }
+}
+
+#[test]
+fn without_reading_what_is_there_a_generation_is_fenced_by_its_own_append() {
+    check(Rule::ReadBeforeJudging);
+}
+
+#[test]
+fn without_the_same_bytes_again_a_sealed_tick_is_not_in_the_journal() {
+    check(Rule::SameBytesAgain);
+}
+
+#[test]
+fn without_no_ops_in_the_gap_an_older_generation_goes_on_appending() {
+    check(Rule::FillTheGap);
+}
+
+#[test]
+fn without_opened_records_kept_a_zombie_appends_behind_the_floor() {
+    check(Rule::KeepOpenedRecords);
+}
+
+#[test]
+fn without_fencing_every_slot_a_wider_generation_goes_on_writing() {
+    check(Rule::FenceEverySlot);
+}
+
+#[test]
+fn without_the_second_tail_read_a_paused_generation_commits() {
+    check(Rule::SecondTailRead);
+}
+
+#[test]
+fn without_asking_the_journal_after_fencing_a_zombie_commits() {
+    check(Rule::AskTheJournalAfterFencing);
+}
+
+#[test]
+fn without_a_new_epoch_a_delayed_commit_hits_the_next_transaction() {
+    check(Rule::NewEpochAfterUnknown);
+}
+
+#[test]
+fn without_waiting_for_the_seal_output_is_visible_that_never_was() {
+    check(Rule::SealedBeforeVisible);
+}
+
+#[test]
+fn without_leaving_out_what_is_torn_records_are_doubled() {
+    check(Rule::LeaveOutTorn);
+}
+
+#[test]
+fn without_the_position_within_a_tick_its_first_part_is_doubled() {
+    check(Rule::PositionWithinTick);
+}
+
+#[test]
+fn without_waiting_for_the_sinks_a_checkpoint_skips_output() {
+    check(Rule::CheckpointAfterSinks);
+}
+
+#[test]
+fn without_waiting_for_the_record_a_restore_misses_a_run() {
+    check(Rule::DeleteAfterRecord);
+}
+
+#[test]
+fn without_commits_in_order_progress_runs_ahead_of_the_records() {
+    check(Rule::CommitInOrder);
+}
+
+#[test]
+fn without_the_records_first_progress_tells_of_records_that_never_came() {
+    check(Rule::ProgressAfterRecords);
+}
+
+#[test]
+fn without_reading_to_the_high_watermark_committed_progress_is_hidden() {
+    check(Rule::ProgressToHighWatermark);
+}
