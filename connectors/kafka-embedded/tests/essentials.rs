@@ -149,7 +149,7 @@ fn a_topic_comes_into_being_only_where_that_is_allowed() {
         let config = Config { auto_create, default_partitions: 3, ..Config::default() };
         let broker = Broker::start(config).unwrap();
         let writer =
-            Writer::new(&broker, &[("topic.metadata.propagation.max.ms", "200"), ("message.timeout.ms", "9000")]);
+            Writer::new(&broker, &[("topic.metadata.propagation.max.ms", "200"), ("message.timeout.ms", "2000")]);
         writer.send("t", -1, "v");
         assert_eq!(writer.flush()[0].is_ok(), auto_create);
         assert_eq!(broker.topics().get("t"), auto_create.then_some(&3));

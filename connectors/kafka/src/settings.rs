@@ -84,6 +84,8 @@ impl Settings {
                 // The default of one second is how long a partition rests after its queue was full.
                 ("fetch.queue.backoff.ms", "5"),
                 ("fetch.error.backoff.ms", "100"),
+                // The end of a partition is told by a fetch that brings nothing: this is how late that may be known.
+                ("fetch.wait.max.ms", "100"),
                 ("queued.min.messages", "100000"),
                 // Bounds what a reader holds beyond what it was asked for.
                 ("queued.max.messages.kbytes", "32768"),

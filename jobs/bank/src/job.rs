@@ -98,11 +98,9 @@ pub fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<()> {
         .explode(|(_, balance)| Some(((), (1, balance as isize))))
         .count_total()
         .map(|((), (_, total)): ((), (isize, isize))| (All {}, Total { total: total as i64 }));
-    let amounts = |sums: Collection<'_, (u64, i64)>| {
-        sums.map(|(account, amount)| (Account { account }, Amount { account, amount }))
-    };
-    job.write(&output("credits"), json::Json, amounts(credits))?;
-    job.write(&output("debits"), json::Json, amounts(debits))?;
+    let amounts = |(account, amount)| (Account { account }, Amount { account, amount });
+    job.write(&output("credits"), json::Json, credits.map(amounts))?;
+    job.write(&output("debits"), json::Json, debits.map(amounts))?;
     let balances = balances.map(|(account, balance)| (Account { account }, Balance { account, balance }));
     job.write(&output("balances"), json::Json, balances)?;
     job.write(&output("total"), json::Json, total)?;

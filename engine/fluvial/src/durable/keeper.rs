@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use differential_dataflow::ExchangeData;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilderSession;
@@ -246,7 +248,7 @@ struct KeyedRows<K, R> {
 impl<K, R> Encode for KeyedRows<K, R>
 where
     K: ExchangeData,
-    R: serde::Serialize + Send,
+    R: Serialize + DeserializeOwned + PartialEq + Send,
 {
     fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind) -> Result<EncodedRun, StateError> {
         encode_keyed(operator, kind, &self.schema, self.rows)

@@ -29,7 +29,7 @@ pub(crate) trait Fold: 'static {
     /// What the records of a key in one tick amount to. It must not depend on their order.
     type Delta: 'static;
     /// What is kept for a key.
-    type Row: Clone + Send + Serialize + DeserializeOwned + 'static;
+    type Row: Clone + PartialEq + Send + Serialize + DeserializeOwned + 'static;
     /// What the operator says that a key has.
     type Out: Clone + 'static;
 

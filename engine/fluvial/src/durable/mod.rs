@@ -24,6 +24,8 @@ mod keeper;
 mod keyed;
 mod latest;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use aggregates::{Aggregate, Average, Count, ExactFloat, Float, Overflow, Sum, Summand};
 pub use context::{Durables, Restore};

@@ -1,7 +1,8 @@
 //! Messages between the leader and the workers, over the dataflow's own channels.
 //!
-//! A timely dataflow of its own, at the one timestamp `0`, carries them: each message goes to the worker that it is
-//! addressed to, in the order in which its sender sent it. It needs no second mesh, and it wakes the receiver's thread.
+//! A timely dataflow of its own carries them: each message goes to the worker that it is addressed to, in the order in
+//! which its sender sent it. It needs no second mesh, and it wakes the receiver's thread. Timestamps mean nothing in it:
+//! each sender's advances with every message, because an exchange keeps what it has until then.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -67,7 +68,7 @@ impl Control {
         for to in 0..self.workers {
             self.outgoing.send(Addressed { to, message: message.clone() });
         }
-        self.outgoing.flush();
+        self.send_now();
     }
 
     /// Gives an order to every worker.
@@ -78,12 +79,17 @@ impl Control {
     /// Tells the leader.
     pub fn tell_leader(&mut self, message: Message) {
         self.outgoing.send(Addressed { to: 0, message });
-        self.outgoing.flush();
+        self.send_now();
     }
 
     /// Tells the leader, as worker `from`.
     pub fn report(&mut self, from: u32, report: Report) {
         self.tell_leader(Message::Report(from, report));
+    }
+
+    fn send_now(&mut self) {
+        let next = *self.outgoing.time() + 1;
+        self.outgoing.advance_to(next);
     }
 
     /// The next message, if one has come.

@@ -227,7 +227,7 @@ impl Running {
                 self.sink.minted(&binding);
                 self.source.release(&binding);
             }
-            if let Some((ranges, bytes)) = self.source.report() {
+            if self.ready && let Some((ranges, bytes)) = self.source.report() {
                 self.control.report(self.index, Report::Read { ranges, bytes });
             }
         }

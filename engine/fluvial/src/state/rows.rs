@@ -10,6 +10,7 @@ use fluvial_connector::BoxError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::columns::Column;
 use super::run_reader::RunFile;
 use super::run_writer::{RunWriter, Written};
 use super::schema::RowSchema;
@@ -18,6 +19,9 @@ use crate::durable::{hash_owner, routing_hash};
 
 /// How many rows become one batch while a run is encoded.
 const CHUNK_ROWS: usize = 2048;
+/// How many rows of each batch are read back and compared: a type that does not survive, because its `Serialize` and
+/// `Deserialize` do not fit each other, must be found when it is written and not when it is needed.
+const PROVEN_ROWS: usize = 16;
 
 /// The hashes from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +48,8 @@ pub(crate) fn encode_keyed<K, V>(
     mut rows: Vec<(K, Option<V>)>,
 ) -> Result<EncodedRun, StateError>
 where
-    K: Serialize,
-    V: Serialize,
+    K: Serialize + DeserializeOwned + PartialEq,
+    V: Serialize + DeserializeOwned + PartialEq,
 {
     rows.sort_by_cached_key(|(key, _)| routing_hash(key));
     encode(operator, kind, schema, rows.chunks(CHUNK_ROWS), |chunk| {
@@ -57,19 +61,23 @@ where
         let keys = key_column.write(chunk.iter().map(|(key, _)| Some(key)))?;
         let values = schema.value.write(chunk.iter().map(|(_, value)| value.as_ref()))?;
         let deleted: BooleanArray = chunk.iter().map(|(_, value)| Some(value.is_none())).collect();
+        prove(key_column, &keys, "key", chunk.iter().map(|(key, _)| Some(key)))?;
+        prove(&schema.value, &values, "value", chunk.iter().map(|(_, value)| value.as_ref()))?;
         Ok((vec![Arc::new(hashes), keys, values, Arc::new(deleted)], range))
     })
 }
 
 /// A run of records without keys.
-pub(crate) fn encode_plain<D: Serialize>(
+pub(crate) fn encode_plain<D: Serialize + DeserializeOwned + PartialEq>(
     operator: &str,
     kind: &OperatorKind,
     schema: &RowSchema,
     records: &[D],
 ) -> Result<EncodedRun, StateError> {
     encode(operator, kind, schema, records.chunks(CHUNK_ROWS), |chunk| {
-        Ok((vec![schema.value.write(chunk.iter().map(Some))?], (0, 0)))
+        let values = schema.value.write(chunk.iter().map(Some))?;
+        prove(&schema.value, &values, "record", chunk.iter().map(Some))?;
+        Ok((vec![values], (0, 0)))
     })
 }
 
@@ -196,6 +204,28 @@ where
 
 fn arrow_not(array: &BooleanArray) -> BooleanArray {
     array.iter().map(|value| Some(!value.unwrap_or(false))).collect()
+}
+
+/// Reads the first of a column's values back and compares them.
+fn prove<'a, T: DeserializeOwned + PartialEq + 'a>(
+    column: &Column,
+    array: &ArrayRef,
+    part: &str,
+    values: impl Iterator<Item = Option<&'a T>>,
+) -> Result<(), BoxError> {
+    let first = values.take(PROVEN_ROWS).enumerate();
+    for (index, value) in first.filter_map(|(index, value)| Some((index, value?))) {
+        let read = column.read::<T>(&array.slice(index, 1));
+        if read.as_deref().ok() != Some(std::slice::from_ref(value)) {
+            let type_name = std::any::type_name::<T>();
+            let what = format!("a {part} of type {type_name} is not read as it was written; is a part of it an Option of an Option?");
+            return Err(match read {
+                Ok(_) => what.into(),
+                Err(error) => format!("{what} {error}").into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Encodes chunks of rows; `columns` gives a chunk's columns and its least and greatest hash.

@@ -18,7 +18,7 @@ impl<F> fmt::Debug for Average<F> {
 impl<F> Linear for Average<F> {}
 
 /// What is kept for an average.
-#[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[allow(unreachable_pub)]
 pub struct Mean<K> {
     sum: K,

@@ -11,7 +11,7 @@ use super::{Overflow, Summand};
 const MOST_DIGITS: u32 = 28;
 
 /// A decimal that is stored as text.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[allow(unreachable_pub)]
 pub struct Kept(Decimal);
 

@@ -61,7 +61,7 @@ integers! {
 }
 
 /// An `i128` that is stored as text, which Arrow can express and people can read.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[allow(unreachable_pub)]
 pub struct Long(i128);
 

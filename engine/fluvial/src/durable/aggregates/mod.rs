@@ -46,7 +46,7 @@ pub trait Aggregate<V>: sealed::Linear + 'static {
     /// What the records of one tick add up to, exactly.
     type Total: Default + 'static;
     /// What is kept for a key.
-    type State: Default + Clone + Send + Serialize + DeserializeOwned + 'static;
+    type State: Default + Clone + PartialEq + Send + Serialize + DeserializeOwned + 'static;
     /// The result.
     type Out: ExchangeData;
 

@@ -40,7 +40,7 @@ pub trait Summand: Linear + 'static {
     /// An exact total.
     type Total: Default + 'static;
     /// What is kept.
-    type Kept: Default + Clone + Send + Serialize + DeserializeOwned + 'static;
+    type Kept: Default + Clone + PartialEq + Send + Serialize + DeserializeOwned + 'static;
     /// The sum.
     type Sum: ExchangeData;
     /// The average.
