@@ -105,7 +105,8 @@ impl Broker {
 
     /// What clients set as `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
-        format!("{}:{}", self.shared.host, self.shared.port)
+        let Shared { host, port, .. } = &*self.shared;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
     /// Where the broker listens.

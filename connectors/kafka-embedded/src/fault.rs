@@ -1,8 +1,8 @@
 //! Faults on request: which requests go wrong, and how.
 //!
-//! A fault picks requests by their API and, if wanted, their client, counts them from 1, and strikes from the n-th on, a
-//! number of times. The counting is per fault and over all connections. Faults of one API stack: the first one that
-//! strikes wins, but all of them count.
+//! A fault picks requests by their API and their client, or takes any, counts them from 1, and strikes from the n-th on,
+//! a number of times. The counting is per fault and over all connections. Faults stack: the first one that strikes wins,
+//! but all of them count.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -18,7 +18,8 @@ pub enum Action {
     Drop,
     /// The request is carried out, and the connection is closed in place of an answer: its outcome is unknown.
     Lose,
-    /// The request is carried out, but only after this time; everything later on its connection waits as well.
+    /// The request is carried out, but only after this time, and even if its client has gone meanwhile. Everything later
+    /// on its connection waits as well. So an `EndTxn` can come late and end a later transaction, as it can in Kafka.
     Delay(Duration),
     /// The request is not carried out, and answered with this error.
     Fail(ResponseError),
@@ -35,7 +36,8 @@ pub enum Action {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    api: ApiKey,
+    /// None means any.
+    api: Option<ApiKey>,
     client: Option<String>,
     nth: u64,
     times: u64,
@@ -43,28 +45,28 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Such a fault at the next request of this API.
-    pub fn new(api: ApiKey, action: Action) -> Self {
-        Self { api, client: None, nth: 1, times: 1, action }
+    /// Such a fault at the next request of this API, or of any if it is `None`.
+    pub fn new(api: impl Into<Option<ApiKey>>, action: Action) -> Self {
+        Self { api: api.into(), client: None, nth: 1, times: 1, action }
     }
 
     /// Closes the connection in place of carrying out the request.
-    pub fn drop(api: ApiKey) -> Self {
+    pub fn drop(api: impl Into<Option<ApiKey>>) -> Self {
         Self::new(api, Action::Drop)
     }
 
     /// Carries out the request, and closes the connection in place of answering.
-    pub fn lose(api: ApiKey) -> Self {
+    pub fn lose(api: impl Into<Option<ApiKey>>) -> Self {
         Self::new(api, Action::Lose)
     }
 
     /// Carries out the request after a delay.
-    pub fn delay(api: ApiKey, delay: Duration) -> Self {
+    pub fn delay(api: impl Into<Option<ApiKey>>, delay: Duration) -> Self {
         Self::new(api, Action::Delay(delay))
     }
 
     /// Answers the request with an error.
-    pub fn fail(api: ApiKey, error: ResponseError) -> Self {
+    pub fn fail(api: impl Into<Option<ApiKey>>, error: ResponseError) -> Self {
         Self::new(api, Action::Fail(error))
     }
 
@@ -99,7 +101,7 @@ pub struct FaultSyntax(String);
 impl FromStr for Fault {
     type Err = FaultSyntax;
 
-    /// Reads `API:NTH[xTIMES]:ACTION[@CLIENT]`: the API's name, a count from 1, `*` times for ever, and one of `drop`,
+    /// Reads `API:NTH[xTIMES]:ACTION[@CLIENT]`: the API's name or `*` for any, a count from 1, `*` times for ever, and one of `drop`,
     /// `lose`, `delay=200ms`, `error=NAME` (or its number).
     fn from_str(text: &str) -> Result<Self, FaultSyntax> {
         parse(text).ok_or_else(|| FaultSyntax(text.to_owned()))
@@ -113,7 +115,10 @@ fn parse(text: &str) -> Option<Fault> {
     };
     let mut parts = rule.splitn(3, ':');
     let (api, count, action) = (parts.next()?, parts.next()?, parts.next()?);
-    let api = crate::api::served().find(|key| plain(&format!("{key:?}")) == plain(api))?;
+    let api = match api {
+        "*" => None,
+        name => Some(crate::api::served().find(|key| plain(&format!("{key:?}")) == plain(name))?),
+    };
     let (nth, times) = count.split_once('x').unwrap_or((count, "1"));
     let times = if times == "*" { u64::MAX } else { times.parse().ok()? };
     let nth = nth.parse().ok().filter(|nth| *nth > 0)?;
@@ -156,7 +161,8 @@ impl Faults {
     pub(crate) fn strike(&mut self, api: ApiKey, client: &str) -> Option<Action> {
         let mut struck = None;
         for (fault, seen) in &mut self.0 {
-            let meant = fault.api == api && fault.client.as_deref().is_none_or(|part| client.contains(part));
+            let api = fault.api.is_none_or(|meant| meant == api);
+            let meant = api && fault.client.as_deref().is_none_or(|part| client.contains(part));
             if !meant {
                 continue;
             }
@@ -182,6 +188,8 @@ mod tests {
         let struck: Vec<bool> = (0..5).map(|_| faults.strike(ApiKey::Fetch, "c").is_some()).collect();
         assert_eq!(struck, [false, true, true, false, false]);
         assert_eq!(faults.strike(ApiKey::Produce, "c"), None);
+        faults.add(Fault::drop(None));
+        assert_eq!(faults.strike(ApiKey::Produce, "c"), Some(Action::Drop));
     }
 
     #[test]
@@ -199,6 +207,7 @@ mod tests {
             ("Produce:3:drop", Fault::drop(ApiKey::Produce).nth(3)),
             ("fetch:1x*:delay=200ms", Fault::delay(ApiKey::Fetch, Duration::from_millis(200)).always()),
             ("EndTxn:1x2:error=51", Fault::fail(ApiKey::EndTxn, ResponseError::ConcurrentTransactions).times(2)),
+            ("*:1x*:drop", Fault::drop(None).always()),
             ("end_txn:1:lose@bank", Fault::lose(ApiKey::EndTxn).client("bank")),
         ] {
             assert_eq!(text.parse::<Fault>().unwrap(), fault, "{text}");

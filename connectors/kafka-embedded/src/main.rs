@@ -1,5 +1,7 @@
-//! `fluvial-kafka-embedded`: the embedded broker as a command.
+//! `fluvial-kafka-embedded`: the embedded broker as a command. It prints its `bootstrap.servers` when it is ready, and
+//! ends on Ctrl-C or SIGTERM.
 
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -68,7 +70,11 @@ fn bytes(text: &str) -> Result<usize, String> {
 fn main() -> ExitCode {
     let options = Options::parse();
     let level = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(level)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,7 +99,8 @@ fn run(options: Options) -> anyhow::Result<()> {
     for fault in options.faults {
         broker.fault(fault);
     }
-    println!("{}", broker.bootstrap());
+    // Whoever started it may not read; that is no error.
+    let _ = writeln!(std::io::stdout(), "{}", broker.bootstrap());
     wait_for_end()
 }
 

@@ -109,3 +109,41 @@ fn clients_outlive_the_loss_of_all_connections() {
     writer.send("t", 0, "10");
     assert_eq!(writer.flush(), [Ok(10)]);
 }
+
+#[test]
+fn a_commit_that_comes_late_tears_the_next_transaction_as_in_kafka() {
+    let broker = broker();
+    // The client gives a request up after a second, and asks again on another connection.
+    let settings = [HASTY[0], HASTY[1], HASTY[2], ("socket.timeout.ms", "1000"), ("transaction.timeout.ms", "20000")];
+    let writer = Writer::transactional(&broker, "x", &[&settings[..], &[("message.timeout.ms", "20000")]].concat());
+    broker.fault(Fault::delay(ApiKey::EndTxn, Duration::from_secs(3)));
+    let start = Instant::now();
+    writer.begin();
+    writer.send("t", 0, "first");
+    writer.commit().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(3), "the second request was answered while the first was under way");
+    writer.begin();
+    writer.send("t", 0, "torn");
+    assert_eq!(writer.flush(), [Ok(2)]);
+    assert_eq!(read(&broker, "t", "read_committed"), ["first"]);
+    while broker.end_offsets("t") == [3] {
+        assert!(start.elapsed() < PATIENCE, "the late request did nothing");
+        std::thread::yield_now();
+    }
+    assert_eq!(read(&broker, "t", "read_committed"), ["first", "torn"], "nobody has asked for this commit");
+}
+
+#[test]
+fn a_broker_that_drops_every_request_is_as_good_as_away() {
+    let broker = broker();
+    broker.fault(Fault::drop(None).always());
+    let writer = Writer::new(&broker, &[HASTY[0], HASTY[1], HASTY[2], ("message.timeout.ms", "20000")]);
+    writer.send("t", 0, "v");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(300) {
+        writer.producer.poll(Duration::from_millis(10));
+    }
+    assert_eq!(broker.end_offsets("t"), [0]);
+    broker.clear_faults();
+    assert_eq!(writer.flush(), [Ok(0)]);
+}

@@ -96,7 +96,8 @@ pub(crate) fn check(bytes: &[u8]) -> Result<Header, ResponseError> {
     Ok(header)
 }
 
-fn header(bytes: &[u8]) -> Header {
+/// What stands in the header of a batch that has at least [`HEADER_BYTES`].
+pub(super) fn header(bytes: &[u8]) -> Header {
     Header {
         attributes: i16_at(bytes, 21),
         last_offset_delta: i32_at(bytes, 23),

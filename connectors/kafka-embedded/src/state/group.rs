@@ -12,6 +12,7 @@
 //!                                └─────────────────────────────────────────┴────────────────────────────┘
 //! ```
 
+mod assignment;
 mod membership;
 mod offsets;
 #[cfg(test)]
@@ -24,7 +25,8 @@ use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use tokio::sync::oneshot;
 
-pub(crate) use membership::{Join, Sync};
+pub(crate) use assignment::Sync;
+pub(crate) use membership::Join;
 pub(crate) use offsets::{Committed, Offsets};
 
 /// A consumer group.

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+mod model;
+
 use std::time::Duration;
 
 use super::batch::samples::{batch, plain};

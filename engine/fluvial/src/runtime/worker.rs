@@ -42,7 +42,8 @@ pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<(), Fail
     let mut control = Control::new(worker);
     let thread = std::thread::current();
     let waker = Waker::new(move || thread.unpark());
-    let mut leader = shared.take_found().map(|found| LeaderDriver::new(shared, found, &waker));
+    let found = if index == 0 { shared.take_found() } else { None };
+    let mut leader = found.map(|found| LeaderDriver::new(shared, found, &waker));
     if let Some(leader) = &mut leader {
         leader.open(&mut control)?;
     }

@@ -38,11 +38,49 @@ pub(super) struct World {
     flights: Vec<Flight>,
     late_calls: Vec<Call>,
     late_commits: Vec<(Id, Producer)>,
+    weather: Weather,
+    calm: bool,
+    pub(super) rules: Rules,
+    trace: bool,
+}
+
+/// What goes wrong how often: every history has a weather of its own. Each is once in so many times.
+struct Weather {
+    disturbance: usize,
+    start: usize,
+    crash: usize,
+    pause: usize,
+    whole: usize,
+    store_fault: usize,
+    write_fault: usize,
+    commit_fault: usize,
+    forgotten_id: usize,
+    /// Transactions time out after so many milliseconds.
+    time_out_ms: u64,
     /// Commits that were answered may come a second time, as with a client that sends again by itself.
     stale_commits: bool,
-    calm: bool,
-    rules: Rules,
-    trace: bool,
+    /// The next generation has more workers than those before.
+    widens: bool,
+}
+
+impl Weather {
+    fn new(dice: &mut Dice) -> Self {
+        let mut one_of = |choices: &[usize]| choices[dice.below(choices.len())];
+        Self {
+            disturbance: one_of(&[8, 20, 60]),
+            start: one_of(&[3, 8, 20]),
+            crash: one_of(&[4, 8, 40]),
+            pause: one_of(&[2, 3, 10]),
+            whole: one_of(&[1, 2, 4]),
+            store_fault: one_of(&[2, 5, 50]),
+            write_fault: one_of(&[30, 100, 1000]),
+            commit_fault: one_of(&[3, 8, 50]),
+            forgotten_id: one_of(&[20, 60, 1000]),
+            time_out_ms: one_of(&[300, 600, 3000]) as u64,
+            stale_commits: one_of(&[0, 0, 0, 1]) == 1,
+            widens: one_of(&[0, 1]) == 1,
+        }
+    }
 }
 
 struct Flight {
@@ -67,8 +105,8 @@ impl World {
     fn new(seed: u64, rules: Rules, trace: bool) -> Self {
         let mut dice = Dice::new(seed);
         let splits = dice.between(1, 3);
-        let input = Input::new(&mut dice, splits, 12, 5);
-        let stale_commits = dice.one_in(4);
+        let input = Input::new(&mut dice, splits, 14, 5);
+        let weather = Weather::new(&mut dice);
         Self {
             dice,
             now: 1000,
@@ -79,7 +117,7 @@ impl World {
             flights: Vec::new(),
             late_calls: Vec::new(),
             late_commits: Vec::new(),
-            stale_commits,
+            weather,
             calm: false,
             rules,
             trace,
@@ -95,7 +133,7 @@ impl World {
     fn run(mut self) -> Result<(), Violation> {
         for _ in 0..CHAOS_STEPS {
             self.step()?;
-            if self.dice.one_in(25) {
+            if self.dice.one_in(self.weather.disturbance) {
                 self.disturb();
             }
             if self.generations.len() == GENERATIONS && self.generations.iter().all(|g| !g.is_live()) {
@@ -148,7 +186,7 @@ impl World {
     /// Something bad happens, or a generation starts.
     fn disturb(&mut self) {
         let live = self.generations.iter().any(|g| g.is_live() && g.processes.iter().all(|p| !p.paused));
-        if self.generations.len() < GENERATIONS && (!live || self.dice.one_in(8)) {
+        if self.generations.len() < GENERATIONS && (!live || self.dice.one_in(self.weather.start)) {
             return self.start();
         }
         if self.generations.is_empty() {
@@ -156,22 +194,20 @@ impl World {
         }
         let chosen = self.dice.below(self.generations.len());
         let process = self.dice.below(self.generations[chosen].processes.len());
-        let whole = self.dice.one_in(2);
-        let kind = self.dice.below(8);
+        let whole = self.dice.one_in(self.weather.whole);
+        let (crash, pause) = (self.dice.one_in(self.weather.crash), self.dice.one_in(self.weather.pause));
         let generation = &mut self.generations[chosen];
-        match kind {
-            0 => {
-                generation.processes[process].dead = true;
-                generation.over.get_or_insert_with(|| "crashed".to_owned());
-                self.say(|| format!("g{chosen}/{process} crashes"));
+        if crash {
+            generation.processes[process].dead = true;
+            generation.over.get_or_insert_with(|| "crashed".to_owned());
+            self.say(|| format!("g{chosen}/{process} crashes"));
+        } else if pause {
+            for (index, sleeper) in generation.processes.iter_mut().enumerate() {
+                sleeper.paused |= whole || index == process;
             }
-            1..4 => {
-                for (index, sleeper) in generation.processes.iter_mut().enumerate() {
-                    sleeper.paused |= whole || index == process;
-                }
-                self.say(|| format!("g{chosen}/{process} sleeps, whole: {whole}"));
-            }
-            _ => self.resume(),
+            self.say(|| format!("g{chosen}/{process} sleeps, whole: {whole}"));
+        } else {
+            self.resume();
         }
     }
 
@@ -192,9 +228,12 @@ impl World {
 
     fn start(&mut self) {
         let dice = &mut self.dice;
+        let workers = if self.weather.widens { self.generations.len() + 1 } else { dice.between(1, 3) };
         let shape = Shape {
-            workers: dice.between(1, 3) as u32,
-            turns: if self.stale_commits { 1 } else { dice.between(1, 2) as u32 },
+            workers: workers.min(3) as u32,
+            // A transaction that is torn while another turn's is not committed yet leaves records out of order, which
+            // nothing can mend. A sink whose commits are answered for good never does that.
+            turns: if self.weather.stale_commits { 1 } else { dice.between(1, 2) as u32 },
             transaction_records: dice.between(1, 6),
             rules: self.rules,
         };
@@ -245,8 +284,8 @@ impl World {
                     let dice = &mut self.dice;
                     self.kafka.write_marker(|n| dice.below(n));
                 }
-                self.kafka.time_out(self.now, 600);
-                if !self.calm && self.dice.one_in(60) {
+                self.kafka.time_out(self.now, self.weather.time_out_ms);
+                if !self.calm && self.dice.one_in(self.weather.forgotten_id) {
                     let dice = &mut self.dice;
                     self.kafka.forget(|n| dice.below(n));
                 }
@@ -388,23 +427,24 @@ impl World {
             }
         }
         let creates = matches!(call, Call::Put(..) | Call::PutManifest(..));
+        let faulty = creates && !self.calm && self.dice.one_in(self.weather.store_fault);
         let unknown = Answer::Put(PutOutcome::Unknown);
-        let answer = match self.dice.below(if creates && !self.calm { 20 } else { 1 }) {
+        let answer = match self.dice.below(if faulty { 4 } else { 1 }) {
             // The request is lost; its answer is; it comes late; it comes twice.
-            19 => unknown,
-            18 => {
+            _ if !faulty => self.store.execute(call)?,
+            0 => unknown,
+            1 => {
                 self.store.execute(call)?;
                 unknown
             }
-            17 => {
+            2 => {
                 self.late_calls.push(call.clone());
                 unknown
             }
-            16 => {
+            _ => {
                 self.store.execute(call)?;
                 self.store.execute(call)?
             }
-            _ => self.store.execute(call)?,
         };
         Ok(Step::Back(Incoming::Store(part, answer)))
     }
@@ -471,7 +511,7 @@ impl World {
                 let turn = *turn;
                 let worker = &mut self.generations[generation].workers[process];
                 let id = worker.id(turn);
-                let lost = !self.calm && self.dice.one_in(120);
+                let lost = !self.calm && self.dice.one_in(self.weather.write_fault);
                 let result = worker.turns[turn as usize].step(id, &mut self.kafka, self.now);
                 let result = if lost { Some(Err(worker.turns[turn as usize].fail())) } else { result };
                 let Some(result) = result else { return Ok(Step::Again) };
@@ -487,9 +527,11 @@ impl World {
         let worker = &mut self.generations[generation].workers[process];
         let (id, producer) = (worker.id(turn), worker.turns[turn as usize].producer);
         let Some(producer) = producer else { return Step::Gone };
-        let fate = if self.calm { 0 } else { self.dice.below(24) };
+        let faulty = !self.calm && self.dice.one_in(self.weather.commit_fault);
+        // The request is lost; it comes late; its answer is lost.
+        let fate = if faulty { self.dice.between(1, 3) } else { 0 };
         let mut result = match fate {
-            22 | 23 => Err(Failure::Unknown),
+            1 | 2 => Err(Failure::Unknown),
             _ => match self.kafka.commit(id, producer) {
                 Ok(()) => Ok(()),
                 Err(Refusal::Busy) => return Step::Again,
@@ -498,9 +540,9 @@ impl World {
             },
         };
         match fate {
-            23 => self.late_commits.push((id, producer)),
-            21 if result.is_ok() => result = Err(Failure::Unknown),
-            17..21 if result.is_ok() && self.stale_commits => self.late_commits.push((id, producer)),
+            2 => self.late_commits.push((id, producer)),
+            3 if result.is_ok() => result = Err(Failure::Unknown),
+            0 if result.is_ok() && !self.calm && self.weather.stale_commits => self.late_commits.push((id, producer)),
             _ => {}
         }
         if result.is_err() {
