@@ -12,10 +12,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 
 /// A long poll whose end cannot be taken for a wake-up. A client's end waits for the last one.
-const LONG_POLL: (&str, &str) = ("fetch.wait.max.ms", "4000");
+const LONG_POLL: (&str, &str) = ("fetch.wait.max.ms", "2500");
 
 /// What a wake-up takes at most.
-const SHORTER: Duration = Duration::from_secs(3);
+const SHORTER: Duration = Duration::from_secs(2);
 
 fn broker(topic: &str, partitions: i32) -> Broker {
     let broker = Broker::start(Config::default()).unwrap();
