@@ -7,11 +7,11 @@
 //!   Job::source ─► Stream ─► durable operator ─► Collection ─► Job::write
 //! ```
 //!
-//! Start at [`App`] for a job's `main`, at [`Job`] for what its closure can do.
+//! Start at [`App`] for a job's `main`, at [`Job`] for what its closure can do, at [`harness`] for its tests.
 
 pub mod cli;
 pub mod durable;
-// pub mod harness;
+pub mod harness;
 pub mod job;
 pub mod journal;
 pub mod protocol;

@@ -18,6 +18,7 @@ pub(crate) mod panics;
 pub mod peer;
 pub mod plan;
 pub mod process;
+mod reconcile;
 pub mod replay;
 mod sink;
 pub(crate) mod source;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use fluvial_connector::{CommitError, Error, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick, Waker};
+use fluvial_connector::{CommitError, Envelope, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick, Waker};
 
 use super::calls::StoreCalls;
 use super::clock;
@@ -19,6 +19,7 @@ use super::ending::{Ending, Failure, Part};
 use super::leader::failure;
 use super::output::OutputQueue;
 use super::process::Shared;
+use super::reconcile::Reconciling;
 use super::turns::{self, Done, Turns};
 use crate::journal::Binding;
 use crate::protocol::{self, Action, Committer, CommitterConfig, Identity, Plan, Report, owner};
@@ -53,6 +54,8 @@ pub(crate) struct SinkDriver {
     /// What is still to be fenced before the leader is told: own turns, and the rest as one.
     to_fence: usize,
     queues: Vec<(String, Rc<RefCell<OutputQueue>>)>,
+    /// Outputs that are to be corrected before anything else is written.
+    reconciling: Option<Reconciling>,
     /// Records handed to the committer by tick, until they are committed.
     waiting: VecDeque<(Tick, usize)>,
     waiting_records: usize,
@@ -73,6 +76,12 @@ impl SinkDriver {
         shared: &Arc<Shared>,
         waker: &Waker,
     ) -> Result<Self, Failure> {
+        if plan.reconcile.is_some()
+            && let Some(append) = plan.sinks.iter().find(|s| s.envelope == Envelope::Append)
+        {
+            let what = format!("output '{}' is an append output and cannot be corrected by --reconcile", append.output);
+            return Err(Failure::of(Part::Sink, Error::new(ErrorKind::Configuration, what)));
+        }
         let patience = shared.options.patience;
         let config = CommitterConfig {
             worker: index,
@@ -119,6 +128,7 @@ impl SinkDriver {
             runtime: shared.runtime.clone(),
             to_fence,
             queues: Vec::new(),
+            reconciling: plan.reconcile.map(Reconciling::new),
             waiting: VecDeque::new(),
             waiting_records: 0,
             complete: Tick(0),
@@ -217,28 +227,54 @@ impl SinkDriver {
             };
         }
         // The dataflow has ended only when the generation has.
-        let Some(upper) = upper else { return Ok(()) };
-        let mut complete: BTreeMap<Tick, Vec<(OutputPartition, Vec<OutputRecord>)>> = BTreeMap::new();
-        for (output, queue) in &self.queues {
-            while let Some(tick) = queue.borrow_mut().ready.pop_front_if(|t| t.tick.0 < upper) {
-                let partitions = tick.partitions.into_iter().map(|(partition, records)| {
-                    (OutputPartition { output: output.clone(), partition }, records)
-                });
-                complete.entry(tick.tick).or_default().extend(partitions);
+        let Some(mut upper) = upper else { return Ok(()) };
+        if let Some(reconciling) = &mut self.reconciling {
+            let at = reconciling.at();
+            for (tick, partitions) in complete_ticks(&self.queues, upper.min(at.0 + 1)) {
+                tracing::debug!(%tick, "goes into the table that the outputs should hold");
+                partitions.into_iter().for_each(|(at, records)| reconciling.apply(at, records));
+            }
+            if upper > at.0 {
+                self.correct(at)?;
+            }
+            // Nothing later is handed over before the corrections have been.
+            if self.reconciling.is_some() {
+                upper = upper.min(at.0);
             }
         }
-        for (tick, partitions) in complete {
-            let mut records_of_tick = 0;
-            for (at, records) in partitions {
-                records_of_tick += records.len();
-                self.committer.output(tick, &at, records).map_err(failure)?;
-            }
-            self.waiting.push_back((tick, records_of_tick));
-            self.waiting_records += records_of_tick;
+        for (tick, partitions) in complete_ticks(&self.queues, upper) {
+            self.hand_over(tick, partitions)?;
         }
         if upper > 0 {
             self.complete = Tick(upper - 1);
             self.committer.complete(self.complete).map_err(failure)?;
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, tick: Tick, partitions: Vec<(OutputPartition, Vec<OutputRecord>)>) -> Result<(), Failure> {
+        let records = partitions.iter().map(|(_, records)| records.len()).sum();
+        for (at, records) in partitions {
+            self.committer.output(tick, &at, records).map_err(failure)?;
+        }
+        self.waiting.push_back((tick, records));
+        self.waiting_records += records;
+        Ok(())
+    }
+
+    /// Reads back what the outputs hold and, once that is known, hands over what corrects them at the tick `at`.
+    fn correct(&mut self, at: Tick) -> Result<(), Failure> {
+        let Some(reconciling) = &mut self.reconciling else { return Ok(()) };
+        if !reconciling.is_asked() && self.committer.is_ready() {
+            let partitions: Vec<OutputPartition> = self.committer.to_reconcile().cloned().collect();
+            partitions.iter().for_each(|at| self.turns.tail(at.clone(), Offset(0)));
+            reconciling.ask(partitions.into_iter());
+        }
+        if let Some(corrections) = reconciling.corrections() {
+            self.reconciling = None;
+            let records: usize = corrections.iter().map(|(_, records)| records.len()).sum();
+            tracing::info!(tick = %at, records, "corrects the outputs");
+            self.hand_over(at, corrections)?;
         }
         Ok(())
     }
@@ -278,7 +314,17 @@ impl SinkDriver {
                 protocol::Done::Fenced { turn }
             }
             Done::Progress(result) => protocol::Done::Progress(result.map_err(sink)?),
-            Done::Tail { at, result } => protocol::Done::Tail { at, records: result.map_err(sink)? },
+            Done::Tail { at, result } => {
+                let records = result.map_err(sink)?;
+                let records = match &mut self.reconciling {
+                    Some(reconciling) => match reconciling.found(&at, records) {
+                        Ok(()) => return Ok(()),
+                        Err(others) => others,
+                    },
+                    None => records,
+                };
+                protocol::Done::Tail { at, records }
+            }
             Done::End { at, result } => protocol::Done::End { at, end: result.map_err(sink)? },
             Done::Prepared { turn, result } => protocol::Done::Prepared { turn, result: result.map_err(explain) },
             Done::Committed { turn, result } => protocol::Done::Committed { turn, result: result.map_err(explain) },
@@ -316,6 +362,23 @@ impl SinkDriver {
             self.reports.push(Report::SinkAt { tick, outputs });
         }
     }
+}
+
+/// The ticks before `upper` that the outputs have left, ascending.
+fn complete_ticks(
+    queues: &[(String, Rc<RefCell<OutputQueue>>)],
+    upper: u64,
+) -> BTreeMap<Tick, Vec<(OutputPartition, Vec<OutputRecord>)>> {
+    let mut complete: BTreeMap<Tick, Vec<(OutputPartition, Vec<OutputRecord>)>> = BTreeMap::new();
+    for (output, queue) in queues {
+        while let Some(tick) = queue.borrow_mut().ready.pop_front_if(|t| t.tick.0 < upper) {
+            let partitions = tick.partitions.into_iter();
+            let partitions = partitions
+                .map(|(partition, records)| (OutputPartition { output: output.clone(), partition }, records));
+            complete.entry(tick.tick).or_default().extend(partitions);
+        }
+    }
+    complete
 }
 
 /// What the committer has to know of a failure; the rest is for people.

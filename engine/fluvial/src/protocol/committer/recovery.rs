@@ -12,11 +12,7 @@ impl Committer {
     pub(super) fn recover(&mut self) {
         self.flight.clear();
         let turns: Vec<u32> = (0..self.config.turns).collect();
-        self.phase = if self.rules.has(Rule::NewEpochAfterUnknown) {
-            Phase::Fencing { to_ask: turns.clone(), to_come: turns }
-        } else {
-            Phase::Checking { asked: false }
-        };
+        self.phase = Phase::Fencing { to_ask: turns.clone(), to_come: turns };
     }
 
     /// The next thing to ask, outside of making transactions.
@@ -133,7 +129,8 @@ impl Committer {
                 progress.incarnation, self.incarnation
             )));
         }
-        if progress.generation > self.generation {
+        let one_alone = self.rules.has(Rule::SecondTailRead) && self.rules.has(Rule::AskTheJournalAfterFencing);
+        if progress.generation > self.generation && one_alone {
             return Err(Ended::Fenced { by: progress.generation });
         }
         if progress.tick > self.sealed && self.rules.has(Rule::SealedBeforeVisible) {

@@ -50,9 +50,6 @@ impl Committer {
             done => return Err(Ended::Bug(format!("a committer got {done:?} without asking"))),
         };
         let Some(index) = self.flight.iter().position(|flight| flight.turn == turn) else {
-            if !self.rules.has(Rule::NewEpochAfterUnknown) {
-                return Ok(());
-            }
             return Err(Ended::Bug(format!("turn {turn} has done something without being asked")));
         };
         match result {

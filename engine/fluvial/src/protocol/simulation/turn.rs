@@ -13,8 +13,9 @@ use crate::protocol::rules::{Rule, Rules};
 #[derive(Default)]
 pub(super) struct Turn {
     pub(super) producer: Option<Producer>,
+    /// The producer that was dropped, for a client that would go on with it.
+    pub(super) old: Option<Producer>,
     work: Option<Work>,
-    failed: bool,
 }
 
 struct Work {
@@ -27,7 +28,6 @@ struct Work {
 
 #[derive(Clone, Copy)]
 enum Step {
-    Abort,
     Add(Partition),
     Touch,
     Records { write: usize, from: usize, to: usize },
@@ -37,16 +37,13 @@ enum Step {
 impl Turn {
     /// Drops the producer.
     pub(super) fn drop_producer(&mut self) {
-        *self = Self::default();
+        *self = Self { old: self.producer.take(), ..Self::default() };
     }
 
     /// Plans the requests of a transaction.
     pub(super) fn begin(&mut self, transaction: Transaction, rules: Rules) {
         let progress = progress_partition(transaction.slot);
         let mut steps = VecDeque::new();
-        if std::mem::take(&mut self.failed) {
-            steps.push_back(Step::Abort);
-        }
         if transaction.writes.iter().any(|write| !write.records.is_empty()) {
             steps.extend([Step::Add(progress), Step::Touch]);
         }
@@ -71,17 +68,15 @@ impl Turn {
     /// Makes the next request; `None` while there are more to make.
     pub(super) fn step(&mut self, id: Id, kafka: &mut Kafka, now: u64) -> Option<Result<Vec<Offset>, Failure>> {
         let (Some(work), Some(producer)) = (&mut self.work, self.producer) else {
-            self.failed = true;
             return Some(Err(Failure::Unknown));
         };
         let Some(step) = work.steps.front().copied() else {
-            let ends = (0..work.offsets.len()).map(|write| work.end_after(write, usize::MAX)).collect();
+            let ends = (0..work.offsets.len()).map(|write| work.end_after(write, usize::MAX, kafka)).collect();
             self.work = None;
             return Some(Ok(ends));
         };
         let slot = work.transaction.slot;
         let result = match step {
-            Step::Abort => kafka.abort(id, producer),
             // A client adds a partition once in a transaction.
             Step::Add(partition) if work.added.contains(&partition) => Ok(()),
             Step::Add(partition) => kafka.add(id, producer, partition, now).map(|()| {
@@ -96,7 +91,7 @@ impl Turn {
                 })
             }
             Step::Progress => {
-                let bodies = (0..work.offsets.len()).map(|write| work.progress(write)).collect();
+                let bodies = (0..work.offsets.len()).map(|write| work.progress(write, kafka)).collect();
                 kafka.produce(id, producer, progress_partition(slot), bodies).map(drop)
             }
         };
@@ -114,32 +109,34 @@ impl Turn {
     /// Gives the transaction up.
     pub(super) fn fail(&mut self) -> Failure {
         self.work = None;
-        self.failed = true;
         Failure::Unknown
     }
 }
 
 impl Work {
-    fn end_after(&self, write: usize, records: usize) -> Offset {
+    fn end_after(&self, write: usize, records: usize, kafka: &Kafka) -> Offset {
         let content = &self.transaction.writes[write];
         let records = records.min(content.records.len());
         match records.checked_sub(1) {
             None => content.end_before,
             // Progress before its records can only guess.
-            Some(last) => Offset(self.offsets[write].get(last).map_or(content.end_before.0 + records as u64, |at| at + 1)),
+            Some(last) => Offset(match self.offsets[write].get(last) {
+                Some(offset) => offset + 1,
+                None => (kafka.end(content.at.partition as usize) + records) as u64,
+            }),
         }
     }
 
-    fn progress(&self, write: usize) -> Body {
+    fn progress(&self, write: usize, kafka: &Kafka) -> Body {
         let content = &self.transaction.writes[write];
-        let own = content.ticks.iter().map(|t| TickEnd { tick: t.tick, end: self.end_after(write, t.records) });
+        let own = content.ticks.iter().map(|t| TickEnd { tick: t.tick, end: self.end_after(write, t.records, kafka) });
         let progress = Progress {
             incarnation: self.transaction.incarnation,
             generation: self.transaction.generation,
             tick: content.tick,
             position: content.position,
             digest: content.digest,
-            end: self.end_after(write, usize::MAX),
+            end: self.end_after(write, usize::MAX, kafka),
             ticks: content.earlier.iter().copied().chain(own).collect(),
         };
         debug_assert!(content.position != Position::Records(0), "a part of nothing");

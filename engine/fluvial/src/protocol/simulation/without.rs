@@ -68,7 +68,7 @@ fn without_leaving_out_what_is_torn_records_are_doubled() {
 }
 
 #[test]
-fn without_the_position_within_a_tick_its_first_part_is_doubled() {
+fn without_the_position_within_a_tick_a_large_one_cannot_be_gone_on_from() {
     check(Rule::PositionWithinTick);
 }
 

@@ -300,7 +300,8 @@ impl World {
         }
         // The newer ones take most of the steps.
         let count = self.generations.len();
-        let chosen = if self.dice.one_in(3) { self.dice.below(count) } else { count - 1 - self.dice.below(count.min(2)) };
+        let chosen =
+            if self.dice.one_in(3) { self.dice.below(count) } else { count - 1 - self.dice.below(count.min(2)) };
         let generation = &mut self.generations[chosen];
         let process = self.dice.below(generation.processes.len());
         let state = &mut generation.processes[process];
@@ -452,7 +453,19 @@ impl World {
     fn step_task(&mut self, generation: usize, process: usize, task: &mut Task) -> Result<Step, Violation> {
         let done = match task {
             Task::Fence { id, own, opening } => {
-                let Ok(producer) = self.kafka.init(*id, self.now) else { return Ok(Step::Again) };
+                let old = own.and_then(|turn| self.generations[generation].workers[process].turns[turn as usize].old);
+                let fresh = match old.filter(|_| !*opening && !self.rules.has(Rule::NewEpochAfterUnknown)) {
+                    Some(producer) => self.kafka.abort(*id, producer).map(|()| producer),
+                    None => self.kafka.init(*id, self.now),
+                };
+                let producer = match fresh {
+                    Ok(producer) => producer,
+                    Err(Refusal::Busy) => return Ok(Step::Again),
+                    Err(_) => {
+                        self.generations[generation].workers[process].turns[own.unwrap_or(0) as usize].old = None;
+                        return Ok(Step::Again);
+                    }
+                };
                 self.say(|| format!("g{generation}/{process} fences {id:?}"));
                 if let Some(turn) = own {
                     self.generations[generation].workers[process].turns[*turn as usize].producer = Some(producer);

@@ -1,0 +1,238 @@
+//! Durable operators against naive recomputation: random records, batches, numbers of workers, and restarts at any
+//! tick. Each restart compares what comes out with what came out before (see [`Dataflow::restart_at`]).
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use rust_decimal::Decimal;
+
+use crate::durable::{Average, Count, ExactFloat, Float, Sum};
+use crate::harness::Dataflow;
+
+/// What happens in a test: records at ticks, and then restarts.
+#[derive(Clone, Debug)]
+struct Script<R> {
+    ticks: Vec<Vec<R>>,
+    workers: usize,
+    /// At which of the ticks, with how many workers.
+    restarts: Vec<(usize, usize)>,
+}
+
+fn scripts<R: Clone + std::fmt::Debug>(record: impl Strategy<Value = R>) -> impl Strategy<Value = Script<R>> {
+    let ticks = proptest::collection::vec(proptest::collection::vec(record, 0..12), 1..8);
+    (ticks, 1usize..4, proptest::collection::vec((0usize..8, 1usize..4), 0..3))
+        .prop_map(|(ticks, workers, restarts)| Script { ticks, workers, restarts })
+}
+
+/// The time of the `index`th tick: they have gaps.
+fn tick(index: usize) -> u64 {
+    10 + 3 * index as u64
+}
+
+/// Runs a script on a dataflow with the input `in`, restarts included.
+fn play<R>(script: &Script<R>, mut test: Dataflow) -> Dataflow
+where
+    R: differential_dataflow::ExchangeData + Sync,
+{
+    for (index, records) in script.ticks.iter().enumerate() {
+        test.feed("in", tick(index), records.clone());
+    }
+    // Half of the ticks one by one, the others at once.
+    let half = script.ticks.len() / 2;
+    (0..half).for_each(|index| test.advance_past(tick(index)));
+    test.advance_past(tick(script.ticks.len() - 1));
+    for (index, workers) in &script.restarts {
+        test.restart_at(tick(index % script.ticks.len()), *workers);
+    }
+    test
+}
+
+/// The differences between tables that follow each other.
+fn changes<D: Ord + Clone>(tables: impl Iterator<Item = Vec<D>>) -> Vec<(D, u64, isize)> {
+    let mut updates = Vec::new();
+    let mut before = Vec::new();
+    for (index, table) in tables.enumerate() {
+        let mut step: Vec<(D, isize)> = before.into_iter().map(|row| (row, -1)).collect();
+        step.extend(table.iter().cloned().map(|row| (row, 1)));
+        differential_dataflow::consolidation::consolidate(&mut step);
+        updates.extend(step.into_iter().map(|(row, diff)| (row, tick(index), diff)));
+        before = table;
+    }
+    updates
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn latest_is_what_naive_recomputation_says(script in scripts((0u8..6, proptest::option::of(0i32..4)))) {
+        let test = play(&script, Dataflow::new(script.workers, |scope| {
+            let latest = scope.input::<(u8, Option<i32>)>("in").latest("rows");
+            scope.output("out", latest);
+        }));
+        let mut rows = BTreeMap::new();
+        // The order within a tick is that of the four splits over which the harness spreads records.
+        let mut fed = 0;
+        let tables = script.ticks.iter().map(|records| {
+            let mut ordered: Vec<_> = records.iter().map(|record| { fed += 1; ((fed - 1) % 4, fed, *record) }).collect();
+            ordered.sort();
+            for (_, _, (key, value)) in ordered {
+                match value {
+                    Some(value) => rows.insert(key, value),
+                    None => rows.remove(&key),
+                };
+            }
+            rows.iter().map(|(k, v)| (*k, *v)).collect()
+        });
+        prop_assert_eq!(test.updates::<(u8, i32)>("out"), changes(tables));
+    }
+
+    #[test]
+    fn aggregates_are_what_naive_recomputation_says(
+        script in scripts((prop_oneof![Just("eu"), Just("us"), Just("")], any::<i32>())),
+    ) {
+        let script = Script {
+            ticks: script.ticks.iter().map(|tick| tick.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect()).collect(),
+            workers: script.workers,
+            restarts: script.restarts.clone(),
+        };
+        type Out = (u64, i64, Decimal, Float, Float);
+        let test = play(&script, Dataflow::new(script.workers, |scope| {
+            let all = (
+                Count,
+                Sum(|v: &i32| *v),
+                Sum(|v: &i32| Decimal::new(i64::from(*v), 2)),
+                Sum(|v: &i32| ExactFloat::from(f64::from(*v) / 3.0)),
+                Average(|v: &i32| *v),
+            );
+            let groups = scope.input::<(String, i32)>("in").aggregate("groups", all);
+            scope.output("out", groups);
+        }));
+        let mut groups: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+        let tables: Vec<Vec<(String, Out)>> = script.ticks.iter().map(|records| {
+            for (key, value) in records {
+                groups.entry(key.clone()).or_default().push(*value);
+            }
+            groups.iter().map(|(key, values)| {
+                let sum: i64 = values.iter().copied().map(i64::from).sum();
+                let mut thirds = values.iter().map(|v| f64::from(*v) / 3.0).collect::<Vec<_>>();
+                (key.clone(), (
+                    values.len() as u64,
+                    sum,
+                    Decimal::new(sum, 2).normalize(),
+                    Float::from(exactly(&mut thirds)),
+                    Float::from(sum as f64 / values.len() as f64),
+                ))
+            }).collect()
+        }).collect();
+        prop_assert_eq!(test.updates::<(String, Out)>("out"), changes(tables.into_iter()));
+    }
+
+    #[test]
+    fn keep_all_keeps_every_record_as_often_as_it_came(script in scripts(0u8..5)) {
+        let test = play(&script, Dataflow::new(script.workers, |scope| {
+            let all = scope.input::<u8>("in").keep_all("all");
+            scope.output("out", all.clone());
+            scope.output("distinct", all.distinct());
+        }));
+        let mut all = Vec::new();
+        let tables: Vec<Vec<u8>> = script.ticks.iter().map(|records| { all.extend(records); all.clone() }).collect();
+        prop_assert_eq!(test.updates::<u8>("out"), changes(tables.clone().into_iter()));
+        let distinct = tables.into_iter().map(|mut table| { table.sort_unstable(); table.dedup(); table });
+        prop_assert_eq!(test.updates::<u8>("distinct"), changes(distinct));
+    }
+
+    #[test]
+    fn streams_keep_the_order_of_records_through_unions_and_flat_maps(script in scripts(proptest::collection::vec(any::<u8>(), 0..4))) {
+        // One key: what remains is what is last in the order.
+        let test = play(&script, Dataflow::new(script.workers, |scope| {
+            let lists = scope.input::<Vec<u8>>("in");
+            let first = lists.clone().flat_map(|list| list).filter(|n| n % 3 != 0).map(|n| u32::from(n));
+            let second = lists.flat_map(|list| list).flat_map(|n| [u32::from(n) + 1000, u32::from(n) + 2000]);
+            let latest = first.union(second).map(|n| ((), Some(n))).latest("last");
+            scope.output("out", latest);
+        }));
+        let mut fed = 0;
+        let mut last = None;
+        let tables: Vec<Vec<((), u32)>> = script.ticks.iter().map(|records| {
+            let mut ordered: Vec<_> = records.iter().map(|list| { fed += 1; ((fed - 1) % 4, fed, list.clone()) }).collect();
+            ordered.sort();
+            for (_, _, list) in ordered {
+                // Of one record, all that came through the first branch comes before all that came through the second.
+                let first = list.iter().filter(|n| **n % 3 != 0).map(|n| u32::from(*n)).last();
+                let second = list.last().map(|n| u32::from(*n) + 2000);
+                last = second.or(first).or(last);
+            }
+            last.map(|n| ((), n)).into_iter().collect()
+        }).collect();
+        prop_assert_eq!(test.updates::<((), u32)>("out"), changes(tables.into_iter()));
+    }
+}
+
+/// The exact sum of floats that are multiples of 2^-60 and below 2^40, rounded once.
+fn exactly(values: &mut [f64]) -> f64 {
+    // Neumaier's sum would round twice; fractions of a fixed exponent do not.
+    let units: i128 = values.iter().map(|value| {
+        let bits = value.to_bits();
+        let exponent = ((bits >> 52) & 0x7ff) as i32 - 1075;
+        if *value == 0.0 {
+            return 0;
+        }
+        let mantissa = i128::from(bits & ((1 << 52) - 1) | 1 << 52);
+        let shifted = mantissa << (exponent + 60);
+        if *value < 0.0 { -shifted } else { shifted }
+    }).sum();
+    units as f64 / (1u64 << 60) as f64
+}
+
+#[test]
+fn a_sum_that_does_not_fit_ends_the_job_and_names_operator_tick_and_key() {
+    let mut test = Dataflow::new(2, |scope| {
+        let sums = scope.input::<(String, i64)>("in").aggregate("sums", Sum(|v: &i64| *v));
+        scope.output("out", sums);
+    });
+    test.feed("in", 1, [("a".to_owned(), i64::MAX), ("b".to_owned(), 1)]);
+    test.feed("in", 2, [("a".to_owned(), 1)]);
+    test.advance_past(1);
+    let error = test.try_advance_past(2).unwrap_err();
+    assert_eq!(
+        error,
+        "the durable operator 'sums' cannot go on at tick 2, key \"a\": the sum of i64 values does not fit i64: sum them as i128"
+    );
+}
+
+#[test]
+fn two_operators_of_one_name_are_refused() {
+    let mut test = Dataflow::new(1, |scope| {
+        let input = scope.input::<(u8, u8)>("in");
+        let one = input.clone().aggregate("same", Count);
+        let other = input.aggregate("same", Count);
+        scope.output("out", one.concat(other));
+    });
+    let error = test.try_advance_past(1).unwrap_err();
+    assert!(error.contains("two durable operators are named 'same'"), "{error}");
+}
+
+#[test]
+fn a_name_that_is_no_path_is_refused() {
+    for name in ["", "a/b", "..", "ü"] {
+        let mut test = Dataflow::new(1, move |scope| {
+            let rows = scope.input::<u8>("in").keep_all(name);
+            scope.output("out", rows);
+        });
+        let error = test.try_advance_past(1).unwrap_err();
+        assert!(error.contains("is no name for a durable operator"), "{error}");
+    }
+}
+
+#[test]
+fn a_type_that_is_not_read_as_it_was_written_is_found_at_the_first_checkpoint() {
+    let mut test = Dataflow::new(1, |scope| {
+        let rows = scope.input::<(u8, Option<Option<Option<u8>>>)>("in").latest("rows");
+        scope.output("out", rows);
+    });
+    test.feed("in", 1, [(1u8, Some(Some(None::<Option<u8>>)))]);
+    let error = test.try_advance_past(1).unwrap_err();
+    assert!(error.contains("'rows'") && error.contains("not read as it was written"), "{error}");
+}

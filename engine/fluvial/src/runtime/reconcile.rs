@@ -1,0 +1,127 @@
+//! Correcting upsert outputs: what the job says now, against what the output holds.
+//!
+//! ```text
+//!   all output through the takeover tick ──apply──► whole table ─┐
+//!   the output, read back ──────────────────────────► held table ┴─► what is missing, changed, or to be deleted
+//! ```
+//!
+//! Everything that the dataflow gives up to the takeover tick, the restored state included, makes up the table that the
+//! output should hold then. The corrections are the output of that tick.
+
+use std::collections::BTreeMap;
+
+use fluvial_connector::{Offset, OutputPartition, OutputRecord, Tick};
+
+type Table = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A reconciliation under way on one worker.
+pub(crate) struct Reconciling {
+    at: Tick,
+    whole: BTreeMap<OutputPartition, Table>,
+    held: BTreeMap<OutputPartition, Option<Table>>,
+    asked: bool,
+}
+
+impl Reconciling {
+    /// A reconciliation at the takeover tick `at`.
+    pub(crate) fn new(at: Tick) -> Self {
+        Self { at, whole: BTreeMap::new(), held: BTreeMap::new(), asked: false }
+    }
+
+    /// The takeover tick.
+    pub(crate) fn at(&self) -> Tick {
+        self.at
+    }
+
+    /// Takes output at or before the takeover tick, ascending.
+    pub(crate) fn apply(&mut self, at: OutputPartition, records: Vec<OutputRecord>) {
+        apply(self.whole.entry(at).or_default(), records.into_iter());
+    }
+
+    /// Whether the outputs have been asked for.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// The partitions that are being read back.
+    pub(crate) fn ask(&mut self, partitions: impl Iterator<Item = OutputPartition>) {
+        self.asked = true;
+        self.held = partitions.map(|at| (at, None)).collect();
+    }
+
+    /// What an output partition holds, if it was asked for; otherwise the records are given back.
+    pub(crate) fn found(
+        &mut self,
+        at: &OutputPartition,
+        records: Vec<(Offset, OutputRecord)>,
+    ) -> Result<(), Vec<(Offset, OutputRecord)>> {
+        match self.held.get_mut(at) {
+            Some(held @ None) => {
+                apply(held.insert(Table::new()), records.into_iter().map(|(_, record)| record));
+                Ok(())
+            }
+            _ => Err(records),
+        }
+    }
+
+    /// The corrections of each partition, in key order, once all have been read back.
+    pub(crate) fn corrections(&mut self) -> Option<Vec<(OutputPartition, Vec<OutputRecord>)>> {
+        if !self.asked || self.held.values().any(Option::is_none) {
+            return None;
+        }
+        let held = std::mem::take(&mut self.held);
+        Some(
+            held.into_iter()
+                .map(|(at, held)| {
+                    let whole = self.whole.remove(&at).unwrap_or_default();
+                    let corrections = difference(&held.unwrap_or_default(), whole);
+                    (at, corrections)
+                })
+                .collect(),
+        )
+    }
+}
+
+fn apply(table: &mut Table, records: impl Iterator<Item = OutputRecord>) {
+    for OutputRecord { key, value } in records {
+        match value {
+            Some(value) => table.insert(key, value),
+            None => table.remove(&key),
+        };
+    }
+}
+
+/// What turns `held` into `wanted`, in key order.
+fn difference(held: &Table, wanted: Table) -> Vec<OutputRecord> {
+    let gone = held.keys().filter(|key| !wanted.contains_key(*key)).map(|key| OutputRecord { key: key.clone(), value: None });
+    let mut corrections: Vec<OutputRecord> = gone.collect();
+    let other = wanted.into_iter().filter(|(key, value)| held.get(key) != Some(value));
+    corrections.extend(other.map(|(key, value)| OutputRecord { key, value: Some(value) }));
+    corrections.sort();
+    corrections
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn record(key: &str, value: Option<&str>) -> OutputRecord {
+        OutputRecord { key: key.as_bytes().to_vec(), value: value.map(|v| v.as_bytes().to_vec()) }
+    }
+
+    #[test]
+    fn corrections_are_what_is_missing_changed_or_gone() {
+        let at = OutputPartition { output: "out".to_owned(), partition: 0 };
+        let mut reconciling = Reconciling::new(Tick(9));
+        reconciling.apply(at.clone(), vec![record("a", Some("1")), record("b", Some("2")), record("x", Some("0"))]);
+        reconciling.apply(at.clone(), vec![record("b", Some("3")), record("c", Some("4")), record("x", None)]);
+        reconciling.ask([at.clone()].into_iter());
+        assert!(reconciling.corrections().is_none());
+        let held = vec![(Offset(0), record("a", Some("1"))), (Offset(1), record("b", Some("2"))), (Offset(3), record("d", Some("5")))];
+        assert!(reconciling.found(&at, held).is_ok());
+        let corrections = reconciling.corrections().unwrap();
+        let expected = vec![record("b", Some("3")), record("c", Some("4")), record("d", None)];
+        assert_eq!(corrections, vec![(at, expected)]);
+    }
+}
