@@ -5,7 +5,7 @@ use super::world::run;
 use crate::protocol::rules::{Rule, Rules};
 
 /// How many histories are tried.
-const SEEDS: u64 = 20_000;
+const SEEDS: u64 = 40_000;
 
 /// Some history goes wrong without `rule`.
 fn check(rule: Rule) {

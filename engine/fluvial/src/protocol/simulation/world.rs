@@ -21,7 +21,7 @@ use crate::protocol::{
 /// How many generations are started into the chaos.
 const GENERATIONS: usize = 4;
 /// How long the chaos lasts at most.
-const CHAOS_STEPS: usize = 1500;
+const CHAOS_STEPS: usize = 3000;
 /// How long calm may take: more means stuck.
 const CALM_STEPS: usize = 40_000;
 /// How many generations may be needed in the calm, since zombies of the chaos still wake up.
@@ -55,6 +55,10 @@ struct Weather {
     write_fault: usize,
     commit_fault: usize,
     forgotten_id: usize,
+    /// A generation falls asleep when it begins to fence.
+    sleepy: usize,
+    /// A request that was given up arrives.
+    late: usize,
     /// Transactions time out after so many milliseconds.
     time_out_ms: u64,
     /// Commits that were answered may come a second time, as with a client that sends again by itself.
@@ -76,6 +80,8 @@ impl Weather {
             write_fault: one_of(&[30, 100, 1000]),
             commit_fault: one_of(&[3, 8, 50]),
             forgotten_id: one_of(&[20, 60, 1000]),
+            sleepy: one_of(&[2, 8, 1000]),
+            late: one_of(&[2, 8, 24]),
             time_out_ms: one_of(&[300, 600, 3000]) as u64,
             stale_commits: one_of(&[0, 0, 0, 1]) == 1,
             widens: one_of(&[0, 1]) == 1,
@@ -87,6 +93,8 @@ struct Flight {
     generation: usize,
     process: u32,
     what: Begun,
+    /// It is under way; otherwise it leaves only while its process is awake.
+    sent: bool,
 }
 
 /// What became of a step of something in flight.
@@ -105,7 +113,7 @@ impl World {
     fn new(seed: u64, rules: Rules, trace: bool) -> Self {
         let mut dice = Dice::new(seed);
         let splits = dice.between(1, 3);
-        let input = Input::new(&mut dice, splits, 14, 5);
+        let input = Input::new(&mut dice, splits, 24, 5);
         let weather = Weather::new(&mut dice);
         Self {
             dice,
@@ -334,11 +342,17 @@ impl World {
     }
 
     fn begin(&mut self, generation: usize, begun: Vec<(u32, Begun)>) {
+        let fences = begun.iter().any(|(_, what)| matches!(what, Begun::Task(Task::Fence { opening: true, .. })));
         for (process, what) in begun {
             if let Begun::Task(Task::Fence { own: Some(turn), .. }) = &what {
                 self.give_up(generation, process, *turn);
             }
-            self.flights.push(Flight { generation, process, what });
+            let sent = self.dice.one_in(2);
+            self.flights.push(Flight { generation, process, what, sent });
+        }
+        if fences && !self.calm && self.dice.one_in(self.weather.sleepy) {
+            self.generations[generation].processes.iter_mut().for_each(|process| process.paused = true);
+            self.say(|| format!("g{generation} sleeps as it begins to fence"));
         }
     }
 
@@ -381,12 +395,12 @@ impl World {
 
     /// A request that its sender has given up arrives after all.
     fn late(&mut self) -> Result<(), Violation> {
-        if !self.late_calls.is_empty() && self.dice.one_in(4) {
+        if !self.late_calls.is_empty() && self.dice.one_in(self.weather.late) {
             let call = self.late_calls.swap_remove(self.dice.below(self.late_calls.len()));
             self.say(|| format!("late {call:?}"));
             self.store.execute(&call)?;
         }
-        if !self.late_commits.is_empty() && self.dice.one_in(2) {
+        if !self.late_commits.is_empty() && self.dice.one_in(self.weather.late) {
             let (id, producer) = self.late_commits.swap_remove(self.dice.below(self.late_commits.len()));
             let result = self.kafka.commit(id, producer);
             self.say(|| format!("late commit of {id:?}: {result:?}"));
@@ -400,17 +414,24 @@ impl World {
         }
         let index = self.dice.below(self.flights.len());
         let flight = self.flights.swap_remove(index);
-        let dead = self.generations[flight.generation].processes[flight.process as usize].dead;
-        if dead && self.dice.one_in(2) {
+        let sender = &self.generations[flight.generation].processes[flight.process as usize];
+        if sender.dead && (!flight.sent || self.dice.one_in(2)) {
             return Ok(());
         }
-        let Flight { generation, process, mut what } = flight;
+        if sender.paused && !flight.sent {
+            self.flights.push(flight);
+            return Ok(());
+        }
+        let Flight { generation, process, mut what, .. } = flight;
         let step = match &mut what {
             Begun::Call(part, call) => self.step_call(*part, call)?,
             Begun::Task(task) => self.step_task(generation, process as usize, task)?,
         };
         match step {
-            Step::Again => self.flights.push(Flight { generation, process, what }),
+            Step::Again => {
+                let sent = self.dice.one_in(2);
+                self.flights.push(Flight { generation, process, what, sent });
+            }
             Step::Back(incoming) => {
                 self.generations[generation].processes[process as usize].inbox.push_back(incoming);
             }
