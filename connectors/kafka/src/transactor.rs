@@ -260,10 +260,9 @@ impl Flight {
 
     fn check(&self, transactor: &KafkaTransactor) -> Result<(), CommitError> {
         match self.failed {
-            Some(Code::PurgeQueue | Code::PurgeInflight) => {
-                if let Some(cause) = transactor.cause_of_purge() {
-                    return Err(cause);
-                }
+            Some(code @ (Code::PurgeQueue | Code::PurgeInflight)) => {
+                let unexplained = || failure::commit(code, transactor.what("write"));
+                return Err(transactor.cause_of_purge().unwrap_or_else(unexplained));
             }
             Some(code) => {
                 let (code, reason) = transactor.producer.fatal().unwrap_or((code, code.to_string()));

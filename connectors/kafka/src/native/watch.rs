@@ -57,7 +57,10 @@ impl Watch {
         if refusal && let Ok(mut refused) = self.refused.lock() {
             *refused = Some((code, reason.clone()));
         }
-        if let Ok(mut last) = self.last.lock() {
+        // That all brokers are down says less than why the last one is.
+        if let Ok(mut last) = self.last.lock()
+            && (code != Code::AllBrokersDown || last.is_none())
+        {
             *last = Some((code, reason));
         }
     }

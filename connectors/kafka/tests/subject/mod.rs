@@ -86,6 +86,19 @@ impl Admin {
         self.wait_for(name, Some(partitions as usize));
     }
 
+    pub fn create_partitions(&self, name: &str, total: usize) {
+        let c_name = std::ffi::CString::new(name).unwrap();
+        self.call(|rk, queue| {
+            // SAFETY: as above.
+            unsafe {
+                let mut more = rd::rd_kafka_NewPartitions_new(c_name.as_ptr(), total, std::ptr::null_mut(), 0);
+                rd::rd_kafka_CreatePartitions(rk, &raw mut more, 1, std::ptr::null(), queue);
+                rd::rd_kafka_NewPartitions_destroy(more);
+            }
+        });
+        self.wait_for(name, Some(total));
+    }
+
     pub fn delete_topic(&self, name: &str) {
         let c_name = std::ffi::CString::new(name).unwrap();
         self.call(|rk, queue| {

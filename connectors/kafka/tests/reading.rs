@@ -1,0 +1,165 @@
+//! A source over outages, new partitions and a topic that goes away.
+#![allow(clippy::unwrap_used)]
+
+mod subject;
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use fluvial_connector::conformance::SourceSubject;
+use fluvial_connector::{ErrorKind, Offset, Slot, Source, SplitId, SplitReader, Waker};
+use fluvial_kafka::KafkaOptions;
+use fluvial_kafka_embedded::{ApiKey, Broker, Config, Fault, ResponseError};
+use subject::{Admin, Input};
+
+/// A reader and what wakes it.
+struct Reader {
+    reader: Box<dyn SplitReader>,
+    woken: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Reader {
+    fn of(source: &dyn Source) -> Self {
+        let woken = Arc::new((Mutex::new(false), Condvar::new()));
+        let sets = woken.clone();
+        let waker = Waker::new(move || {
+            *sets.0.lock().unwrap() = true;
+            sets.1.notify_all();
+        });
+        Self { reader: source.reader(waker).unwrap(), woken }
+    }
+
+    fn start(&mut self, split: u32) {
+        self.reader.start(Slot(split), &SplitId(split.to_string()), Offset(0)).unwrap();
+    }
+
+    /// The keys of the next `count` records.
+    fn take(&mut self, count: usize) -> Vec<String> {
+        let begun = Instant::now();
+        let mut keys = Vec::new();
+        while keys.len() < count {
+            let got = self.reader.poll(100, &mut |_, record| {
+                keys.push(String::from_utf8(record.key.unwrap().to_vec()).unwrap());
+            });
+            if got.unwrap() == 0 {
+                let left = subject::PATIENCE.saturating_sub(begun.elapsed());
+                assert!(!left.is_zero(), "records come in time: {keys:?}");
+                let woken = self.woken.0.lock().unwrap();
+                *self.woken.1.wait_timeout_while(woken, left, |woken| !*woken).unwrap().0 = false;
+            }
+        }
+        keys
+    }
+}
+
+fn record(key: &str) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    vec![(key.as_bytes().to_vec(), Some(b"v".to_vec()))]
+}
+
+fn start() -> (Broker, Input) {
+    let broker = Broker::start(Config::default()).unwrap();
+    let input = Input::new(&broker.bootstrap());
+    (broker, input)
+}
+
+#[test]
+fn lost_connections_and_passing_errors_are_healed() {
+    let (broker, mut input) = start();
+    let mut reader = Reader::of(&*input.source());
+    reader.start(0);
+    reader.start(1);
+    input.append(0, &record("a"));
+    assert_eq!(reader.take(1), ["a"]);
+    broker.disconnect_all();
+    input.append(1, &record("b"));
+    assert_eq!(reader.take(1), ["b"]);
+    for fault in [
+        Fault::drop(ApiKey::Fetch),
+        Fault::fail(ApiKey::Fetch, ResponseError::NotLeaderOrFollower),
+        Fault::fail(ApiKey::Fetch, ResponseError::FencedLeaderEpoch),
+        Fault::fail(ApiKey::Fetch, ResponseError::UnknownTopicOrPartition),
+        Fault::fail(ApiKey::Fetch, ResponseError::KafkaStorageError),
+    ] {
+        broker.fault(fault.clone());
+        // The fetch that waits at the broker comes before the fault: this record ends it.
+        input.append(0, &record("before"));
+        assert_eq!(reader.take(1), ["before"], "{fault:?}");
+        input.append(0, &record("after"));
+        assert_eq!(reader.take(1), ["after"], "{fault:?}");
+    }
+}
+
+#[test]
+fn partitions_that_are_added_can_be_read_by_the_same_reader() {
+    let (broker, mut input) = start();
+    let mut reader = Reader::of(&*input.source());
+    reader.start(0);
+    input.append(0, &record("a"));
+    assert_eq!(reader.take(1), ["a"]);
+    Admin::of(&broker.bootstrap()).create_partitions(&input.topic, 3);
+    assert_eq!(input.source().splits(subject::PATIENCE).unwrap().len(), 3);
+    reader.start(2);
+    let writer = subject::writer(&broker.bootstrap(), None);
+    subject::send(&writer, &input.topic, 2, &record("new"));
+    assert_eq!(reader.take(1), ["new"]);
+}
+
+#[test]
+fn a_topic_that_may_not_be_read_is_a_configuration_error() {
+    let (broker, input) = start();
+    broker.fault(Fault::fail(ApiKey::Fetch, ResponseError::TopicAuthorizationFailed).always());
+    let mut reader = Reader::of(&*input.source());
+    reader.start(0);
+    let begun = Instant::now();
+    let error = loop {
+        match reader.reader.poll(10, &mut |_, _| ()) {
+            Ok(_) => {
+                assert!(begun.elapsed() < subject::PATIENCE, "an error comes in time");
+                let woken = reader.woken.0.lock().unwrap();
+                *reader.woken.1.wait_timeout_while(woken, Duration::from_secs(1), |woken| !*woken).unwrap().0 = false;
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind, ErrorKind::Configuration);
+    assert!(error.to_string().contains(&input.topic), "{error}");
+}
+
+#[test]
+fn committed_positions_are_shown_under_the_group() {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    let (broker, mut input) = start();
+    input.append(1, &record("a"));
+    let options = KafkaOptions { group: Some("monitoring".to_owned()), ..KafkaOptions::new(broker.bootstrap()) };
+    let source = options.connect().unwrap().source(&input.topic);
+    source.report_committed(&[(SplitId("1".to_owned()), Offset(1))]).unwrap();
+    let consumer: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", broker.bootstrap())
+        .set("group.id", "monitoring")
+        .create()
+        .unwrap();
+    let mut list = rdkafka::TopicPartitionList::new();
+    list.add_partition(&input.topic, 1);
+    let begun = Instant::now();
+    loop {
+        let committed = consumer.committed_offsets(list.clone(), subject::PATIENCE).unwrap();
+        if committed.elements()[0].offset() == rdkafka::Offset::Offset(1) {
+            return;
+        }
+        assert!(begun.elapsed() < subject::PATIENCE, "the report arrives in time");
+    }
+}
+
+#[test]
+fn a_reader_that_is_dropped_is_gone_at_once_and_wakes_nobody() {
+    let (_broker, mut input) = start();
+    let mut reader = Reader::of(&*input.source());
+    reader.start(0);
+    input.append(0, &record("a"));
+    reader.take(1);
+    let Reader { reader, woken } = reader;
+    let begun = Instant::now();
+    drop(reader);
+    assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
+    assert_eq!(Arc::strong_count(&woken), 1, "the waker is dropped with the reader");
+}
