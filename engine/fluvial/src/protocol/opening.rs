@@ -196,7 +196,11 @@ impl Opening {
                     self.phase = Phase::Relist;
                     return Ok(None);
                 }
-                self.records.extend(found.into_iter().filter_map(|(seq, record)| Some((seq, record?))));
+                for (seq, record) in found.into_iter().filter_map(|(seq, record)| Some((seq, record?))) {
+                    if !self.admit(seq, record)? {
+                        return Ok(None);
+                    }
+                }
                 self.read_on()
             }
             (Phase::Fill(claim), answer) => self.filled(claim, answer),
@@ -265,17 +269,28 @@ impl Opening {
                 return Ok(None);
             }
             Claimed::Mine => (**claim.record()).clone(),
-            Claimed::Others(record) => match self.me.judge(seq, &record)? {
-                Verdict::Mine | Verdict::Older => record,
-                Verdict::Newer(by) if by > self.me.generation => return Err(Ended::Fenced { by }),
-                Verdict::Newer(_) => return Err(lost_the_race(seq)),
-            },
+            Claimed::Others(record) => record,
             #[cfg(test)]
             Claimed::Unread => return Err(Ended::Fenced { by: self.me.generation }),
         };
+        if self.admit(seq, record)? { self.read_on() } else { Ok(None) }
+    }
+
+    /// Takes a record before ours into the history. Another that chose the same number makes us choose a higher one:
+    /// returns false then, and all begins again.
+    fn admit(&mut self, seq: Seq, record: JournalRecord) -> Result<bool, Ended> {
+        match self.me.judge(seq, &record)? {
+            Verdict::Newer(by) if by > self.me.generation => return Err(Ended::Fenced { by }),
+            Verdict::Newer(_) => {
+                self.records.clear();
+                self.phase = Phase::List;
+                return Ok(false);
+            }
+            Verdict::Mine | Verdict::Older => {}
+        }
         self.positions.insert(seq);
         self.records.insert(seq, record);
-        self.read_on()
+        Ok(true)
     }
 
     /// Reads the next records towards the floor, then fills the next hole, then asks for the manifest.

@@ -186,13 +186,14 @@ impl Lane {
         self.settle(complete)
     }
 
-    /// Everything before a reconciliation is given up: it will correct what is there, torn or not.
-    pub(super) fn give_up_before(&mut self, tick: Tick, end: Offset) {
-        self.has_progress = true;
+    /// Everything before a reconciliation is given up: it will correct what is there, torn or not. The partition gets
+    /// progress of its own first, as of the sealed tick `tick`, so that what is torn later is told from what was before.
+    pub(super) fn give_up_through(&mut self, tick: Tick, end: Offset) {
+        self.has_progress = false;
         self.earlier.clear();
         self.torn.clear();
         self.expect = None;
-        self.committed = Point::complete(Tick(tick.0.saturating_sub(1)), Digest::default(), end);
+        self.committed = Point::complete(tick, Digest::default(), end);
         self.planned = self.committed;
     }
 

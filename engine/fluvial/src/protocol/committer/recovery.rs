@@ -162,10 +162,11 @@ impl Committer {
         let lane = &mut self.lanes[index];
         let within = progress.position != Position::Complete;
         if let Some(tick) = self.reconcile
-            && (progress.tick < tick || progress.tick == tick && within && progress.generation < self.generation)
+            && progress.generation < self.generation
+            && (progress.tick < tick || progress.tick == tick && within)
         {
             let end = torn.last().map_or(progress.end, |(offset, _)| Offset(offset.0 + 1));
-            lane.give_up_before(tick, end);
+            lane.give_up_through(self.opened_at.min(Tick(tick.0 - 1)), end);
             return Ok(());
         }
         if !self.rules.has(Rule::LeaveOutTorn) {

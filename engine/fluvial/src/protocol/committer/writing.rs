@@ -6,6 +6,9 @@ use super::lane::{Point, Room};
 use super::{Action, Committer, Done, Failure, Flight, FlightState, Phase};
 use crate::protocol::{Ended, Rule};
 
+/// A transaction, and where each of its partitions stands after it.
+type Planned = (Transaction, Vec<(usize, Point)>);
+
 impl Committer {
     /// What to do next; `None` until something happens or the deadline passes.
     ///
@@ -85,8 +88,8 @@ impl Committer {
         Some(flight.turn)
     }
 
-    /// The next transaction, if one is due, and where each of its partitions stands after it.
-    fn next_transaction(&mut self, now_ms: u64) -> Result<Option<(Transaction, Vec<(usize, Point)>)>, Ended> {
+    /// The next transaction, if one is due.
+    fn next_transaction(&mut self, now_ms: u64) -> Result<Option<Planned>, Ended> {
         let until = self.until();
         let mut writes: Vec<Option<PartitionWrite>> = self.lanes.iter().map(|_| None).collect();
         if self.lanes.iter().any(|lane| !lane.has_progress) {
@@ -160,7 +163,8 @@ impl Committer {
             |tick: Tick| tick <= until && self.lanes.iter().any(|lane| lane.is_settled() && lane.planned.tick < tick);
         let marked = self.marked.is_some_and(needs);
         let beats = now_ms >= self.last_heartbeat_ms + self.config.heartbeat_ms;
-        if !marked && !(beats && needs(self.data.min(until))) {
+        let due = marked || beats && needs(self.data.min(until));
+        if !due {
             return;
         }
         self.last_heartbeat_ms = now_ms;

@@ -12,6 +12,7 @@ use crate::protocol::{Answer, Call, Ended, Event, Leader, Order, Part, Report, R
 
 pub(super) struct Generation {
     pub(super) nonce: Nonce,
+    pub(super) version: u64,
     pub(super) leader: Leader,
     pub(super) workers: Vec<Worker>,
     pub(super) processes: Vec<Process>,
@@ -47,6 +48,7 @@ impl Generation {
     pub(super) fn new(nonce: Nonce, leader: Leader, shape: Shape) -> Self {
         Self {
             nonce,
+            version: shape.version,
             leader,
             workers: (0..shape.workers).map(|index| Worker::new(index, shape)).collect(),
             processes: (0..shape.workers).map(|_| Process::default()).collect(),

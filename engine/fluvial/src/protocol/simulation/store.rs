@@ -90,6 +90,16 @@ impl Store {
         Ok(PutOutcome::Created)
     }
 
+    /// The last reconciliation that was asked for, and by whom.
+    pub(super) fn reconciled(&self) -> Option<(Tick, Nonce)> {
+        self.all.values().rev().find_map(|record| {
+            record.entries.iter().rev().find_map(|entry| match entry {
+                Entry::Reconciled { tick } => Some((*tick, record.nonce)),
+                _ => None,
+            })
+        })
+    }
+
     /// Whether the journal has ever bound a tick.
     pub(super) fn is_sealed(&self, tick: Tick) -> bool {
         self.sealed.contains(&tick)

@@ -35,6 +35,8 @@ pub(super) enum Task {
     Tail { at: OutputPartition, from: Offset, end: Option<usize> },
     /// Find a partition's end.
     End { at: OutputPartition },
+    /// Read all of a partition, up to an end.
+    Held { at: OutputPartition, end: Option<usize> },
     /// The next request of a turn's transaction.
     Write { turn: u32 },
     /// End a turn's transaction.
@@ -50,6 +52,8 @@ pub(super) enum Back {
     Restored { run: Run, next: usize },
     /// A run is stored.
     Stored(Report),
+    /// What a partition holds.
+    Held { partition: u32, records: Vec<OutputRecord> },
     /// The committer's.
     Sink(Done),
 }
@@ -60,6 +64,8 @@ pub(super) struct Shape {
     pub(super) workers: u32,
     pub(super) turns: u32,
     pub(super) transaction_records: usize,
+    /// What the job's logic is: it shows in every value.
+    pub(super) version: u64,
     pub(super) rules: Rules,
 }
 
@@ -81,6 +87,8 @@ pub(super) struct Worker {
     emitted: usize,
     committed: Tick,
     runs: usize,
+    /// What the partitions hold that are to be reconciled, once it has been asked for.
+    held: Option<BTreeMap<u32, Option<Vec<OutputRecord>>>>,
     pub(super) tasks: VecDeque<Task>,
     pub(super) reports: VecDeque<Report>,
 }
@@ -105,6 +113,7 @@ impl Worker {
             emitted: 0,
             committed: Tick(0),
             runs: 0,
+            held: None,
             tasks: VecDeque::new(),
             reports: VecDeque::new(),
         }
@@ -151,7 +160,7 @@ impl Worker {
     }
 
     fn open(&mut self, plan: Plan) {
-        let Shape { workers, turns, transaction_records, rules } = self.shape;
+        let Shape { workers, turns, transaction_records, rules, .. } = self.shape;
         for slot in (0..plan.most_workers).filter(|slot| owner(*slot, workers) == self.index) {
             for turn in 0..plan.most_turns {
                 let own = (slot == self.index && turn < turns).then_some(turn);
@@ -208,6 +217,11 @@ impl Worker {
                 }
             }
             Back::Stored(report) => self.reports.push_back(report),
+            Back::Held { partition, records } => {
+                if let Some(held) = self.held.as_mut().and_then(|held| held.get_mut(&partition)) {
+                    *held = Some(records);
+                }
+            }
             Back::Sink(done) => self.committer_mut().on(done)?,
         }
         Ok(())
@@ -270,13 +284,20 @@ impl Worker {
     /// Counts the next tick's records of the worker's own keys.
     fn process(&mut self, mesh: &mut Mesh) {
         let (workers, index) = (self.shape.workers, self.index);
+        let reconcile = self.reconcile();
         let Some(tick) = mesh.at(self.processed).filter(|tick| tick.released == workers) else { return };
+        let mut changed = BTreeSet::new();
         for (key, delta) in tick.deltas.iter().filter(|(key, _)| owner(u32::from(**key), workers) == index) {
-            let count = self.counts.entry(*key).or_default();
-            *count += delta;
+            *self.counts.entry(*key).or_default() += delta;
             self.dirty.insert(*key);
-            let partition = u32::from(*key) % super::OUTPUT_PARTITIONS as u32;
-            tick.outputs.entry(partition).or_default().push((*key, *count));
+            changed.insert(*key);
+        }
+        if reconcile == Some(tick.tick) {
+            changed = self.counts.keys().copied().collect();
+        }
+        for key in changed {
+            let partition = u32::from(key) % super::OUTPUT_PARTITIONS as u32;
+            tick.outputs.entry(partition).or_default().push((key, self.counts[&key]));
         }
         tick.processed += 1;
         self.processed += 1;
@@ -295,15 +316,31 @@ impl Worker {
         }
     }
 
+    fn reconcile(&self) -> Option<Tick> {
+        self.plan.as_ref().and_then(|plan| plan.reconcile)
+    }
+
     /// Hands the next tick's output in the worker's own partitions to the committer.
     fn emit(&mut self, mesh: &mut Mesh) -> Result<(), Ended> {
-        let (workers, index) = (self.shape.workers, self.index);
+        let (workers, index, version) = (self.shape.workers, self.index, self.shape.version);
+        let reconcile = self.reconcile();
         let Some(tick) = mesh.at(self.emitted).filter(|tick| tick.processed == workers) else { return Ok(()) };
+        let reconciles = reconcile == Some(tick.tick);
+        if reconciles && !self.has_held() {
+            return Ok(());
+        }
         let Some(committer) = &mut self.committer else { return Ok(()) };
         for (partition, rows) in tick.outputs.iter_mut().filter(|(p, _)| owner(**p, workers) == index) {
             rows.sort_unstable();
             let at = OutputPartition { output: OUTPUT.to_owned(), partition: *partition };
-            let records = rows.iter().map(|(key, count)| record(*key, *count)).collect();
+            let mut records: Vec<OutputRecord> = rows.iter().map(|(k, count)| record(*k, *count, version)).collect();
+            if reconciles {
+                let held = self.held.as_ref().and_then(|held| held.get(partition)).and_then(Option::as_ref);
+                // Only what has not passed the tick is corrected.
+                let Some(held) = held else { continue };
+                let newest: BTreeMap<&[u8], &OutputRecord> = held.iter().map(|r| (r.key.as_slice(), r)).collect();
+                records.retain(|record| newest.get(record.key.as_slice()) != Some(&record));
+            }
             committer.output(tick.tick, &at, records)?;
         }
         committer.complete(tick.tick)?;
@@ -311,6 +348,18 @@ impl Worker {
         self.emitted += 1;
         mesh.trim(workers);
         Ok(())
+    }
+
+    /// Whether what is to be reconciled has been read; asks for it.
+    fn has_held(&mut self) -> bool {
+        let Some(committer) = self.committer.as_ref().filter(|committer| committer.is_ready()) else { return false };
+        if let Some(held) = &self.held {
+            return held.values().all(Option::is_some);
+        }
+        let partitions: Vec<OutputPartition> = committer.to_reconcile().cloned().collect();
+        self.held = Some(partitions.iter().map(|at| (at.partition, None)).collect());
+        self.tasks.extend(partitions.into_iter().map(|at| Task::Held { at, end: None }));
+        false
     }
 
     /// Tells the leader what is new.
@@ -385,9 +434,9 @@ impl Worker {
     }
 }
 
-/// The message that says what a key's count has become.
-pub(super) fn record(key: u8, count: u64) -> OutputRecord {
-    OutputRecord { key: vec![key], value: Some(count.to_le_bytes().to_vec()) }
+/// The message that says what a key's count has become, under a version of the job.
+pub(super) fn record(key: u8, count: u64, version: u64) -> OutputRecord {
+    OutputRecord { key: vec![key], value: Some((count + 1000 * version).to_le_bytes().to_vec()) }
 }
 
 fn run_ref(name: &str) -> RunRef {

@@ -39,6 +39,8 @@ pub(super) struct World {
     late_calls: Vec<Call>,
     late_commits: Vec<(Id, Producer)>,
     weather: Weather,
+    /// What the job's logic is by now.
+    version: u64,
     calm: bool,
     pub(super) rules: Rules,
     trace: bool,
@@ -65,6 +67,8 @@ struct Weather {
     stale_commits: bool,
     /// The next generation has more workers than those before.
     widens: bool,
+    /// Some generations come with other logic, and reconcile.
+    upgrades: bool,
 }
 
 impl Weather {
@@ -85,6 +89,7 @@ impl Weather {
             time_out_ms: one_of(&[300, 600, 3000]) as u64,
             stale_commits: one_of(&[0, 0, 0, 1]) == 1,
             widens: one_of(&[0, 1]) == 1,
+            upgrades: one_of(&[0, 0, 0, 1]) == 1,
         }
     }
 }
@@ -126,6 +131,7 @@ impl World {
             late_calls: Vec::new(),
             late_commits: Vec::new(),
             weather,
+            version: 0,
             calm: false,
             rules,
             trace,
@@ -234,7 +240,27 @@ impl World {
         }
     }
 
+    /// The job's logic changes. Whoever has not opened the journal with the old one never will.
+    fn upgrade(&mut self) {
+        self.version += 1;
+        for generation in self.generations.iter_mut().filter(|generation| generation.leader.identity().is_none()) {
+            generation.over.get_or_insert_with(|| "replaced by other logic".to_owned());
+            generation.processes.iter_mut().for_each(|process| process.dead = true);
+        }
+    }
+
+    /// The version of whoever asked for the last reconciliation, and its tick.
+    pub(super) fn reconciled(&self) -> Option<(Tick, u64)> {
+        let (tick, nonce) = self.store.reconciled()?;
+        let version = self.generations.iter().find(|generation| generation.nonce == nonce).map_or(0, |g| g.version);
+        Some((tick, version))
+    }
+
     fn start(&mut self) {
+        if self.weather.upgrades && !self.calm && !self.generations.is_empty() && self.dice.one_in(2) {
+            self.upgrade();
+        }
+        let reconcile = self.version > 0 && self.reconciled().is_none_or(|(_, version)| version < self.version);
         let dice = &mut self.dice;
         let workers = if self.weather.widens { self.generations.len() + 1 } else { dice.between(1, 3) };
         let shape = Shape {
@@ -243,6 +269,7 @@ impl World {
             // nothing can mend. A sink whose commits are answered for good never does that.
             turns: if self.weather.stale_commits { 1 } else { dice.between(1, 2) as u32 },
             transaction_records: dice.between(1, 6),
+            version: self.version,
             rules: self.rules,
         };
         let number = self.generations.len();
@@ -267,7 +294,7 @@ impl World {
             checkpoint_every_ms: dice.between(20, 80) as u64,
             checkpoint_age_limit_ms: u64::MAX / 4,
             keep_journal: dice.one_in(8),
-            reconcile: false,
+            reconcile,
             grace_ms: dice.below(40) as u64,
             max_clock_jump_ms: u64::MAX / 4,
         };
@@ -536,6 +563,19 @@ impl World {
                     self.say(|| format!("g{generation}/{process} finds torn records in {at} from {from}: {records:?}"));
                 }
                 Done::Tail { at: at.clone(), records }
+            }
+            Task::Held { at, end } => {
+                let partition = at.partition as usize;
+                let end = *end.get_or_insert_with(|| self.kafka.end(partition));
+                if self.kafka.stable(partition) < end {
+                    return Ok(Step::Again);
+                }
+                let found = self.kafka.read(partition, 0, end).filter_map(|(_, body)| match body {
+                    Body::Record(record) => Some(record.clone()),
+                    _ => None,
+                });
+                let back = Back::Held { partition: at.partition, records: found.collect() };
+                return Ok(Step::Back(Incoming::Back(back)));
             }
             Task::End { at } => {
                 let end = self.kafka.end(at.partition as usize) as u64;
