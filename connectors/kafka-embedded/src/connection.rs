@@ -130,6 +130,10 @@ impl Connection {
             *watched.requests.entry(api).or_default() += 1;
             watched.faults.strike(api, client_id)
         };
+        match action {
+            Some(action) => tracing::info!(?api, client_id, ?action, "a fault strikes"),
+            None => tracing::trace!(?api, version, client_id, "request"),
+        }
         let mut forced = None;
         match action {
             Some(Action::Drop) => return Ok(Answer::Close),

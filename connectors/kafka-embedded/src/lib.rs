@@ -2,7 +2,8 @@
 //!
 //! It speaks Kafka's own protocol, so that every client works with it: topics and partitions, idempotent and transactional
 //! producers with fencing and timeouts, aborted records hidden from `read_committed`, control markers that take offsets,
-//! consumer groups, the admin calls, and [faults](Fault) on request.
+//! consumer groups, the admin calls, and [faults](Fault) on request. librdkafka (rdkafka, kcat, confluent-kafka), the Java
+//! client and kafka-python work with it. The command `fluvial-kafka-embedded` runs it alone.
 //!
 //! ```
 //! use fluvial_kafka_embedded::{Broker, Config};
