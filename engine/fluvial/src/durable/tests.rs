@@ -193,7 +193,7 @@ fn a_sum_that_does_not_fit_ends_the_job_and_names_operator_tick_and_key() {
         scope.output("out", sums);
     });
     test.feed("in", 1, [("a".to_owned(), i64::MAX), ("b".to_owned(), 1)]);
-    test.feed("in", 2, [("a".to_owned(), 1)]);
+    test.feed("in", 2, [("a".to_owned(), 1i64)]);
     test.advance_past(1);
     let error = test.try_advance_past(2).unwrap_err();
     assert_eq!(
@@ -232,7 +232,7 @@ fn a_type_that_is_not_read_as_it_was_written_is_found_at_the_first_checkpoint() 
         let rows = scope.input::<(u8, Option<Option<Option<u8>>>)>("in").latest("rows");
         scope.output("out", rows);
     });
-    test.feed("in", 1, [(1u8, Some(Some(None::<Option<u8>>)))]);
+    test.feed("in", 1, [(1u8, Some(Some(None::<u8>)))]);
     let error = test.try_advance_past(1).unwrap_err();
     assert!(error.contains("'rows'") && error.contains("not read as it was written"), "{error}");
 }

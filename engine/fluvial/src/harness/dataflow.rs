@@ -117,11 +117,11 @@ impl Dataflow {
         self.restart_at(tick, workers);
     }
 
-    /// Starts the dataflow again, on so many workers, from the checkpoint of `tick`. What was passed after it is
-    /// passed again, and must come out as it did.
+    /// Starts the dataflow again, on so many workers, from the last checkpoint at or before `tick`. What was passed
+    /// after it is passed again, and must come out as it did.
     ///
     /// # Panics
-    /// When there is no checkpoint of that tick, or when anything comes out other than before.
+    /// When no tick was passed by then, or when anything comes out other than before.
     pub fn restart_at(&mut self, tick: u64, workers: usize) {
         self.try_restart_at(tick, workers).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -136,7 +136,8 @@ impl Dataflow {
     pub fn try_restart_at(&mut self, tick: u64, workers: usize) -> Result<(), String> {
         let past = self.history.past();
         let before = std::mem::take(&mut self.made);
-        for (output, updates) in self.history.restart(tick, workers)? {
+        let (tick, restored) = self.history.restart(tick, workers)?;
+        for (output, updates) in restored {
             self.made.entry(output).or_default().extend(updates);
         }
         if let Some(past) = past {

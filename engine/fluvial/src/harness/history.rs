@@ -79,19 +79,17 @@ impl<M: Send + 'static> History<M> {
         Ok(())
     }
 
-    /// Starts the dataflow again on so many workers from the checkpoint of `tick`. Returns what the restored state
-    /// comes out as, at that tick; everything after it is to be passed again.
-    pub(super) fn restart(&mut self, tick: u64, workers: usize) -> Result<Vec<(String, M)>, String> {
-        let operators = self.checkpoints.get(&tick).unwrap_or_else(|| {
-            let ticks: Vec<_> = self.checkpoints.keys().collect();
-            panic!("no checkpoint was taken of tick {tick}, only of {ticks:?}: advance past it before")
-        });
+    /// Starts the dataflow again on so many workers from the last checkpoint at or before `tick`. Returns that
+    /// checkpoint's tick and what the restored state comes out as; everything after it is to be passed again.
+    pub(super) fn restart(&mut self, tick: u64, workers: usize) -> Result<(u64, Vec<(String, M)>), String> {
+        let checkpoint = self.checkpoints.range(..=tick).next_back();
+        let (&tick, operators) = checkpoint.expect("there is a checkpoint of each tick that was passed");
         let restore = Restore { as_of: Tick(tick), operators: operators.clone(), store: self.store.clone() };
         self.workers = Workers::start(workers, Some(restore), Arc::clone(&self.build));
         // What is frozen now is dropped: nothing has changed since the checkpoint.
         let restored = self.workers.step(|_| Step { tick, feeds: Vec::new() })?;
         self.past = Some(tick);
-        Ok(restored.made)
+        Ok((tick, restored.made))
     }
 
     /// The last tick that was passed.

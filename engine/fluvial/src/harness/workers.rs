@@ -4,6 +4,7 @@
 //! left to time: a step ends when every worker's frontier has passed the tick.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -52,6 +53,9 @@ pub(super) struct Stepped<M> {
 
 type Answer<M> = Result<Stepped<M>, String>;
 
+/// What a worker says that ends because another one failed.
+const ANOTHER: &str = "another worker failed";
+
 /// Workers that run one dataflow. They end when this is dropped.
 pub(super) struct Workers<M> {
     steps: Vec<Sender<Step>>,
@@ -66,12 +70,19 @@ impl<M: Send + 'static> Workers<M> {
         let (outboxes, answers): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let ends: Vec<_> = inboxes.into_iter().zip(outboxes).map(Some).collect();
         let ends = Mutex::new(ends);
+        let failed = AtomicBool::new(false);
         let guards = timely::execute(timely::Config::process(workers), move |worker| {
+            let _ending = Ending(&failed);
             let mine = ends.lock().unwrap_or_else(PoisonError::into_inner)[worker.index()].take();
             if let Some((inbox, outbox)) = mine
-                && let Err(error) = run(worker, restore.clone(), &*build, &inbox, &outbox)
+                && let Err(error) = run(worker, restore.clone(), &*build, &inbox, &outbox, &failed)
             {
+                failed.store(true, Ordering::SeqCst);
                 let _ = outbox.send(Err(error));
+            }
+            // An operator that failed holds its capability: its dataflow never ends by itself.
+            for dataflow in worker.installed_dataflows() {
+                worker.drop_dataflow(dataflow);
             }
         });
         let guards = guards.unwrap_or_else(|error| panic!("the workers cannot be started: {error}"));
@@ -99,8 +110,8 @@ impl<M: Send + 'static> Workers<M> {
                     all.made.extend(one.made);
                     all.frozen.extend(one.frozen);
                 }
-                Ok(Err(error)) => failure = failure.or(Some(error)),
-                Err(_) => failure = failure.or(Some("a worker panicked; its message stands above".to_owned())),
+                Ok(Err(error)) => failure = failure.filter(|first| first != ANOTHER).or(Some(error)),
+                Err(_) => failure = Some("a worker panicked; its message stands above".to_owned()),
             }
         }
         failure.map_or(Ok(all), Err)
@@ -118,12 +129,24 @@ impl<M> Drop for Workers<M> {
     }
 }
 
+/// Tells the other workers when one panics: they would wait for it for ever.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
 fn run<M>(
     worker: &mut Worker,
     restore: Option<Restore>,
     build: &BuildSite<M>,
     steps: &Receiver<Step>,
     answers: &Sender<Answer<M>>,
+    failed: &AtomicBool,
 ) -> Result<(), String> {
     let durables = Durables::new(worker.index() as u32, worker.peers() as u32, restore);
     let mut site = build(worker, &durables).map_err(|error| format!("{error:#}"))?;
@@ -139,6 +162,9 @@ fn run<M>(
         while !site.is_past(tick) || frozen.len() < operators {
             if let Some(error) = durables.failure() {
                 return Err(format!("{:#}", anyhow::Error::from(error)));
+            }
+            if failed.load(Ordering::SeqCst) {
+                return Err(ANOTHER.to_owned());
             }
             worker.step_or_park(Some(Duration::from_millis(1)));
             frozen.extend(durables.take_frozen());
