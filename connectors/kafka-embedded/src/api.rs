@@ -219,25 +219,4 @@ fn topic_name(name: impl Into<String>) -> TopicName {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn every_version_that_is_offered_can_be_decoded() {
-        for (api, min, max) in SERVED {
-            let valid = api.valid_versions();
-            let first = if *api == ApiKey::Produce { FIRST_PRODUCE } else { *min };
-            assert!(valid.min <= first && *max <= valid.max, "{api:?}: {valid}");
-        }
-    }
-
-    #[test]
-    fn a_client_from_the_future_is_told_in_version_0() {
-        let Answer::Bytes(bytes) = step_down(7).ok().unwrap() else { panic!("no answer") };
-        let mut body = bytes.slice(8..);
-        let response = ApiVersionsResponse::decode(&mut body, 0).unwrap();
-        assert_eq!(response.error_code, ResponseError::UnsupportedVersion.code());
-        assert_eq!(response.api_keys.len(), SERVED.len());
-    }
-}
+mod tests;

@@ -103,6 +103,12 @@ impl Broker {
         Ok(Self { shared, address, end: Some(end), thread: Some(thread) })
     }
 
+    /// What its connections share, for tests that ask it without a socket.
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// What clients set as `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
         let Shared { host, port, .. } = &*self.shared;

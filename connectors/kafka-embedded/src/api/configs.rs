@@ -41,7 +41,7 @@ pub(super) fn describe(call: &Call<'_>, request: DescribeConfigsRequest) -> Desc
             .with_resource_name(resource.resource_name);
         match shown {
             Ok(mut configs) => {
-                if let Some(keys) = &resource.configuration_keys {
+                if let Some(keys) = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty()) {
                     configs.retain(|config| keys.contains(&config.name));
                 }
                 result.with_configs(configs)
