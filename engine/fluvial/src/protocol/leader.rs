@@ -116,6 +116,8 @@ pub struct Leader {
     found: Option<Vec<FoundSplit>>,
     stop: bool,
     now_ms: u64,
+    /// How far the clock has gone back since the beginning: time does not.
+    back_ms: u64,
     rules: Rules,
 }
 
@@ -172,7 +174,7 @@ impl Leader {
             turns: config.turns,
         };
         let stage = Stage::Opening(Box::new(Opening::new(opener, rules)));
-        Self { config, stage, me: None, out: VecDeque::new(), found: None, stop: false, now_ms, rules }
+        Self { config, stage, me: None, out: VecDeque::new(), found: None, stop: false, now_ms, back_ms: 0, rules }
     }
 
     /// Takes an event. Requests that are left after an error are still to be carried out (the last broadcasts).
@@ -180,8 +182,10 @@ impl Leader {
     /// # Errors
     /// The generation is over.
     pub fn on(&mut self, event: Event, now_ms: u64) -> Result<(), Ended> {
-        let by_ms = now_ms.saturating_sub(self.now_ms);
-        self.now_ms = self.now_ms.max(now_ms);
+        self.back_ms += self.now_ms.saturating_sub(now_ms + self.back_ms);
+        let now_ms = now_ms + self.back_ms;
+        let by_ms = now_ms - self.now_ms;
+        self.now_ms = now_ms;
         let result =
             if by_ms > self.config.max_clock_jump_ms { Err(Ended::ClockJumped { by_ms }) } else { self.take(event) };
         if result.is_err() {
@@ -215,7 +219,7 @@ impl Leader {
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
         match &self.stage {
-            Stage::Running(running) => Some(running.deadline_ms(&self.config)),
+            Stage::Running(running) => Some(running.deadline_ms(&self.config).saturating_sub(self.back_ms)),
             _ => None,
         }
     }

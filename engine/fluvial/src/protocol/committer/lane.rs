@@ -300,11 +300,11 @@ impl Lane {
     pub(super) fn plan(&mut self, write: &mut PartitionWrite, room: &mut Room) -> Result<bool, Ended> {
         let index = self.next_item();
         let Some(item) = self.items.get(index) else { return Ok(true) };
-        let (mut count, mut sum) = match self.planned.position {
-            Position::Records(count) if self.planned.tick == item.tick => (count as usize, self.planned.sum),
-            _ => (0, Digest::default()),
+        let begun = match self.planned.position {
+            Position::Records(count) if self.planned.tick == item.tick => count as usize,
+            _ => 0,
         };
-        let begun = count;
+        let mut count = begun;
         while let Some(record) = item.records.get(count)
             && let Some((offset, found)) = self.torn.front()
         {
@@ -312,7 +312,6 @@ impl Lane {
                 return Err(Ended::ForeignRecord { at: self.at.clone(), offset: offset.0 });
             }
             self.planned.end = Offset(offset.0 + 1);
-            sum.add(digest(record));
             count += 1;
             self.torn.pop_front();
         }
@@ -321,19 +320,24 @@ impl Lane {
         }
         let before = write.records.len();
         while let Some(record) = item.records.get(count).filter(|record| room.takes(record)) {
-            sum.add(digest(record));
             write.records.push(record.clone());
             count += 1;
         }
         if write.records.len() > before {
             write.ticks.push(TickCount { tick: item.tick, records: write.records.len() });
         }
-        let whole = count == item.records.len();
-        if count > 0 {
-            let position = if whole { Position::Complete } else { Position::Records(count as u64) };
-            self.planned = Point { tick: item.tick, position, digest: item.digest_of(sum), end: self.planned.end, sum };
+        let end = self.planned.end;
+        if count == item.records.len() {
+            self.planned = Point::complete(item.tick, item.digest, end);
+            return Ok(true);
         }
-        Ok(whole)
+        if count > begun {
+            let mut sum = if begun > 0 { self.planned.sum } else { Digest::default() };
+            item.records[begun..count].iter().for_each(|record| sum.add(digest(record)));
+            let position = Position::Records(count as u64);
+            self.planned = Point { tick: item.tick, position, digest: item.digest_of(sum), end, sum };
+        }
+        Ok(false)
     }
 
     /// Ends a write: with everything through `until` planned, progress says so.

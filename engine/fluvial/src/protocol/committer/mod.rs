@@ -17,6 +17,8 @@
 mod action;
 mod lane;
 mod recovery;
+#[cfg(test)]
+mod tests;
 mod writing;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -162,7 +162,8 @@ impl Committer {
         let needs =
             |tick: Tick| tick <= until && self.lanes.iter().any(|lane| lane.is_settled() && lane.planned.tick < tick);
         let marked = self.marked.is_some_and(needs);
-        let beats = now_ms >= self.last_heartbeat_ms + self.config.heartbeat_ms;
+        let last = self.last_heartbeat_ms;
+        let beats = now_ms >= last + self.config.heartbeat_ms || now_ms < last;
         let due = marked || beats && needs(self.data.min(until));
         if !due {
             return;
