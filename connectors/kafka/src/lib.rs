@@ -65,6 +65,7 @@
 
 mod cut;
 mod failure;
+mod flight;
 mod kafka;
 mod native;
 mod options;

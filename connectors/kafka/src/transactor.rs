@@ -16,7 +16,8 @@ use fluvial_connector::{
 };
 
 use crate::failure;
-use crate::native::{Code, Message, Producer, Report};
+use crate::flight::Flight;
+use crate::native::{Code, Message, Producer};
 use crate::progress::{Entry, encode_key, touch_key};
 
 /// How long one blocking call may last before the fate of the requests is looked at.
@@ -126,7 +127,7 @@ impl KafkaTransactor {
     /// Waits for reports, which make room in librdkafka's queue.
     fn make_room(&mut self, flight: &mut Flight) -> Result<(), CommitError> {
         self.producer.reports(SLICE, |report| flight.note(report));
-        flight.check(self)
+        self.check(flight)
     }
 
     fn refused(&self, code: Code, to: (&str, u32)) -> CommitError {
@@ -140,7 +141,31 @@ impl KafkaTransactor {
     fn settle(&mut self, flight: &mut Flight) -> Result<(), CommitError> {
         while flight.pending > 0 {
             self.producer.reports(SLICE, |report| flight.note(report));
-            flight.check(self)?;
+            self.check(flight)?;
+        }
+        Ok(())
+    }
+
+    /// Fails if the messages under way cannot all arrive any more.
+    fn check(&self, flight: &Flight) -> Result<(), CommitError> {
+        match flight.failed {
+            Some(code @ (Code::PurgeQueue | Code::PurgeInflight)) => {
+                let unexplained = || failure::commit(code, self.what("write"));
+                return Err(self.cause_of_purge().unwrap_or_else(unexplained));
+            }
+            Some(code) => {
+                let (code, reason) = self.producer.fatal().unwrap_or((code, code.to_string()));
+                return Err(failure::commit(code, format!("{}: {reason}", self.what("write"))));
+            }
+            None => {}
+        }
+        self.nothing_lost_since(flight.lost, "write")?;
+        if let Some((code, reason)) = self.producer.fatal() {
+            return Err(failure::commit(code, format!("{}: {reason}", self.what("write"))));
+        }
+        if flight.pending > 0 && Instant::now() >= flight.deadline {
+            let what = format!("{}: {} records are not acknowledged in time", self.what("write"), flight.pending);
+            return Err(failure::commit(Code::MessageTimedOut, what));
         }
         Ok(())
     }
@@ -216,118 +241,5 @@ impl Transactor for KafkaTransactor {
                 Err(failed) => return Err(failure::transaction(&failed, &what)),
             }
         }
-    }
-}
-
-/// The messages of one transaction that are under way, and where those that arrived lie.
-struct Flight {
-    pending: usize,
-    groups: Vec<Offsets>,
-    failed: Option<Code>,
-    lost: u64,
-    deadline: Instant,
-}
-
-impl Flight {
-    /// The group of messages whose offsets nobody asks for.
-    const OTHER: usize = 0xff_ffff;
-    const INDEX_BITS: u32 = 40;
-
-    fn new(groups: usize, lost: u64, deadline: Instant) -> Self {
-        Self { pending: 0, groups: vec![Offsets::default(); groups], failed: None, lost, deadline }
-    }
-
-    fn opaque(group: usize, index: usize) -> usize {
-        (group << Self::INDEX_BITS) | index
-    }
-
-    fn note(&mut self, report: Report) {
-        self.pending = self.pending.saturating_sub(1);
-        let (group, index) = (report.opaque >> Self::INDEX_BITS, report.opaque & ((1 << Self::INDEX_BITS) - 1));
-        match report.result {
-            Ok(offset) => {
-                if let Some(offsets) = self.groups.get_mut(group) {
-                    offsets.note(index, offset);
-                }
-            }
-            // The first failure is the cause; what was thrown away in its wake says less.
-            Err(code) => match self.failed {
-                Some(known) if !matches!(known, Code::PurgeQueue | Code::PurgeInflight) => {}
-                _ => self.failed = Some(code),
-            },
-        }
-    }
-
-    fn check(&self, transactor: &KafkaTransactor) -> Result<(), CommitError> {
-        match self.failed {
-            Some(code @ (Code::PurgeQueue | Code::PurgeInflight)) => {
-                let unexplained = || failure::commit(code, transactor.what("write"));
-                return Err(transactor.cause_of_purge().unwrap_or_else(unexplained));
-            }
-            Some(code) => {
-                let (code, reason) = transactor.producer.fatal().unwrap_or((code, code.to_string()));
-                return Err(failure::commit(code, format!("{}: {reason}", transactor.what("write"))));
-            }
-            None => {}
-        }
-        transactor.nothing_lost_since(self.lost, "write")?;
-        if let Some((code, reason)) = transactor.producer.fatal() {
-            return Err(failure::commit(code, format!("{}: {reason}", transactor.what("write"))));
-        }
-        if self.pending > 0 && Instant::now() >= self.deadline {
-            let what = format!("{}: {} records are not acknowledged in time", transactor.what("write"), self.pending);
-            return Err(failure::commit(Code::MessageTimedOut, what));
-        }
-        Ok(())
-    }
-}
-
-/// Where the messages of one partition lie: stretches in which offset minus index stays the same. There is one, unless
-/// somebody else writes to the partition too.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Offsets {
-    /// First index of the stretch, and the offset of index 0 in it.
-    stretches: Vec<(usize, u64)>,
-}
-
-impl Offsets {
-    /// Reports of one partition come in its order.
-    fn note(&mut self, index: usize, offset: u64) {
-        let base = offset.wrapping_sub(index as u64);
-        if self.stretches.last().is_none_or(|(_, last)| *last != base) {
-            self.stretches.push((index, base));
-        }
-    }
-
-    /// The offset after the first `records` messages; `None` where there are no messages.
-    fn end_after(&self, records: usize) -> Option<u64> {
-        let last = records.checked_sub(1)?;
-        let stretch = self.stretches.partition_point(|(first, _)| *first <= last).checked_sub(1)?;
-        Some(self.stretches[stretch].1.wrapping_add(last as u64) + 1)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn offsets_are_found_also_where_others_write_in_between() {
-        let mut offsets = Offsets::default();
-        for (index, offset) in [10, 11, 12, 20, 21].into_iter().enumerate() {
-            offsets.note(index, offset);
-        }
-        assert_eq!(offsets.stretches.len(), 2);
-        let ends: Vec<_> = (0..=5).map(|records| offsets.end_after(records)).collect();
-        assert_eq!(ends, [None, Some(11), Some(12), Some(13), Some(21), Some(22)]);
-    }
-
-    #[test]
-    fn group_and_index_survive_the_opaque() {
-        let mut flight = Flight::new(3, 0, Instant::now());
-        flight.pending = 2;
-        flight.note(Report { opaque: Flight::opaque(2, 0), result: Ok(100) });
-        flight.note(Report { opaque: Flight::opaque(Flight::OTHER, 0), result: Ok(5) });
-        assert_eq!((flight.pending, flight.groups[2].end_after(1)), (0, Some(101)));
     }
 }

@@ -30,8 +30,10 @@ mod log;
 mod sink;
 mod source;
 mod store;
+mod topic;
 
 pub use faults::{Faults, LostCommit};
 pub use sink::MemoryOutput;
 pub use source::MemorySource;
-pub use store::{CommittedRecord, Generated, Memory};
+pub use store::{CommittedRecord, Memory};
+pub use topic::Generated;

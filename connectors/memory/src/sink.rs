@@ -9,7 +9,8 @@ use fluvial_connector::{
 };
 
 use crate::faults::LostCommit;
-use crate::store::{Memory, OpenTransaction, Topic, no_partition};
+use crate::store::{Memory, OpenTransaction, no_partition};
+use crate::topic::Topic;
 
 /// A topic as an output. All outputs in one [`Memory`] share transactions.
 #[derive(Clone, Debug)]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use fluvial_connector::{Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker};
 
-use crate::store::{Generated, Memory, Partitions, Topic};
+use crate::store::Memory;
+use crate::topic::{Generated, Partitions, Topic};
 
 /// A topic as an input. A split is a partition, named by its number.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ mod client;
 mod consumer;
 mod error;
 mod producer;
+mod questions;
 mod topics;
 mod watch;
 

@@ -1,0 +1,90 @@
+//! One topic: its partitions, and who is to be woken when one grows.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use fluvial_connector::{Offset, Waker};
+
+use crate::log::Log;
+
+/// A record that a generator fills in. The buffers are used again for the next record.
+#[derive(Debug, Default)]
+pub struct Generated {
+    /// Its key; empty at first.
+    pub key: Vec<u8>,
+    /// Its value; empty at first.
+    pub value: Vec<u8>,
+}
+
+/// Computes the record of a split at an offset: always the same.
+pub(crate) type Generator = Arc<dyn Fn(u32, Offset, &mut Generated) + Send + Sync>;
+
+pub(crate) struct Topic {
+    /// Tells it from a later one of the same name.
+    pub(crate) identity: String,
+    pub(crate) partitions: Partitions,
+    wakers: Mutex<Vec<(u64, Waker)>>,
+    pub(crate) reported: Mutex<BTreeMap<u32, Offset>>,
+}
+
+pub(crate) enum Partitions {
+    Logs(Vec<RwLock<Log>>),
+    Generated { splits: u32, records: u64, generator: Generator },
+}
+
+impl std::fmt::Debug for Topic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Topic").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Topic {
+    pub(crate) fn new(partitions: Partitions) -> Self {
+        let (wakers, reported) = (Mutex::default(), Mutex::default());
+        Self { identity: uuid::Uuid::new_v4().to_string(), partitions, wakers, reported }
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        match &self.partitions {
+            Partitions::Logs(logs) => u32::try_from(logs.len()).unwrap_or(u32::MAX),
+            Partitions::Generated { splits, .. } => *splits,
+        }
+    }
+
+    fn log(&self, partition: u32) -> Option<&RwLock<Log>> {
+        match &self.partitions {
+            Partitions::Logs(logs) => logs.get(partition as usize),
+            Partitions::Generated { .. } => None,
+        }
+    }
+
+    pub(crate) fn read(&self, partition: u32) -> Option<RwLockReadGuard<'_, Log>> {
+        Some(self.log(partition)?.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn write(&self, partition: u32) -> Option<RwLockWriteGuard<'_, Log>> {
+        Some(self.log(partition)?.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, Vec<(u64, Waker)>> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a waker; the number takes it away again.
+    pub(crate) fn add_waker(&self, waker: Waker) -> u64 {
+        let mut wakers = self.wakers();
+        let number = wakers.last().map_or(0, |(last, _)| last + 1);
+        wakers.push((number, waker));
+        number
+    }
+
+    pub(crate) fn remove_waker(&self, number: u64) {
+        self.wakers().retain(|(known, _)| *known != number);
+    }
+
+    pub(crate) fn wake(&self) {
+        for (_, waker) in self.wakers().iter() {
+            waker.wake();
+        }
+    }
+}
