@@ -81,7 +81,7 @@ impl Reading {
         } else {
             self.consumer.assign(&place.topic, place.partition, place.position)?;
         }
-        place.paused = paused;
+        (place.paused, place.at_end) = (paused, false);
         Ok(())
     }
 

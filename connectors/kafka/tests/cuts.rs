@@ -48,8 +48,18 @@ impl Job {
         own.map(|(_, (output, partition))| OutputPartition { output: output.to_owned(), partition }).collect()
     }
 
+    /// Commits one worker's partitions through a tick that has no records.
+    fn heartbeat(&mut self, worker: usize, tick: u64) {
+        self.commit_through(worker, 1..=0, tick);
+    }
+
     /// Commits one worker's partitions: each tick of `ticks` has one record in each partition.
     fn commit(&mut self, worker: usize, ticks: std::ops::RangeInclusive<u64>) {
+        let last = *ticks.end();
+        self.commit_through(worker, ticks, last);
+    }
+
+    fn commit_through(&mut self, worker: usize, ticks: std::ops::RangeInclusive<u64>, last: u64) {
         let writes: Vec<_> = self
             .partitions(worker)
             .into_iter()
@@ -64,7 +74,7 @@ impl Job {
                     at,
                     records,
                     ticks: (1..).zip(ticks.clone()).map(count).collect(),
-                    tick: Tick(*ticks.end()),
+                    tick: Tick(last),
                     position: Position::Complete,
                     digest: Digest::default(),
                     begin: end,
@@ -179,4 +189,37 @@ fn records_that_nobody_tells_of_are_not_handed_out() {
     check(&next(&mut cuts), 1);
     check(&next(&mut cuts), 2);
     assert_eq!(cuts.next_cut(Duration::from_millis(200)).unwrap(), None);
+}
+
+#[test]
+fn ticks_pass_also_where_nothing_is_written() {
+    let (_broker, kafka) = start();
+    let mut job = Job::new(&kafka);
+    job.open(2);
+    let mut cuts = kafka.cuts("job", OUTPUTS, subject::PATIENCE).unwrap();
+    assert_eq!((cuts.next_cut(Duration::ZERO).unwrap(), cuts.tick()), (None, None));
+    job.heartbeat(0, 7);
+    job.heartbeat(1, 9);
+    let begun = Instant::now();
+    while !(cuts.caught_up() && cuts.tick() == Some(Tick(7))) {
+        assert!(begun.elapsed() < subject::PATIENCE, "the tick passes in time; it is {:?}", cuts.tick());
+        assert_eq!(cuts.next_cut(Duration::from_millis(50)).unwrap(), None);
+    }
+}
+
+#[test]
+fn records_older_than_the_oldest_progress_are_in_the_first_cut() {
+    let (broker, kafka) = start();
+    let mut job = Job::new(&kafka);
+    job.open(1);
+    for tick in 1..=4 {
+        job.commit(0, tick..=tick);
+    }
+    // A commit takes six offsets there: a touch, four partitions, a marker.
+    let topic = fluvial_kafka::progress_topic("job");
+    subject::Admin::of(&broker.bootstrap()).delete_records(&topic, 0, Offset(12));
+    let mut cuts = kafka.cuts("job", OUTPUTS, subject::PATIENCE).unwrap();
+    let first = next(&mut cuts);
+    assert_eq!((first.tick, first.records.len()), (Tick(3), 12));
+    check(&next(&mut cuts), 4);
 }
