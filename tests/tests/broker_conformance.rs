@@ -42,8 +42,12 @@ macro_rules! on_both {
             #[test]
             fn $name() {
                 let check = find(ALL, stringify!($name));
-                let apache = observe(check, "Apache Kafka", ApacheKafka::shared().bootstrap());
-                let embedded = observe(check, "the embedded broker", &embedded());
+                let (apache, embedded) = std::thread::scope(|both| {
+                    // Most of a check is waiting.
+                    let embedded = both.spawn(|| observe(check, "the embedded broker", &embedded()));
+                    let apache = observe(check, "Apache Kafka", ApacheKafka::shared().bootstrap());
+                    (apache, embedded.join().unwrap())
+                });
                 assert_eq!(apache, check.expected, "Apache Kafka");
                 assert_eq!(embedded, apache, "the embedded broker does not do what Apache Kafka does");
             }

@@ -31,6 +31,7 @@ const CRATES: &[&str] = &[
     "connectors/memory",
     "engine/fluvial",
     "jobs/bank",
+    "jobs/demo",
     "jobs/orders",
     "tests",
 ];
@@ -50,7 +51,7 @@ fn may_depend(from: &str, to: &str, in_tests: bool) -> bool {
                 || (to.starts_with("engine/") && from != "engine/fluvial")
                 || (in_tests && to == "connectors/memory")
         }
-        _ if from.starts_with("jobs/") => to == "engine/fluvial" || connector,
+        _ if from.starts_with("jobs/") => to == "engine/fluvial" || connector || to == "jobs/demo",
         _ => false,
     }
 }

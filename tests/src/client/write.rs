@@ -1,7 +1,7 @@
 //! Writing records, in transactions and without.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rdkafka::ClientContext;
@@ -124,7 +124,7 @@ impl Writer {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    self.producer.poll(Duration::from_millis(5));
+                    std::thread::park_timeout(Duration::from_millis(2));
                 }
                 Err((error, _)) => return Err(error),
             }
@@ -136,9 +136,13 @@ impl Writer {
     /// # Errors
     /// It has not within [`PATIENCE`].
     pub fn flush(&self) -> Result<Vec<Delivered>> {
-        self.producer.flush(PATIENCE).context("flush")?;
-        if self.producer.in_flight_count() > 0 {
-            bail!("flush: {} records are still under way", self.producer.in_flight_count());
+        // Not the client's own flush: that would serve delivery reports on this thread too, out of their order.
+        let start = Instant::now();
+        while self.producer.in_flight_count() > 0 {
+            if start.elapsed() > PATIENCE {
+                bail!("flush: {} records are still under way", self.producer.in_flight_count());
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
         }
         Ok(std::mem::take(&mut self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)))
     }

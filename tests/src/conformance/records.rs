@@ -43,7 +43,8 @@ fn idempotent(broker: &Endpoint) -> Result<Observations> {
         writer.send(&Message::text(&topic, 0, "k", number))?;
     }
     let delivered = writer.flush()?;
-    let in_order = delivered.iter().enumerate().all(|(at, delivered)| *delivered == Ok((0, at as i64)));
+    let strayed = delivered.iter().enumerate().find(|(at, delivered)| **delivered != Ok((0, *at as i64)));
+    let in_order = strayed.map_or_else(|| "true".to_owned(), |(at, other)| format!("not at {at}: {other:?}"));
     notes.note("deliveries", format!("{} in order: {in_order}", delivered.len()));
     let seen = broker.read(&topic, Isolation::Committed)?;
     let in_order = seen.iter().zip(&numbers).all(|(seen, number)| seen.value.as_deref() == Some(number.as_bytes()));
