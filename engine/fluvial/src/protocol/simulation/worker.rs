@@ -330,17 +330,17 @@ impl Worker {
             return Ok(());
         }
         let Some(committer) = &mut self.committer else { return Ok(()) };
-        for (partition, rows) in tick.outputs.iter_mut().filter(|(p, _)| owner(**p, workers) == index) {
+        let held = self.held.take().filter(|_| reconciles).unwrap_or_default();
+        for partition in (0..super::OUTPUT_PARTITIONS as u32).filter(|partition| owner(*partition, workers) == index) {
+            let mut rows = tick.outputs.remove(&partition).unwrap_or_default();
             rows.sort_unstable();
-            let at = OutputPartition { output: OUTPUT.to_owned(), partition: *partition };
             let mut records: Vec<OutputRecord> = rows.iter().map(|(k, count)| record(*k, *count, version)).collect();
             if reconciles {
-                let held = self.held.as_ref().and_then(|held| held.get(partition)).and_then(Option::as_ref);
                 // Only what has not passed the tick is corrected.
-                let Some(held) = held else { continue };
-                let newest: BTreeMap<&[u8], &OutputRecord> = held.iter().map(|r| (r.key.as_slice(), r)).collect();
-                records.retain(|record| newest.get(record.key.as_slice()) != Some(&record));
+                let Some(Some(held)) = held.get(&partition) else { continue };
+                records = corrections(held, records);
             }
+            let at = OutputPartition { output: OUTPUT.to_owned(), partition };
             committer.output(tick.tick, &at, records)?;
         }
         committer.complete(tick.tick)?;
@@ -437,6 +437,16 @@ impl Worker {
 /// The message that says what a key's count has become, under a version of the job.
 pub(super) fn record(key: u8, count: u64, version: u64) -> OutputRecord {
     OutputRecord { key: vec![key], value: Some((count + 1000 * version).to_le_bytes().to_vec()) }
+}
+
+/// What is missing, what is other, and what is there and should not be.
+fn corrections(held: &[OutputRecord], wanted: Vec<OutputRecord>) -> Vec<OutputRecord> {
+    let newest: BTreeMap<&[u8], &OutputRecord> = held.iter().map(|record| (record.key.as_slice(), record)).collect();
+    let gone = newest.iter().filter(|(key, record)| record.value.is_some() && !wanted.iter().any(|w| w.key == **key));
+    let mut all: Vec<OutputRecord> = gone.map(|(key, _)| OutputRecord { key: key.to_vec(), value: None }).collect();
+    all.extend(wanted.into_iter().filter(|record| newest.get(record.key.as_slice()) != Some(&record)));
+    all.sort();
+    all
 }
 
 fn run_ref(name: &str) -> RunRef {
