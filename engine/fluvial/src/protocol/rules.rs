@@ -11,6 +11,8 @@ pub(crate) enum Rule {
     ReadBeforeJudging,
     /// After an unknown outcome the same bytes are put again, not what has gathered since.
     SameBytesAgain,
+    /// An opening claims a place ahead of the newest record, and further ahead each time that it loses.
+    ClaimAhead,
     /// An opening fills every hole before its own record with no-ops.
     FillTheGap,
     /// Opened records and no-ops outlive every pruning.

@@ -57,6 +57,8 @@ struct Weather {
     write_fault: usize,
     commit_fault: usize,
     forgotten_id: usize,
+    /// The clock goes back.
+    clock: usize,
     /// A generation falls asleep when it begins to fence.
     sleepy: usize,
     /// A request that was given up arrives.
@@ -84,6 +86,7 @@ impl Weather {
             write_fault: one_of(&[30, 100, 1000]),
             commit_fault: one_of(&[3, 8, 50]),
             forgotten_id: one_of(&[20, 60, 1000]),
+            clock: one_of(&[300, 10_000]),
             sleepy: one_of(&[2, 8, 1000]),
             late: one_of(&[2, 8, 24]),
             time_out_ms: one_of(&[300, 600, 3000]) as u64,
@@ -122,7 +125,7 @@ impl World {
         let weather = Weather::new(&mut dice);
         Self {
             dice,
-            now: 1000,
+            now: 1_000_000,
             store: Store::default(),
             kafka: Kafka::new(OUTPUT_PARTITIONS + PROGRESS_PARTITIONS),
             input,
@@ -305,6 +308,9 @@ impl World {
 
     fn step(&mut self) -> Result<(), Violation> {
         self.now += self.dice.below(3) as u64;
+        if self.dice.one_in(self.weather.clock) {
+            self.now -= self.dice.below(200) as u64;
+        }
         match self.dice.below(16) {
             0..8 => self.step_process(),
             8..14 => self.step_flight(),
