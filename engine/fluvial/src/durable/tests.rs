@@ -173,16 +173,19 @@ proptest! {
 /// The exact sum of floats that are multiples of 2^-60 and below 2^40, rounded once.
 fn exactly(values: &mut [f64]) -> f64 {
     // Neumaier's sum would round twice; fractions of a fixed exponent do not.
-    let units: i128 = values.iter().map(|value| {
-        let bits = value.to_bits();
-        let exponent = ((bits >> 52) & 0x7ff) as i32 - 1075;
-        if *value == 0.0 {
-            return 0;
-        }
-        let mantissa = i128::from(bits & ((1 << 52) - 1) | 1 << 52);
-        let shifted = mantissa << (exponent + 60);
-        if *value < 0.0 { -shifted } else { shifted }
-    }).sum();
+    let units: i128 = values
+        .iter()
+        .map(|value| {
+            let bits = value.to_bits();
+            let exponent = ((bits >> 52) & 0x7ff) as i32 - 1075;
+            if *value == 0.0 {
+                return 0;
+            }
+            let mantissa = i128::from(bits & ((1 << 52) - 1) | 1 << 52);
+            let shifted = mantissa << (exponent + 60);
+            if *value < 0.0 { -shifted } else { shifted }
+        })
+        .sum();
     units as f64 / (1u64 << 60) as f64
 }
 

@@ -185,7 +185,8 @@ impl Dataflow {
             })
         };
         let made = self.made.get(output).map_or(&[][..], Vec::as_slice);
-        let mut updates: Vec<((u64, D), isize)> = made.iter().map(|(row, tick, diff)| ((*tick, read(row)), *diff)).collect();
+        let mut updates: Vec<((u64, D), isize)> =
+            made.iter().map(|(row, tick, diff)| ((*tick, read(row)), *diff)).collect();
         consolidate(&mut updates);
         updates.into_iter().map(|((tick, row), diff)| (row, tick, diff)).collect()
     }
@@ -231,7 +232,8 @@ impl<'s> Builder<'s> {
         collection
             .inner
             .map(move |(row, tick, diff)| {
-                let row = postcard::to_stdvec(&row).unwrap_or_else(|error| panic!("{row:?} cannot be serialised: {error}"));
+                let row =
+                    postcard::to_stdvec(&row).unwrap_or_else(|error| panic!("{row:?} cannot be serialised: {error}"));
                 into.borrow_mut().push((row, tick, diff));
             })
             .probe_with(&self.site.probe);

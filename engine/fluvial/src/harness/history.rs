@@ -58,7 +58,10 @@ impl<M: Send + 'static> History<M> {
 
     /// Remembers records until their tick comes.
     pub(super) fn feed(&mut self, tick: u64, fed: Fed) {
-        assert!(self.past < Some(tick) && tick > 0, "tick {tick} is over: feed records at ticks that have not been passed");
+        assert!(
+            self.past < Some(tick) && tick > 0,
+            "tick {tick} is over: feed records at ticks that have not been passed"
+        );
         self.fed.entry(tick).or_default().push(fed);
     }
 
@@ -122,7 +125,8 @@ impl<M: Send + 'static> History<M> {
 
 fn add_run(operators: &mut Vec<OperatorState>, frozen: Frozen, store: &RunStore, unique: Uuid) -> Result<(), String> {
     let (name, kind) = (frozen.operator().to_owned(), frozen.kind().clone());
-    let run = frozen.store(store, Generation(1), unique).map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+    let run =
+        frozen.store(store, Generation(1), unique).map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
     let operator = match operators.iter_mut().find(|operator| operator.name == name) {
         Some(operator) => operator,
         None => {

@@ -16,15 +16,22 @@
 
 mod columns;
 mod error;
+mod listing;
 mod manifest;
+mod merge;
 mod rows;
 mod run_reader;
 mod run_writer;
 mod schema;
 mod store;
+#[cfg(test)]
+mod tests;
+mod upload;
 
 pub use error::StateError;
+pub use listing::{ListedCheckpoint, ListedOperator, list};
 pub use manifest::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, SplitState};
+pub use merge::{merge, merge_due};
 pub(crate) use rows::{HashRange, PlainPart, encode_keyed, encode_plain, plain_parts, read_keyed};
 pub(crate) use schema::RowSchema;
 pub use store::{EncodedRun, RunStore, generation_of_run, run_object};

@@ -218,7 +218,9 @@ fn prove<'a, T: DeserializeOwned + PartialEq + 'a>(
         let read = column.read::<T>(&array.slice(index, 1));
         if read.as_deref().ok() != Some(std::slice::from_ref(value)) {
             let type_name = std::any::type_name::<T>();
-            let what = format!("a {part} of type {type_name} is not read as it was written; is a part of it an Option of an Option?");
+            let what = format!(
+                "a {part} of type {type_name} is not read as it was written; is a part of it an Option of an Option?"
+            );
             return Err(match read {
                 Ok(_) => what.into(),
                 Err(error) => format!("{what} {error}").into(),

@@ -113,6 +113,11 @@ impl RunFile {
         self.store.damaged(&self.run, what)
     }
 
+    /// Rows of this run could not be written into another one.
+    pub(super) fn unwritable(&self, source: BoxError) -> StateError {
+        StateError::Encode { operator: self.info.operator.clone(), source }
+    }
+
     pub(super) fn describe(&self) -> String {
         self.store.describe(&self.run)
     }

@@ -1,0 +1,247 @@
+//! Merging runs, so that a restore reads few of them.
+//!
+//! ```text
+//!   runs, oldest first ──by hash, newest of a key wins──► one run, streamed into the store
+//! ```
+//!
+//! **Guarantees** that the merged run says of every key what the runs together said, and that no more than a row group
+//! of each run is in memory. It works on columns, so it knows nothing of the user's types. **Does not** delete the
+//! runs: a complete checkpoint still names them.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_row::{RowConverter, Rows, SortField};
+use arrow_select::interleave::interleave_record_batch;
+use fluvial_connector::BoxError;
+
+use super::rows::KeyedBatch;
+use super::run_reader::RunFile;
+use super::run_writer::RunWriter;
+use super::upload::Upload;
+use super::{OperatorState, RunRef, RunStore, StateError};
+
+/// How many runs of about one size are merged into one.
+const FAN_IN: usize = 4;
+/// Rows become a batch of the merged run in pieces of this size.
+const BATCH_ROWS: usize = 8192;
+
+/// Which runs of an operator to merge now, if any: neighbours, as positions in [`OperatorState::runs`].
+///
+/// From the newest run backwards, a run joins as long as it is no more than twice as large as all newer ones together;
+/// four that join are merged. So a row is written again only when what it is in has doubled, and the number of runs
+/// stays logarithmic.
+#[must_use]
+pub fn merge_due(runs: &[RunRef]) -> Option<Range<usize>> {
+    let mut newer = 0;
+    let joining = runs.iter().rev().take_while(|run| {
+        let joins = newer == 0 || run.bytes <= 2 * newer;
+        newer += run.bytes;
+        joins
+    });
+    let count = joining.count();
+    (count >= FAN_IN).then(|| runs.len() - count..runs.len())
+}
+
+/// Merges some of an operator's runs, neighbours in its list, into one that is written as `object`. Blocks; takes as
+/// long as reading and writing them does.
+///
+/// # Errors
+/// A run is damaged or gone, or the store cannot be reached; `object` may exist then, and nothing refers to it.
+pub fn merge(
+    store: &RunStore,
+    operator: &OperatorState,
+    which: Range<usize>,
+    object: &str,
+) -> Result<RunRef, StateError> {
+    let runs = &operator.runs[which.clone()];
+    let files =
+        runs.iter().map(|run| RunFile::open(store, run, Some(&operator.kind))).collect::<Result<Vec<_>, _>>()?;
+    let failed = |source: BoxError| StateError::Encode { operator: operator.name.clone(), source };
+    let Some(first) = files.first() else { return Err(failed("there are no runs to merge".into())) };
+    let schema = first.schema();
+    let mut upload = Upload::begin(store, object)?;
+    let writer = RunWriter::new(&mut upload, &operator.name, &operator.kind, Arc::clone(&schema)).map_err(failed)?;
+    let merged = if schema.fields().len() == 1 {
+        append(files, writer)
+    } else {
+        // A deleted key need not be remembered once nothing older can have it.
+        Merge::new(files, which.start == 0).and_then(|merge| merge.run(writer))
+    };
+    let written = match merged.and_then(|writer| writer.finish().map_err(failed)) {
+        Ok(written) => (written.rows, written.bytes, written.crc32),
+        Err(error) => {
+            // The upload's own failure, if there was one, is what the writer failed of.
+            let error = upload.abandon().unwrap_or(error);
+            return Err(error);
+        }
+    };
+    upload.complete()?;
+    let (rows, bytes, crc32) = written;
+    Ok(RunRef { object: object.to_owned(), rows, bytes, crc32 })
+}
+
+type Writer<'a, 'u> = RunWriter<&'a mut Upload<'u>>;
+
+/// Records without keys: one run after the other.
+fn append<'a, 'u>(files: Vec<RunFile>, mut writer: Writer<'a, 'u>) -> Result<Writer<'a, 'u>, StateError> {
+    for file in files {
+        for group in 0..file.info.groups.len() {
+            for batch in file.read(group)? {
+                writer.write(&batch, (0, 0)).map_err(|source| file.unwritable(source))?;
+            }
+        }
+    }
+    Ok(writer)
+}
+
+/// A merge under way.
+struct Merge {
+    cursors: Vec<Cursor>,
+    /// The next hash of each run that has one; of equal ones the newest run's comes first.
+    next: BinaryHeap<Reverse<(u64, Reverse<usize>)>>,
+    keys: RowConverter,
+    /// Batches that the next batch of output takes rows from, with their keys in comparable form.
+    sources: Vec<(RecordBatch, Arc<Rows>)>,
+    /// Source and row of each row of the next batch of output, and its hash.
+    chosen: Vec<(usize, usize)>,
+    hashes: Vec<u64>,
+    drop_deleted: bool,
+}
+
+/// Where a run has been read to.
+struct Cursor {
+    file: RunFile,
+    next_group: usize,
+    batches: std::vec::IntoIter<RecordBatch>,
+    current: Option<Current>,
+}
+
+/// The batch that a run has been read to.
+struct Current {
+    source: usize,
+    rows: KeyedBatch,
+    row: usize,
+}
+
+impl Merge {
+    fn new(files: Vec<RunFile>, drop_deleted: bool) -> Result<Self, StateError> {
+        let key = Arc::clone(&files[0].schema().fields()[1]);
+        let keys = RowConverter::new(vec![SortField::new(key.data_type().clone())])
+            .map_err(|error| files[0].damaged(format!("its keys cannot be compared: {error}")))?;
+        let mut merge = Self {
+            cursors: Vec::new(),
+            next: BinaryHeap::new(),
+            keys,
+            sources: Vec::new(),
+            chosen: Vec::new(),
+            hashes: Vec::new(),
+            drop_deleted,
+        };
+        for file in files {
+            let run = merge.cursors.len();
+            merge.cursors.push(Cursor { file, next_group: 0, batches: Vec::new().into_iter(), current: None });
+            merge.load(run)?;
+        }
+        Ok(merge)
+    }
+
+    fn run<'a, 'u>(mut self, mut writer: Writer<'a, 'u>) -> Result<Writer<'a, 'u>, StateError> {
+        let mut same_hash: Vec<(usize, usize, bool)> = Vec::new();
+        while let Some(Reverse((hash, Reverse(run)))) = self.next.pop() {
+            same_hash.clear();
+            same_hash.push(self.take(run)?);
+            while let Some(Reverse((other, Reverse(run)))) = self.next.peek().copied()
+                && other == hash
+            {
+                self.next.pop();
+                let taken = self.take(run)?;
+                // Rows come newest first, so a key that is there already has won.
+                if !same_hash.iter().any(|kept| self.key(*kept) == self.key(taken)) {
+                    same_hash.push(taken);
+                }
+            }
+            for (source, row, deleted) in &same_hash {
+                if !(*deleted && self.drop_deleted) {
+                    self.chosen.push((*source, *row));
+                    self.hashes.push(hash);
+                }
+            }
+            if self.chosen.len() >= BATCH_ROWS {
+                self.flush(&mut writer)?;
+            }
+        }
+        self.flush(&mut writer)?;
+        Ok(writer)
+    }
+
+    fn key(&self, (source, row, _): (usize, usize, bool)) -> arrow_row::Row<'_> {
+        self.sources[source].1.row(row)
+    }
+
+    /// Takes a run's current row: its source, its place there, and whether it is deleted; and moves on.
+    fn take(&mut self, run: usize) -> Result<(usize, usize, bool), StateError> {
+        let cursor = &mut self.cursors[run];
+        let Some(current) = &mut cursor.current else {
+            return Err(cursor.file.damaged("it has fewer rows than it says"));
+        };
+        let taken = (current.source, current.row, current.rows.deleted.value(current.row));
+        current.row += 1;
+        if current.row < current.rows.hashes.len() {
+            self.next.push(Reverse((current.rows.hashes.value(current.row), Reverse(run))));
+        } else {
+            self.load(run)?;
+        }
+        Ok(taken)
+    }
+
+    /// Reads on to a run's next batch.
+    fn load(&mut self, run: usize) -> Result<(), StateError> {
+        let cursor = &mut self.cursors[run];
+        let batch = loop {
+            match cursor.batches.next() {
+                Some(batch) if batch.num_rows() > 0 => break batch,
+                Some(_) => {}
+                None if cursor.next_group == cursor.file.info.groups.len() => {
+                    cursor.current = None;
+                    return Ok(());
+                }
+                None => {
+                    cursor.batches = cursor.file.read(cursor.next_group)?.into_iter();
+                    cursor.next_group += 1;
+                }
+            }
+        };
+        let strange = || cursor.file.damaged("its columns are not those of a run");
+        let rows = KeyedBatch::new(&batch).ok_or_else(strange)?;
+        let keys = self.keys.convert_columns(std::slice::from_ref(&rows.keys)).map_err(|_| strange())?;
+        self.next.push(Reverse((rows.hashes.value(0), Reverse(run))));
+        cursor.current = Some(Current { source: self.sources.len(), rows, row: 0 });
+        self.sources.push((batch, Arc::new(keys)));
+        Ok(())
+    }
+
+    /// Writes what has been chosen, and lets go of the batches that have been read.
+    fn flush(&mut self, writer: &mut Writer<'_, '_>) -> Result<(), StateError> {
+        let file = &self.cursors[0].file;
+        if let (Some(&first), Some(&last)) = (self.hashes.first(), self.hashes.last()) {
+            let batches: Vec<&RecordBatch> = self.sources.iter().map(|(batch, _)| batch).collect();
+            interleave_record_batch(&batches, &self.chosen)
+                .map_err(BoxError::from)
+                .and_then(|batch| writer.write(&batch, (first, last)))
+                .map_err(|source| file.unwritable(source))?;
+            self.chosen.clear();
+            self.hashes.clear();
+        }
+        let mut kept = Vec::new();
+        for current in self.cursors.iter_mut().filter_map(|cursor| cursor.current.as_mut()) {
+            let source = std::mem::replace(&mut current.source, kept.len());
+            kept.push(self.sources[source].clone());
+        }
+        self.sources = kept;
+        Ok(())
+    }
+}

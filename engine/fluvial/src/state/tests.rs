@@ -1,0 +1,323 @@
+//! Runs: what is written is read, by any number of workers, merged or not; what is damaged is refused.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fluvial_connector::ErrorKind;
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::rows::{HashRange, encode_keyed, encode_plain, plain_parts, read_keyed};
+use super::{OperatorKind, OperatorState, RowSchema, RunRef, RunStore, StateError, merge, merge_due};
+use crate::durable::hash_owner;
+use crate::journal::JobStore;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Group {
+    region: String,
+    product: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Totals {
+    orders: u64,
+    revenue_cents: i64,
+}
+
+type Rows = Vec<(Group, Option<Totals>)>;
+
+struct Folder {
+    objects: Arc<InMemory>,
+    store: RunStore,
+    runtime: tokio::runtime::Runtime,
+    written: u32,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let objects = Arc::new(InMemory::new());
+        let job = JobStore::over(Arc::clone(&objects) as Arc<dyn ObjectStore>, "job", "memory");
+        Self { store: RunStore::new(job, runtime.handle().clone()), objects, runtime, written: 0 }
+    }
+
+    fn put(&mut self, run: &super::EncodedRun) -> RunRef {
+        self.written += 1;
+        self.store.put(&format!("state/groups/{}.parquet", self.written), run).unwrap()
+    }
+
+    fn write(&mut self, rows: Rows) -> RunRef {
+        let run = encode_keyed("groups", &kind(), &schema(), rows).unwrap();
+        self.put(&run)
+    }
+
+    fn read(&self, runs: &[RunRef], workers: u32) -> BTreeMap<Group, Totals> {
+        let mut all = BTreeMap::new();
+        for worker in 0..workers {
+            for run in runs {
+                read_keyed(&self.store, run, &kind(), &schema(), HashRange::of(worker, workers), |hash, key, row| {
+                    assert_eq!(hash_owner(hash, workers), worker);
+                    match row {
+                        Some(row) => all.insert(key, row),
+                        None => all.remove(&key),
+                    };
+                })
+                .unwrap();
+            }
+        }
+        all
+    }
+
+    fn bytes(&self, run: &RunRef) -> Vec<u8> {
+        let path = format!("job/{}", run.object).into();
+        self.runtime.block_on(async { self.objects.get(&path).await.unwrap().bytes().await.unwrap() }).to_vec()
+    }
+
+    fn damage(&self, run: &RunRef, bytes: Vec<u8>) {
+        let path = format!("job/{}", run.object).into();
+        self.runtime.block_on(self.objects.put(&path, bytes.into())).unwrap();
+    }
+}
+
+fn schema() -> RowSchema {
+    RowSchema::keyed::<Group, Totals>()
+}
+
+fn kind() -> OperatorKind {
+    OperatorKind { operator: "aggregate".to_owned(), schema: schema().describe() }
+}
+
+fn group(n: u32) -> Group {
+    Group { region: format!("r{}", n % 7), product: (n % 3 > 0).then_some(n as u16) }
+}
+
+fn rows() -> impl Strategy<Value = Rows> {
+    let row = (0u32..60, proptest::option::weighted(0.8, (any::<u64>(), any::<i64>())));
+    proptest::collection::btree_map((0u32..60).prop_map(group), row.prop_map(|(_, row)| row), 0..60).prop_map(|rows| {
+        let totals = |(orders, revenue_cents)| Totals { orders, revenue_cents };
+        rows.into_iter().map(|(key, row)| (key, row.map(totals))).collect()
+    })
+}
+
+/// What runs say together.
+fn together<'a>(runs: impl IntoIterator<Item = &'a Rows>) -> BTreeMap<Group, Totals> {
+    let mut all = BTreeMap::new();
+    for (key, row) in runs.into_iter().flatten() {
+        match row {
+            Some(row) => all.insert(key.clone(), row.clone()),
+            None => all.remove(key),
+        };
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_number_of_workers_reads_what_was_written(runs in proptest::collection::vec(rows(), 1..4), workers in 1u32..6) {
+        let mut folder = Folder::new();
+        let refs: Vec<RunRef> = runs.iter().map(|rows| folder.write(rows.clone())).collect();
+        prop_assert_eq!(folder.read(&refs, workers), together(&runs));
+    }
+
+    #[test]
+    fn a_merged_run_says_what_the_runs_said(runs in proptest::collection::vec(rows(), 1..6), at in 0usize..6, len in 1usize..6) {
+        let mut folder = Folder::new();
+        let refs: Vec<RunRef> = runs.iter().map(|rows| folder.write(rows.clone())).collect();
+        let start = at % runs.len();
+        let which = start..(start + len).min(runs.len());
+        let operator = OperatorState { name: "groups".to_owned(), kind: kind(), runs: refs.clone() };
+        let merged = merge(&folder.store, &operator, which.clone(), "state/groups/merged.parquet").unwrap();
+        let keys: std::collections::BTreeSet<_> = runs[which.clone()].iter().flatten().map(|(key, _)| key).collect();
+        let expected = if start == 0 { together(&runs[which.clone()]).len() } else { keys.len() };
+        prop_assert_eq!(merged.rows as usize, expected);
+        let mut now = refs;
+        now.splice(which, [merged]);
+        prop_assert_eq!(folder.read(&now, 2), together(&runs));
+    }
+
+    #[test]
+    fn the_number_of_runs_stays_small(sizes in proptest::collection::vec(1u64..1_000, 1..300)) {
+        let mut runs: Vec<RunRef> = Vec::new();
+        let mut written = 0;
+        let total: u64 = sizes.iter().sum();
+        for bytes in sizes {
+            runs.push(RunRef { object: String::new(), rows: 0, bytes, crc32: 0 });
+            while let Some(which) = merge_due(&runs) {
+                prop_assert!(which.len() >= 2 && which.end <= runs.len());
+                let bytes = runs[which.clone()].iter().map(|run| run.bytes).sum();
+                written += bytes;
+                runs.splice(which, [RunRef { object: String::new(), rows: 0, bytes, crc32: 0 }]);
+            }
+            prop_assert!(runs.len() <= 16, "{} runs", runs.len());
+        }
+        prop_assert!(written <= 16 * total, "{written} written of {total}");
+    }
+}
+
+#[test]
+fn runs_of_many_row_groups_are_read_and_merged_group_by_group() {
+    let mut folder = Folder::new();
+    let rows = |from: u32, to: u32, orders: u64| -> Vec<(u32, Option<Totals>)> {
+        (from..to).map(|key| (key, (key % 10 > 0).then_some(Totals { orders, revenue_cents: -1 }))).collect()
+    };
+    let schema = RowSchema::keyed::<u32, Totals>();
+    let kind = OperatorKind { operator: "aggregate".to_owned(), schema: schema.describe() };
+    let runs: Vec<RunRef> = [rows(0, 150_000, 1), rows(100_000, 250_000, 2)]
+        .into_iter()
+        .map(|rows| folder.put(&encode_keyed("groups", &kind, &schema, rows).unwrap()))
+        .collect();
+    let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), runs };
+    let merged = merge(&folder.store, &operator, 0..2, "state/groups/merged.parquet").unwrap();
+    assert_eq!(merged.rows, 225_000);
+    for runs in [&operator.runs[..], std::slice::from_ref(&merged)] {
+        let mut found = BTreeMap::new();
+        for worker in 0..3 {
+            for run in runs {
+                read_keyed::<u32, Totals>(
+                    &folder.store,
+                    run,
+                    &kind,
+                    &schema,
+                    HashRange::of(worker, 3),
+                    |_, key, row| {
+                        found.insert(key, row);
+                    },
+                )
+                .unwrap();
+            }
+        }
+        found.retain(|_, row| row.is_some());
+        assert_eq!(found.len(), 225_000);
+        assert!(found.iter().all(|(key, row)| row.as_ref().unwrap().orders == if *key < 100_000 { 1 } else { 2 }));
+    }
+}
+
+#[test]
+fn records_without_keys_are_read_part_by_part_and_merged() {
+    let mut folder = Folder::new();
+    let schema = RowSchema::plain::<Group>();
+    let kind = OperatorKind { operator: "keep_all".to_owned(), schema: schema.describe() };
+    let write = |folder: &mut Folder, from: u32, to: u32| {
+        let records: Vec<Group> = (from..to).map(group).collect();
+        folder.put(&encode_plain("groups", &kind, &schema, &records).unwrap())
+    };
+    let runs = vec![write(&mut folder, 0, 100_000), write(&mut folder, 100_000, 100_003), write(&mut folder, 0, 2)];
+    let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), runs };
+    let merged = merge(&folder.store, &operator, 0..3, "state/groups/merged.parquet").unwrap();
+    assert_eq!(merged.rows, 100_005);
+    let parts = plain_parts(&folder.store, &merged, &kind).unwrap();
+    assert!(parts.len() > 1);
+    let mut found: Vec<Group> = parts.iter().flat_map(|part| part.read::<Group>(&schema).unwrap()).collect();
+    let mut expected: Vec<Group> = (0..100_003).chain(0..2).map(group).collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn every_damaged_bit_and_every_truncation_is_refused_with_the_objects_name() {
+    let mut folder = Folder::new();
+    let run = folder.write((0..40).map(|n| (group(n), None)).collect());
+    let whole = folder.bytes(&run);
+    let check = |bytes: Vec<u8>, what: &str| {
+        folder.damage(&run, bytes);
+        let read =
+            read_keyed::<Group, Totals>(&folder.store, &run, &kind(), &schema(), HashRange::of(0, 1), |_, _, _| {});
+        let error = read.expect_err(what);
+        assert_eq!(error.kind(), ErrorKind::Data, "{what}: {error}");
+        assert!(error.to_string().contains("memory/job/state/groups/1.parquet"), "{what}: {error}");
+    };
+    for byte in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[byte] ^= 1 << (byte % 8);
+        check(damaged, &format!("a bit of byte {byte} of {}", whole.len()));
+    }
+    for length in (0..whole.len()).step_by(7) {
+        check(whole[..length].to_vec(), &format!("the first {length} bytes"));
+    }
+    folder.damage(&run, whole);
+    assert!(folder.read(std::slice::from_ref(&run), 1).is_empty());
+    folder.runtime.block_on(folder.objects.delete(&format!("job/{}", run.object).into())).unwrap();
+    let read = read_keyed::<Group, Totals>(&folder.store, &run, &kind(), &schema(), HashRange::of(0, 1), |_, _, _| {});
+    assert!(matches!(read, Err(StateError::Gone { .. })));
+}
+
+#[test]
+fn a_file_that_is_not_ours_or_of_another_operator_is_refused() {
+    let mut folder = Folder::new();
+    let run = folder.write(vec![(group(1), None)]);
+    let other = OperatorKind { operator: "latest".to_owned(), ..kind() };
+    let read = read_keyed::<Group, Totals>(&folder.store, &run, &other, &schema(), HashRange::of(0, 1), |_, _, _| {});
+    let error = read.unwrap_err();
+    assert!(matches!(error, StateError::Changed { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+
+    let batch = arrow_array::RecordBatch::try_from_iter([("a", Arc::new(arrow_array::Int32Array::from(vec![1])) as _)])
+        .unwrap();
+    let mut foreign = Vec::new();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut foreign, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let crc32 = crc32fast::hash(&foreign);
+    let foreign = folder.put(&super::EncodedRun { bytes: foreign.into(), rows: 1, crc32 });
+    let read =
+        read_keyed::<Group, Totals>(&folder.store, &foreign, &kind(), &schema(), HashRange::of(0, 1), |_, _, _| {});
+    assert!(read.unwrap_err().to_string().contains("not one of fluvial's"));
+}
+
+#[test]
+fn the_parquet_files_have_the_users_own_fields() {
+    let mut folder = Folder::new();
+    let run = folder.write(vec![(group(1), Some(Totals { orders: 3, revenue_cents: -5 })), (group(3), None)]);
+    let bytes = bytes::Bytes::from(folder.bytes(&run));
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+    let names: Vec<String> = reader.parquet_schema().columns().iter().map(|column| column.path().string()).collect();
+    assert_eq!(names, ["hash", "key.region", "key.product", "value.orders", "value.revenue_cents", "deleted"],);
+    let batches: Vec<_> = reader.build().unwrap().collect::<Result<_, _>>().unwrap();
+    let nulls: usize = batches.iter().map(|batch| batch.column(2).null_count()).sum();
+    assert_eq!((batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), nulls), (2, 1));
+}
+
+#[test]
+fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
+    use crate::journal::{Entry, JournalRecord, Nonce, Seq};
+    use fluvial_connector::{Generation, Incarnation, Tick};
+    let mut folder = Folder::new();
+    let run = folder.write(vec![(group(1), None)]);
+    let incarnation = Incarnation(uuid::Uuid::nil());
+    let manifest = super::Manifest {
+        incarnation,
+        generation: Generation(3),
+        tick: Tick(17),
+        splits: Vec::new(),
+        sinks: Vec::new(),
+        outputs: Vec::new(),
+        operators: vec![OperatorState {
+            name: "groups".to_owned(),
+            kind: kind(),
+            runs: vec![run.clone(), run.clone()],
+        }],
+        most_workers: 1,
+        most_turns: 1,
+    };
+    let entries = vec![Entry::Checkpoint { tick: Tick(17), manifest: "checkpoints/17.json".to_owned(), floor: Seq(0) }];
+    let record = JournalRecord { incarnation, generation: Generation(3), nonce: Nonce(1), entries };
+    let listed = folder.runtime.block_on(async {
+        let store = folder.store.job_store();
+        store.put_manifest("checkpoints/17.json", &manifest).await.unwrap();
+        store.put_manifest("checkpoints/never-recorded.json", &manifest).await.unwrap();
+        store.put_record(Seq(4), &record).await.unwrap();
+        super::list(store).await.unwrap()
+    });
+    let [checkpoint] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((checkpoint.tick, checkpoint.generation), (Tick(17), Generation(3)));
+    let [operator] = &checkpoint.operators[..] else { panic!("{listed:?}") };
+    assert_eq!((operator.rows, operator.bytes), (2, 2 * run.bytes));
+    assert_eq!(operator.runs[0], "memory/job/state/groups/1.parquet");
+    assert_eq!(operator.schema, "key {region: Utf8, product: UInt16?}, value {orders: UInt64, revenue_cents: Int64}");
+}
