@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Error, ErrorKind, Incarnation, Source, Waker};
+use fluvial_connector::{Error, ErrorKind, Incarnation, Offset, SplitId, Waker};
 use uuid::Uuid;
 
 use super::calls::StoreCalls;
@@ -25,14 +25,15 @@ use crate::protocol::{
     Answer, Call, Ended, Event, Leader, LeaderConfig, Pace, Part, Report, Request,
 };
 
-/// How often the sources are asked for new splits and the inputs' ends.
-const DISCOVERY_EVERY: Duration = Duration::from_secs(5);
 /// How long an object stays after nothing names it any more, and the longest step that a process survives.
 const GRACE: Duration = Duration::from_secs(600);
 /// A generation ends whose last complete checkpoint is older than so many checkpoint intervals, and
 const CHECKPOINT_AGE_INTERVALS: u32 = 20;
 /// than this.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(300);
+
+/// How far the job has committed in each split of each source.
+pub(crate) type Positions = Vec<(String, SplitId, Offset)>;
 
 enum Back {
     Answered(Part, Result<Answer, Error>),
@@ -46,6 +47,7 @@ pub(crate) struct LeaderDriver {
     runtime: tokio::runtime::Handle,
     back: Receiver<Back>,
     tell: Sender<Back>,
+    discovery: Sender<Positions>,
     waker: Waker,
     shared: Arc<Shared>,
     stopping: Option<Instant>,
@@ -84,12 +86,14 @@ impl LeaderDriver {
             max_clock_jump_ms: millis(GRACE),
         };
         let (tell, back) = channel();
+        let discovery = Self::discover(shared, &tell, waker);
         let mut driver = Self {
             leader: Leader::new(config, clock::now_ms()),
             calls: Arc::new(StoreCalls::new(shared.store.clone(), options.patience)),
             runtime: shared.runtime.clone(),
             back,
             tell,
+            discovery,
             waker: waker.clone(),
             shared: Arc::clone(shared),
             stopping: None,
@@ -98,20 +102,30 @@ impl LeaderDriver {
             running: false,
             status: StatusLine::new(),
         };
-        driver.discover(&shared.sources);
         driver.status.found(&found);
         // The answer cannot fail: the machine has not begun.
         let _ = driver.leader.on(Event::Splits(found.splits), clock::now_ms());
         driver
     }
 
-    /// Asks the sources for their splits, again and again, on a thread of its own.
-    fn discover(&self, sources: &[(String, Arc<dyn Source>)]) {
-        let (sources, tell, waker) = (sources.to_vec(), self.tell.clone(), self.waker.clone());
-        let patience = self.shared.options.patience;
+    /// Asks the sources for their splits, again and again, on a thread of its own, and tells them how far the job is.
+    fn discover(shared: &Shared, tell: &Sender<Back>, waker: &Waker) -> Sender<Positions> {
+        let (positions, inbox) = channel::<Positions>();
+        let (sources, tell, waker) = (shared.sources.clone(), tell.clone(), waker.clone());
+        let patience = shared.options.patience;
         let spawned = std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
-            loop {
-                std::thread::sleep(DISCOVERY_EVERY);
+            let warn = |error: Error, what: &str| {
+                tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "{what}");
+            };
+            // The leader sends positions every few seconds, which is how often it is time to look.
+            for positions in inbox {
+                for (name, source) in &sources {
+                    let of_source: Vec<_> =
+                        positions.iter().filter(|(of, ..)| of == name).map(|(_, split, at)| (split.clone(), *at)).collect();
+                    if let Err(error) = source.report_committed(&of_source) {
+                        warn(error, "could not tell the source how far the job is");
+                    }
+                }
                 match Found::of_sources(&sources, patience) {
                     Ok(found) => {
                         if tell.send(Back::Discovered(found)).is_err() {
@@ -119,16 +133,14 @@ impl LeaderDriver {
                         }
                         waker.wake();
                     }
-                    Err(error) => tracing::warn!(
-                        error = format!("{:#}", anyhow::Error::from(error)),
-                        "could not look for new splits"
-                    ),
+                    Err(error) => warn(error, "could not look for new splits"),
                 }
             }
         });
         if let Err(error) = spawned {
             tracing::warn!(%error, "new splits will not be found");
         }
+        positions
     }
 
     /// A worker's report.
@@ -173,7 +185,10 @@ impl LeaderDriver {
             self.event(Event::Time, control)?;
         }
         self.give_up_stopping()?;
-        self.status.print(&self.leader.status());
+        if let Some(positions) = self.status.print(&self.leader.status()) {
+            // Without the thread there is nobody to tell, which has been said.
+            let _ = self.discovery.send(positions);
+        }
         Ok(())
     }
 
@@ -259,5 +274,5 @@ pub(crate) fn failure(ended: Ended) -> Failure {
 }
 
 /// The splits and their ends by source and split: what the status line and `--stop-at-end` know of the input.
-pub(crate) type Ends = BTreeMap<(String, fluvial_connector::SplitId), fluvial_connector::Offset>;
+pub(crate) type Ends = BTreeMap<(String, SplitId), Offset>;
 

@@ -16,6 +16,7 @@ use fluvial_connector::{Digest, Error, ErrorKind, Offset, Record, Slot, Source, 
 
 use super::ending::{Failure, Part};
 use super::input::SourceInput;
+use super::panics::in_operator;
 use crate::journal::{Binding, Range, SplitNumber, SplitStart};
 use crate::protocol::split_owner;
 
@@ -324,16 +325,6 @@ impl SourceDriver {
             reading.declared.input.send(tick.0);
         }
     }
-
-    /// How many records were left out because they could not be decoded.
-    pub(crate) fn skipped(&self) -> u64 {
-        self.skipped
-    }
-
-    /// Where each split of the worker has been released through, with its source; for monitoring.
-    pub(crate) fn positions(&self) -> impl Iterator<Item = (&SplitStart, Offset)> {
-        self.splits.iter().map(|s| (&s.start, s.reported))
-    }
 }
 
 /// Takes one record into its split; returns the bytes that it counts for.
@@ -358,7 +349,7 @@ fn take(
     }
     let bytes = (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
     split.bytes += bytes;
-    if let Err(error) = input.take(split.index, record) {
+    if let Err(error) = in_operator("source", || input.take(split.index, record)) {
         let what = format!("cannot decode the record at offset {} of {}", record.offset, split.name(source));
         match on_malformed {
             OnMalformed::Fail => {

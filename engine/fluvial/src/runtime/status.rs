@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Offset, Tick};
 
 use super::clock;
-use super::leader::Ends;
+use super::leader::{Ends, Positions};
 use super::process::Found;
 use crate::journal::{Range, SplitNumber, SplitStart};
 use crate::protocol::{Order, Report, Status};
@@ -72,8 +72,8 @@ impl StatusLine {
         }
     }
 
-    /// Prints the line, if it is time.
-    pub(crate) fn print(&mut self, status: &Status) {
+    /// Prints the line, if it is time; returns how far each split is committed then.
+    pub(crate) fn print(&mut self, status: &Status) -> Option<Positions> {
         let passed = self.last.elapsed();
         while let Some((_, ranges)) = self.in_flight.pop_front_if(|(tick, _)| *tick <= status.committed) {
             for range in ranges {
@@ -83,7 +83,7 @@ impl StatusLine {
             }
         }
         if passed < EVERY || status.minted == Tick(0) {
-            return;
+            return None;
         }
         self.last = Instant::now();
         let lag: u64 = self.splits.values().map(|(start, position)| self.behind(start, *position)).sum();
@@ -100,6 +100,7 @@ impl StatusLine {
             checkpoint_age_s = status.checkpoint.map(|tick| now.saturating_sub(tick.0) / 1000),
             "running"
         );
+        Some(self.splits.values().map(|(start, at)| (start.source.clone(), start.split.clone(), *at)).collect())
     }
 
     fn behind(&self, start: &SplitStart, position: Offset) -> u64 {

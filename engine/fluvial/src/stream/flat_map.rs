@@ -7,6 +7,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use super::Stream;
 use super::origin::{Numbering, Origin};
 use crate::durable::DataflowError;
+use crate::runtime::panics::in_operator;
 
 impl<'s, D: 'static> Stream<'s, D> {
     /// Makes any number of records of each, in the order in which the iterator gives them.
@@ -35,7 +36,7 @@ impl<'s, D: 'static> Stream<'s, D> {
                         let mut made = Vec::with_capacity(batch.len());
                         for (record, parent) in batch.drain(..) {
                             let numbering = &mut numberings[parent.branch() as usize];
-                            for child in logic(record) {
+                            for child in in_operator("flat_map", || logic(record)) {
                                 let Some(origin) = numbering.next(parent) else {
                                     durables.fail(DataflowError::TooManyRecords {
                                         split: parent.split,

@@ -7,6 +7,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use super::origin::MOST_BRANCHES;
 use super::{Origin, Stream};
+use crate::runtime::panics::in_operator;
 
 type Batch<D> = Vec<(D, Origin)>;
 
@@ -17,7 +18,9 @@ impl<'s, D: 'static> Stream<'s, D> {
         let inner = self.inner.unary::<CapacityContainerBuilder<Batch<E>>, _, _, _>(Pipeline, "map", |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
-                    let mut mapped = batch.drain(..).map(|(record, origin)| (logic(record), origin)).collect();
+                    let mut mapped = in_operator("map", || {
+                        batch.drain(..).map(|(record, origin)| (logic(record), origin)).collect()
+                    });
                     output.session(&capability).give_container(&mut mapped);
                 });
             }
@@ -57,11 +60,11 @@ impl<'s, D: 'static> Stream<'s, D> {
         Stream { inner: self.inner.concat(other.inner), branches, durables: self.durables }
     }
 
-    fn in_place(self, name: &str, logic: impl Fn(&mut Batch<D>) + 'static) -> Self {
+    fn in_place(self, name: &'static str, logic: impl Fn(&mut Batch<D>) + 'static) -> Self {
         let inner = self.inner.unary::<CapacityContainerBuilder<Batch<D>>, _, _, _>(Pipeline, name, |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
-                    logic(batch);
+                    in_operator(name, || logic(batch));
                     if !batch.is_empty() {
                         output.session(&capability).give_container(batch);
                     }
