@@ -14,14 +14,20 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::child::{Process, Spec};
 use crate::workspace;
 
+/// The environment variable that names a folder of job binaries to test in place of those of the workspace.
+pub const BINARIES: &str = "FLUVIAL_JOB_BINARIES";
+
 /// The built binary of the crate `name` in `jobs/`.
 ///
 /// Cargo gives a test only the binaries of its own package, so the first call asks it to build this one: in the same
-/// profile, and with nothing to do where it has been built.
+/// profile, and with nothing to do where it has been built. The variable [`BINARIES`] names a folder with others.
 ///
 /// # Errors
 /// It does not build, or has no binary of its name.
 pub fn binary(name: &str) -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os(BINARIES) {
+        return Ok(PathBuf::from(folder).join(name));
+    }
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(path) = built.get(name) {
