@@ -251,3 +251,112 @@ impl Checkpointer {
 fn manifest_name(me: &Identity, tick: Tick) -> String {
     format!("checkpoints/{:010}-{:020}-{:016x}", me.generation.0, tick.0, me.nonce.0)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use fluvial_connector::{Generation, Incarnation};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::journal::Nonce;
+
+    const ME: Identity = Identity { incarnation: Incarnation(Uuid::nil()), generation: Generation(3), nonce: Nonce(7) };
+
+    fn run(name: &str) -> RunRef {
+        RunRef { object: name.to_owned(), rows: 1, bytes: 1, crc32: 0 }
+    }
+
+    fn kind() -> OperatorKind {
+        OperatorKind { operator: "latest".to_owned(), schema: String::new() }
+    }
+
+    /// Two workers, one operator, no outputs.
+    fn checkpointer() -> Checkpointer {
+        let mut checkpointer = Checkpointer::new(ME, 2, Vec::new(), (2, 2), None, Rules::default());
+        for _ in 0..2 {
+            checkpointer.has_operators(vec!["op".to_owned()]).unwrap();
+        }
+        checkpointer
+    }
+
+    /// Takes a checkpoint in which the first worker stores `name`; returns the runs that the manifest names.
+    fn checkpoint(checkpointer: &mut Checkpointer, tick: u64, name: &str) -> Vec<String> {
+        let at = Tick(tick);
+        checkpointer.begin(at, Vec::new());
+        checkpointer.sealed(at, Seq(tick));
+        checkpointer.run_stored(0, at, "op".to_owned(), kind(), Some(run(name)));
+        checkpointer.run_stored(1, at, "op".to_owned(), kind(), None);
+        checkpointer.sink_at(0, at, Vec::new());
+        checkpointer.sink_at(1, at, Vec::new());
+        checkpointer.advance(at).unwrap();
+        assert!(matches!(checkpointer.next_call(), Some(Call::PutManifest(..))));
+        assert!(checkpointer.on(&Answer::Put(PutOutcome::Created)).is_some());
+        let complete = checkpointer.recorded().unwrap();
+        assert_eq!((complete.manifest.tick, complete.floor), (at, Seq(tick)));
+        complete.manifest.operators[0].runs.iter().map(|run| run.object.clone()).collect()
+    }
+
+    #[test]
+    fn a_checkpoint_is_stored_only_when_everything_has_come() {
+        type Step = fn(&mut Checkpointer);
+        let steps: [Step; 5] = [
+            |c| c.sealed(Tick(4), Seq(9)),
+            |c| c.run_stored(0, Tick(4), "op".to_owned(), kind(), None),
+            |c| c.run_stored(1, Tick(4), "op".to_owned(), kind(), Some(run("a"))),
+            |c| c.sink_at(0, Tick(4), Vec::new()),
+            |c| c.sink_at(1, Tick(4), Vec::new()),
+        ];
+        for missing in 0..=steps.len() {
+            let mut checkpointer = checkpointer();
+            checkpointer.begin(Tick(4), Vec::new());
+            steps.iter().enumerate().filter(|(i, _)| *i != missing).for_each(|(_, step)| step(&mut checkpointer));
+            checkpointer.advance(Tick(3)).unwrap();
+            assert!(checkpointer.next_call().is_none(), "the sinks have not committed");
+            checkpointer.advance(Tick(4)).unwrap();
+            assert_eq!(checkpointer.next_call().is_some(), missing == steps.len(), "without step {missing}");
+        }
+    }
+
+    #[test]
+    fn merged_runs_take_the_place_of_their_inputs_in_the_next_manifest() {
+        let mut checkpointer = checkpointer();
+        checkpoint(&mut checkpointer, 1, "a");
+        checkpoint(&mut checkpointer, 2, "b");
+        assert_eq!(checkpoint(&mut checkpointer, 3, "c"), ["a", "b", "c"]);
+        assert!(checkpointer.merged("op", &["a".to_owned(), "b".to_owned()], run("ab")));
+        assert_eq!(checkpointer.newest().unwrap().operators[0].runs.len(), 3);
+        assert!(!checkpointer.merged("op", &["b".to_owned(), "c".to_owned()], run("bc")), "b is gone");
+        assert!(!checkpointer.merged("op", &["ab".to_owned(), "d".to_owned()], run("abd")), "there is no d");
+        assert_eq!(checkpoint(&mut checkpointer, 4, "d"), ["ab", "c", "d"]);
+    }
+
+    #[test]
+    fn an_unknown_outcome_puts_the_manifest_again() {
+        let mut checkpointer = checkpointer();
+        checkpointer.has_operators(vec!["op".to_owned()]).unwrap();
+        checkpointer.begin(Tick(4), Vec::new());
+        checkpointer.sealed(Tick(4), Seq(9));
+        for worker in 0..2 {
+            checkpointer.run_stored(worker, Tick(4), "op".to_owned(), kind(), None);
+            checkpointer.sink_at(worker, Tick(4), Vec::new());
+        }
+        checkpointer.advance(Tick(4)).unwrap();
+        let first = checkpointer.next_call();
+        assert!(checkpointer.on(&Answer::Put(PutOutcome::Unknown)).is_none());
+        assert_eq!(checkpointer.next_call(), first);
+        let entry = checkpointer.on(&Answer::Put(PutOutcome::AlreadyExists)).unwrap();
+        assert!(matches!(entry, Entry::Checkpoint { tick: Tick(4), floor: Seq(9), .. }));
+    }
+
+    #[test]
+    fn an_operator_that_the_binary_lacks_is_refused_by_name() {
+        let mut first = checkpointer();
+        checkpoint(&mut first, 1, "a");
+        let newest = first.newest.clone();
+        let mut next = Checkpointer::new(ME, 2, Vec::new(), (2, 2), newest, Rules::default());
+        let ended = next.has_operators(vec!["renamed".to_owned()]).unwrap_err();
+        assert!(ended.to_string().contains("durable operator 'op'"), "{ended}");
+    }
+}

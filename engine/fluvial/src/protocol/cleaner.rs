@@ -155,3 +155,117 @@ fn names(name: &str, manifest: &Manifest) -> BTreeSet<String> {
     let runs = manifest.operators.iter().flat_map(|operator| &operator.runs).map(|run| run.object.clone());
     runs.chain([name.to_owned()]).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use fluvial_connector::{Generation, Incarnation, Tick};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::journal::{Entry, Nonce};
+    use crate::protocol::FoundObject;
+    use crate::state::{OperatorKind, OperatorState, RunRef};
+
+    const ME: Identity = Identity { incarnation: Incarnation(Uuid::nil()), generation: Generation(3), nonce: Nonce(7) };
+
+    fn manifest(runs: &[&str]) -> Manifest {
+        let run = |name: &&str| RunRef { object: (*name).to_owned(), rows: 1, bytes: 1, crc32: 0 };
+        let kind = OperatorKind { operator: "latest".to_owned(), schema: String::new() };
+        Manifest {
+            incarnation: ME.incarnation,
+            generation: ME.generation,
+            tick: Tick(1),
+            splits: Vec::new(),
+            sinks: Vec::new(),
+            outputs: Vec::new(),
+            operators: vec![OperatorState { name: "op".to_owned(), kind, runs: runs.iter().map(run).collect() }],
+            most_workers: 1,
+            most_turns: 1,
+        }
+    }
+
+    fn cleaner(keep_journal: bool) -> Cleaner {
+        let mut cleaner = Cleaner::new(ME, keep_journal, 100, vec![Seq(0), Seq(1)], Rules::default());
+        let opened = Entry::Opened { binary: String::new(), workers: 1, turns: 1 };
+        for (seq, entries) in [(4, vec![opened]), (5, vec![]), (6, vec![Entry::Reconciled { tick: Tick(1) }])] {
+            cleaner.knows(Seq(seq), &ME.record(entries));
+        }
+        cleaner
+    }
+
+    /// Everything that is to be deleted now, with nothing else in the store.
+    fn deleted(cleaner: &mut Cleaner, found: &[(&str, u64)], now_ms: u64) -> Vec<Object> {
+        let mut all = Vec::new();
+        while let Some(call) = cleaner.next_call(now_ms) {
+            let answer = match call {
+                Call::Get(seqs) => Answer::Records(
+                    seqs.into_iter()
+                        .map(|seq| (seq, Some((*ME.record(vec![Entry::Reconciled { tick: Tick(1) }])).clone())))
+                        .collect(),
+                ),
+                Call::ListObjects => {
+                    let object = |(name, generation): &(&str, u64)| FoundObject {
+                        name: (*name).to_owned(),
+                        generation: Generation(*generation),
+                    };
+                    Answer::Objects(found.iter().map(object).collect())
+                }
+                Call::Delete(objects) => {
+                    all.extend(objects);
+                    Answer::Deleted
+                }
+                other => panic!("{other:?}"),
+            };
+            cleaner.on(answer, now_ms);
+        }
+        all.sort();
+        all
+    }
+
+    fn named(name: &str) -> Object {
+        Object::Named(name.to_owned())
+    }
+
+    #[test]
+    fn nothing_goes_before_a_checkpoint_is_complete() {
+        let mut cleaner = cleaner(false);
+        cleaner.restored("m1", &manifest(&["a", "b"]));
+        assert_eq!(deleted(&mut cleaner, &[("orphan", 1)], 1000), []);
+    }
+
+    #[test]
+    fn the_journal_goes_behind_the_floor_but_for_opened_records_and_no_ops() {
+        let mut cleaner = cleaner(false);
+        cleaner.complete("m2", &manifest(&[]), Seq(7), 0);
+        let records: Vec<Object> = [0, 1, 6].map(|seq| Object::Record(Seq(seq))).into();
+        assert_eq!(deleted(&mut cleaner, &[], 0), records);
+    }
+
+    #[test]
+    fn all_of_the_journal_stays_where_that_is_asked_for() {
+        let mut cleaner = cleaner(true);
+        cleaner.complete("m2", &manifest(&[]), Seq(7), 0);
+        assert_eq!(deleted(&mut cleaner, &[], 0), []);
+    }
+
+    #[test]
+    fn what_only_the_older_checkpoint_names_goes_after_the_grace_time() {
+        let mut cleaner = cleaner(true);
+        cleaner.restored("m1", &manifest(&["a", "b"]));
+        cleaner.complete("m2", &manifest(&["b", "c"]), Seq(2), 1000);
+        assert_eq!(deleted(&mut cleaner, &[], 1099), []);
+        assert_eq!(cleaner.deadline_ms(), Some(1100));
+        assert_eq!(deleted(&mut cleaner, &[], 1100), [named("a"), named("m1")]);
+    }
+
+    #[test]
+    fn of_what_no_checkpoint_names_only_the_leavings_of_older_generations_go() {
+        let mut cleaner = cleaner(true);
+        cleaner.complete("m2", &manifest(&["kept"]), Seq(2), 0);
+        let found = [("kept", 1), ("m2", 3), ("orphan", 2), ("under way", 3), ("of a newer generation", 4)];
+        assert_eq!(deleted(&mut cleaner, &found, 0), []);
+        assert_eq!(deleted(&mut cleaner, &found, 100), [named("orphan")]);
+    }
+}

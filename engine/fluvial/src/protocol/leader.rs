@@ -18,17 +18,15 @@ use std::sync::Arc;
 use fluvial_connector::{Incarnation, Tick};
 
 use super::Ended;
-use super::appender::{Appender, lost_the_race};
-use super::checkpointer::Checkpointer;
-use super::cleaner::Cleaner;
-use super::history::History;
-use super::messages::{FoundOutput, FoundSplit, Order, Plan, Report};
+use super::appender::lost_the_race;
+use super::messages::{FoundOutput, FoundSplit, Order, Report};
 use super::opening::{Opened, Opener, Opening};
+use super::preparing::Prepared;
 use super::rules::{Rule, Rules};
 use super::running::Running;
-use super::sequencer::{Pace, Sequencer};
+use super::sequencer::Pace;
 use super::store::{Answer, Call, Identity, Part, Verdict};
-use crate::journal::{Entry, Nonce, Seq, SinkStart};
+use crate::journal::{Nonce, Seq};
 use crate::state::Manifest;
 
 /// What a generation is started with.
@@ -145,17 +143,6 @@ enum Stage {
     },
     Running(Box<Running>),
     Over,
-}
-
-#[derive(Debug)]
-struct Prepared {
-    plan: Plan,
-    history: History,
-    appender: Appender,
-    cleaner: Cleaner,
-    checkpointer: Checkpointer,
-    /// This generation's newest record.
-    tail: Seq,
 }
 
 impl Leader {
@@ -301,86 +288,11 @@ impl Leader {
 
     /// Adds to the journal what this generation begins: new outputs, a reconciliation.
     fn prepare(&mut self, opened: Opened) -> Result<(), Ended> {
-        let Opened { me, at, mut history, manifest, records, below } = opened;
-        self.me = Some(me);
-        let mut appender = Appender::with_rules(me, at.next(), self.rules);
-        for start in self.new_outputs(&history)? {
-            appender.push(Entry::SinkStarted(start.clone()));
-            history.sinks.push(start);
-        }
-        if self.config.reconcile {
-            let tick = Tick(self.now_ms).max(history.sealed().next());
-            appender.push(Entry::Reconciled { tick });
-            history.reconcile = Some(tick);
-        }
-        let most = (history.most_workers.max(self.config.workers), history.most_turns.max(self.config.turns));
-        let mut cleaner = Cleaner::new(me, self.config.keep_journal, self.config.grace_ms, below, self.rules);
-        for (seq, record) in &records {
-            cleaner.knows(*seq, record);
-        }
-        let newest = manifest.zip(history.checkpoint.clone()).map(|(name, manifest)| (name, Arc::new(manifest)));
-        if let Some((name, manifest)) = &newest {
-            cleaner.restored(name, manifest);
-        }
-        let sinks = history.sinks.clone();
-        let checkpointer = Checkpointer::new(me, self.config.workers, sinks, most, newest, self.rules);
-        let plan = self.plan(me, &history, most);
-        self.prepared(Box::new(Prepared { plan, history, appender, cleaner, checkpointer, tail: at }));
+        self.me = Some(opened.me);
+        let (prepared, warnings) = Prepared::new(&self.config, opened, self.now_ms, self.rules)?;
+        self.out.extend(warnings.into_iter().map(Request::Warn));
+        self.prepared(Box::new(prepared));
         Ok(())
-    }
-
-    fn plan(&self, me: Identity, history: &History, most: (u32, u32)) -> Plan {
-        let (most_workers, most_turns) =
-            if self.rules.has(Rule::FenceEverySlot) { most } else { (self.config.workers, self.config.turns) };
-        Plan {
-            incarnation: me.incarnation,
-            generation: me.generation,
-            nonce: me.nonce,
-            most_workers,
-            most_turns,
-            checkpoint: history.checkpoint.clone(),
-            splits: history.new_splits.iter().map(|number| history.splits[number].start.clone()).collect(),
-            replay: history.replay.clone(),
-            sinks: history.sinks.clone(),
-            reconcile: history.reconcile,
-        }
-    }
-
-    /// The outputs that the journal does not know yet.
-    fn new_outputs(&mut self, history: &History) -> Result<Vec<SinkStart>, Ended> {
-        if let Some(lost) = history.sinks.iter().find(|s| !self.config.outputs.iter().any(|o| o.output == s.output)) {
-            return Err(Ended::Refused(format!("the job has the output '{}', which this binary lacks", lost.output)));
-        }
-        let sealed = history.sealed();
-        // A job that has not begun has its outputs from the beginning.
-        let tick = if sealed == Tick(0) { Tick(0) } else { sealed.next() };
-        let mut new = Vec::new();
-        for FoundOutput { output, partitions, envelope } in &self.config.outputs {
-            let Some(known) = history.sinks.iter().find(|sink| &sink.output == output) else {
-                let (output, partitions, envelope) = (output.clone(), *partitions, *envelope);
-                new.push(SinkStart { output, partitions, envelope, tick });
-                continue;
-            };
-            let pinned = known.partitions;
-            if known.envelope != *envelope {
-                return Err(Ended::Refused(format!(
-                    "output '{output}' was written as {:?} and is now to be written as {envelope:?}",
-                    known.envelope
-                )));
-            }
-            if *partitions < pinned {
-                return Err(Ended::Refused(format!(
-                    "output '{output}' has {partitions} partitions and had {pinned} when the job began: was it deleted \
-                     and made anew?"
-                )));
-            }
-            if *partitions > pinned {
-                self.out.push_back(Request::Warn(format!(
-                    "output '{output}' has {partitions} partitions; the job goes on with the {pinned} that it began with"
-                )));
-            }
-        }
-        Ok(new)
     }
 
     fn prepared(&mut self, prepared: Box<Prepared>) {
@@ -404,7 +316,7 @@ impl Leader {
                     self.stage = Stage::Tail { prepared, beyond: None, asked: false };
                     return Ok(());
                 };
-                return match prepared_identity(&prepared).judge(seq, record)? {
+                return match prepared.identity().judge(seq, record)? {
                     Verdict::Newer(by) => Err(Ended::Fenced { by }),
                     Verdict::Mine | Verdict::Older => Err(lost_the_race(seq)),
                 };
@@ -439,7 +351,7 @@ impl Leader {
                     self.stage = Stage::Restoring { prepared, ready, early };
                     return Ok(());
                 }
-                self.stage = Stage::Running(Box::new(self.run(*prepared)));
+                self.stage = Stage::Running(Box::new(prepared.run(&self.config, self.now_ms, self.stop)));
                 early.into_iter().try_for_each(|(worker, report)| self.on_report(worker, report))
             }
             (Stage::Running(mut running), report) => {
@@ -456,32 +368,6 @@ impl Leader {
         }
     }
 
-    /// Everything that is ready before anything is minted.
-    fn run(&self, prepared: Prepared) -> Running {
-        let Prepared { history, appender, cleaner, checkpointer, .. } = prepared;
-        let sealed = history.sealed();
-        let mut next_checkpoint_ms = self.now_ms + self.config.checkpoint_every_ms;
-        let mut sequencer = Sequencer::new(self.config.pace, sealed, history.splits);
-        if let Some(tick) = history.reconcile {
-            next_checkpoint_ms = self.now_ms;
-            if tick > sealed {
-                sequencer.begin_at(tick);
-            }
-        }
-        Running {
-            sequencer,
-            appender,
-            checkpointer,
-            cleaner,
-            committed: vec![Tick(0); self.config.workers as usize],
-            sealed,
-            next_checkpoint_ms,
-            last_checkpoint_ms: self.now_ms,
-            last: None,
-            stopping: self.stop,
-        }
-    }
-
     /// The manifest of the newest complete checkpoint of the running generation.
     #[must_use]
     pub fn checkpoint(&self) -> Option<&Arc<Manifest>> {
@@ -490,11 +376,6 @@ impl Leader {
             _ => None,
         }
     }
-}
-
-fn prepared_identity(prepared: &Prepared) -> Identity {
-    let Plan { incarnation, generation, nonce, .. } = prepared.plan;
-    Identity { incarnation, generation, nonce }
 }
 
 impl Stage {

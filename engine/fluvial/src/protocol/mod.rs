@@ -24,6 +24,7 @@ mod history;
 mod leader;
 mod messages;
 mod opening;
+mod preparing;
 mod rules;
 mod running;
 mod sequencer;

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use fluvial_connector::Tick;
+
 use super::Over;
 use super::dice::Dice;
 use super::input::Input;
@@ -18,7 +20,8 @@ pub(super) struct Generation {
     pub(super) processes: Vec<Process>,
     /// Why it is over, once some process knows.
     pub(super) over: Option<String>,
-    pub(super) done: bool,
+    /// What it had committed and checkpointed when it came to a good end.
+    pub(super) done: Option<Tick>,
     pub(super) stopping: bool,
     mesh: Mesh,
     reports: Vec<VecDeque<Report>>,
@@ -53,7 +56,7 @@ impl Generation {
             workers: (0..shape.workers).map(|index| Worker::new(index, shape)).collect(),
             processes: (0..shape.workers).map(|_| Process::default()).collect(),
             over: None,
-            done: false,
+            done: None,
             stopping: false,
             mesh: Mesh::default(),
             reports: (0..shape.workers).map(|_| VecDeque::new()).collect(),

@@ -7,16 +7,15 @@ use uuid::Uuid;
 use super::dice::Dice;
 use super::generation::{Begun, Generation, Incoming};
 use super::input::Input;
-use super::kafka::{Body, Id, Kafka, Producer, Refusal, rank};
+use super::kafka::{Body, Id, Kafka, Producer, rank};
 use super::oracle;
-use super::store::{Run, Store};
-use super::worker::{Back, Shape, Task};
+use super::store::Store;
+use super::weather::Weather;
+use super::worker::{Shape, Task};
 use super::{OUTPUT, OUTPUT_PARTITIONS, Over, PROGRESS_PARTITIONS, Violation};
 use crate::journal::Nonce;
-use crate::protocol::rules::{Rule, Rules};
-use crate::protocol::{
-    Answer, Call, Done, Ended, Event, Failure, FoundOutput, Leader, LeaderConfig, Pace, Part, PutOutcome, Report,
-};
+use crate::protocol::rules::Rules;
+use crate::protocol::{Call, Ended, Event, FoundOutput, Leader, LeaderConfig, Pace};
 
 /// How many generations are started into the chaos.
 const GENERATIONS: usize = 4;
@@ -29,72 +28,21 @@ const CALM_GENERATIONS: usize = 12;
 
 /// A simulated world.
 pub(super) struct World {
-    dice: Dice,
-    now: u64,
+    pub(super) dice: Dice,
+    pub(super) now: u64,
     pub(super) store: Store,
     pub(super) kafka: Kafka,
     pub(super) input: Input,
-    generations: Vec<Generation>,
+    pub(super) generations: Vec<Generation>,
     flights: Vec<Flight>,
-    late_calls: Vec<Call>,
-    late_commits: Vec<(Id, Producer)>,
-    weather: Weather,
+    pub(super) late_calls: Vec<Call>,
+    pub(super) late_commits: Vec<(Id, Producer)>,
+    pub(super) weather: Weather,
     /// What the job's logic is by now.
     version: u64,
-    calm: bool,
+    pub(super) calm: bool,
     pub(super) rules: Rules,
     trace: bool,
-}
-
-/// What goes wrong how often: every history has a weather of its own. Each is once in so many times.
-struct Weather {
-    disturbance: usize,
-    start: usize,
-    crash: usize,
-    pause: usize,
-    whole: usize,
-    store_fault: usize,
-    write_fault: usize,
-    commit_fault: usize,
-    forgotten_id: usize,
-    /// The clock goes back.
-    clock: usize,
-    /// A generation falls asleep when it begins to fence.
-    sleepy: usize,
-    /// A request that was given up arrives.
-    late: usize,
-    /// Transactions time out after so many milliseconds.
-    time_out_ms: u64,
-    /// Commits that were answered may come a second time, as with a client that sends again by itself.
-    stale_commits: bool,
-    /// The next generation has more workers than those before.
-    widens: bool,
-    /// Some generations come with other logic, and reconcile.
-    upgrades: bool,
-}
-
-impl Weather {
-    fn new(dice: &mut Dice) -> Self {
-        let mut one_of = |choices: &[usize]| choices[dice.below(choices.len())];
-        Self {
-            disturbance: one_of(&[8, 20, 60]),
-            start: one_of(&[3, 8, 20]),
-            crash: one_of(&[4, 8, 40]),
-            pause: one_of(&[2, 3, 10]),
-            whole: one_of(&[1, 2, 4]),
-            store_fault: one_of(&[2, 5, 50]),
-            write_fault: one_of(&[30, 100, 1000]),
-            commit_fault: one_of(&[3, 8, 50]),
-            forgotten_id: one_of(&[20, 60, 1000]),
-            clock: one_of(&[300, 10_000]),
-            sleepy: one_of(&[2, 8, 1000]),
-            late: one_of(&[2, 8, 24]),
-            time_out_ms: one_of(&[300, 600, 3000]) as u64,
-            stale_commits: one_of(&[0, 0, 0, 1]) == 1,
-            widens: one_of(&[0, 1]) == 1,
-            upgrades: one_of(&[0, 0, 0, 1]) == 1,
-        }
-    }
 }
 
 struct Flight {
@@ -106,7 +54,7 @@ struct Flight {
 }
 
 /// What became of a step of something in flight.
-enum Step {
+pub(super) enum Step {
     Again,
     Back(Incoming),
     Gone,
@@ -141,7 +89,7 @@ impl World {
         }
     }
 
-    fn say(&self, what: impl FnOnce() -> String) {
+    pub(super) fn say(&self, what: impl FnOnce() -> String) {
         if self.trace {
             println!("{:>6} {}", self.now, what());
         }
@@ -161,26 +109,34 @@ impl World {
         self.calm = true;
         self.input.end();
         let mut steps = 0;
-        while !self.generations.iter().any(|generation| generation.done) {
-            self.settle();
-            self.step()?;
-            steps += 1;
-            if steps > CALM_STEPS || self.generations.len() > GENERATIONS + CALM_GENERATIONS {
-                let ends: Vec<_> = self.generations.iter().map(|g| (g.leader.status(), &g.over)).collect();
-                return Err(Violation(format!("stuck after {steps} steps of calm: {ends:?}")));
+        while !self.is_finished() {
+            while !self.is_finished() {
+                self.settle();
+                self.step()?;
+                steps += 1;
+                if steps > CALM_STEPS || self.generations.len() > GENERATIONS + CALM_GENERATIONS {
+                    let ends: Vec<_> = self.generations.iter().map(|g| (g.leader.status(), &g.over)).collect();
+                    return Err(Violation(format!("stuck after {steps} steps of calm: {ends:?}")));
+                }
             }
-        }
-        // Whoever still sleeps wakes up, and must not do any harm.
-        for generation in &mut self.generations {
-            generation.processes.iter_mut().for_each(|process| process.paused = false);
-        }
-        for _ in 0..300 {
-            self.step()?;
+            // Whoever still sleeps wakes up, and must not do any harm. It may open, and then has to finish.
+            for generation in &mut self.generations {
+                generation.processes.iter_mut().for_each(|process| process.paused = false);
+            }
+            for _ in 0..300 {
+                self.step()?;
+            }
         }
         while self.kafka.is_ending() {
             self.kafka.write_marker(|_| 0);
         }
         oracle::check(&self)
+    }
+
+    /// Whether a generation has come to a good end, and no reconciliation was asked for after it.
+    fn is_finished(&self) -> bool {
+        let done = self.generations.iter().filter_map(|generation| generation.done).max();
+        done.is_some_and(|done| self.reconciled().is_none_or(|(tick, _)| tick <= done))
     }
 
     /// In the calm somebody always works, sleepers wake up one by one, and who has read everything finishes.
@@ -413,7 +369,7 @@ impl World {
         generation.processes[process].dead = true;
         generation.over.get_or_insert_with(|| ended.to_string());
         match ended {
-            Ended::Done(_) => generation.done = true,
+            Ended::Done(tick) => generation.done = Some(tick),
             Ended::Restart(_) => {}
             Ended::Fenced { by } => {
                 let nonce = generation.nonce;
@@ -471,194 +427,6 @@ impl World {
             Step::Gone => {}
         }
         Ok(())
-    }
-
-    fn step_call(&mut self, part: Part, call: &mut Call) -> Result<Step, Violation> {
-        if let Call::Delete(objects) = call {
-            // One by one: a crash may come in between.
-            if let Some(object) = objects.pop() {
-                self.store.execute(&Call::Delete(vec![object]))?;
-                return Ok(Step::Again);
-            }
-        }
-        let creates = matches!(call, Call::Put(..) | Call::PutManifest(..));
-        let faulty = creates && !self.calm && self.dice.one_in(self.weather.store_fault);
-        let unknown = Answer::Put(PutOutcome::Unknown);
-        let answer = match self.dice.below(if faulty { 4 } else { 1 }) {
-            // The request is lost; its answer is; it comes late; it comes twice.
-            _ if !faulty => self.store.execute(call)?,
-            0 => unknown,
-            1 => {
-                self.store.execute(call)?;
-                unknown
-            }
-            2 => {
-                self.late_calls.push(call.clone());
-                unknown
-            }
-            _ => {
-                self.store.execute(call)?;
-                self.store.execute(call)?
-            }
-        };
-        Ok(Step::Back(Incoming::Store(part, answer)))
-    }
-
-    fn step_task(&mut self, generation: usize, process: usize, task: &mut Task) -> Result<Step, Violation> {
-        let done = match task {
-            Task::Fence { id, own, opening } => {
-                let old = own.and_then(|turn| self.generations[generation].workers[process].turns[turn as usize].old);
-                let fresh = match old.filter(|_| !*opening && !self.rules.has(Rule::NewEpochAfterUnknown)) {
-                    Some(producer) => self.kafka.abort(*id, producer).map(|()| producer),
-                    None => self.kafka.init(*id, self.now),
-                };
-                let producer = match fresh {
-                    Ok(producer) => producer,
-                    Err(Refusal::Busy) => return Ok(Step::Again),
-                    Err(_) => {
-                        self.generations[generation].workers[process].turns[own.unwrap_or(0) as usize].old = None;
-                        return Ok(Step::Again);
-                    }
-                };
-                self.say(|| format!("g{generation}/{process} fences {id:?}"));
-                if let Some(turn) = own {
-                    self.generations[generation].workers[process].turns[*turn as usize].producer = Some(producer);
-                }
-                match own {
-                    _ if *opening => return Ok(Step::Back(Incoming::Back(Back::Opening))),
-                    Some(turn) => Done::Fenced { turn: *turn },
-                    None => return Ok(Step::Gone),
-                }
-            }
-            Task::Restore { next } => return self.restore(generation, process, *next),
-            Task::Store { name, run, report } => {
-                if let Report::Merged { removed, .. } = &report {
-                    let Some(merged) = self.merge(removed) else { return Ok(Step::Gone) };
-                    *run = merged;
-                }
-                self.store.put_run(name, run);
-                return Ok(Step::Back(Incoming::Back(Back::Stored(report.clone()))));
-            }
-            Task::Journal => {
-                let me = self.generations[generation].workers[process].identity();
-                Done::Journal(self.store.newest(&me.expect("only who has opened asks")))
-            }
-            Task::Progress { ends } => {
-                let partitions = OUTPUT_PARTITIONS..OUTPUT_PARTITIONS + PROGRESS_PARTITIONS;
-                if ends.is_empty() && self.rules.has(Rule::ProgressToHighWatermark) {
-                    ends.extend(partitions.clone().map(|partition| self.kafka.end(partition)));
-                }
-                if partitions.zip(ends.iter()).any(|(partition, end)| self.kafka.stable(partition) < *end) {
-                    return Ok(Step::Again);
-                }
-                Done::Progress(self.progress())
-            }
-            Task::Tail { at, from, end } => {
-                let partition = at.partition as usize;
-                let end = *end.get_or_insert_with(|| self.kafka.end(partition));
-                if self.kafka.stable(partition) < end {
-                    return Ok(Step::Again);
-                }
-                let found = self.kafka.read(partition, from.0 as usize, end);
-                let records = found.filter_map(|(offset, body)| match body {
-                    Body::Record(record) => Some((offset, record.clone())),
-                    _ => None,
-                });
-                let records: Vec<_> = records.collect();
-                if !records.is_empty() {
-                    self.say(|| format!("g{generation}/{process} finds torn records in {at} from {from}: {records:?}"));
-                }
-                Done::Tail { at: at.clone(), records }
-            }
-            Task::Held { at, end } => {
-                let partition = at.partition as usize;
-                let end = *end.get_or_insert_with(|| self.kafka.end(partition));
-                if self.kafka.stable(partition) < end {
-                    return Ok(Step::Again);
-                }
-                let found = self.kafka.read(partition, 0, end).filter_map(|(_, body)| match body {
-                    Body::Record(record) => Some(record.clone()),
-                    _ => None,
-                });
-                let back = Back::Held { partition: at.partition, records: found.collect() };
-                return Ok(Step::Back(Incoming::Back(back)));
-            }
-            Task::End { at } => {
-                let end = self.kafka.end(at.partition as usize) as u64;
-                Done::End { at: at.clone(), end: fluvial_connector::Offset(end) }
-            }
-            Task::Write { turn } => {
-                let turn = *turn;
-                let worker = &mut self.generations[generation].workers[process];
-                let id = worker.id(turn);
-                let lost = !self.calm && self.dice.one_in(self.weather.write_fault);
-                let result = worker.turns[turn as usize].step(id, &mut self.kafka, self.now);
-                let result = if lost { Some(Err(worker.turns[turn as usize].fail())) } else { result };
-                let Some(result) = result else { return Ok(Step::Again) };
-                self.say(|| format!("g{generation}/{process} turn {turn} has prepared: {result:?}"));
-                Done::Prepared { turn, result }
-            }
-            Task::Commit { turn } => return Ok(self.commit(generation, process, *turn)),
-        };
-        Ok(Step::Back(Incoming::Back(Back::Sink(done))))
-    }
-
-    fn commit(&mut self, generation: usize, process: usize, turn: u32) -> Step {
-        let worker = &mut self.generations[generation].workers[process];
-        let (id, producer) = (worker.id(turn), worker.turns[turn as usize].producer);
-        let Some(producer) = producer else { return Step::Gone };
-        let faulty = !self.calm && self.dice.one_in(self.weather.commit_fault);
-        // The request is lost; it comes late; its answer is lost.
-        let fate = if faulty { self.dice.between(1, 3) } else { 0 };
-        let mut result = match fate {
-            1 | 2 => Err(Failure::Unknown),
-            _ => match self.kafka.commit(id, producer) {
-                Ok(()) => Ok(()),
-                Err(Refusal::Busy) => return Step::Again,
-                Err(Refusal::Fenced) => Err(Failure::Fenced),
-                Err(Refusal::Invalid) => Err(Failure::Unknown),
-            },
-        };
-        match fate {
-            2 => self.late_commits.push((id, producer)),
-            3 if result.is_ok() => result = Err(Failure::Unknown),
-            0 if result.is_ok() && !self.calm && self.weather.stale_commits => self.late_commits.push((id, producer)),
-            _ => {}
-        }
-        if result.is_err() {
-            let _ = self.generations[generation].workers[process].turns[turn as usize].fail();
-        }
-        self.say(|| format!("g{generation}/{process} turn {turn} commits: {result:?}, fate {fate}"));
-        Step::Back(Incoming::Back(Back::Sink(Done::Committed { turn, result })))
-    }
-
-    fn restore(&mut self, generation: usize, process: usize, next: usize) -> Result<Step, Violation> {
-        let worker = &self.generations[generation].workers[process];
-        let run = match worker.chain().get(next) {
-            None => Run::new(),
-            Some(run) => match self.store.run(&run.object) {
-                Some(found) => Run::clone(found),
-                None => {
-                    let me = worker.identity().expect("restoring comes after the opening");
-                    if !self.store.has_newer(&me) {
-                        return Err(Violation(format!("g{generation}/{process} misses the run {}", run.object)));
-                    }
-                    let ended = &mut self.generations[generation].over;
-                    ended.get_or_insert_with(|| "misses a run, after it was fenced".to_owned());
-                    return Ok(Step::Gone);
-                }
-            },
-        };
-        let next = (next + 1).min(worker.chain().len());
-        Ok(Step::Back(Incoming::Back(Back::Restored { run, next })))
-    }
-
-    fn merge(&self, removed: &[String]) -> Option<Run> {
-        let mut merged = Run::new();
-        for name in removed {
-            merged.extend(self.store.run(name)?.iter().map(|(key, count)| (*key, *count)));
-        }
-        Some(merged)
     }
 
     /// The newest committed progress of each output partition.

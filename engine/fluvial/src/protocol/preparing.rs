@@ -1,0 +1,216 @@
+//! Between opening the journal and minting: what this generation adds to the journal, and the plan for its workers.
+
+use std::sync::Arc;
+
+use fluvial_connector::Tick;
+
+use super::Ended;
+use super::appender::Appender;
+use super::checkpointer::Checkpointer;
+use super::cleaner::Cleaner;
+use super::history::History;
+use super::leader::LeaderConfig;
+use super::messages::{FoundOutput, Plan};
+use super::opening::Opened;
+use super::rules::{Rule, Rules};
+use super::running::Running;
+use super::sequencer::Sequencer;
+use super::store::Identity;
+use crate::journal::{Entry, Seq, SinkStart};
+
+/// A generation that has opened the journal and does not mint yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What the workers start from. It holds only once the appender is idle.
+    pub(crate) plan: Plan,
+    pub(crate) appender: Appender,
+    pub(crate) cleaner: Cleaner,
+    pub(crate) checkpointer: Checkpointer,
+    /// This generation's newest record.
+    pub(crate) tail: Seq,
+    history: History,
+}
+
+impl Prepared {
+    /// Appends what this generation begins: new outputs, a reconciliation. Returns warnings for people as well.
+    ///
+    /// # Errors
+    /// [`Ended::Refused`] for outputs that this binary and this system do not have as the journal does.
+    pub(crate) fn new(
+        config: &LeaderConfig,
+        opened: Opened,
+        now_ms: u64,
+        rules: Rules,
+    ) -> Result<(Self, Vec<String>), Ended> {
+        let Opened { me, at, mut history, manifest, records, below } = opened;
+        let mut appender = Appender::with_rules(me, at.next(), rules);
+        let (new, warnings) = new_outputs(&config.outputs, &history)?;
+        for start in new {
+            appender.push(Entry::SinkStarted(start.clone()));
+            history.sinks.push(start);
+        }
+        if config.reconcile {
+            let tick = Tick(now_ms).max(history.sealed().next());
+            appender.push(Entry::Reconciled { tick });
+            history.reconcile = Some(tick);
+        }
+        let mut cleaner = Cleaner::new(me, config.keep_journal, config.grace_ms, below, rules);
+        for (seq, record) in &records {
+            cleaner.knows(*seq, record);
+        }
+        let newest = manifest.zip(history.checkpoint.clone()).map(|(name, manifest)| (name, Arc::new(manifest)));
+        if let Some((name, manifest)) = &newest {
+            cleaner.restored(name, manifest);
+        }
+        let most = (history.most_workers.max(config.workers), history.most_turns.max(config.turns));
+        let checkpointer = Checkpointer::new(me, config.workers, history.sinks.clone(), most, newest, rules);
+        let fenced = if rules.has(Rule::FenceEverySlot) { most } else { (config.workers, config.turns) };
+        let plan = plan(me, &history, fenced);
+        Ok((Self { plan, appender, cleaner, checkpointer, tail: at, history }, warnings))
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        let Plan { incarnation, generation, nonce, .. } = self.plan;
+        Identity { incarnation, generation, nonce }
+    }
+
+    /// All workers are ready: minting begins.
+    pub(crate) fn run(self, config: &LeaderConfig, now_ms: u64, stopping: bool) -> Running {
+        let sealed = self.history.sealed();
+        let mut sequencer = Sequencer::new(config.pace, sealed, self.history.splits);
+        let mut next_checkpoint_ms = now_ms + config.checkpoint_every_ms;
+        if let Some(tick) = self.history.reconcile {
+            // Until a checkpoint covers it, every generation has to reconcile again.
+            next_checkpoint_ms = now_ms;
+            if tick > sealed {
+                sequencer.begin_at(tick);
+            }
+        }
+        Running {
+            sequencer,
+            appender: self.appender,
+            checkpointer: self.checkpointer,
+            cleaner: self.cleaner,
+            committed: vec![Tick(0); config.workers as usize],
+            sealed,
+            next_checkpoint_ms,
+            last_checkpoint_ms: now_ms,
+            last: None,
+            stopping,
+        }
+    }
+}
+
+fn plan(me: Identity, history: &History, (most_workers, most_turns): (u32, u32)) -> Plan {
+    Plan {
+        incarnation: me.incarnation,
+        generation: me.generation,
+        nonce: me.nonce,
+        most_workers,
+        most_turns,
+        checkpoint: history.checkpoint.clone(),
+        splits: history.new_splits.iter().map(|number| history.splits[number].start.clone()).collect(),
+        replay: history.replay.clone(),
+        sinks: history.sinks.clone(),
+        reconcile: history.reconcile,
+    }
+}
+
+/// The outputs that the journal does not know yet, and what to warn of in those that it does.
+fn new_outputs(outputs: &[FoundOutput], history: &History) -> Result<(Vec<SinkStart>, Vec<String>), Ended> {
+    if let Some(lost) = history.sinks.iter().find(|sink| !outputs.iter().any(|found| found.output == sink.output)) {
+        return Err(Ended::Refused(format!(
+            "the job writes the output '{}', which this binary lacks: start it with the binary that has it",
+            lost.output
+        )));
+    }
+    let sealed = history.sealed();
+    // A job that has not begun has its outputs from the beginning.
+    let tick = if sealed == Tick(0) { Tick(0) } else { sealed.next() };
+    let (mut new, mut warnings) = (Vec::new(), Vec::new());
+    for FoundOutput { output, partitions, envelope } in outputs {
+        let Some(known) = history.sinks.iter().find(|sink| &sink.output == output) else {
+            let (output, partitions, envelope) = (output.clone(), *partitions, *envelope);
+            new.push(SinkStart { output, partitions, envelope, tick });
+            continue;
+        };
+        let pinned = known.partitions;
+        if known.envelope != *envelope {
+            return Err(Ended::Refused(format!(
+                "output '{output}' was written as {:?} and is now to be written as {envelope:?}",
+                known.envelope
+            )));
+        }
+        if *partitions < pinned {
+            return Err(Ended::Refused(format!(
+                "output '{output}' has {partitions} partitions and had {pinned} when the job began: was it deleted and \
+                 made anew?"
+            )));
+        }
+        if *partitions > pinned {
+            warnings.push(format!(
+                "output '{output}' has {partitions} partitions; the job goes on with the {pinned} that it began with"
+            ));
+        }
+    }
+    Ok((new, warnings))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use fluvial_connector::{Envelope, Incarnation};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::journal::Binding;
+
+    fn history(sealed: u64, outputs: &[(&str, u32)]) -> History {
+        let mut history = History::fold(Incarnation(Uuid::nil()), &BTreeMap::new(), None).unwrap();
+        if sealed > 0 {
+            history.replay.push(Binding { tick: Tick(sealed), ranges: Vec::new(), checkpoint: false });
+        }
+        history.sinks = outputs
+            .iter()
+            .map(|(output, partitions)| SinkStart {
+                output: (*output).to_owned(),
+                partitions: *partitions,
+                envelope: Envelope::Upsert,
+                tick: Tick(0),
+            })
+            .collect();
+        history
+    }
+
+    fn found(outputs: &[(&str, u32)]) -> Vec<FoundOutput> {
+        let found = |(output, partitions): &(&str, u32)| FoundOutput {
+            output: (*output).to_owned(),
+            partitions: *partitions,
+            envelope: Envelope::Upsert,
+        };
+        outputs.iter().map(found).collect()
+    }
+
+    #[test]
+    fn an_output_begins_after_what_is_sealed_and_keeps_its_partitions() {
+        let check = |sealed, known: &[(&str, u32)], outputs: &[(&str, u32)], expected: &str| {
+            let said = match new_outputs(&found(outputs), &history(sealed, known)) {
+                Ok((new, warnings)) => {
+                    let new: Vec<String> =
+                        new.iter().map(|s| format!("{} of {} from {}", s.output, s.partitions, s.tick)).collect();
+                    format!("{} {}", new.join(", "), warnings.join(", "))
+                }
+                Err(ended) => ended.to_string(),
+            };
+            assert!(said.contains(expected), "{said}");
+        };
+        check(0, &[], &[("a", 3), ("b", 1)], "a of 3 from 0, b of 1 from 0");
+        check(7, &[("a", 3)], &[("a", 3), ("b", 1)], "b of 1 from 8");
+        check(7, &[("a", 3)], &[("a", 5)], "output 'a' has 5 partitions; the job goes on with the 3");
+        check(7, &[("a", 3)], &[("a", 2)], "output 'a' has 2 partitions and had 3");
+        check(7, &[("a", 3)], &[], "the output 'a', which this binary lacks");
+    }
+}

@@ -1,0 +1,203 @@
+//! What store and sink make of what is asked of them: they do it, or not, or late, or twice, and say so or do not.
+
+use super::Violation;
+use super::generation::Incoming;
+use super::kafka::{Body, Refusal};
+use super::store::Run;
+use super::worker::{Back, Task};
+use super::world::{Step, World};
+use super::{OUTPUT_PARTITIONS, PROGRESS_PARTITIONS};
+use crate::protocol::rules::Rule;
+use crate::protocol::{Answer, Call, Done, Failure, Part, PutOutcome, Report};
+
+impl World {
+    /// A call to the store is carried out, or goes wrong.
+    pub(super) fn step_call(&mut self, part: Part, call: &mut Call) -> Result<Step, Violation> {
+        if let Call::Delete(objects) = call {
+            // One by one: a crash may come in between.
+            if let Some(object) = objects.pop() {
+                self.store.execute(&Call::Delete(vec![object]))?;
+                return Ok(Step::Again);
+            }
+        }
+        let creates = matches!(call, Call::Put(..) | Call::PutManifest(..));
+        let faulty = creates && !self.calm && self.dice.one_in(self.weather.store_fault);
+        let unknown = Answer::Put(PutOutcome::Unknown);
+        let answer = match self.dice.below(if faulty { 4 } else { 1 }) {
+            // The request is lost; its answer is; it comes late; it comes twice.
+            _ if !faulty => self.store.execute(call)?,
+            0 => unknown,
+            1 => {
+                self.store.execute(call)?;
+                unknown
+            }
+            2 => {
+                self.late_calls.push(call.clone());
+                unknown
+            }
+            _ => {
+                self.store.execute(call)?;
+                self.store.execute(call)?
+            }
+        };
+        Ok(Step::Back(Incoming::Store(part, answer)))
+    }
+
+    /// A worker's task makes a step.
+    pub(super) fn step_task(&mut self, generation: usize, process: usize, task: &mut Task) -> Result<Step, Violation> {
+        let done = match task {
+            Task::Fence { id, own, opening } => {
+                let old = own.and_then(|turn| self.generations[generation].workers[process].turns[turn as usize].old);
+                let fresh = match old.filter(|_| !*opening && !self.rules.has(Rule::NewEpochAfterUnknown)) {
+                    Some(producer) => self.kafka.abort(*id, producer).map(|()| producer),
+                    None => self.kafka.init(*id, self.now),
+                };
+                let producer = match fresh {
+                    Ok(producer) => producer,
+                    Err(Refusal::Busy) => return Ok(Step::Again),
+                    Err(_) => {
+                        self.generations[generation].workers[process].turns[own.unwrap_or(0) as usize].old = None;
+                        return Ok(Step::Again);
+                    }
+                };
+                self.say(|| format!("g{generation}/{process} fences {id:?}"));
+                if let Some(turn) = own {
+                    self.generations[generation].workers[process].turns[*turn as usize].producer = Some(producer);
+                }
+                match own {
+                    _ if *opening => return Ok(Step::Back(Incoming::Back(Back::Opening))),
+                    Some(turn) => Done::Fenced { turn: *turn },
+                    None => return Ok(Step::Gone),
+                }
+            }
+            Task::Restore { next } => return self.restore(generation, process, *next),
+            Task::Store { name, run, report } => {
+                if let Report::Merged { removed, .. } = &report {
+                    let Some(merged) = self.merge(removed) else { return Ok(Step::Gone) };
+                    *run = merged;
+                }
+                self.store.put_run(name, run);
+                return Ok(Step::Back(Incoming::Back(Back::Stored(report.clone()))));
+            }
+            Task::Journal => {
+                let me = self.generations[generation].workers[process].identity();
+                Done::Journal(self.store.newest(&me.expect("only who has opened asks")))
+            }
+            Task::Progress { ends } => {
+                let partitions = OUTPUT_PARTITIONS..OUTPUT_PARTITIONS + PROGRESS_PARTITIONS;
+                if ends.is_empty() && self.rules.has(Rule::ProgressToHighWatermark) {
+                    ends.extend(partitions.clone().map(|partition| self.kafka.end(partition)));
+                }
+                if partitions.zip(ends.iter()).any(|(partition, end)| self.kafka.stable(partition) < *end) {
+                    return Ok(Step::Again);
+                }
+                Done::Progress(self.progress())
+            }
+            Task::Tail { at, from, end } => {
+                let partition = at.partition as usize;
+                let end = *end.get_or_insert_with(|| self.kafka.end(partition));
+                if self.kafka.stable(partition) < end {
+                    return Ok(Step::Again);
+                }
+                let found = self.kafka.read(partition, from.0 as usize, end);
+                let records = found.filter_map(|(offset, body)| match body {
+                    Body::Record(record) => Some((offset, record.clone())),
+                    _ => None,
+                });
+                let records: Vec<_> = records.collect();
+                if !records.is_empty() {
+                    self.say(|| format!("g{generation}/{process} finds torn records in {at} from {from}: {records:?}"));
+                }
+                Done::Tail { at: at.clone(), records }
+            }
+            Task::Held { at, end } => {
+                let partition = at.partition as usize;
+                let end = *end.get_or_insert_with(|| self.kafka.end(partition));
+                if self.kafka.stable(partition) < end {
+                    return Ok(Step::Again);
+                }
+                let found = self.kafka.read(partition, 0, end).filter_map(|(_, body)| match body {
+                    Body::Record(record) => Some(record.clone()),
+                    _ => None,
+                });
+                let back = Back::Held { partition: at.partition, records: found.collect() };
+                return Ok(Step::Back(Incoming::Back(back)));
+            }
+            Task::End { at } => {
+                let end = self.kafka.end(at.partition as usize) as u64;
+                Done::End { at: at.clone(), end: fluvial_connector::Offset(end) }
+            }
+            Task::Write { turn } => {
+                let turn = *turn;
+                let worker = &mut self.generations[generation].workers[process];
+                let id = worker.id(turn);
+                let lost = !self.calm && self.dice.one_in(self.weather.write_fault);
+                let result = worker.turns[turn as usize].step(id, &mut self.kafka, self.now);
+                let result = if lost { Some(Err(worker.turns[turn as usize].fail())) } else { result };
+                let Some(result) = result else { return Ok(Step::Again) };
+                self.say(|| format!("g{generation}/{process} turn {turn} has prepared: {result:?}"));
+                Done::Prepared { turn, result }
+            }
+            Task::Commit { turn } => return Ok(self.commit(generation, process, *turn)),
+        };
+        Ok(Step::Back(Incoming::Back(Back::Sink(done))))
+    }
+
+    fn commit(&mut self, generation: usize, process: usize, turn: u32) -> Step {
+        let worker = &mut self.generations[generation].workers[process];
+        let (id, producer) = (worker.id(turn), worker.turns[turn as usize].producer);
+        let Some(producer) = producer else { return Step::Gone };
+        let faulty = !self.calm && self.dice.one_in(self.weather.commit_fault);
+        // The request is lost; it comes late; its answer is lost.
+        let fate = if faulty { self.dice.between(1, 3) } else { 0 };
+        let mut result = match fate {
+            1 | 2 => Err(Failure::Unknown),
+            _ => match self.kafka.commit(id, producer) {
+                Ok(()) => Ok(()),
+                Err(Refusal::Busy) => return Step::Again,
+                Err(Refusal::Fenced) => Err(Failure::Fenced),
+                Err(Refusal::Invalid) => Err(Failure::Unknown),
+            },
+        };
+        match fate {
+            2 => self.late_commits.push((id, producer)),
+            3 if result.is_ok() => result = Err(Failure::Unknown),
+            0 if result.is_ok() && !self.calm && self.weather.stale_commits => self.late_commits.push((id, producer)),
+            _ => {}
+        }
+        if result.is_err() {
+            let _ = self.generations[generation].workers[process].turns[turn as usize].fail();
+        }
+        self.say(|| format!("g{generation}/{process} turn {turn} commits: {result:?}, fate {fate}"));
+        Step::Back(Incoming::Back(Back::Sink(Done::Committed { turn, result })))
+    }
+
+    fn restore(&mut self, generation: usize, process: usize, next: usize) -> Result<Step, Violation> {
+        let worker = &self.generations[generation].workers[process];
+        let run = match worker.chain().get(next) {
+            None => Run::new(),
+            Some(run) => match self.store.run(&run.object) {
+                Some(found) => Run::clone(found),
+                None => {
+                    let me = worker.identity().expect("restoring comes after the opening");
+                    if !self.store.has_newer(&me) {
+                        return Err(Violation(format!("g{generation}/{process} misses the run {}", run.object)));
+                    }
+                    let ended = &mut self.generations[generation].over;
+                    ended.get_or_insert_with(|| "misses a run, after it was fenced".to_owned());
+                    return Ok(Step::Gone);
+                }
+            },
+        };
+        let next = (next + 1).min(worker.chain().len());
+        Ok(Step::Back(Incoming::Back(Back::Restored { run, next })))
+    }
+
+    fn merge(&self, removed: &[String]) -> Option<Run> {
+        let mut merged = Run::new();
+        for name in removed {
+            merged.extend(self.store.run(name)?.iter().map(|(key, count)| (*key, *count)));
+        }
+        Some(merged)
+    }
+}
