@@ -147,7 +147,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             Some(("state", matches)) => {
                 let options = state::StateOptions::from_arg_matches(matches)?;
                 start_logging(options.store.log_format);
-                state::list(&options, self.name)?;
+                state::print(&options, self.name)?;
                 Ok(ExitCode::SUCCESS)
             }
             Some(("graph", matches)) => {
@@ -177,6 +177,9 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                 .with_context(|| format!("{PEER_VARIABLE} is for the engine alone; unset it"))?;
             return Ok(ExitCode::from(process::run(&invitation, &self.builder(own), &options, &name)?.exit_code()));
         }
+        if options.end_with_stdin {
+            end_with_stdin().context("cannot watch standard input")?;
+        }
         let supervision = Supervision { processes: options.processes as usize, restart: !options.no_restart };
         let (ending, why) = supervise(supervision)?;
         if ending != Ending::Done {
@@ -184,6 +187,17 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         }
         Ok(ExitCode::from(ending.exit_code()))
     }
+}
+
+/// Ends this process when its standard input ends: whoever holds the other end is gone, however it went. The processes
+/// of the job die with this one.
+fn end_with_stdin() -> std::io::Result<()> {
+    let watch = || {
+        // An error leaves as little to wait for as the end does.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        std::process::exit(i32::from(Ending::StoppedUncommitted.exit_code()));
+    };
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(watch).map(drop)
 }
 
 /// Wrong usage that clap cannot see.

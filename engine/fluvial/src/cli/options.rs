@@ -125,6 +125,10 @@ pub struct RunOptions {
     /// Go on although replayed input or output differs from what it was, and correct upsert outputs by reading them back
     #[arg(long)]
     pub reconcile: bool,
+
+    /// End at once when standard input ends: for a program that starts the job and must not leave it behind
+    #[arg(long, hide = true)]
+    pub end_with_stdin: bool,
 }
 
 impl RunOptions {

@@ -1,6 +1,13 @@
 //! `state`: what the store holds of a job.
 
-use crate::cli::StoreOptions;
+use std::io::Write;
+
+use anyhow::bail;
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::StoreOptions;
+use crate::journal::JobStore;
+use crate::state::{ListedCheckpoint, list};
 
 /// How `state` lists.
 #[derive(Clone, Debug, clap::Args)]
@@ -14,6 +21,50 @@ pub(super) struct StateOptions {
     pub(super) json: bool,
 }
 
-pub(super) fn list(_options: &StateOptions, _job: &str) -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+/// Lists a job's checkpoints, oldest first, with each operator's rows, bytes and Parquet files.
+pub(super) fn print(options: &StateOptions, job: &str) -> anyhow::Result<()> {
+    let job = options.store.name.as_deref().unwrap_or(job);
+    let store = JobStore::open(&options.store.store, job)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let checkpoints = runtime.block_on(list(&store))?;
+    let mut out = std::io::stdout().lock();
+    if options.json {
+        serde_json::to_writer_pretty(&mut out, &checkpoints)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    if checkpoints.is_empty() {
+        bail!("'{}' holds no complete checkpoint of job '{job}'; are --store and --name right?", options.store.store);
+    }
+    for checkpoint in &checkpoints {
+        write!(out, "{}", describe(checkpoint))?;
+    }
+    Ok(())
+}
+
+fn describe(checkpoint: &ListedCheckpoint) -> String {
+    let mut text = format!(
+        "checkpoint of tick {} by generation {}: {}\n",
+        checkpoint.tick, checkpoint.generation, checkpoint.manifest
+    );
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["operator", "keeps", "rows", "bytes", "parquet files"]);
+    for operator in &checkpoint.operators {
+        table.add_row([
+            operator.name.clone(),
+            operator.operator.clone(),
+            operator.rows.to_string(),
+            operator.bytes.to_string(),
+            operator.runs.join("\n"),
+        ]);
+    }
+    for column in [2, 3] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    text.push_str(&table.to_string());
+    text.push('\n');
+    text
 }

@@ -12,6 +12,7 @@ pub mod control;
 pub mod ending;
 pub(crate) mod input;
 mod leader;
+mod merges;
 pub mod mesh;
 pub(crate) mod output;
 pub(crate) mod panics;

@@ -20,6 +20,7 @@ use timely::worker::Worker;
 use super::control::{Control, Message};
 use super::ending::{Ending, Failure, Part};
 use super::leader::LeaderDriver;
+use super::merges::Merges;
 use super::output::OutputQueue;
 use super::panics;
 use super::process::Shared;
@@ -91,6 +92,8 @@ struct Running {
     sink: SinkDriver,
     durables: Durables,
     uploads: Uploads,
+    /// Merging, on the leader's worker.
+    merges: Option<Merges>,
     /// Ticks that were minted while the journal's were still being replayed.
     minted: VecDeque<Binding>,
     /// Replayed ticks that are in the dataflow and not out of it.
@@ -142,8 +145,13 @@ impl Running {
             source.resume(start, start.offset, None)?;
         }
         source.replay(&plan.replay);
+        let failed = |e| Failure::new(Ending::Failed, e);
+        let merges = match &leader {
+            Some(_) => Some(Merges::start(store.clone(), plan.generation, waker.clone()).map_err(failed)?),
+            None => None,
+        };
         let uploads = Uploads::start(Arc::new(store), plan.generation, shared.options.patience, waker.clone())
-            .map_err(|e| Failure::new(Ending::Failed, e))?;
+            .map_err(failed)?;
         Ok(Self {
             index,
             control,
@@ -152,6 +160,7 @@ impl Running {
             sink,
             durables,
             uploads,
+            merges,
             minted: VecDeque::new(),
             ahead: VecDeque::new(),
             ready: false,
@@ -204,7 +213,11 @@ impl Running {
             Order::SplitStarted(start) => self.source.resume(&start, start.offset, None)?,
             Order::Minted(binding) => self.minted.push_back(binding),
             Order::Sealed(tick) => self.sink.sealed(tick),
-            Order::CheckpointComplete { .. } => {}
+            Order::CheckpointComplete { operators, .. } => {
+                if let Some(merges) = &self.merges {
+                    merges.consider(operators);
+                }
+            }
             Order::Finish(_) => self.finished = true,
         }
         Ok(())
@@ -249,6 +262,9 @@ impl Running {
         }
         while let Some(stored) = self.uploads.stored() {
             self.control.report(self.index, stored?);
+        }
+        while let Some(merged) = self.merges.as_ref().and_then(Merges::merged) {
+            self.control.report(self.index, merged);
         }
         Ok(())
     }
