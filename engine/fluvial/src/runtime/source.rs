@@ -99,6 +99,8 @@ struct Split {
     cut: VecDeque<(Offset, u64)>,
     /// Where to stop, if the job stops at the end of its input.
     until: Option<Offset>,
+    /// Whether the reader leaves it alone, because too much waits already.
+    paused: bool,
 }
 
 impl Split {
@@ -176,6 +178,7 @@ impl SourceDriver {
             bytes: 0,
             cut: VecDeque::new(),
             until: self.ends.as_ref().and_then(|ends| ends.get(&name).copied()),
+            paused: false,
         });
         reading.splits += 1;
         reading.more = true;
@@ -225,13 +228,25 @@ impl SourceDriver {
 
     /// Reads what there is, within limits. Returns whether there may be more at once.
     pub(crate) fn read(&mut self) -> Result<bool, Failure> {
+        let full = self.waiting_bytes >= self.limits.most_waiting_bytes;
+        // Until all of the journal is replayed, what its ticks still need has to be read, however much waits; splits that
+        // are through with it are paused. After that it is enough not to ask the readers.
+        let replayed = self.replayed();
+        for split in &mut self.splits {
+            let pause = !replayed && split.expected.is_empty() && (full || split.paused);
+            if pause != split.paused {
+                self.sources[split.source]
+                    .reader
+                    .set_paused(split.slot, pause)
+                    .map_err(|e| Failure::of(Part::Source, e))?;
+                split.paused = pause;
+            }
+        }
         let mut more = false;
         for source in 0..self.sources.len() {
-            // While the journal is replayed the limit does not hold: a tick may need more than it allows.
-            if self.waiting_bytes >= self.limits.most_waiting_bytes && self.replayed() {
-                continue;
+            if !full || !replayed {
+                more |= self.poll(source)?;
             }
-            more |= self.poll(source)?;
         }
         Ok(more)
     }
