@@ -22,6 +22,9 @@ use crate::stream::Origin;
 /// How many rows of a restored table are emitted before downstream operators have their turn.
 const PLACES_A_TURN: usize = 1 << 16;
 
+/// About how many of the rows that changed are sorted and encoded at a time.
+const PART_ROWS: usize = 1 << 14;
+
 /// A batch of differential updates.
 pub(crate) type Updates<K, O> = Vec<((K, O), u64, isize)>;
 
@@ -164,10 +167,17 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
         true
     }
 
+    /// Copies what has changed, in parts by hash: sorting and encoding a part at a time takes little memory.
     fn freeze(&mut self) {
-        let changes = self.rows.take_changes(|key, row| (key.clone(), Some(row.clone())), |key| (key, None));
-        let rows = (!changes.is_empty())
-            .then(|| Box::new(KeyedRows { rows: changes, schema: self.schema.clone() }) as Box<dyn Encode>);
+        let changes = self.rows.changes();
+        let bits = (changes / PART_ROWS).next_power_of_two().trailing_zeros();
+        let expected = (changes >> bits) + (changes >> bits) / 16 + 1;
+        let mut parts: Vec<Vec<_>> = (0..1 << bits).map(|_| Vec::with_capacity(expected)).collect();
+        self.rows.take_changes(|key, row| {
+            let part = routing_hash(key).checked_shr(64 - bits).unwrap_or(0);
+            parts[part as usize].push((key.clone(), row.cloned()));
+        });
+        let rows = (changes > 0).then(|| Box::new(KeyedRows { parts, schema: self.schema.clone() }) as Box<dyn Encode>);
         self.registration.freeze(rows);
     }
 }
@@ -239,9 +249,9 @@ impl Emission {
     }
 }
 
-/// Copies of the rows that changed; `None` for keys that are gone.
+/// Copies of the rows that changed, in parts that follow each other by hash; `None` for keys that are gone.
 struct KeyedRows<K, R> {
-    rows: Vec<(K, Option<R>)>,
+    parts: Vec<Vec<(K, Option<R>)>>,
     schema: RowSchema,
 }
 
@@ -251,6 +261,6 @@ where
     R: Serialize + DeserializeOwned + PartialEq + Send,
 {
     fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind) -> Result<EncodedRun, StateError> {
-        encode_keyed(operator, kind, &self.schema, self.rows)
+        encode_keyed(operator, kind, &self.schema, self.parts)
     }
 }

@@ -74,26 +74,27 @@ impl<K: Eq, V> Table<K, V> {
         Some(value)
     }
 
-    /// Takes out copies of what has changed since the last call: rows, and keys that are gone.
-    pub(crate) fn take_changes<R>(
-        &mut self,
-        mut copy: impl FnMut(&K, &V) -> R,
-        mut gone: impl FnMut(K) -> R,
-    ) -> Vec<R> {
-        let count: u32 = self.changed.iter().map(|word| word.count_ones()).sum();
-        let mut changes = Vec::with_capacity(count as usize + self.deleted.len());
+    /// How many rows have changed or are gone since the last checkpoint.
+    pub(crate) fn changes(&self) -> usize {
+        let changed: u32 = self.changed.iter().map(|word| word.count_ones()).sum();
+        changed as usize + self.deleted.len()
+    }
+
+    /// Shows what has changed since the last call, once: rows, and keys that are gone.
+    pub(crate) fn take_changes(&mut self, mut show: impl FnMut(&K, Option<&V>)) {
         for (index, word) in self.changed.iter_mut().enumerate() {
             let mut rest = std::mem::take(word);
             while rest != 0 {
                 let place = index * 64 + rest.trailing_zeros() as usize;
                 rest &= rest - 1;
                 if let Some((key, value)) = self.rows.get_bucket(place) {
-                    changes.push(copy(key, value));
+                    show(key, Some(value));
                 }
             }
         }
-        changes.extend(std::mem::take(&mut self.deleted).into_iter().map(&mut gone));
-        changes
+        for key in std::mem::take(&mut self.deleted) {
+            show(&key, None);
+        }
     }
 
     /// Forgets what has changed: after a restore, the rows are those of the checkpoint.
@@ -181,7 +182,10 @@ mod tests {
                         touched.insert(key);
                     }
                     Step::Checkpoint => {
-                        let changes = table.take_changes(|k, v| (*k, Some(*v)), |k| (k, None));
+                        let count = table.changes();
+                        let mut changes = Vec::new();
+                        table.take_changes(|k, v| changes.push((*k, v.copied())));
+                        prop_assert_eq!(count, changes.len());
                         let keys: BTreeSet<u8> = changes.iter().map(|(k, _)| *k).collect();
                         prop_assert_eq!(keys.len(), changes.len());
                         prop_assert!(keys.is_subset(&touched));

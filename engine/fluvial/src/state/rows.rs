@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt64Array};
+use arrow_schema::SchemaRef;
 use arrow_select::filter::filter;
 use fluvial_connector::BoxError;
 use serde::Serialize;
@@ -12,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::columns::Column;
 use super::run_reader::RunFile;
-use super::run_writer::{RunWriter, Written};
+use super::run_writer::RunWriter;
 use super::schema::RowSchema;
 use super::{EncodedRun, OperatorKind, RunRef, RunStore, StateError};
 use crate::durable::{hash_owner, routing_hash};
@@ -40,31 +41,37 @@ impl HashRange {
     }
 }
 
-/// A run of keyed rows, in any order; `None` is a key that has no row any more.
+/// A run of keyed rows; `None` is a key that has no row any more. All hashes of a part come before those of the next;
+/// within a part, rows are in any order.
 pub(crate) fn encode_keyed<K, V>(
     operator: &str,
     kind: &OperatorKind,
     schema: &RowSchema,
-    mut rows: Vec<(K, Option<V>)>,
+    parts: Vec<Vec<(K, Option<V>)>>,
 ) -> Result<EncodedRun, StateError>
 where
     K: Serialize + DeserializeOwned + PartialEq,
     V: Serialize + DeserializeOwned + PartialEq,
 {
-    rows.sort_by_cached_key(|(key, _)| routing_hash(key));
-    encode(operator, kind, schema, rows.chunks(CHUNK_ROWS), |chunk| {
-        let hashes: UInt64Array = chunk.iter().map(|(key, _)| routing_hash(key)).collect();
-        let range = (hashes.value(0), hashes.value(hashes.len() - 1));
-        let Some(key_column) = &schema.key else {
-            return Err("a schema without keys was used for rows with keys".into());
-        };
-        let keys = key_column.write(chunk.iter().map(|(key, _)| Some(key)))?;
-        let values = schema.value.write(chunk.iter().map(|(_, value)| value.as_ref()))?;
-        let deleted: BooleanArray = chunk.iter().map(|(_, value)| Some(value.is_none())).collect();
-        prove(key_column, &keys, "key", chunk.iter().map(|(key, _)| Some(key)))?;
-        prove(&schema.value, &values, "value", chunk.iter().map(|(_, value)| value.as_ref()))?;
-        Ok((vec![Arc::new(hashes), keys, values, Arc::new(deleted)], range))
-    })
+    let encode = || {
+        let key_column = schema.key.as_ref().ok_or("a schema without keys was used for rows with keys")?;
+        let mut run = Encoder::new(operator, kind, schema)?;
+        for mut part in parts {
+            part.sort_by_cached_key(|(key, _)| routing_hash(key));
+            for chunk in part.chunks(CHUNK_ROWS) {
+                let hashes: UInt64Array = chunk.iter().map(|(key, _)| routing_hash(key)).collect();
+                let range = (hashes.value(0), hashes.value(hashes.len() - 1));
+                let keys = key_column.write(chunk.iter().map(|(key, _)| Some(key)))?;
+                let values = schema.value.write(chunk.iter().map(|(_, value)| value.as_ref()))?;
+                let deleted: BooleanArray = chunk.iter().map(|(_, value)| Some(value.is_none())).collect();
+                prove(key_column, &keys, "key", chunk.iter().map(|(key, _)| Some(key)))?;
+                prove(&schema.value, &values, "value", chunk.iter().map(|(_, value)| value.as_ref()))?;
+                run.write(vec![Arc::new(hashes), keys, values, Arc::new(deleted)], range)?;
+            }
+        }
+        run.finish()
+    };
+    encode().map_err(|source| StateError::Encode { operator: operator.to_owned(), source })
 }
 
 /// A run of records without keys.
@@ -74,11 +81,16 @@ pub(crate) fn encode_plain<D: Serialize + DeserializeOwned + PartialEq>(
     schema: &RowSchema,
     records: &[D],
 ) -> Result<EncodedRun, StateError> {
-    encode(operator, kind, schema, records.chunks(CHUNK_ROWS), |chunk| {
-        let values = schema.value.write(chunk.iter().map(Some))?;
-        prove(&schema.value, &values, "record", chunk.iter().map(Some))?;
-        Ok((vec![values], (0, 0)))
-    })
+    let encode = || {
+        let mut run = Encoder::new(operator, kind, schema)?;
+        for chunk in records.chunks(CHUNK_ROWS) {
+            let values = schema.value.write(chunk.iter().map(Some))?;
+            prove(&schema.value, &values, "record", chunk.iter().map(Some))?;
+            run.write(vec![values], (0, 0))?;
+        }
+        run.finish()
+    };
+    encode().map_err(|source| StateError::Encode { operator: operator.to_owned(), source })
 }
 
 /// Reads the rows of a run whose hashes are in `range`, in the order of their hashes.
@@ -230,25 +242,24 @@ fn prove<'a, T: DeserializeOwned + PartialEq + 'a>(
     Ok(())
 }
 
-/// Encodes chunks of rows; `columns` gives a chunk's columns and its least and greatest hash.
-fn encode<'a, R: 'a>(
-    operator: &str,
-    kind: &OperatorKind,
-    schema: &RowSchema,
-    chunks: impl Iterator<Item = &'a [R]>,
-    columns: impl Fn(&[R]) -> Result<(Vec<ArrayRef>, (u64, u64)), BoxError>,
-) -> Result<EncodedRun, StateError> {
-    let run = || -> Result<Written<Vec<u8>>, BoxError> {
+/// A run that is being encoded in memory.
+struct Encoder {
+    schema: SchemaRef,
+    writer: RunWriter<Vec<u8>>,
+}
+
+impl Encoder {
+    fn new(operator: &str, kind: &OperatorKind, schema: &RowSchema) -> Result<Self, BoxError> {
         let schema = schema.arrow();
-        let mut writer = RunWriter::new(Vec::new(), operator, kind, Arc::clone(&schema))?;
-        for chunk in chunks {
-            let (columns, hashes) = columns(chunk)?;
-            writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?, hashes)?;
-        }
-        writer.finish()
-    };
-    match run() {
-        Ok(written) => Ok(EncodedRun { bytes: written.to.into(), rows: written.rows, crc32: written.crc32 }),
-        Err(source) => Err(StateError::Encode { operator: operator.to_owned(), source }),
+        Ok(Self { writer: RunWriter::new(Vec::new(), operator, kind, Arc::clone(&schema))?, schema })
+    }
+
+    fn write(&mut self, columns: Vec<ArrayRef>, hashes: (u64, u64)) -> Result<(), BoxError> {
+        self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?, hashes)
+    }
+
+    fn finish(self) -> Result<EncodedRun, BoxError> {
+        let written = self.writer.finish()?;
+        Ok(EncodedRun { bytes: written.to.into(), rows: written.rows, crc32: written.crc32 })
     }
 }

@@ -50,7 +50,7 @@ impl Folder {
     }
 
     fn write(&mut self, rows: Rows) -> RunRef {
-        let run = encode_keyed("groups", &kind(), &schema(), rows).unwrap();
+        let run = encode_keyed("groups", &kind(), &schema(), vec![rows]).unwrap();
         self.put(&run)
     }
 
@@ -169,7 +169,7 @@ fn runs_of_many_row_groups_are_read_and_merged_group_by_group() {
     let kind = OperatorKind { operator: "aggregate".to_owned(), schema: schema.describe() };
     let runs: Vec<RunRef> = [rows(0, 150_000, 1), rows(100_000, 250_000, 2)]
         .into_iter()
-        .map(|rows| folder.put(&encode_keyed("groups", &kind, &schema, rows).unwrap()))
+        .map(|rows| folder.put(&encode_keyed("groups", &kind, &schema, vec![rows]).unwrap()))
         .collect();
     let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), runs };
     let merged = merge(&folder.store, &operator, 0..2, "state/groups/merged.parquet").unwrap();
