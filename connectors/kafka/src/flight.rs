@@ -2,29 +2,41 @@
 
 use std::time::Instant;
 
+use fluvial_connector::PartitionWrite;
+
 use crate::native::{Code, Report};
 
 /// The messages of one transaction that are under way, and where those that arrived lie.
-pub(crate) struct Flight {
+pub(crate) struct Flight<'a> {
+    writes: &'a [PartitionWrite],
     /// How many messages have no report yet.
     pub(crate) pending: usize,
     /// By group: where its messages lie.
     pub(crate) groups: Vec<Offsets>,
-    /// Why a message was not written.
-    pub(crate) failed: Option<Code>,
+    /// Why a message was not written, and its group.
+    pub(crate) failed: Option<(usize, Code)>,
     /// How many requests had gone without an answer when the transaction began.
     pub(crate) lost: u64,
     /// When all messages must have arrived.
     pub(crate) deadline: Instant,
 }
 
-impl Flight {
+impl<'a> Flight<'a> {
     /// The group of messages whose offsets nobody asks for.
     pub(crate) const OTHER: usize = 0xff_ffff;
     const INDEX_BITS: u32 = 40;
 
-    pub(crate) fn new(groups: usize, lost: u64, deadline: Instant) -> Self {
-        Self { pending: 0, groups: vec![Offsets::default(); groups], failed: None, lost, deadline }
+    /// Of a transaction with these writes, each of which is a group.
+    pub(crate) fn new(writes: &'a [PartitionWrite], lost: u64, deadline: Instant) -> Self {
+        Self { writes, pending: 0, groups: vec![Offsets::default(); writes.len()], failed: None, lost, deadline }
+    }
+
+    /// What a group is, for people.
+    pub(crate) fn describe(&self, group: usize) -> String {
+        match self.writes.get(group) {
+            Some(write) => format!("topic '{}' partition {}", write.at.output, write.at.partition),
+            None => "the progress topic".to_owned(),
+        }
     }
 
     /// What a message carries that its report is known by.
@@ -44,8 +56,8 @@ impl Flight {
             }
             // The first failure is the cause; what was thrown away in its wake says less.
             Err(code) => match self.failed {
-                Some(known) if !matches!(known, Code::PurgeQueue | Code::PurgeInflight) => {}
-                _ => self.failed = Some(code),
+                Some((_, known)) if !matches!(known, Code::PurgeQueue | Code::PurgeInflight) => {}
+                _ => self.failed = Some((group, code)),
             },
         }
     }
@@ -93,10 +105,22 @@ mod tests {
 
     #[test]
     fn group_and_index_survive_the_opaque() {
-        let mut flight = Flight::new(3, 0, Instant::now());
-        flight.pending = 2;
+        let mut flight = Flight::new(&[], 0, Instant::now());
+        (flight.pending, flight.groups) = (2, vec![Offsets::default(); 3]);
         flight.note(Report { opaque: Flight::opaque(2, 0), result: Ok(100) });
         flight.note(Report { opaque: Flight::opaque(Flight::OTHER, 0), result: Ok(5) });
         assert_eq!((flight.pending, flight.groups[2].end_after(1)), (0, Some(101)));
+    }
+
+    #[test]
+    fn the_first_failure_is_kept_unless_it_says_nothing() {
+        let mut flight = Flight::new(&[], 0, Instant::now());
+        let mut fail = |group, code| {
+            flight.note(Report { opaque: Flight::opaque(group, 0), result: Err(code) });
+            flight.failed
+        };
+        assert_eq!(fail(0, Code::PurgeQueue), Some((0, Code::PurgeQueue)));
+        assert_eq!(fail(1, Code::MessageSizeTooLarge), Some((1, Code::MessageSizeTooLarge)));
+        assert_eq!(fail(2, Code::InvalidRecord), Some((1, Code::MessageSizeTooLarge)));
     }
 }

@@ -160,8 +160,8 @@ pub(crate) fn read(kafka: &Kafka, job: &str, patience: Duration) -> Result<BTree
         if left.is_zero() {
             let what = format!(
                 "read the progress topic '{topic}': partition {partition} is readable up to offset {} and was written up \
-                 to {high}: an open transaction holds it up (`kafka-transactions.sh describe-producers --topic {topic} \
-                 --partition {partition}` names it)",
+                 to {high}: an open transaction holds it up, or the cluster is away (`kafka-transactions.sh describe-producers --topic {topic} \
+                 --partition {partition}` names who writes there)",
                 reading.position(*place)
             );
             return Err(Error::new(ErrorKind::Retry, what));

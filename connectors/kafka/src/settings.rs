@@ -120,6 +120,9 @@ impl Settings {
                 ("transaction.timeout.ms", "60000"),
                 ("message.timeout.ms", &message_ms),
                 ("queue.buffering.max.messages", "100000"),
+                // How large a record may be is for the topic to say. It is no more than this, as librdkafka sets aside
+                // so much for each request.
+                ("message.max.bytes", "8388608"),
             ])
             .and(&[("transactional.id", transactional_id), ("enable.idempotence", "true"), ("acks", "all")])
     }

@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    CommitError, Error, ErrorKind, Offset, PartitionWrite, ProducerId, TickEnd, Transaction, Transactor,
+    CommitError, Error, ErrorKind, Offset, OutputRecord, PartitionWrite, ProducerId, TickEnd, Transaction, Transactor,
 };
 
 use crate::failure;
@@ -70,12 +70,15 @@ impl KafkaTransactor {
         &mut self,
         to: (&str, u32),
         mut messages: impl ExactSizeIterator<Item = Message<'a>> + Clone,
-        flight: &mut Flight,
+        flight: &mut Flight<'_>,
     ) -> Result<(), CommitError> {
         while messages.len() > 0 {
             let sent = self.producer.produce(to.0, to.1, messages.clone()).map_err(|code| self.refused(code, to))?;
             flight.pending += sent;
-            self.pass(&mut messages, sent, flight)?;
+            match sent.checked_sub(1) {
+                Some(last) => drop(messages.nth(last)),
+                None => self.make_room(flight)?,
+            }
         }
         Ok(())
     }
@@ -85,47 +88,32 @@ impl KafkaTransactor {
         &mut self,
         write: &PartitionWrite,
         group: usize,
-        flight: &mut Flight,
+        flight: &mut Flight<'_>,
     ) -> Result<(), CommitError> {
         let to = (write.at.output.as_str(), write.at.partition);
-        let mut ticks = write.ticks.iter().peekable();
         let mut index = 0;
-        while index < write.records.len() {
-            while ticks.next_if(|tick| tick.records <= index).is_some() {}
-            let tick = ticks.peek().map_or(write.tick, |tick| tick.tick).to_string();
-            let record = &write.records[index];
-            let message =
-                Message { key: &record.key, value: record.value.as_deref(), opaque: Flight::opaque(group, index) };
-            let header = (TICK_HEADER, tick.as_bytes());
-            let sent = self
-                .producer
-                .produce_with_header(to.0, to.1, message, header)
-                .map_err(|code| self.refused(code, to))?;
-            if sent {
-                flight.pending += 1;
-                index += 1;
-            } else {
-                self.make_room(flight)?;
+        // The last tick may be the part of one, which `ticks` need not end with.
+        let ticks = write.ticks.iter().map(|tick| (tick.tick, tick.records));
+        for (tick, through) in ticks.chain([(write.tick, write.records.len())]) {
+            let digits = tick.to_string();
+            while index < through.min(write.records.len()) {
+                let OutputRecord { key, value } = &write.records[index];
+                let message = Message { key, value: value.as_deref(), opaque: Flight::opaque(group, index) };
+                let header = (TICK_HEADER, digits.as_bytes());
+                let sent = self.producer.produce_with_header(to.0, to.1, message, header);
+                if sent.map_err(|code| self.refused(code, to))? {
+                    flight.pending += 1;
+                    index += 1;
+                } else {
+                    self.make_room(flight)?;
+                }
             }
         }
         Ok(())
     }
 
-    fn pass<'a>(
-        &mut self,
-        messages: &mut impl Iterator<Item = Message<'a>>,
-        sent: usize,
-        flight: &mut Flight,
-    ) -> Result<(), CommitError> {
-        if sent == 0 {
-            return self.make_room(flight);
-        }
-        messages.nth(sent - 1);
-        Ok(())
-    }
-
     /// Waits for reports, which make room in librdkafka's queue.
-    fn make_room(&mut self, flight: &mut Flight) -> Result<(), CommitError> {
+    fn make_room(&mut self, flight: &mut Flight<'_>) -> Result<(), CommitError> {
         self.producer.reports(SLICE, |report| flight.note(report));
         self.check(flight)
     }
@@ -138,7 +126,7 @@ impl KafkaTransactor {
     }
 
     /// Waits for all reports.
-    fn settle(&mut self, flight: &mut Flight) -> Result<(), CommitError> {
+    fn settle(&mut self, flight: &mut Flight<'_>) -> Result<(), CommitError> {
         while flight.pending > 0 {
             self.producer.reports(SLICE, |report| flight.note(report));
             self.check(flight)?;
@@ -147,14 +135,14 @@ impl KafkaTransactor {
     }
 
     /// Fails if the messages under way cannot all arrive any more.
-    fn check(&self, flight: &Flight) -> Result<(), CommitError> {
+    fn check(&self, flight: &Flight<'_>) -> Result<(), CommitError> {
         match flight.failed {
-            Some(code @ (Code::PurgeQueue | Code::PurgeInflight)) => {
+            Some((_, code @ (Code::PurgeQueue | Code::PurgeInflight))) => {
                 let unexplained = || failure::commit(code, self.what("write"));
                 return Err(self.cause_of_purge().unwrap_or_else(unexplained));
             }
-            Some(code) => {
-                let (code, reason) = self.producer.fatal().unwrap_or((code, code.to_string()));
+            Some((group, code)) => {
+                let (code, reason) = self.producer.fatal().unwrap_or_else(|| (code, flight.describe(group)));
                 return Err(failure::commit(code, format!("{}: {reason}", self.what("write"))));
             }
             None => {}
@@ -184,7 +172,7 @@ impl Transactor for KafkaTransactor {
     fn prepare(&mut self, transaction: &Transaction) -> Result<Vec<Offset>, CommitError> {
         let lost = self.producer.client().watch().lost();
         self.producer.begin().map_err(|failed| failure::transaction(&failed, &self.what("begin")))?;
-        let mut flight = Flight::new(transaction.writes.len(), lost, Instant::now() + self.patience);
+        let mut flight = Flight::new(&transaction.writes, lost, Instant::now() + self.patience);
 
         let progress = (self.progress_topic.clone(), transaction.slot % self.progress_partitions);
         let progress_to = (progress.0.as_str(), progress.1);

@@ -50,30 +50,30 @@ impl Job {
 
     /// Commits one worker's partitions through a tick that has no records.
     fn heartbeat(&mut self, worker: usize, tick: u64) {
-        self.commit_through(worker, 1..=0, tick);
+        self.commit_through(worker, &[], tick);
     }
 
     /// Commits one worker's partitions: each tick of `ticks` has one record in each partition.
     fn commit(&mut self, worker: usize, ticks: std::ops::RangeInclusive<u64>) {
-        let last = *ticks.end();
-        self.commit_through(worker, ticks, last);
+        let ticks: Vec<u64> = ticks.collect();
+        self.commit_through(worker, &ticks, ticks[ticks.len() - 1]);
     }
 
-    fn commit_through(&mut self, worker: usize, ticks: std::ops::RangeInclusive<u64>, last: u64) {
+    fn commit_through(&mut self, worker: usize, ticks: &[u64], last: u64) {
         let writes: Vec<_> = self
             .partitions(worker)
             .into_iter()
             .map(|at| {
                 let end = self.ends.get(&at).copied().unwrap_or_default();
                 let records: Vec<_> = ticks
-                    .clone()
+                    .iter()
                     .map(|tick| OutputRecord { key: b"k".to_vec(), value: Some(tick.to_string().into_bytes()) })
                     .collect();
-                let count = |(records, tick)| TickCount { tick: Tick(tick), records };
+                let count = |(records, tick): (usize, &u64)| TickCount { tick: Tick(*tick), records };
                 PartitionWrite {
                     at,
                     records,
-                    ticks: (1..).zip(ticks.clone()).map(count).collect(),
+                    ticks: (1..).zip(ticks).map(count).collect(),
                     tick: Tick(last),
                     position: Position::Complete,
                     digest: Digest::default(),

@@ -28,7 +28,10 @@ impl Job {
     }
 
     fn with(settings: &[(&str, &str)]) -> Self {
-        let broker = Broker::start(Config::default()).unwrap();
+        Self::on(Broker::start(Config::default()).unwrap(), settings)
+    }
+
+    fn on(broker: Broker, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let options = KafkaOptions { settings, ..KafkaOptions::new(broker.bootstrap()) };
         let output: KafkaOutput = options.connect().unwrap().upsert(OUTPUT);
@@ -147,13 +150,22 @@ fn each_error_says_what_to_do() {
 }
 
 #[test]
-fn a_record_that_is_too_large_is_refused_and_names_the_topic() {
+fn how_large_a_record_may_be_is_for_the_topic_to_say() {
     let mut job = Job::new();
     let mut writer = job.fence();
     let transaction = job.transaction(&vec![b'v'; 2_000_000]);
     let error = writer.prepare(&transaction).unwrap_err();
     let CommitError::Refused(error) = error else { panic!("it was {error:?}") };
     assert!(error.to_string().contains("topic 'output' partition 0"), "{error}");
+
+    let wide = Broker::start(Config::default()).unwrap();
+    wide.create_topic_with(OUTPUT, 1, [("max.message.bytes", "5000000")]).unwrap();
+    let mut job = Job::on(wide, &[]);
+    let mut writer = job.fence();
+    let transaction = job.transaction(&vec![b'v'; 2_000_000]);
+    writer.prepare(&transaction).unwrap();
+    writer.commit().unwrap();
+    assert_eq!(job.committed(), 1);
 }
 
 #[test]

@@ -235,8 +235,12 @@ impl CutReader {
         if tick > passed {
             return None;
         }
-        let later = self.ready.split_off(&tick.next());
-        let records: Vec<_> = std::mem::replace(&mut self.ready, later).into_values().flatten().collect();
+        let mut records = Vec::new();
+        while let Some(entry) = self.ready.first_entry()
+            && *entry.key() <= tick
+        {
+            records.extend(entry.remove());
+        }
         for record in &records {
             let of = |p: &&mut Partition| p.at.partition == record.partition && p.at.output == *record.topic;
             if let Some(partition) = self.partitions.iter_mut().find(of) {
