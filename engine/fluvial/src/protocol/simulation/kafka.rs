@@ -258,10 +258,10 @@ impl Writer {
 }
 
 /// Where progress stands in the order in which it was made.
-pub(super) fn rank(progress: &Progress) -> (u64, u64) {
+pub(super) fn rank(progress: &Progress) -> (u64, u64, u64) {
     let position = match progress.position {
         Position::Records(count) => count,
         Position::Complete => u64::MAX,
     };
-    (progress.tick.0, position)
+    (progress.tick.0, position, progress.generation.0)
 }

@@ -38,7 +38,9 @@ pub(super) fn check(world: &World) -> Result<(), Violation> {
         let wanted: BTreeMap<Vec<u8>, OutputRecord> =
             settled.iter().map(|row| (vec![row.key], record(row.key, row.count, version))).collect();
         if table != wanted {
-            return Err(Violation(format!("reconciled at {reconciled}: {table:?}\nand should be {wanted:?}")));
+            return Err(Violation(format!(
+                "partition {partition}, reconciled at {reconciled}: {table:?}\nand should be {wanted:?}, before {found_later:?}"
+            )));
         }
         check_progress(world, partition, &found_later, later)?;
     }
