@@ -76,6 +76,14 @@ impl Job {
             env: env.to_vec(),
             log: log.into(),
         };
+        Self::of(spec)
+    }
+
+    /// Starts a program that is a job, however it is called.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn of(spec: Spec) -> Result<Self> {
         Ok(Self { process: Process::start(spec)? })
     }
 

@@ -14,6 +14,7 @@
 //! | [`history`] | what a job has emitted, and whether it is right |
 //! | [`job`] | the workspace's job binaries, run as processes |
 //! | [`journal`] | a kept journal, as anyone may read it |
+//! | [`stage`] | a job on an embedded broker, for what a person does with it |
 //! | [`workspace`] | where the sources and the built things lie |
 
 pub mod apache;
@@ -25,4 +26,5 @@ pub mod foreign;
 pub mod history;
 pub mod job;
 pub mod journal;
+pub mod stage;
 pub mod workspace;

@@ -1,0 +1,334 @@
+//! A job on an embedded broker: everything that a person does with a job binary, in seconds.
+//!
+//! ```text
+//!   input written here ──► embedded broker (faults on request) ◄──► job binary ──► outputs ──► replay, model
+//! ```
+//!
+//! The broker lives in the test's process, so a test can break it, hold it back and take it away at a chosen moment.
+
+mod input;
+mod run;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use fluvial_kafka_embedded::{Broker, Config};
+
+use crate::campaign::Subject;
+use crate::child::{Folder, Spec};
+use crate::client::{Endpoint, Isolation, Seen, unique};
+use crate::history::{self, Bank, History, Model, Orders, compare};
+use crate::job::{Job, binary};
+use crate::journal::Journal;
+
+pub use run::{Finished, Started};
+
+/// How many partitions the outputs have.
+pub const OUTPUT_PARTITIONS: i32 = 4;
+/// How long a run that should end by itself may take.
+pub const MOST: Duration = Duration::from_secs(60);
+
+/// A broker, a store, an input topic, and a job to be run on them.
+#[derive(Debug)]
+pub struct Stage {
+    broker: Option<Broker>,
+    endpoint: Endpoint,
+    subject: Subject,
+    program: Option<PathBuf>,
+    folder: Folder,
+    name: String,
+    runs: AtomicUsize,
+}
+
+impl Stage {
+    /// A stage whose input topic has so many partitions.
+    ///
+    /// # Errors
+    /// The broker or the folder cannot be made.
+    pub fn new(subject: Subject, input_partitions: i32) -> Result<Self> {
+        let broker = Broker::start(Config::default())?;
+        let endpoint = Endpoint::new(broker.bootstrap());
+        let name = unique(subject.binary());
+        let folder = Folder::new("fluvial-stage-")?;
+        let stage =
+            Self { broker: Some(broker), endpoint, subject, program: None, folder, name, runs: AtomicUsize::new(0) };
+        stage.endpoint.create_topic(&stage.input(), input_partitions, &[])?;
+        Ok(stage)
+    }
+
+    /// The same with another program that has the job's options.
+    #[must_use]
+    pub fn with_program(self, program: impl Into<PathBuf>) -> Self {
+        Self { program: Some(program.into()), ..self }
+    }
+
+    /// The broker.
+    ///
+    /// # Panics
+    /// When it has been taken away.
+    #[must_use]
+    pub fn broker(&self) -> &Broker {
+        self.broker.as_ref().expect("the broker is there until the test takes it away")
+    }
+
+    /// Ends the broker and all that it holds.
+    pub fn end_the_broker(&mut self) {
+        self.broker = None;
+    }
+
+    /// The broker as clients see it.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The job's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A temporary folder that lives as long as this.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// The input topic.
+    #[must_use]
+    pub fn input(&self) -> String {
+        format!("{}.input", self.name)
+    }
+
+    /// The output topics.
+    #[must_use]
+    pub fn outputs(&self) -> Vec<String> {
+        match self.subject {
+            Subject::Orders => vec![format!("{}.revenue", self.name)],
+            Subject::Bank => Bank::OUTPUTS.iter().map(|output| format!("{}.{output}", self.name)).collect(),
+        }
+    }
+
+    /// What every command of the job is told.
+    #[must_use]
+    pub fn common_args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> =
+            ["--brokers", self.endpoint.bootstrap(), "--name", &self.name, "--input", &self.input()]
+                .map(OsString::from)
+                .to_vec();
+        args.extend(["--store".into(), self.store().into()]);
+        args.extend(match self.subject {
+            Subject::Orders => ["--output".into(), self.outputs().swap_remove(0).into()],
+            Subject::Bank => ["--prefix".into(), format!("{}.", self.name).into()],
+        });
+        args
+    }
+
+    /// Starts `run` with these options besides: as they are on a command line, separated by blanks.
+    ///
+    /// # Errors
+    /// The binary cannot be built or started.
+    pub fn start(&self, options: &str) -> Result<Started> {
+        let mut args = vec!["run".into()];
+        args.extend(self.common_args());
+        args.extend(options.split_whitespace().map(OsString::from));
+        self.start_with(args)
+    }
+
+    /// Starts the binary with these arguments alone, in a process group of its own, as a terminal's shell does.
+    ///
+    /// # Errors
+    /// The binary cannot be built or started.
+    pub fn start_with(&self, args: Vec<OsString>) -> Result<Started> {
+        let number = self.runs.fetch_add(1, Ordering::Relaxed);
+        let log = self.folder.path().join(format!("log-{number}"));
+        let mut all = vec![self.program()?.into_os_string()];
+        all.extend(args);
+        let name = self.subject.binary().to_owned();
+        let spec = Spec { name, program: "setsid".into(), args: all, env: Vec::new(), log };
+        Ok(Started::new(Job::of(spec)?))
+    }
+
+    fn program(&self) -> Result<PathBuf> {
+        self.program.clone().map_or_else(|| binary(self.subject.binary()), Ok)
+    }
+
+    /// Runs with these options until it ends by itself, which must be with exit code 0.
+    ///
+    /// # Errors
+    /// It does not, or not in a minute; the error holds the end of its log.
+    pub fn complete(&self, options: &str) -> Result<Finished> {
+        let finished = self.start(options)?.finish(MOST)?;
+        ensure!(finished.code == Some(0), "run {options}: exit code {:?}:\n{}", finished.code, finished.said);
+        Ok(finished)
+    }
+
+    /// Runs `command` of the binary with the job's options and these, and gives what it prints.
+    ///
+    /// # Errors
+    /// It fails; the error holds what it said.
+    pub fn ask(&self, command: &str, options: &str) -> Result<String> {
+        self.ask_with(command, self.common_args(), options)
+    }
+
+    /// As [`Stage::ask`], with these arguments in place of the job's options.
+    ///
+    /// # Errors
+    /// As [`Stage::ask`].
+    pub fn ask_with(&self, command: &str, args: Vec<OsString>, options: &str) -> Result<String> {
+        let mut asked = std::process::Command::new(self.program()?);
+        asked.arg(command).args(args).args(options.split_whitespace());
+        let output = asked.output().with_context(|| format!("run {command}"))?;
+        if !output.status.success() {
+            bail!("{command} {options}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The kept journal.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn journal(&self) -> Result<Journal> {
+        Journal::read(&self.store(), &self.name)
+    }
+
+    /// How many records the outputs show to a `read_committed` consumer, markers included.
+    ///
+    /// # Errors
+    /// The broker cannot be asked.
+    pub fn visible(&self) -> Result<i64> {
+        let mut sum = 0;
+        for output in self.outputs() {
+            for partition in 0..self.endpoint.partitions(&output)? {
+                sum += self.endpoint.watermarks(&output, partition, Isolation::Committed)?.1;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Waits until more records are visible than `before`.
+    ///
+    /// # Errors
+    /// The job ends meanwhile, or it takes longer than a minute.
+    pub fn wait_for_more_than(&self, before: i64, job: &Started) -> Result<()> {
+        self.wait_until(job, "more output", || Ok(self.visible()? > before))
+    }
+
+    /// Waits until the outputs' table is what the whole input gives.
+    ///
+    /// # Errors
+    /// The job ends meanwhile, or it takes longer than a minute.
+    pub fn wait_until_caught_up(&self, job: &Started) -> Result<()> {
+        let expected = self.table_of_input()?;
+        self.wait_until(job, "the whole input's table", || {
+            let there = self.outputs().iter().all(|output| self.broker().topics().contains_key(output));
+            Ok(there && self.table()? == expected)
+        })
+    }
+
+    /// Waits for a condition while the job runs.
+    ///
+    /// # Errors
+    /// The job ends meanwhile, the condition fails, or it takes longer than a minute.
+    pub fn wait_until(&self, job: &Started, what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+        let start = Instant::now();
+        while !condition()? {
+            if let Some(status) = job.process().status() {
+                bail!("the job ended ({status}) before {what}; its log ends with\n{}", job.process().log_end());
+            }
+            ensure!(start.elapsed() < MOST, "no {what} after {MOST:?}; the log ends with\n{}", job.process().log_end());
+            // Returns early when the job ends; nothing else tells.
+            let _ = job.process().wait(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// What a `read_committed` consumer sees in the outputs; the runs must have had `--tick-header`.
+    ///
+    /// # Errors
+    /// The topics cannot be read.
+    pub fn seen(&self) -> Result<History> {
+        history::seen_in_topics(&self.endpoint, &self.outputs())
+    }
+
+    /// What the binary's `replay` gives of the kept journal.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn replay(&self, options: &str) -> Result<History> {
+        history::printed_by_replay(&self.ask("replay", options)?)
+    }
+
+    /// Checks that the outputs hold exactly, record by record, what the journal's ticks give by `replay` and by a naive
+    /// model, and that the journal binds the whole input. All runs must have had `--keep-journal --tick-header`.
+    ///
+    /// # Errors
+    /// The first difference, in words.
+    pub fn check(&self) -> Result<()> {
+        let journal = self.journal()?;
+        let input = self.committed_input()?;
+        let bound: u64 = journal.ticks.iter().flat_map(|tick| &tick.ranges).map(|range| range.count).sum();
+        ensure!(bound == input.len() as u64, "the journal binds {bound} records, the input holds {}", input.len());
+        let seen = self.seen()?;
+        let partitions = self.outputs().into_iter().map(|output| (output, OUTPUT_PARTITIONS)).collect();
+        let expected = history::given_by_model(&mut *self.model(), &journal, &input, &partitions)?;
+        let verdict = compare(&expected, &seen);
+        ensure!(verdict.is_clean(), "against the model: {verdict}");
+        let verdict = compare(&self.replay("--workers 3")?, &seen);
+        ensure!(verdict.is_clean(), "against replay: {verdict}");
+        Ok(())
+    }
+
+    /// The table that the outputs hold, by topic and key.
+    ///
+    /// # Errors
+    /// The topics cannot be read.
+    pub fn table(&self) -> Result<BTreeMap<(String, String), String>> {
+        let mut table = BTreeMap::new();
+        for output in self.outputs() {
+            for record in self.endpoint.read(&output, Isolation::Committed)? {
+                let key = (output.clone(), String::from_utf8(record.key.unwrap_or_default())?);
+                match record.value {
+                    Some(value) => table.insert(key, String::from_utf8(value)?),
+                    None => table.remove(&key),
+                };
+            }
+        }
+        Ok(table)
+    }
+
+    /// The table that the whole input gives, as the input is now. For orders, a key must lie in one partition only.
+    ///
+    /// # Errors
+    /// The input cannot be read.
+    pub fn table_of_input(&self) -> Result<BTreeMap<(String, String), String>> {
+        let mut model = self.model();
+        for record in self.committed_input()? {
+            model.take(&record)?;
+        }
+        let rows = model.end_tick().into_iter();
+        Ok(rows.filter_map(|(output, key, value)| Some(((output, key), value?))).collect())
+    }
+
+    fn committed_input(&self) -> Result<Vec<Seen>> {
+        self.endpoint.read(&self.input(), Isolation::Committed)
+    }
+
+    fn model(&self) -> Box<dyn Model> {
+        match self.subject {
+            Subject::Orders => Box::new(Orders::new(self.outputs().swap_remove(0))),
+            Subject::Bank => Box::new(Bank::new(format!("{}.", self.name))),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! A job's life as a person sees it: starts, stops, exit codes, and the one line that says why.
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use fluvial_kafka_embedded::{ApiKey, Fault};
+use fluvial_tests::campaign::Subject;
+use fluvial_tests::stage::{Finished, MOST, Stage};
+use rustix::process::Signal;
+
+/// How soon a run ends that has nothing to wait for.
+const SOON: Duration = Duration::from_secs(20);
+const KEPT: &str = "--keep-journal --tick-header";
+
+/// Runs with options until something is visible, feeding a part of the input meanwhile, then stops it with `stop`.
+fn run_and_stop(
+    stage: &Stage,
+    options: &str,
+    numbers: std::ops::Range<u64>,
+    stop: impl FnOnce(&fluvial_tests::stage::Started) -> anyhow::Result<Finished>,
+) {
+    let before = if stage.broker().topics().contains_key(&stage.outputs()[0]) { stage.visible().unwrap() } else { 0 };
+    let job = stage.start(&format!("{KEPT} {options}")).unwrap();
+    stage.feed(numbers).unwrap();
+    stage.wait_for_more_than(before, &job).unwrap();
+    let ended = stop(&job).unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.said);
+    assert!(job.job().peers().is_empty());
+    assert_committed_and_checkpointed(stage);
+}
+
+/// All that was bound is in the last checkpoint, and so committed.
+fn assert_committed_and_checkpointed(stage: &Stage) {
+    let listed: serde_json::Value = last_checkpoint(stage);
+    let last = stage.journal().unwrap().ticks.last().unwrap().tick;
+    assert!(listed["tick"].as_u64().unwrap() >= last, "{listed} does not hold tick {last}");
+}
+
+/// The newest manifest that the journal names.
+fn last_checkpoint(stage: &Stage) -> serde_json::Value {
+    let folder = stage.store().join(stage.name()).join("journal");
+    let mut records: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    records.sort();
+    let entries = records.iter().rev().flat_map(|path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let record: serde_json::Value = serde_json::from_str(text.split_once('\n').unwrap().1).unwrap();
+        record["entries"].as_array().unwrap().clone()
+    });
+    entries.filter_map(|entry| entry.get("checkpoint").cloned()).next().expect("the journal has a checkpoint")
+}
+
+#[test]
+fn a_stopped_job_goes_on_where_it_was_with_other_workers_and_processes() {
+    for subject in [Subject::Orders, Subject::Bank] {
+        let stage = Stage::new(subject, 3).unwrap();
+        run_and_stop(&stage, "--workers 4 --processes 2", 0..500, |job| job.terminate(SOON));
+        run_and_stop(&stage, "--workers 3 --processes 3", 500..900, |job| job.interrupt(SOON));
+        run_and_stop(&stage, "--workers 1", 900..1000, |job| job.interrupt(SOON));
+        stage.complete(&format!("{KEPT} --workers 4 --processes 4 --stop-at-end")).unwrap();
+        stage.check().unwrap();
+        assert_eq!(stage.journal().unwrap().generations, 4);
+    }
+}
+
+#[test]
+fn stop_at_end_passes_markers_aborted_records_and_empty_partitions() {
+    // More partitions than records.
+    let stage = Stage::new(Subject::Bank, 12).unwrap();
+    stage.feed(0..4).unwrap();
+    stage.feed_in_a_transaction(4..7, true).unwrap();
+    // Every partition that this touches ends in aborted records and a marker.
+    stage.feed_in_a_transaction(7..60, false).unwrap();
+    stage.complete(&format!("{KEPT} --workers 2 --stop-at-end")).unwrap();
+    stage.check().unwrap();
+    // Again, with nothing new, and then with nothing but aborted records.
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    stage.feed_in_a_transaction(60..90, false).unwrap();
+    stage.complete(&format!("{KEPT} --processes 2 --stop-at-end")).unwrap();
+    stage.check().unwrap();
+}
+
+#[test]
+fn stop_at_end_ends_on_an_empty_topic_and_goes_on_from_it() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let ended = stage.complete(&format!("{KEPT} --workers 2 --processes 2 --stop-at-end")).unwrap();
+    assert!(ended.took < SOON);
+    assert!(stage.table().unwrap().is_empty());
+    stage.feed(0..50).unwrap();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    stage.check().unwrap();
+}
+
+#[test]
+fn stop_at_end_waits_for_no_open_transaction() {
+    let stage = Stage::new(Subject::Bank, 1).unwrap();
+    stage.feed(0..20).unwrap();
+    let open = stage.endpoint().transactional("a-slow-writer", &[]).unwrap();
+    open.begin().unwrap();
+    let input = stage.input();
+    let value = r#"{"id":20,"from":1,"to":2,"amount":5}"#;
+    open.write(&[fluvial_tests::client::Message::text(&input, 0, "20", value)]).unwrap();
+    stage.feed(21..30).unwrap();
+    // The last stable offset lies before the open transaction, and that is the input's end.
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    let bound =
+        |stage: &Stage| -> u64 { stage.journal().unwrap().ticks.iter().flat_map(|t| &t.ranges).map(|r| r.count).sum() };
+    assert_eq!(bound(&stage), 20);
+    open.commit().unwrap();
+    stage.endpoint().settle(&input).unwrap();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    assert_eq!(bound(&stage), 30);
+    stage.check().unwrap();
+}
+
+#[test]
+fn wrong_values_exit_2_and_say_why() {
+    let stage = Stage::new(Subject::Orders, 1).unwrap();
+    stage.feed(0..5).unwrap();
+    for (options, reason) in [
+        ("--workers 3 --processes 2", "multiple of --processes"),
+        ("--workers 0", "--workers"),
+        ("--workers two", "--workers"),
+        ("--in-flight 10", "--in-flight"),
+        ("--in-flight 64Moo", "'Moo' is no unit of size"),
+        ("--checkpoint-every 1ms", "--checkpoint-every"),
+        ("--checkpoint-every soon", "--checkpoint-every"),
+        ("-X no.such.setting=1", "librdkafka has no setting 'no.such.setting'"),
+        ("-X fetch.min.bytes=much", "fetch.min.bytes"),
+        ("-X fetch.min.bytes", "not key=value"),
+        ("--no-such-option", "--no-such-option"),
+    ] {
+        let ended = stage.start(options).unwrap().finish(SOON).unwrap();
+        ended.failed_with(2, &[]).unwrap_or_else(|error| panic!("{options}: {error}"));
+        assert!(ended.said.contains(reason), "{options}: {}", ended.said);
+    }
+    assert!(!stage.store().join(stage.name()).exists(), "nothing is made for a run that cannot be");
+}
+
+/// The arguments of a run with one of its options changed.
+fn args_with(stage: &Stage, option: &str, value: &str, more: &str) -> Vec<OsString> {
+    let mut args = vec!["run".into()];
+    args.extend(stage.common_args());
+    let at = args.iter().position(|arg| arg == option).unwrap();
+    args[at + 1] = value.into();
+    args.extend(more.split_whitespace().map(OsString::from));
+    args
+}
+
+#[test]
+fn an_unknown_topic_is_named() {
+    let stage = Stage::new(Subject::Orders, 1).unwrap();
+    let args = args_with(&stage, "--input", "no-such-topic", "--patience 2s");
+    let ended = stage.start_with(args).unwrap().finish(SOON).unwrap();
+    ended.failed_with(2, &["no-such-topic"]).unwrap();
+}
+
+#[test]
+fn a_broker_that_is_not_there_ends_the_run_after_the_patience() {
+    let stage = Stage::new(Subject::Orders, 1).unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let args = args_with(&stage, "--brokers", &nobody, "--patience 2s --no-restart");
+    let ended = stage.start_with(args).unwrap().finish(SOON).unwrap();
+    ended.failed_with(6, &[&stage.input()]).unwrap();
+    assert!(ended.took > Duration::from_secs(2), "{:?}", ended.took);
+}
+
+#[test]
+fn a_killed_process_ends_the_run_where_no_restart_is_wanted() {
+    let stage = Stage::new(Subject::Bank, 2).unwrap();
+    let job = stage.start(&format!("{KEPT} --processes 2 --no-restart")).unwrap();
+    stage.feed(0..100).unwrap();
+    stage.wait_for_more_than(0, &job).unwrap();
+    assert!(job.job().kill_peer(1).unwrap());
+    job.finish(SOON).unwrap().failed_with(4, &["process 1 of the job died"]).unwrap();
+    assert!(job.job().peers().is_empty());
+}
+
+#[test]
+fn a_killed_process_is_followed_by_a_new_generation_at_once() {
+    let stage = Stage::new(Subject::Bank, 2).unwrap();
+    let job = stage.start(&format!("{KEPT} --processes 2")).unwrap();
+    for round in 0..2 {
+        let before = stage.broker().topics().get(&stage.outputs()[0]).map_or(0, |_| stage.visible().unwrap());
+        stage.feed(round * 100..round * 100 + 100).unwrap();
+        stage.wait_for_more_than(before, &job).unwrap();
+        assert!(job.job().kill_peer(round as usize).unwrap());
+    }
+    stage.feed(200..300).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    assert_eq!(job.terminate(SOON).unwrap().code, Some(0));
+    assert_eq!(stage.journal().unwrap().generations, 3);
+    stage.check().unwrap();
+}
+
+#[test]
+fn no_process_outlives_the_first_not_even_a_stopped_one() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let job = stage.start(&format!("{KEPT} --processes 3")).unwrap();
+    stage.feed(0..100).unwrap();
+    stage.wait_for_more_than(0, &job).unwrap();
+    assert_eq!(job.job().peers().len(), 3);
+    job.signal_peer(1, Signal::STOP).unwrap();
+    job.job().kill_first(Duration::from_secs(5)).unwrap();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    stage.check().unwrap();
+}
+
+#[test]
+fn the_newer_of_two_copies_fences_the_older() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let older = stage.start(&format!("{KEPT} --processes 2")).unwrap();
+    stage.feed(0..100).unwrap();
+    stage.wait_for_more_than(0, &older).unwrap();
+    let newer = stage.start(&format!("{KEPT} --workers 3")).unwrap();
+    let input = std::thread::scope(|scope| {
+        let feeding = scope.spawn(|| (1..20).try_for_each(|part| stage.feed(part * 100..part * 100 + 100)));
+        older.finish(MOST).unwrap().failed_with(3, &["generation 2 of this job has taken over"]).unwrap();
+        feeding.join().unwrap()
+    });
+    input.unwrap();
+    stage.wait_until_caught_up(&newer).unwrap();
+    assert_eq!(newer.terminate(SOON).unwrap().code, Some(0));
+    assert_eq!(stage.journal().unwrap().generations, 2);
+    stage.check().unwrap();
+}
+
+#[test]
+fn a_stop_without_a_broker_is_bounded_and_says_what_was_not_done() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let job = stage.start(&format!("{KEPT} --workers 2 --processes 2 --stop-within 3s")).unwrap();
+    stage.feed(0..100).unwrap();
+    stage.wait_for_more_than(0, &job).unwrap();
+    // What is read from now on cannot be committed.
+    let bound = |stage: &Stage| stage.journal().unwrap().ticks.len();
+    let before = bound(&stage);
+    let value = r#"{"order_id":1,"customer":"c","region":"eu","product":"p","quantity":1,"price_cents":1,"at":0}"#;
+    stage.broker().fault(Fault::delay(ApiKey::EndTxn, Duration::from_secs(3600)).always());
+    let input = stage.input();
+    let message = fluvial_tests::client::Message::text(&input, 0, "1", value);
+    stage.endpoint().writer(&[]).unwrap().write(&[message]).unwrap();
+    stage.wait_until(&job, "another tick", || Ok(bound(&stage) > before)).unwrap();
+    stage.broker().fault(Fault::drop(None).always());
+    let ended = job.terminate(SOON).unwrap();
+    ended.failed_with(8, &["not all output could be committed"]).unwrap();
+    assert!(ended.took < Duration::from_secs(8), "{:?}", ended.took);
+    stage.broker().clear_faults();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    stage.check().unwrap();
+}
+
+#[test]
+fn a_store_that_goes_away_ends_the_run_and_is_named() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let job = stage.start(&format!("{KEPT} --patience 2s --no-restart")).unwrap();
+    stage.feed(0..100).unwrap();
+    stage.wait_for_more_than(0, &job).unwrap();
+    // A file where the journal's folder was: as root, permissions would keep nobody out.
+    let journal = stage.store().join(stage.name()).join("journal");
+    let kept = stage.folder().join("kept");
+    std::fs::rename(&journal, &kept).unwrap();
+    std::fs::write(&journal, "").unwrap();
+    stage.feed(100..200).unwrap();
+    job.finish(SOON).unwrap().failed_with(7, &["journal/", "store"]).unwrap();
+    // Nothing was made visible that the journal does not hold.
+    std::fs::remove_file(&journal).unwrap();
+    std::fs::rename(&kept, &journal).unwrap();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    stage.check().unwrap();
+}
