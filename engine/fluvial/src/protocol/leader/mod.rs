@@ -12,21 +12,24 @@
 //! fenced and the journal has been found without a newer generation after that. It does not know how the workers do
 //! what they are told.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use fluvial_connector::{Incarnation, Tick};
 
-use super::Ended;
-use super::appender::lost_the_race;
-use super::messages::{FoundOutput, FoundSplit, Order, Report};
-use super::opening::{Opened, Opener, Opening};
-use super::preparing::Prepared;
-use super::rules::{Rule, Rules};
-use super::running::Running;
-use super::sequencer::Pace;
-use super::store::{Answer, Call, Identity, Part, Verdict};
 use crate::journal::{Nonce, Seq};
+use crate::protocol::Ended;
+use crate::protocol::appender::lost_the_race;
+use crate::protocol::messages::{FoundOutput, FoundSplit, Order, Report};
+use crate::protocol::opening::{Opened, Opener, Opening};
+use crate::protocol::preparing::Prepared;
+use crate::protocol::rules::{Rule, Rules};
+use crate::protocol::running::Running;
+use crate::protocol::sequencer::Pace;
+use crate::protocol::store::{Answer, Call, Identity, Part, Verdict};
 use crate::state::Manifest;
 
 /// What a generation is started with.

@@ -1,0 +1,260 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use fluvial_connector::{Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, SplitId, Tick};
+use uuid::Uuid;
+
+use super::*;
+use crate::journal::{Entry, JournalRecord, Range, SplitNumber};
+use crate::protocol::PutOutcome;
+
+/// A leader of two workers, with a journal that does what it is told.
+struct Bench {
+    leader: Leader,
+    journal: BTreeMap<Seq, JournalRecord>,
+    now_ms: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let config = LeaderConfig {
+            incarnation: Incarnation(Uuid::from_u128(1)),
+            nonce: Nonce(7),
+            binary: "binary".to_owned(),
+            workers: 2,
+            turns: 2,
+            outputs: vec![FoundOutput { output: "out".to_owned(), partitions: 1, envelope: Envelope::Append }],
+            pace: Pace {
+                tick_interval_ms: 10,
+                heartbeat_ms: 1000,
+                tick_records: 1000,
+                tick_bytes: 1000,
+                in_flight_bytes: 1000,
+                in_flight_ticks: 100,
+            },
+            checkpoint_every_ms: 5000,
+            checkpoint_age_limit_ms: 60_000,
+            keep_journal: false,
+            reconcile: false,
+            grace_ms: 1000,
+            max_clock_jump_ms: 600_000,
+        };
+        let mut bench = Self { leader: Leader::new(config, 50_000), journal: BTreeMap::new(), now_ms: 50_000 };
+        bench.on(Event::Splits(vec![found("0", "first")])).unwrap();
+        bench
+    }
+
+    fn on(&mut self, event: Event) -> Result<(), Ended> {
+        self.leader.on(event, self.now_ms)
+    }
+
+    fn report(&mut self, worker: u32, report: Report) {
+        self.on(Event::FromWorker(worker, report)).unwrap();
+    }
+
+    /// Everything that the leader wants done until it waits for a worker or for time.
+    fn requests(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(request) = self.leader.next_request() {
+            let (said, answer) = match request {
+                Request::Broadcast(order) => (show(&order), None),
+                Request::Warn(warning) => (warning, None),
+                Request::Store(part, call) => {
+                    let (said, answer) = self.call(call);
+                    (said, Some((part, answer)))
+                }
+            };
+            all.push(said);
+            if let Some((part, answer)) = answer {
+                self.on(Event::Store(part, answer)).unwrap();
+            }
+        }
+        all
+    }
+
+    fn call(&mut self, call: Call) -> (String, Answer) {
+        match call {
+            Call::List { after } => {
+                let taken = self.journal.keys().copied();
+                let positions = taken.filter(|seq| after.is_none_or(|after| *seq > after)).collect();
+                (format!("list after {after:?}"), Answer::Positions(positions))
+            }
+            Call::Get(seqs) => {
+                let found = seqs.iter().map(|seq| (*seq, self.journal.get(seq).cloned())).collect();
+                (format!("get {seqs:?}"), Answer::Records(found))
+            }
+            Call::Put(seq, record) => {
+                let kinds: Vec<&str> = record.entries.iter().map(kind).collect();
+                self.journal.insert(seq, (*record).clone());
+                (format!("put {seq}: {}", kinds.join(", ")), Answer::Put(PutOutcome::Created))
+            }
+            Call::PutManifest(..) => ("put manifest".to_owned(), Answer::Put(PutOutcome::Created)),
+            Call::ListObjects => ("list objects".to_owned(), Answer::Objects(Vec::new())),
+            Call::Delete(objects) => (format!("delete {objects:?}"), Answer::Deleted),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A leader that mints.
+    fn running() -> Self {
+        let mut bench = Self::new();
+        bench.requests();
+        for worker in 0..2 {
+            bench.report(worker, Report::Fenced);
+        }
+        bench.requests();
+        for worker in 0..2 {
+            bench.report(worker, Report::Ready { operators: Vec::new() });
+        }
+        bench.requests();
+        bench
+    }
+}
+
+fn kind(entry: &Entry) -> &'static str {
+    match entry {
+        Entry::Opened { .. } => "opened",
+        Entry::Binding(binding) if binding.checkpoint => "binding with checkpoint",
+        Entry::Binding(_) => "binding",
+        Entry::SplitStarted(_) => "split",
+        Entry::SinkStarted(_) => "sink",
+        Entry::SinkStopped { .. } => "sink stopped",
+        Entry::Checkpoint { .. } => "checkpoint",
+        Entry::Reconciled { .. } => "reconciled",
+    }
+}
+
+fn show(order: &Order) -> String {
+    match order {
+        Order::Opened(_) => "Opened".to_owned(),
+        Order::AllFenced => "AllFenced".to_owned(),
+        Order::SplitStarted(start) => format!("SplitStarted {}", start.number.0),
+        Order::Minted(binding) => format!("Minted {}", binding.tick),
+        Order::Sealed(tick) => format!("Sealed {tick}"),
+        Order::CheckpointComplete { tick, .. } => format!("CheckpointComplete {tick}"),
+        Order::Finish(tick) => format!("Finish {tick}"),
+    }
+}
+
+fn found(split: &str, identity: &str) -> FoundSplit {
+    let (source, split, identity) = ("in".to_owned(), SplitId(split.to_owned()), identity.to_owned());
+    FoundSplit { source, split, earliest: Offset(3), identity }
+}
+
+fn read(from: u64, to: u64) -> Report {
+    let (from, to) = (Offset(from), Offset(to));
+    Report::Read {
+        ranges: vec![Range { split: SplitNumber(0), from, to, count: 1, digest: Digest::default() }],
+        bytes: 10,
+    }
+}
+
+#[test]
+fn an_opening_goes_in_the_order_of_the_protocol() {
+    let mut bench = Bench::new();
+    let opening = ["list after None", "put 0: opened", "list after None", "put 1: sink", "Opened"];
+    assert_eq!(bench.requests(), opening);
+    bench.report(0, Report::Fenced);
+    assert_eq!(bench.requests(), [""; 0], "the other worker still fences");
+    bench.report(1, Report::Fenced);
+    assert_eq!(bench.requests(), ["list after Some(Seq(1))", "AllFenced"]);
+    bench.report(1, Report::Ready { operators: Vec::new() });
+    bench.now_ms += 10_000;
+    bench.on(Event::Time).unwrap();
+    assert_eq!(bench.requests(), [""; 0], "nothing is minted before all are ready");
+    bench.report(0, Report::Ready { operators: Vec::new() });
+    assert!(bench.leader.is_running());
+    let first = ["Minted 60000", "put 2: split, binding", "SplitStarted 0", "Sealed 60000"];
+    assert_eq!(bench.requests(), first);
+}
+
+#[test]
+fn a_newer_record_after_the_fencing_ends_the_generation() {
+    let mut bench = Bench::new();
+    bench.requests();
+    for worker in 0..2 {
+        bench.report(worker, Report::Fenced);
+    }
+    let newer = Identity { incarnation: Incarnation(Uuid::from_u128(1)), generation: Generation(2), nonce: Nonce(9) };
+    bench.journal.insert(Seq(6), (*newer.record(Vec::new())).clone());
+    let mut ended = Ok(());
+    while let Some(Request::Store(part, call)) = bench.leader.next_request() {
+        let (_, answer) = bench.call(call);
+        ended = bench.on(Event::Store(part, answer));
+    }
+    assert_eq!(ended, Err(Ended::Fenced { by: Generation(2) }));
+}
+
+#[test]
+fn what_is_read_is_minted_at_once_and_sealed_when_it_is_durable() {
+    let mut bench = Bench::running();
+    bench.now_ms += 500;
+    bench.report(0, read(3, 5));
+    assert_eq!(bench.requests(), ["Minted 50500", "put 3: binding", "Sealed 50500"]);
+    assert_eq!((bench.leader.status().minted, bench.leader.status().committed), (Tick(50_500), Tick(0)));
+    bench.report(0, Report::Committed(Tick(50_500)));
+    bench.report(1, Report::Committed(Tick(50_000)));
+    assert_eq!(bench.leader.status().committed, Tick(50_000));
+}
+
+#[test]
+fn a_stop_takes_a_last_checkpoint_and_then_ends_well() {
+    let mut bench = Bench::running();
+    bench.now_ms += 1;
+    bench.report(0, read(3, 5));
+    bench.on(Event::Stop).unwrap();
+    bench.report(0, read(5, 9));
+    let last = Tick(50_002);
+    let requests = ["Minted 50001", "Minted 50002", "put 3: binding, binding with checkpoint", "Sealed 50002"];
+    assert_eq!(bench.requests(), requests);
+    for worker in 0..2 {
+        bench.report(worker, Report::Committed(last));
+        let outputs = (worker == 0).then(|| (OutputPartition { output: "out".to_owned(), partition: 0 }, Digest(1)));
+        bench.report(worker, Report::SinkAt { tick: last, outputs: outputs.into_iter().collect() });
+    }
+    let mut ended = Ok(());
+    let mut said = Vec::new();
+    while let Some(request) = bench.leader.next_request() {
+        match request {
+            Request::Store(part, call) => {
+                let (what, answer) = bench.call(call);
+                said.push(what);
+                ended = bench.on(Event::Store(part, answer));
+            }
+            Request::Broadcast(order) => said.push(show(&order)),
+            Request::Warn(warning) => said.push(warning),
+        }
+    }
+    assert_eq!(ended, Err(Ended::Done(last)));
+    assert_eq!(said, ["put manifest", "put 4: checkpoint", "CheckpointComplete 50002", "Finish 50002"]);
+}
+
+#[test]
+fn splits_are_numbered_once_and_one_made_anew_is_refused() {
+    let mut bench = Bench::running();
+    bench.on(Event::Splits(vec![found("1", "a"), found("0", "first")])).unwrap();
+    assert_eq!(bench.requests(), ["put 3: split", "SplitStarted 1"]);
+    let ended = bench.on(Event::Splits(vec![found("0", "second")])).unwrap_err();
+    assert!(ended.to_string().contains("split 0 of source in was deleted and made anew"), "{ended}");
+}
+
+#[test]
+fn time_does_not_go_back_with_the_clock_nor_leap_with_it() {
+    let mut bench = Bench::running();
+    bench.now_ms -= 40_000;
+    bench.on(Event::Time).unwrap();
+    assert_eq!(bench.leader.deadline_ms(), Some(11_000), "the next heartbeat, by the clock as it is now");
+    bench.now_ms += 1000;
+    bench.on(Event::Time).unwrap();
+    assert_eq!(bench.requests()[0], "Minted 51000");
+    bench.now_ms += 700_000;
+    assert_eq!(bench.on(Event::Time), Err(Ended::ClockJumped { by_ms: 700_000 }));
+}
+
+#[test]
+fn a_generation_without_checkpoints_does_not_go_on_for_ever() {
+    let mut bench = Bench::running();
+    bench.now_ms += 60_001;
+    assert_eq!(bench.on(Event::Time), Err(Ended::CheckpointTooOld { age_ms: 60_001 }));
+}
