@@ -149,7 +149,7 @@ impl World {
         let Some(producer) = producer else { return Step::Gone };
         let faulty = !self.calm && self.dice.one_in(self.weather.commit_fault);
         // The request is lost; it comes late; its answer is lost.
-        let fate = if faulty { self.dice.between(1, 3) } else { 0 };
+        let fate = if faulty { [1, 2, 2, 3][self.dice.below(4)] } else { 0 };
         let mut result = match fate {
             1 | 2 => Err(Failure::Unknown),
             _ => match self.kafka.commit(id, producer) {

@@ -15,6 +15,9 @@ pub(super) struct Weather {
     pub(super) forgotten_id: usize,
     /// The clock goes back.
     pub(super) clock: usize,
+    /// Sinks are slow: so many ticks may be sealed and not committed, and so many records go into a transaction.
+    pub(super) backlog: usize,
+    pub(super) transaction_records: usize,
     /// A generation falls asleep when it begins to fence.
     pub(super) sleepy: usize,
     /// A request that was given up arrives.
@@ -40,10 +43,12 @@ impl Weather {
             whole: one_of(&[1, 2, 4]),
             store_fault: one_of(&[2, 5, 50]),
             write_fault: one_of(&[30, 100, 1000]),
-            commit_fault: one_of(&[3, 8, 50]),
+            commit_fault: one_of(&[2, 6, 30]),
             forgotten_id: one_of(&[20, 60, 1000]),
             clock: one_of(&[300, 10_000]),
-            sleepy: one_of(&[2, 8, 1000]),
+            backlog: one_of(&[5, 15, 40]),
+            transaction_records: one_of(&[1, 3, 8]),
+            sleepy: one_of(&[2, 4, 1000]),
             late: one_of(&[2, 8, 24]),
             time_out_ms: one_of(&[300, 600, 3000]) as u64,
             stale_commits: one_of(&[0, 0, 0, 1]) == 1,

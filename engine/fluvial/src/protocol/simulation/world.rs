@@ -18,7 +18,7 @@ use crate::protocol::rules::Rules;
 use crate::protocol::{Call, Ended, Event, FoundOutput, Leader, LeaderConfig, Pace};
 
 /// How many generations are started into the chaos.
-const GENERATIONS: usize = 4;
+const GENERATIONS: usize = 5;
 /// How long the chaos lasts at most.
 const CHAOS_STEPS: usize = 3000;
 /// How long calm may take: more means stuck.
@@ -227,7 +227,7 @@ impl World {
             // A transaction that is torn while another turn's is not committed yet leaves records out of order, which
             // nothing can mend. A sink whose commits are answered for good never does that.
             turns: if self.weather.stale_commits { 1 } else { dice.between(1, 2) as u32 },
-            transaction_records: dice.between(1, 6),
+            transaction_records: dice.between(1, self.weather.transaction_records),
             version: self.version,
             rules: self.rules,
         };
@@ -247,8 +247,8 @@ impl World {
                 heartbeat_ms: 60,
                 tick_records: 6,
                 tick_bytes: 1000,
-                in_flight_bytes: 120,
-                in_flight_ticks: 6,
+                in_flight_bytes: 25 * self.weather.backlog as u64,
+                in_flight_ticks: self.weather.backlog,
             },
             checkpoint_every_ms: dice.between(20, 80) as u64,
             checkpoint_age_limit_ms: u64::MAX / 4,
