@@ -13,6 +13,9 @@
 //! progress for every partition that it moves. Turns prepare one after the other and commit in that order.
 //!
 //! It does not know how a transaction is written: progress after the records' acknowledgements is the sink's contract.
+//! So is, where there is more than one turn, that a commit which returned well leaves no request on its way: one that
+//! tears the next transaction of its turn while another turn's is not committed leaves records out of order, which
+//! nothing can mend; the generation then ends with [`Ended::ForeignRecord`].
 
 mod action;
 mod lane;

@@ -119,6 +119,8 @@ pub struct Leader {
     now_ms: u64,
     /// How far the clock has gone back since the beginning: time does not.
     back_ms: u64,
+    /// How far the generation had come when it was over.
+    at_the_end: Status,
     rules: Rules,
 }
 
@@ -164,7 +166,18 @@ impl Leader {
             turns: config.turns,
         };
         let stage = Stage::Opening(Box::new(Opening::new(opener, rules)));
-        Self { config, stage, me: None, out: VecDeque::new(), found: None, stop: false, now_ms, back_ms: 0, rules }
+        Self {
+            config,
+            stage,
+            me: None,
+            out: VecDeque::new(),
+            found: None,
+            stop: false,
+            now_ms,
+            back_ms: 0,
+            at_the_end: Status::default(),
+            rules,
+        }
     }
 
     /// Takes an event. Requests that are left after an error are still to be carried out (the last broadcasts).
@@ -179,6 +192,7 @@ impl Leader {
         let result =
             if by_ms > self.config.max_clock_jump_ms { Err(Ended::ClockJumped { by_ms }) } else { self.take(event) };
         if result.is_err() {
+            self.at_the_end = self.status();
             self.stage = Stage::Over;
         }
         result
@@ -229,7 +243,7 @@ impl Leader {
     /// How far this generation is.
     #[must_use]
     pub fn status(&self) -> Status {
-        let Stage::Running(running) = &self.stage else { return Status::default() };
+        let Stage::Running(running) = &self.stage else { return self.at_the_end };
         let (in_flight_ticks, in_flight_bytes) = running.sequencer.in_flight();
         Status {
             minted: running.sequencer.last(),

@@ -227,6 +227,7 @@ fn a_stop_takes_a_last_checkpoint_and_then_ends_well() {
         }
     }
     assert_eq!(ended, Err(Ended::Done(last)));
+    assert_eq!((bench.leader.status().committed, bench.leader.status().checkpoint), (last, Some(last)));
     assert_eq!(said, ["put manifest", "put 4: checkpoint", "CheckpointComplete 50002", "Finish 50002"]);
 }
 

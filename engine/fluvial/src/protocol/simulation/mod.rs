@@ -6,7 +6,8 @@
 //! ```
 //!
 //! What runs here is what runs in a job: leader, committer and all that they are made of; only the dataflow (a count by
-//! key), the store and Kafka are made up. The history of a seed is always the same.
+//! key, which shows in its messages), the store and Kafka are made up. The history of a seed is always the same, and has a
+//! weather of its own: what goes wrong how often. `without` takes out one rule after the other.
 
 mod dice;
 mod generation;
