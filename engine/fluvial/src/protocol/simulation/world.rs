@@ -292,13 +292,15 @@ impl World {
     }
 
     fn step_process(&mut self) -> Result<(), Violation> {
-        if self.generations.is_empty() {
+        let awake = |generation: &Generation| generation.processes.iter().any(|p| !p.dead && !p.paused);
+        let candidates: Vec<usize> = (0..self.generations.len()).filter(|g| awake(&self.generations[*g])).collect();
+        let count = candidates.len();
+        if count == 0 {
             return Ok(());
         }
         // The newer ones take most of the steps.
-        let count = self.generations.len();
-        let chosen =
-            if self.dice.one_in(3) { self.dice.below(count) } else { count - 1 - self.dice.below(count.min(2)) };
+        let newest = count - 1 - self.dice.below(count.min(2));
+        let chosen = candidates[if self.dice.one_in(3) { self.dice.below(count) } else { newest }];
         let generation = &mut self.generations[chosen];
         let process = self.dice.below(generation.processes.len());
         let state = &mut generation.processes[process];
