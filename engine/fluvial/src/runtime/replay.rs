@@ -150,7 +150,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
     for start in &script.splits {
         source.resume(start, start.offset, None).map_err(failed)?;
     }
-    source.replay(&script.bindings);
+    source.replay(&script.bindings).map_err(failed)?;
     let mut ahead: BTreeSet<u64> = BTreeSet::new();
     while !source.replayed() {
         let more = source.read().map_err(failed)?;

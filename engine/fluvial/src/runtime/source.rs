@@ -11,8 +11,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use fluvial_connector::{Digest, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, Tick, Waker, source_digest};
+use fluvial_connector::{
+    Digest, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, Tick, Waker, source_digest,
+};
 
 use super::ending::{Failure, Part};
 use super::input::SourceInput;
@@ -61,6 +64,8 @@ pub(crate) struct SourceDriver {
     replay: VecDeque<Binding>,
     /// Every split of the job that has been met, whoever reads it.
     known: BTreeSet<(String, SplitId)>,
+    /// Where each split begins in its system by now, as far as that was asked.
+    earliest: BTreeMap<(String, SplitId), Offset>,
     /// Where to stop, if the job stops at the end of its input.
     ends: Option<BTreeMap<(String, SplitId), Offset>>,
     /// Bytes of records read and not yet released.
@@ -90,6 +95,8 @@ struct Split {
     /// Its index within the source's input.
     index: usize,
     expected: VecDeque<Expected>,
+    /// Where the split began in its system when it was taken over.
+    begins: Offset,
     /// Where the next range begins.
     reported: Offset,
     count: u64,
@@ -106,6 +113,11 @@ struct Split {
 impl Split {
     fn name(&self, source: &dyn Source) -> String {
         format!("{} split {}", source.describe(), self.start.split)
+    }
+
+    /// Whether records are gone that no range has passed yet; the next range says so, even if it is empty.
+    fn misses_its_begin(&self) -> bool {
+        self.reported < self.begins
     }
 
     /// Ends the range that is being read.
@@ -136,14 +148,28 @@ impl SourceDriver {
             by_number: BTreeMap::new(),
             replay: VecDeque::new(),
             known: BTreeSet::new(),
+            earliest: BTreeMap::new(),
             ends: None,
             waiting_bytes: 0,
             skipped: 0,
         })
     }
 
+    /// Asks where the splits begin by now, so that those which are taken over are read from there on.
+    pub(crate) fn look(&mut self, patience: Duration) -> Result<(), Failure> {
+        for Reading { declared, .. } in &self.sources {
+            for status in declared.source.splits(patience).map_err(|e| Failure::of(Part::Source, e))? {
+                self.earliest.insert((declared.name.clone(), status.split), status.earliest);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes over a split that was read through `position` before, `last` being the last range there; does nothing for
     /// a split of another worker.
+    ///
+    /// A split that begins later by now is read from there: whether what is gone was needed, the journal's digests say,
+    /// and [`SourceDriver::replay`] for what the journal does not reach.
     pub(crate) fn resume(&mut self, start: &SplitStart, position: Offset, last: Option<&Range>) -> Result<(), Failure> {
         let name = (start.source.clone(), start.split.clone());
         self.known.insert(name.clone());
@@ -155,15 +181,25 @@ impl SourceDriver {
                 Part::Source,
                 Error::new(
                     ErrorKind::Data,
-                    format!("the journal has a source '{}' that this binary lacks: run the binary that wrote it", start.source),
+                    format!(
+                        "the journal has a source '{}' that this binary lacks: run the binary that wrote it",
+                        start.source
+                    ),
                 ),
             ));
         };
         let reading = &mut self.sources[source];
         let slot = Slot(u32::try_from(reading.splits).expect("splits are few"));
+        let begins = self.earliest.get(&name).copied().unwrap_or(Offset(0));
+        if let Some(last) = last.filter(|last| last.from < begins) {
+            // Only a comparison is lost with it: what it held is in the state.
+            let source = &start.source;
+            tracing::warn!(split = %start.split, source, %begins, from = %last.from, "the last input before the checkpoint is gone and cannot be compared");
+        }
+        let last = last.filter(|last| last.from >= begins);
         let from = last.map_or(position, |range| range.from);
         let fail = |e| Failure::of(Part::Source, e);
-        reading.reader.start(slot, &start.split, from).map_err(fail)?;
+        reading.reader.start(slot, &start.split, from.max(begins)).map_err(fail)?;
         reading.declared.input.add_split(start.number);
         self.by_number.insert(start.number, self.splits.len());
         self.splits.push(Split {
@@ -172,6 +208,7 @@ impl SourceDriver {
             slot,
             index: reading.splits,
             expected: last.map(|range| Expected { range: range.clone(), keep: false }).into_iter().collect(),
+            begins,
             reported: from,
             count: 0,
             digest: Digest::default(),
@@ -186,7 +223,11 @@ impl SourceDriver {
     }
 
     /// Bindings to replay, ascending; to be called once, when all splits of the plan are taken over.
-    pub(crate) fn replay(&mut self, bindings: &[Binding]) {
+    ///
+    /// # Errors
+    /// A split begins after the end of what the journal binds of it: input is lost that was never read. Not where the
+    /// input is taken as it is.
+    pub(crate) fn replay(&mut self, bindings: &[Binding]) -> Result<(), Failure> {
         self.replay = bindings.iter().cloned().collect();
         for binding in bindings {
             for range in &binding.ranges {
@@ -195,6 +236,19 @@ impl SourceDriver {
                 }
             }
         }
+        for split in self.splits.iter().filter(|_| self.limits.verify) {
+            let bound = split.expected.back().map_or(split.reported, |expected| expected.range.to);
+            if bound < split.begins {
+                let what = format!(
+                    "{} begins at offset {} now, and has been read up to {bound}: what lies between is lost (retention, or \
+                     a topic that was truncated or made anew); `run --reconcile` goes on from the input as it is",
+                    split.name(self.sources[split.source].declared.source.as_ref()),
+                    split.begins
+                );
+                return Err(Failure::of(Part::Source, Error::new(ErrorKind::Data, what)));
+            }
+        }
+        Ok(())
     }
 
     /// Reads no further than these ends.
@@ -222,7 +276,10 @@ impl SourceDriver {
             && ends.keys().all(|split| self.known.contains(split))
             && self.splits.iter().all(|split| {
                 let position = self.sources[split.source].reader.position(split.slot);
-                split.count == 0 && split.expected.is_empty() && split.until.is_none_or(|until| position >= until)
+                split.count == 0
+                    && !split.misses_its_begin()
+                    && split.expected.is_empty()
+                    && split.until.is_none_or(|until| position >= until)
             })
     }
 
@@ -286,7 +343,7 @@ impl SourceDriver {
         let mut ranges = Vec::new();
         let mut all_bytes = 0;
         for split in &mut self.splits {
-            if split.count == 0 || !split.expected.is_empty() {
+            if (split.count == 0 && !split.misses_its_begin()) || !split.expected.is_empty() {
                 continue;
             }
             let reading = &mut self.sources[split.source];

@@ -137,6 +137,7 @@ impl Running {
             verify: plan.reconcile.is_none(),
         };
         let mut source = SourceDriver::new(index, workers, limits, declared.sources, waker)?;
+        source.look(shared.options.patience)?;
         source.begin_after(plan.as_of());
         for state in plan.checkpoint.iter().flat_map(|c| &c.splits) {
             source.resume(&state.start, state.position, state.last.as_ref())?;
@@ -144,7 +145,7 @@ impl Running {
         for start in &plan.splits {
             source.resume(start, start.offset, None)?;
         }
-        source.replay(&plan.replay);
+        source.replay(&plan.replay)?;
         let failed = |e| Failure::new(Ending::Failed, e);
         let merges = match &leader {
             Some(_) => Some(Merges::start(store.clone(), plan.generation, waker.clone()).map_err(failed)?),
