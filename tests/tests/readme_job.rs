@@ -1,0 +1,151 @@
+//! The README's own job: what it shows is what compiles and runs. And its commands are those that CI knows.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use fluvial_kafka_embedded::{Broker, Config};
+use fluvial_tests::child::{Folder, Process, Spec};
+use fluvial_tests::client::{Endpoint, Isolation, Message};
+use fluvial_tests::job::binary;
+use fluvial_tests::workspace;
+
+fn readme() -> String {
+    fs::read_to_string(workspace::root().join("README.md")).unwrap()
+}
+
+/// The text of a section, up to the next of its kind.
+fn section<'a>(readme: &'a str, title: &str) -> &'a str {
+    let begin = readme.find(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("README has no section {title}"));
+    let rest = &readme[begin + 4..];
+    rest.find("\n## ").map_or(rest, |end| &rest[..end])
+}
+
+/// The only fenced block of a language in a section.
+fn block<'a>(section: &'a str, language: &str) -> &'a str {
+    let fence = format!("```{language}\n");
+    let parts: Vec<_> = section.split(fence.as_str()).collect();
+    assert_eq!(parts.len(), 2, "one {language} block in\n{section}");
+    parts[1].split("```").next().unwrap()
+}
+
+/// The dependencies that the sentence before the block names: a crate, and its features.
+fn dependencies(section: &str) -> BTreeMap<String, Vec<String>> {
+    let sentence =
+        section.split("depends on").nth(1).expect("README says what to depend on").split(';').next().unwrap();
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut last = String::new();
+    let pieces: Vec<_> = sentence.split('`').collect();
+    for pair in pieces.chunks(2) {
+        let [before, name] = pair else { break };
+        if before.contains("(with") {
+            found.get_mut(&last).unwrap().push((*name).to_owned());
+        } else {
+            last = (*name).to_owned();
+            found.insert(last.clone(), Vec::new());
+        }
+    }
+    found
+}
+
+/// A line of `Cargo.toml` for a dependency: ours by path, others as the workspace has them.
+fn dependency(name: &str, features: &[String]) -> String {
+    let root = workspace::root();
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let own = |line: &&str| line.starts_with(&format!("{name} = {{ path = "));
+    let path = manifest.lines().find(own).map(|line| line.split('"').nth(1).unwrap().to_owned());
+    let features: Vec<_> = features.iter().map(|feature| format!("\"{feature}\"")).collect();
+    match path {
+        Some(path) => format!("{name} = {{ path = \"{}\" }}\n", root.join(path).display()),
+        None => {
+            let ours = manifest.lines().find(|line| line.starts_with(&format!("{name} = "))).unwrap();
+            let version = ours.split('"').nth(1).unwrap();
+            format!("{name} = {{ version = \"{version}\", features = [{}] }}\n", features.join(", "))
+        }
+    }
+}
+
+/// Writes the crate and builds it, sharing what the workspace has built and locked.
+fn build(folder: &Path) -> std::path::PathBuf {
+    let (readme, root) = (readme(), workspace::root());
+    let section = section(&readme, "Your own job");
+    let code = block(section, "rust");
+    let main_lines = code.lines().filter(|line| !line.trim().is_empty()).count();
+    assert!(main_lines <= 30, "a job of {main_lines} lines is no small one");
+    let dependencies: String =
+        dependencies(section).iter().map(|(name, features)| dependency(name, features)).collect();
+    let manifest = format!(
+        "[package]\nname = \"readme-words\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[profile.release]\nincremental = true\n\n\
+         [dependencies]\n{dependencies}"
+    );
+    fs::create_dir(folder.join("src")).unwrap();
+    fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+    fs::write(folder.join("src/main.rs"), code).unwrap();
+    fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--release", "--offline"]).current_dir(folder);
+    cargo.env("CARGO_TARGET_DIR", workspace::target()).env("RUSTFLAGS", "");
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    workspace::target().join("release").join("readme-words")
+}
+
+#[test]
+fn the_readmes_job_compiles_and_counts() {
+    let folder = Folder::new("fluvial-readme-").unwrap();
+    let program = build(folder.path());
+    let broker = Broker::start(Config::default()).unwrap();
+    broker.create_topic("lines", 2).unwrap();
+    let endpoint = Endpoint::new(broker.bootstrap());
+    let lines = ["\"to be or not to be\"", "\"that is the question\"", "\"to be sure\""];
+    let messages: Vec<_> = lines.iter().zip(0..).map(|(line, n)| Message::text("lines", n % 2, "k", line)).collect();
+    endpoint.writer(&[]).unwrap().write(&messages).unwrap();
+    let store = folder.path().join("store");
+    let args = ["run", "--brokers", endpoint.bootstrap(), "--store", store.to_str().unwrap(), "--stop-at-end"];
+    let args = args.iter().map(OsString::from).collect();
+    let log = folder.path().join("log");
+    let job = Process::start(Spec { name: "words".to_owned(), program, args, env: Vec::new(), log }).unwrap();
+    let status = job.wait(Duration::from_secs(60)).unwrap();
+    assert!(status.success(), "{status}: {}", job.log_end());
+    let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.unwrap_or_default()).unwrap();
+    let records = endpoint.read("counts", Isolation::Committed).unwrap().into_iter();
+    let counts: BTreeMap<_, _> = records.map(|record| (text(record.key), text(record.value))).collect();
+    let mut expected: BTreeMap<String, u64> = BTreeMap::new();
+    for word in lines.iter().flat_map(|line| line.trim_matches('"').split(' ')) {
+        *expected.entry(format!("\"{word}\"")).or_default() += 1;
+    }
+    let expected: BTreeMap<_, _> = expected.into_iter().map(|(word, count)| (word, count.to_string())).collect();
+    assert_eq!(counts, expected);
+}
+
+#[test]
+fn the_first_command_is_one_that_the_binary_knows() {
+    let readme = readme();
+    let command = block(section(&readme, "Try it"), "sh").trim();
+    let words: Vec<_> = command.split_whitespace().collect();
+    let ["cargo", "run", "--release", "-p", package, "--", args @ ..] = words.as_slice() else {
+        panic!("README's first command is {command}");
+    };
+    let output = Command::new(binary(package).unwrap()).args(args).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{command} --help: {}", String::from_utf8_lossy(&output.stderr));
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.contains("--for"), "{help}");
+}
+
+#[test]
+fn the_test_command_is_the_one_that_ci_calls() {
+    let readme = readme();
+    let command = block(section(&readme, "Test"), "sh").trim();
+    let ci = fs::read_to_string(workspace::root().join(".ci/run")).unwrap();
+    assert!(ci.lines().any(|line| line.trim().starts_with("step") && line.trim().ends_with(command)), "{command}");
+    assert!(workspace::root().join(command).is_file());
+}
+
+#[test]
+fn the_readme_stays_short() {
+    assert!(readme().lines().count() <= 200);
+}

@@ -1,0 +1,164 @@
+//! What a job keeps: listed by `state`, open to anyone's DuckDB, merged, and pruned.
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use fluvial_tests::campaign::Subject;
+use fluvial_tests::stage::Stage;
+use fluvial_tests::workspace;
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(20);
+const DUCKDB: &str = "2.0.0";
+
+fn store_args(stage: &Stage) -> Vec<OsString> {
+    vec!["--store".into(), stage.store().into(), "--name".into(), stage.name().into()]
+}
+
+/// The newest checkpoint, as `state --json` lists it.
+fn newest_checkpoint(stage: &Stage) -> Value {
+    let listed = stage.ask_with("state", store_args(stage), "--json").unwrap();
+    let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
+    listed.into_iter().next_back().expect("there is a checkpoint")
+}
+
+fn files(operator: &Value) -> Vec<PathBuf> {
+    let runs = operator["runs"].as_array().unwrap().iter().map(|run| run.as_str().unwrap());
+    runs.map(|run| PathBuf::from(run.strip_prefix("file://").unwrap_or(run))).collect()
+}
+
+/// What DuckDB answers: rows as JSON arrays, a line each.
+fn duckdb(query: &str) -> Vec<Value> {
+    let folder = workspace::made_once(&format!("duckdb-{DUCKDB}"), |folder| {
+        let run = |command: &mut Command| {
+            let output = command.output()?;
+            anyhow::ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        };
+        run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+        let mut pip = Command::new(folder.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
+        run(pip.arg(format!("duckdb=={DUCKDB}")))
+    });
+    let script = "import duckdb, json, sys\nfor row in duckdb.sql(sys.argv[1]).fetchall(): print(json.dumps(row))";
+    let output = Command::new(folder.unwrap().join("bin/python")).args(["-c", script, query]).output().unwrap();
+    assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn list(files: &[PathBuf]) -> String {
+    let quoted: Vec<_> = files.iter().map(|file| format!("'{}'", file.display())).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+#[test]
+fn state_lists_what_is_kept_and_duckdb_opens_it() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    stage.feed(0..500).unwrap();
+    stage.complete("--workers 3 --stop-at-end").unwrap();
+    let checkpoint = newest_checkpoint(&stage);
+    let operators = checkpoint["operators"].as_array().unwrap();
+    assert_eq!(operators.len(), 1, "{checkpoint}");
+    let orders = &operators[0];
+    assert_eq!(orders["name"], "orders");
+    let runs = files(orders);
+    let bytes: u64 = runs.iter().map(|run| std::fs::metadata(run).unwrap().len()).sum();
+    assert_eq!(orders["bytes"].as_u64(), Some(bytes), "{checkpoint}");
+    assert!(Path::new(checkpoint["manifest"].as_str().unwrap().trim_start_matches("file://")).exists());
+    // The same for people.
+    let table = stage.ask_with("state", store_args(&stage), "").unwrap();
+    for part in ["orders", &bytes.to_string(), runs[0].file_name().unwrap().to_str().unwrap()] {
+        assert!(table.contains(part), "no {part} in\n{table}");
+    }
+    // The user's own fields, and all of them: the state gives the output.
+    let query = format!(
+        "select value.region, value.product, count(*), sum(value.revenue_cents)::bigint from read_parquet({}) \
+         where not deleted group by all order by all",
+        list(&runs)
+    );
+    let expected: Vec<Value> =
+        stage.table().unwrap().into_values().map(|row| serde_json::from_str(&row).unwrap()).collect();
+    let mut expected: Vec<Value> = expected
+        .iter()
+        .map(|row| serde_json::json!([row["region"], row["product"], row["orders"], row["revenue_cents"]]))
+        .collect();
+    expected.sort_by_key(Value::to_string);
+    assert_eq!(duckdb(&query), expected);
+    assert!(!expected.is_empty());
+}
+
+#[test]
+fn bank_state_is_listed_by_operator() {
+    let stage = Stage::new(Subject::Bank, 2).unwrap();
+    stage.feed(0..100).unwrap();
+    stage.complete("--stop-at-end").unwrap();
+    let checkpoint = newest_checkpoint(&stage);
+    let operators = checkpoint["operators"].as_array().unwrap();
+    let mut names: Vec<_> = operators.iter().map(|operator| operator["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["credits", "debits"]);
+    let credits = operators.iter().find(|operator| operator["name"] == "credits").unwrap();
+    let rows = duckdb(&format!("select count(*) from read_parquet({})", list(&files(credits))));
+    assert_eq!(rows[0][0], credits["rows"]);
+}
+
+#[test]
+fn state_of_a_job_that_is_not_there_says_so() {
+    let stage = Stage::new(Subject::Bank, 1).unwrap();
+    let error = stage.ask_with("state", store_args(&stage), "").unwrap_err().to_string();
+    assert!(error.contains("--store") && error.contains(stage.name()), "{error}");
+}
+
+/// Runs the bank through many checkpoints, each of which has something new.
+fn through_many_checkpoints(stage: &Stage, options: &str, checkpoints: usize) {
+    let job = stage.start(&format!("{options} --checkpoint-every 100ms")).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut fed = 0;
+    stage
+        .wait_until(&job, "so many checkpoints", || {
+            stage.feed(fed..fed + 5)?;
+            fed += 5;
+            let folder = stage.store().join(stage.name()).join("checkpoints");
+            let manifests = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+            seen.extend(manifests);
+            Ok(seen.len() >= checkpoints)
+        })
+        .unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    assert_eq!(job.terminate(SOON).unwrap().code, Some(0));
+}
+
+fn journal_records(stage: &Stage) -> usize {
+    std::fs::read_dir(stage.store().join(stage.name()).join("journal")).unwrap().count()
+}
+
+#[test]
+fn runs_are_merged_and_the_journal_is_pruned_behind_checkpoints() {
+    let stage = Stage::new(Subject::Bank, 2).unwrap();
+    through_many_checkpoints(&stage, "--workers 2", 40);
+    let checkpoint = newest_checkpoint(&stage);
+    for operator in checkpoint["operators"].as_array().unwrap() {
+        let runs = files(operator).len();
+        assert!(runs <= 12, "{runs} runs of {} after 40 checkpoints by two workers", operator["name"]);
+        let missing: Vec<_> = files(operator).into_iter().filter(|run| !run.exists()).collect();
+        assert!(missing.is_empty(), "the newest checkpoint names what is not there: {missing:?}");
+    }
+    let pruned = journal_records(&stage);
+    assert!(pruned < 20, "{pruned} records of the journal are left after 40 checkpoints");
+    // What is left is enough.
+    stage.feed(100_000..100_020).unwrap();
+    stage.complete("--workers 3 --stop-at-end").unwrap();
+    assert_eq!(stage.table().unwrap(), stage.table_of_input().unwrap());
+}
+
+#[test]
+fn a_kept_journal_is_whole() {
+    let stage = Stage::new(Subject::Bank, 2).unwrap();
+    through_many_checkpoints(&stage, "--keep-journal --tick-header", 10);
+    assert!(journal_records(&stage) > 10);
+    assert!(stage.journal().unwrap().checkpoints >= 10);
+    stage.check().unwrap();
+}
