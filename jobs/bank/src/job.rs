@@ -9,83 +9,83 @@
 //! Money only moves, so `total` is 0 at each tick; an engine that joins credits of one moment with debits of another
 //! says something else.
 
+use differential_dataflow::operators::CountTotal;
 use fluvial::connector::format::json;
 use fluvial::durable::Sum;
 use fluvial::{Collection, Job};
-use differential_dataflow::operators::CountTotal;
 use fluvial_kafka::KafkaOptions;
 use serde::{Deserialize, Serialize};
 
 /// The job's own options.
 #[derive(Clone, Debug, clap::Args)]
-pub struct BankOptions {
+pub(crate) struct BankOptions {
     /// The broker, and what to tell librdkafka.
     #[command(flatten)]
-    pub kafka: KafkaOptions,
+    pub(crate) kafka: KafkaOptions,
 
     /// The topic of transfers
     #[arg(long, default_value = "transfers", value_name = "TOPIC")]
-    pub input: String,
+    pub(crate) input: String,
 
     /// What the names of the output topics begin with: credits, debits, balances, total
     #[arg(long, default_value = "", value_name = "TEXT")]
-    pub prefix: String,
+    pub(crate) prefix: String,
 }
 
 /// A transfer as it stands in the input topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Transfer {
+pub(crate) struct Transfer {
     /// Its number.
-    pub id: u64,
+    pub(crate) id: u64,
     /// The account that pays.
-    pub from: u64,
+    pub(crate) from: u64,
     /// The account that is paid.
-    pub to: u64,
+    pub(crate) to: u64,
     /// How much.
-    pub amount: i64,
+    pub(crate) amount: i64,
 }
 
 /// The key of the outputs by account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Account {
+pub(crate) struct Account {
     /// The account.
-    pub account: u64,
+    pub(crate) account: u64,
 }
 
 /// What an account has been paid, or has paid.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Amount {
+pub(crate) struct Amount {
     /// The account.
-    pub account: u64,
+    pub(crate) account: u64,
     /// How much.
-    pub amount: i64,
+    pub(crate) amount: i64,
 }
 
 /// What an account has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Balance {
+pub(crate) struct Balance {
     /// The account.
-    pub account: u64,
+    pub(crate) account: u64,
     /// How much.
-    pub balance: i64,
+    pub(crate) balance: i64,
 }
 
 /// What all accounts have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Total {
+pub(crate) struct Total {
     /// How much.
-    pub total: i64,
+    pub(crate) total: i64,
 }
 
 /// The key of the one row of `total`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct All {}
+pub(crate) struct All {}
 
 /// Builds the job.
 ///
 /// # Errors
 /// The options are wrong.
-pub fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<()> {
+pub(crate) fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
     let output = |name: &str| kafka.upsert(&format!("{}{name}", options.prefix));
     let transfers = job.source("transfers", kafka.source(&options.input), json::value::<Transfer>());

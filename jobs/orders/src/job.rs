@@ -14,37 +14,37 @@ use serde::{Deserialize, Serialize};
 
 /// The job's own options.
 #[derive(Clone, Debug, clap::Args)]
-pub struct OrdersOptions {
+pub(crate) struct OrdersOptions {
     /// The broker, and what to tell librdkafka.
     #[command(flatten)]
-    pub kafka: KafkaOptions,
+    pub(crate) kafka: KafkaOptions,
 
     /// The topic of orders
     #[arg(long, default_value = "orders", value_name = "TOPIC")]
-    pub input: String,
+    pub(crate) input: String,
 
     /// The topic for count and revenue per region and product
     #[arg(long, default_value = "revenue", value_name = "TOPIC")]
-    pub output: String,
+    pub(crate) output: String,
 }
 
 /// An order as it stands in the input topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
+pub(crate) struct Order {
     /// The order's number; the record's key is the same as text.
-    pub order_id: u64,
+    pub(crate) order_id: u64,
     /// Who ordered.
-    pub customer: String,
+    pub(crate) customer: String,
     /// Where.
-    pub region: String,
+    pub(crate) region: String,
     /// What.
-    pub product: String,
+    pub(crate) product: String,
     /// How many.
-    pub quantity: i64,
+    pub(crate) quantity: i64,
     /// The price of one.
-    pub price_cents: i64,
+    pub(crate) price_cents: i64,
     /// When, in milliseconds since the Unix epoch.
-    pub at: i64,
+    pub(crate) at: i64,
 }
 
 /// What the job keeps of an order.
@@ -57,31 +57,31 @@ struct Sale {
 
 /// A group, and the key of an output record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Group {
+pub(crate) struct Group {
     /// The region.
-    pub region: String,
+    pub(crate) region: String,
     /// The product.
-    pub product: String,
+    pub(crate) product: String,
 }
 
 /// The value of an output record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Revenue {
+pub(crate) struct Revenue {
     /// The region.
-    pub region: String,
+    pub(crate) region: String,
     /// The product.
-    pub product: String,
+    pub(crate) product: String,
     /// How many orders there are.
-    pub orders: i64,
+    pub(crate) orders: i64,
     /// What they come to.
-    pub revenue_cents: i64,
+    pub(crate) revenue_cents: i64,
 }
 
 /// Builds the job.
 ///
 /// # Errors
 /// The options are wrong.
-pub fn build(job: &mut Job<'_>, options: &OrdersOptions) -> anyhow::Result<()> {
+pub(crate) fn build(job: &mut Job<'_>, options: &OrdersOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
     let orders = job.source("orders", kafka.source(&options.input), |record: &fluvial::connector::Record<'_>| {
         Ok((text::decode_key(record)?, json::decode_value::<Order>(record)?))

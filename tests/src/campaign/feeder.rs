@@ -39,7 +39,7 @@ impl Feeder {
         let thread = std::thread::spawn(move || {
             loop {
                 source.batch()?;
-                let pause = Duration::from_millis(source.random.random_range(0..60));
+                let pause = Duration::from_millis(source.random.random_range(0..30));
                 if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                     return source.last().map(|()| source.next);
                 }

@@ -106,7 +106,8 @@ impl Plan {
                 };
                 // At times while it still starts, at times after much has gone through.
                 let records = *[0, 1, 50, 400].choose(&mut random).unwrap_or(&1);
-                let pause = Duration::from_millis(random.random_range(0..1_500));
+                let pause = [0..200, 0..1_500, 1_000..4_000].choose(&mut random).cloned().unwrap_or(0..1);
+                let pause = Duration::from_millis(random.random_range(pause));
                 blows.push((records, pause, blow));
                 if blow.ends_the_run() {
                     return Round { processes, workers, blows };

@@ -83,6 +83,8 @@ impl Siege {
     /// # Errors
     /// The broker refuses.
     pub fn new(broker: &Endpoint, subject: Subject, plan: Plan) -> Result<Self> {
+        // Built before there is input, which would pile up meanwhile.
+        binary(subject.binary())?;
         let name = unique(subject.binary());
         let (input, prefix) = (format!("{name}.input"), format!("{name}."));
         let folder = Folder::new("fluvial-siege-")?;

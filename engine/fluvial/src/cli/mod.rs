@@ -26,9 +26,9 @@ pub use options::{Bytes, LogFormat, RunOptions, StoreOptions};
 use crate::job::Job;
 use crate::runtime::ending::{EXIT_CODES, Ending};
 use crate::runtime::peer::{Invitation, PEER_VARIABLE};
+use crate::runtime::plan::plan;
 use crate::runtime::replay::{self, ReplayOptions};
 use crate::runtime::supervisor::{Supervision, supervise};
-use crate::runtime::plan::plan;
 use crate::runtime::{Build, process};
 
 /// A job's binary: its name, the closure that builds it, and commands of its own.
@@ -114,11 +114,13 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     }
 
     fn command_line(&self) -> Command {
-        let run = O::augment_args(RunOptions::augment_args(Command::new("run").about("Run the job").after_help(EXIT_CODES)));
+        let run =
+            O::augment_args(RunOptions::augment_args(Command::new("run").about("Run the job").after_help(EXIT_CODES)));
         let replay = O::augment_args(ReplayOptions::augment_args(
             Command::new("replay").about("Run the job over its kept journal and print the output, writing nothing"),
         ));
-        let state = state::StateOptions::augment_args(Command::new("state").about("List checkpoints, operators and state"));
+        let state =
+            state::StateOptions::augment_args(Command::new("state").about("List checkpoints, operators and state"));
         let graph = O::augment_args(Command::new("graph").about("Show sources, durable operators and outputs"));
         Command::new(self.name)
             .about(self.about)

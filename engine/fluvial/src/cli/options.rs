@@ -13,7 +13,8 @@ impl FromStr for Bytes {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let number: u64 = text[..digits].parse().map_err(|_| format!("'{text}' is no size; write 64MiB, 1GB or 4096"))?;
+        let number: u64 =
+            text[..digits].parse().map_err(|_| format!("'{text}' is no size; write 64MiB, 1GB or 4096"))?;
         let unit: u64 = match text[digits..].trim() {
             "" | "B" => 1,
             "kB" | "KB" => 1_000,
@@ -70,7 +71,9 @@ pub struct StoreOptions {
 fn job_name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if text.is_empty() || text.len() > 100 || !text.chars().all(fits) || text.starts_with('.') {
-        return Err("a job's name has 1 to 100 letters, digits, '-', '_' or '.', and does not begin with '.'".to_owned());
+        return Err(
+            "a job's name has 1 to 100 letters, digits, '-', '_' or '.', and does not begin with '.'".to_owned()
+        );
     }
     Ok(text.to_owned())
 }
@@ -179,7 +182,9 @@ mod tests {
 
     #[test]
     fn a_job_name_is_safe_in_paths_and_topics() {
-        for (name, fits) in [("orders", true), ("a.b-c_1", true), ("", false), ("../x", false), (".x", false), ("a b", false)] {
+        for (name, fits) in
+            [("orders", true), ("a.b-c_1", true), ("", false), ("../x", false), (".x", false), ("a b", false)]
+        {
             assert_eq!(job_name(name).is_ok(), fits, "{name}");
         }
     }

@@ -35,7 +35,9 @@ pub enum FrameError {
         expected: &'static str,
     },
     /// A newer binary wrote it.
-    #[error("its format is version {found}, this binary knows up to {known}: run the binary that wrote it, or a newer one")]
+    #[error(
+        "its format is version {found}, this binary knows up to {known}: run the binary that wrote it, or a newer one"
+    )]
     Newer {
         /// The object's version.
         found: u32,
@@ -56,8 +58,7 @@ pub enum FrameError {
 /// The content cannot be expressed in JSON.
 pub fn encode<T: Serialize>(format: Format, content: &T) -> Result<Bytes, serde_json::Error> {
     let body = serde_json::to_vec(content)?;
-    let mut bytes =
-        format!("fluvial {} {} {:08x}\n", format.kind, format.version, crc32fast::hash(&body)).into_bytes();
+    let mut bytes = format!("fluvial {} {} {:08x}\n", format.kind, format.version, crc32fast::hash(&body)).into_bytes();
     bytes.extend_from_slice(&body);
     Ok(bytes.into())
 }

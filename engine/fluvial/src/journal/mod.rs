@@ -7,7 +7,5 @@ pub mod frame;
 mod record;
 mod store;
 
-pub use record::{
-    Binding, Entry, JournalRecord, Nonce, Range, Seq, SinkStart, SplitNumber, SplitStart,
-};
+pub use record::{Binding, Entry, JournalRecord, Nonce, Range, Seq, SinkStart, SplitNumber, SplitStart};
 pub use store::{Created, JobStore, journal_object};

@@ -48,7 +48,8 @@ impl JobStore {
     /// # Errors
     /// [`ErrorKind::Configuration`] for a URL that no store of this build serves, or a folder that cannot be made.
     pub fn open(url: &str, job: &str) -> Result<Self, Error> {
-        let refuse = |why: String| Error::new(ErrorKind::Configuration, format!("cannot open the store '{url}': {why}"));
+        let refuse =
+            |why: String| Error::new(ErrorKind::Configuration, format!("cannot open the store '{url}': {why}"));
         let folder = match url.split_once("://") {
             None => url,
             Some(("file", path)) if path.starts_with('/') => path,
@@ -58,8 +59,9 @@ impl JobStore {
         if folder.is_empty() {
             return Err(refuse("the path is empty".to_owned()));
         }
-        std::fs::create_dir_all(folder)
-            .map_err(|e| Error::caused(ErrorKind::Configuration, format!("cannot make the store's folder '{folder}'"), e))?;
+        std::fs::create_dir_all(folder).map_err(|e| {
+            Error::caused(ErrorKind::Configuration, format!("cannot make the store's folder '{folder}'"), e)
+        })?;
         let local = LocalFileSystem::new_with_prefix(folder)
             .map_err(|e| Error::caused(ErrorKind::Configuration, format!("cannot open the store '{url}'"), e))?
             .with_fsync(true);
@@ -109,12 +111,8 @@ impl JobStore {
     /// The store cannot be reached.
     pub async fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
         let prefix = self.path(folder);
-        let found: Vec<_> = self
-            .store
-            .list(Some(&prefix))
-            .try_collect()
-            .await
-            .map_err(|e| self.away("list", folder, e))?;
+        let found: Vec<_> =
+            self.store.list(Some(&prefix)).try_collect().await.map_err(|e| self.away("list", folder, e))?;
         let start = self.job.as_ref().len() + 1;
         Ok(found.iter().map(|meta| meta.location.as_ref()[start..].to_owned()).collect())
     }
@@ -185,18 +183,27 @@ impl JobStore {
         Ok(())
     }
 
-    async fn get_framed<T: serde::de::DeserializeOwned>(&self, format: Format, object: &str) -> Result<Option<T>, Error> {
+    async fn get_framed<T: serde::de::DeserializeOwned>(
+        &self,
+        format: Format,
+        object: &str,
+    ) -> Result<Option<T>, Error> {
         let bytes = match self.store.get(&self.path(object)).await {
             Ok(found) => found.bytes().await.map_err(|e| self.away("read", object, e))?,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(e) => return Err(self.away("read", object, e)),
         };
-        frame::decode(format, &bytes)
-            .map(Some)
-            .map_err(|e| Error::caused(ErrorKind::Data, format!("cannot use the object '{}'", self.describe(object)), e))
+        frame::decode(format, &bytes).map(Some).map_err(|e| {
+            Error::caused(ErrorKind::Data, format!("cannot use the object '{}'", self.describe(object)), e)
+        })
     }
 
-    async fn put_framed<T: serde::Serialize>(&self, format: Format, object: &str, content: &T) -> Result<Created, Error> {
+    async fn put_framed<T: serde::Serialize>(
+        &self,
+        format: Format,
+        object: &str,
+        content: &T,
+    ) -> Result<Created, Error> {
         let bytes = frame::encode(format, content)
             .map_err(|e| Error::caused(ErrorKind::Bug, format!("cannot express '{object}'"), e))?;
         self.create(object, bytes).await

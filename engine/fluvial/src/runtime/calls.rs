@@ -43,7 +43,10 @@ impl StoreCalls {
                     if since.elapsed() >= self.patience {
                         return Err(error);
                     }
-                    tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "the store is away, trying again");
+                    tracing::warn!(
+                        error = format!("{:#}", anyhow::Error::from(error)),
+                        "the store is away, trying again"
+                    );
                     tokio::time::sleep(PAUSE).await;
                     if creates {
                         return Ok(Answer::Put(PutOutcome::Unknown));

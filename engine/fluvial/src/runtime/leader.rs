@@ -21,9 +21,7 @@ use super::ending::{Ending, Failure, Part as Origin};
 use super::process::{Found, Shared};
 use super::status::StatusLine;
 use crate::journal::Nonce;
-use crate::protocol::{
-    Answer, Call, Ended, Event, Leader, LeaderConfig, Pace, Part, Report, Request,
-};
+use crate::protocol::{Answer, Call, Ended, Event, Leader, LeaderConfig, Pace, Part, Report, Request};
 
 /// How long an object stays after nothing names it any more, and the longest step that a process survives.
 const GRACE: Duration = Duration::from_secs(600);
@@ -120,8 +118,11 @@ impl LeaderDriver {
             // The leader sends positions every few seconds, which is how often it is time to look.
             for positions in inbox {
                 for (name, source) in &sources {
-                    let of_source: Vec<_> =
-                        positions.iter().filter(|(of, ..)| of == name).map(|(_, split, at)| (split.clone(), *at)).collect();
+                    let of_source: Vec<_> = positions
+                        .iter()
+                        .filter(|(of, ..)| of == name)
+                        .map(|(_, split, at)| (split.clone(), *at))
+                        .collect();
                     if let Err(error) = source.report_committed(&of_source) {
                         warn(error, "could not tell the source how far the job is");
                     }
@@ -195,7 +196,10 @@ impl LeaderDriver {
     /// How long the worker may park.
     pub(crate) fn may_park(&self) -> Duration {
         let now = clock::now_ms();
-        let due = self.leader.deadline_ms().map_or(Duration::from_secs(1), |at| Duration::from_millis(at.saturating_sub(now)));
+        let due = self
+            .leader
+            .deadline_ms()
+            .map_or(Duration::from_secs(1), |at| Duration::from_millis(at.saturating_sub(now)));
         due.min(Duration::from_secs(1))
     }
 
@@ -212,7 +216,10 @@ impl LeaderDriver {
             (Ending::StoppedWithoutCheckpoint, "all output is committed, but the last checkpoint is incomplete")
         };
         let committed = status.committed;
-        Err(Failure::new(ending, anyhow::anyhow!("stopped after {within:?}: {what} (committed through tick {committed})")))
+        Err(Failure::new(
+            ending,
+            anyhow::anyhow!("stopped after {within:?}: {what} (committed through tick {committed})"),
+        ))
     }
 
     fn event(&mut self, event: Event, control: &mut Control) -> Result<(), Failure> {
@@ -275,4 +282,3 @@ pub(crate) fn failure(ended: Ended) -> Failure {
 
 /// The splits and their ends by source and split: what the status line and `--stop-at-end` know of the input.
 pub(crate) type Ends = BTreeMap<(String, SplitId), Offset>;
-

@@ -76,7 +76,10 @@ pub fn connect(
         write_hello(&mut socket, secret, index)?;
         let answered = read_hello(&mut socket, secret)?;
         if answered != Some(peer) {
-            return Err(std::io::Error::new(ErrorKind::PermissionDenied, format!("process {peer} is not of this generation")));
+            return Err(std::io::Error::new(
+                ErrorKind::PermissionDenied,
+                format!("process {peer} is not of this generation"),
+            ));
         }
         socket.set_read_timeout(None)?;
         sockets[peer] = Some(socket);
@@ -93,7 +96,10 @@ pub fn connect(
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    return Err(std::io::Error::new(ErrorKind::TimedOut, "a process of this generation did not connect"));
+                    return Err(std::io::Error::new(
+                        ErrorKind::TimedOut,
+                        "a process of this generation did not connect",
+                    ));
                 }
                 wait_readable(listener, left)?;
             }

@@ -43,7 +43,9 @@ pub(crate) struct OutputQueue {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OutputError {
     /// An upsert output has one row for a key, at most.
-    #[error("output '{output}' has two rows for the key {key} at tick {tick}: an upsert output needs one row for each key; aggregate by the key, or write it with the append envelope")]
+    #[error(
+        "output '{output}' has two rows for the key {key} at tick {tick}: an upsert output needs one row for each key; aggregate by the key, or write it with the append envelope"
+    )]
     TwoRows {
         /// The output.
         output: String,
@@ -53,7 +55,9 @@ pub(crate) enum OutputError {
         tick: Tick,
     },
     /// An append output cannot take back what it has written.
-    #[error("output '{output}' would have to take back a record of key {key} at tick {tick}: an append output cannot; write it with the upsert envelope")]
+    #[error(
+        "output '{output}' would have to take back a record of key {key} at tick {tick}: an append output cannot; write it with the upsert envelope"
+    )]
     Retraction {
         /// The output.
         output: String,
@@ -150,7 +154,8 @@ fn tick_output<K, V: Ord>(
         let fail = |source: fluvial_connector::BoxError| OutputError::Encode { output: output.to_owned(), source };
         let key = key.map_err(|error| fail(error.into()))?;
         let mut group = vec![(value, diff)];
-        while let Some(((_, _, value), diff)) = rows.next_if(|((p, k, _), _)| *p == partition && k.as_ref() == Ok(&key)) {
+        while let Some(((_, _, value), diff)) = rows.next_if(|((p, k, _), _)| *p == partition && k.as_ref() == Ok(&key))
+        {
             group.push((value, diff));
         }
         let into = partitions.entry(partition).or_default();
@@ -234,7 +239,11 @@ mod tests {
     #[test]
     fn an_append_output_refuses_to_take_back() {
         use Envelope::Append;
-        check(Append, vec![row("a", 2, 1), row("a", 1, 2)], Ok(&[("a", Some("1")), ("a", Some("1")), ("a", Some("2"))]));
+        check(
+            Append,
+            vec![row("a", 2, 1), row("a", 1, 2)],
+            Ok(&[("a", Some("1")), ("a", Some("1")), ("a", Some("2"))]),
+        );
         check(Append, vec![row("a", 1, -1)], Err("take back"));
     }
 }

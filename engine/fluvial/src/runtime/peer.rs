@@ -152,7 +152,9 @@ impl PeerLink {
         stream.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
         let mut lines = BufReader::new(stream.try_clone()?);
         match read_line(&mut lines) {
-            Ok(Some(FromPeer::Hello { secret: said, index, mesh })) if Secret::from_hex(&said).as_ref() == Some(secret) => {
+            Ok(Some(FromPeer::Hello { secret: said, index, mesh }))
+                if Secret::from_hex(&said).as_ref() == Some(secret) =>
+            {
                 stream.set_read_timeout(None)?;
                 Ok(Some((index, mesh, Self { stream })))
             }

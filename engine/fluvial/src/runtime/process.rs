@@ -165,8 +165,8 @@ impl Shared {
         let mut found =
             Found::of_sources(&self.sources, self.options.patience).map_err(|e| Failure::of(Part::Source, e))?;
         let session = self.session()?;
-        let partitions: BTreeMap<String, u32> =
-            turns::wait_out("sink", self.options.patience, || session.partitions()).map_err(|e| Failure::of(Part::Sink, e))?;
+        let partitions: BTreeMap<String, u32> = turns::wait_out("sink", self.options.patience, || session.partitions())
+            .map_err(|e| Failure::of(Part::Sink, e))?;
         for spec in &self.outputs {
             let partitions = partitions.get(&spec.name).copied().unwrap_or(0);
             let envelope: Envelope = spec.envelope;

@@ -93,7 +93,8 @@ fn apply(table: &mut Table, records: impl Iterator<Item = OutputRecord>) {
 
 /// What turns `held` into `wanted`, in key order.
 fn difference(held: &Table, wanted: Table) -> Vec<OutputRecord> {
-    let gone = held.keys().filter(|key| !wanted.contains_key(*key)).map(|key| OutputRecord { key: key.clone(), value: None });
+    let gone =
+        held.keys().filter(|key| !wanted.contains_key(*key)).map(|key| OutputRecord { key: key.clone(), value: None });
     let mut corrections: Vec<OutputRecord> = gone.collect();
     let other = wanted.into_iter().filter(|(key, value)| held.get(key) != Some(value));
     corrections.extend(other.map(|(key, value)| OutputRecord { key, value: Some(value) }));
@@ -118,7 +119,11 @@ mod tests {
         reconciling.apply(at.clone(), vec![record("b", Some("3")), record("c", Some("4")), record("x", None)]);
         reconciling.ask([at.clone()].into_iter());
         assert!(reconciling.corrections().is_none());
-        let held = vec![(Offset(0), record("a", Some("1"))), (Offset(1), record("b", Some("2"))), (Offset(3), record("d", Some("5")))];
+        let held = vec![
+            (Offset(0), record("a", Some("1"))),
+            (Offset(1), record("b", Some("2"))),
+            (Offset(3), record("d", Some("5"))),
+        ];
         assert!(reconciling.found(&at, held).is_ok());
         let corrections = reconciling.corrections().unwrap();
         let expected = vec![record("b", Some("3")), record("c", Some("4")), record("d", None)];

@@ -114,11 +114,7 @@ fn read_journal(store: &JobStore, until: Option<Tick>) -> anyhow::Result<Script>
         .context("the journal is not whole: run the job with --keep-journal to replay it later")?;
     let mut bindings = history.replay;
     bindings.retain(|binding| until.is_none_or(|until| binding.tick <= until));
-    Ok(Script {
-        splits: history.splits.into_values().map(|s| s.start).collect(),
-        bindings,
-        sinks: history.sinks,
-    })
+    Ok(Script { splits: history.splits.into_values().map(|s| s.start).collect(), bindings, sinks: history.sinks })
 }
 
 fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -> anyhow::Result<Vec<DigestLine>> {
@@ -155,7 +151,9 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
     while !source.replayed() {
         let more = source.read().map_err(failed)?;
         // A few ticks at once in the dataflow are enough to keep it busy.
-        while ahead.len() < 64 && let Some(binding) = source.replay_next() {
+        while ahead.len() < 64
+            && let Some(binding) = source.replay_next()
+        {
             ahead.insert(binding.tick.0);
         }
         let park = if more { Duration::ZERO } else { Duration::from_millis(100) };
@@ -173,9 +171,11 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
             return Err(error.into());
         }
     }
-    Ok(outputs.digests.into_iter().map(|(at, (digest, records))| {
-        DigestLine { output: at.output, partition: at.partition, records, digest }
-    }).collect())
+    Ok(outputs
+        .digests
+        .into_iter()
+        .map(|(at, (digest, records))| DigestLine { output: at.output, partition: at.partition, records, digest })
+        .collect())
 }
 
 /// What comes out, on one worker.

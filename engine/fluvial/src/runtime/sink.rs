@@ -11,7 +11,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use fluvial_connector::{CommitError, Envelope, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick, Waker};
+use fluvial_connector::{
+    CommitError, Envelope, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick,
+    Waker,
+};
 
 use super::calls::StoreCalls;
 use super::clock;
@@ -92,7 +95,8 @@ impl SinkDriver {
             transaction_bytes: TRANSACTION_BYTES,
             heartbeat_ms: HEARTBEAT_MS,
         };
-        let turns = Turns::start(&session, super::TURNS, patience, waker).map_err(|e| Failure::new(Ending::Failed, e))?;
+        let turns =
+            Turns::start(&session, super::TURNS, patience, waker).map_err(|e| Failure::new(Ending::Failed, e))?;
         for turn in 0..super::TURNS {
             turns.fence(turn, ProducerId { incarnation: plan.incarnation, slot: index, turn });
         }
@@ -373,8 +377,8 @@ fn complete_ticks(
     for (output, queue) in queues {
         while let Some(tick) = queue.borrow_mut().ready.pop_front_if(|t| t.tick.0 < upper) {
             let partitions = tick.partitions.into_iter();
-            let partitions = partitions
-                .map(|(partition, records)| (OutputPartition { output: output.clone(), partition }, records));
+            let partitions =
+                partitions.map(|(partition, records)| (OutputPartition { output: output.clone(), partition }, records));
             complete.entry(tick.tick).or_default().extend(partitions);
         }
     }

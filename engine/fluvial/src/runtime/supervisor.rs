@@ -150,7 +150,8 @@ impl Drop for Processes {
 
 impl Processes {
     fn start(count: usize, number: u64, events: &Sender<Event>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on the loopback interface")?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on the loopback interface")?;
         let secret = Secret(std::array::from_fn(|_| rand::random()));
         let binary = std::env::current_exe().context("cannot find this binary")?;
         let mut this = Self { number, processes: Vec::new(), listener };
@@ -257,7 +258,8 @@ impl Processes {
                 Some(ending) => said.push(ending),
                 None => {
                     let status = process.child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
-                    silent_death.get_or_insert((Ending::PeerLost, format!("process {index} of the job died ({status})")));
+                    silent_death
+                        .get_or_insert((Ending::PeerLost, format!("process {index} of the job died ({status})")));
                 }
             }
         }
@@ -266,7 +268,8 @@ impl Processes {
             Ending::Done => 1,
             _ => 0,
         });
-        let died = silent_death.filter(|_| said.first().is_none_or(|(e, _)| matches!(e, Ending::PeerLost | Ending::Done)));
+        let died =
+            silent_death.filter(|_| said.first().is_none_or(|(e, _)| matches!(e, Ending::PeerLost | Ending::Done)));
         died.or_else(|| said.into_iter().next())
             .unwrap_or((Ending::PeerLost, "no process of the job could be started".to_owned()))
     }

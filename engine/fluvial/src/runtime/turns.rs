@@ -14,8 +14,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, SinkSession, Transaction,
-    Transactor, Waker,
+    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, SinkSession,
+    Transaction, Transactor, Waker,
 };
 
 /// The pause before a call is made again.
@@ -224,7 +224,10 @@ pub(crate) fn wait_out<T>(
     loop {
         match call() {
             Err(error) if error.kind == ErrorKind::Retry && started.elapsed() < patience => {
-                tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "the {system} is away, trying again");
+                tracing::warn!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "the {system} is away, trying again"
+                );
                 std::thread::sleep(PAUSE);
             }
             result => return result,

@@ -51,12 +51,7 @@ impl Uploads {
     }
 }
 
-fn store_one(
-    frozen: Frozen,
-    store: &RunStore,
-    generation: Generation,
-    patience: Duration,
-) -> Result<Report, Failure> {
+fn store_one(frozen: Frozen, store: &RunStore, generation: Generation, patience: Duration) -> Result<Report, Failure> {
     let (tick, operator, kind) = (frozen.tick(), frozen.operator().to_owned(), frozen.kind().clone());
     let failed = |e: StateError| Error::caused(e.kind(), format!("cannot store the state of '{operator}'"), e);
     let fail = |e: Error| Failure::of(Part::Store, e);

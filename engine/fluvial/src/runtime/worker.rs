@@ -8,9 +8,9 @@
 //! A generation begins with an opening: the leader claims the journal, every worker fences its share of earlier writers
 //! and restores its state, and only when all are ready is anything minted.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,9 +126,9 @@ impl Running {
         });
         let durables = Durables::new(index, workers, restore);
         let declared = build(worker, shared, plan, &durables)?;
-        durables.built().map_err(|e| {
-            Failure::of(Part::Store, Error::caused(e.kind(), "cannot restore the durable state", e))
-        })?;
+        durables
+            .built()
+            .map_err(|e| Failure::of(Part::Store, Error::caused(e.kind(), "cannot restore the durable state", e)))?;
         let queues: Vec<(String, Rc<RefCell<OutputQueue>>)> =
             declared.outputs.into_iter().map(|o| (o.spec.name, o.queue)).collect();
         sink.reads(queues);
@@ -151,8 +151,8 @@ impl Running {
             Some(_) => Some(Merges::start(store.clone(), plan.generation, waker.clone()).map_err(failed)?),
             None => None,
         };
-        let uploads = Uploads::start(Arc::new(store), plan.generation, shared.options.patience, waker.clone())
-            .map_err(failed)?;
+        let uploads =
+            Uploads::start(Arc::new(store), plan.generation, shared.options.patience, waker.clone()).map_err(failed)?;
         Ok(Self {
             index,
             control,
@@ -200,7 +200,10 @@ impl Running {
         Ok(())
     }
 
-    fn with_leader(&mut self, act: impl FnOnce(&mut LeaderDriver, &mut Control) -> Result<(), Failure>) -> Result<(), Failure> {
+    fn with_leader(
+        &mut self,
+        act: impl FnOnce(&mut LeaderDriver, &mut Control) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         match &mut self.leader {
             Some(leader) => act(leader, &mut self.control),
             None => Ok(()),
@@ -242,7 +245,9 @@ impl Running {
                 self.sink.minted(&binding);
                 self.source.release(&binding);
             }
-            if self.ready && let Some((ranges, bytes)) = self.source.report() {
+            if self.ready
+                && let Some((ranges, bytes)) = self.source.report()
+            {
                 self.control.report(self.index, Report::Read { ranges, bytes });
             }
         }
@@ -307,4 +312,3 @@ fn build(worker: &mut Worker, shared: &Shared, plan: &Plan, durables: &Durables)
         })
         .map_err(|error: anyhow::Error| Failure::new(Ending::Misconfigured, error))
 }
-
