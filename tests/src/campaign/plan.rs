@@ -36,7 +36,7 @@ pub enum Blow {
     KillFirst,
     /// `kill -9` of all.
     KillAll,
-    /// SIGTERM; it must end with everything committed and exit 0.
+    /// SIGTERM; it must end with everything committed and exit 0, or say that it had not begun.
     Stop,
 }
 
