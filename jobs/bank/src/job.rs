@@ -87,7 +87,7 @@ pub(crate) struct All {}
 /// The options are wrong.
 pub(crate) fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
-    let output = |name: &str| kafka.upsert(&format!("{}{name}", options.prefix));
+    let output = |name: &str| kafka.upsert(format!("{}{name}", options.prefix));
     let transfers = job.source("transfers", kafka.source(&options.input), json::value::<Transfer>());
     let credits = transfers.clone().key_by(|t| t.to).aggregate("credits", Sum(|t: &Transfer| t.amount));
     let debits = transfers.key_by(|t| t.from).aggregate("debits", Sum(|t: &Transfer| t.amount));
@@ -107,11 +107,14 @@ pub(crate) fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<
     Ok(())
 }
 
+/// What each side of an outer join has for a key.
+type BothSides = (Option<i64>, Option<i64>);
+
 /// Every key of either side, with what each side has for it.
 fn full_outer_join<'s>(
     left: Collection<'s, (u64, i64)>,
     right: Collection<'s, (u64, i64)>,
-) -> Collection<'s, (u64, (Option<i64>, Option<i64>))> {
+) -> Collection<'s, (u64, BothSides)> {
     let (left, right) = (left.arrange_by_key(), right.arrange_by_key());
     let keys = |side: Collection<'s, (u64, i64)>| side.map(|(key, _)| key);
     let both = left.clone().join_core(right.clone(), |key, l, r| Some((*key, (Some(*l), Some(*r)))));

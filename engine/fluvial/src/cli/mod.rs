@@ -43,9 +43,12 @@ use crate::runtime::{Build, process};
 pub struct App<O> {
     name: &'static str,
     about: &'static str,
-    build: Arc<dyn for<'s> Fn(&mut Job<'s>, &O) -> anyhow::Result<()> + Send + Sync>,
+    build: Arc<BuildWith<O>>,
     own: Vec<OwnCommand>,
 }
+
+/// Builds a job's dataflow with its own options.
+type BuildWith<O> = dyn for<'s> Fn(&mut Job<'s>, &O) -> anyhow::Result<()> + Send + Sync;
 
 type RunOwn = Box<dyn Fn(&ArgMatches) -> anyhow::Result<ExitCode>>;
 

@@ -148,7 +148,7 @@ proptest! {
         // One key: what remains is what is last in the order.
         let test = play(&script, Dataflow::new(script.workers, |scope| {
             let lists = scope.input::<Vec<u8>>("in");
-            let first = lists.clone().flat_map(|list| list).filter(|n| n % 3 != 0).map(|n| u32::from(n));
+            let first = lists.clone().flat_map(|list| list).filter(|n| n % 3 != 0).map(u32::from);
             let second = lists.flat_map(|list| list).flat_map(|n| [u32::from(n) + 1000, u32::from(n) + 2000]);
             let latest = first.union(second).map(|n| ((), Some(n))).latest("last");
             scope.output("out", latest);
@@ -160,7 +160,7 @@ proptest! {
             ordered.sort();
             for (_, _, list) in ordered {
                 // Of one record, all that came through the first branch comes before all that came through the second.
-                let first = list.iter().filter(|n| **n % 3 != 0).map(|n| u32::from(*n)).last();
+                let first = list.iter().filter(|n| **n % 3 != 0).map(|n| u32::from(*n)).next_back();
                 let second = list.last().map(|n| u32::from(*n) + 2000);
                 last = second.or(first).or(last);
             }

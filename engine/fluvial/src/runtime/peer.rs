@@ -84,7 +84,7 @@ impl SupervisorLink {
     /// Says it. A supervisor that is gone ends this process anyway.
     pub fn say(&self, message: &FromPeer) {
         let mut stream = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Err(error) = write_line(&mut *stream, message) {
+        if let Err(error) = write_line(&mut stream, message) {
             tracing::debug!(%error, "could not tell the supervisor");
         }
     }

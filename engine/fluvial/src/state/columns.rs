@@ -185,9 +185,9 @@ mod tests {
     fn order(id: u64) -> Order {
         Order {
             id,
-            customer: (id % 2 == 0).then(|| format!("c{id}")),
+            customer: id.is_multiple_of(2).then(|| format!("c{id}")),
             lines: (0..id % 3).map(|n| (format!("p{n}"), n as i32)).collect(),
-            colour: if id % 2 == 0 { Colour::Red } else { Colour::Green },
+            colour: if id.is_multiple_of(2) { Colour::Red } else { Colour::Green },
             labels: (0..id % 2).map(|n| (n.to_string(), true)).collect(),
         }
     }

@@ -91,7 +91,7 @@ fn kind() -> OperatorKind {
 }
 
 fn group(n: u32) -> Group {
-    Group { region: format!("r{}", n % 7), product: (n % 3 > 0).then_some(n as u16) }
+    Group { region: format!("r{}", n % 7), product: (!n.is_multiple_of(3)).then_some(n as u16) }
 }
 
 fn rows() -> impl Strategy<Value = Rows> {
