@@ -1,0 +1,348 @@
+//! A whole job in a test: the closure that `main` hands the engine, fed with raw records.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fluvial_connector::{Envelope, Offset, OutputRecord, Record};
+use timely::worker::Worker;
+
+use super::history::{Fed, History, SPLITS};
+use super::workers::{Records, Site};
+use crate::durable::Durables;
+use crate::job::{Job, Situation};
+use crate::journal::SplitNumber;
+use crate::runtime::input::SourceInput;
+use crate::runtime::output::OutputQueue;
+
+/// How many partitions each output has in a test.
+const PARTITIONS: u32 = 4;
+
+/// A job under test: its sources are fed with keys and values as they would stand in a topic, and its outputs show the
+/// messages that it would write. Sources and outputs are never connected.
+///
+/// Records are spread over four splits in the order in which they are fed. Each tick that is passed is a checkpoint,
+/// from which the job can be started again with any number of workers.
+///
+/// ```
+/// use fluvial::connector::format::json;
+/// use fluvial::harness::JobTest;
+/// use fluvial_memory::Memory;
+///
+/// let mut test = JobTest::new(2, |job| {
+///     let memory = Memory::new();
+///     let words = job.source("words", memory.source("words"), json::value::<String>());
+///     let counts = words.key_by(|word| word.clone()).aggregate("counts", fluvial::Count);
+///     job.write(&memory.upsert("counts", 4), json::Json, counts)?;
+///     Ok(())
+/// });
+/// test.feed("words", 1, [(None, Some(r#""to""#)), (None, Some(r#""be""#))]);
+/// test.advance_past(1);
+/// test.restart(1); // from the checkpoint of tick 1, on one worker
+/// test.feed("words", 2, [(None, Some(r#""to""#))]);
+/// test.advance_past(2);
+/// assert_eq!(test.table("counts"), [(r#""be""#.into(), "1".into()), (r#""to""#.into(), "2".into())]);
+/// assert_eq!(test.updates_at("counts", 2), [(r#""to""#.into(), Some("2".into()))]);
+/// ```
+pub struct JobTest {
+    history: History<Vec<Message>>,
+    fed: BTreeMap<String, u64>,
+    made: BTreeMap<String, Vec<Message>>,
+}
+
+/// A message that the job would write.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Message {
+    tick: u64,
+    record: OutputRecord,
+    envelope: Told,
+}
+
+/// An [`Envelope`], in an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    Append,
+    Upsert,
+}
+
+impl JobTest {
+    /// Starts a job on so many workers.
+    #[must_use]
+    pub fn new(
+        workers: usize,
+        build: impl for<'s> Fn(&mut Job<'s>) -> anyhow::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let build = move |worker: &mut Worker, durables: &Durables| {
+            let site = worker.dataflow::<u64, _, _>(|scope| {
+                let situation = Situation { partitions: Box::new(|_| PARTITIONS), skip_through: None };
+                let mut job = Job::new(scope, durables.clone(), situation);
+                build(&mut job)?;
+                anyhow::Ok(JobSite::of(job))
+            })?;
+            Ok(Box::new(site) as Box<dyn Site<Vec<Message>>>)
+        };
+        Self { history: History::new(workers, Arc::new(build)), fed: BTreeMap::new(), made: BTreeMap::new() }
+    }
+
+    /// Feeds records, as keys and values, to a source at a tick that has not been passed. May be called several times
+    /// for a tick.
+    ///
+    /// # Panics
+    /// When the tick has been passed.
+    pub fn feed<B: AsRef<[u8]>>(
+        &mut self,
+        source: &str,
+        tick: u64,
+        records: impl IntoIterator<Item = (Option<B>, Option<B>)>,
+    ) {
+        let bytes = |part: Option<B>| part.map(|part| part.as_ref().to_vec());
+        let count = self.fed.entry(source.to_owned()).or_default();
+        let mut splits: Vec<Raws> = (0..SPLITS).map(|split| Raws { split, records: Vec::new() }).collect();
+        for (key, value) in records {
+            let split = (*count % u64::from(SPLITS)) as usize;
+            let offset = Offset(*count / u64::from(SPLITS));
+            splits[split].records.push(Raw { offset, key: bytes(key), value: bytes(value) });
+            *count += 1;
+        }
+        for raws in splits.into_iter().filter(|raws| !raws.records.is_empty()) {
+            self.history.feed(tick, Fed { input: source.to_owned(), split: raws.split, records: Arc::new(raws) });
+        }
+    }
+
+    /// Lets the job finish with every tick through `tick`.
+    ///
+    /// # Panics
+    /// When the job fails; see [`JobTest::try_advance_past`].
+    pub fn advance_past(&mut self, tick: u64) {
+        self.try_advance_past(tick).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// As [`JobTest::advance_past`].
+    ///
+    /// # Errors
+    /// The job is put together wrongly, a record does not decode, a row does not encode, or an operator failed; with
+    /// the whole chain of causes.
+    pub fn try_advance_past(&mut self, tick: u64) -> Result<(), String> {
+        let made = &mut self.made;
+        self.history.advance_past(tick, |outputs| {
+            for (output, messages) in outputs {
+                made.entry(output).or_default().extend(messages);
+            }
+        })
+    }
+
+    /// Starts the job again, on so many workers, from the checkpoint of the last tick that was passed.
+    ///
+    /// # Panics
+    /// As [`JobTest::restart_at`].
+    pub fn restart(&mut self, workers: usize) {
+        let tick = self.history.past().expect("there is a checkpoint once a tick has been passed");
+        self.restart_at(tick, workers);
+    }
+
+    /// Starts the job again, on so many workers, from the last checkpoint at or before `tick`. What was passed after it
+    /// is passed again.
+    ///
+    /// # Panics
+    /// When no tick was passed by then, when the job fails, or when an upsert output's table, or any later message, is
+    /// not what it was.
+    pub fn restart_at(&mut self, tick: u64, workers: usize) {
+        let past = self.history.past();
+        let before = std::mem::take(&mut self.made);
+        let (tick, restored) = self.history.restart(tick, workers).unwrap_or_else(|error| panic!("{error}"));
+        for (output, messages) in restored {
+            self.made.entry(output).or_default().extend(messages);
+        }
+        if let Some(past) = past {
+            self.advance_past(past);
+        }
+        for (output, before) in &before {
+            let now = self.made.remove(output).unwrap_or_default();
+            let upsert = before.iter().any(|message| message.envelope == Told::Upsert);
+            let through = |messages: &[Message]| table(messages.iter().filter(|m| m.tick <= tick));
+            assert!(
+                !upsert || through(before) == through(&now),
+                "output '{output}' as restored at tick {tick} on {workers} workers is not what it was"
+            );
+            let after = |messages: &[Message]| {
+                let mut after: Vec<_> = messages.iter().filter(|m| m.tick > tick).cloned().collect();
+                after.sort();
+                after
+            };
+            assert_eq!(after(before), after(&now), "output '{output}' after tick {tick} is not what it was");
+        }
+        self.made = before;
+    }
+
+    /// What an upsert output holds by the last tick that was passed: keys and values, sorted.
+    ///
+    /// # Panics
+    /// When keys or values are not UTF-8.
+    #[must_use]
+    pub fn table(&self, output: &str) -> Vec<(String, String)> {
+        let messages = self.made.get(output).map_or(&[][..], Vec::as_slice);
+        table(messages.iter()).into_iter().map(|(key, value)| (text(key), text(value))).collect()
+    }
+
+    /// The messages of an output at one tick: keys and values, sorted.
+    ///
+    /// # Panics
+    /// When keys or values are not UTF-8.
+    #[must_use]
+    pub fn updates_at(&self, output: &str, tick: u64) -> Vec<(String, Option<String>)> {
+        let messages = self.made.get(output).map_or(&[][..], Vec::as_slice);
+        let at = messages.iter().filter(|message| message.tick == tick);
+        let mut updates: Vec<_> =
+            at.map(|m| (text(m.record.key.clone()), m.record.value.clone().map(text))).collect();
+        updates.sort();
+        updates
+    }
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| panic!("a message is not text: {error}"))
+}
+
+fn table<'a>(messages: impl Iterator<Item = &'a Message>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut rows = BTreeMap::new();
+    for Message { record: OutputRecord { key, value }, .. } in messages {
+        match value {
+            Some(value) => rows.insert(key.clone(), value.clone()),
+            None => rows.remove(key),
+        };
+    }
+    rows
+}
+
+/// Records of one split.
+struct Raws {
+    split: u32,
+    records: Vec<Raw>,
+}
+
+/// A record as it would stand in a topic.
+struct Raw {
+    offset: Offset,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+}
+
+/// A job on one worker.
+struct JobSite {
+    sources: BTreeMap<String, Box<dyn SourceInput>>,
+    outputs: Vec<(String, Told, Rc<RefCell<OutputQueue>>)>,
+    failed: Option<anyhow::Error>,
+}
+
+impl JobSite {
+    fn of(job: Job<'_>) -> Self {
+        let declared = job.finish();
+        let sources = declared.sources.into_iter().map(|declared| {
+            let mut input = declared.input;
+            (0..SPLITS).for_each(|split| input.add_split(SplitNumber(split)));
+            (declared.name, input)
+        });
+        let outputs = declared.outputs.into_iter().map(|output| {
+            let told = match output.spec.envelope {
+                Envelope::Append => Told::Append,
+                Envelope::Upsert => Told::Upsert,
+            };
+            (output.spec.name, told, output.queue)
+        });
+        Self { sources: sources.collect(), outputs: outputs.collect(), failed: None }
+    }
+}
+
+impl Site<Vec<Message>> for JobSite {
+    fn feed(&mut self, input: &str, _: u64, records: &Records) {
+        let source = self.sources.get_mut(input).unwrap_or_else(|| panic!("the job has no source '{input}'"));
+        let Some(raws) = records.downcast_ref::<Raws>() else { panic!("source '{input}' was fed something else") };
+        let split = raws.split as usize;
+        for Raw { offset, key, value } in &raws.records {
+            let record = Record { offset: *offset, key: key.as_deref(), value: value.as_deref(), timestamp_ms: None };
+            if let Err(error) = source.take(split, &record) {
+                let context = format!("cannot decode the record at offset {offset} of source '{input}' split {split}");
+                self.failed.get_or_insert(anyhow::Error::from(error).context(context));
+            }
+        }
+        let end = raws.records.last().map_or(Offset(0), |last| Offset(last.offset.0 + 1));
+        source.cut(split, end);
+        source.release(split, end);
+    }
+
+    fn close(&mut self, tick: u64) {
+        self.sources.values_mut().for_each(|source| source.send(tick));
+    }
+
+    fn is_past(&self, tick: u64) -> bool {
+        self.failed.is_some()
+            || self.outputs.iter().all(|(_, _, queue)| {
+                let queue = queue.borrow();
+                queue.failed.is_some() || queue.upper.is_none_or(|upper| upper > tick)
+            })
+    }
+
+    fn take(&mut self) -> anyhow::Result<Vec<(String, Vec<Message>)>> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let mut made = Vec::new();
+        for (output, envelope, queue) in &self.outputs {
+            let mut queue = queue.borrow_mut();
+            if let Some(error) = queue.failed.take() {
+                return Err(error.into());
+            }
+            let messages = queue.ready.drain(..).flat_map(|complete| {
+                let tick = complete.tick.0;
+                let records = complete.partitions.into_values().flatten();
+                records.map(move |record| Message { tick, record, envelope: *envelope })
+            });
+            made.push((output.clone(), messages.collect()));
+        }
+        Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fluvial_connector::format::json;
+    use fluvial_memory::Memory;
+
+    use super::*;
+
+    fn latest(workers: usize) -> JobTest {
+        JobTest::new(workers, |job| {
+            let memory = Memory::new();
+            let rows = job.source("rows", memory.source("rows"), json::keyed::<u32, i64>());
+            job.write(&memory.upsert("latest", 4), json::Json, rows.latest("rows"))?;
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn a_job_says_the_same_with_any_number_of_workers_and_after_any_restart() {
+        let mut tests = [latest(1), latest(3)];
+        for test in &mut tests {
+            test.feed("rows", 1, (0..20).map(|n| (Some((n % 7).to_string()), Some(n.to_string()))));
+            test.feed("rows", 3, [(Some("2".to_owned()), None), (Some("3".to_owned()), Some("-1".to_owned()))]);
+            test.advance_past(4);
+            for (tick, workers) in [(4, 2), (1, 3), (2, 1), (3, 2)] {
+                test.restart_at(tick, workers);
+            }
+            let changes = [("2".to_owned(), None), ("3".to_owned(), Some("-1".to_owned()))];
+            assert_eq!(test.updates_at("latest", 3), changes);
+        }
+        let [one, three] = tests.map(|test| test.table("latest"));
+        assert_eq!(one, three);
+        assert_eq!(one.len(), 6);
+    }
+
+    #[test]
+    fn a_record_that_does_not_decode_fails_the_test_by_name() {
+        let mut test = latest(2);
+        test.feed("rows", 1, [(Some("1"), Some("2")), (Some("x"), Some("3"))]);
+        let error = test.try_advance_past(1).expect_err("'x' is no number");
+        assert!(error.contains("source 'rows' split 1"), "{error}");
+    }
+}
