@@ -49,17 +49,13 @@ fn checkpointed_digests(stage: &Stage) -> Digests {
 fn replays_to_the_same(subject: Subject) {
     let stage = Stage::new(subject, 3).unwrap();
     for (round, size) in ["--workers 4 --processes 2", "--workers 1", "--workers 3 --processes 3"].iter().enumerate() {
-        let before = if round == 0 { 0 } else { stage.visible().unwrap() };
         let job = stage.start(&format!("{KEPT} {size}")).unwrap();
-        let first = round as u64 * 600;
-        std::thread::scope(|scope| {
-            let stage = &stage;
-            // In several parts, so that there are several ticks.
-            let feeding =
-                scope.spawn(move || (0..30).try_for_each(|p| stage.feed(first + p * 20..first + p * 20 + 20)));
+        for part in 0..10 {
+            // Each part is fed when the last one is out, so that each has a tick of its own.
+            let (before, first) = (stage.visible().unwrap(), (round as u64 * 10 + part) * 40);
+            stage.feed(first..first + 40).unwrap();
             stage.wait_for_more_than(before, &job).unwrap();
-            feeding.join().unwrap().unwrap();
-        });
+        }
         job.job().kill_all().unwrap();
     }
     stage.complete(&format!("{KEPT} --workers 2 --stop-at-end")).unwrap();

@@ -181,6 +181,8 @@ impl Endpoint {
         config.set("isolation.level", isolation.name()).set("enable.partition.eof", "true");
         config.set("group.id", "a-reader-without-a-group").set("enable.auto.commit", "false");
         config.set("auto.offset.reset", "error").set("fetch.queue.backoff.ms", "5");
+        // The end of an empty partition is told only when a fetch has waited for so long.
+        config.set("fetch.wait.max.ms", "20");
         config.create().context("create a consumer")
     }
 }

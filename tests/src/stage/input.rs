@@ -1,6 +1,8 @@
 //! Input that is the same each time.
 
-use anyhow::Result;
+use std::sync::PoisonError;
+
+use anyhow::{Context as _, Result};
 use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -15,8 +17,13 @@ impl Stage {
     /// # Errors
     /// The broker refuses.
     pub fn feed(&self, numbers: std::ops::Range<u64>) -> Result<()> {
-        let writer = self.endpoint.writer(&[])?;
-        self.write(&writer, numbers)
+        // A producer takes half a second to begin, so one serves the whole test.
+        if self.writer.get().is_none() {
+            let _ = self.writer.set(self.endpoint.writer(&[])?);
+        }
+        let writer = self.writer.get().context("the writer has just been made")?;
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(writer, numbers)
     }
 
     /// Writes them in one transaction, which commits or aborts.

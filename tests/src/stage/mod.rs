@@ -13,14 +13,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use fluvial_kafka_embedded::{Broker, Config};
+use rdkafka::consumer::Consumer as _;
 
 use crate::campaign::Subject;
 use crate::child::{Folder, Spec};
-use crate::client::{Endpoint, Isolation, Seen, unique};
+use crate::client::{Endpoint, Isolation, PATIENCE, Seen, Writer, unique};
 use crate::history::{self, Bank, History, Model, Orders, compare};
 use crate::job::{Job, binary};
 use crate::journal::Journal;
@@ -33,8 +35,11 @@ pub const OUTPUT_PARTITIONS: i32 = 4;
 pub const MOST: Duration = Duration::from_secs(60);
 
 /// A broker, a store, an input topic, and a job to be run on them.
-#[derive(Debug)]
 pub struct Stage {
+    /// Before the broker, so that it is gone first.
+    writer: OnceLock<Writer>,
+    /// Held while records are under way: the writer tells of all at once.
+    writing: Mutex<()>,
     broker: Option<Broker>,
     endpoint: Endpoint,
     subject: Subject,
@@ -54,8 +59,17 @@ impl Stage {
         let endpoint = Endpoint::new(broker.bootstrap());
         let name = unique(subject.binary());
         let folder = Folder::new("fluvial-stage-")?;
-        let stage =
-            Self { broker: Some(broker), endpoint, subject, program: None, folder, name, runs: AtomicUsize::new(0) };
+        let stage = Self {
+            writer: OnceLock::new(),
+            writing: Mutex::new(()),
+            broker: Some(broker),
+            endpoint,
+            subject,
+            program: None,
+            folder,
+            name,
+            runs: AtomicUsize::new(0),
+        };
         stage.endpoint.create_topic(&stage.input(), input_partitions, &[])?;
         Ok(stage)
     }
@@ -208,10 +222,11 @@ impl Stage {
     /// # Errors
     /// The broker cannot be asked.
     pub fn visible(&self) -> Result<i64> {
+        let (consumer, topics) = (self.endpoint.reader(Isolation::Committed)?, self.broker().topics());
         let mut sum = 0;
         for output in self.outputs() {
-            for partition in 0..self.endpoint.partitions(&output)? {
-                sum += self.endpoint.watermarks(&output, partition, Isolation::Committed)?.1;
+            for partition in 0..topics.get(&output).copied().unwrap_or(0) {
+                sum += consumer.fetch_watermarks(&output, i32::try_from(partition)?, PATIENCE)?.1;
             }
         }
         Ok(sum)
