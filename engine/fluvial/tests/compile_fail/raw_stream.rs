@@ -1,9 +1,7 @@
 //! The timely stream inside a stream is not to be had: operators on it could remember.
+//~ field `inner` of struct
 use fluvial::Stream;
-use timely::dataflow::operators::vec::Map;
 
-fn raw(words: Stream<'_, String>) {
-    words.inner.map(|(word, _)| word);
+pub fn raw(words: Stream<'_, String>) {
+    let _ = words.inner;
 }
-
-fn main() {}

@@ -1,9 +1,7 @@
 //! The only way from a stream to differential dataflow is a durable operator.
-use differential_dataflow::AsCollection;
+//~ no method named `as_collection` found for struct `Stream
 use fluvial::{Collection, Stream};
 
-fn collect(words: Stream<'_, String>) -> Collection<'_, String> {
+pub fn collect(words: Stream<'_, String>) -> Collection<'_, String> {
     words.as_collection()
 }
-
-fn main() {}
