@@ -41,7 +41,18 @@ fn compile(case: &Path) -> (bool, String) {
     let (fluvial, dependencies) = built_crate();
     let out = tempfile::tempdir().unwrap();
     let result = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
-        .args(["--edition", "2024", "--crate-type", "lib", "--crate-name", "case", "--emit", "metadata", "-A", "dead_code"])
+        .args([
+            "--edition",
+            "2024",
+            "--crate-type",
+            "lib",
+            "--crate-name",
+            "case",
+            "--emit",
+            "metadata",
+            "-A",
+            "dead_code",
+        ])
         .arg("--out-dir")
         .arg(out.path())
         .arg("-L")

@@ -22,7 +22,7 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     ///     let totals = sales.aggregate("totals", (Count, Sum(|cents: &i64| *cents)));
     ///     scope.output("totals", totals);
     /// });
-    /// test.feed("sales", 1, [("eu".to_owned(), 250), ("us".to_owned(), 100), ("eu".to_owned(), 499)]);
+    /// test.feed("sales", 1, [("eu".to_owned(), 250i64), ("us".to_owned(), 100), ("eu".to_owned(), 499)]);
     /// test.advance_past(1);
     /// assert_eq!(
     ///     test.table::<(String, (u64, i64))>("totals"),

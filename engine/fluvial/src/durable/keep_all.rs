@@ -26,8 +26,8 @@ impl<'s, D: ExchangeData> Stream<'s, D> {
     ///     let edges = scope.input::<(u32, u32)>("edges").keep_all("edges");
     ///     scope.output("nodes", edges.map(|(from, _)| from).distinct());
     /// });
-    /// test.feed("edges", 1, [(1, 2), (1, 3)]);
-    /// test.feed("edges", 2, [(2, 1)]);
+    /// test.feed("edges", 1, [(1u32, 2u32), (1, 3)]);
+    /// test.feed("edges", 2, [(2u32, 1u32)]);
     /// test.advance_past(2);
     /// assert_eq!(test.table::<u32>("nodes"), [1, 2]);
     /// ```

@@ -20,8 +20,8 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, Option<V>)> {
     ///     let prices = scope.input::<(String, Option<i64>)>("prices").latest("prices");
     ///     scope.output("prices", prices);
     /// });
-    /// test.feed("prices", 1, [("tea".to_owned(), Some(3)), ("tea".to_owned(), Some(4))]);
-    /// test.feed("prices", 2, [("tea".to_owned(), None), ("jam".to_owned(), Some(2))]);
+    /// test.feed("prices", 1, [("tea".to_owned(), Some(3i64)), ("tea".to_owned(), Some(4))]);
+    /// test.feed("prices", 2, [("tea".to_owned(), None), ("jam".to_owned(), Some(2i64))]);
     /// test.advance_past(1);
     /// assert_eq!(test.table::<(String, i64)>("prices"), [("tea".to_owned(), 4)]);
     /// test.advance_past(2);

@@ -30,7 +30,7 @@ use crate::stream::{Collection, Origin, Stream};
 /// use fluvial::harness::Dataflow;
 ///
 /// let mut test = Dataflow::new(2, |scope| {
-///     let visits = scope.input::<(String, u32)>("visits");
+///     let visits = scope.input::<(String, i32)>("visits");
 ///     scope.output("visits", visits.aggregate("visits", Count));
 /// });
 /// test.feed("visits", 1, [("home".to_owned(), 1), ("shop".to_owned(), 2)]);
@@ -281,7 +281,10 @@ struct TypedInput<D: ExchangeData> {
 impl<D: ExchangeData + Sync> Input for TypedInput<D> {
     fn feed(&mut self, name: &str, tick: u64, records: &Records) {
         let Some(records) = records.downcast_ref::<Vec<(D, Origin)>>() else {
-            panic!("the records that were fed to input '{name}' are not of type {}", std::any::type_name::<D>());
+            panic!(
+                "the records that were fed to input '{name}' are not of type {}; give numbers their type, as in 1u32",
+                std::any::type_name::<D>(),
+            );
         };
         self.handle.advance_to(tick);
         self.handle.send_batch(&mut records.clone());

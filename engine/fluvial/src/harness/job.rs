@@ -193,8 +193,7 @@ impl JobTest {
     pub fn updates_at(&self, output: &str, tick: u64) -> Vec<(String, Option<String>)> {
         let messages = self.made.get(output).map_or(&[][..], Vec::as_slice);
         let at = messages.iter().filter(|message| message.tick == tick);
-        let mut updates: Vec<_> =
-            at.map(|m| (text(m.record.key.clone()), m.record.value.clone().map(text))).collect();
+        let mut updates: Vec<_> = at.map(|m| (text(m.record.key.clone()), m.record.value.clone().map(text))).collect();
         updates.sort();
         updates
     }

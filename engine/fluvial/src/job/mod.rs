@@ -22,7 +22,7 @@ use crate::stream::Stream;
 /// use fluvial::connector::format::json;
 /// use fluvial::{Count, Job};
 /// # fn source() -> impl fluvial::connector::Source { fluvial_memory::Memory::new().source("words") }
-/// # fn output() -> impl fluvial::connector::Output { fluvial_memory::Memory::new().output("counts", 1) }
+/// # fn output() -> impl fluvial::connector::Output { fluvial_memory::Memory::new().upsert("counts", 1) }
 ///
 /// fn build(job: &mut Job<'_>) -> anyhow::Result<()> {
 ///     let words = job.source("words", source(), json::value::<String>());
