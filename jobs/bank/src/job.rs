@@ -129,3 +129,40 @@ fn full_outer_join<'s>(
         .map(|(key, r)| (key, (None, Some(r))));
     both.concat(only_left).concat(only_right)
 }
+
+#[cfg(test)]
+mod tests {
+    use fluvial::harness::JobTest;
+
+    use super::*;
+
+    #[test]
+    fn every_tick_moves_money_and_makes_none() {
+        let options = BankOptions {
+            kafka: KafkaOptions::new("127.0.0.1:1"),
+            input: "transfers".to_owned(),
+            prefix: String::new(),
+        };
+        let mut test = JobTest::new(2, move |job| build(job, &options));
+        for tick in 1..=20 {
+            let transfers = (0..10u64).map(|n| {
+                let (id, from, to) = (tick * 10 + n, (tick + n) % 7, (tick * n + 3) % 7);
+                let value = format!(r#"{{"id":{id},"from":{from},"to":{to},"amount":{}}}"#, 1 + n * tick);
+                (None, Some(value))
+            });
+            test.feed("transfers", tick, transfers);
+        }
+        test.advance_past(20);
+        test.restart_at(7, 3);
+        let total = |text: &str| text.to_owned();
+        assert_eq!(test.table("total"), [(total("{}"), total(r#"{"total":0}"#))]);
+        let said: usize = (1..=20).map(|tick| test.updates_at("total", tick).len()).sum();
+        assert_eq!(said, 1, "the total is said once, and never changes");
+        let balances = test.table("balances");
+        let sum: i64 = balances
+            .iter()
+            .map(|(_, value)| serde_json::from_str::<Balance>(value).expect("it is a balance").balance)
+            .sum();
+        assert_eq!((balances.len(), sum), (7, 0));
+    }
+}

@@ -112,3 +112,42 @@ pub(crate) fn build(job: &mut Job<'_>, options: &OrdersOptions) -> anyhow::Resul
     job.write(&kafka.upsert(&options.output), json::Json, revenue)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use fluvial::harness::JobTest;
+
+    use super::*;
+
+    fn order(id: u64, product: &str, quantity: i64) -> String {
+        format!(
+            r#"{{"order_id":{id},"customer":"c1","region":"eu","product":"{product}","quantity":{quantity},"price_cents":499,"at":0}}"#
+        )
+    }
+
+    #[test]
+    fn a_later_record_amends_an_order_and_a_null_cancels_it() {
+        let options = OrdersOptions {
+            kafka: KafkaOptions::new("127.0.0.1:1"),
+            input: "orders".to_owned(),
+            output: "revenue".to_owned(),
+        };
+        let mut test = JobTest::new(2, move |job| build(job, &options));
+        let (one, two) = ("1".to_owned(), "2".to_owned());
+        test.feed("orders", 1, [(Some(one.clone()), Some(order(1, "pen", 2))), (Some(two), Some(order(2, "pen", 1)))]);
+        test.feed("orders", 2, [(Some(one.clone()), Some(order(1, "mug", 1)))]);
+        test.advance_past(2);
+        test.restart_at(1, 3);
+        test.restart(1);
+        let row = |product: &str, orders: u64, cents: u64| {
+            let key = format!(r#"{{"region":"eu","product":"{product}"}}"#);
+            let value = format!(r#"{{"region":"eu","product":"{product}","orders":{orders},"revenue_cents":{cents}}}"#);
+            (key, value)
+        };
+        assert_eq!(test.table("revenue"), [row("mug", 1, 499), row("pen", 1, 499)]);
+        test.feed("orders", 3, [(Some(one), None)]);
+        test.advance_past(3);
+        assert_eq!(test.table("revenue"), [row("pen", 1, 499)]);
+        assert_eq!(test.updates_at("revenue", 3), [(row("mug", 0, 0).0, None)]);
+    }
+}
