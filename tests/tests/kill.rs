@@ -1,6 +1,7 @@
 //! A first kill test: orders and bank on real Kafka, killed at random moments, say what an undisturbed replay says.
 //!
-//! The seed is printed; `FLUVIAL_SEED=n` runs the plan of another, `FLUVIAL_ROUNDS=n` a longer one.
+//! The plan is that of a fixed seed, which is printed; `FLUVIAL_SEED=n` runs the plan of another, `FLUVIAL_ROUNDS=n` a
+//! longer one.
 #![allow(clippy::unwrap_used)]
 
 use fluvial_tests::apache::ApacheKafka;
@@ -12,7 +13,7 @@ fn given(name: &str) -> Option<u64> {
 }
 
 fn survives(subject: Subject) {
-    let seed = given("FLUVIAL_SEED").unwrap_or_else(rand::random);
+    let seed = given("FLUVIAL_SEED").unwrap_or(1);
     println!("FLUVIAL_SEED={seed}");
     let plan = Plan::new(seed, given("FLUVIAL_ROUNDS").unwrap_or(3) as usize);
     let broker = Endpoint::new(ApacheKafka::shared().bootstrap());
