@@ -239,3 +239,51 @@ fn a_type_that_is_not_read_as_it_was_written_is_found_at_the_first_checkpoint() 
     let error = test.try_advance_past(1).unwrap_err();
     assert!(error.contains("'rows'") && error.contains("not read as it was written"), "{error}");
 }
+
+/// Builds a dataflow with one operator, `words`, on a checkpoint that has `stored`.
+fn build_on(stored: &str, kind: crate::state::OperatorKind) -> Result<(), crate::state::StateError> {
+    use crate::durable::{Durables, Restore};
+    use crate::state::{OperatorState, RunStore};
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let memory = std::sync::Arc::new(object_store::memory::InMemory::new());
+    let store = RunStore::new(crate::journal::JobStore::over(memory, "job", "memory"), runtime.handle().clone());
+    let operators = vec![OperatorState { name: stored.to_owned(), kind, runs: Vec::new() }];
+    timely::execute_directly(move |worker| {
+        let restore = Restore { as_of: fluvial_connector::Tick(7), operators: operators.clone(), store: store.clone() };
+        let durables = Durables::new(0, 1, Some(restore));
+        worker.dataflow::<u64, _, _>(|scope| {
+            let mut input = timely::dataflow::InputHandleVec::new();
+            let words = crate::Stream::<(String, u8)>::from_source(input.to_stream(scope), &durables);
+            let _ = words.aggregate("words", Count);
+        });
+        durables.built()
+    })
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_the_binary_is_refused_by_the_operators_name() {
+    let kind = |operator: &str, schema: &str| crate::state::OperatorKind {
+        operator: operator.to_owned(),
+        schema: schema.to_owned(),
+    };
+    let fitting = kind("aggregate count", "key Utf8, value UInt64");
+    assert!(build_on("words", fitting.clone()).is_ok());
+    assert_eq!(
+        build_on("lines", fitting).unwrap_err().to_string(),
+        "the checkpoint holds a durable operator 'lines' (aggregate count (key Utf8, value UInt64)) that this binary \
+         does not have: run the binary that wrote it, or bring the operator back under that name"
+    );
+    for other in
+        [kind("aggregate sum of u64", "key Utf8, value UInt64"), kind("aggregate count", "key Int64, value UInt64")]
+    {
+        let error = build_on("words", other.clone()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the durable operator 'words' is {other} in the checkpoint and aggregate count (key Utf8, value UInt64) \
+                 in this binary: run the binary that wrote it, or give the changed operator a new name"
+            )
+        );
+        assert_eq!(error.kind(), fluvial_connector::ErrorKind::Configuration);
+    }
+}
