@@ -2,6 +2,16 @@
 
 use std::time::Duration;
 
+use comfy_table::{LineStyle, Table, presets};
+
+/// An empty table as all demos show theirs: narrow, with one line below its head.
+#[must_use]
+pub fn table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING.header_separator(LineStyle::none().fill('─').junction('─')));
+    table
+}
+
 /// A number with a comma between its thousands.
 ///
 /// ```

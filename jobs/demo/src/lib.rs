@@ -30,7 +30,7 @@ mod verdict;
 mod viewer;
 mod watcher;
 
-pub use figures::grouped;
+pub use figures::{grouped, table};
 pub use options::DemoOptions;
 pub use run::run;
 pub use table::{Rows, differences};

@@ -18,6 +18,7 @@ pub(crate) struct Probes(Mutex<Inner>);
 struct Inner {
     lanes: Vec<Lane>,
     times: Histogram<u64>,
+    last: Option<Instant>,
     fault: Option<String>,
 }
 
@@ -43,7 +44,7 @@ impl Probes {
         // Three digits are more than the clock's steadiness on a shared machine gives. The bounds are given, because a
         // histogram that grows by itself does not do so for values that are saturated.
         let times = Histogram::new_with_bounds(1, LONGEST_MICROS, 3).expect("the bounds are in range");
-        Self(Mutex::new(Inner { lanes, times, fault: None }))
+        Self(Mutex::new(Inner { lanes, times, last: None, fault: None }))
     }
 
     /// A probe is about to be handed to the producer. `at` is its time, if it counts.
@@ -71,12 +72,20 @@ impl Probes {
             let micros = u64::try_from(at.saturating_duration_since(sent).as_micros()).unwrap_or(u64::MAX);
             inner.times.saturating_record(micros.max(1));
         }
+        if count > lane.seen {
+            inner.last = Some(at);
+        }
         lane.seen = count;
     }
 
     /// How many were seen.
     pub(crate) fn seen_count(&self) -> u64 {
         self.lock().lanes.iter().map(|lane| lane.seen).sum()
+    }
+
+    /// When the last of those was seen.
+    pub(crate) fn last_seen(&self) -> Option<Instant> {
+        self.lock().last
     }
 
     /// How many were sent and not seen.
@@ -124,6 +133,7 @@ mod tests {
         probes.seen(0, 3, at(start, 40)); // 20 ms
         let latency = probes.latency().unwrap();
         assert_eq!((latency.probes, probes.under_way(), probes.fault()), (4, 0, None));
+        assert_eq!(probes.last_seen(), Some(at(start, 40)));
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         assert!((ms(latency.p50) - 20.0).abs() < 0.1, "{latency:?}");
         assert!((ms(latency.p99) - 1000.0).abs() < 2.0, "{latency:?}");

@@ -154,7 +154,7 @@ impl Course<'_> {
         self.screen.say("the generator stops; waiting until all output is visible");
         drop(feeder);
         self.wait_for_output(&probes)?;
-        let took = began.elapsed();
+        let took = probes.last_seen().unwrap_or_else(Instant::now).saturating_duration_since(began);
         self.screen.say("the job is told to stop: it commits, and takes a checkpoint");
         self.stop_job()?;
         Ok(Some(Run { took, probes, seen: viewer.finish()? }))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use comfy_table::{Table, presets};
+use comfy_table::Table;
 use fluvial_demo::{View, grouped};
 use fluvial_kafka::Cut;
 
@@ -56,8 +56,7 @@ impl View for Books {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        let mut table = fluvial_demo::table();
         let count = |number: usize| grouped(i64::try_from(number).unwrap_or(i64::MAX));
         let positive = self.balances.values().filter(|balance| **balance > 0);
         let (above, held) = positive.fold((0, 0), |(rows, sum), balance| (rows + 1, sum + balance));

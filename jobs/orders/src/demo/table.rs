@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, Table};
 use fluvial_demo::{View, grouped};
 use fluvial_kafka::Cut;
 
@@ -38,10 +38,9 @@ impl View for RevenueTable {
         let shown = || self.groups.values().filter(|row| row.region != PROBE);
         let regions: BTreeSet<_> = shown().map(|row| row.region.as_str()).collect();
         let products: BTreeSet<_> = shown().map(|row| row.product.as_str()).collect();
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-        let heads = regions.iter().flat_map(|region| [format!("{region} orders"), format!("{region} revenue")]);
-        table.set_header(std::iter::once("product".to_owned()).chain(heads));
+        let mut table = fluvial_demo::table();
+        let heads = regions.iter().flat_map(|region| [format!("{region}\norders"), "\nrevenue".to_owned()]);
+        table.set_header(std::iter::once("\nproduct".to_owned()).chain(heads));
         for product in products {
             let of =
                 |region: &str| shown().filter(|row| row.region == region && row.product == product).map(figures).next();
