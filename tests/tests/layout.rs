@@ -176,4 +176,5 @@ fn ci_runs_the_readmes_test_command() {
     let command = command_of("Test");
     let run = ci.lines().any(|line| line.trim_end().strip_suffix(&command).is_some_and(|step| step.ends_with(' ')));
     assert!(run, "no line of .ci/run ends with the README's test command {command:?}");
+    assert!(root().join(&command).is_file(), "there is no {command}");
 }
