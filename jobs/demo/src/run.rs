@@ -69,7 +69,7 @@ pub fn run(demo: &'static dyn Demo, options: &DemoOptions) -> anyhow::Result<Exi
         Ok(None) => bail!("interrupted before there was any input"),
         Err(error) => {
             let words = course.job.last_words(demo.job());
-            Err(error.context(format!("the demo of {} has failed; {words}\n", demo.job())))
+            bail!("{error:#}; the demo has failed. The job may say why: {words}")
         }
     }
 }

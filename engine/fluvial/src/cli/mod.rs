@@ -82,7 +82,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         about: &'static str,
         run: impl Fn(A) -> anyhow::Result<ExitCode> + 'static,
     ) -> Self {
-        let command = A::augment_args(Command::new(name).about(about));
+        let command = described(A::augment_args(Command::new(name)), about);
         let run = move |matches: &ArgMatches| run(A::from_arg_matches(matches)?);
         self.own.push(OwnCommand { command, run: Box::new(run) });
         self
@@ -117,14 +117,17 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     }
 
     fn command_line(&self) -> Command {
-        let run =
-            O::augment_args(RunOptions::augment_args(Command::new("run").about("Run the job").after_help(EXIT_CODES)));
-        let replay = O::augment_args(ReplayOptions::augment_args(
-            Command::new("replay").about("Run the job over its kept journal and print the output, writing nothing"),
-        ));
-        let state =
-            state::StateOptions::augment_args(Command::new("state").about("List checkpoints, operators and state"));
-        let graph = O::augment_args(Command::new("graph").about("Show sources, durable operators and outputs"));
+        let run = RunOptions::augment_args(Command::new("run"));
+        let run = described(O::augment_args(run), "Run the job").after_help(EXIT_CODES);
+        let replay = ReplayOptions::augment_args(Command::new("replay"));
+        let replay = described(
+            O::augment_args(replay),
+            "Run the job over its kept journal and print the output, writing nothing",
+        );
+        let state = state::StateOptions::augment_args(Command::new("state"));
+        let state = described(state, "List checkpoints, operators and state");
+        let graph = O::augment_args(Command::new("graph"));
+        let graph = described(graph, "Show sources, durable operators and outputs");
         Command::new(self.name)
             .about(self.about)
             .version(env!("CARGO_PKG_VERSION"))
@@ -192,6 +195,11 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         }
         Ok(ExitCode::from(ending.exit_code()))
     }
+}
+
+/// A command with its options and what it does. Said last: options bring along what is written about their struct.
+fn described(command: Command, about: &'static str) -> Command {
+    command.about(about).long_about(None)
 }
 
 /// Ends this process when its standard input ends: whoever holds the other end is gone, however it went. The processes
