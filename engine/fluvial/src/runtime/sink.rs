@@ -177,9 +177,9 @@ impl SinkDriver {
         self.complete
     }
 
-    /// Records committed since the last call; nothing while there are few.
-    pub(crate) fn wrote(&mut self, at_least: u64) -> Option<u64> {
-        (self.wrote >= at_least).then(|| std::mem::take(&mut self.wrote))
+    /// Records committed since the last call, if there are any.
+    pub(crate) fn wrote(&mut self) -> Option<u64> {
+        (self.wrote > 0).then(|| std::mem::take(&mut self.wrote))
     }
 
     /// Takes what is complete, does what is due. Returns what the leader must know.

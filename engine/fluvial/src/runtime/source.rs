@@ -78,7 +78,6 @@ struct Reading {
     declared: DeclaredSource,
     reader: Box<dyn SplitReader>,
     splits: usize,
-    more: bool,
 }
 
 /// A stretch of a split that the journal says something about.
@@ -137,7 +136,7 @@ impl SourceDriver {
         let mut sources = Vec::new();
         for declared in declared {
             let reader = declared.source.reader(waker.clone()).map_err(|e| Failure::of(Part::Source, e))?;
-            sources.push(Reading { declared, reader, splits: 0, more: false });
+            sources.push(Reading { declared, reader, splits: 0 });
         }
         Ok(Self {
             worker,
@@ -218,7 +217,6 @@ impl SourceDriver {
             paused: false,
         });
         reading.splits += 1;
-        reading.more = true;
         Ok(())
     }
 

@@ -280,7 +280,7 @@ impl Running {
         for report in self.sink.turn()? {
             self.control.report(self.index, report);
         }
-        if let Some(records) = self.sink.wrote(1) {
+        if let Some(records) = self.sink.wrote() {
             self.control.tell_leader(Message::Wrote(records));
         }
         Ok(())
