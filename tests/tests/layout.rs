@@ -27,10 +27,12 @@ const TOP: &[&str] = &[
 const CRATES: &[&str] = &[
     "connectors/connector",
     "connectors/kafka",
+    "connectors/kafka-apache",
     "connectors/kafka-embedded",
     "connectors/memory",
     "engine/fluvial",
     "jobs/bank",
+    "jobs/benchmark",
     "jobs/demo",
     "jobs/orders",
     "tests",

@@ -171,6 +171,7 @@ impl KafkaTransactor {
 impl Transactor for KafkaTransactor {
     fn prepare(&mut self, transaction: &Transaction) -> Result<Vec<Offset>, CommitError> {
         let lost = self.producer.client().watch().lost();
+        let began = Instant::now();
         self.producer.begin().map_err(|failed| failure::transaction(&failed, &self.what("begin")))?;
         let mut flight = Flight::new(&transaction.writes, lost, Instant::now() + self.patience);
 
@@ -193,8 +194,10 @@ impl Transactor for KafkaTransactor {
             });
             self.send((&write.at.output, write.at.partition), messages, &mut flight)?;
         }
+        let handed = Instant::now();
         self.settle(&mut flight)?;
 
+        let acknowledged = Instant::now();
         let mut ends = Vec::with_capacity(transaction.writes.len());
         let mut entries = Vec::with_capacity(transaction.writes.len());
         for (write, offsets) in transaction.writes.iter().zip(&flight.groups) {
@@ -209,6 +212,14 @@ impl Transactor for KafkaTransactor {
         self.send(progress_to, messages, &mut flight)?;
         self.settle(&mut flight)?;
         self.prepared = Some(lost);
+        let us = |time: Duration| time.as_micros() as u64;
+        tracing::trace!(
+            target: "fluvial::stages",
+            handed_us = us(handed - began),
+            acknowledged_us = us(acknowledged - handed),
+            progress_us = us(acknowledged.elapsed()),
+            "written"
+        );
         Ok(ends)
     }
 

@@ -19,9 +19,10 @@ use super::clock;
 use super::control::{Control, Message};
 use super::ending::{Ending, Failure, Part as Origin};
 use super::process::{Found, Shared};
+use super::stages::STAGES;
 use super::status::StatusLine;
 use crate::journal::Nonce;
-use crate::protocol::{Answer, Call, Ended, Event, Leader, LeaderConfig, Pace, Part, Report, Request};
+use crate::protocol::{Answer, Call, Ended, Event, Leader, LeaderConfig, Order, Pace, Part, Report, Request};
 
 /// How long an object stays after nothing names it any more, and the longest step that a process survives.
 const GRACE: Duration = Duration::from_secs(600);
@@ -228,6 +229,7 @@ impl LeaderDriver {
             match request {
                 Request::Broadcast(order) => {
                     self.status.order(&order);
+                    note(&order);
                     control.broadcast(&order);
                 }
                 Request::Warn(warning) => tracing::warn!("{warning}"),
@@ -236,6 +238,7 @@ impl LeaderDriver {
         }
         if !self.running && self.leader.is_running() {
             self.running = true;
+            tracing::debug!(target: STAGES, "input flows");
             self.shared.supervisor_says_running();
             if let Some(ends) = self.ends.take() {
                 let ends = ends.into_iter().map(|((source, split), end)| (source, split, end)).collect();
@@ -262,6 +265,18 @@ impl LeaderDriver {
             let _ = tell.send(Back::Answered(part, answer));
             waker.wake();
         });
+    }
+}
+
+/// Tells whoever measures.
+fn note(order: &Order) {
+    match order {
+        Order::Opened(_) => tracing::debug!(target: STAGES, "opened"),
+        Order::AllFenced => tracing::debug!(target: STAGES, "all fenced"),
+        Order::CheckpointComplete { .. } => tracing::debug!(target: STAGES, "checkpoint complete"),
+        Order::Minted(binding) => tracing::trace!(target: STAGES, tick = binding.tick.0, "minted"),
+        Order::Sealed(tick) => tracing::trace!(target: STAGES, tick = tick.0, "sealed"),
+        Order::SplitStarted(_) | Order::Finish(_) => {}
     }
 }
 

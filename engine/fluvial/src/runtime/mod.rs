@@ -23,6 +23,7 @@ mod reconcile;
 pub mod replay;
 mod sink;
 pub(crate) mod source;
+mod stages;
 mod status;
 pub mod supervisor;
 mod turns;

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use differential_dataflow::{Data, ExchangeData, VecCollection};
 use fluvial_connector::format::Encode;
@@ -19,6 +20,8 @@ use fluvial_connector::{Envelope, OutputRecord, OutputSpec, Tick};
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::Map;
+
+use super::stages::STAGES;
 
 /// The complete output of one tick for the partitions of one output that this worker owns.
 pub(crate) struct TickOutput {
@@ -125,7 +128,11 @@ pub(crate) fn collect<'s, K, V>(
             let upper = frontier.frontier().first().copied();
             while let Some(entry) = pending.first_entry().filter(|e| upper.is_none_or(|u| *e.key() < u)) {
                 let (tick, rows) = entry.remove_entry();
-                match tick_output(&name, envelope, Tick(tick), rows, encode.as_ref()) {
+                let began = Instant::now();
+                let output = tick_output(&name, envelope, Tick(tick), rows, encode.as_ref());
+                let took_us = began.elapsed().as_micros() as u64;
+                tracing::trace!(target: STAGES, tick, took_us, output = name, "encoded");
+                match output {
                     Ok(output) if output.partitions.is_empty() => {}
                     Ok(output) => queue.ready.push_back(output),
                     Err(error) => {

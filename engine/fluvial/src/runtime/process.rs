@@ -23,6 +23,7 @@ use super::ending::{Ending, Failure, Part};
 use super::leader::Ends;
 use super::peer::{FromPeer, Invitation, Peer, SupervisorLink};
 use super::plan::plan;
+use super::stages::STAGES;
 use super::{Build, panics, turns, worker};
 use crate::cli::RunOptions;
 use crate::journal::JobStore;
@@ -86,6 +87,7 @@ pub fn run(invitation: &Invitation, build: &Build, options: &RunOptions, job: &s
     }
     let peer = Peer::join(invitation)?;
     let supervisor = peer.supervisor.clone();
+    tracing::debug!(target: STAGES, "joined");
     panics::end_the_process_on_panic(supervisor.clone());
     let (ending, why) = match generation(peer, build, options, job) {
         Ok(()) => (Ending::Done, String::new()),
@@ -126,6 +128,7 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
     if first {
         let found = shared.look_around()?;
         *lock(&shared.found) = Some(found);
+        tracing::debug!(target: STAGES, "found");
     }
     let threads = (options.workers() / options.processes) as usize;
     let failed = |error: String| Failure::new(Ending::Failed, anyhow::anyhow!(error));

@@ -23,6 +23,7 @@ use super::leader::failure;
 use super::output::OutputQueue;
 use super::process::Shared;
 use super::reconcile::Reconciling;
+use super::stages::STAGES;
 use super::turns::{self, Done, Turns};
 use crate::journal::Binding;
 use crate::protocol::{self, Action, Committer, CommitterConfig, Identity, Plan, Report, owner};
@@ -250,6 +251,9 @@ impl SinkDriver {
             self.hand_over(tick, partitions)?;
         }
         if upper > 0 {
+            if upper - 1 > self.complete.0 {
+                tracing::trace!(target: STAGES, tick = upper - 1, "complete");
+            }
             self.complete = Tick(upper - 1);
             self.committer.complete(self.complete).map_err(failure)?;
         }
@@ -344,6 +348,7 @@ impl SinkDriver {
     fn fenced(&mut self) {
         self.to_fence -= 1;
         if self.to_fence == 0 {
+            tracing::debug!(target: STAGES, "fenced");
             self.reports.push(Report::Fenced);
         }
     }

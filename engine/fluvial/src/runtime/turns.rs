@@ -14,9 +14,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, SinkSession,
+    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, SinkSession, Tick,
     Transaction, Transactor, Waker,
 };
+
+use super::stages::STAGES;
 
 /// The pause before a call is made again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -160,6 +162,7 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> std::io::Result<(
 
 fn write(turn: u32, session: &dyn SinkSession, inbox: &Receiver<Command>, tell: &Tell, patience: Duration) {
     let mut transactor: Option<Box<dyn Transactor>> = None;
+    let mut tick = Tick(0);
     let without = || CommitError::Unknown(Error::new(ErrorKind::Restart, "the writer was given up before"));
     for command in inbox {
         let done = match command {
@@ -169,11 +172,16 @@ fn write(turn: u32, session: &dyn SinkSession, inbox: &Receiver<Command>, tell: 
                 Done::Fenced { turn, result }
             }
             Command::Prepare(transaction) => {
+                tick = transaction.writes.iter().map(|write| write.tick).max().unwrap_or(Tick(0));
+                tracing::trace!(target: STAGES, tick = tick.0, "prepare");
                 let result = transactor.as_mut().ok_or_else(without).and_then(|t| t.prepare(&transaction));
+                tracing::trace!(target: STAGES, tick = tick.0, "prepared");
                 Done::Prepared { turn, result }
             }
             Command::Commit => {
+                tracing::trace!(target: STAGES, tick = tick.0, "commit");
                 let result = transactor.as_mut().ok_or_else(without).and_then(|t| t.commit());
+                tracing::trace!(target: STAGES, tick = tick.0, "committed");
                 Done::Committed { turn, result }
             }
         };

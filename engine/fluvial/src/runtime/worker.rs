@@ -26,6 +26,7 @@ use super::panics;
 use super::process::Shared;
 use super::sink::SinkDriver;
 use super::source::{ReadLimits, SourceDriver};
+use super::stages::STAGES;
 use super::uploads::Uploads;
 use crate::durable::{Durables, Restore};
 use crate::job::{Declared, Job, Situation};
@@ -129,6 +130,7 @@ impl Running {
         durables
             .built()
             .map_err(|e| Failure::of(Part::Store, Error::caused(e.kind(), "cannot restore the durable state", e)))?;
+        tracing::debug!(target: STAGES, "restored");
         let queues: Vec<(String, Rc<RefCell<OutputQueue>>)> =
             declared.outputs.into_iter().map(|o| (o.spec.name, o.queue)).collect();
         sink.reads(queues);
@@ -194,6 +196,7 @@ impl Running {
         self.write()?;
         if !self.ready && self.sink.is_ready() && self.source.verified() {
             self.ready = true;
+            tracing::debug!(target: STAGES, "ready");
             let operators = self.durables.operators().into_iter().map(|(name, _)| name).collect();
             self.control.report(self.index, Report::Ready { operators });
         }

@@ -1,7 +1,7 @@
-//! Processes that end with the test, however it ends, and folders that go with it.
+//! Processes that end with the one that started them, however it ends, and folders that go with it.
 //!
 //! A child is started through `setpriv --pdeathsig KILL`: the kernel kills it when the thread that started it ends, so
-//! also after a `kill -9` of the test. Because that is about the *thread*, one thread that lives as long as the process
+//! also after a `kill -9` of the test that runs. Because that is about the *thread*, one thread that lives as long as the process
 //! starts them all. A folder is removed by a shell that waits for the end of a pipe that only the test holds.
 //!
 //! Not promised: a child's own children. What they do when their parent dies is for the child to say, and a thing that

@@ -1,4 +1,4 @@
-//! Where the sources and the built things lie, and things that are made once for all tests.
+//! Where the sources and the built things lie, and things that are made once for all processes.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,10 +8,11 @@ use anyhow::{Context, Result};
 /// The folder of the workspace's `Cargo.toml`.
 #[must_use]
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies one below the workspace's root")
+    let below = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    below.expect("this crate lies two below the workspace's root")
 }
 
-/// The target folder that this test was built into.
+/// The target folder that this program was built into.
 #[must_use]
 pub fn target() -> PathBuf {
     let executable = std::env::current_exe().unwrap_or_default();
@@ -19,7 +20,7 @@ pub fn target() -> PathBuf {
     built_into.map_or_else(|| root().join("target"), Path::to_path_buf)
 }
 
-/// The folder `name` below the target folder, made by `make` the first time that any test process asks for it.
+/// The folder `name` below the target folder, made by `make` the first time that any process asks for it.
 ///
 /// `make` is given an empty folder, which gets its final name when `make` has succeeded: a folder that exists is whole.
 /// Other processes wait meanwhile.
@@ -32,7 +33,7 @@ pub fn made_once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<P
     let (folder, lock, partial) =
         (kept.join(name), kept.join(format!("{name}.lock")), kept.join(format!("{name}.partial")));
     let lock = File::create(&lock).with_context(|| format!("create {}", lock.display()))?;
-    lock.lock().context("wait for another test process to make what both need")?;
+    lock.lock().context("wait for another process to make what both need")?;
     if folder.exists() {
         return Ok(folder);
     }

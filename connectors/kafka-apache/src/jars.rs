@@ -11,7 +11,7 @@ use crate::workspace;
 /// The version of Apache Kafka that the tests run against.
 pub const VERSION: &str = "4.3.1";
 
-const CURE: &str = "install Java 17 and Maven, which the tests start Apache Kafka with: \
+const CURE: &str = "install Java 17 and Maven, which start Apache Kafka: \
                     apt-get install -y openjdk-17-jre-headless maven (the script tests/run does it)";
 
 /// The folder that holds the jars.

@@ -1,11 +1,15 @@
 //! Apache Kafka itself: KRaft, one server that is broker and controller, or three brokers of which the first is the
 //! controller, on free ports, with its data in a temporary folder.
 //!
-//! Nothing of it outlives the test process ([`crate::child`]). [`ApacheKafka::stop`] and [`ApacheKafka::start_again`]
-//! keep ports and data, so that a test can take the broker away and bring it back.
+//! Nothing of it outlives the process that started it ([`child`]). [`ApacheKafka::stop`] and
+//! [`ApacheKafka::start_again`] keep ports and data, so that a test can take the broker away and bring it back.
+//!
+//! For tests and benchmarks alone: it needs Java and Maven, and says so where they are missing.
 
+pub mod child;
 mod jars;
 mod properties;
+pub mod workspace;
 
 use std::ffi::OsString;
 use std::fs;
@@ -76,8 +80,8 @@ impl ApacheKafka {
         }
     }
 
-    /// The one that the tests of this process share, started by the first that asks. Use topic names of your own
-    /// ([`crate::client::unique`]) and do not stop it.
+    /// The one that all of this process share, started by the first that asks. Use topic names of your own
+    /// and do not stop it.
     ///
     /// # Panics
     /// It does not start.

@@ -1,0 +1,69 @@
+//! The figures: what is measured, beside what, and what it is to be.
+
+mod count;
+mod idle;
+mod latency;
+mod memory;
+mod restart;
+mod stages;
+mod throughput;
+
+use std::fmt;
+
+use anyhow::Context;
+
+use crate::report::Report;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Figure {
+    /// CPU of a durable keyed count from memory, beside a bare hash table and count_total
+    Count,
+    /// Rate from Kafka to Kafka, beside a bare loop of librdkafka
+    Throughput,
+    /// From produce to visible, beside a bare pass-through
+    Latency,
+    /// From kill -9 of a process to the next committed output
+    Restart,
+    /// Resident memory with many keys, beside a bare hash table
+    Memory,
+    /// What a job costs that has nothing to do
+    Idle,
+}
+
+impl Figure {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Count, Self::Throughput, Self::Latency, Self::Restart, Self::Memory, Self::Idle];
+
+    /// Measures it.
+    pub(crate) fn measure(self) -> anyhow::Result<Report> {
+        let measure = match self {
+            Self::Count => count::measure,
+            Self::Throughput => throughput::measure,
+            Self::Latency => latency::measure,
+            Self::Restart => restart::measure,
+            Self::Memory => memory::measure,
+            Self::Idle => idle::measure,
+        };
+        measure().with_context(|| format!("measure {self}"))
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Count => "count",
+            Self::Throughput => "throughput",
+            Self::Latency => "latency",
+            Self::Restart => "restart",
+            Self::Memory => "memory",
+            Self::Idle => "idle",
+        })
+    }
+}
+
+/// The value below which a share `quantile` of the sorted values lies.
+fn quantile(sorted: &[u64], quantile: f64) -> u64 {
+    let index = (sorted.len() as f64 * quantile) as usize;
+    sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0)
+}

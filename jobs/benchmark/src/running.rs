@@ -1,0 +1,158 @@
+//! A process that is being measured: this binary, as one of its subjects.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use fluvial_kafka_apache::child::{Process, Spec};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::subject::meter::{Mark, read_marks};
+
+/// In what the kernel counts CPU time for `/proc`: it is so on every Linux.
+const TICKS_A_SECOND: u32 = 100;
+
+/// A subject, running. Dropping it kills it, and its processes die with it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    process: Process,
+    marks: PathBuf,
+}
+
+impl Running {
+    /// Starts a subject; its log and its marks go to `folder`. `logs` is what `RUST_LOG` is set to.
+    pub(crate) fn start(name: &str, arguments: &[String], folder: &Path, logs: &str) -> Result<Self> {
+        let marks = folder.join("marks");
+        let arguments = arguments.iter().map(OsString::from).chain(["--marks".into(), marks.clone().into()]);
+        let process = Process::start(Spec {
+            name: name.to_owned(),
+            program: std::env::current_exe().context("find this binary")?,
+            args: arguments.collect(),
+            env: vec![("RUST_LOG".to_owned(), logs.to_owned())],
+            log: folder.join("log"),
+        })?;
+        Ok(Self { process, marks })
+    }
+
+    /// The file that it writes its log to.
+    pub(crate) fn log(&self) -> &Path {
+        self.process.log()
+    }
+
+    /// What it has said so far of its input.
+    pub(crate) fn marks(&self) -> Result<Vec<Mark>> {
+        self.check()?;
+        read_marks(&self.marks)
+    }
+
+    /// Fails if it has ended.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.process.status() {
+            None => Ok(()),
+            Some(status) => anyhow::bail!("what was measured ended ({status}):\n{}", self.process.log_end()),
+        }
+    }
+
+    /// Waits until `done` says so; it is asked again and again, and fails where the process has ended.
+    pub(crate) fn wait_until(
+        &self,
+        what: &str,
+        most: Duration,
+        mut done: impl FnMut(&Self) -> Result<bool>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        while !done(self)? {
+            self.check()?;
+            anyhow::ensure!(start.elapsed() < most, "after {most:?} not yet: {what}\n{}", self.process.log_end());
+            pause(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Waits until so many records have been read, and returns that mark.
+    pub(crate) fn wait_for_records(&self, records: u64, most: Duration) -> Result<Mark> {
+        let mut found = None;
+        self.wait_until(&format!("{records} records read"), most, |this| {
+            found = this.marks()?.into_iter().find(|mark| mark.records >= records);
+            Ok(found.is_some())
+        })?;
+        found.context("no mark")
+    }
+
+    /// Its processes: a job's are the one that was started and those that this one has started.
+    fn processes(&self) -> Vec<u32> {
+        let first = self.process.pid();
+        [first].into_iter().chain(children(first)).collect()
+    }
+
+    /// The processes of a job's generation.
+    pub(crate) fn peers(&self) -> Vec<u32> {
+        children(self.process.pid())
+    }
+
+    /// The CPU time of all its processes so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        self.processes().into_iter().filter_map(cpu_of).sum()
+    }
+
+    /// The resident memory of all its processes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.processes().into_iter().filter_map(resident_of).sum()
+    }
+
+    /// Asks it to end and waits for that.
+    pub(crate) fn stop(&self) -> Result<()> {
+        self.process.signal(Signal::TERM)?;
+        self.process.wait(Duration::from_secs(60)).map(drop)
+    }
+}
+
+/// Waits for a time: what is measured from outside tells nobody that it has come along.
+pub(crate) fn pause(time: Duration) {
+    std::thread::park_timeout(time);
+}
+
+/// Waits for all of a time.
+pub(crate) fn pause_whole(time: Duration) {
+    let until = Instant::now() + time;
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        pause(left);
+    }
+}
+
+/// `kill -9`.
+pub(crate) fn kill(pid: u32) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process id")?;
+    kill_process(pid, Signal::KILL).context("kill a process of the job")
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut children: Vec<_> =
+        pids.filter(|pid| stat(*pid).is_some_and(|fields| fields[1] == parent.to_string())).collect();
+    children.sort_unstable();
+    children
+}
+
+/// The fields of `/proc/PID/stat` after the name, which may hold anything up to the last parenthesis: the first is the
+/// third of proc(5).
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+fn cpu_of(pid: u32) -> Option<Duration> {
+    let fields = stat(pid)?;
+    let ticks: u64 = fields.get(11..13)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+    Some(Duration::from_secs_f64(ticks as f64 / f64::from(TICKS_A_SECOND)))
+}
+
+fn resident_of(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024)
+}

@@ -1,0 +1,154 @@
+//! The engine's side of each comparison: two jobs with the engine's own command line.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use fluvial::connector::Record;
+use fluvial::connector::format::{DecodeError, json};
+use fluvial::{App, Count, Job, Sum};
+use fluvial_kafka::KafkaOptions;
+use fluvial_memory::Memory;
+
+use super::meter::Meter;
+use super::metered::{Metered, Pace};
+use crate::kafka::payment::{Payment, Total};
+use crate::kafka::{INPUT, PARTITIONS};
+
+/// The name of the job that counts records from memory by key.
+pub(crate) const COUNT: &str = "count";
+/// The name of the job that counts and sums payments from Kafka by key.
+pub(crate) const TOTALS: &str = "totals";
+
+/// Runs the command line of the job from memory.
+pub(crate) fn count(arguments: Vec<OsString>) -> ExitCode {
+    App::new(COUNT, build_count).main_with(arguments)
+}
+
+/// Runs the command line of the job on Kafka.
+pub(crate) fn totals(arguments: Vec<OsString>) -> ExitCode {
+    App::new(TOTALS, build_totals).main_with(arguments)
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct CountOptions {
+    /// How many keys there are
+    #[arg(long)]
+    keys: u64,
+
+    /// How many records become available at each beat
+    #[arg(long)]
+    beat_records: u64,
+
+    /// The time between two beats
+    #[arg(long, value_parser = humantime::parse_duration)]
+    beat: Duration,
+
+    /// Where to write marks
+    #[arg(long)]
+    marks: PathBuf,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct TotalsOptions {
+    #[command(flatten)]
+    kafka: KafkaOptions,
+
+    /// The topic of payments
+    #[arg(long)]
+    input: String,
+
+    /// The topic for each key's count and sum
+    #[arg(long)]
+    output: String,
+
+    /// Where to write marks
+    #[arg(long)]
+    marks: PathBuf,
+
+    /// How many records there are from mark to mark
+    #[arg(long)]
+    step: u64,
+}
+
+/// The key of the record at an offset: first each key once, in their order, then any.
+pub(crate) fn key_at(offset: u64, keys: u64) -> u64 {
+    if offset < keys {
+        return offset;
+    }
+    // The finaliser of splitmix64: neighbouring offsets have unrelated keys.
+    let mut bits = offset.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (bits ^ bits >> 31) % keys
+}
+
+/// One meter for all workers and both times that a job is built.
+fn meter(marks: &Path, step: u64) -> anyhow::Result<Arc<Meter>> {
+    static METER: OnceLock<Option<Arc<Meter>>> = OnceLock::new();
+    let meter = METER.get_or_init(|| Meter::new(marks, step).ok().map(Arc::new));
+    meter.clone().with_context(|| format!("write {}", marks.display()))
+}
+
+fn build_count(job: &mut Job<'_>, options: &CountOptions) -> anyhow::Result<()> {
+    static MEMORY: OnceLock<Memory> = OnceLock::new();
+    let keys = options.keys;
+    let memory = MEMORY.get_or_init(|| {
+        let memory = Memory::new();
+        memory.generate("records", 1, u64::MAX, move |_, offset, record| {
+            record.value.extend_from_slice(&key_at(offset.0, keys).to_le_bytes());
+        });
+        memory
+    });
+    let pace = Pace { records: options.beat_records, every: options.beat };
+    let source = Metered::new(memory.source("records"), meter(&options.marks, 1_000_000)?, Some(pace));
+    let records = job.source("records", source, |record: &Record<'_>| {
+        let bytes = record.value.and_then(|value| value.try_into().ok()).ok_or(DecodeError::Missing("value"))?;
+        Ok(u64::from_le_bytes(bytes))
+    });
+    let counts = records.map(|key| (key, ())).aggregate("counts", Count);
+    // What writing costs is not asked here: the changes are made, and none of them is written.
+    job.write(&memory.upsert("none", 1), json::Json, counts.filter(|_| false))?;
+    Ok(())
+}
+
+fn build_totals(job: &mut Job<'_>, options: &TotalsOptions) -> anyhow::Result<()> {
+    let kafka = options.kafka.connect()?;
+    let source = Metered::new(kafka.source(&options.input), meter(&options.marks, options.step)?, None);
+    let payments = job.source("payments", source, json::value::<Payment>());
+    let totals = payments
+        .map(|payment| (payment.key, payment.amount))
+        .aggregate("totals", (Count, Sum(|amount: &i64| *amount)))
+        .map(|(key, (count, sum))| (key, Total { count, sum }));
+    job.write(&kafka.upsert(&options.output), json::Json, totals)?;
+    Ok(())
+}
+
+/// The command line of the job from memory, with its store in `folder`: `tick_records` records become available at each
+/// beat, and a tick is minted of them.
+pub(crate) fn count_arguments(folder: &Path, keys: u64, tick_records: u64, beat: Duration) -> Vec<String> {
+    let beat = humantime::format_duration(beat).to_string();
+    let mut arguments = engine_arguments(COUNT, folder);
+    arguments.extend(["--keys".to_owned(), keys.to_string(), "--beat-records".to_owned(), tick_records.to_string()]);
+    arguments.extend(["--beat".to_owned(), beat.clone(), "--tick".to_owned(), beat]);
+    arguments
+}
+
+/// The command line of the job on Kafka, with its store in `folder`; a mark is written each `step` records.
+pub(crate) fn totals_arguments(folder: &Path, brokers: &str, output: &str, step: u64) -> Vec<String> {
+    let mut arguments = engine_arguments(TOTALS, folder);
+    for (name, value) in [("--brokers", brokers), ("--input", INPUT), ("--output", output)] {
+        arguments.extend([name.to_owned(), value.to_owned()]);
+    }
+    arguments.extend(["--output-partitions".to_owned(), PARTITIONS.to_string()]);
+    arguments.extend(["--step".to_owned(), step.to_string()]);
+    arguments
+}
+
+fn engine_arguments(job: &str, folder: &Path) -> Vec<String> {
+    let store = folder.join("store").display().to_string();
+    [job, "run", "--store", &store, "--log-format", "json"].map(str::to_owned).to_vec()
+}
