@@ -35,6 +35,7 @@ const CRATES: &[&str] = &[
     "jobs/benchmark",
     "jobs/demo",
     "jobs/orders",
+    "jobs/words",
     "tests",
 ];
 

@@ -1,10 +1,9 @@
-//! The README's own job: what it shows is what compiles and runs.
+//! The README's own job: what it shows is what `jobs/words` is, and that runs.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -52,52 +51,35 @@ fn dependencies(section: &str) -> BTreeMap<String, Vec<String>> {
     found
 }
 
-/// A line of `Cargo.toml` for a dependency: ours by path, others as the workspace has them.
-fn dependency(name: &str, features: &[String]) -> String {
-    let root = workspace::root();
-    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
-    let own = |line: &&str| line.starts_with(&format!("{name} = {{ path = "));
-    let path = manifest.lines().find(own).map(|line| line.split('"').nth(1).unwrap().to_owned());
-    let features: Vec<_> = features.iter().map(|feature| format!("\"{feature}\"")).collect();
-    match path {
-        Some(path) => format!("{name} = {{ path = \"{}\" }}\n", root.join(path).display()),
-        None => {
-            let ours = manifest.lines().find(|line| line.starts_with(&format!("{name} = "))).unwrap();
-            let version = ours.split('"').nth(1).unwrap();
-            format!("{name} = {{ version = \"{version}\", features = [{}] }}\n", features.join(", "))
-        }
-    }
-}
-
-/// Writes the crate and builds it, sharing what the workspace has built and locked.
-fn build(folder: &Path) -> std::path::PathBuf {
-    let (readme, root) = (readme(), workspace::root());
-    let section = section(&readme, "Your own job");
-    let code = block(section, "rust");
-    let main_lines = code.lines().filter(|line| !line.trim().is_empty()).count();
-    assert!(main_lines <= 30, "a job of {main_lines} lines is no small one");
-    let dependencies: String =
-        dependencies(section).iter().map(|(name, features)| dependency(name, features)).collect();
-    let manifest = format!(
-        "[package]\nname = \"readme-words\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[profile.release]\nincremental = true\n\n\
-         [dependencies]\n{dependencies}"
-    );
-    fs::create_dir(folder.join("src")).unwrap();
-    fs::write(folder.join("Cargo.toml"), manifest).unwrap();
-    fs::write(folder.join("src/main.rs"), code).unwrap();
-    fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--offline"]).current_dir(folder);
-    cargo.env("CARGO_TARGET_DIR", workspace::target()).env("RUSTFLAGS", "");
-    let output = cargo.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    workspace::target().join("release").join("readme-words")
+/// What `jobs/words` depends on, in the same form.
+fn dependencies_of_words() -> BTreeMap<String, Vec<String>> {
+    let workspace = fs::read_to_string(workspace::root().join("Cargo.toml")).unwrap();
+    let features = |name: &str| -> Vec<String> {
+        let line = workspace.lines().find(|line| line.starts_with(&format!("{name} = {{"))).unwrap_or_default();
+        let list = line.split_once("features = [").map_or("", |(_, rest)| rest.split(']').next().unwrap());
+        list.split(',').map(|f| f.trim().trim_matches('"').to_owned()).filter(|f| !f.is_empty()).collect()
+    };
+    let manifest = fs::read_to_string(workspace::root().join("jobs/words/Cargo.toml")).unwrap();
+    let (_, list) = manifest.split_once("[dependencies]\n").unwrap();
+    let names = list.lines().take_while(|line| !line.is_empty()).map(|line| line.split('.').next().unwrap());
+    names.map(|name| (name.to_owned(), features(name))).collect()
 }
 
 #[test]
-fn the_readmes_job_compiles_and_counts() {
+fn the_readmes_job_is_the_crate_words() {
+    let readme = readme();
+    let section = section(&readme, "Your own job");
+    let code = block(section, "rust");
+    let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
+    assert!(lines <= 30, "a job of {lines} lines is no small one");
+    assert_eq!(code, fs::read_to_string(workspace::root().join("jobs/words/src/main.rs")).unwrap());
+    assert_eq!(dependencies(section), dependencies_of_words());
+}
+
+#[test]
+fn the_readmes_job_counts() {
     let folder = Folder::new("fluvial-readme-").unwrap();
-    let program = build(folder.path());
+    let program = binary("words").unwrap();
     let broker = Broker::start(Config::default()).unwrap();
     broker.create_topic("lines", 2).unwrap();
     let endpoint = Endpoint::new(broker.bootstrap());

@@ -129,6 +129,10 @@ pub struct RunOptions {
     #[arg(long)]
     pub reconcile: bool,
 
+    /// How long an object of the store stays after nothing names it any more, and the longest step that a process survives
+    #[arg(long, hide = true, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub deletion_grace: Duration,
+
     /// End at once when standard input ends: for a program that starts the job and must not leave it behind
     #[arg(long, hide = true)]
     pub end_with_stdin: bool,
@@ -158,6 +162,9 @@ impl RunOptions {
         }
         if self.checkpoint_every < Duration::from_millis(100) {
             return Err("--checkpoint-every is 100ms at the least".to_owned());
+        }
+        if self.deletion_grace < Duration::from_secs(1) {
+            return Err("--deletion-grace is 1s at the least".to_owned());
         }
         if self.in_flight.0 < 1 << 20 {
             return Err("--in-flight is 1MiB at the least".to_owned());

@@ -157,7 +157,7 @@ impl Durables {
         } else if operators.contains_key(name) {
             self.refuse(StateError::Duplicate { operator: name.to_owned() });
         } else if let Some(stored) = stored
-            && stored.kind != kind
+            && stored.kind.operator != kind.operator
         {
             self.refuse(StateError::Changed {
                 operator: name.to_owned(),
@@ -166,6 +166,7 @@ impl Durables {
             });
         } else {
             runs = stored.zip(self.0.restore.as_ref()).map(|(stored, restore)| StoredRuns {
+                of_before: stored.kind != kind,
                 as_of: restore.as_of.0,
                 runs: stored.runs.clone(),
                 store: restore.store.clone(),
@@ -189,6 +190,8 @@ fn is_a_name(name: &str) -> bool {
 
 /// The runs that an operator begins with.
 pub(crate) struct StoredRuns {
+    /// Whether the types have changed since: the next checkpoint writes everything anew then.
+    pub(crate) of_before: bool,
     pub(crate) as_of: u64,
     pub(crate) runs: Vec<RunRef>,
     pub(crate) store: RunStore,

@@ -40,7 +40,7 @@ impl<'s, D: ExchangeData> Stream<'s, D> {
         let mut registration = durables.register(name, kind);
         let stored = registration.runs.take();
         let parts = stored.and_then(|stored| {
-            Replay::new(&stored, &registration.kind, scope.index(), scope.peers(), schema.clone())
+            Replay::new(&stored, &registration.kind, scope.index(), scope.peers(), &schema)
                 .map_err(|error| durables.refuse(error))
                 .ok()
         });
@@ -56,6 +56,9 @@ impl<'s, D: ExchangeData> Stream<'s, D> {
                         if let Some((capability, parts)) = &mut replay {
                             match parts.next::<D>() {
                                 Ok(Some(records)) => {
+                                    if parts.of_before {
+                                        unsaved.closed.extend(records.iter().cloned());
+                                    }
                                     let tick = *capability.time();
                                     let mut updates = records.into_iter().map(|record| (record, tick, 1)).collect();
                                     output.session(capability).give_container(&mut updates);
@@ -77,7 +80,9 @@ impl<'s, D: ExchangeData> Stream<'s, D> {
                             let mut updates = batch.drain(..).map(|(record, _)| (record, tick, 1)).collect();
                             output.session(&capability).give_container(&mut updates);
                         });
-                        unsaved.advance(|tick| !frontier.less_equal(&tick));
+                        if replay.is_none() {
+                            unsaved.advance(|tick| !frontier.less_equal(&tick));
+                        }
                     }
                 },
             )
@@ -126,8 +131,8 @@ impl<D: ExchangeData> Unsaved<D> {
 
 /// This worker's parts of the runs of a checkpoint. Which they are does not matter, as long as each part has one reader.
 struct Replay {
+    of_before: bool,
     as_of: u64,
-    schema: RowSchema,
     parts: IntoIter<PlainPart>,
     failed: bool,
 }
@@ -138,19 +143,20 @@ impl Replay {
         kind: &OperatorKind,
         worker: usize,
         workers: usize,
-        schema: RowSchema,
+        schema: &RowSchema,
     ) -> Result<Self, StateError> {
         let mut parts = Vec::new();
         for run in &stored.runs {
-            parts.extend(plain_parts(&stored.store, run, kind)?);
+            parts.extend(plain_parts(&stored.store, run, kind, schema)?);
         }
         let mine: Vec<_> = parts.into_iter().skip(worker).step_by(workers).collect();
-        Ok(Self { as_of: stored.as_of, schema, parts: mine.into_iter(), failed: false })
+        let (of_before, as_of) = (stored.of_before, stored.as_of);
+        Ok(Self { of_before, as_of, parts: mine.into_iter(), failed: false })
     }
 
     /// The records of the next part.
     fn next<D: ExchangeData>(&mut self) -> Result<Option<Vec<D>>, StateError> {
-        self.parts.next().map(|part| part.read(&self.schema)).transpose()
+        self.parts.next().map(|part| part.read()).transpose()
     }
 }
 

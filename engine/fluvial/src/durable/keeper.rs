@@ -82,7 +82,9 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
                 return None;
             }
         }
-        self.rows.settle();
+        if !stored.of_before {
+            self.rows.settle();
+        }
         (self.rows.len() > 0).then_some(stored.as_of)
     }
 

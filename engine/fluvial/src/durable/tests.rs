@@ -240,6 +240,92 @@ fn a_type_that_is_not_read_as_it_was_written_is_found_at_the_first_checkpoint() 
     assert!(error.contains("'rows'") && error.contains("not read as it was written"), "{error}");
 }
 
+/// A row, and the same in a later version of a job.
+mod versions {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    pub(super) struct Line {
+        pub(super) price: u32,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    pub(super) struct Old {
+        pub(super) lines: Vec<Line>,
+        pub(super) price: u32,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    pub(super) struct NewLine {
+        #[serde(default)]
+        pub(super) tax: Option<u32>,
+        pub(super) price: u32,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    pub(super) struct New {
+        pub(super) price: u32,
+        #[serde(default)]
+        pub(super) discount: u32,
+        #[serde(default)]
+        pub(super) note: String,
+        pub(super) lines: Vec<NewLine>,
+    }
+}
+
+#[test]
+fn fields_may_be_added_to_the_rows_of_a_later_version() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use versions::{Line, New, NewLine, Old};
+
+    static LATER: AtomicBool = AtomicBool::new(false);
+    type Row = (u8, u32, u32);
+    let mut test = Dataflow::new(2, |scope| {
+        let prices = scope.input::<(u8, Option<u32>)>("in");
+        if LATER.load(Ordering::Relaxed) {
+            let new =
+                |price| New { price, discount: 0, note: String::new(), lines: vec![NewLine { tax: None, price }] };
+            let prices = prices.map(move |(key, price)| (key, price.map(new)));
+            let out = |row: &New| (row.price + row.discount, row.lines[0].price);
+            let kept = prices.clone().keep_all("kept");
+            scope.output("kept", kept.map(move |(key, row)| (key, row.map(|row| out(&row)))));
+            let latest = prices.latest("latest");
+            scope.output("latest", latest.map(move |(key, row)| -> Row { (key, out(&row).0, out(&row).1) }));
+        } else {
+            let prices =
+                prices.map(|(key, price)| (key, price.map(|price| Old { lines: vec![Line { price }], price })));
+            let out = |row: &Old| (row.price, row.lines[0].price);
+            let kept = prices.clone().keep_all("kept");
+            scope.output("kept", kept.map(move |(key, row)| (key, row.map(|row| out(&row)))));
+            let latest = prices.latest("latest");
+            scope.output("latest", latest.map(move |(key, row)| -> Row { (key, out(&row).0, out(&row).1) }));
+        }
+    });
+    test.feed("in", 1, (0..40u8).map(|key| (key, Some(u32::from(key)))));
+    test.feed("in", 2, (0..10u8).map(|key| (key, None::<u32>)));
+    test.advance_past(1);
+    test.advance_past(2);
+    // Each restart compares what comes out with what came out before.
+    LATER.store(true, Ordering::Relaxed);
+    test.restart(3);
+    test.feed("in", 3, [(39u8, Some(7u32)), (38, None), (0, Some(8))]);
+    test.advance_past(3);
+    test.restart(1);
+    test.feed("in", 4, [(1u8, Some(9u32))]);
+    test.advance_past(4);
+    test.restart(2);
+    let mut expected: Vec<Row> = (10..38u8).map(|key| (key, u32::from(key), u32::from(key))).collect();
+    expected.extend([(39, 7, 7), (0, 8, 8), (1, 9, 9)]);
+    expected.sort_unstable();
+    assert_eq!(test.table::<Row>("latest"), expected);
+    assert_eq!(test.table::<(u8, Option<(u32, u32)>)>("kept").len(), 40 + 10 + 3 + 1);
+    // The way back is none: a version that lacks a field would lose it.
+    LATER.store(false, Ordering::Relaxed);
+    let error = test.try_restart_at(4, 1).unwrap_err();
+    assert!(error.contains("durable operator") && error.contains("discount"), "{error}");
+}
+
 /// Builds a dataflow with one operator, `words`, on a checkpoint that has `stored`.
 fn build_on(stored: &str, kind: crate::state::OperatorKind) -> Result<(), crate::state::StateError> {
     use crate::durable::{Durables, Restore};
@@ -273,17 +359,14 @@ fn a_checkpoint_that_does_not_fit_the_binary_is_refused_by_the_operators_name() 
         "the checkpoint holds a durable operator 'lines' (aggregate count (key Utf8, value UInt64)) that this binary \
          does not have: run the binary that wrote it, or bring the operator back under that name"
     );
-    for other in
-        [kind("aggregate sum of u64", "key Utf8, value UInt64"), kind("aggregate count", "key Int64, value UInt64")]
-    {
-        let error = build_on("words", other.clone()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "the durable operator 'words' is {other} in the checkpoint and aggregate count (key Utf8, value UInt64) \
-                 in this binary: run the binary that wrote it, or give the changed operator a new name"
-            )
-        );
-        assert_eq!(error.kind(), fluvial_connector::ErrorKind::Configuration);
-    }
+    let other = kind("aggregate sum of u64", "key Utf8, value UInt64");
+    let error = build_on("words", other.clone()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the durable operator 'words' is {other} in the checkpoint and aggregate count (key Utf8, value UInt64) \
+             in this binary: run the binary that wrote it, or give the changed operator a new name"
+        )
+    );
+    assert_eq!(error.kind(), fluvial_connector::ErrorKind::Configuration);
 }

@@ -89,9 +89,10 @@ impl<M: Send + 'static> History<M> {
         let (&tick, operators) = checkpoint.expect("there is a checkpoint of each tick that was passed");
         let restore = Restore { as_of: Tick(tick), operators: operators.clone(), store: self.store.clone() };
         self.workers = Workers::start(workers, Some(restore), Arc::clone(&self.build));
-        // What is frozen now is dropped: nothing has changed since the checkpoint.
-        let restored = self.workers.step(|_| Step { tick, feeds: Vec::new() })?;
-        self.past = Some(tick);
+        let mut restored = self.workers.step(|_| Step { tick, feeds: Vec::new() })?;
+        // Nothing has changed since the checkpoint, but rows whose type has got fields are frozen anew.
+        let operators = operators.clone();
+        self.keep(tick, operators, &mut restored)?;
         Ok((tick, restored.made))
     }
 
@@ -112,14 +113,20 @@ impl<M: Send + 'static> History<M> {
                 .collect(),
         })?;
         let before = self.checkpoints.range(..tick).next_back();
-        let mut operators = before.map_or_else(Vec::new, |(_, operators)| operators.clone());
+        let operators = before.map_or_else(Vec::new, |(_, operators)| operators.clone());
+        self.keep(tick, operators, &mut stepped)?;
+        Ok(stepped)
+    }
+
+    /// Makes what was frozen at `tick` the checkpoint of it, on top of `operators`.
+    fn keep(&mut self, tick: u64, mut operators: Vec<OperatorState>, stepped: &mut Stepped<M>) -> Result<(), String> {
         for frozen in stepped.frozen.drain(..) {
             self.runs += 1;
             add_run(&mut operators, frozen, &self.store, Uuid::from_u128(self.runs))?;
         }
         self.checkpoints.insert(tick, operators);
         self.past = Some(tick);
-        Ok(stepped)
+        Ok(())
     }
 }
 
@@ -130,11 +137,11 @@ fn add_run(operators: &mut Vec<OperatorState>, frozen: Frozen, store: &RunStore,
     let operator = match operators.iter_mut().find(|operator| operator.name == name) {
         Some(operator) => operator,
         None => {
-            operators.push(OperatorState { name, kind, runs: Vec::new() });
+            operators.push(OperatorState { name, kind: kind.clone(), runs: Vec::new() });
             let last = operators.len() - 1;
             &mut operators[last]
         }
     };
-    operator.runs.extend(run);
+    operator.add(&kind, run);
     Ok(())
 }

@@ -69,13 +69,6 @@ pub enum Entry {
     SplitStarted(SplitStart),
     /// An output begins: progress for it is missing only before `tick` has been committed.
     SinkStarted(SinkStart),
-    /// An output is no longer written.
-    SinkStopped {
-        /// Its name.
-        output: String,
-        /// The last tick that was written.
-        tick: Tick,
-    },
     /// A checkpoint is complete.
     Checkpoint {
         /// The tick that it is a snapshot of.

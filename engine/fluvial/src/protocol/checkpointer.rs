@@ -171,8 +171,7 @@ impl Checkpointer {
                 kind: kind.clone(),
                 runs: Vec::new(),
             });
-            chain.kind = kind;
-            chain.runs.extend(run);
+            chain.add(&kind, run);
         }
         let digests = std::mem::take(&mut pending.digests).into_values().flatten();
         let mut outputs: Vec<OutputState> = digests.map(|(at, digest)| OutputState { at, digest }).collect();

@@ -44,7 +44,7 @@ impl Prepared {
     ) -> Result<(Self, Vec<String>), Ended> {
         let Opened { me, at, mut history, manifest, records, below } = opened;
         let mut appender = Appender::with_rules(me, at.next(), rules);
-        let (new, warnings) = new_outputs(&config.outputs, &history)?;
+        let (new, warnings) = new_outputs(&config.outputs, config.reconcile, &history)?;
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));
             history.sinks.push(start);
@@ -116,8 +116,13 @@ fn plan(me: Identity, history: &History, (most_workers, most_turns): (u32, u32))
     }
 }
 
-/// The outputs that the journal does not know yet, and what to warn of in those that it does.
-fn new_outputs(outputs: &[FoundOutput], history: &History) -> Result<(Vec<SinkStart>, Vec<String>), Ended> {
+/// The outputs that the journal does not know yet, and what to warn of in those that it does. A job that has state gets
+/// another output only where it is reconciled: the output would otherwise lack what the state holds already.
+fn new_outputs(
+    outputs: &[FoundOutput],
+    reconcile: bool,
+    history: &History,
+) -> Result<(Vec<SinkStart>, Vec<String>), Ended> {
     if let Some(lost) = history.sinks.iter().find(|sink| !outputs.iter().any(|found| found.output == sink.output)) {
         return Err(Ended::Refused(format!(
             "the job writes the output '{}', which this binary lacks: start it with the binary that has it",
@@ -130,6 +135,12 @@ fn new_outputs(outputs: &[FoundOutput], history: &History) -> Result<(Vec<SinkSt
     let (mut new, mut warnings) = (Vec::new(), Vec::new());
     for FoundOutput { output, partitions, envelope } in outputs {
         let Some(known) = history.sinks.iter().find(|sink| &sink.output == output) else {
+            if sealed > Tick(0) && !reconcile {
+                return Err(Ended::Refused(format!(
+                    "output '{output}' is new, and the job has state already: `run --reconcile` begins the output with \
+                     the whole of its table"
+                )));
+            }
             let (output, partitions, envelope) = (output.clone(), *partitions, *envelope);
             new.push(SinkStart { output, partitions, envelope, tick });
             continue;
@@ -196,8 +207,8 @@ mod tests {
 
     #[test]
     fn an_output_begins_after_what_is_sealed_and_keeps_its_partitions() {
-        let check = |sealed, known: &[(&str, u32)], outputs: &[(&str, u32)], expected: &str| {
-            let said = match new_outputs(&found(outputs), &history(sealed, known)) {
+        let check = |sealed, reconcile, known: &[(&str, u32)], outputs: &[(&str, u32)], expected: &str| {
+            let said = match new_outputs(&found(outputs), reconcile, &history(sealed, known)) {
                 Ok((new, warnings)) => {
                     let new: Vec<String> =
                         new.iter().map(|s| format!("{} of {} from {}", s.output, s.partitions, s.tick)).collect();
@@ -207,10 +218,11 @@ mod tests {
             };
             assert!(said.contains(expected), "{said}");
         };
-        check(0, &[], &[("a", 3), ("b", 1)], "a of 3 from 0, b of 1 from 0");
-        check(7, &[("a", 3)], &[("a", 3), ("b", 1)], "b of 1 from 8");
-        check(7, &[("a", 3)], &[("a", 5)], "output 'a' has 5 partitions; the job goes on with the 3");
-        check(7, &[("a", 3)], &[("a", 2)], "output 'a' has 2 partitions and had 3");
-        check(7, &[("a", 3)], &[], "the output 'a', which this binary lacks");
+        check(0, false, &[], &[("a", 3), ("b", 1)], "a of 3 from 0, b of 1 from 0");
+        check(7, true, &[("a", 3)], &[("a", 3), ("b", 1)], "b of 1 from 8");
+        check(7, false, &[("a", 3)], &[("a", 3), ("b", 1)], "output 'b' is new");
+        check(7, false, &[("a", 3)], &[("a", 5)], "output 'a' has 5 partitions; the job goes on with the 3");
+        check(7, false, &[("a", 3)], &[("a", 2)], "output 'a' has 2 partitions and had 3");
+        check(7, false, &[("a", 3)], &[], "the output 'a', which this binary lacks");
     }
 }

@@ -23,7 +23,7 @@ pub struct Pace {
     pub tick_records: u64,
     /// The most bytes that one tick holds, unless a single report of a worker has more.
     pub tick_bytes: u64,
-    /// Nothing is minted while so many bytes are minted and not committed.
+    /// No more bytes than this are minted and not committed, unless a single report of a worker has more.
     pub in_flight_bytes: u64,
     /// Nothing is minted while so many ticks are minted and not committed.
     pub in_flight_ticks: usize,
@@ -127,11 +127,19 @@ impl Sequencer {
 
     /// When the next tick is due if nothing else happens; `None` while too much is in flight.
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
-        if self.in_flight.len() >= self.pace.in_flight_ticks || self.in_flight_bytes >= self.pace.in_flight_bytes {
+        if self.in_flight.len() >= self.pace.in_flight_ticks || self.room() == 0 {
+            return None;
+        }
+        if self.gathered.front().is_some_and(|next| self.in_flight_bytes > 0 && next.bytes > self.room()) {
             return None;
         }
         let wait = if self.gathered.is_empty() { self.pace.heartbeat_ms } else { self.pace.tick_interval_ms };
         Some(self.last_at_ms + wait)
+    }
+
+    /// How many bytes may still be minted.
+    fn room(&self) -> u64 {
+        self.pace.in_flight_bytes.saturating_sub(self.in_flight_bytes)
     }
 
     /// Mints a tick of what has gathered, as much as one tick may hold.
@@ -142,9 +150,10 @@ impl Sequencer {
         let tick = self.first.take().unwrap_or(Tick(now_ms)).max(self.last.next());
         let mut ranges: BTreeMap<SplitNumber, Range> = BTreeMap::new();
         let (mut records, mut bytes) = (0, 0);
+        let most_bytes = self.pace.tick_bytes.min(self.room());
         while let Some(gathered) = self.gathered.pop_front_if(|next| {
             records == 0 && bytes == 0
-                || records + next.records <= self.pace.tick_records && bytes + next.bytes <= self.pace.tick_bytes
+                || records + next.records <= self.pace.tick_records && bytes + next.bytes <= most_bytes
         }) {
             records += gathered.records;
             bytes += gathered.bytes;
@@ -258,6 +267,35 @@ mod tests {
         s.committed(Tick(7000));
         assert!(s.is_due(9000));
         assert_eq!(s.in_flight(), (1, 1000));
+    }
+
+    #[test]
+    fn what_is_in_flight_stays_below_its_bound_however_the_reports_fall() {
+        let mut s = sequencer();
+        for (i, bytes) in [900, 900, 900, 150].into_iter().enumerate() {
+            s.gather(range(i as u64, i as u64 + 1), bytes).unwrap();
+        }
+        let mut now = 7000;
+        while s.is_due(now) && !s.is_drained() {
+            s.mint(now, false).unwrap();
+            now += 10;
+        }
+        assert_eq!(s.in_flight(), (2, 1800), "the third would be beyond 2000");
+        s.committed(Tick(7000));
+        assert!(s.is_due(now));
+        let binding = s.mint(now, false).unwrap();
+        assert_eq!((binding.ranges[0].count, s.in_flight().1), (1, 1800));
+    }
+
+    #[test]
+    fn a_report_beyond_the_bound_goes_alone() {
+        let mut s = sequencer();
+        s.gather(range(0, 1), 5000).unwrap();
+        s.gather(range(1, 2), 10).unwrap();
+        s.mint(7000, false).unwrap();
+        assert!(!s.is_due(9000));
+        s.committed(Tick(7000));
+        assert!(s.is_due(9000));
     }
 
     #[test]

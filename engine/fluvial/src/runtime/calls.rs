@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, ErrorKind, Generation};
 
+use super::ambient;
 use crate::journal::{Created, JobStore, Seq, journal_object};
 use crate::protocol::{Answer, Call, FoundObject, Object, PutOutcome};
 
@@ -39,7 +40,7 @@ impl StoreCalls {
                 }
                 Err(error) if error.kind != ErrorKind::Retry => return Err(error),
                 Err(error) => {
-                    let since = *self.failing().get_or_insert_with(Instant::now);
+                    let since = *self.failing().get_or_insert_with(ambient::instant);
                     if since.elapsed() >= self.patience {
                         return Err(error);
                     }

@@ -12,10 +12,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, ErrorKind, Incarnation, Offset, SplitId, Waker};
-use uuid::Uuid;
 
+use super::ambient;
 use super::calls::StoreCalls;
-use super::clock;
 use super::control::{Control, Message};
 use super::ending::{Ending, Failure, Part as Origin};
 use super::process::{Found, Shared};
@@ -24,8 +23,6 @@ use super::status::StatusLine;
 use crate::journal::Nonce;
 use crate::protocol::{Answer, Call, Ended, Event, Leader, LeaderConfig, Order, Pace, Part, Report, Request};
 
-/// How long an object stays after nothing names it any more, and the longest step that a process survives.
-const GRACE: Duration = Duration::from_secs(600);
 /// A generation ends whose last complete checkpoint is older than so many checkpoint intervals, and
 const CHECKPOINT_AGE_INTERVALS: u32 = 20;
 /// than this.
@@ -63,8 +60,8 @@ impl LeaderDriver {
         let options = &shared.options;
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let config = LeaderConfig {
-            incarnation: Incarnation(Uuid::new_v4()),
-            nonce: Nonce(rand::random()),
+            incarnation: Incarnation(ambient::uuid()),
+            nonce: Nonce(ambient::nonce()),
             binary: shared.binary.clone(),
             workers: options.workers(),
             turns: super::TURNS,
@@ -81,13 +78,13 @@ impl LeaderDriver {
             checkpoint_age_limit_ms: millis(CHECKPOINT_AGE.max(options.checkpoint_every * CHECKPOINT_AGE_INTERVALS)),
             keep_journal: options.keep_journal,
             reconcile: options.reconcile,
-            grace_ms: millis(GRACE),
-            max_clock_jump_ms: millis(GRACE),
+            grace_ms: millis(options.deletion_grace),
+            max_clock_jump_ms: millis(options.deletion_grace),
         };
         let (tell, back) = channel();
         let discovery = Self::discover(shared, &tell, waker);
         let mut driver = Self {
-            leader: Leader::new(config, clock::now_ms()),
+            leader: Leader::new(config, ambient::now_ms()),
             calls: Arc::new(StoreCalls::new(shared.store.clone(), options.patience)),
             runtime: shared.runtime.clone(),
             back,
@@ -103,7 +100,7 @@ impl LeaderDriver {
         };
         driver.status.found(&found);
         // The answer cannot fail: the machine has not begun.
-        let _ = driver.leader.on(Event::Splits(found.splits), clock::now_ms());
+        let _ = driver.leader.on(Event::Splits(found.splits), ambient::now_ms());
         driver
     }
 
@@ -161,7 +158,7 @@ impl LeaderDriver {
     }
 
     fn stop(&mut self, control: &mut Control) -> Result<(), Failure> {
-        self.stopping.get_or_insert_with(Instant::now);
+        self.stopping.get_or_insert_with(ambient::instant);
         self.event(Event::Stop, control)
     }
 
@@ -183,11 +180,12 @@ impl LeaderDriver {
                 }
             }
         }
-        if self.leader.deadline_ms().is_some_and(|at| at <= clock::now_ms()) {
+        if self.leader.deadline_ms().is_some_and(|at| at <= ambient::now_ms()) {
             self.event(Event::Time, control)?;
         }
         self.give_up_stopping()?;
-        if let Some(positions) = self.status.print(&self.leader.status()) {
+        self.status.print(&self.leader.status());
+        if let Some(positions) = self.status.ask() {
             // Without the thread there is nobody to tell, which has been said.
             let _ = self.discovery.send(positions);
         }
@@ -196,7 +194,7 @@ impl LeaderDriver {
 
     /// How long the worker may park.
     pub(crate) fn may_park(&self) -> Duration {
-        let now = clock::now_ms();
+        let now = ambient::now_ms();
         let due = self
             .leader
             .deadline_ms()
@@ -224,7 +222,7 @@ impl LeaderDriver {
     }
 
     fn event(&mut self, event: Event, control: &mut Control) -> Result<(), Failure> {
-        let result = self.leader.on(event, clock::now_ms());
+        let result = self.leader.on(event, ambient::now_ms());
         while let Some(request) = self.leader.next_request() {
             match request {
                 Request::Broadcast(order) => {

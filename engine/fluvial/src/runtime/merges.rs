@@ -3,8 +3,8 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use fluvial_connector::{ErrorKind, Generation, Waker};
-use uuid::Uuid;
 
+use super::ambient;
 use crate::protocol::Report;
 use crate::state::{OperatorState, RunStore, StateError, merge, merge_due, run_object};
 
@@ -58,7 +58,7 @@ impl Merges {
 fn merge_one(store: &RunStore, operator: &OperatorState, generation: Generation) -> Result<Option<Report>, StateError> {
     let Some(which) = merge_due(&operator.runs) else { return Ok(None) };
     let removed = operator.runs[which.clone()].iter().map(|run| run.object.clone()).collect();
-    let object = run_object(&operator.name, generation, Uuid::new_v4());
+    let object = run_object(&operator.name, generation, ambient::uuid());
     let added = merge(store, operator, which, &object)?;
     Ok(Some(Report::Merged { operator: operator.name.clone(), removed, added }))
 }

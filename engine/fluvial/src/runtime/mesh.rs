@@ -10,7 +10,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::ambient;
 
 /// Known only to the processes of one generation.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,7 +69,7 @@ pub fn connect(
     index: usize,
     secret: &Secret,
 ) -> std::io::Result<Vec<Option<TcpStream>>> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = ambient::instant() + PATIENCE;
     let mut sockets: Vec<Option<TcpStream>> = (0..addresses.len()).map(|_| None).collect();
     for (peer, address) in addresses.iter().enumerate().take(index) {
         let mut socket = TcpStream::connect_timeout(address, PATIENCE)?;
@@ -94,7 +96,7 @@ pub fn connect(
                 _ => tracing::warn!(%from, "turned away a peer that is not of this generation"),
             },
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                let left = deadline.saturating_duration_since(Instant::now());
+                let left = deadline.saturating_duration_since(ambient::instant());
                 if left.is_zero() {
                     return Err(std::io::Error::new(
                         ErrorKind::TimedOut,

@@ -6,8 +6,8 @@
 //!                           └ peer: stop         └ leader    └─ uploads: frozen state ─► store
 //! ```
 
+mod ambient;
 mod calls;
-mod clock;
 pub mod control;
 pub mod ending;
 pub(crate) mod input;

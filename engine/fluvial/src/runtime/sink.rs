@@ -16,8 +16,8 @@ use fluvial_connector::{
     Waker,
 };
 
+use super::ambient;
 use super::calls::StoreCalls;
-use super::clock;
 use super::ending::{Ending, Failure, Part};
 use super::leader::failure;
 use super::output::OutputQueue;
@@ -205,7 +205,7 @@ impl SinkDriver {
                 }
             }
         }
-        while let Some(action) = self.committer.next_action(clock::now_ms()).map_err(failure)? {
+        while let Some(action) = self.committer.next_action(ambient::now_ms()).map_err(failure)? {
             self.act(action);
         }
         self.report();
@@ -214,7 +214,7 @@ impl SinkDriver {
 
     /// How long there is nothing to do if nothing wakes us.
     pub(crate) fn may_park(&self) -> Duration {
-        let now = clock::now_ms();
+        let now = ambient::now_ms();
         self.committer.deadline_ms().map_or(Duration::from_secs(1), |at| Duration::from_millis(at.saturating_sub(now)))
     }
 

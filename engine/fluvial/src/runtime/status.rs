@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fluvial_connector::{Offset, Tick};
 
-use super::clock;
+use super::ambient;
 use super::leader::{Ends, Positions};
 use super::process::Found;
 use crate::journal::{Range, SplitNumber, SplitStart};
@@ -13,10 +13,14 @@ use crate::protocol::{Order, Report, Status};
 
 /// How often the line is printed.
 const EVERY: Duration = Duration::from_secs(5);
+/// How long before that the sources are asked where they end, so that the lag is that of now.
+const ASK_BEFORE: Duration = Duration::from_millis(250);
 
 /// Gathers what the status line says.
 pub(crate) struct StatusLine {
     last: Instant,
+    /// Whether the sources have been asked since.
+    asked: bool,
     records_in: u64,
     records_out: u64,
     /// Splits by number, and how far each has been committed.
@@ -29,7 +33,8 @@ pub(crate) struct StatusLine {
 impl StatusLine {
     pub(crate) fn new() -> Self {
         Self {
-            last: Instant::now(),
+            last: ambient::instant(),
+            asked: false,
             records_in: 0,
             records_out: 0,
             splits: BTreeMap::new(),
@@ -72,8 +77,18 @@ impl StatusLine {
         }
     }
 
-    /// Prints the line, if it is time; returns how far each split is committed then.
-    pub(crate) fn print(&mut self, status: &Status) -> Option<Positions> {
+    /// How far each split is committed, once for each line: when it is time to tell the sources, and to ask them where
+    /// they end.
+    pub(crate) fn ask(&mut self) -> Option<Positions> {
+        if self.asked || self.last.elapsed() < EVERY - ASK_BEFORE {
+            return None;
+        }
+        self.asked = true;
+        Some(self.splits.values().map(|(start, at)| (start.source.clone(), start.split.clone(), *at)).collect())
+    }
+
+    /// Prints the line, if it is time.
+    pub(crate) fn print(&mut self, status: &Status) {
         let passed = self.last.elapsed();
         while let Some((_, ranges)) = self.in_flight.pop_front_if(|(tick, _)| *tick <= status.committed) {
             for range in ranges {
@@ -83,11 +98,12 @@ impl StatusLine {
             }
         }
         if passed < EVERY || status.minted == Tick(0) {
-            return None;
+            return;
         }
-        self.last = Instant::now();
+        self.last = ambient::instant();
+        self.asked = false;
         let lag: u64 = self.splits.values().map(|(start, position)| self.behind(start, *position)).sum();
-        let now = clock::now_ms();
+        let now = ambient::now_ms();
         // Without input nothing is late, however old the last tick is.
         let lag_ms = if lag == 0 { 0 } else { now.saturating_sub(status.committed.0) };
         let rate = |count: u64| (count as f64 / passed.as_secs_f64()).round();
@@ -100,7 +116,6 @@ impl StatusLine {
             checkpoint_age_s = status.checkpoint.map(|tick| now.saturating_sub(tick.0) / 1000),
             "running"
         );
-        Some(self.splits.values().map(|(start, at)| (start.source.clone(), start.split.clone(), *at)).collect())
     }
 
     fn behind(&self, start: &SplitStart, position: Offset) -> u64 {

@@ -19,6 +19,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::ambient;
 use super::ending::Ending;
 use super::mesh::Secret;
 use super::peer::{FromPeer, Invitation, PEER_VARIABLE, PeerLink, ToPeer, read_line};
@@ -93,9 +94,9 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()
 }
 
 fn signalled_within(inbox: &Receiver<Event>, pause: Duration) -> bool {
-    let until = Instant::now() + pause;
+    let until = ambient::instant() + pause;
     loop {
-        match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        match inbox.recv_timeout(until.saturating_duration_since(ambient::instant())) {
             Ok(Event::Signal) => return true,
             Ok(Event::Process { .. }) => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
@@ -152,7 +153,7 @@ impl Processes {
     fn start(count: usize, number: u64, events: &Sender<Event>) -> anyhow::Result<Self> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on the loopback interface")?;
-        let secret = Secret(std::array::from_fn(|_| rand::random()));
+        let secret = Secret(ambient::secret());
         let binary = std::env::current_exe().context("cannot find this binary")?;
         let mut this = Self { number, processes: Vec::new(), listener };
         let supervisor = this.listener.local_addr()?;
@@ -183,7 +184,7 @@ impl Processes {
         while !self.processes.iter().all(Process::gone) {
             let event = match kill_at {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
+                Some(at) => inbox.recv_timeout(at.saturating_duration_since(ambient::instant())),
             };
             match event {
                 Err(_) => {
@@ -214,7 +215,7 @@ impl Processes {
                     What::Silent => self.processes[index].silent = true,
                     What::Exited => {
                         self.processes[index].exited = true;
-                        kill_at.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+                        kill_at.get_or_insert_with(|| ambient::instant() + LAST_WORDS);
                     }
                 },
             }

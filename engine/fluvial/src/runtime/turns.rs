@@ -11,7 +11,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::ambient;
 
 use fluvial_connector::{
     CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, SinkSession, Tick,
@@ -228,7 +230,7 @@ pub(crate) fn wait_out<T>(
     patience: Duration,
     mut call: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let started = Instant::now();
+    let started = ambient::instant();
     loop {
         match call() {
             Err(error) if error.kind == ErrorKind::Retry && started.elapsed() < patience => {
@@ -236,7 +238,7 @@ pub(crate) fn wait_out<T>(
                     error = format!("{:#}", anyhow::Error::from(error)),
                     "the {system} is away, trying again"
                 );
-                std::thread::sleep(PAUSE);
+                ambient::pause(PAUSE);
             }
             result => return result,
         }

@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use fluvial_connector::{Error, Generation, Waker};
-use uuid::Uuid;
 
+use super::ambient;
 use super::ending::{Failure, Part};
 use super::turns::wait_out;
 use crate::durable::Frozen;
@@ -58,7 +58,7 @@ fn store_one(frozen: Frozen, store: &RunStore, generation: Generation, patience:
     let run = match frozen.encode().map_err(failed).map_err(fail)? {
         None => None,
         Some(encoded) => {
-            let object = run_object(&operator, generation, Uuid::new_v4());
+            let object = run_object(&operator, generation, ambient::uuid());
             Some(wait_out("store", patience, || store.put(&object, &encoded).map_err(failed)).map_err(fail)?)
         }
     };

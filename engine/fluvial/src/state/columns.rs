@@ -114,10 +114,32 @@ impl Column {
         }
     }
 
+    /// The column that reads what was stored as `stored`, a type that lacks fields which this one has got since; those
+    /// get serde's defaults. `None` if there are other differences.
+    pub(super) fn as_stored(&self, stored: &FieldRef) -> Option<Self> {
+        match self.form {
+            Form::Typed => Some(Self { item: narrowed(&self.item, stored)?, form: Form::Typed }),
+            Form::Bytes(_) => None,
+        }
+    }
+
     /// Whether an array is of this column's type.
     pub(super) fn fits(&self, array: &dyn Array) -> bool {
         array.data_type().equals_datatype(self.item.data_type())
     }
+}
+
+/// `wanted` with the fields that `stored` has, in its order; `None` unless that is all in which they differ.
+fn narrowed(wanted: &FieldRef, stored: &FieldRef) -> Option<FieldRef> {
+    let data_type = match (wanted.data_type(), stored.data_type()) {
+        (DataType::Struct(wanted), DataType::Struct(stored)) => {
+            let field = |stored: &FieldRef| narrowed(wanted.find(stored.name())?.1, stored);
+            DataType::Struct(stored.iter().map(field).collect::<Option<_>>()?)
+        }
+        (DataType::List(wanted), DataType::List(stored)) => DataType::List(narrowed(wanted, stored)?),
+        (wanted, stored) => wanted.equals_datatype(stored).then(|| wanted.clone())?,
+    };
+    Some(Arc::new(wanted.as_ref().clone().with_data_type(data_type)))
 }
 
 /// Whether Parquet can hold the type.

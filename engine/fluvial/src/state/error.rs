@@ -97,7 +97,9 @@ pub enum StateError {
         what: String,
     },
     /// Rows do not fit the binary's types.
-    #[error("the rows of the state object '{object}' do not fit the binary's types")]
+    #[error(
+        "the rows of the state object '{object}' do not fit the binary's types; a field that was added needs #[serde(default)]"
+    )]
     Decode {
         /// The object.
         object: String,

@@ -61,6 +61,18 @@ pub struct OperatorState {
     pub runs: Vec<RunRef>,
 }
 
+impl OperatorState {
+    /// Adds what a worker has stored at the next checkpoint. An operator whose types have changed since the last one
+    /// has stored all its rows anew, and its older runs are no longer needed.
+    pub fn add(&mut self, kind: &OperatorKind, run: Option<RunRef>) {
+        if self.kind != *kind {
+            self.kind = kind.clone();
+            self.runs.clear();
+        }
+        self.runs.extend(run);
+    }
+}
+
 /// What tells whether a stored operator is the one that the binary has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorKind {

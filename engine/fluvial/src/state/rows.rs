@@ -106,7 +106,8 @@ where
     K: Serialize + DeserializeOwned,
     V: DeserializeOwned,
 {
-    let file = RunFile::open(store, run, Some(kind))?;
+    let file = RunFile::open(store, run, None)?;
+    let schema = &as_stored(schema, &file, kind)?;
     for (index, group) in file.info.groups.iter().enumerate() {
         if group.last_hash < range.first || group.first_hash > range.last {
             continue;
@@ -134,18 +135,42 @@ where
 /// A part of a run that is read by itself: a row group.
 pub(crate) struct PlainPart {
     run: Arc<RunFile>,
+    schema: RowSchema,
     group: usize,
 }
 
 /// The parts of a run of records without keys.
-pub(crate) fn plain_parts(store: &RunStore, run: &RunRef, kind: &OperatorKind) -> Result<Vec<PlainPart>, StateError> {
-    let run = Arc::new(RunFile::open(store, run, Some(kind))?);
-    Ok((0..run.info.groups.len()).map(|group| PlainPart { run: Arc::clone(&run), group }).collect())
+pub(crate) fn plain_parts(
+    store: &RunStore,
+    run: &RunRef,
+    kind: &OperatorKind,
+    schema: &RowSchema,
+) -> Result<Vec<PlainPart>, StateError> {
+    let run = Arc::new(RunFile::open(store, run, None)?);
+    let schema = as_stored(schema, &run, kind)?;
+    let part = |group| PlainPart { run: Arc::clone(&run), schema: schema.clone(), group };
+    Ok((0..run.info.groups.len()).map(part).collect())
+}
+
+/// The schema that reads a run: the operator's own, or what it was before fields were added.
+fn as_stored(schema: &RowSchema, file: &RunFile, kind: &OperatorKind) -> Result<RowSchema, StateError> {
+    let stored = &file.info.kind;
+    let schema = if stored == kind {
+        Some(schema.clone())
+    } else {
+        schema.as_stored(&file.schema()).filter(|_| stored.operator == kind.operator)
+    };
+    schema.ok_or_else(|| StateError::Changed {
+        operator: file.info.operator.clone(),
+        stored: stored.to_string(),
+        wanted: kind.to_string(),
+    })
 }
 
 impl PlainPart {
     /// The records of the part.
-    pub(crate) fn read<D: DeserializeOwned>(&self, schema: &RowSchema) -> Result<Vec<D>, StateError> {
+    pub(crate) fn read<D: DeserializeOwned>(&self) -> Result<Vec<D>, StateError> {
+        let schema = &self.schema;
         let mut records = Vec::new();
         for batch in self.run.read(self.group)? {
             let column = batch.columns().first().filter(|column| schema.value.fits(column));

@@ -45,6 +45,17 @@ impl RowSchema {
         }
     }
 
+    /// What reads a run that was written when the value lacked fields which it has got since; `None` if there are other
+    /// differences. A key with another field would have another hash.
+    pub(super) fn as_stored(&self, run: &Schema) -> Option<Self> {
+        let same_key = match &self.key {
+            Some(key) => key.field("key", false) == *run.fields().find("key")?.1,
+            None => true,
+        };
+        let value = self.value.as_stored(run.fields().find("value")?.1)?;
+        same_key.then(|| Self { key: self.key.clone(), value })
+    }
+
     /// The columns of a run.
     pub(super) fn arrow(&self) -> SchemaRef {
         Arc::new(match &self.key {

@@ -210,9 +210,9 @@ fn records_without_keys_are_read_part_by_part_and_merged() {
     let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), runs };
     let merged = merge(&folder.store, &operator, 0..3, "state/groups/merged.parquet").unwrap();
     assert_eq!(merged.rows, 100_005);
-    let parts = plain_parts(&folder.store, &merged, &kind).unwrap();
+    let parts = plain_parts(&folder.store, &merged, &kind, &schema).unwrap();
     assert!(parts.len() > 1);
-    let mut found: Vec<Group> = parts.iter().flat_map(|part| part.read::<Group>(&schema).unwrap()).collect();
+    let mut found: Vec<Group> = parts.iter().flat_map(|part| part.read::<Group>().unwrap()).collect();
     let mut expected: Vec<Group> = (0..100_003).chain(0..2).map(group).collect();
     found.sort();
     expected.sort();
@@ -256,6 +256,18 @@ fn a_file_that_is_not_ours_or_of_another_operator_is_refused() {
     let error = read.unwrap_err();
     assert!(matches!(error, StateError::Changed { .. }), "{error}");
     assert_eq!(error.kind(), ErrorKind::Configuration);
+    // A key or a value of another type is refused as well, though the operator is the same.
+    let refused = |schema: &RowSchema, read: Result<(), StateError>| {
+        let error = read.unwrap_err();
+        assert!(matches!(error, StateError::Changed { .. }), "{error}");
+        assert!(error.to_string().contains(&schema.describe()), "{error}");
+    };
+    let all = HashRange::of(0, 1);
+    let other = RowSchema::keyed::<u32, Totals>();
+    let kind_of = |schema: &RowSchema| OperatorKind { schema: schema.describe(), ..kind() };
+    refused(&other, read_keyed::<u32, Totals>(&folder.store, &run, &kind_of(&other), &other, all, |_, _, _| {}));
+    let other = RowSchema::keyed::<Group, String>();
+    refused(&other, read_keyed::<Group, String>(&folder.store, &run, &kind_of(&other), &other, all, |_, _, _| {}));
 
     let batch = arrow_array::RecordBatch::try_from_iter([("a", Arc::new(arrow_array::Int32Array::from(vec![1])) as _)])
         .unwrap();

@@ -165,7 +165,6 @@ impl History {
                     self.sinks.push(start.clone());
                 }
             }
-            Entry::SinkStopped { output, .. } => self.sinks.retain(|sink| &sink.output != output),
             Entry::Reconciled { tick } => self.reconcile = Some(*tick).filter(|tick| *tick > self.as_of()),
             Entry::Opened { .. } | Entry::Checkpoint { .. } => {}
         }

@@ -180,11 +180,15 @@ impl Leader {
         }
     }
 
-    /// Takes an event. Requests that are left after an error are still to be carried out (the last broadcasts).
+    /// Takes an event. Requests that are left after an error are still to be carried out (the last broadcasts). Once the
+    /// generation is over, what comes was under way and changes nothing: workers read until they hear of the end.
     ///
     /// # Errors
     /// The generation is over.
     pub fn on(&mut self, event: Event, now_ms: u64) -> Result<(), Ended> {
+        if matches!(self.stage, Stage::Over) {
+            return Ok(());
+        }
         self.back_ms += self.now_ms.saturating_sub(now_ms + self.back_ms);
         let now_ms = now_ms + self.back_ms;
         let by_ms = now_ms - self.now_ms;

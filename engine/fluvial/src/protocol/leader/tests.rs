@@ -119,7 +119,6 @@ fn kind(entry: &Entry) -> &'static str {
         Entry::Binding(_) => "binding",
         Entry::SplitStarted(_) => "split",
         Entry::SinkStarted(_) => "sink",
-        Entry::SinkStopped { .. } => "sink stopped",
         Entry::Checkpoint { .. } => "checkpoint",
         Entry::Reconciled { .. } => "reconciled",
     }
@@ -229,6 +228,10 @@ fn a_stop_takes_a_last_checkpoint_and_then_ends_well() {
     assert_eq!(ended, Err(Ended::Done(last)));
     assert_eq!((bench.leader.status().committed, bench.leader.status().checkpoint), (last, Some(last)));
     assert_eq!(said, ["put manifest", "put 4: checkpoint", "CheckpointComplete 50002", "Finish 50002"]);
+    // A worker read on before it heard of the end, and a deletion was under way.
+    assert_eq!(bench.on(Event::FromWorker(1, read(9, 12))), Ok(()));
+    assert_eq!(bench.on(Event::Store(Part::Cleaner, Answer::Deleted)), Ok(()));
+    assert!(bench.leader.next_request().is_none());
 }
 
 #[test]

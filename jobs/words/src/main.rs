@@ -1,0 +1,24 @@
+//! Counts words.
+
+use fluvial::connector::format::json;
+use fluvial::{App, Count, Job};
+use fluvial_kafka::KafkaOptions;
+
+#[derive(Clone, clap::Args)]
+struct Options {
+    #[command(flatten)]
+    kafka: KafkaOptions,
+}
+
+fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
+    let kafka = options.kafka.connect()?;
+    let lines = job.source("lines", kafka.source("lines"), json::value::<String>());
+    let words = lines.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    let counts = words.key_by(|word| word.clone()).aggregate("counts", Count);
+    job.write(&kafka.upsert("counts"), json::Json, counts)?;
+    Ok(())
+}
+
+fn main() -> std::process::ExitCode {
+    App::new("words", build).about("Counts words").main()
+}
