@@ -1,4 +1,4 @@
-//! The binary knows its parts without a broker.
+//! The binary knows its parts without a broker, and says them to whoever listens.
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
@@ -12,4 +12,13 @@ fn its_graph_goes_from_lines_through_counts_to_counts() {
     for part in ["source    lines", "durable   counts", "output    counts"] {
         assert!(graph.contains(part), "{part} is missing:\n{graph}");
     }
+}
+
+#[test]
+fn a_reader_that_has_gone_away_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut graph = Command::new(env!("CARGO_BIN_EXE_words"));
+    let output = graph.args(["graph", "--brokers", "127.0.0.1:1"]).stdout(writer).output().unwrap();
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
 }

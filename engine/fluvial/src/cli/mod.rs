@@ -14,6 +14,7 @@ mod options;
 mod state;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -160,7 +161,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             }
             Some(("graph", matches)) => {
                 let build = self.builder(O::from_arg_matches(matches)?);
-                print!("{}", plan(&build)?.graph());
+                write!(std::io::stdout(), "{}", plan(&build)?.graph())?;
                 Ok(ExitCode::SUCCESS)
             }
             Some((name, matches)) => {

@@ -97,9 +97,9 @@ pub struct RunOptions {
     #[arg(long)]
     pub no_restart: bool,
 
-    /// The least time between two ticks [default: 10ms on a local disk]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub tick: Option<Duration>,
+    /// The least time between two ticks
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration)]
+    pub tick: Duration,
 
     /// The time between two checkpoints
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
@@ -157,7 +157,7 @@ impl RunOptions {
             ));
         }
         let shortest = Duration::from_millis(1);
-        if self.tick.is_some_and(|t| t < shortest) {
+        if self.tick < shortest {
             return Err("--tick is 1ms at the least".to_owned());
         }
         if self.checkpoint_every < Duration::from_millis(100) {

@@ -29,7 +29,7 @@ pub(super) fn print(options: &StateOptions, job: &str) -> anyhow::Result<()> {
     let checkpoints = runtime.block_on(list(&store))?;
     let mut out = std::io::stdout().lock();
     if options.json {
-        serde_json::to_writer_pretty(&mut out, &checkpoints)?;
+        serde_json::to_writer_pretty(&mut out, &checkpoints).map_err(std::io::Error::from)?;
         writeln!(out)?;
         return Ok(());
     }

@@ -43,15 +43,10 @@ struct Shared {
     worker: u32,
     workers: u32,
     restore: Option<Restore>,
-    operators: RefCell<BTreeMap<String, Operator>>,
+    operators: RefCell<BTreeMap<String, Marks>>,
     refused: RefCell<Option<StateError>>,
     frozen: RefCell<Vec<Frozen>>,
     failure: RefCell<Option<DataflowError>>,
-}
-
-struct Operator {
-    kind: OperatorKind,
-    marks: Marks,
 }
 
 /// The checkpoints that an operator has not frozen yet, ascending.
@@ -96,13 +91,7 @@ impl Durables {
         }
     }
 
-    /// The names and kinds of the operators, in the order of their names: the same on every worker.
-    #[must_use]
-    pub fn operators(&self) -> Vec<(String, OperatorKind)> {
-        self.0.operators.borrow().iter().map(|(name, operator)| (name.clone(), operator.kind.clone())).collect()
-    }
-
-    /// The names of the operators, in their order.
+    /// The names of the operators, in their order: the same on every worker.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.0.operators.borrow().keys().cloned().collect()
@@ -111,8 +100,8 @@ impl Durables {
     /// Says that a checkpoint is taken of `tick`. To be called before the frontier passes the tick, with ascending
     /// ticks, on every worker.
     pub fn mark_checkpoint(&self, tick: Tick) {
-        for operator in self.0.operators.borrow().values() {
-            operator.marks.borrow_mut().push_back(tick.0);
+        for marks in self.0.operators.borrow().values() {
+            marks.borrow_mut().push_back(tick.0);
         }
     }
 
@@ -171,7 +160,7 @@ impl Durables {
                 runs: stored.runs.clone(),
                 store: restore.store.clone(),
             });
-            operators.insert(name.to_owned(), Operator { kind: kind.clone(), marks: Rc::clone(&marks) });
+            operators.insert(name.to_owned(), Rc::clone(&marks));
         }
         Registration { durables: self.clone(), name: name.to_owned(), kind, marks, runs }
     }
@@ -179,7 +168,7 @@ impl Durables {
 
 impl fmt::Debug for Durables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Durables").field("operators", &self.operators()).finish()
+        f.debug_struct("Durables").field("operators", &self.names()).finish()
     }
 }
 

@@ -56,7 +56,7 @@ pub struct JournalRecord {
 pub enum Entry {
     /// A generation began.
     Opened {
-        /// A hash of the binary that runs.
+        /// What tells builds of the binary apart: its size and time.
         binary: String,
         /// How many workers it has.
         workers: u32,

@@ -67,7 +67,7 @@ impl LeaderDriver {
             turns: super::TURNS,
             outputs: found.outputs.clone(),
             pace: Pace {
-                tick_interval_ms: millis(options.tick.unwrap_or(Duration::from_millis(10))),
+                tick_interval_ms: millis(options.tick),
                 heartbeat_ms: 1000,
                 tick_records: 500_000,
                 tick_bytes: (options.in_flight.0 / 4).min(64 << 20),

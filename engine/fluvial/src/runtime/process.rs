@@ -116,7 +116,7 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         runtime: runtime.handle().clone(),
         sources: topology.sources,
         outputs: topology.outputs,
-        binary: hash_of_this_binary().map_err(|e| Failure::new(Ending::Failed, e))?,
+        binary: stamp_of_this_binary().map_err(|e| Failure::new(Ending::Failed, e))?,
         sink: topology.sink,
         session: OnceLock::new(),
         connecting: Mutex::new(()),
@@ -214,7 +214,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn hash_of_this_binary() -> std::io::Result<String> {
+fn stamp_of_this_binary() -> std::io::Result<String> {
     let path = std::env::current_exe()?;
     let meta = std::fs::metadata(&path)?;
     // Reading a large binary at every restart would cost more than the figure is worth: size and time tell builds apart.

@@ -70,6 +70,9 @@ struct DigestLine {
     digest: Digest,
 }
 
+/// How much input waits for its tick at the most, on all workers.
+const MOST_WAITING_BYTES: u64 = 256 << 20;
+
 /// Replays, and prints to stdout, one JSON object a line; records of one partition come in their order.
 ///
 /// # Errors
@@ -81,21 +84,21 @@ pub fn replay(build: &Build, options: &ReplayOptions, job: &str) -> anyhow::Resu
     let digests: Arc<Mutex<Vec<DigestLine>>> = Arc::default();
     let (all, build, print) = (Arc::clone(&digests), Arc::clone(build), !options.digest);
     let config = timely::Config::process(options.workers as usize);
-    let guards = timely::execute(config, move |worker| -> Result<(), String> {
-        let of_worker = replay_on(worker, &build, &script, print).map_err(|e| format!("{e:#}"))?;
+    let guards = timely::execute(config, move |worker| -> anyhow::Result<()> {
+        let of_worker = replay_on(worker, &build, &script, print)?;
         all.lock().unwrap_or_else(PoisonError::into_inner).extend(of_worker);
         Ok(())
     })
     .map_err(anyhow::Error::msg)?;
     for result in guards.join() {
-        result.and_then(|r| r).map_err(anyhow::Error::msg)?;
+        result.map_err(anyhow::Error::msg)??;
     }
     if options.digest {
         let mut digests = std::mem::take(&mut *digests.lock().unwrap_or_else(PoisonError::into_inner));
         digests.sort_by(|a, b| (&a.output, a.partition).cmp(&(&b.output, b.partition)));
         let mut out = std::io::stdout().lock();
         for line in digests {
-            serde_json::to_writer(&mut out, &line)?;
+            serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from)?;
             writeln!(out)?;
         }
     }
@@ -134,7 +137,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
         anyhow::Ok(job.finish())
     })?;
     durables.built()?;
-    let limits = ReadLimits { most_waiting_bytes: u64::MAX, verify: true };
+    let limits = ReadLimits { most_waiting_bytes: MOST_WAITING_BYTES / u64::from(workers), verify: true };
     let failed = |failure: Failure| failure.error;
     let mut outputs = Outputs {
         queues: declared.outputs.into_iter().map(|o| (o.spec.name, o.queue)).collect(),

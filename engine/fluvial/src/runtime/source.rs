@@ -284,11 +284,17 @@ impl SourceDriver {
     /// Reads what there is, within limits. Returns whether there may be more at once.
     pub(crate) fn read(&mut self) -> Result<bool, Failure> {
         let full = self.waiting_bytes >= self.limits.most_waiting_bytes;
-        // Until all of the journal is replayed, what its ticks still need has to be read, however much waits; splits that
-        // are through with it are paused. After that it is enough not to ask the readers.
+        // While the journal is replayed, what its next tick still needs has to be read, however much waits; then the
+        // other splits are paused, and resumed when half is gone. After that it is enough not to ask the readers.
         let replayed = self.replayed();
+        let much = self.waiting_bytes >= self.limits.most_waiting_bytes / 2;
+        let mut wanted = false;
         for split in &mut self.splits {
-            let pause = !replayed && split.expected.is_empty() && (full || split.paused);
+            let next = self.replay.front().and_then(|b| b.ranges.iter().find(|r| r.split == split.start.number));
+            let first = split.expected.front();
+            let needed = next.is_some_and(|range| split.reported < range.to) || first.is_some_and(|e| !e.keep);
+            wanted |= needed;
+            let pause = !replayed && !needed && (full || split.paused && much);
             if pause != split.paused {
                 self.sources[split.source]
                     .reader
@@ -299,7 +305,7 @@ impl SourceDriver {
         }
         let mut more = false;
         for source in 0..self.sources.len() {
-            if !full || !replayed {
+            if !full || wanted {
                 more |= self.poll(source)?;
             }
         }

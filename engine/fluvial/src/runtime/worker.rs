@@ -197,7 +197,7 @@ impl Running {
         if !self.ready && self.sink.is_ready() && self.source.verified() {
             self.ready = true;
             tracing::debug!(target: STAGES, "ready");
-            let operators = self.durables.operators().into_iter().map(|(name, _)| name).collect();
+            let operators = self.durables.names();
             self.control.report(self.index, Report::Ready { operators });
         }
         Ok(())

@@ -41,19 +41,6 @@ pub enum StateError {
         /// What it is in the binary.
         wanted: String,
     },
-    /// A type that cannot be stored.
-    #[error("the durable operator '{operator}' cannot store {part}s of type {type_name}")]
-    Type {
-        /// The operator.
-        operator: String,
-        /// `key` or `value`.
-        part: &'static str,
-        /// The Rust type.
-        type_name: &'static str,
-        /// What serde or Arrow said.
-        #[source]
-        source: BoxError,
-    },
     /// Rows could not be written into a run.
     #[error("cannot express the state of the durable operator '{operator}' as parquet")]
     Encode {
@@ -118,7 +105,7 @@ impl StateError {
             Self::Duplicate { .. } | Self::BadName { .. } | Self::Missing { .. } | Self::Changed { .. } => {
                 ErrorKind::Configuration
             }
-            Self::Type { .. } | Self::Encode { .. } => ErrorKind::Bug,
+            Self::Encode { .. } => ErrorKind::Bug,
             Self::Gone { .. } | Self::Damaged { .. } | Self::Unknown { .. } | Self::Decode { .. } => ErrorKind::Data,
         }
     }

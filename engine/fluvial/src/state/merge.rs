@@ -170,7 +170,8 @@ impl Merge {
                     self.hashes.push(hash);
                 }
             }
-            if self.chosen.len() >= BATCH_ROWS {
+            // Rows that are not chosen hold their batches all the same.
+            if self.chosen.len() >= BATCH_ROWS || self.sources.len() > 4 * self.cursors.len() {
                 self.flush(&mut writer)?;
             }
         }

@@ -161,11 +161,6 @@ impl Committer {
         }
     }
 
-    /// The output partitions that this committer writes.
-    pub fn partitions(&self) -> impl Iterator<Item = &OutputPartition> {
-        self.lanes.iter().map(|lane| &lane.at)
-    }
-
     /// Every writer of earlier generations is fenced, this worker's turns have fresh transactors, and the journal has
     /// no newer generation.
     pub fn all_fenced(&mut self) {
@@ -176,11 +171,6 @@ impl Committer {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Active) && self.lanes.iter().all(|lane| lane.has_progress)
-    }
-
-    /// The progress of the partitions as it was found or has become; for one to be reconciled, the tick before.
-    pub fn progress(&self) -> impl Iterator<Item = (&OutputPartition, Tick)> {
-        self.lanes.iter().map(|lane| (&lane.at, lane.committed.tick))
     }
 
     /// Whether the partitions are to be given their corrections at the tick of a reconciliation, once this is ready:

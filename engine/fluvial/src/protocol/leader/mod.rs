@@ -16,7 +16,6 @@
 mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use fluvial_connector::{Incarnation, Tick};
 
@@ -30,7 +29,6 @@ use crate::protocol::rules::{Rule, Rules};
 use crate::protocol::running::Running;
 use crate::protocol::sequencer::Pace;
 use crate::protocol::store::{Answer, Call, Identity, Part, Verdict};
-use crate::state::Manifest;
 
 /// What a generation is started with.
 #[derive(Clone, Debug)]
@@ -39,7 +37,7 @@ pub struct LeaderConfig {
     pub incarnation: Incarnation,
     /// A random number of this generation alone.
     pub nonce: Nonce,
-    /// A hash of the binary.
+    /// What tells builds of the binary apart: its size and time.
     pub binary: String,
     /// How many workers this generation has.
     pub workers: u32,
@@ -101,9 +99,7 @@ pub struct Status {
     pub committed: Tick,
     /// The newest complete checkpoint.
     pub checkpoint: Option<Tick>,
-    /// Ticks minted and not committed.
-    pub in_flight_ticks: usize,
-    /// Their size.
+    /// The size of the ticks that are minted and not committed.
     pub in_flight_bytes: u64,
 }
 
@@ -248,14 +244,12 @@ impl Leader {
     #[must_use]
     pub fn status(&self) -> Status {
         let Stage::Running(running) = &self.stage else { return self.at_the_end };
-        let (in_flight_ticks, in_flight_bytes) = running.sequencer.in_flight();
         Status {
             minted: running.sequencer.last(),
             sealed: running.sealed,
             committed: running.committed(),
             checkpoint: running.checkpointer.newest().map(|manifest| manifest.tick),
-            in_flight_ticks,
-            in_flight_bytes,
+            in_flight_bytes: running.sequencer.in_flight_bytes(),
         }
     }
 
@@ -386,15 +380,6 @@ impl Leader {
                 Ok(())
             }
             (stage, report) => Err(Ended::Bug(format!("worker {worker} reported {report:?} at {}", stage.name()))),
-        }
-    }
-
-    /// The manifest of the newest complete checkpoint of the running generation.
-    #[must_use]
-    pub fn checkpoint(&self) -> Option<&Arc<Manifest>> {
-        match &self.stage {
-            Stage::Running(running) => running.checkpointer.newest(),
-            _ => None,
         }
     }
 }
