@@ -138,6 +138,25 @@ impl Job {
         self.kill_first(Duration::from_secs(20))
     }
 
+    /// SIGSTOP of all its processes.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn pause(&self) -> Result<()> {
+        // First the one that would notice something about the others.
+        self.process.signal(Signal::STOP)?;
+        self.peers().into_iter().try_for_each(|peer| signal(peer, Signal::STOP))
+    }
+
+    /// SIGCONT to all its processes.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn resume(&self) -> Result<()> {
+        self.peers().into_iter().try_for_each(|peer| signal(peer, Signal::CONT))?;
+        self.process.signal(Signal::CONT)
+    }
+
     /// Asks it to stop as `kill` does, and waits for its end.
     ///
     /// # Errors

@@ -13,7 +13,9 @@
 //! | [`history`] | what a job has emitted, and whether it is right |
 //! | [`job`] | the workspace's job binaries, run as processes |
 //! | [`journal`] | a kept journal, as anyone may read it |
+//! | [`proxy`] | what stands between a job and its broker, and cuts and holds its commits |
 //! | [`stage`] | a job on an embedded broker, for what a person does with it |
+//! | [`subject`] | the two jobs that the tests run |
 
 pub mod campaign;
 pub mod client;
@@ -22,6 +24,8 @@ pub mod foreign;
 pub mod history;
 pub mod job;
 pub mod journal;
+pub mod proxy;
 pub mod stage;
+pub mod subject;
 
 pub use fluvial_kafka_apache::{self as apache, child, workspace};

@@ -1,23 +1,17 @@
-//! A first kill test: orders and bank on real Kafka, killed at random moments, say what an undisturbed replay says.
+//! Kill tests: orders and bank on real Kafka, struck by every kind of fault, say what an undisturbed replay says.
 //!
-//! The plan is that of a fixed seed, which is printed; `FLUVIAL_SEED=n` runs the plan of another, `FLUVIAL_ROUNDS=n` a
-//! longer one.
+//! The plans are those of fixed seeds, which are printed; `cargo run --release -p fluvial-tests --bin campaign` goes on for
+//! as long as it is told.
 #![allow(clippy::unwrap_used)]
 
-use fluvial_tests::apache::ApacheKafka;
-use fluvial_tests::campaign::{Plan, Siege, Subject};
-use fluvial_tests::client::Endpoint;
+use fluvial_tests::campaign::{Ground, Plan, Siege, Subject};
 
-fn given(name: &str) -> Option<u64> {
-    Some(std::env::var(name).ok()?.parse().expect("a number"))
-}
+const ROUNDS: usize = 3;
 
-fn survives(subject: Subject) {
-    let seed = given("FLUVIAL_SEED").unwrap_or(1);
-    println!("FLUVIAL_SEED={seed}");
-    let plan = Plan::new(seed, given("FLUVIAL_ROUNDS").unwrap_or(3) as usize);
-    let broker = Endpoint::new(ApacheKafka::shared().bootstrap());
-    let report = match Siege::new(&broker, subject, plan).and_then(|siege| siege.run()) {
+fn survives(subject: Subject, seed: u64) {
+    println!("seed {seed}");
+    let ground = Ground::new().unwrap();
+    let report = match Siege::new(&ground, subject, Plan::new(seed, ROUNDS)).and_then(|siege| siege.run()) {
         Ok(report) => report,
         Err(error) => panic!("{error:#}"),
     };
@@ -27,10 +21,10 @@ fn survives(subject: Subject) {
 
 #[test]
 fn orders_say_what_an_undisturbed_replay_says() {
-    survives(Subject::Orders);
+    survives(Subject::Orders, 1);
 }
 
 #[test]
 fn the_bank_says_what_an_undisturbed_replay_says() {
-    survives(Subject::Bank);
+    survives(Subject::Bank, 2);
 }

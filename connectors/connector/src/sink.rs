@@ -59,6 +59,16 @@ pub struct SinkContext {
     pub job: String,
     /// How long a call may wait for a system that is away.
     pub patience: Duration,
+    /// Called when a transaction's records are acknowledged and its progress is not yet written: there a test ends the
+    /// process, to show that nothing is lost or doubled.
+    pub between_records_and_progress: fn(),
+}
+
+impl SinkContext {
+    /// Of a job of this name.
+    pub fn new(job: impl Into<String>, patience: Duration) -> Self {
+        Self { job: job.into(), patience, between_records_and_progress: || {} }
+    }
 }
 
 /// A connection to a sink. Calls block; several threads may call at once.
@@ -112,7 +122,8 @@ pub trait SinkSession: Send + Sync {
 /// ```
 pub trait Transactor: Send {
     /// Begins a transaction, writes the records, waits until they are acknowledged, and only then writes each
-    /// partition's progress and waits for that. Returns each partition's end offset after its records.
+    /// partition's progress and waits for that. Returns each partition's end offset after its records. Calls
+    /// [`SinkContext::between_records_and_progress`] there.
     ///
     /// # Errors
     /// [`CommitError`]; the transaction is not committed, and never will be.

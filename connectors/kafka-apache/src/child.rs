@@ -160,6 +160,12 @@ impl Process {
         }
     }
 
+    /// Whether its log holds `text` so far.
+    #[must_use]
+    pub fn log_holds(&self, text: &str) -> bool {
+        fs::read(&self.log).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text))
+    }
+
     /// The file that holds what it has written.
     #[must_use]
     pub fn log(&self) -> &Path {

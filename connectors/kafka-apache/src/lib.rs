@@ -13,7 +13,7 @@ pub mod workspace;
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -40,11 +40,13 @@ pub struct Options {
     pub properties: Vec<(String, String)>,
     /// The most memory that each server's heap may take, MiB.
     pub heap_mib: u32,
+    /// The port of a proxy in front of the one broker: clients that come from it are told to come there again.
+    pub proxy: Option<u16>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { brokers: 1, properties: Vec::new(), heap_mib: 1024 }
+        Self { brokers: 1, properties: Vec::new(), heap_mib: 1024, proxy: None }
     }
 }
 
@@ -53,6 +55,7 @@ impl Default for Options {
 pub struct ApacheKafka {
     servers: Vec<Server>,
     bootstrap: String,
+    behind_proxy: SocketAddr,
     // Dropped last: the servers write into it.
     folder: Folder,
 }
@@ -96,7 +99,8 @@ impl ApacheKafka {
     fn start_once(options: &Options) -> Result<Self> {
         let jars = jars::folder()?;
         let folder = Folder::new("fluvial-apache-kafka-")?;
-        let ports = (0..options.brokers).map(|_| Ok(Ports { client: free_port()?, controller: free_port()? }));
+        let ports = (0..options.brokers)
+            .map(|_| Ok(Ports { client: free_port()?, controller: free_port()?, behind_proxy: free_port()? }));
         let ports = ports.collect::<Result<Vec<_>>>()?;
         // Kafka writes its ids as 16 bytes in URL-safe base64.
         let cluster = url_safe_base64(uuid::Uuid::new_v4().as_bytes());
@@ -122,7 +126,8 @@ impl ApacheKafka {
             servers.push(Server { spec, log: home.join("log"), process: None });
         }
         let bootstrap: Vec<_> = ports.iter().map(|ports| format!("127.0.0.1:{}", ports.client)).collect();
-        let mut kafka = Self { servers, bootstrap: bootstrap.join(","), folder };
+        let behind_proxy = SocketAddr::from(([127, 0, 0, 1], ports[0].behind_proxy));
+        let mut kafka = Self { servers, bootstrap: bootstrap.join(","), behind_proxy, folder };
         kafka.start_again()?;
         Ok(kafka)
     }
@@ -131,6 +136,12 @@ impl ApacheKafka {
     #[must_use]
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// Where the proxy of [`Options::proxy`] has to connect to.
+    #[must_use]
+    pub fn behind_proxy(&self) -> SocketAddr {
+        self.behind_proxy
     }
 
     /// Starts every server that does not run, on its old port and data, and waits until they serve.

@@ -12,6 +12,8 @@ pub(crate) struct Ports {
     pub(crate) client: u16,
     /// For the controllers; the first server is the only one.
     pub(crate) controller: u16,
+    /// For the proxy, if there is one.
+    pub(crate) behind_proxy: u16,
 }
 
 /// The text of `server.properties` for the server `index`. Later lines win, so the caller's own come last.
@@ -21,13 +23,22 @@ pub(crate) fn server(options: &Options, ports: &[Ports], index: usize, data: &Pa
     let mut lines = Vec::new();
     if index == 0 {
         lines.push("process.roles=broker,controller".to_owned());
-        lines.push(format!("listeners=PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}", own.client, own.controller));
     } else {
         lines.push("process.roles=broker".to_owned());
-        lines.push(format!("listeners=PLAINTEXT://127.0.0.1:{}", own.client));
     }
+    // Where each listener listens, and where clients that have come by it are told to come again.
+    let mut listeners = vec![("PLAINTEXT", own.client, Some(own.client))];
+    listeners.extend(options.proxy.map(|proxy| ("PROXIED", own.behind_proxy, Some(proxy))));
+    listeners.extend((index == 0).then_some(("CONTROLLER", own.controller, None)));
+    let at = |(name, port): (&str, u16)| format!("{name}://127.0.0.1:{port}");
+    let listen: Vec<_> = listeners.iter().map(|(name, port, _)| at((name, *port))).collect();
+    let advertise = listeners.iter().filter_map(|(name, _, advertised)| Some(at((name, (*advertised)?))));
+    let advertise: Vec<_> = advertise.collect();
+    let protocols: Vec<_> = ["PLAINTEXT", "PROXIED", "CONTROLLER"].map(|name| format!("{name}:PLAINTEXT")).into();
+    lines.push(format!("listeners={}", listen.join(",")));
+    lines.push(format!("advertised.listeners={}", advertise.join(",")));
+    lines.push(format!("listener.security.protocol.map={}", protocols.join(",")));
     lines.push(format!("node.id={}", index + 1));
-    lines.push(format!("advertised.listeners=PLAINTEXT://127.0.0.1:{}", own.client));
     lines.push(format!("controller.quorum.bootstrap.servers=127.0.0.1:{}", first.controller));
     lines.push("controller.listener.names=CONTROLLER".to_owned());
     lines.push("inter.broker.listener.name=PLAINTEXT".to_owned());

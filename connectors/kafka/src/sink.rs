@@ -132,7 +132,7 @@ impl SinkSession for KafkaSession {
             progress,
             self.progress_partitions,
             self.kafka.options().tick_header,
-            self.context.patience,
+            &self.context,
         )))
     }
 

@@ -12,7 +12,8 @@
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    CommitError, Error, ErrorKind, Offset, OutputRecord, PartitionWrite, ProducerId, TickEnd, Transaction, Transactor,
+    CommitError, Error, ErrorKind, Offset, OutputRecord, PartitionWrite, ProducerId, SinkContext, TickEnd, Transaction,
+    Transactor,
 };
 
 use crate::failure;
@@ -33,7 +34,7 @@ pub(crate) struct KafkaTransactor {
     progress_topic: String,
     progress_partitions: u32,
     tick_header: bool,
-    patience: Duration,
+    context: SinkContext,
     /// How many requests had been lost when the transaction that is prepared began.
     prepared: Option<u64>,
 }
@@ -45,10 +46,10 @@ impl KafkaTransactor {
         progress_topic: String,
         progress_partitions: u32,
         tick_header: bool,
-        patience: Duration,
+        context: &SinkContext,
     ) -> Self {
-        let id = id.to_string();
-        Self { producer, id, progress_topic, progress_partitions, tick_header, patience, prepared: None }
+        let (id, context) = (id.to_string(), context.clone());
+        Self { producer, id, progress_topic, progress_partitions, tick_header, context, prepared: None }
     }
 
     fn what(&self, doing: &str) -> String {
@@ -173,7 +174,7 @@ impl Transactor for KafkaTransactor {
         let lost = self.producer.client().watch().lost();
         let began = Instant::now();
         self.producer.begin().map_err(|failed| failure::transaction(&failed, &self.what("begin")))?;
-        let mut flight = Flight::new(&transaction.writes, lost, Instant::now() + self.patience);
+        let mut flight = Flight::new(&transaction.writes, lost, Instant::now() + self.context.patience);
 
         let progress = (self.progress_topic.clone(), transaction.slot % self.progress_partitions);
         let progress_to = (progress.0.as_str(), progress.1);
@@ -196,6 +197,7 @@ impl Transactor for KafkaTransactor {
         }
         let handed = Instant::now();
         self.settle(&mut flight)?;
+        (self.context.between_records_and_progress)();
 
         let acknowledged = Instant::now();
         let mut ends = Vec::with_capacity(transaction.writes.len());
@@ -228,7 +230,7 @@ impl Transactor for KafkaTransactor {
         let Some(lost) = self.prepared.take() else {
             return Err(CommitError::Unknown(Error::new(ErrorKind::Bug, format!("{what}: nothing is prepared"))));
         };
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.context.patience;
         let slice_ms = i32::try_from(SLICE.as_millis()).unwrap_or(i32::MAX);
         loop {
             let result = self.producer.commit(slice_ms);

@@ -30,7 +30,7 @@ impl Job {
         let outputs = OUTPUTS.map(|name| kafka.upsert(name));
         let specs = outputs.each_ref().map(fluvial_connector::Output::spec);
         let sink: Arc<dyn Sink> = fluvial_connector::Output::sink(&outputs[0]);
-        let context = SinkContext { job: "job".to_owned(), patience: subject::PATIENCE };
+        let context = SinkContext::new("job", subject::PATIENCE);
         let session = sink.connect(&context, &specs).unwrap();
         let (incarnation, ends) = (Incarnation(uuid::Uuid::new_v4()), BTreeMap::new());
         Self { session, incarnation, generation: 0, ends, workers: Vec::new() }

@@ -35,7 +35,7 @@ impl Job {
         let settings = settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let options = KafkaOptions { settings, ..KafkaOptions::new(broker.bootstrap()) };
         let output: KafkaOutput = options.connect().unwrap().upsert(OUTPUT);
-        let context = SinkContext { job: "job".to_owned(), patience: subject::PATIENCE };
+        let context = SinkContext::new("job", subject::PATIENCE);
         let session = output.sink().connect(&context, &[output.spec()]).unwrap();
         Self { broker, session, incarnation: Incarnation(uuid::Uuid::new_v4()), tick: 0 }
     }
@@ -190,7 +190,7 @@ fn ticks_are_in_the_headers_on_request() {
     let broker = Broker::start(Config::default()).unwrap();
     let options = KafkaOptions { tick_header: true, output_partitions: 1, ..KafkaOptions::new(broker.bootstrap()) };
     let output = options.connect().unwrap().append(OUTPUT);
-    let context = SinkContext { job: "job".to_owned(), patience: subject::PATIENCE };
+    let context = SinkContext::new("job", subject::PATIENCE);
     let session = output.sink().connect(&context, &[output.spec()]).unwrap();
     let mut job = Job { broker, session, incarnation: Incarnation(uuid::Uuid::new_v4()), tick: 0 };
     let mut transaction = job.transaction(b"v");
@@ -268,7 +268,7 @@ fn topics_are_made_as_asked_and_existing_ones_are_taken_as_they_are() {
     };
     let kafka = options.connect().unwrap();
     let outputs = [kafka.upsert("there"), kafka.append("made")];
-    let context = SinkContext { job: "job".to_owned(), patience: subject::PATIENCE };
+    let context = SinkContext::new("job", subject::PATIENCE);
     let specs = outputs.each_ref().map(Output::spec);
     let session = outputs[0].sink().connect(&context, &specs).unwrap();
     let partitions: Vec<_> = session.partitions().unwrap().into_iter().collect();

@@ -12,7 +12,7 @@ use fluvial_connector::{
 use fluvial_memory::Memory;
 
 fn context() -> SinkContext {
-    SinkContext { job: "job".to_owned(), patience: Duration::from_secs(5) }
+    SinkContext::new("job", Duration::from_secs(5))
 }
 
 /// Transactions of the input are written by a sink of the same memory.

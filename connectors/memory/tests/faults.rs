@@ -19,7 +19,7 @@ struct Job {
 impl Job {
     fn on(memory: Memory) -> Self {
         let output = memory.upsert("out", 1);
-        let context = SinkContext { job: "job".to_owned(), patience: Duration::from_secs(5) };
+        let context = SinkContext::new("job", Duration::from_secs(5));
         let session = output.sink().connect(&context, &[output.spec()]).unwrap();
         Self { memory, session }
     }

@@ -11,6 +11,7 @@
 
 pub mod cli;
 pub mod durable;
+mod fail_point;
 pub mod harness;
 pub mod job;
 pub mod journal;
@@ -23,6 +24,8 @@ pub use fluvial_connector as connector;
 
 pub use cli::App;
 pub use durable::{Average, Count, Sum};
+#[doc(hidden)]
+pub use fail_point::{Doom, FailPoint, Fate};
 pub use job::{Job, JobError};
 pub use runtime::source::OnMalformed;
 pub use stream::{Collection, Stream};

@@ -10,8 +10,13 @@ use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::Subject;
 use crate::client::{Endpoint, Message, Writer, unique};
+use crate::subject::Subject;
+
+/// How many orders there are: few, so that they are amended and cancelled, in whatever partition.
+const ORDERS: u64 = 400;
+/// How often in a row the broker may fail the input: it may be away for a while.
+const FAILURES: u32 = 20;
 
 /// Writes input until it is told to stop.
 #[derive(Debug)]
@@ -26,19 +31,31 @@ impl Feeder {
     /// # Errors
     /// The broker cannot be reached.
     pub fn start(broker: &Endpoint, topic: &str, partitions: i32, subject: Subject, seed: u64) -> Result<Self> {
+        let id = unique("feeder");
         let mut source = Source {
             topic: topic.to_owned(),
             partitions,
             subject,
             random: ChaCha8Rng::seed_from_u64(seed ^ 0xfeed),
             next: 0,
-            plain: broker.writer(&[])?,
-            transactional: broker.transactional(&unique("feeder"), &[])?,
+            writers: Writers::new(broker, &id)?,
         };
+        let broker = broker.clone();
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
+            let mut failures = 0;
             loop {
-                source.batch()?;
+                match source.batch() {
+                    Ok(()) => failures = 0,
+                    Err(error) if failures == FAILURES => return Err(error),
+                    Err(_) => {
+                        // What was written of the batch is input like any other. The same id ends an open transaction.
+                        failures += 1;
+                        if let Ok(writers) = Writers::new(&broker, &id) {
+                            source.writers = writers;
+                        }
+                    }
+                }
                 let pause = Duration::from_millis(source.random.random_range(0..30));
                 if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                     return source.last().map(|()| source.next);
@@ -73,8 +90,18 @@ struct Source {
     subject: Subject,
     random: ChaCha8Rng,
     next: u64,
+    writers: Writers,
+}
+
+struct Writers {
     plain: Writer,
     transactional: Writer,
+}
+
+impl Writers {
+    fn new(broker: &Endpoint, id: &str) -> Result<Self> {
+        Ok(Self { plain: broker.writer(&[])?, transactional: broker.transactional(id, &[])? })
+    }
 }
 
 impl Source {
@@ -82,16 +109,16 @@ impl Source {
         match self.random.random_range(0..6) {
             0..=2 => {
                 self.records(false, 1..40)?;
-                flushed(&self.plain)
+                flushed(&self.writers.plain)
             }
             3 => self.transaction(true),
             4 => self.transaction(false),
             _ => {
                 // What the plain producer writes meanwhile waits for the transaction's end.
-                self.transactional.begin()?;
+                self.writers.transactional.begin()?;
                 self.records(true, 1..20)?;
                 self.records(false, 1..20)?;
-                flushed(&self.plain)?;
+                flushed(&self.writers.plain)?;
                 self.records(true, 1..20)?;
                 self.end(!self.next.is_multiple_of(3))
             }
@@ -100,7 +127,7 @@ impl Source {
 
     /// An aborted transaction in every partition, so that each ends in a control marker.
     fn last(&mut self) -> Result<()> {
-        self.transactional.begin()?;
+        self.writers.transactional.begin()?;
         for partition in 0..self.partitions {
             self.record(true, partition)?;
         }
@@ -108,14 +135,14 @@ impl Source {
     }
 
     fn transaction(&mut self, commit: bool) -> Result<()> {
-        self.transactional.begin()?;
+        self.writers.transactional.begin()?;
         self.records(true, 1..80)?;
         self.end(commit)
     }
 
     fn end(&self, commit: bool) -> Result<()> {
-        flushed(&self.transactional)?;
-        let ended = if commit { self.transactional.commit() } else { self.transactional.abort() };
+        flushed(&self.writers.transactional)?;
+        let ended = if commit { self.writers.transactional.commit() } else { self.writers.transactional.abort() };
         ended.context("end a transaction of the input")
     }
 
@@ -128,30 +155,9 @@ impl Source {
     }
 
     fn record(&mut self, in_transaction: bool, partition: i32) -> Result<()> {
-        let id = self.next;
+        let number = self.next;
         self.next += 1;
-        let random = &mut self.random;
-        let (key, value) = match self.subject {
-            Subject::Orders => {
-                // Few orders, so that they are amended and cancelled, in whatever partition.
-                let order = random.random_range(0..400);
-                let cancelled = random.random_range(0..6) == 0;
-                let (region, product) = (["eu", "us", "apac"][random.random_range(0..3)], random.random_range(0..6));
-                let (quantity, price) = (random.random_range(1..10), random.random_range(1..5_000));
-                let value = format!(
-                    r#"{{"order_id":{order},"customer":"c{}","region":"{region}","product":"p{product}","quantity":{quantity},"price_cents":{price},"at":{}}}"#,
-                    order % 50,
-                    1_790_000_000_000_u64 + id
-                );
-                (Some(order.to_string()), (!cancelled).then_some(value))
-            }
-            Subject::Bank => {
-                let (from, to) = (random.random_range(0..30), random.random_range(0..30));
-                let amount = random.random_range(1..1_000);
-                let value = format!(r#"{{"id":{id},"from":{from},"to":{to},"amount":{amount}}}"#);
-                (None, Some(value))
-            }
-        };
+        let (key, value) = self.subject.record(&mut self.random, number, ORDERS);
         let message = Message {
             topic: &self.topic,
             partition: Some(partition),
@@ -159,7 +165,7 @@ impl Source {
             value: value.as_deref().map(str::as_bytes),
             ..Message::default()
         };
-        let writer = if in_transaction { &self.transactional } else { &self.plain };
+        let writer = if in_transaction { &self.writers.transactional } else { &self.writers.plain };
         writer.send(&message).context("write the input")
     }
 }

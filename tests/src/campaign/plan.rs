@@ -2,40 +2,59 @@
 
 use std::time::Duration;
 
+use fluvial::FailPoint;
 use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand::seq::IndexedRandom as _;
 use rand_chacha::ChaCha8Rng;
 
-/// Which job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// `jobs/orders`.
-    Orders,
-    /// `jobs/bank`.
-    Bank,
-}
+use crate::proxy::Fault;
 
-impl Subject {
-    /// The binary's name.
-    #[must_use]
-    pub fn binary(self) -> &'static str {
-        match self {
-            Self::Orders => "orders",
-            Self::Bank => "bank",
-        }
-    }
+/// Places that a generation passes in every run, and how often there it may wait for the next time.
+const POINTS: [(FailPoint, u32); 16] = [
+    (FailPoint::AfterClaiming, 1),
+    (FailPoint::BeforeFencing, 2),
+    (FailPoint::DuringRestore, 3),
+    (FailPoint::AfterFencing, 1),
+    (FailPoint::AfterAllFenced, 2),
+    (FailPoint::AfterProgress, 2),
+    (FailPoint::BeforeReady, 2),
+    (FailPoint::AfterMinting, 60),
+    (FailPoint::AfterSealing, 60),
+    (FailPoint::BetweenDataAndProgress, 30),
+    (FailPoint::BeforeCommit, 30),
+    (FailPoint::AfterCommit, 30),
+    (FailPoint::DuringUpload, 4),
+    (FailPoint::AfterManifest, 3),
+    (FailPoint::DuringMerge, 2),
+    (FailPoint::DuringDeletion, 3),
+];
+
+/// Which processes of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whom {
+    /// One of the generation; `run` must start the next one by itself.
+    One(usize),
+    /// The one that was started; the others must follow by themselves.
+    First,
+    /// All.
+    All,
 }
 
 /// Something that is done to a running job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Blow {
-    /// `kill -9` of one process of the generation; `run` must start the next one by itself.
-    KillPeer(usize),
-    /// `kill -9` of the first process; the others must follow by themselves.
-    KillFirst,
-    /// `kill -9` of all.
-    KillAll,
+    /// `kill -9` at some moment.
+    Kill(Whom),
+    /// `kill -9` at a fail point, the how many-th time that it is reached: of the process that reaches it, or of all
+    /// while that one stands still there. Given when the run starts.
+    KillAt(FailPoint, u32, Whom),
+    /// The end of a transaction is cut or held.
+    EndTxn(Fault),
+    /// The broker is stopped and started again.
+    RestartBroker,
+    /// `kill -9` of the broker, which is then started again.
+    KillBroker,
     /// SIGTERM; it must end with everything committed and exit 0, or say that it had not begun.
     Stop,
 }
@@ -43,19 +62,26 @@ pub enum Blow {
 impl Blow {
     /// Its name in tables.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> String {
+        let of = |whom| match whom {
+            Whom::One(_) => "one process",
+            Whom::First => "the first process",
+            Whom::All => "all processes",
+        };
         match self {
-            Self::KillPeer(_) => "kill -9 of one process",
-            Self::KillFirst => "kill -9 of the first process",
-            Self::KillAll => "kill -9 of all processes",
-            Self::Stop => "SIGTERM",
+            Self::Kill(whom) => format!("kill -9 of {}", of(whom)),
+            Self::KillAt(point, _, whom) => format!("kill -9 of {} at {}", of(whom), point.name()),
+            Self::EndTxn(fault) => fault.name().to_owned(),
+            Self::RestartBroker => "broker restarted".to_owned(),
+            Self::KillBroker => "kill -9 of the broker".to_owned(),
+            Self::Stop => "SIGTERM".to_owned(),
         }
     }
 
     /// Whether the job has to be started again after it.
     #[must_use]
     pub fn ends_the_run(self) -> bool {
-        !matches!(self, Self::KillPeer(_))
+        matches!(self, Self::Kill(Whom::First | Whom::All) | Self::KillAt(_, _, Whom::All) | Self::Stop)
     }
 }
 
@@ -66,7 +92,9 @@ pub struct Round {
     pub processes: u32,
     /// How many workers in all.
     pub workers: u32,
-    /// What is done, each when this many more output records are visible and so much time has passed. The last one
+    /// What is done first, if it is something at a fail point.
+    pub at_point: Option<Blow>,
+    /// What is done then, each when this many more output records are visible and so much time has passed. The last one
     /// ends the run.
     pub blows: Vec<(u64, Duration, Blow)>,
 }
@@ -85,43 +113,73 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a seed, with so many runs that end badly.
+    /// The plan of a seed, with so many runs that end badly. Runs have fewer workers than the input has partitions, and
+    /// more, in turn.
     #[must_use]
     pub fn new(seed: u64, rounds: usize) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let size = |random: &mut ChaCha8Rng| {
-            // Fewer workers than partitions, as many, and more.
-            let processes = *[2, 2, 2, 3].choose(random).unwrap_or(&2);
-            (processes, processes * random.random_range(1..=3))
-        };
-        let rounds = (0..rounds).map(|_| {
-            let (processes, workers) = size(&mut random);
+        let random = &mut random;
+        let rounds = (0..rounds).map(|number| {
+            let (processes, workers) = size(number, random);
+            let at_point = (random.random_range(0..3) > 0).then(|| at_point(random));
             let mut blows = Vec::new();
             loop {
-                let blow = match random.random_range(0..8) {
-                    0..=3 => Blow::KillPeer(random.random_range(0..3)),
-                    4 | 5 => Blow::KillFirst,
-                    6 => Blow::KillAll,
-                    _ => Blow::Stop,
-                };
+                let blow = blow(random);
                 // At times while it still starts, at times after much has gone through.
-                let records = *[0, 1, 50, 400].choose(&mut random).unwrap_or(&1);
-                let pause = [0..200, 0..1_500, 1_000..4_000].choose(&mut random).cloned().unwrap_or(0..1);
+                let records = *[0, 1, 50, 400].choose(random).unwrap_or(&1);
+                let pause = [0..200, 0..1_500, 1_000..4_000].choose(random).cloned().unwrap_or(0..1);
                 let pause = Duration::from_millis(random.random_range(pause));
                 blows.push((records, pause, blow));
                 if blow.ends_the_run() {
-                    return Round { processes, workers, blows };
+                    return Round { processes, workers, at_point, blows };
                 }
             }
         });
-        let rounds = rounds.collect();
-        let last = size(&mut random);
-        Self { seed, input_partitions: random.random_range(1..=4), rounds, last }
+        let rounds: Vec<_> = rounds.collect();
+        let last = size(rounds.len(), random);
+        Self { seed, input_partitions: random.random_range(3..=4), rounds, last }
+    }
+}
+
+/// Processes and workers.
+fn size(number: usize, random: &mut ChaCha8Rng) -> (u32, u32) {
+    let processes = *[2, 2, 3].choose(random).unwrap_or(&2);
+    if number.is_multiple_of(2) { (2, 2) } else { (processes, 6) }
+}
+
+fn at_point(random: &mut ChaCha8Rng) -> Blow {
+    let (point, most) = *POINTS.choose(random).unwrap_or(&POINTS[0]);
+    let whom = if random.random_range(0..3) == 0 { Whom::All } else { Whom::One(0) };
+    Blow::KillAt(point, random.random_range(1..=most), whom)
+}
+
+fn blow(random: &mut ChaCha8Rng) -> Blow {
+    let mut time = |most| Duration::from_millis(random.random_range(10..most));
+    let faults = [
+        Fault::LoseRequest,
+        Fault::LoseAnswer,
+        Fault::HoldRequest(time(3_000)),
+        Fault::HoldAnswer(time(3_000)),
+        Fault::DeliverLate(time(2_000)),
+        Fault::DeliverLate(time(200)),
+    ];
+    match random.random_range(0..14) {
+        0..=2 => Blow::Kill(Whom::One(random.random_range(0..3))),
+        3 | 4 => Blow::Kill(Whom::First),
+        5 => Blow::Kill(Whom::All),
+        6 => Blow::Stop,
+        7..=11 => Blow::EndTxn(*faults.choose(random).unwrap_or(&Fault::LoseRequest)),
+        12 => Blow::RestartBroker,
+        _ => Blow::KillBroker,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::ValueEnum as _;
+
     use super::*;
 
     #[test]
@@ -139,5 +197,31 @@ mod tests {
                 assert_eq!(round.workers % round.processes, 0);
             }
         }
+    }
+
+    #[test]
+    fn each_plan_has_several_processes_and_both_fewer_and_more_workers_than_splits() {
+        for seed in 0..100 {
+            let plan = Plan::new(seed, 2);
+            let splits = plan.input_partitions.unsigned_abs();
+            assert!(plan.rounds.iter().all(|round| round.processes >= 2));
+            assert!(plan.rounds.iter().any(|round| round.workers < splits));
+            assert!(plan.rounds.iter().any(|round| round.workers > splits));
+        }
+    }
+
+    #[test]
+    fn every_fail_point_is_in_some_plan() {
+        let plans = (0..200).map(|seed| Plan::new(seed, 4));
+        let blows: Vec<Blow> = plans.flat_map(|plan| plan.rounds).filter_map(|round| round.at_point).collect();
+        let met = |all| -> BTreeSet<FailPoint> {
+            let of = |blow: &Blow| match blow {
+                Blow::KillAt(point, _, whom) if (*whom == Whom::All) == all => Some(*point),
+                _ => None,
+            };
+            blows.iter().filter_map(of).collect()
+        };
+        assert_eq!(met(false).len(), FailPoint::value_variants().len());
+        assert_eq!(met(true).len(), FailPoint::value_variants().len());
     }
 }

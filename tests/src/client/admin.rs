@@ -128,7 +128,8 @@ impl Endpoint {
     }
 }
 
-fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<i32> {
+/// How many partitions a topic has that have a leader; 0 where it does not exist.
+pub(crate) fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<i32> {
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).context("fetch metadata")?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none()) else {
         return Ok(0);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+pub(crate) use admin::partitions_of;
 pub use read::{Isolation, Seen};
 pub use write::{Delivered, Message, Writer};
 

@@ -5,19 +5,42 @@ use std::fmt;
 
 use super::Emitted;
 
+/// In which way a record is not what it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Difference {
+    /// It should be there and is not.
+    Lost,
+    /// It is there more often than it should be.
+    Twice,
+    /// It should not be there at all: another value, another tick, another key.
+    Wrong,
+    /// It is right and comes in the wrong place: ticks that go back, keys out of order.
+    Misplaced,
+}
+
+impl Difference {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Lost, Self::Twice, Self::Wrong, Self::Misplaced];
+
+    /// In a word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Twice => "twice",
+            Self::Wrong => "wrong",
+            Self::Misplaced => "misplaced",
+        }
+    }
+}
+
 /// How one history differs from what it must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// How many records were compared.
     pub records: usize,
-    /// Records that should be there and are not.
-    pub lost: usize,
-    /// Records that are there more often than they should be.
-    pub twice: usize,
-    /// Records that should not be there at all: another value, another tick, another key.
-    pub wrong: usize,
-    /// Records that are right and come in the wrong place: ticks that go back, keys out of order.
-    pub misplaced: usize,
+    /// What is not as it must be, once for each record, with the record's tick.
+    pub differences: Vec<(Difference, u64)>,
     /// The first few of them, in words.
     pub examples: Vec<String>,
 }
@@ -28,10 +51,21 @@ impl Verdict {
     /// Whether there is no difference.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.lost + self.twice + self.wrong + self.misplaced == 0
+        self.differences.is_empty()
     }
 
-    fn note(&mut self, what: &str, emitted: &Emitted) {
+    /// How often there is this difference.
+    #[must_use]
+    pub fn count(&self, difference: Difference) -> usize {
+        self.differences.iter().filter(|(found, _)| *found == difference).count()
+    }
+
+    fn note(&mut self, difference: Difference, emitted: &Emitted, times: usize) {
+        self.differences.extend(std::iter::repeat_n((difference, emitted.tick), times));
+        self.example(difference.name(), emitted);
+    }
+
+    fn example(&mut self, what: &str, emitted: &Emitted) {
         if self.examples.len() < EXAMPLES {
             let Emitted { output, partition, tick, key, value } = emitted;
             let value = value.as_deref().unwrap_or("null");
@@ -42,9 +76,9 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { records, lost, twice, wrong, misplaced, examples } = self;
-        write!(f, "{records} records: {lost} lost, {twice} twice, {wrong} wrong, {misplaced} misplaced")?;
-        examples.iter().try_for_each(|example| write!(f, "\n  {example}"))
+        let found = Difference::ALL.map(|difference| format!("{} {}", self.count(difference), difference.name()));
+        write!(f, "{} records: {}", self.records, found.join(", "))?;
+        self.examples.iter().try_for_each(|example| write!(f, "\n  {example}"))
     }
 }
 
@@ -62,14 +96,11 @@ pub fn compare(expected: &[Emitted], seen: &[Emitted]) -> Verdict {
     }
     for (emitted, (expected, seen)) in counts {
         if seen < expected {
-            verdict.lost += expected - seen;
-            verdict.note("lost", emitted);
+            verdict.note(Difference::Lost, emitted, expected - seen);
         } else if seen > expected && expected > 0 {
-            verdict.twice += seen - expected;
-            verdict.note("twice", emitted);
+            verdict.note(Difference::Twice, emitted, seen - expected);
         } else if seen > expected {
-            verdict.wrong += seen;
-            verdict.note("wrong", emitted);
+            verdict.note(Difference::Wrong, emitted, seen);
         }
     }
     if verdict.is_clean() {
@@ -78,9 +109,8 @@ pub fn compare(expected: &[Emitted], seen: &[Emitted]) -> Verdict {
         for (place, expected) in expected {
             let seen = seen.get(&place).map_or(&[][..], Vec::as_slice);
             for (expected, seen) in expected.iter().zip(seen).filter(|(expected, seen)| expected != seen) {
-                verdict.misplaced += 1;
-                verdict.note("misplaced", seen);
-                verdict.note("  expected there", expected);
+                verdict.note(Difference::Misplaced, seen, 1);
+                verdict.example("  expected there", expected);
             }
         }
     }
@@ -111,8 +141,8 @@ mod tests {
     fn found(change: impl FnOnce(&mut Vec<Emitted>)) -> [usize; 4] {
         let mut seen = history();
         change(&mut seen);
-        let Verdict { lost, twice, wrong, misplaced, .. } = compare(&history(), &seen);
-        [lost, twice, wrong, misplaced]
+        let verdict = compare(&history(), &seen);
+        Difference::ALL.map(|difference| verdict.count(difference))
     }
 
     #[test]

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::client::{Endpoint, Isolation, PATIENCE, Seen};
 use crate::journal::Journal;
 
-pub use compare::{Verdict, compare};
+pub use compare::{Difference, Verdict, compare};
 pub use invariants::{Balances, bank_is_consistent, cut_at_each_tick};
 pub use models::{Bank, Model, Orders};
 pub use partitioner::partition_of;

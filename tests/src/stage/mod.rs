@@ -20,12 +20,12 @@ use anyhow::{Context, Result, bail, ensure};
 use fluvial_kafka_embedded::{Broker, Config};
 use rdkafka::consumer::Consumer as _;
 
-use crate::campaign::Subject;
 use crate::child::{Folder, Spec};
-use crate::client::{Endpoint, Isolation, PATIENCE, Seen, Writer, unique};
-use crate::history::{self, Bank, History, Model, Orders, compare};
+use crate::client::{Endpoint, Isolation, PATIENCE, Seen, Writer, partitions_of, unique};
+use crate::history::{self, History, Model, compare};
 use crate::job::{Job, binary};
 use crate::journal::Journal;
+use crate::subject::Subject;
 
 pub use run::{Finished, Started};
 
@@ -42,6 +42,8 @@ pub struct Stage {
     writing: Mutex<()>,
     broker: Option<Broker>,
     endpoint: Endpoint,
+    /// The broker's address for jobs.
+    jobs_see: String,
     subject: Subject,
     program: Option<PathBuf>,
     folder: Folder,
@@ -57,13 +59,23 @@ impl Stage {
     pub fn new(subject: Subject, input_partitions: i32) -> Result<Self> {
         let broker = Broker::start(Config::default())?;
         let endpoint = Endpoint::new(broker.bootstrap());
+        let jobs_see = broker.bootstrap().to_string();
+        Ok(Self { broker: Some(broker), ..Self::on(&endpoint, &jobs_see, subject, input_partitions)? })
+    }
+
+    /// A stage on a broker that is somebody else's, which jobs reach at the address `jobs_see`.
+    ///
+    /// # Errors
+    /// The topic or the folder cannot be made.
+    pub fn on(endpoint: &Endpoint, jobs_see: &str, subject: Subject, input_partitions: i32) -> Result<Self> {
         let name = unique(subject.binary());
         let folder = Folder::new("fluvial-stage-")?;
         let stage = Self {
             writer: OnceLock::new(),
             writing: Mutex::new(()),
-            broker: Some(broker),
-            endpoint,
+            broker: None,
+            endpoint: endpoint.clone(),
+            jobs_see: jobs_see.to_owned(),
             subject,
             program: None,
             folder,
@@ -83,10 +95,10 @@ impl Stage {
     /// The broker.
     ///
     /// # Panics
-    /// When it has been taken away.
+    /// When it has been taken away, or is somebody else's.
     #[must_use]
     pub fn broker(&self) -> &Broker {
-        self.broker.as_ref().expect("the broker is there until the test takes it away")
+        self.broker.as_ref().expect("the stage's own broker is there until the test takes it away")
     }
 
     /// Ends the broker and all that it holds.
@@ -121,31 +133,19 @@ impl Stage {
     /// The input topic.
     #[must_use]
     pub fn input(&self) -> String {
-        format!("{}.input", self.name)
+        self.subject.input(&self.name)
     }
 
     /// The output topics.
     #[must_use]
     pub fn outputs(&self) -> Vec<String> {
-        match self.subject {
-            Subject::Orders => vec![format!("{}.revenue", self.name)],
-            Subject::Bank => Bank::OUTPUTS.iter().map(|output| format!("{}.{output}", self.name)).collect(),
-        }
+        self.subject.outputs(&self.name)
     }
 
     /// What every command of the job is told.
     #[must_use]
     pub fn common_args(&self) -> Vec<OsString> {
-        let mut args: Vec<OsString> =
-            ["--brokers", self.endpoint.bootstrap(), "--name", &self.name, "--input", &self.input()]
-                .map(OsString::from)
-                .to_vec();
-        args.extend(["--store".into(), self.store().into()]);
-        args.extend(match self.subject {
-            Subject::Orders => ["--output".into(), self.outputs().swap_remove(0).into()],
-            Subject::Bank => ["--prefix".into(), format!("{}.", self.name).into()],
-        });
-        args
+        self.subject.args(&self.jobs_see, &self.name, &self.store())
     }
 
     /// Starts `run` with these options besides: as they are on a command line, separated by blanks.
@@ -222,11 +222,11 @@ impl Stage {
     /// # Errors
     /// The broker cannot be asked.
     pub fn visible(&self) -> Result<i64> {
-        let (consumer, topics) = (self.endpoint.reader(Isolation::Committed)?, self.broker().topics());
+        let consumer = self.endpoint.reader(Isolation::Committed)?;
         let mut sum = 0;
         for output in self.outputs() {
-            for partition in 0..topics.get(&output).copied().unwrap_or(0) {
-                sum += consumer.fetch_watermarks(&output, i32::try_from(partition)?, PATIENCE)?.1;
+            for partition in 0..partitions_of(&consumer, &output)? {
+                sum += consumer.fetch_watermarks(&output, partition, PATIENCE)?.1;
             }
         }
         Ok(sum)
@@ -247,8 +247,12 @@ impl Stage {
     pub fn wait_until_caught_up(&self, job: &Started) -> Result<()> {
         let expected = self.table_of_input()?;
         self.wait_until(job, "the whole input's table", || {
-            let there = self.outputs().iter().all(|output| self.broker().topics().contains_key(output));
-            Ok(there && self.table()? == expected)
+            for output in self.outputs() {
+                if self.endpoint.partitions(&output)? == 0 {
+                    return Ok(false);
+                }
+            }
+            Ok(self.table()? == expected)
         })
     }
 
@@ -291,18 +295,24 @@ impl Stage {
     /// # Errors
     /// The first difference, in words.
     pub fn check(&self) -> Result<()> {
-        let journal = self.journal()?;
-        let input = self.committed_input()?;
-        let bound: u64 = journal.ticks.iter().flat_map(|tick| &tick.ranges).map(|range| range.count).sum();
-        ensure!(bound == input.len() as u64, "the journal binds {bound} records, the input holds {}", input.len());
+        let expected = self.expected(&self.journal()?, &self.committed_input()?)?;
         let seen = self.seen()?;
-        let partitions = self.outputs().into_iter().map(|output| (output, OUTPUT_PARTITIONS)).collect();
-        let expected = history::given_by_model(&mut *self.model(), &journal, &input, &partitions)?;
         let verdict = compare(&expected, &seen);
         ensure!(verdict.is_clean(), "against the model: {verdict}");
         let verdict = compare(&self.replay("--workers 3")?, &seen);
         ensure!(verdict.is_clean(), "against replay: {verdict}");
         Ok(())
+    }
+
+    /// What a naive model gives for the journal's ticks over the committed input, all of which they must bind.
+    ///
+    /// # Errors
+    /// They do not, or not as the journal says.
+    pub fn expected(&self, journal: &Journal, input: &[Seen]) -> Result<History> {
+        let bound: u64 = journal.ticks.iter().flat_map(|tick| &tick.ranges).map(|range| range.count).sum();
+        ensure!(bound == input.len() as u64, "the journal binds {bound} records, the input holds {}", input.len());
+        let partitions = self.outputs().into_iter().map(|output| (output, OUTPUT_PARTITIONS)).collect();
+        history::given_by_model(&mut *self.model(), journal, input, &partitions)
     }
 
     /// The table that the outputs hold, by topic and key.
@@ -341,9 +351,6 @@ impl Stage {
     }
 
     fn model(&self) -> Box<dyn Model> {
-        match self.subject {
-            Subject::Orders => Box::new(Orders::new(self.outputs().swap_remove(0))),
-            Subject::Bank => Box::new(Bank::new(format!("{}.", self.name))),
-        }
+        self.subject.model(&self.name)
     }
 }

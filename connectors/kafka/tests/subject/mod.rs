@@ -222,6 +222,6 @@ impl SinkSubject for Outputs {
     }
 
     fn context(&self) -> SinkContext {
-        SinkContext { job: self.job.clone(), patience: PATIENCE }
+        SinkContext::new(self.job.clone(), PATIENCE)
     }
 }

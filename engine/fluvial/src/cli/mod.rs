@@ -189,7 +189,11 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         if options.end_with_stdin {
             end_with_stdin().context("cannot watch standard input")?;
         }
-        let supervision = Supervision { processes: options.processes as usize, restart: !options.no_restart };
+        let supervision = Supervision {
+            processes: options.processes as usize,
+            restart: !options.no_restart,
+            fail_point: options.fail_point,
+        };
         let (ending, why) = supervise(supervision)?;
         if ending != Ending::Done {
             eprintln!("error: {why}");

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::fail_point::Doom;
+
 /// A size as people write it: `64MiB`, `1GB`, `4096`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub u64);
@@ -136,6 +138,10 @@ pub struct RunOptions {
     /// End at once when standard input ends: for a program that starts the job and must not leave it behind
     #[arg(long, hide = true)]
     pub end_with_stdin: bool,
+
+    /// Where the processes of the first generation end or stand still: for tests
+    #[arg(long, hide = true, value_name = "NAME[:N]=FATE")]
+    pub fail_point: Option<Doom>,
 }
 
 impl RunOptions {

@@ -11,6 +11,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use super::DataflowError;
 use super::context::{Registration, StoredRuns};
 use super::frozen::Encode;
+use crate::fail_point::{FailPoint, reach};
 use crate::state::{EncodedRun, OperatorKind, PlainPart, RowSchema, StateError, encode_plain, plain_parts};
 use crate::stream::{Collection, Stream};
 
@@ -156,7 +157,9 @@ impl Replay {
 
     /// The records of the next part.
     fn next<D: ExchangeData>(&mut self) -> Result<Option<Vec<D>>, StateError> {
-        self.parts.next().map(|part| part.read()).transpose()
+        let records = self.parts.next().map(|part| part.read()).transpose();
+        reach(FailPoint::DuringRestore);
+        records
     }
 }
 

@@ -16,6 +16,7 @@ use super::frozen::Encode;
 use super::keyed::{Change, Fold};
 use super::table::Table;
 use super::{DataflowError, Durables, Overflow, routing_hash};
+use crate::fail_point::{FailPoint, reach};
 use crate::state::{EncodedRun, HashRange, OperatorKind, RowSchema, StateError, encode_keyed, read_keyed};
 use crate::stream::Origin;
 
@@ -81,6 +82,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
                 self.registration.durables.refuse(error);
                 return None;
             }
+            reach(FailPoint::DuringRestore);
         }
         if !stored.of_before {
             self.rows.settle();

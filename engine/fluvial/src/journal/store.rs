@@ -169,18 +169,15 @@ impl JobStore {
         self.create(object, bytes).await.map(drop)
     }
 
-    /// Deletes objects; one that is not there is no error.
+    /// Deletes an object; one that is not there is no error.
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub async fn delete(&self, objects: &[String]) -> Result<(), Error> {
-        for object in objects {
-            match self.store.delete(&self.path(object)).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(e) => return Err(self.away("delete", object, e)),
-            }
+    pub async fn delete(&self, object: &str) -> Result<(), Error> {
+        match self.store.delete(&self.path(object)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(self.away("delete", object, e)),
         }
-        Ok(())
     }
 
     async fn get_framed<T: serde::de::DeserializeOwned>(
@@ -260,7 +257,8 @@ mod tests {
             assert_eq!(store.get_record(Seq(8)).await.unwrap(), None);
             store.put_record(Seq(10), &record(3)).await.unwrap();
             assert_eq!(store.list_journal().await.unwrap(), vec![Seq(7), Seq(10)]);
-            store.delete(&[journal_object(Seq(7)), journal_object(Seq(9))]).await.unwrap();
+            store.delete(&journal_object(Seq(7))).await.unwrap();
+            store.delete(&journal_object(Seq(9))).await.unwrap();
             assert_eq!(store.list_journal().await.unwrap(), vec![Seq(10)]);
         }
     }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Error, ErrorKind, Generation};
 
 use super::ambient;
-use crate::journal::{Created, JobStore, Seq, journal_object};
+use crate::fail_point::{FailPoint, reach};
+use crate::journal::{Created, Entry, JobStore, Seq, journal_object};
 use crate::protocol::{Answer, Call, FoundObject, Object, PutOutcome};
 
 /// The pause after a call that failed.
@@ -69,10 +70,18 @@ impl StoreCalls {
                 Answer::Positions(positions)
             }
             Call::Get(seqs) => Answer::Records(self.store.get_records(seqs.clone()).await?),
-            Call::Put(seq, record) => Answer::Put(outcome(self.store.put_record(*seq, record).await?)),
+            Call::Put(seq, record) => {
+                let created = self.store.put_record(*seq, record).await?;
+                if created == Created::Created {
+                    record.entries.iter().filter_map(point_after).take(1).for_each(reach);
+                }
+                Answer::Put(outcome(created))
+            }
             Call::GetManifest(object) => Answer::Manifest(self.store.get_manifest(object).await?.map(Box::new)),
             Call::PutManifest(object, manifest) => {
-                Answer::Put(outcome(self.store.put_manifest(object, manifest).await?))
+                let created = self.store.put_manifest(object, manifest).await?;
+                reach(FailPoint::AfterManifest);
+                Answer::Put(outcome(created))
             }
             Call::ListObjects => {
                 let mut names = self.store.list("state").await?;
@@ -80,8 +89,10 @@ impl StoreCalls {
                 Answer::Objects(names.into_iter().filter_map(found).collect())
             }
             Call::Delete(objects) => {
-                let names: Vec<String> = objects.iter().map(name).collect();
-                self.store.delete(&names).await?;
+                for object in objects {
+                    self.store.delete(&name(object)).await?;
+                    reach(FailPoint::DuringDeletion);
+                }
                 Answer::Deleted
             }
         })
@@ -98,6 +109,15 @@ impl StoreCalls {
                 return Ok(Some((seq, record)));
             }
         }
+    }
+}
+
+/// Where a test may end the process when a record with this entry is in the journal.
+fn point_after(entry: &Entry) -> Option<FailPoint> {
+    match entry {
+        Entry::Opened { .. } => Some(FailPoint::AfterClaiming),
+        Entry::Binding(_) => Some(FailPoint::AfterSealing),
+        _ => None,
     }
 }
 

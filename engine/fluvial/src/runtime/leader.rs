@@ -20,6 +20,7 @@ use super::ending::{Ending, Failure, Part as Origin};
 use super::process::{Found, Shared};
 use super::stages::STAGES;
 use super::status::StatusLine;
+use crate::fail_point::{FailPoint, reach};
 use crate::journal::Nonce;
 use crate::protocol::{Answer, Call, Ended, Event, Leader, LeaderConfig, Order, Pace, Part, Report, Request};
 
@@ -229,6 +230,9 @@ impl LeaderDriver {
                     self.status.order(&order);
                     note(&order);
                     control.broadcast(&order);
+                    if let Order::Minted(_) = order {
+                        reach(FailPoint::AfterMinting);
+                    }
                 }
                 Request::Warn(warning) => tracing::warn!("{warning}"),
                 Request::Store(part, call) => self.call(part, call),
@@ -256,6 +260,10 @@ impl LeaderDriver {
     }
 
     fn call(&self, part: Part, call: Call) {
+        // The opening has an identity once it is over; what asks then is the second look at the tail.
+        if part == Part::Opening && self.leader.identity().is_some() {
+            reach(FailPoint::AfterFencing);
+        }
         let (calls, tell, waker) = (Arc::clone(&self.calls), self.tell.clone(), self.waker.clone());
         self.runtime.spawn(async move {
             let answer = calls.make(call).await;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ending::Ending;
 use super::mesh::{self, Secret};
+use crate::fail_point::Doom;
 
 /// The environment variable that makes a job's binary one process of a generation.
 pub const PEER_VARIABLE: &str = "FLUVIAL_PEER";
@@ -26,6 +27,8 @@ pub struct Invitation {
     pub secret: String,
     /// Which process this is.
     pub index: usize,
+    /// Where it ends or stands still, if a test asks for that.
+    pub fail_point: Option<Doom>,
 }
 
 /// From a process to its supervisor.

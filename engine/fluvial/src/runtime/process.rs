@@ -26,6 +26,7 @@ use super::plan::plan;
 use super::stages::STAGES;
 use super::{Build, panics, turns, worker};
 use crate::cli::RunOptions;
+use crate::fail_point::{self, FailPoint};
 use crate::journal::JobStore;
 use crate::protocol::{FoundOutput, FoundSplit};
 
@@ -84,6 +85,9 @@ pub fn run(invitation: &Invitation, build: &Build, options: &RunOptions, job: &s
     let ignored = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&ignored)).context("cannot watch for signals")?;
+    }
+    if let Some(doom) = invitation.fail_point {
+        fail_point::set(doom);
     }
     let peer = Peer::join(invitation)?;
     let supervisor = peer.supervisor.clone();
@@ -190,7 +194,11 @@ impl Shared {
             return Ok(Arc::clone(session));
         }
         let patience = self.options.patience;
-        let context = SinkContext { job: self.job.clone(), patience };
+        let context = SinkContext {
+            job: self.job.clone(),
+            patience,
+            between_records_and_progress: || fail_point::reach(FailPoint::BetweenDataAndProgress),
+        };
         let session = turns::wait_out("sink", patience, || self.sink.connect(&context, &self.outputs))
             .map_err(|e| Failure::of(Part::Sink, e))?;
         Ok(Arc::clone(self.session.get_or_init(|| session)))

@@ -25,6 +25,7 @@ use super::process::Shared;
 use super::reconcile::Reconciling;
 use super::stages::STAGES;
 use super::turns::{self, Done, Turns};
+use crate::fail_point::{FailPoint, reach};
 use crate::journal::Binding;
 use crate::protocol::{self, Action, Committer, CommitterConfig, Identity, Plan, Report, owner};
 
@@ -321,7 +322,11 @@ impl SinkDriver {
                 result.map_err(sink)?;
                 protocol::Done::Fenced { turn }
             }
-            Done::Progress(result) => protocol::Done::Progress(result.map_err(sink)?),
+            Done::Progress(result) => {
+                let progress = result.map_err(sink)?;
+                reach(FailPoint::AfterProgress);
+                protocol::Done::Progress(progress)
+            }
             Done::Tail { at, result } => {
                 let records = result.map_err(sink)?;
                 let records = match &mut self.reconciling {

@@ -23,6 +23,7 @@ use super::ambient;
 use super::ending::Ending;
 use super::mesh::Secret;
 use super::peer::{FromPeer, Invitation, PEER_VARIABLE, PeerLink, ToPeer, read_line};
+use crate::fail_point::Doom;
 
 /// How long the other processes have to say why they end once the first has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -38,6 +39,8 @@ pub struct Supervision {
     pub processes: usize,
     /// Whether to start the next generation when a restart may mend what ended the last one.
     pub restart: bool,
+    /// Where the processes of the first generation end or stand still.
+    pub fail_point: Option<Doom>,
 }
 
 /// What the supervisor's threads tell it.
@@ -73,7 +76,7 @@ pub fn supervise(supervision: Supervision) -> anyhow::Result<(Ending, String)> {
     })?;
     let mut pause = Duration::ZERO;
     for number in 0.. {
-        let ended = Processes::start(supervision.processes, number, &events)?.run(&inbox);
+        let ended = Processes::start(&supervision, number, &events)?.run(&inbox);
         if ended.opened {
             pause = Duration::ZERO;
         }
@@ -150,7 +153,9 @@ impl Drop for Processes {
 }
 
 impl Processes {
-    fn start(count: usize, number: u64, events: &Sender<Event>) -> anyhow::Result<Self> {
+    fn start(supervision: &Supervision, number: u64, events: &Sender<Event>) -> anyhow::Result<Self> {
+        let count = supervision.processes;
+        let fail_point = supervision.fail_point.filter(|_| number == 0);
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on the loopback interface")?;
         let secret = Secret(ambient::secret());
@@ -158,7 +163,7 @@ impl Processes {
         let mut this = Self { number, processes: Vec::new(), listener };
         let supervisor = this.listener.local_addr()?;
         for index in 0..count {
-            let invitation = Invitation { supervisor, secret: secret.to_hex(), index };
+            let invitation = Invitation { supervisor, secret: secret.to_hex(), index, fail_point };
             let child = Command::new(&binary)
                 .args(std::env::args_os().skip(1))
                 .env(PEER_VARIABLE, serde_json::to_string(&invitation)?)

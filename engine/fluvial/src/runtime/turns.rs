@@ -21,6 +21,7 @@ use fluvial_connector::{
 };
 
 use super::stages::STAGES;
+use crate::fail_point::{FailPoint, reach};
 
 /// The pause before a call is made again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -181,9 +182,13 @@ fn write(turn: u32, session: &dyn SinkSession, inbox: &Receiver<Command>, tell: 
                 Done::Prepared { turn, result }
             }
             Command::Commit => {
+                reach(FailPoint::BeforeCommit);
                 tracing::trace!(target: STAGES, tick = tick.0, "commit");
                 let result = transactor.as_mut().ok_or_else(without).and_then(|t| t.commit());
                 tracing::trace!(target: STAGES, tick = tick.0, "committed");
+                if result.is_ok() {
+                    reach(FailPoint::AfterCommit);
+                }
                 Done::Committed { turn, result }
             }
         };

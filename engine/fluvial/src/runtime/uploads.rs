@@ -10,6 +10,7 @@ use super::ambient;
 use super::ending::{Failure, Part};
 use super::turns::wait_out;
 use crate::durable::Frozen;
+use crate::fail_point::{FailPoint, reach};
 use crate::protocol::Report;
 use crate::state::{RunStore, StateError, run_object};
 
@@ -59,7 +60,9 @@ fn store_one(frozen: Frozen, store: &RunStore, generation: Generation, patience:
         None => None,
         Some(encoded) => {
             let object = run_object(&operator, generation, ambient::uuid());
-            Some(wait_out("store", patience, || store.put(&object, &encoded).map_err(failed)).map_err(fail)?)
+            let run = wait_out("store", patience, || store.put(&object, &encoded).map_err(failed)).map_err(fail)?;
+            reach(FailPoint::DuringUpload);
+            Some(run)
         }
     };
     Ok(Report::RunStored { tick, operator, kind, run })

@@ -29,6 +29,7 @@ use super::source::{ReadLimits, SourceDriver};
 use super::stages::STAGES;
 use super::uploads::Uploads;
 use crate::durable::{Durables, Restore};
+use crate::fail_point::{FailPoint, reach};
 use crate::job::{Declared, Job, Situation};
 use crate::journal::Binding;
 use crate::protocol::{Order, Plan, Report};
@@ -118,6 +119,7 @@ impl Running {
         let index = u32::try_from(worker.index()).expect("the number of workers is small");
         let workers = u32::try_from(worker.peers()).expect("the number of workers is small");
         let session = shared.session()?;
+        reach(FailPoint::BeforeFencing);
         let mut sink = SinkDriver::start(index, workers, plan, session, shared, waker)?;
         let store = RunStore::new(shared.store.clone(), shared.runtime.clone());
         let restore = plan.checkpoint.as_ref().map(|manifest| Restore {
@@ -195,6 +197,7 @@ impl Running {
         self.state()?;
         self.write()?;
         if !self.ready && self.sink.is_ready() && self.source.verified() {
+            reach(FailPoint::BeforeReady);
             self.ready = true;
             tracing::debug!(target: STAGES, "ready");
             let operators = self.durables.names();
@@ -216,7 +219,10 @@ impl Running {
     fn obey(&mut self, order: Order) -> Result<(), Failure> {
         match order {
             Order::Opened(_) => return Err(bug("the journal was opened twice".to_owned())),
-            Order::AllFenced => self.sink.all_fenced(),
+            Order::AllFenced => {
+                reach(FailPoint::AfterAllFenced);
+                self.sink.all_fenced();
+            }
             Order::SplitStarted(start) => self.source.resume(&start, start.offset, None)?,
             Order::Minted(binding) => self.minted.push_back(binding),
             Order::Sealed(tick) => self.sink.sealed(tick),

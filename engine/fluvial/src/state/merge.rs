@@ -23,6 +23,7 @@ use super::run_reader::RunFile;
 use super::run_writer::RunWriter;
 use super::upload::Upload;
 use super::{OperatorState, RunRef, RunStore, StateError};
+use crate::fail_point::{FailPoint, reach};
 
 /// How many runs of about one size are merged into one.
 const FAN_IN: usize = 4;
@@ -79,6 +80,7 @@ pub fn merge(
             return Err(error);
         }
     };
+    reach(FailPoint::DuringMerge);
     upload.complete()?;
     let (rows, bytes, crc32) = written;
     Ok(RunRef { object: object.to_owned(), rows, bytes, crc32 })

@@ -1,0 +1,165 @@
+//! Named places where a process can be made to end or to stand still: where tests show that nothing is lost.
+//!
+//! Guarantees that a place which is not asked for costs one relaxed load; so they are in every build, at events that are
+//! rare beside records. Does not unwind, tell anybody or flush: what happens at a place is what a crash or a pause does.
+//! A process of a generation gets its fail point from the supervisor, which gives it to the first generation alone: the
+//! ones that follow are those that have to cope.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use clap::ValueEnum;
+use rustix::process::{Signal, getpid, kill_process};
+use serde::{Deserialize, Serialize};
+
+/// A place in the life of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum FailPoint {
+    /// The opened record is in the journal; the gap before it is not filled, nothing is read.
+    AfterClaiming = 1,
+    /// The plan is known; no writer of an earlier generation is fenced.
+    BeforeFencing,
+    /// A run of a checkpoint has been read back, others have not.
+    DuringRestore,
+    /// Every writer of earlier generations is fenced; the journal's tail has not been read again.
+    AfterFencing,
+    /// The journal has no newer generation; progress has not been read.
+    AfterAllFenced,
+    /// A worker knows the progress; it has not looked behind it.
+    AfterProgress,
+    /// A worker is about to say that it is ready.
+    BeforeReady,
+    /// A tick is minted and told to the workers, and not in the journal.
+    AfterMinting,
+    /// A tick is in the journal, and nobody has been told.
+    AfterSealing,
+    /// A transaction's records are acknowledged, its progress is not written.
+    BetweenDataAndProgress,
+    /// A transaction is written, its commit has not been asked for.
+    BeforeCommit,
+    /// A transaction is committed, and nobody has been told.
+    AfterCommit,
+    /// A run of a checkpoint is stored, others are not.
+    DuringUpload,
+    /// A checkpoint's manifest is stored, and the journal does not name it.
+    AfterManifest,
+    /// A merged run is written and not yet an object.
+    DuringMerge,
+    /// One object of several has been deleted.
+    DuringDeletion,
+}
+
+/// What happens at a fail point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Fate {
+    /// The process sends itself SIGKILL.
+    Kill,
+    /// The process sends itself SIGSTOP.
+    Stop,
+}
+
+/// A fail point that is set: `NAME=kill`, or `NAME:N=stop` for the N-th time that it is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doom {
+    /// Where.
+    pub point: FailPoint,
+    /// The how many-th time, from 1.
+    pub time: u32,
+    /// What happens.
+    pub fate: Fate,
+}
+
+impl FailPoint {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> String {
+        name(&self)
+    }
+}
+
+fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+impl fmt::Display for Doom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}={}", self.point.name(), self.time, name(&self.fate))
+    }
+}
+
+impl FromStr for Doom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = || FailPoint::value_variants().iter().map(|point| point.name()).collect::<Vec<_>>().join(", ");
+        let form = "write NAME=kill or NAME:N=stop";
+        let (place, fate) = text.split_once('=').ok_or(form)?;
+        let (point, time) = place.split_once(':').unwrap_or((place, "1"));
+        let point = FailPoint::from_str(point, false).map_err(|_| format!("no fail point '{point}': {}", known()))?;
+        let time = time.parse().ok().filter(|time| *time > 0).ok_or(form)?;
+        Ok(Self { point, time, fate: Fate::from_str(fate, false).map_err(|_| form)? })
+    }
+}
+
+/// The fail point that is set; 0 where there is none.
+static SET: AtomicU8 = AtomicU8::new(0);
+/// How often it is still to be reached.
+static LEFT: AtomicU32 = AtomicU32::new(0);
+/// What happens then.
+static FATE: AtomicU8 = AtomicU8::new(0);
+
+/// Sets this process's fail point.
+pub(crate) fn set(doom: Doom) {
+    LEFT.store(doom.time, Ordering::Relaxed);
+    FATE.store(doom.fate as u8, Ordering::Relaxed);
+    // Last, and with what was stored before it: other threads may be on their way to the place.
+    SET.store(doom.point as u8, Ordering::Release);
+}
+
+/// Says that this place is reached.
+#[inline]
+pub(crate) fn reach(point: FailPoint) {
+    if SET.load(Ordering::Relaxed) == point as u8 {
+        meet(point);
+    }
+}
+
+#[cold]
+fn meet(point: FailPoint) {
+    // Pairs with the release above.
+    SET.load(Ordering::Acquire);
+    if LEFT.fetch_sub(1, Ordering::Relaxed) != 1 {
+        return;
+    }
+    SET.store(0, Ordering::Relaxed);
+    tracing::warn!("fail point {} reached", point.name());
+    let signal = if FATE.load(Ordering::Relaxed) == Fate::Kill as u8 { Signal::KILL } else { Signal::STOP };
+    // A process may always signal itself.
+    let _ = kill_process(getpid(), signal);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_fail_point_is_written_as_its_name_its_time_and_its_fate() {
+        for (text, point, time, fate) in [
+            ("after-minting=kill", FailPoint::AfterMinting, 1, Fate::Kill),
+            ("between-data-and-progress:12=stop", FailPoint::BetweenDataAndProgress, 12, Fate::Stop),
+        ] {
+            let doom = Doom { point, time, fate };
+            assert_eq!(text.parse(), Ok(doom));
+            assert_eq!(doom.to_string().parse(), Ok(doom));
+        }
+        for text in ["", "after-minting", "after-minting:0=kill", "after-minting:x=kill", "after-minting=faint"] {
+            assert!(text.parse::<Doom>().unwrap_err().contains("write NAME"), "{text}");
+        }
+        let unknown = "nowhere=kill".parse::<Doom>().unwrap_err();
+        assert!(unknown.contains("no fail point 'nowhere'") && unknown.contains("during-merge"), "{unknown}");
+    }
+}

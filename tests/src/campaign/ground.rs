@@ -1,0 +1,66 @@
+//! Where sieges are laid: Apache Kafka behind a proxy, which may be taken away and brought back.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+
+use crate::apache::{ApacheKafka, Options};
+use crate::client::Endpoint;
+use crate::proxy::Proxy;
+
+/// A broker that jobs reach through a proxy, and tests directly.
+#[derive(Debug)]
+pub struct Ground {
+    // Dropped first: nothing leads to a broker that is gone.
+    proxy: Proxy,
+    kafka: Mutex<ApacheKafka>,
+    endpoint: Endpoint,
+}
+
+impl Ground {
+    /// Starts both.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::start`].
+    pub fn new() -> Result<Self> {
+        let proxy = Proxy::start()?;
+        let kafka = ApacheKafka::start(&Options { proxy: Some(proxy.port()), ..Options::default() })?;
+        proxy.lead_to(kafka.behind_proxy());
+        let endpoint = Endpoint::new(kafka.bootstrap());
+        Ok(Self { proxy, kafka: Mutex::new(kafka), endpoint })
+    }
+
+    /// The broker as the harness reaches it.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What stands between it and the jobs.
+    #[must_use]
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// Stops the broker as an operator does, and starts it again.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::restart`].
+    pub fn restart_the_broker(&self) -> Result<()> {
+        self.kafka().restart()
+    }
+
+    /// `kill -9` of the broker, which is then started again.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::kill`] and [`ApacheKafka::start_again`].
+    pub fn kill_the_broker(&self) -> Result<()> {
+        let mut kafka = self.kafka();
+        kafka.kill(0)?;
+        kafka.start_again()
+    }
+
+    fn kafka(&self) -> MutexGuard<'_, ApacheKafka> {
+        self.kafka.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

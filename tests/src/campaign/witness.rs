@@ -1,0 +1,111 @@
+//! What happens in a store while a job runs: merges and deletions, which leave nothing that tells of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// How often it looks: much oftener than checkpoints are taken.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Looks at a job's checkpoints until it is asked what it has seen.
+#[derive(Debug)]
+pub struct Witness {
+    stop: Sender<()>,
+    thread: JoinHandle<Sightings>,
+}
+
+/// What has been seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sightings {
+    /// Checkpoints that name fewer of the runs before than the one before them did.
+    pub merges: usize,
+    /// Checkpoints' manifests, and runs that they named, that are no more.
+    pub deletions: usize,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    tick: u64,
+    operators: Vec<Operator>,
+}
+
+#[derive(Deserialize)]
+struct Operator {
+    runs: Vec<Run>,
+}
+
+#[derive(Deserialize)]
+struct Run {
+    object: String,
+}
+
+/// By tick, the runs that each checkpoint names.
+type Named = BTreeMap<u64, BTreeSet<String>>;
+
+impl Witness {
+    /// Begins to look at the folder of a job in a local store, which need not exist yet.
+    #[must_use]
+    pub fn of(job: PathBuf) -> Self {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let (mut named, mut read) = (Named::new(), BTreeSet::new());
+            loop {
+                look(&job, &mut read, &mut named);
+                if stopped.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+                    look(&job, &mut read, &mut named);
+                    let runs: BTreeSet<PathBuf> = named.values().flatten().map(|run| job.join(run)).collect();
+                    let deletions = runs.iter().chain(&read).filter(|object| !object.exists()).count();
+                    return Sightings { merges: merges(&named), deletions };
+                }
+            }
+        });
+        Self { stop, thread }
+    }
+
+    /// What it has seen.
+    #[must_use]
+    pub fn asked(self) -> Sightings {
+        drop(self.stop);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+/// Reads the manifests that are new.
+fn look(job: &std::path::Path, read: &mut BTreeSet<PathBuf>, named: &mut Named) {
+    for entry in fs::read_dir(job.join("checkpoints")).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if read.contains(&path) {
+            continue;
+        }
+        // One that is being written, or deleted, at this moment is not whole.
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let body = text.split_once('\n').map_or("", |(_header, body)| body);
+        if let Ok(manifest) = serde_json::from_str::<Manifest>(body) {
+            let runs = manifest.operators.into_iter().flat_map(|operator| operator.runs);
+            named.insert(manifest.tick, runs.map(|run| run.object).collect());
+            read.insert(path);
+        }
+    }
+}
+
+fn merges(named: &Named) -> usize {
+    let pairs = named.values().zip(named.values().skip(1));
+    pairs.filter(|(before, after)| !before.is_subset(after)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_names_fewer_of_the_runs_before_is_a_merge() {
+        let runs = |names: &str| names.chars().map(String::from).collect::<BTreeSet<_>>();
+        let named = Named::from([(1, runs("a")), (2, runs("ab")), (3, runs("xc")), (4, runs("xcd"))]);
+        assert_eq!(merges(&named), 1);
+    }
+}

@@ -1,0 +1,137 @@
+//! What stands between a job and its broker, and does to the end of a transaction what networks do.
+//!
+//! ```text
+//!   job ──request──► proxy ──request──► broker        an EndTxn, or its answer, is cut off, held, or comes too late;
+//!       ◄──answer───       ◄──answer───               everything else goes through as it is
+//! ```
+//!
+//! The broker must tell its clients to come here ([`crate::apache::Options::proxy`]). One fault at a time is armed, and
+//! meets the next EndTxn that passes.
+
+mod connection;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::net::{Shutdown, shutdown};
+
+/// What happens to the end of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The connection is cut before the broker gets the request.
+    LoseRequest,
+    /// The connection is cut before the job gets the answer.
+    LoseAnswer,
+    /// The broker gets the request so much later.
+    HoldRequest(Duration),
+    /// The job gets the answer so much later.
+    HoldAnswer(Duration),
+    /// The connection is cut, and so much later the broker gets the request all the same.
+    DeliverLate(Duration),
+}
+
+impl Fault {
+    /// Its name in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LoseRequest => "EndTxn cut off",
+            Self::LoseAnswer => "EndTxn's answer cut off",
+            Self::HoldRequest(_) => "EndTxn held",
+            Self::HoldAnswer(_) => "EndTxn's answer held",
+            Self::DeliverLate(_) => "EndTxn cut off and delivered late",
+        }
+    }
+}
+
+/// A proxy on a port of its own. Dropping it closes the port; connections live on until either end closes them.
+#[derive(Debug)]
+pub struct Proxy {
+    listener: TcpListener,
+    port: u16,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    inner: Mutex<Inner>,
+    struck: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    broker: Option<SocketAddr>,
+    armed: Option<Fault>,
+}
+
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fault that meets this EndTxn, if there is one.
+    fn meet(&self) -> Option<Fault> {
+        let fault = self.lock().armed.take();
+        if fault.is_some() {
+            self.struck.notify_all();
+        }
+        fault
+    }
+}
+
+impl Proxy {
+    /// A proxy that turns connections away until it is told of a broker.
+    ///
+    /// # Errors
+    /// There is no free port.
+    pub fn start() -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a port for the proxy")?;
+        let (port, state) = (listener.local_addr()?.port(), Arc::new(State::default()));
+        let (accepting, of_thread) = (listener.try_clone()?, Arc::clone(&state));
+        std::thread::spawn(move || {
+            while let Ok((client, _)) = accepting.accept() {
+                let broker = of_thread.lock().broker;
+                if let Some(broker) = broker {
+                    connection::serve(client, broker, &of_thread);
+                }
+            }
+        });
+        Ok(Self { listener, port, state })
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What jobs connect to.
+    #[must_use]
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where connections lead from now on.
+    pub fn lead_to(&self, broker: SocketAddr) {
+        self.state.lock().broker = Some(broker);
+    }
+
+    /// Lets `fault` meet the next EndTxn, and waits until it has, no longer than `most`. Returns whether it has; if not,
+    /// it never will.
+    pub fn strike(&self, fault: Fault, most: Duration) -> bool {
+        let mut inner = self.state.lock();
+        inner.armed = Some(fault);
+        let waited = self.state.struck.wait_timeout_while(inner, most, |inner| inner.armed.is_some());
+        let (mut inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        inner.armed.take().is_none()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Wakes the thread that accepts; where it cannot, the thread ends with the test.
+        let _ = shutdown(&self.listener, Shutdown::Both);
+    }
+}
