@@ -13,7 +13,7 @@ use kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
 use kafka_protocol::messages::{
-    ListOffsetsRequest, ListOffsetsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest,
+    GroupId, ListOffsetsRequest, ListOffsetsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest,
     OffsetDeleteResponse, OffsetFetchRequest, OffsetFetchResponse, OffsetForLeaderEpochRequest,
     OffsetForLeaderEpochResponse, TopicName, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
@@ -215,48 +215,49 @@ fn committed(
 /// Gives the committed offsets of one group, or of several from version 8 on.
 pub(super) fn fetch(call: &Call<'_>, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let state = call.shared.state();
-    let allowed = call.permit();
     let stable = request.require_stable;
+    let answer = |group: GroupId, topics: Option<Vec<(TopicName, Vec<i32>)>>| {
+        let found = call.permit().map(|()| committed(state.groups.get(&group), topics, stable));
+        let error = code(&found);
+        let topics = found.unwrap_or_default().into_iter().map(|(name, partitions)| {
+            let partitions = partitions.into_iter().map(|(index, fetched)| {
+                let (error, offset) = flat(fetched);
+                OffsetFetchResponsePartitions::default()
+                    .with_partition_index(index)
+                    .with_error_code(error)
+                    .with_committed_offset(offset.offset)
+                    .with_committed_leader_epoch(offset.leader_epoch)
+                    .with_metadata(Some(text(offset.metadata.unwrap_or_default())))
+            });
+            OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions.collect())
+        });
+        let topics = topics.collect();
+        OffsetFetchResponseGroup::default().with_group_id(group).with_error_code(error).with_topics(topics)
+    };
     if call.version >= 8 {
         let groups = request.groups.into_iter().map(|asked| {
             let topics = asked.topics.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-            let found = allowed.map(|()| committed(state.groups.get(&asked.group_id), topics, stable));
-            let error = code(&found);
-            let topics = found.unwrap_or_default().into_iter().map(|(name, partitions)| {
-                let partitions = partitions.into_iter().map(|(index, fetched)| {
-                    let (error, offset) = flat(fetched);
-                    OffsetFetchResponsePartitions::default()
-                        .with_partition_index(index)
-                        .with_error_code(error)
-                        .with_committed_offset(offset.offset)
-                        .with_committed_leader_epoch(offset.leader_epoch)
-                        .with_metadata(Some(text(offset.metadata.unwrap_or_default())))
-                });
-                OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions.collect())
-            });
-            OffsetFetchResponseGroup::default()
-                .with_group_id(asked.group_id)
-                .with_error_code(error)
-                .with_topics(topics.collect())
+            answer(asked.group_id, topics)
         });
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
     let topics = request.topics.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-    let found = allowed.map(|()| committed(state.groups.get(&request.group_id), topics, stable));
-    let error = code(&found);
-    let topics = found.unwrap_or_default().into_iter().map(|(name, partitions)| {
-        let partitions = partitions.into_iter().map(|(index, fetched)| {
-            let (error, offset) = flat(fetched);
-            OffsetFetchResponsePartition::default()
-                .with_partition_index(index)
-                .with_error_code(error)
-                .with_committed_offset(offset.offset)
-                .with_committed_leader_epoch(offset.leader_epoch)
-                .with_metadata(Some(text(offset.metadata.unwrap_or_default())))
-        });
-        OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+    let one = answer(request.group_id, topics);
+    let topics = one.topics.into_iter().map(of_one_group).collect();
+    OffsetFetchResponse::default().with_error_code(one.error_code).with_topics(topics)
+}
+
+/// A topic's offsets as versions before 8 have them, which answer for one group without naming it.
+fn of_one_group(topic: OffsetFetchResponseTopics) -> OffsetFetchResponseTopic {
+    let partitions = topic.partitions.into_iter().map(|p| {
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(p.partition_index)
+            .with_error_code(p.error_code)
+            .with_committed_offset(p.committed_offset)
+            .with_committed_leader_epoch(p.committed_leader_epoch)
+            .with_metadata(p.metadata)
     });
-    OffsetFetchResponse::default().with_error_code(error).with_topics(topics.collect())
+    OffsetFetchResponseTopic::default().with_name(topic.name).with_partitions(partitions.collect())
 }
 
 fn flat(fetched: Result<Option<Committed>, ResponseError>) -> (i16, Committed) {
