@@ -105,13 +105,18 @@ pub trait SinkSession: Send + Sync {
         Ok(end)
     }
 
-    /// Reads the committed records of one output partition from `from` to what is its end at the call. **Contract:** as
-    /// for [`SinkSession::progress`]: what was committed before the call is seen, and open transactions are waited for.
+    /// Reads the committed records of one output partition from `from` to what is its end at the call, and returns that
+    /// end, which lies before `from` where records have been lost. **Contract:** as for [`SinkSession::progress`]: what
+    /// was committed before the call is seen, and open transactions are waited for.
     ///
     /// # Errors
     /// As [`SinkSession::progress`].
-    fn read_committed(&self, at: &OutputPartition, from: Offset, take: &mut dyn FnMut(Record<'_>))
-    -> Result<(), Error>;
+    fn read_committed(
+        &self,
+        at: &OutputPartition,
+        from: Offset,
+        take: &mut dyn FnMut(Record<'_>),
+    ) -> Result<Offset, Error>;
 }
 
 /// The only way to write: one transaction after the other.

@@ -29,6 +29,16 @@ pub trait Source: Send + Sync + 'static {
     /// As [`Source::splits`].
     fn reader(&self, waker: Waker) -> Result<Box<dyn SplitReader>, Error>;
 
+    /// What a person should know of the input where what was read in the last `window` may have to be read again: a
+    /// sentence each, with object and cure. Waits no longer than `patience`.
+    ///
+    /// # Errors
+    /// Any; the engine logs it and goes on.
+    fn warnings(&self, window: Duration, patience: Duration) -> Result<Vec<String>, Error> {
+        let _ = (window, patience);
+        Ok(Vec::new())
+    }
+
     /// Tells the system, for monitoring alone, how far the job has committed. Nothing is ever read back from it.
     ///
     /// # Errors

@@ -89,6 +89,18 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
     }
 }
 
+/// Whether the cluster turned the client away before it had asked for anything.
+pub(crate) fn is_not_let_in(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState
+            | Code::SSL
+    )
+}
+
 /// Whether a code says that a newer producer has taken over, or that the cluster gave this one up.
 ///
 /// An unknown mapping is one of them: the id may since belong to a zombie, so no new epoch may be asked for.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use fluvial_connector::{Envelope, Error, ErrorKind};
 
-use crate::native::{Client, Role, check_settings};
+use crate::failure;
+use crate::native::{Client, Code, Role, check_settings};
 use crate::options::KafkaOptions;
 use crate::output::KafkaOutput;
 use crate::settings::Settings;
@@ -109,16 +110,21 @@ impl Kafka {
         }
     }
 
-    /// Says what a person can do where the cluster does not answer.
+    /// Says what a person can do where the cluster does not answer, or does not let this client in.
     pub(crate) fn unreachable(&self, error: Error) -> Error {
-        match error.kind {
-            ErrorKind::Retry => {
-                let what =
-                    format!("kafka at {} cannot be reached: check --brokers and that it runs", self.options().brokers);
-                Error::caused(ErrorKind::Retry, what, error)
-            }
-            _ => error,
-        }
+        let brokers = &self.options().brokers;
+        let what = match (error.kind, code_of(&error)) {
+            (ErrorKind::Retry, _) => format!(
+                "kafka at {brokers} cannot be reached: check --brokers, that it runs, and that it asks for no other \
+                 -X security.protocol"
+            ),
+            (_, Some(code)) if failure::is_not_let_in(code) => format!(
+                "kafka at {brokers} does not let this job in: check -X security.protocol, sasl.mechanisms, \
+                 sasl.username and sasl.password"
+            ),
+            _ => return error,
+        };
+        Error::caused(error.kind, what, error)
     }
 }
 
@@ -136,8 +142,10 @@ fn client(kept: &Mutex<Option<Arc<Client>>>, settings: &Settings, describe: &str
 
 /// Whether the cluster said that there is no such topic.
 fn is_unknown_topic(error: &Error) -> bool {
-    use crate::native::Code;
-    std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<Code>())
-        .is_some_and(|code| matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition))
+    matches!(code_of(error), Some(Code::UnknownTopic | Code::UnknownTopicOrPartition))
+}
+
+/// What librdkafka or the cluster called the error.
+fn code_of(error: &Error) -> Option<Code> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref::<Code>()).copied()
 }

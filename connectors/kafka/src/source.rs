@@ -59,6 +59,11 @@ impl Source for KafkaSource {
         Ok(Box::new(KafkaReader { topic: self.topic.clone(), reading, slots: Vec::new(), numbers: BTreeMap::new() }))
     }
 
+    fn warnings(&self, window: Duration, patience: Duration) -> Result<Vec<String>, Error> {
+        let settings = self.kafka.questions()?.topic_settings(&self.topic, Instant::now() + patience)?;
+        Ok(compaction_warning(&self.topic, &settings, window).into_iter().collect())
+    }
+
     fn report_committed(&self, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
         let Some(group) = &self.kafka.options().group else { return Ok(()) };
         let offsets = positions
@@ -71,6 +76,20 @@ impl Source for KafkaSource {
             failure::error(code, format!("report committed offsets of topic '{}' under group '{group}'", self.topic))
         })
     }
+}
+
+/// What to say of a topic that may be compacted before `window` is over.
+fn compaction_warning(topic: &str, settings: &BTreeMap<String, String>, window: Duration) -> Option<String> {
+    let is_compacted = settings.get("cleanup.policy")?.split(',').any(|policy| policy.trim() == "compact");
+    let lag = Duration::from_millis(settings.get("min.compaction.lag.ms")?.parse().ok()?);
+    (is_compacted && lag < window).then(|| {
+        format!(
+            "the input topic '{topic}' is compacted with min.compaction.lag.ms={}: a restart that finds records gone \
+             which it has to read again is refused; give the topic at least {}, several checkpoint intervals",
+            lag.as_millis(),
+            window.as_millis()
+        )
+    })
 }
 
 fn partition(topic: &str, split: &SplitId) -> Result<u32, Error> {
@@ -119,5 +138,26 @@ impl SplitReader for KafkaReader {
 
     fn position(&self, slot: Slot) -> Offset {
         Offset(self.numbers.get(&slot).map_or(0, |number| self.reading.position(*number)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_may_be_compacted_too_soon_is_warned_of() {
+        let check = |policy: &str, lag: &str, warned: bool| {
+            let settings = [("cleanup.policy", policy), ("min.compaction.lag.ms", lag)];
+            let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let warning = compaction_warning("orders", &settings, Duration::from_secs(50));
+            assert_eq!(warning.is_some(), warned, "{policy} {lag}");
+            assert!(warning.is_none_or(|said| said.contains("'orders'") && said.contains("at least 50000")));
+        };
+        check("compact", "0", true);
+        check("delete, compact", "49999", true);
+        check("compact", "50000", false);
+        check("delete", "0", false);
+        assert_eq!(compaction_warning("orders", &BTreeMap::new(), Duration::MAX), None);
     }
 }

@@ -100,11 +100,11 @@ impl SinkSession for MemorySession {
         at: &OutputPartition,
         from: Offset,
         take: &mut dyn FnMut(Record<'_>),
-    ) -> Result<(), Error> {
+    ) -> Result<Offset, Error> {
         let topic = self.memory.topic(&at.output)?;
         let log = topic.read(at.partition).ok_or_else(|| no_partition(&at.output, at.partition))?;
         log.read(from.0, usize::MAX, take);
-        Ok(())
+        Ok(Offset(log.end()))
     }
 }
 

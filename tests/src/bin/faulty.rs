@@ -2,8 +2,8 @@
 //!
 //! It keeps the revenue of each order: `orders ──map (the fault)──latest──► rows`.
 
-use fluvial::Job;
 use fluvial::connector::format::{json, text};
+use fluvial::{Collection, Job, OnMalformed, Sum};
 use fluvial_kafka::KafkaOptions;
 use serde::Deserialize;
 
@@ -16,6 +16,16 @@ enum Wrong {
     Random,
     /// An operator panics at an order that comes to nothing.
     Panics,
+    /// An aggregate does.
+    PanicsInAggregate,
+    /// One of differential dataflow's operators does.
+    PanicsInReduce,
+    /// An order that comes to nothing has two rows.
+    TwoRows,
+    /// The durable operator has another name.
+    Renamed,
+    /// The durable operator keeps another type.
+    Retyped,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -31,6 +41,14 @@ struct Options {
     #[arg(long)]
     output: String,
 
+    /// Leave out what is no order
+    #[arg(long)]
+    skip_malformed: bool,
+
+    /// Append each amendment's revenue to the output instead
+    #[arg(long)]
+    append: bool,
+
     /// What is wrong with the code
     #[arg(long, value_enum, default_value = "nothing")]
     wrong: Wrong,
@@ -44,9 +62,10 @@ struct Order {
 
 fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
-    let orders = job.source("orders", kafka.source(&options.input), |record: &fluvial::connector::Record<'_>| {
-        Ok((text::decode_key(record)?, json::decode_value::<Order>(record)?))
-    });
+    let on_malformed = if options.skip_malformed { OnMalformed::Skip } else { OnMalformed::Fail };
+    let decode =
+        |record: &fluvial::connector::Record<'_>| Ok((text::decode_key(record)?, json::decode_value::<Order>(record)?));
+    let orders = job.source_with("orders", kafka.source(&options.input), decode, on_malformed);
     let wrong = options.wrong;
     let rows = orders.map(move |(id, order): (String, Option<Order>)| {
         let revenue = order.map(|order| order.quantity * order.price_cents);
@@ -57,7 +76,31 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         };
         (id, revenue)
     });
-    job.write(&kafka.upsert(&options.output), json::Json, rows.latest("rows"))?;
+    if options.append {
+        job.write(&kafka.append(&options.output), json::Json, rows.keep_all("rows"))?;
+        return Ok(());
+    }
+    let nothing = |revenue: i64| if revenue == 0 { panic!("an order comes to nothing") } else { revenue };
+    let rows: Collection<'_, (String, i64)> = match wrong {
+        Wrong::PanicsInAggregate => {
+            rows.aggregate("rows", Sum(move |revenue: &Option<i64>| revenue.map_or(0, nothing)))
+        }
+        Wrong::PanicsInReduce => {
+            rows.latest("rows").reduce(move |_, revenues, row| row.push((nothing(*revenues[0].0), 1)))
+        }
+        Wrong::TwoRows => {
+            let rows = rows.latest("rows");
+            let second = rows.clone().filter(|(_, revenue)| *revenue == 0).map(|(id, _)| (id, 1));
+            rows.concat(second)
+        }
+        Wrong::Renamed => rows.latest("lines"),
+        Wrong::Retyped => {
+            let texts = rows.map(|(id, revenue)| (id, revenue.map(|revenue| revenue.to_string())));
+            texts.latest("rows").map(|(id, revenue)| (id, revenue.len() as i64))
+        }
+        Wrong::Nothing | Wrong::Random | Wrong::Panics => rows.latest("rows"),
+    };
+    job.write(&kafka.upsert(&options.output), json::Json, rows)?;
     Ok(())
 }
 

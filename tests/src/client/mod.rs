@@ -21,12 +21,20 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     bootstrap: String,
+    settings: Vec<(String, String)>,
 }
 
 impl Endpoint {
     /// The broker at `host:port`, or several, separated by commas.
     pub fn new(bootstrap: impl Into<String>) -> Self {
-        Self { bootstrap: bootstrap.into() }
+        Self { bootstrap: bootstrap.into(), settings: Vec::new() }
+    }
+
+    /// The same with settings of librdkafka for every client, such as a password.
+    #[must_use]
+    pub fn with(mut self, settings: &[(&str, &str)]) -> Self {
+        self.settings.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self
     }
 
     /// Its address.
@@ -40,6 +48,9 @@ impl Endpoint {
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap).set("log_level", "2");
+        for (name, value) in &self.settings {
+            config.set(name, value);
+        }
         config
     }
 }

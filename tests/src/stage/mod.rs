@@ -1,10 +1,11 @@
-//! A job on an embedded broker: everything that a person does with a job binary, in seconds.
+//! A job on a broker: everything that a person does with a job binary, in seconds.
 //!
 //! ```text
 //!   input written here ──► embedded broker (faults on request) ◄──► job binary ──► outputs ──► replay, model
 //! ```
 //!
-//! The broker lives in the test's process, so a test can break it, hold it back and take it away at a chosen moment.
+//! The embedded broker lives in the test's process, so a test can break it, hold it back and take it away at a chosen
+//! moment. What only a real one does is shown on another ([`Stage::on`]).
 
 mod input;
 mod run;
@@ -46,6 +47,8 @@ pub struct Stage {
     jobs_see: String,
     subject: Subject,
     program: Option<PathBuf>,
+    /// What starts the program, and its arguments before the program's own.
+    launcher: Vec<OsString>,
     folder: Folder,
     name: String,
     runs: AtomicUsize,
@@ -78,6 +81,7 @@ impl Stage {
             jobs_see: jobs_see.to_owned(),
             subject,
             program: None,
+            launcher: Vec::new(),
             folder,
             name,
             runs: AtomicUsize::new(0),
@@ -92,7 +96,13 @@ impl Stage {
         Self { program: Some(program.into()), ..self }
     }
 
-    /// The broker.
+    /// The same with a program that starts the job: it gets the job and its arguments after its own.
+    #[must_use]
+    pub fn with_launcher(self, launcher: impl IntoIterator<Item: Into<OsString>>) -> Self {
+        Self { launcher: launcher.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// The embedded broker.
     ///
     /// # Panics
     /// When it has been taken away, or is somebody else's.
@@ -166,7 +176,8 @@ impl Stage {
     pub fn start_with(&self, args: Vec<OsString>) -> Result<Started> {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.path().join(format!("log-{number}"));
-        let mut all = vec![self.program()?.into_os_string()];
+        let mut all = self.launcher.clone();
+        all.push(self.program()?.into_os_string());
         all.extend(args);
         let name = self.subject.binary().to_owned();
         let spec = Spec { name, program: "setsid".into(), args: all, env: Vec::new(), log };
@@ -200,8 +211,10 @@ impl Stage {
     /// # Errors
     /// As [`Stage::ask`].
     pub fn ask_with(&self, command: &str, args: Vec<OsString>, options: &str) -> Result<String> {
-        let mut asked = std::process::Command::new(self.program()?);
-        asked.arg(command).args(args).args(options.split_whitespace());
+        let mut words = self.launcher.clone();
+        words.push(self.program()?.into_os_string());
+        let mut asked = std::process::Command::new(&words[0]);
+        asked.args(&words[1..]).arg(command).args(args).args(options.split_whitespace());
         let output = asked.output().with_context(|| format!("run {command}"))?;
         if !output.status.success() {
             bail!("{command} {options}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));

@@ -68,12 +68,17 @@ impl Job {
 
     fn committed(&self, at: &OutputPartition) -> Vec<(u64, OutputRecord)> {
         let mut records = Vec::new();
-        self.session
+        let end = self
+            .session
             .read_committed(at, Offset(0), &mut |record| {
                 let key = record.key.expect("all test records have a key").to_vec();
                 records.push((record.offset.0, OutputRecord { key, value: record.value.map(<[u8]>::to_vec) }));
             })
             .expect("an output can be read back");
+        assert!(records.last().is_none_or(|(offset, _)| *offset < end.0), "the end lies after the last record");
+        let beyond =
+            self.session.read_committed(at, Offset(end.0 + 100), &mut |record| panic!("{record:?} is no record"));
+        assert_eq!(beyond.expect("an output can be read from beyond its end"), end);
         records
     }
 }

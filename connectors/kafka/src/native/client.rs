@@ -65,7 +65,13 @@ impl Conf {
                 rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_INVALID => {
                     // SAFETY: librdkafka has filled the buffer.
                     let reason = unsafe { text(reason.as_ptr()) };
-                    return Err(Error::new(ErrorKind::Configuration, format!("-X {name}={value}: {reason}")));
+                    // librdkafka names the library that it was built without, not what is missing by it.
+                    let cure = if reason.contains("OpenSSL") {
+                        " (Fluvial is built without TLS: use a listener of the broker that asks for none)"
+                    } else {
+                        ""
+                    };
+                    return Err(Error::new(ErrorKind::Configuration, format!("-X {name}={value}: {reason}{cure}")));
                 }
             }
         }

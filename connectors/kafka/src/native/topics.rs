@@ -1,7 +1,8 @@
-//! Making topics and asking for their ids.
+//! Making topics, and asking for their ids and settings.
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::c_char;
 use std::time::Instant;
 
@@ -191,6 +192,45 @@ impl Client {
             }
             let bits = (rd::rd_kafka_Uuid_most_significant_bits(id), rd::rd_kafka_Uuid_least_significant_bits(id));
             Ok(if bits == (0, 0) { String::new() } else { format!("{:016x}{:016x}", bits.0, bits.1) })
+        }
+    }
+
+    /// The topic's settings, those that are the cluster's defaults included.
+    pub(crate) fn topic_settings(&self, topic: &str, deadline: Instant) -> Result<BTreeMap<String, String>, Error> {
+        let what = format!("ask kafka for the settings of topic '{topic}'");
+        self.until(deadline, &what, |wait_ms| self.topic_settings_once(topic, wait_ms))
+    }
+
+    fn topic_settings_once(&self, topic: &str, wait_ms: i32) -> Result<BTreeMap<String, String>, Code> {
+        let name = c_string(topic);
+        // SAFETY: as in `create_once`; what an event holds lives as long as the event.
+        unsafe {
+            let mut resource =
+                rd::rd_kafka_ConfigResource_new(rd::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC, name.as_ptr());
+            let answers = Answers::new(self);
+            let options = Options::new(self, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, wait_ms);
+            rd::rd_kafka_DescribeConfigs(self.rk(), &raw mut resource, 1, options.0, answers.0);
+            rd::rd_kafka_ConfigResource_destroy(resource);
+            let event = answers.event();
+            event.error()?;
+            let mut count = 0;
+            let found = rd::rd_kafka_DescribeConfigs_result_resources(
+                rd::rd_kafka_event_DescribeConfigs_result(event.0),
+                &raw mut count,
+            );
+            if found.is_null() || count == 0 {
+                return Err(Code::Fail);
+            }
+            match rd::rd_kafka_ConfigResource_error(*found).into() {
+                Code::NoError => {}
+                code => return Err(code),
+            }
+            let entries = rd::rd_kafka_ConfigResource_configs(*found, &raw mut count);
+            let entry = |index| {
+                let entry = *entries.add(index);
+                (text(rd::rd_kafka_ConfigEntry_name(entry)), text(rd::rd_kafka_ConfigEntry_value(entry)))
+            };
+            Ok((0..count).map(entry).collect())
         }
     }
 

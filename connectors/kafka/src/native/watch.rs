@@ -14,6 +14,7 @@ use rdkafka::bindings as rd;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::text;
+use crate::failure;
 
 /// Requests of a transaction whose loss makes its outcome uncertain, by Kafka's API keys: Produce, InitProducerId,
 /// AddPartitionsToTxn, AddOffsetsToTxn, EndTxn, TxnOffsetCommit.
@@ -45,21 +46,13 @@ impl Watch {
 
     /// Notes an error that is not an answer to a call.
     pub(super) fn note(&self, code: Code, reason: String) {
-        let refusal = matches!(
-            code,
-            Code::Authentication
-                | Code::SaslAuthenticationFailed
-                | Code::UnsupportedSASLMechanism
-                | Code::IllegalSASLState
-                | Code::SSL
-                | Code::ClusterAuthorizationFailed
-        );
+        let refusal = failure::is_not_let_in(code) || code == Code::ClusterAuthorizationFailed;
         if refusal && let Ok(mut refused) = self.refused.lock() {
             *refused = Some((code, reason.clone()));
         }
-        // That all brokers are down says less than why the last one is.
-        if let Ok(mut last) = self.last.lock()
-            && (code != Code::AllBrokersDown || last.is_none())
+        // That all brokers are down says less than why the last one is, and nothing where none says why.
+        if code != Code::AllBrokersDown
+            && let Ok(mut last) = self.last.lock()
         {
             *last = Some((code, reason));
         }
@@ -123,8 +116,12 @@ unsafe extern "C" fn on_response(
 unsafe extern "C" fn on_log(_rk: *const rd::rd_kafka_t, level: c_int, facility: *const c_char, message: *const c_char) {
     // SAFETY: librdkafka hands strings that live through the call.
     let (facility, message) = unsafe { (text(facility), text(message)) };
-    // What heals itself is no warning to a person: lost connections are the common case of levels 3 and above.
+    // What heals itself is no warning to a person: lost connections are the common case of levels 3 and above. That a
+    // producer was not given its epoch, or is of no further use, the call that wanted something of it says itself.
     match level {
+        _ if matches!(facility.as_str(), "GETPID" | "FATAL") => {
+            tracing::debug!(target: "librdkafka", %facility, "{message}")
+        }
         0..=2 => tracing::warn!(target: "librdkafka", %facility, "{message}"),
         3..=5 => tracing::info!(target: "librdkafka", %facility, "{message}"),
         _ => tracing::debug!(target: "librdkafka", %facility, "{message}"),

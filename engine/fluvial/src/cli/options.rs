@@ -131,6 +131,10 @@ pub struct RunOptions {
     #[arg(long)]
     pub reconcile: bool,
 
+    /// With --reconcile: go on with append outputs after what they hold, which cannot be corrected
+    #[arg(long, requires = "reconcile")]
+    pub leave_append_outputs: bool,
+
     /// How long an object of the store stays after nothing names it any more, and the longest step that a process survives
     #[arg(long, hide = true, value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub deletion_grace: Duration,

@@ -19,6 +19,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use super::keeper::{Emission, Keeper, Updates};
 use super::{Overflow, hash_owner, routing_hash};
+use crate::runtime::panics::{in_operator, lasting};
 use crate::state::HashRange;
 use crate::stream::{Collection, Origin, Stream};
 
@@ -75,6 +76,7 @@ where
     let (worker, workers) = (durables.worker(), durables.workers());
     debug_assert_eq!((worker as usize, workers as usize), (scope.index(), scope.peers()));
     let mut keeper = Keeper::new(fold, &durables, name, operator);
+    let called = lasting(name.to_owned());
     let mut restored = keeper.restore(HashRange::of(worker, workers));
 
     let pact =
@@ -96,11 +98,11 @@ where
                 }
                 input.for_each(|capability, batch| {
                     if let Some(&tick) = capability.least() {
-                        keeper.fold(tick, || capability.retain_least(0), batch);
+                        in_operator(called, || keeper.fold(tick, || capability.retain_least(0), batch));
                     }
                 });
                 // The frontier is that of the schedule's start: what has just been folded is not before it.
-                going = keeper.advance(|tick| !frontier.less_equal(&tick), output);
+                going = in_operator(called, || keeper.advance(|tick| !frontier.less_equal(&tick), output));
             }
         })
         .as_collection()

@@ -29,7 +29,9 @@ pub const MANIFEST: Format = Format { kind: "manifest", version: 1 };
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The header is not one of ours.
-    #[error("it is not a fluvial {expected} object")]
+    #[error(
+        "it is damaged or not fluvial's: it does not begin as a {expected} object; put it back from a copy of the store"
+    )]
     Foreign {
         /// The kind that was expected.
         expected: &'static str,
@@ -45,7 +47,7 @@ pub enum FrameError {
         known: u32,
     },
     /// The checksum differs.
-    #[error("it is damaged: its checksum does not fit its content")]
+    #[error("it is damaged: its checksum does not fit its content; put it back from a copy of the store")]
     Damaged,
     /// The checksum fits, and still the content is not understood.
     #[error("its content is not understood")]

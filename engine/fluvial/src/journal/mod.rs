@@ -6,6 +6,8 @@
 pub mod frame;
 mod record;
 mod store;
+mod trouble;
 
 pub use record::{Binding, Entry, JournalRecord, Nonce, Range, Seq, SinkStart, SplitNumber, SplitStart};
 pub use store::{Created, JobStore, journal_object};
+pub use trouble::Trouble;

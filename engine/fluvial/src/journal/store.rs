@@ -18,7 +18,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::frame::{self, Format};
-use super::{JournalRecord, Seq};
+use super::{JournalRecord, Seq, Trouble};
 use crate::state::Manifest;
 
 /// How many objects are fetched at once where many are needed.
@@ -164,8 +164,8 @@ impl JobStore {
     /// Writes bytes under a name that nobody else uses.
     ///
     /// # Errors
-    /// The store cannot be reached.
-    pub async fn put_new(&self, object: &str, bytes: bytes::Bytes) -> Result<(), Error> {
+    /// Whatever the store says; the object may have been written.
+    pub async fn put_new(&self, object: &str, bytes: bytes::Bytes) -> Result<(), object_store::Error> {
         self.create(object, bytes).await.map(drop)
     }
 
@@ -203,20 +203,23 @@ impl JobStore {
     ) -> Result<Created, Error> {
         let bytes = frame::encode(format, content)
             .map_err(|e| Error::caused(ErrorKind::Bug, format!("cannot express '{object}'"), e))?;
-        self.create(object, bytes).await
+        self.create(object, bytes).await.map_err(|e| self.away("write", object, e))
     }
 
-    async fn create(&self, object: &str, bytes: bytes::Bytes) -> Result<Created, Error> {
+    async fn create(&self, object: &str, bytes: bytes::Bytes) -> Result<Created, object_store::Error> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.store.put_opts(&self.path(object), PutPayload::from_bytes(bytes), options).await {
             Ok(_) => Ok(Created::Created),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::AlreadyExists),
-            Err(e) => Err(self.away("write", object, e)),
+            Err(e) => Err(e),
         }
     }
 
     fn away(&self, operation: &str, object: &str, source: object_store::Error) -> Error {
-        Error::caused(ErrorKind::Retry, format!("cannot {operation} '{}'", self.describe(object)), source)
+        let trouble = Trouble::of(&source);
+        let what = format!("cannot {operation} '{}'{}", self.describe(object), trouble.cure());
+        // Its text holds its sources' already.
+        Error::caused(trouble.kind(), what, source.to_string())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why a generation is over.
 
-use fluvial_connector::{ErrorKind, Generation, OutputPartition, Tick};
+use fluvial_connector::{ErrorKind, Generation, OutputPartition, SplitId, Tick};
 
 use crate::journal::Seq;
 
@@ -22,6 +22,21 @@ pub enum Ended {
     /// A person must look at it: what is stored is not what this job and binary can go on from.
     #[error("{0}")]
     Refused(String),
+    /// An input was deleted and made anew under its name.
+    #[error(
+        "{described} was deleted and made anew (split {split} has the id {is} and had {was}): a job cannot go on with \
+         other input; begin a new one on it under another --name, with --reconcile if it is to correct the same outputs"
+    )]
+    MadeAnew {
+        /// What the source is.
+        described: String,
+        /// The split that was found to be another.
+        split: SplitId,
+        /// Its identity when the job met it.
+        was: String,
+        /// Its identity now.
+        is: String,
+    },
     /// The same input gave other output than before.
     #[error(
         "output {at} is not what it was when tick {tick} was first committed: either the code is not deterministic (a \
@@ -69,7 +84,7 @@ impl Ended {
             Self::Done(_) => None,
             Self::Fenced { .. } => Some(ErrorKind::Fenced),
             Self::Restart(_) | Self::CheckpointTooOld { .. } | Self::ClockJumped { .. } => Some(ErrorKind::Restart),
-            Self::Refused(_) => Some(ErrorKind::Configuration),
+            Self::Refused(_) | Self::MadeAnew { .. } => Some(ErrorKind::Configuration),
             Self::Diverged { .. } | Self::ForeignRecord { .. } => Some(ErrorKind::Data),
             Self::Bug(_) => Some(ErrorKind::Bug),
         }

@@ -131,6 +131,8 @@ pub enum Report {
 pub struct FoundSplit {
     /// The name of the job's source.
     pub source: String,
+    /// What the source is, for people ([`fluvial_connector::Source::describe`]).
+    pub described: String,
     /// The split's name.
     pub split: SplitId,
     /// Where a job that meets it for the first time begins.

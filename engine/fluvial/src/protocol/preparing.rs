@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fluvial_connector::Tick;
+use fluvial_connector::{Envelope, Tick};
 
 use super::Ended;
 use super::appender::Appender;
@@ -48,6 +48,9 @@ impl Prepared {
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));
             history.sinks.push(start);
+        }
+        if config.reconcile && !config.leave_append_outputs {
+            refuse_append_outputs(&history)?;
         }
         if config.reconcile {
             let tick = Tick(now_ms).max(history.sealed().next());
@@ -116,6 +119,18 @@ fn plan(me: Identity, history: &History, (most_workers, most_turns): (u32, u32))
     }
 }
 
+/// Refuses a reconciliation of a job with an output that cannot be corrected.
+fn refuse_append_outputs(history: &History) -> Result<(), Ended> {
+    match history.sinks.iter().find(|sink| sink.envelope == Envelope::Append) {
+        None => Ok(()),
+        Some(append) => Err(Ended::Refused(format!(
+            "output '{}' is an append output, which --reconcile cannot correct: what it holds would stay as it is; \
+             add --leave-append-outputs if that will do",
+            append.output
+        ))),
+    }
+}
+
 /// The outputs that the journal does not know yet, and what to warn of in those that it does. A job that has state gets
 /// another output only where it is reconciled: the output would otherwise lack what the state holds already.
 fn new_outputs(
@@ -173,7 +188,7 @@ mod tests {
 
     use std::collections::BTreeMap;
 
-    use fluvial_connector::{Envelope, Incarnation};
+    use fluvial_connector::Incarnation;
     use uuid::Uuid;
 
     use super::*;

@@ -1,6 +1,6 @@
 //! The leader after its opening: it mints, seals, completes checkpoints and deletes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use fluvial_connector::Tick;
 
@@ -137,18 +137,15 @@ impl Running {
     }
 
     /// Starts the splits that were not known.
+    ///
+    /// # Errors
+    /// As [`refuse_made_anew`].
     pub(crate) fn on_splits(&mut self, mut found: Vec<FoundSplit>) -> Result<(), Ended> {
+        refuse_made_anew(&found, self.sequencer.splits())?;
         found.sort_by(|a, b| (&a.source, &a.split).cmp(&(&b.source, &b.split)));
-        for FoundSplit { source, split, earliest, identity } in found {
+        for FoundSplit { source, split, earliest, identity, .. } in found {
             let known = self.sequencer.splits().values().map(|s| &s.start);
-            if let Some(known) = known.into_iter().find(|s| s.source == source && s.split == split) {
-                if known.identity != identity {
-                    return Err(Ended::Refused(format!(
-                        "split {split} of source {source} was deleted and made anew: it is '{identity}' and was \
-                         '{}'; this job cannot go on with other input",
-                        known.identity
-                    )));
-                }
+            if known.into_iter().any(|s| s.source == source && s.split == split) {
                 continue;
             }
             let last = self.sequencer.splits().keys().last();
@@ -223,6 +220,28 @@ impl Running {
         let age = self.last_checkpoint_ms.saturating_add(config.checkpoint_age_limit_ms).saturating_add(1);
         [minting, self.cleaner.deadline_ms()].into_iter().flatten().fold(age, u64::min)
     }
+}
+
+/// Refuses splits that were deleted and made anew: what the job has read of them is no part of them any more.
+///
+/// # Errors
+/// [`Ended::MadeAnew`] with the first of them. One whose system cannot tell, then or now, is left to the digests.
+pub(crate) fn refuse_made_anew(found: &[FoundSplit], known: &BTreeMap<SplitNumber, SplitState>) -> Result<(), Ended> {
+    for FoundSplit { source, described, split, identity, .. } in found {
+        let known = known.values().map(|state| &state.start).find(|s| &s.source == source && &s.split == split);
+        let can_tell = |start: &&SplitStart| !start.identity.is_empty() && !identity.is_empty();
+        if let Some(known) = known.filter(can_tell)
+            && &known.identity != identity
+        {
+            return Err(Ended::MadeAnew {
+                described: described.clone(),
+                split: split.clone(),
+                was: known.identity.clone(),
+                is: identity.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn unknown_worker(worker: u32) -> Ended {

@@ -17,13 +17,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct StoreCalls {
     store: JobStore,
     patience: Duration,
-    /// Since when every call has failed.
-    failing_since: Mutex<Option<Instant>>,
+    /// Since when every create has failed, and since when everything else: a full store can be read well.
+    failing_since: [Mutex<Option<Instant>>; 2],
 }
 
 impl StoreCalls {
     pub(crate) fn new(store: JobStore, patience: Duration) -> Self {
-        Self { store, patience, failing_since: Mutex::new(None) }
+        Self { store, patience, failing_since: [Mutex::new(None), Mutex::new(None)] }
     }
 
     /// The answer to a call. A create whose outcome is unknown is answered as such; any other call is made again until
@@ -36,12 +36,12 @@ impl StoreCalls {
         loop {
             match self.try_once(&call).await {
                 Ok(answer) => {
-                    *self.failing() = None;
+                    *self.failing(creates) = None;
                     return Ok(answer);
                 }
                 Err(error) if error.kind != ErrorKind::Retry => return Err(error),
                 Err(error) => {
-                    let since = *self.failing().get_or_insert_with(ambient::instant);
+                    let since = *self.failing(creates).get_or_insert_with(ambient::instant);
                     if since.elapsed() >= self.patience {
                         return Err(error);
                     }
@@ -58,8 +58,8 @@ impl StoreCalls {
         }
     }
 
-    fn failing(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.failing_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn failing(&self, creates: bool) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.failing_since[usize::from(creates)].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn try_once(&self, call: &Call) -> Result<Answer, Error> {

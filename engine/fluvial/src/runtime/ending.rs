@@ -50,10 +50,15 @@ impl Ending {
         }
     }
 
-    /// Whether the next generation may do better.
+    /// Whether the next generation may do better. What has never worked under this run, as `ever_opened` says, is more
+    /// likely to be set up wrongly than to be away; a process is lost whatever the settings are.
     #[must_use]
-    pub fn a_restart_may_mend(self) -> bool {
-        matches!(self, Ending::PeerLost | Ending::SinkFailed | Ending::SourceFailed | Ending::StoreFailed)
+    pub fn a_restart_may_mend(self, ever_opened: bool) -> bool {
+        match self {
+            Ending::PeerLost => true,
+            Ending::SinkFailed | Ending::SourceFailed | Ending::StoreFailed => ever_opened,
+            _ => false,
+        }
     }
 }
 
@@ -65,7 +70,9 @@ Exit codes:
   2  wrong usage or configuration           8  stopped before all output was committed
   3  fenced by a newer generation           9  stopped, committed, last checkpoint incomplete
   4  a process of the job was lost         10  a closure of the job panicked
-  5  a sink failed";
+  5  a sink failed
+
+Unless --no-restart is given, 4 is followed by a restart; so are 5, 6 and 7 once the job has opened under this run.";
 
 /// Which part of the engine an error came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +128,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fenced_job_never_restarts() {
-        assert!(!Ending::Fenced.a_restart_may_mend());
+    fn a_fenced_job_never_restarts_and_one_that_never_opened_only_after_a_lost_process() {
+        for (ending, before, after) in [
+            (Ending::Fenced, false, false),
+            (Ending::Misconfigured, false, false),
+            (Ending::Failed, false, false),
+            (Ending::Panicked, false, false),
+            (Ending::PeerLost, true, true),
+            (Ending::SinkFailed, false, true),
+            (Ending::SourceFailed, false, true),
+            (Ending::StoreFailed, false, true),
+        ] {
+            assert_eq!(
+                (ending.a_restart_may_mend(false), ending.a_restart_may_mend(true)),
+                (before, after),
+                "{ending:?}"
+            );
+        }
     }
 
     #[test]

@@ -29,6 +29,10 @@ const CHECKPOINT_AGE_INTERVALS: u32 = 20;
 /// than this.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(300);
 
+/// Input is to stay readable for so many checkpoint intervals: the last checkpoint may be an old one, and a restart takes
+/// its time.
+const CHECKPOINTS_TO_REPLAY: u32 = 5;
+
 /// How far the job has committed in each split of each source.
 pub(crate) type Positions = Vec<(String, SplitId, Offset)>;
 
@@ -79,6 +83,7 @@ impl LeaderDriver {
             checkpoint_age_limit_ms: millis(CHECKPOINT_AGE.max(options.checkpoint_every * CHECKPOINT_AGE_INTERVALS)),
             keep_journal: options.keep_journal,
             reconcile: options.reconcile,
+            leave_append_outputs: options.leave_append_outputs,
             grace_ms: millis(options.deletion_grace),
             max_clock_jump_ms: millis(options.deletion_grace),
         };
@@ -110,10 +115,18 @@ impl LeaderDriver {
         let (positions, inbox) = channel::<Positions>();
         let (sources, tell, waker) = (shared.sources.clone(), tell.clone(), waker.clone());
         let patience = shared.options.patience;
+        let window = shared.options.checkpoint_every.saturating_mul(CHECKPOINTS_TO_REPLAY);
         let spawned = std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
             let warn = |error: Error, what: &str| {
                 tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "{what}");
             };
+            for (_, source) in &sources {
+                match source.warnings(window, patience) {
+                    Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
+                    // Who may read a topic may not always see its settings.
+                    Err(error) => tracing::debug!(error = format!("{:#}", anyhow::Error::from(error)), "no settings"),
+                }
+            }
             // The leader sends positions every few seconds, which is how often it is time to look.
             for positions in inbox {
                 for (name, source) in &sources {

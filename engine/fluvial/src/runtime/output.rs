@@ -21,6 +21,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::Map;
 
 use super::ambient;
+use super::panics::{in_operator, lasting};
 use super::stages::STAGES;
 
 /// The complete output of one tick for the partitions of one output that this worker owns.
@@ -98,13 +99,14 @@ pub(crate) fn collect<'s, K, V>(
     let encode = Arc::new(encode);
     let (partition_of, name, envelope) = (spec.partition_of, spec.name.clone(), spec.envelope);
     queue.borrow_mut().upper = Some(0);
+    let called = lasting(format!("write to {name}"));
     let encode_key = Arc::clone(&encode);
     let routed = collection.inner.flat_map(move |((key, value), tick, diff)| {
         if skip_through.is_some_and(|through| tick <= through) {
             return None;
         }
         let mut bytes = Vec::new();
-        let routed: Routed<V> = match encode_key.key(&key, &mut bytes) {
+        let routed: Routed<V> = match in_operator(called, || encode_key.key(&key, &mut bytes)) {
             Ok(()) => (partition_of(&bytes, partitions), Ok(bytes), Some(value)),
             Err(error) => (0, Err(error.to_string()), None),
         };
@@ -129,7 +131,7 @@ pub(crate) fn collect<'s, K, V>(
             while let Some(entry) = pending.first_entry().filter(|e| upper.is_none_or(|u| *e.key() < u)) {
                 let (tick, rows) = entry.remove_entry();
                 let began = ambient::instant();
-                let output = tick_output(&name, envelope, Tick(tick), rows, encode.as_ref());
+                let output = in_operator(called, || tick_output(&name, envelope, Tick(tick), rows, encode.as_ref()));
                 let took_us = began.elapsed().as_micros() as u64;
                 tracing::trace!(target: STAGES, tick, took_us, output = name, "encoded");
                 match output {

@@ -3,6 +3,7 @@
 //! A panicking worker thread would leave its peers waiting for ever. Nothing is half committed by a process that ends
 //! at any moment, so that is what a panic does.
 
+use std::backtrace::Backtrace;
 use std::cell::Cell;
 use std::panic::PanicHookInfo;
 
@@ -17,6 +18,11 @@ thread_local! {
 /// Says that this thread is a worker's.
 pub(crate) fn this_is_worker(index: u32) {
     WORKER.set(Some(index));
+}
+
+/// A name for [`in_operator`] that was made at run time. It is kept as long as the process is, as its operator is.
+pub(crate) fn lasting(name: String) -> &'static str {
+    Box::leak(name.into_boxed_str())
 }
 
 /// Runs `logic`, a closure of the job's in the operator `name`.
@@ -52,9 +58,43 @@ fn explain(info: &PanicHookInfo<'_>) -> (Ending, String) {
     let at = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
     match WORKER.get() {
         Some(worker) => {
-            let operator = OPERATOR.get().map_or_else(String::new, |o| format!("operator '{o}' on "));
+            let calls = Backtrace::force_capture().to_string();
+            let operator = OPERATOR.get().or_else(|| operator_in(&calls));
+            let operator = operator.map_or_else(String::new, |o| format!("operator '{o}' on "));
             (Ending::Panicked, format!("{operator}worker {worker} panicked{at}: {said}"))
         }
         None => (Ending::Failed, format!("thread '{name}' panicked{at}: {said}")),
+    }
+}
+
+/// The innermost operator of differential or timely dataflow in a backtrace: their closures are the job's, and their
+/// operators are built where we cannot say a name. A module that is called as its operator is tells which.
+fn operator_in(backtrace: &str) -> Option<&'static str> {
+    const FROM: [&str; 2] = ["differential_dataflow::operators::", "timely::dataflow::operators::"];
+    const NAMED: [&str; 9] =
+        ["reduce", "join", "count", "threshold", "iterate", "map", "filter", "inspect", "flat_map"];
+    backtrace.lines().find_map(|call| {
+        let path = FROM.iter().find_map(|operators| Some(call.split_once(operators)?.1))?;
+        let own = path.split(['<', '{', ' ']).next()?;
+        own.split("::").find_map(|module| NAMED.into_iter().find(|name| *name == module))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_is_found_in_a_backtrace() {
+        let check = |calls: &str, expected: Option<&str>| assert_eq!(operator_in(calls), expected, "{calls}");
+        check("   3: faulty::build::{closure#0}\n   4: std::panicking::try", None);
+        check(
+            "  3: faulty::build::{closure#2}\n  4: differential_dataflow::operators::cursor::history::replay_key\n  \
+             5: <differential_dataflow::operators::cursor::reduce::CursorTactic<A> as X>::retire\n  \
+             6: timely::dataflow::operators::generic::builder_rc::build",
+            Some("reduce"),
+        );
+        check("  4: <timely::dataflow::operators::vec::map::Map<_> as X>::flat_map::{closure#0}", Some("map"));
+        check("  4: timely::dataflow::operators::generic::operator::unary::{closure#0}", None);
     }
 }

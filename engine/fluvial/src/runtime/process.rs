@@ -66,6 +66,7 @@ impl Found {
                 found.ends.insert((name.clone(), status.split.clone()), status.end);
                 found.splits.push(FoundSplit {
                     source: name.clone(),
+                    described: source.describe(),
                     split: status.split,
                     earliest: status.earliest,
                     identity: status.identity,

@@ -6,17 +6,24 @@
 //! ```
 //!
 //! Everything that the dataflow gives up to the takeover tick, the restored state included, makes up the table that the
-//! output should hold then. The corrections are the output of that tick.
+//! output should hold then. The corrections are the output of that tick. Append outputs are left as they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use fluvial_connector::{Offset, OutputPartition, OutputRecord, Tick};
+use fluvial_connector::{Envelope, Offset, OutputPartition, OutputRecord, Tick};
+
+use crate::journal::SinkStart;
 
 type Table = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What one tick gives to one partition.
+type PartitionOutput = (OutputPartition, Vec<OutputRecord>);
 
 /// A reconciliation under way on one worker.
 pub(crate) struct Reconciling {
     at: Tick,
+    /// The append outputs, which cannot be corrected.
+    left: BTreeSet<String>,
     whole: BTreeMap<OutputPartition, Table>,
     held: BTreeMap<OutputPartition, Option<Table>>,
     asked: bool,
@@ -24,8 +31,9 @@ pub(crate) struct Reconciling {
 
 impl Reconciling {
     /// A reconciliation at the takeover tick `at`.
-    pub(crate) fn new(at: Tick) -> Self {
-        Self { at, whole: BTreeMap::new(), held: BTreeMap::new(), asked: false }
+    pub(crate) fn new(at: Tick, sinks: &[SinkStart]) -> Self {
+        let left = sinks.iter().filter(|sink| sink.envelope == Envelope::Append).map(|sink| sink.output.clone());
+        Self { at, left: left.collect(), whole: BTreeMap::new(), held: BTreeMap::new(), asked: false }
     }
 
     /// The takeover tick.
@@ -33,9 +41,14 @@ impl Reconciling {
         self.at
     }
 
-    /// Takes output at or before the takeover tick, ascending.
-    pub(crate) fn apply(&mut self, at: OutputPartition, records: Vec<OutputRecord>) {
-        apply(self.whole.entry(at).or_default(), records.into_iter());
+    /// Takes a tick's output at or before the takeover tick, ascending. Gives back that of the outputs that are left.
+    pub(crate) fn take(&mut self, output: Vec<PartitionOutput>) -> Vec<PartitionOutput> {
+        let (left, corrected): (Vec<_>, Vec<_>) =
+            output.into_iter().partition(|(at, _)| self.left.contains(&at.output));
+        for (at, records) in corrected {
+            apply(self.whole.entry(at).or_default(), records.into_iter());
+        }
+        left
     }
 
     /// Whether the outputs have been asked for.
@@ -111,12 +124,20 @@ mod tests {
         OutputRecord { key: key.as_bytes().to_vec(), value: value.map(|v| v.as_bytes().to_vec()) }
     }
 
+    fn sink(output: &str, envelope: Envelope) -> SinkStart {
+        SinkStart { output: output.to_owned(), partitions: 4, envelope, tick: Tick(0) }
+    }
+
     #[test]
     fn corrections_are_what_is_missing_changed_or_gone() {
         let at = OutputPartition { output: "out".to_owned(), partition: 0 };
-        let mut reconciling = Reconciling::new(Tick(9));
-        reconciling.apply(at.clone(), vec![record("a", Some("1")), record("b", Some("2")), record("x", Some("0"))]);
-        reconciling.apply(at.clone(), vec![record("b", Some("3")), record("c", Some("4")), record("x", None)]);
+        let mut reconciling =
+            Reconciling::new(Tick(9), &[sink("out", Envelope::Upsert), sink("log", Envelope::Append)]);
+        let first = vec![record("a", Some("1")), record("b", Some("2")), record("x", Some("0"))];
+        assert_eq!(reconciling.take(vec![(at.clone(), first)]), []);
+        let log = (OutputPartition { output: "log".to_owned(), partition: 3 }, vec![record("a", Some("9"))]);
+        let second = vec![record("b", Some("3")), record("c", Some("4")), record("x", None)];
+        assert_eq!(reconciling.take(vec![log.clone(), (at.clone(), second)]), [log]);
         reconciling.ask([at.clone()].into_iter());
         assert!(reconciling.corrections().is_none());
         let held = vec![

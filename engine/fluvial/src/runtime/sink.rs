@@ -12,8 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use fluvial_connector::{
-    CommitError, Envelope, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick,
-    Waker,
+    CommitError, Error, Offset, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick, Waker,
 };
 
 use super::ambient;
@@ -81,12 +80,6 @@ impl SinkDriver {
         shared: &Arc<Shared>,
         waker: &Waker,
     ) -> Result<Self, Failure> {
-        if plan.reconcile.is_some()
-            && let Some(append) = plan.sinks.iter().find(|s| s.envelope == Envelope::Append)
-        {
-            let what = format!("output '{}' is an append output and cannot be corrected by --reconcile", append.output);
-            return Err(Failure::of(Part::Sink, Error::new(ErrorKind::Configuration, what)));
-        }
         let patience = shared.options.patience;
         let config = CommitterConfig {
             worker: index,
@@ -134,7 +127,7 @@ impl SinkDriver {
             runtime: shared.runtime.clone(),
             to_fence,
             queues: Vec::new(),
-            reconciling: plan.reconcile.map(Reconciling::new),
+            reconciling: plan.reconcile.map(|at| Reconciling::new(at, &plan.sinks)),
             waiting: VecDeque::new(),
             waiting_records: 0,
             complete: Tick(0),
@@ -234,11 +227,15 @@ impl SinkDriver {
         }
         // The dataflow has ended only when the generation has.
         let Some(mut upper) = upper else { return Ok(()) };
-        if let Some(reconciling) = &mut self.reconciling {
-            let at = reconciling.at();
-            for (tick, partitions) in complete_ticks(&self.queues, upper.min(at.0 + 1)) {
+        if let Some(at) = self.reconciling.as_ref().map(Reconciling::at) {
+            for (tick, mut partitions) in complete_ticks(&self.queues, upper.min(at.0 + 1)) {
                 tracing::debug!(%tick, "goes into the table that the outputs should hold");
-                partitions.into_iter().for_each(|(at, records)| reconciling.apply(at, records));
+                if let Some(reconciling) = &mut self.reconciling {
+                    partitions = reconciling.take(partitions);
+                }
+                if !partitions.is_empty() {
+                    self.hand_over(tick, partitions)?;
+                }
             }
             if upper > at.0 {
                 self.correct(at)?;
@@ -328,7 +325,7 @@ impl SinkDriver {
                 protocol::Done::Progress(progress)
             }
             Done::Tail { at, result } => {
-                let records = result.map_err(sink)?;
+                let (records, end) = result.map_err(sink)?;
                 let records = match &mut self.reconciling {
                     Some(reconciling) => match reconciling.found(&at, records) {
                         Ok(()) => return Ok(()),
@@ -336,7 +333,7 @@ impl SinkDriver {
                     },
                     None => records,
                 };
-                protocol::Done::Tail { at, records }
+                protocol::Done::Tail { at, records, end }
             }
             Done::End { at, result } => protocol::Done::End { at, end: result.map_err(sink)? },
             Done::Prepared { turn, result } => protocol::Done::Prepared { turn, result: result.map_err(explain) },

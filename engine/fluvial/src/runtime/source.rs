@@ -452,11 +452,20 @@ fn finish_ranges(
         let (count, digest, bytes) = split.take_totals();
         let Range { from, to, count: was_count, digest: was_digest, .. } = expected.range;
         if verify && (count, digest) != (was_count, was_digest) {
-            let what = format!(
-                "{} no longer holds what was read from offset {from} to {to}: {was_count} records with digest {was_digest} then, \
-                 {count} with {digest} now (compacted, truncated or made anew); `run --reconcile` goes on from the input as it is",
-                split.name(source)
-            );
+            let name = split.name(source);
+            let what = if from < split.begins {
+                format!(
+                    "{name} begins at offset {} now, and offsets {from} to {to} have to be read again: they are gone \
+                     (retention, or a topic that was truncated); `run --reconcile` goes on from the input as it is",
+                    split.begins
+                )
+            } else {
+                format!(
+                    "{name} no longer holds what was read from offset {from} to {to}: {was_count} records with digest \
+                     {was_digest} then, {count} with {digest} now (compacted, truncated or made anew); `run --reconcile` \
+                     goes on from the input as it is"
+                )
+            };
             return Err(Failure::of(Part::Source, Error::new(ErrorKind::Data, what)));
         }
         if expected.keep {

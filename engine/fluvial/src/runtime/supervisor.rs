@@ -8,6 +8,9 @@
 //!
 //! The supervisor is the `run` process itself; it holds no dataflow, so every generation begins with fresh processes.
 //! When it dies, however it dies, its processes die with it. When one process of a generation ends, all end.
+//!
+//! Until a generation has opened, an error is most likely one of the command line or of what it names: it ends the run,
+//! so that the person who started it sees why. Only the loss of a process is no such error.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -75,12 +78,14 @@ pub fn supervise(supervision: Supervision) -> anyhow::Result<(Ending, String)> {
         }
     })?;
     let mut pause = Duration::ZERO;
+    let mut ever_opened = false;
     for number in 0.. {
         let ended = Processes::start(&supervision, number, &events)?.run(&inbox);
         if ended.opened {
             pause = Duration::ZERO;
+            ever_opened = true;
         }
-        if ended.stopping || !supervision.restart || !ended.ending.a_restart_may_mend() {
+        if ended.stopping || !supervision.restart || !ended.ending.a_restart_may_mend(ever_opened) {
             return Ok((ended.ending, ended.why));
         }
         tracing::warn!(why = ended.why, pause_ms = pause.as_millis(), "the generation ended, starting the next");
@@ -110,7 +115,7 @@ fn signalled_within(inbox: &Receiver<Event>, pause: Duration) -> bool {
 struct Ended {
     ending: Ending,
     why: String,
-    /// Whether the generation came as far as reading input.
+    /// Whether the generation opened: it came as far as minting.
     opened: bool,
     /// Whether it was asked to stop.
     stopping: bool,

@@ -38,8 +38,8 @@ pub(crate) enum Done {
     Progress(Result<BTreeMap<OutputPartition, Progress>, Error>),
     /// Where a partition ends.
     End { at: OutputPartition, result: Result<Offset, Error> },
-    /// The committed records of a partition after an offset, with their offsets.
-    Tail { at: OutputPartition, result: Result<Vec<(Offset, OutputRecord)>, Error> },
+    /// The committed records of a partition after an offset, with their offsets, and where the partition ends.
+    Tail { at: OutputPartition, result: Result<(Vec<(Offset, OutputRecord)>, Offset), Error> },
 }
 
 enum Command {
@@ -213,12 +213,12 @@ fn read(session: &dyn SinkSession, inbox: &Receiver<Reading>, tell: &Tell, patie
             Reading::Tail { at, from } => {
                 let result = wait_out("sink", patience, || {
                     let mut records = Vec::new();
-                    session.read_committed(&at, from, &mut |record| {
+                    let end = session.read_committed(&at, from, &mut |record| {
                         let key = record.key.unwrap_or_default().to_vec();
                         let value = record.value.map(<[u8]>::to_vec);
                         records.push((record.offset, OutputRecord { key, value }));
                     })?;
-                    Ok(records)
+                    Ok((records, end))
                 });
                 Done::Tail { at, result }
             }

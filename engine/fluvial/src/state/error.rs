@@ -2,6 +2,8 @@
 
 use fluvial_connector::{BoxError, ErrorKind};
 
+use crate::journal::Trouble;
+
 /// Why stored state cannot be written, read or used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -51,24 +53,29 @@ pub enum StateError {
         source: BoxError,
     },
     /// The store could not be read or written. The call may have happened.
-    #[error("cannot {operation} '{object}'")]
+    #[error("cannot {operation} '{object}'{}", trouble.cure())]
     Store {
         /// `read` or `write`.
         operation: &'static str,
         /// The object.
         object: String,
+        /// What that is a sign of.
+        trouble: Trouble,
         /// What the store said.
         #[source]
         source: BoxError,
     },
     /// An object that a manifest names is not there.
-    #[error("the state object '{object}' is gone: a checkpoint names it, and it must not be deleted by hand")]
+    #[error(
+        "the state object '{object}' is gone: a checkpoint names it, and it must not be deleted by hand; put it back from \
+         a copy of the store"
+    )]
     Gone {
         /// The object.
         object: String,
     },
     /// The content is not what was written.
-    #[error("the state object '{object}' is damaged: {what}")]
+    #[error("the state object '{object}' is damaged: {what}; put it back from a copy of the store")]
     Damaged {
         /// The object.
         object: String,
@@ -101,7 +108,7 @@ impl StateError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store { .. } => ErrorKind::Retry,
+            Self::Store { trouble, .. } => trouble.kind(),
             Self::Duplicate { .. } | Self::BadName { .. } | Self::Missing { .. } | Self::Changed { .. } => {
                 ErrorKind::Configuration
             }

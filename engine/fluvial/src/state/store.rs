@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::{RunRef, StateError};
-use crate::journal::JobStore;
+use crate::journal::{JobStore, Trouble};
 
 /// The name of a run's object within a job. Neither generation nor operator tells runs apart: `unique` does.
 #[must_use]
@@ -105,13 +105,10 @@ impl RunStore {
         &self.runtime
     }
 
-    pub(super) fn failed(
-        &self,
-        operation: &'static str,
-        object: &str,
-        source: impl Into<fluvial_connector::BoxError>,
-    ) -> StateError {
-        StateError::Store { operation, object: self.store.describe(object), source: source.into() }
+    pub(super) fn failed(&self, operation: &'static str, object: &str, source: object_store::Error) -> StateError {
+        let trouble = Trouble::of(&source);
+        // Its text holds its sources' already.
+        StateError::Store { operation, object: self.store.describe(object), trouble, source: source.to_string().into() }
     }
 }
 

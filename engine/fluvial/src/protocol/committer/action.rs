@@ -63,6 +63,8 @@ pub enum Done {
         at: OutputPartition,
         /// The records in order.
         records: Vec<(Offset, OutputRecord)>,
+        /// Where the partition ends.
+        end: Offset,
     },
     /// Where a partition ends.
     End {

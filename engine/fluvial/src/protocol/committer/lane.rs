@@ -7,14 +7,18 @@
 //!
 //! Output that replay repeats is dropped up to the progress, and its digest is compared there. Records found behind
 //! the progress are a torn transaction's: the next ones in order must be equal to them, and are left out.
+//!
+//! A reconciliation corrects the partition of an upsert output: what came before is given up. It leaves that of an append
+//! output, which goes on after its progress; what it holds is then not compared with what the job would write there now.
 
 use std::collections::VecDeque;
 
 use fluvial_connector::{
-    Digest, Offset, OutputPartition, OutputRecord, PartitionWrite, Position, Progress, Tick, TickCount, TickEnd,
-    output_digest,
+    Digest, Envelope, Offset, OutputPartition, OutputRecord, PartitionWrite, Position, Progress, Tick, TickCount,
+    TickEnd, output_digest,
 };
 
+use crate::journal::SinkStart;
 use crate::protocol::Ended;
 
 /// A place in an output partition, and the digest of everything through it.
@@ -91,7 +95,10 @@ pub(super) struct Lane {
     pub(super) starts: Tick,
     /// The tick that is restored: its output is out already.
     as_of: Tick,
-    reconcile: Option<Tick>,
+    /// The tick of a reconciliation that corrects the partition.
+    pub(super) reconcile: Option<Tick>,
+    /// The tick of a reconciliation that leaves the partition: what was committed before is not compared.
+    leave: Option<Tick>,
     items: VecDeque<Item>,
     last: Tick,
     /// The digest of everything before the first item.
@@ -110,15 +117,20 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// A partition whose digest is `digest` at the tick that is restored.
-    pub(super) fn new(at: OutputPartition, starts: Tick, as_of: Tick, reconcile: Option<Tick>, digest: Digest) -> Self {
+    /// A partition of `sink` whose digest is `digest` at the tick that is restored, at a reconciliation or without one.
+    pub(super) fn new(sink: &SinkStart, partition: u32, as_of: Tick, reconcile: Option<Tick>, digest: Digest) -> Self {
+        let (reconcile, leave) = match sink.envelope {
+            Envelope::Upsert => (reconcile, None),
+            Envelope::Append => (None, reconcile),
+        };
         let digest = if reconcile.is_some() { Digest::default() } else { digest };
         let point = Point::complete(Tick(0), digest, Offset(0));
         Self {
-            at,
-            starts,
+            at: OutputPartition { output: sink.output.clone(), partition },
+            starts: sink.tick,
             as_of,
             reconcile,
+            leave,
             items: VecDeque::new(),
             last: Tick(0),
             before: digest,
@@ -220,11 +232,29 @@ impl Lane {
             (Some(item), Position::Complete) if item.tick > tick => self.before,
             (None, Position::Complete) if complete >= tick => self.before,
             (None, _) if complete < tick => return Ok(()),
+            _ if self.is_left(tick) => {
+                while let Some(item) = self.items.pop_front_if(|item| item.tick == tick) {
+                    self.before = item.digest;
+                }
+                self.committed = Point::complete(tick, self.before, self.committed.end);
+                self.planned = self.committed;
+                self.before
+            }
             // Part of a tick is committed that has fewer records now, or none.
             _ => return Err(Ended::Diverged { at: self.at.clone(), tick }),
         };
         self.expect = None;
+        if self.is_left(tick) {
+            // What is written from here on follows from what replay gives now, and so does its digest.
+            (self.committed.digest, self.planned.digest) = (found, found);
+            return Ok(());
+        }
         if found == digest { Ok(()) } else { Err(Ended::Diverged { at: self.at.clone(), tick }) }
+    }
+
+    /// Whether what was committed at `tick` stays as it is, whatever the job would write there now.
+    fn is_left(&self, tick: Tick) -> bool {
+        self.leave.is_some_and(|reconciled| tick < reconciled)
     }
 
     /// Forgets what a commit has made durable.
@@ -276,6 +306,16 @@ impl Lane {
         self.torn.front().map(|(offset, _)| *offset)
     }
 
+    /// Lets what is torn stand though nothing equals it, where what was before a reconciliation is left. Returns whether
+    /// that is so.
+    pub(super) fn leaves_torn(&mut self) -> bool {
+        let left = self.is_left(self.committed.tick);
+        if left && let Some((offset, _)) = self.torn.drain(..).next_back() {
+            self.planned.end = Offset(offset.0 + 1);
+        }
+        left
+    }
+
     /// Whether a torn transaction's records have been left out, so that progress is due.
     pub(super) fn has_left_out(&self) -> bool {
         !self.earlier.is_empty()
@@ -308,7 +348,8 @@ impl Lane {
         while let Some(record) = item.records.get(count)
             && let Some((offset, found)) = self.torn.front()
         {
-            if record != found {
+            // What is left takes the place of as many records, whatever they are.
+            if record != found && !self.is_left(self.committed.tick) {
                 return Err(Ended::ForeignRecord { at: self.at.clone(), offset: offset.0 });
             }
             self.planned.end = Offset(offset.0 + 1);

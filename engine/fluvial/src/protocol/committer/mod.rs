@@ -64,7 +64,6 @@ pub struct Committer {
     /// The last tick that was sealed when the generation opened.
     opened_at: Tick,
     as_of: Tick,
-    reconcile: Option<Tick>,
     lanes: Vec<Lane>,
     complete: Tick,
     sealed: Tick,
@@ -134,7 +133,7 @@ impl Committer {
             for partition in (0..sink.partitions).filter(|p| owner(*p, config.workers) == config.worker) {
                 let at = OutputPartition { output: sink.output.clone(), partition };
                 let digest = digests.get(&at).copied().unwrap_or_default();
-                lanes.push(Lane::new(at, sink.tick, as_of, plan.reconcile, digest));
+                lanes.push(Lane::new(sink, partition, as_of, plan.reconcile, digest));
             }
         }
         let data = plan.replay.iter().rev().find(|binding| !binding.ranges.is_empty());
@@ -143,7 +142,6 @@ impl Committer {
             generation: plan.generation,
             opened_at: plan.sealed(),
             as_of,
-            reconcile: plan.reconcile,
             lanes,
             complete: as_of,
             sealed: plan.sealed(),
@@ -176,8 +174,8 @@ impl Committer {
     /// Whether the partitions are to be given their corrections at the tick of a reconciliation, once this is ready:
     /// those whose progress has not passed it.
     pub fn to_reconcile(&self) -> impl Iterator<Item = &OutputPartition> {
-        let at = self.reconcile;
-        self.lanes.iter().filter(move |lane| at.is_some_and(|tick| lane.committed.tick < tick)).map(|lane| &lane.at)
+        let behind = |lane: &&Lane| lane.reconcile.is_some_and(|tick| lane.committed.tick < tick);
+        self.lanes.iter().filter(behind).map(|lane| &lane.at)
     }
 
     /// A tick was minted. To be told before any output at or after it is handed in.

@@ -80,9 +80,9 @@ impl Committer {
                 }
                 self.phase = Phase::Tails { progress, next: 0, asked: false };
             }
-            (Phase::Tails { mut progress, next, .. }, Done::Tail { at, records }) if self.lanes[next].at == at => {
+            (Phase::Tails { mut progress, next, .. }, Done::Tail { at, records, end }) if self.lanes[next].at == at => {
                 if let Some(progress) = progress.remove(&at) {
-                    self.found(next, progress, records)?;
+                    self.found(next, progress, records, end)?;
                 }
                 self.tails_after(next, progress);
             }
@@ -118,14 +118,15 @@ impl Committer {
             }
             return Err(Ended::Refused(format!(
                 "output {at} has no progress, though the journal is sealed through tick {}: was the progress topic \
-                 deleted, or does the job's name belong to another store?",
+                 deleted, or does the job's name belong to another store? without it the job can only begin anew, under \
+                 another --name",
                 self.opened_at
             )));
         };
         if progress.incarnation != self.incarnation {
             return Err(Ended::Refused(format!(
                 "the progress of output {at} is of incarnation {}, and this job's journal of {}: a job of the same \
-                 name has another store",
+                 name has another store; give this one another --name",
                 progress.incarnation, self.incarnation
             )));
         }
@@ -158,16 +159,25 @@ impl Committer {
         index: usize,
         mut progress: Progress,
         mut torn: Vec<(Offset, OutputRecord)>,
+        end: Offset,
     ) -> Result<(), Ended> {
         let lane = &mut self.lanes[index];
         let within = progress.position != Position::Complete;
-        if let Some(tick) = self.reconcile
+        if let Some(tick) = lane.reconcile
             && progress.generation < self.generation
             && (progress.tick < tick || progress.tick == tick && within)
         {
-            let end = torn.last().map_or(progress.end, |(offset, _)| Offset(offset.0 + 1));
+            // What is gone of the output is corrected like anything else that it lacks.
+            let end = torn.last().map_or(progress.end.min(end), |(offset, _)| Offset(offset.0 + 1));
             lane.give_up_through(self.opened_at.min(Tick(tick.0 - 1)), end);
             return Ok(());
+        }
+        if end < progress.end && self.first_recovery {
+            return Err(Ended::Refused(format!(
+                "output {} ends at offset {end}, and was written up to {}: it was deleted and made anew, or has lost \
+                 records; `run --reconcile` writes an upsert output anew",
+                lane.at, progress.end
+            )));
         }
         if !self.rules.has(Rule::LeaveOutTorn) {
             progress.end = torn.last().map_or(progress.end, |(offset, _)| Offset(offset.0 + 1));

@@ -72,7 +72,7 @@ fn plan(partitions: u32, replay: &[u64]) -> Plan {
         checkpoint: None,
         splits: Vec::new(),
         replay: replay.iter().map(|tick| binding(*tick, false)).collect(),
-        sinks: vec![SinkStart { output: "out".to_owned(), partitions, envelope: Envelope::Append, tick: Tick(0) }],
+        sinks: vec![SinkStart { output: "out".to_owned(), partitions, envelope: Envelope::Upsert, tick: Tick(0) }],
         reconcile: None,
     }
 }
@@ -139,8 +139,9 @@ fn recover(committer: &mut Committer, found: &[(Option<Progress>, &str)]) -> Res
             Some(progress) => {
                 assert_eq!(asked, [format!("tail {at} from {}", progress.end)]);
                 let torn = records(torn).into_iter().enumerate();
-                let torn = torn.map(|(i, record)| (Offset(progress.end.0 + i as u64), record)).collect();
-                committer.on(Done::Tail { at, records: torn })?;
+                let torn: Vec<_> = torn.map(|(i, record)| (Offset(progress.end.0 + i as u64), record)).collect();
+                let end = Offset(progress.end.0 + torn.len() as u64);
+                committer.on(Done::Tail { at, records: torn, end })?;
             }
             None => {
                 assert_eq!(asked, [format!("end {at}")]);
@@ -324,6 +325,24 @@ fn progress_that_cannot_be_this_jobs_is_refused_by_name() {
 }
 
 #[test]
+fn an_output_that_has_lost_what_was_committed_is_refused_unless_it_is_corrected() {
+    let lost = |committer: &mut Committer| {
+        actions(committer, 0);
+        let found = progress(2, Position::Complete, &[(1, "a1")], 5);
+        committer.on(Done::Progress([(at(0), found)].into())).unwrap();
+        assert_eq!(actions(committer, 0), ["tail out/0 from 5"]);
+        committer.on(Done::Tail { at: at(0), records: Vec::new(), end: Offset(3) }).unwrap();
+        actions(committer, 0)
+    };
+    let mut refused = committer(&plan(1, &[1, 2]));
+    assert_eq!(lost(&mut refused), ["journal"]);
+    let ended = refused.on(Done::Journal(Verdict::Mine)).unwrap_err();
+    assert!(ended.to_string().contains("output out/0 ends at offset 3, and was written up to 5"), "{ended}");
+    let mut corrected = committer(&Plan { reconcile: Some(Tick(9)), ..plan(1, &[1, 2]) });
+    assert_eq!(lost(&mut corrected), ["prepare 0: out/0 @2 from 3"]);
+}
+
+#[test]
 fn progress_of_a_newer_generation_says_that_this_one_is_fenced() {
     let mut committer = committer(&plan(1, &[1, 2]));
     let newer = Progress { generation: Generation(3), ..progress(9, Position::Complete, &[], 5) };
@@ -462,4 +481,63 @@ fn a_reconciliation_gives_up_what_was_before_and_begins_the_digests_anew() {
     next.complete(Tick(10)).unwrap();
     assert!(next.is_ready());
     assert_eq!(actions(&mut next, 0), [""; 0]);
+}
+
+/// A plan that reconciles at tick 9 and has an append output.
+fn leaving(replay: &[u64]) -> Plan {
+    let mut plan = Plan { reconcile: Some(Tick(9)), ..plan(1, replay) };
+    plan.sinks[0].envelope = Envelope::Append;
+    plan
+}
+
+#[test]
+fn a_reconciliation_leaves_an_append_output_and_goes_on_after_its_progress() {
+    let mut committer = committer(&leaving(&[1, 2, 3]));
+    recover(&mut committer, &[(Some(progress(2, Position::Complete, &[(1, "x1"), (2, "y1")], 5)), "")]).unwrap();
+    // Nothing of this was written before, but its ticks were.
+    committer.output(Tick(1), &at(0), records("a1")).unwrap();
+    committer.output(Tick(2), &at(0), records("b1 b2")).unwrap();
+    committer.output(Tick(3), &at(0), records("c1")).unwrap();
+    committer.complete(Tick(3)).unwrap();
+    assert_eq!(committer.to_reconcile().count(), 0);
+    tick(&mut committer, 9, "d1");
+    let Some(Action::Prepare { transaction, .. }) = committer.next_action(0).unwrap() else { panic!("it is due") };
+    assert_eq!(show_transaction(&transaction), "out/0 c1 d1 @9 from 5");
+    let after = digest(&[(1, "a1"), (2, "b1 b2"), (3, "c1"), (9, "d1")]);
+    assert_eq!(transaction.writes[0].digest, after);
+
+    // A later generation compares what has been written since.
+    for (written, expected) in [("d1", true), ("z1", false)] {
+        let found = progress(9, Position::Complete, &[(1, "a1"), (2, "b1 b2"), (3, "c1"), (9, written)], 7);
+        let mut next = self::committer(&leaving(&[1, 2, 3, 9]));
+        recover(&mut next, &[(Some(found), "")]).unwrap();
+        for (number, text) in [(1, "a1"), (2, "b1 b2"), (3, "c1"), (9, "d1")] {
+            next.output(Tick(number), &at(0), records(text)).unwrap();
+        }
+        next.complete(Tick(9)).unwrap();
+        let doubts = actions(&mut next, 0);
+        assert_eq!((doubts.is_empty(), next.is_ready()), (expected, expected), "{doubts:?}");
+    }
+}
+
+#[test]
+fn an_append_output_that_is_left_keeps_its_parts_and_torn_records_whatever_they_are() {
+    // Two records of tick 2 are committed, of which it has one by now; two more of tick 3 are torn, of which it has three.
+    let mut committer = committer(&leaving(&[1, 2, 3]));
+    let found = progress(2, Position::Records(2), &[(1, "x1")], 5);
+    recover(&mut committer, &[(Some(found), "q1 q2")]).unwrap();
+    committer.output(Tick(2), &at(0), records("b1")).unwrap();
+    committer.output(Tick(3), &at(0), records("c1 c2 c3")).unwrap();
+    committer.complete(Tick(3)).unwrap();
+    assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 c3 @3 from 7 earlier 3-7"]);
+
+    // All that is torn is more than there is to write.
+    let mut committer = self::committer(&leaving(&[1, 2]));
+    recover(&mut committer, &[(Some(progress(1, Position::Complete, &[(1, "x1")], 5)), "q1 q2")]).unwrap();
+    committer.output(Tick(2), &at(0), records("b1")).unwrap();
+    committer.complete(Tick(2)).unwrap();
+    assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 @2 from 7 earlier 2-6"]);
+    tick(&mut committer, 10, "d1");
+    prepared(&mut committer, 0, &[7]);
+    assert_eq!(actions(&mut committer, 0), ["commit 0", "prepare 1: out/0 d1 @10 from 7"]);
 }

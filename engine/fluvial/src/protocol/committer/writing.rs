@@ -138,9 +138,12 @@ impl Committer {
                 }
             }
         }
-        for lane in &self.lanes {
+        for lane in &mut self.lanes {
             // All that was sealed when the tail was read has been planned, and this is none of it.
-            if let Some(offset) = lane.is_torn().filter(|_| lane.is_settled() && until >= self.tails_at) {
+            let torn = lane.is_torn().filter(|_| lane.is_settled() && until >= self.tails_at);
+            if let Some(offset) = torn
+                && !lane.leaves_torn()
+            {
                 return Err(Ended::ForeignRecord { at: lane.at.clone(), offset: offset.0 });
             }
         }

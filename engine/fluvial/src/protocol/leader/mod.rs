@@ -26,7 +26,7 @@ use crate::protocol::messages::{FoundOutput, FoundSplit, Order, Report};
 use crate::protocol::opening::{Opened, Opener, Opening};
 use crate::protocol::preparing::Prepared;
 use crate::protocol::rules::{Rule, Rules};
-use crate::protocol::running::Running;
+use crate::protocol::running::{Running, refuse_made_anew};
 use crate::protocol::sequencer::Pace;
 use crate::protocol::store::{Answer, Call, Identity, Part, Verdict};
 
@@ -55,6 +55,8 @@ pub struct LeaderConfig {
     pub keep_journal: bool,
     /// Upsert outputs are corrected to the dataflow's whole output at the first new tick.
     pub reconcile: bool,
+    /// Append outputs, which cannot be corrected, do not stand in the way of that.
+    pub leave_append_outputs: bool,
     /// How long an object stays after nothing names it any more: longer than any pause that a process survives.
     pub grace_ms: u64,
     /// A clock that goes on by more in one step ends the generation.
@@ -304,6 +306,8 @@ impl Leader {
     /// Adds to the journal what this generation begins: new outputs, a reconciliation.
     fn prepare(&mut self, opened: Opened) -> Result<(), Ended> {
         self.me = Some(opened.me);
+        // Before anything is appended, restored or replayed: nothing of it could be right.
+        refuse_made_anew(self.found.as_deref().unwrap_or_default(), &opened.history.splits)?;
         let (prepared, warnings) = Prepared::new(&self.config, opened, self.now_ms, self.rules)?;
         self.out.extend(warnings.into_iter().map(Request::Warn));
         self.prepared(Box::new(prepared));

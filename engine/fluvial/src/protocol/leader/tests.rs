@@ -37,6 +37,7 @@ impl Bench {
             checkpoint_age_limit_ms: 60_000,
             keep_journal: false,
             reconcile: false,
+            leave_append_outputs: false,
             grace_ms: 1000,
             max_clock_jump_ms: 600_000,
         };
@@ -138,7 +139,8 @@ fn show(order: &Order) -> String {
 
 fn found(split: &str, identity: &str) -> FoundSplit {
     let (source, split, identity) = ("in".to_owned(), SplitId(split.to_owned()), identity.to_owned());
-    FoundSplit { source, split, earliest: Offset(3), identity }
+    let described = "topic 'orders'".to_owned();
+    FoundSplit { source, described, split, earliest: Offset(3), identity }
 }
 
 fn read(from: u64, to: u64) -> Report {
@@ -240,7 +242,15 @@ fn splits_are_numbered_once_and_one_made_anew_is_refused() {
     bench.on(Event::Splits(vec![found("1", "a"), found("0", "first")])).unwrap();
     assert_eq!(bench.requests(), ["put 3: split", "SplitStarted 1"]);
     let ended = bench.on(Event::Splits(vec![found("0", "second")])).unwrap_err();
-    assert!(ended.to_string().contains("split 0 of source in was deleted and made anew"), "{ended}");
+    assert!(ended.to_string().contains("topic 'orders' was deleted and made anew (split 0"), "{ended}");
+}
+
+#[test]
+fn a_split_whose_system_tells_no_id_now_or_then_is_not_taken_for_another() {
+    let mut bench = Bench::running();
+    bench.on(Event::Splits(vec![found("0", ""), found("1", "")])).unwrap();
+    assert_eq!(bench.requests(), ["put 3: split", "SplitStarted 1"]);
+    bench.on(Event::Splits(vec![found("1", "later")])).unwrap();
 }
 
 #[test]

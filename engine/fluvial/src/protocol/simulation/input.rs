@@ -58,6 +58,7 @@ impl Input {
         exist
             .map(|(number, split)| FoundSplit {
                 source: "in".to_owned(),
+                described: "the input".to_owned(),
                 split: SplitId(number.to_string()),
                 earliest: Offset(split.records.first().map_or(0, |(offset, _)| *offset)),
                 identity: "first".to_owned(),

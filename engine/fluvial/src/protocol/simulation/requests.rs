@@ -1,5 +1,7 @@
 //! What store and sink make of what is asked of them: they do it, or not, or late, or twice, and say so or do not.
 
+use fluvial_connector::Offset;
+
 use super::Violation;
 use super::generation::Incoming;
 use super::kafka::{Body, Refusal};
@@ -108,7 +110,7 @@ impl World {
                 if !records.is_empty() {
                     self.say(|| format!("g{generation}/{process} finds torn records in {at} from {from}: {records:?}"));
                 }
-                Done::Tail { at: at.clone(), records }
+                Done::Tail { at: at.clone(), records, end: Offset(end as u64) }
             }
             Task::Held { at, end } => {
                 let partition = at.partition as usize;
@@ -125,7 +127,7 @@ impl World {
             }
             Task::End { at } => {
                 let end = self.kafka.end(at.partition as usize) as u64;
-                Done::End { at: at.clone(), end: fluvial_connector::Offset(end) }
+                Done::End { at: at.clone(), end: Offset(end) }
             }
             Task::Write { turn } => {
                 let turn = *turn;

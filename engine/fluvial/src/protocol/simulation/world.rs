@@ -254,6 +254,7 @@ impl World {
             checkpoint_age_limit_ms: u64::MAX / 4,
             keep_journal: dice.one_in(8),
             reconcile,
+            leave_append_outputs: false,
             grace_ms: dice.below(40) as u64,
             max_clock_jump_ms: u64::MAX / 4,
         };

@@ -1,0 +1,74 @@
+//! What it means that the store did not do what it was asked, and what a person can do about it.
+
+use std::error::Error;
+use std::io;
+
+use fluvial_connector::ErrorKind;
+
+/// Why a call to the store failed, as far as that matters to who made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It may pass by itself.
+    Away,
+    /// It passes when somebody frees some space.
+    Full,
+    /// It does not pass until somebody changes who may do what.
+    Forbidden,
+}
+
+impl Trouble {
+    /// What an error of the store is a sign of.
+    #[must_use]
+    pub fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+                Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => return Self::Forbidden,
+                Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => return Self::Full,
+                _ => next = error.source(),
+            }
+        }
+        Self::Away
+    }
+
+    /// What the caller should do.
+    #[must_use]
+    pub fn kind(self) -> ErrorKind {
+        match self {
+            Self::Away | Self::Full => ErrorKind::Retry,
+            Self::Forbidden => ErrorKind::Configuration,
+        }
+    }
+
+    /// What a person should do, to be put behind what went wrong.
+    #[must_use]
+    pub fn cure(self) -> &'static str {
+        match self {
+            Self::Away => "",
+            Self::Full => " (the store is full: free some space)",
+            Self::Forbidden => " (let the user that runs the job read and write there)",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_need_change_is_waited_out() {
+        for (code, expected) in [
+            (rustix::io::Errno::NOSPC, Trouble::Full),
+            (rustix::io::Errno::DQUOT, Trouble::Full),
+            (rustix::io::Errno::ACCESS, Trouble::Forbidden),
+            (rustix::io::Errno::PERM, Trouble::Forbidden),
+            (rustix::io::Errno::ROFS, Trouble::Forbidden),
+            (rustix::io::Errno::IO, Trouble::Away),
+            (rustix::io::Errno::NOTDIR, Trouble::Away),
+        ] {
+            let source = Box::new(io::Error::from(code));
+            let error = object_store::Error::Generic { store: "local", source };
+            assert_eq!(Trouble::of(&error), expected, "{code:?}");
+        }
+    }
+}

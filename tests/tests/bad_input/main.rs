@@ -1,0 +1,92 @@
+//! Whatever is wrong with what a job is given, one line says so: what was found, where, and what a person can do. The
+//! exit code is the one of `run --help`, nothing wrong becomes visible, and nothing that was committed is lost.
+//!
+//! | given | shown in |
+//! | --- | --- |
+//! | unknown topic, unreachable broker, refused credentials | [`connection`] |
+//! | a record that does not decode; two rows for one key; a panic; output that differs on replay | [`code`] |
+//! | offsets that are gone; other records at the same offsets; and going on with `--reconcile` | [`replay`] |
+//! | a topic made anew, an input or output that has grown or is too short, an input compacted too soon | [`topics`] |
+//! | a progress topic that is lost, of another incarnation, or ahead of the journal | [`progress`] |
+//! | a store that is unwritable, full or damaged | [`store`] |
+//! | a checkpoint of another job, of a newer format, with an operator that is missing or of another type | [`checkpoint`] |
+//!
+//! Parts of these rows that no process is needed for are shown where they are decided: `protocol`, `state`, `journal`.
+#![allow(clippy::unwrap_used)]
+
+mod checkpoint;
+mod code;
+mod connection;
+mod progress;
+mod replay;
+mod store;
+mod topics;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fluvial_tests::stage::{Finished, Stage};
+use fluvial_tests::subject::Subject;
+
+/// How soon a run ends that has nothing to wait for.
+const SOON: Duration = Duration::from_secs(20);
+/// What a run needs whose output is compared record by record.
+const KEPT: &str = "--keep-journal --tick-header";
+
+/// Checks that a run has failed with this code and with one line that holds each of these, and that it said no more
+/// after that.
+#[track_caller]
+fn assert_refused(ended: &Finished, code: i32, parts: &[&str]) {
+    ended.failed_with(code, parts).unwrap();
+    assert_eq!(ended.said.lines().last(), ended.error().ok(), "the error is not the last line:\n{}", ended.said);
+}
+
+/// The arguments of a run with one of the job's options changed.
+fn args_with(stage: &Stage, option: &str, value: &str, more: &str) -> Vec<OsString> {
+    let mut args = vec!["run".into()];
+    args.extend(stage.common_args());
+    let at = args.iter().position(|arg| arg == option).unwrap();
+    args[at + 1] = value.into();
+    args.extend(more.split_whitespace().map(OsString::from));
+    args
+}
+
+/// A job of this package's own, with a fault on request.
+fn faulty(stage: Stage) -> Stage {
+    stage.with_program(env!("CARGO_BIN_EXE_faulty"))
+}
+
+/// A stage of orders whose job has taken a checkpoint and ended well.
+fn completed(records: u64) -> Stage {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    stage.feed(0..records).unwrap();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    stage
+}
+
+/// The job's objects in a folder of its store, in the order of their names.
+fn objects(stage: &Stage, folder: &str) -> Vec<PathBuf> {
+    fn gather(folder: PathBuf, into: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() { gather(path, into) } else { into.push(path) }
+        }
+    }
+    let mut all = Vec::new();
+    gather(stage.store().join(stage.name()).join(folder), &mut all);
+    all.sort();
+    all
+}
+
+/// The name of an object as messages have it: folder and file.
+fn name_of(stage: &Stage, object: &Path) -> String {
+    let name = object.strip_prefix(stage.store()).unwrap();
+    name.to_str().unwrap().to_owned()
+}
+
+/// What the output holds is what the input gives, as it is now.
+#[track_caller]
+fn assert_right(stage: &Stage) {
+    assert_eq!(stage.table().unwrap(), stage.table_of_input().unwrap());
+}

@@ -1,0 +1,81 @@
+//! The progress topic and the journal belong together: one without the other, or with another, is refused.
+
+use std::path::Path;
+use std::process::Command;
+
+use fluvial_tests::stage::{MOST, Stage};
+
+use super::{KEPT, args_with, assert_refused, assert_right, completed};
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// A refused run has written nothing, and the job goes on as if it had not been.
+fn goes_on(stage: &Stage) {
+    stage.feed(100..150).unwrap();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    stage.check().unwrap();
+}
+
+#[test]
+fn a_lost_progress_topic_is_refused() {
+    let stage = completed(100);
+    let progress = format!("{}.fluvial-progress", stage.name());
+    assert_eq!(stage.endpoint().delete_topic(&progress).unwrap(), "ok");
+    let output = stage.outputs().swap_remove(0);
+    for options in ["", "--reconcile"] {
+        let refused = stage.start(&format!("--stop-at-end {options}")).unwrap().finish(MOST).unwrap();
+        let parts = [&*format!("output {output}/"), "has no progress, though the journal is sealed", "another --name"];
+        assert_refused(&refused, 2, &parts);
+    }
+    // The way out: the new job corrects what the old one has left.
+    let args = args_with(&stage, "--name", &format!("{}-again", stage.name()), "--reconcile --stop-at-end");
+    let ended = stage.start_with(args).unwrap().finish(MOST).unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.said);
+    assert_right(&stage);
+}
+
+#[test]
+fn the_progress_of_a_job_of_the_same_name_with_another_store_is_refused() {
+    let stage = completed(100);
+    let before = stage.visible().unwrap();
+    let elsewhere = stage.folder().join("elsewhere");
+    for _ in 0..2 {
+        let args = args_with(&stage, "--store", elsewhere.to_str().unwrap(), "--stop-at-end");
+        let refused = stage.start_with(args).unwrap().finish(MOST).unwrap();
+        assert_refused(&refused, 2, &["is of incarnation", "a job of the same name has another store", "--name"]);
+    }
+    assert_eq!(stage.visible().unwrap(), before);
+    goes_on(&stage);
+}
+
+#[test]
+fn a_store_that_was_put_back_to_an_older_state_is_refused() {
+    let stage = completed(50);
+    let (older, newer) = (stage.folder().join("older"), stage.folder().join("newer"));
+    copy(&stage.store(), &older);
+    stage.feed(50..100).unwrap();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    let before = stage.visible().unwrap();
+    std::fs::rename(stage.store(), &newer).unwrap();
+    std::fs::rename(&older, stage.store()).unwrap();
+    let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
+    assert_refused(&refused, 2, &["is committed through tick", "the journal is sealed only through", "older state"]);
+    assert_eq!(stage.visible().unwrap(), before);
+    std::fs::remove_dir_all(stage.store()).unwrap();
+    std::fs::rename(&newer, stage.store()).unwrap();
+    goes_on(&stage);
+}
+
+#[test]
+fn a_copy_of_a_store_under_another_name_is_refused() {
+    let stage = completed(100);
+    let name = format!("{}-copy", stage.name());
+    copy(&stage.store().join(stage.name()), &stage.store().join(&name));
+    let before = stage.visible().unwrap();
+    let refused = stage.start_with(args_with(&stage, "--name", &name, "--stop-at-end")).unwrap().finish(MOST).unwrap();
+    assert_refused(&refused, 2, &["has no progress", "does the job's name belong to another store?"]);
+    assert_eq!(stage.visible().unwrap(), before);
+    goes_on(&stage);
+}

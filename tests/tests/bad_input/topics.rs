@@ -1,0 +1,154 @@
+//! Topics that are not what they were: made anew, grown, too short, or compacted too soon.
+
+use fluvial_kafka_embedded::ApiKey;
+use fluvial_tests::apache::ApacheKafka;
+use fluvial_tests::client::{Endpoint, Isolation, Message};
+use fluvial_tests::stage::{MOST, OUTPUT_PARTITIONS, Stage};
+use fluvial_tests::subject::Subject;
+
+use super::{KEPT, SOON, args_with, assert_refused, assert_right, completed};
+
+/// Deletes a topic and makes it again.
+fn make_anew(stage: &Stage, topic: &str, partitions: i32) {
+    assert_eq!(stage.endpoint().delete_topic(topic).unwrap(), "ok");
+    stage.endpoint().create_topic(topic, partitions, &[]).unwrap();
+}
+
+/// Every way to go on with an input that was made anew is refused, and says what to do.
+fn assert_refused_as_made_anew(stage: &Stage) {
+    let before = stage.table().unwrap();
+    for options in ["", "--reconcile", "--workers 2"] {
+        let refused = stage.start(&format!("--stop-at-end {options}")).unwrap().finish(MOST).unwrap();
+        assert_refused(&refused, 2, &[&format!("'{}'", stage.input()), "deleted and made anew", "another --name"]);
+    }
+    assert_eq!(stage.table().unwrap(), before, "a run that was refused has written something");
+}
+
+#[test]
+fn an_input_that_was_made_anew_is_refused_whatever_is_in_it() {
+    // Shorter; equal in every record; longer, so that every offset is there.
+    for records in [5_000..5_010, 0..100, 5_000..5_300] {
+        let stage = completed(100);
+        make_anew(&stage, &stage.input(), 2);
+        stage.feed(records).unwrap();
+        assert_refused_as_made_anew(&stage);
+    }
+}
+
+#[test]
+fn an_input_that_was_made_anew_on_apache_kafka_is_refused_whatever_is_in_it() {
+    for records in [5_000..5_010, 0..100, 5_000..5_300] {
+        let endpoint = Endpoint::new(ApacheKafka::shared().bootstrap());
+        let stage = Stage::on(&endpoint, endpoint.bootstrap(), Subject::Orders, 2).unwrap();
+        stage.feed(0..100).unwrap();
+        stage.complete("--stop-at-end").unwrap();
+        make_anew(&stage, &stage.input(), 2);
+        stage.feed(records).unwrap();
+        assert_refused_as_made_anew(&stage);
+    }
+}
+
+#[test]
+fn an_input_that_is_made_anew_under_a_running_job_ends_it() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let job = stage.start("").unwrap();
+    stage.feed(0..100).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    make_anew(&stage, &stage.input(), 2);
+    let ended = job.finish(MOST).unwrap();
+    // Its reader may be the first to notice; that the topic is another one is told by the next start at the latest.
+    assert_refused(&ended, ended.code.unwrap_or(0), &[&format!("'{}'", stage.input()), "made anew"]);
+    assert!(matches!(ended.code, Some(1 | 2)), "{ended:?}");
+    assert_refused_as_made_anew(&stage);
+}
+
+#[test]
+fn a_new_job_goes_on_with_an_input_that_was_made_anew_and_clears_the_output_of_the_old_one() {
+    let stage = completed(100);
+    make_anew(&stage, &stage.input(), 2);
+    stage.feed(5_000..5_010).unwrap();
+    let args = args_with(&stage, "--name", &format!("{}-again", stage.name()), "--reconcile --stop-at-end");
+    let ended = stage.start_with(args).unwrap().finish(MOST).unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.said);
+    assert_right(&stage);
+}
+
+#[test]
+fn partitions_that_an_input_gets_are_found_while_the_job_runs_and_at_its_next_start() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let input = stage.input();
+    let one_to = |partition: i32, id: u32| {
+        let value = format!(
+            r#"{{"order_id":{id},"customer":"c","region":"r{id}","product":"p","quantity":1,"price_cents":{id},"at":0}}"#
+        );
+        let key = id.to_string();
+        let messages = [Message::text(&input, partition, &key, &value)];
+        stage.endpoint().writer(&[]).unwrap().write(&messages).unwrap();
+    };
+    let job = stage.start(&format!("{KEPT} --processes 2 --workers 4")).unwrap();
+    stage.feed(0..50).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    assert_eq!(stage.endpoint().add_partitions(&input, 3).unwrap(), "ok");
+    one_to(2, 9_001);
+    stage.wait_until_caught_up(&job).unwrap();
+    job.job().kill_all().unwrap();
+    assert_eq!(stage.endpoint().add_partitions(&input, 4).unwrap(), "ok");
+    one_to(3, 9_002);
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    assert_right(&stage);
+    stage.check().unwrap();
+}
+
+#[test]
+fn partitions_that_an_output_gets_are_left_alone_with_a_warning() {
+    let stage = completed(50);
+    let output = stage.outputs().swap_remove(0);
+    assert_eq!(stage.endpoint().add_partitions(&output, 7).unwrap(), "ok");
+    stage.feed(50..200).unwrap();
+    let ended = stage.complete(&format!("{KEPT} --stop-at-end --workers 3")).unwrap();
+    let warning = format!("'{output}' has 7 partitions; the job goes on with the {OUTPUT_PARTITIONS}");
+    assert!(ended.said.lines().any(|line| line.contains("WARN") && line.contains(&warning)), "{}", ended.said);
+    let seen = stage.endpoint().read(&output, Isolation::Committed).unwrap();
+    assert!(seen.iter().all(|record| record.partition < OUTPUT_PARTITIONS));
+    stage.check().unwrap();
+}
+
+#[test]
+fn an_output_that_was_made_anew_is_refused_and_written_anew_where_a_person_asks() {
+    let stage = completed(100);
+    let output = stage.outputs().swap_remove(0);
+    make_anew(&stage, &output, OUTPUT_PARTITIONS - 1);
+    let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
+    assert_refused(&refused, 2, &[&output, "has 3 partitions and had 4", "deleted and made anew"]);
+    make_anew(&stage, &output, OUTPUT_PARTITIONS);
+    for _ in 0..2 {
+        let refused = stage.start("--stop-at-end --workers 2").unwrap().finish(MOST).unwrap();
+        assert_refused(&refused, 2, &[&output, "ends at offset 0", "made anew", "run --reconcile"]);
+    }
+    stage.complete("--reconcile --stop-at-end").unwrap();
+    assert_right(&stage);
+    stage.feed(100..200).unwrap();
+    stage.complete("--stop-at-end").unwrap();
+    assert_right(&stage);
+}
+
+#[test]
+fn an_input_that_may_be_compacted_too_soon_is_warned_of() {
+    let stage = Stage::new(Subject::Orders, 1).unwrap();
+    let run = |lag: &str| {
+        let settings = [("cleanup.policy", "compact"), ("min.compaction.lag.ms", lag)];
+        assert_eq!(stage.endpoint().alter_topic(&stage.input(), &settings).unwrap(), "ok");
+        let before = stage.broker().requests(ApiKey::DescribeConfigs);
+        let job = stage.start("--checkpoint-every 12s").unwrap();
+        let asked = || Ok(stage.broker().requests(ApiKey::DescribeConfigs) > before);
+        stage.wait_until(&job, "a look at the settings", asked).unwrap();
+        job.process().wait_for_line("running", MOST).unwrap();
+        job.terminate(SOON).unwrap().said
+    };
+    let said = run("59999");
+    let warning = format!("'{}' is compacted with min.compaction.lag.ms=59999", stage.input());
+    let line = said.lines().find(|line| line.contains(&warning)).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains("WARN") && line.contains("at least 60000"), "{line}");
+    let said = run("60000");
+    assert!(!said.contains("is compacted"), "{said}");
+}
