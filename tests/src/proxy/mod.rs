@@ -135,3 +135,92 @@ impl Drop for Proxy {
         let _ = shutdown(&self.listener, Shutdown::Both);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Instant;
+
+    use super::*;
+
+    const TIME: Duration = Duration::from_millis(300);
+
+    /// A frame with this API key and correlation id, and nothing else.
+    fn request(key: i16, correlation: i32) -> Vec<u8> {
+        let mut frame = 8_i32.to_be_bytes().to_vec();
+        frame.extend(key.to_be_bytes());
+        frame.extend([0, 0]);
+        frame.extend(correlation.to_be_bytes());
+        frame
+    }
+
+    /// A broker that answers each request with its correlation id alone, and tells of it.
+    fn broker() -> (SocketAddr, Receiver<i32>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (address, (tell, told)) = (listener.local_addr().unwrap(), channel());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let tell = tell.clone();
+                std::thread::spawn(move || {
+                    let mut frame = [0; 12];
+                    while stream.read_exact(&mut frame).is_ok() {
+                        tell.send(i32::from_be_bytes(frame[8..].try_into().unwrap())).unwrap();
+                        let answer = [4_i32.to_be_bytes().as_slice(), &frame[8..]].concat();
+                        if stream.write_all(&answer).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        (address, told)
+    }
+
+    /// What a client and the broker see of an EndTxn that a fault meets: whether there is an answer, and whether the
+    /// broker gets it; and how much later than at once each happens.
+    fn check(fault: Fault, answered: bool, arrives: bool, late: (bool, bool)) {
+        let (address, told) = broker();
+        let proxy = Proxy::start().unwrap();
+        proxy.lead_to(address);
+        let mut client = TcpStream::connect(proxy.bootstrap()).unwrap();
+        let mut answer = [0; 8];
+        std::thread::scope(|scope| {
+            let struck = scope.spawn(|| proxy.strike(fault, Duration::from_secs(20)));
+            while proxy.state.lock().armed.is_none() {
+                std::thread::yield_now();
+            }
+            // Other requests go through.
+            client.write_all(&request(0, 1)).unwrap();
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(told.recv().unwrap(), 1);
+            let start = Instant::now();
+            client.write_all(&request(26, 2)).unwrap();
+            let read = client.read_exact(&mut answer);
+            assert_eq!(read.is_ok(), answered, "{fault:?}");
+            assert_eq!(start.elapsed() >= TIME, late.0, "{fault:?}");
+            let arrived = told.recv_timeout(if arrives { Duration::from_secs(20) } else { TIME });
+            assert_eq!(arrived.ok(), arrives.then_some(2), "{fault:?}");
+            if late.1 {
+                assert!(start.elapsed() >= TIME, "{fault:?}");
+            }
+            assert!(struck.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn each_fault_does_to_an_end_txn_what_it_says() {
+        check(Fault::LoseRequest, false, false, (false, true));
+        check(Fault::LoseAnswer, false, true, (false, false));
+        check(Fault::HoldRequest(TIME), true, true, (true, true));
+        check(Fault::HoldAnswer(TIME), true, true, (true, false));
+        check(Fault::DeliverLate(TIME), false, true, (false, true));
+    }
+
+    #[test]
+    fn a_fault_that_meets_nothing_says_so() {
+        assert!(!Proxy::start().unwrap().strike(Fault::LoseRequest, Duration::ZERO));
+    }
+}
