@@ -112,6 +112,29 @@ fn stop_at_end_waits_for_no_open_transaction() {
     stage.check().unwrap();
 }
 
+/// What had been read ahead before the workers knew where to stop was counted into a range that ended before it, or
+/// went beyond the end.
+#[test]
+fn stop_at_end_takes_nothing_that_came_after_the_start() {
+    let stage = Stage::new(Subject::Bank, 2).unwrap();
+    stage.feed(0..20).unwrap();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    stage.feed(20..30).unwrap();
+    // The earlier writers are fenced late; the workers read ahead meanwhile.
+    stage.broker().fault(Fault::delay(ApiKey::InitProducerId, Duration::from_secs(1)).always());
+    let job = stage.start(&format!("{KEPT} --workers 2 --stop-at-end")).unwrap();
+    stage
+        .wait_until(&job, "second generation", || Ok(stage.journal().is_ok_and(|journal| journal.generations == 2)))
+        .unwrap();
+    stage.feed(30..90).unwrap();
+    assert_eq!(job.finish(MOST).unwrap().code, Some(0));
+    let bound: u64 = stage.journal().unwrap().ticks.iter().flat_map(|t| &t.ranges).map(|r| r.count).sum();
+    assert_eq!(bound, 30);
+    stage.broker().clear_faults();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    stage.check().unwrap();
+}
+
 #[test]
 fn wrong_values_exit_2_and_say_why() {
     let stage = Stage::new(Subject::Orders, 1).unwrap();
@@ -193,6 +216,24 @@ fn the_newer_of_two_copies_fences_the_older() {
     stage.wait_until_caught_up(&newer).unwrap();
     assert_eq!(newer.terminate(SOON).unwrap().code, Some(0));
     assert_eq!(stage.journal().unwrap().generations, 2);
+    stage.check().unwrap();
+}
+
+/// A writer of a worker that the next generation does not have.
+#[test]
+fn a_smaller_generation_fences_the_writers_of_a_larger_one() {
+    let stage = Stage::new(Subject::Bank, 2).unwrap();
+    stage.feed(0..50).unwrap();
+    stage.complete(&format!("{KEPT} --workers 4 --stop-at-end")).unwrap();
+    let opened = std::fs::read_to_string(stage.store().join(stage.name()).join("journal/00000000000000000000.json"));
+    let opened: serde_json::Value = serde_json::from_str(opened.unwrap().split_once('\n').unwrap().1).unwrap();
+    let zombie = format!("{}-3-1", opened["incarnation"].as_str().unwrap());
+    let zombie = stage.endpoint().transactional(&zombie, &[]).unwrap();
+    zombie.begin().unwrap();
+    let total = format!("{}.total", stage.name());
+    zombie.write(&[fluvial_tests::client::Message::text(&total, 0, "{}", "{\"total\":7}")]).unwrap();
+    stage.complete(&format!("{KEPT} --workers 1 --stop-at-end")).unwrap();
+    zombie.commit().unwrap_err();
     stage.check().unwrap();
 }
 

@@ -24,7 +24,7 @@ pub enum Message {
     Order(Order),
     /// To the leader, with the worker's index.
     Report(u32, Report),
-    /// From the leader to all: where the input ended at the start, for a job that stops there.
+    /// From the leader to all, before any order: where the input ended at the start, for a job that stops there.
     Ends(Vec<(String, SplitId, Offset)>),
     /// To the leader: this worker has reported all input up to those ends.
     AtEnd(u32),

@@ -54,7 +54,7 @@ pub(crate) struct LeaderDriver {
     stopping: Option<Instant>,
     /// The workers that have reported all that was to be read.
     at_end: BTreeSet<u32>,
-    /// Where the input ended at the start, until the workers know.
+    /// Where the input ended at the start, for a job that stops there, until the workers know.
     ends: Option<Ends>,
     running: bool,
     pub(crate) status: StatusLine,
@@ -255,10 +255,6 @@ impl LeaderDriver {
             self.running = true;
             tracing::debug!(target: STAGES, "input flows");
             self.shared.supervisor_says_running();
-            if let Some(ends) = self.ends.take() {
-                let ends = ends.into_iter().map(|((source, split), end)| (source, split, end)).collect();
-                control.tell_all(&Message::Ends(ends));
-            }
         }
         match result {
             // The workers are told to finish; the generation ends when they have.
@@ -267,8 +263,13 @@ impl LeaderDriver {
         }
     }
 
-    /// Makes the first calls of the opening.
+    /// Tells the workers where to stop, if they are to, before they hear of anything to read; makes the first calls of
+    /// the opening.
     pub(crate) fn open(&mut self, control: &mut Control) -> Result<(), Failure> {
+        if let Some(ends) = self.ends.take() {
+            let ends = ends.into_iter().map(|((source, split), end)| (source, split, end)).collect();
+            control.tell_all(&Message::Ends(ends));
+        }
         self.event(Event::Time, control)
     }
 

@@ -144,7 +144,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
         digests: BTreeMap::new(),
         print,
     };
-    let mut source = SourceDriver::new(index, workers, limits, declared.sources, &waker).map_err(failed)?;
+    let mut source = SourceDriver::new(index, workers, limits, None, declared.sources, &waker).map_err(failed)?;
     source.begin_after(Tick(0));
     for start in &script.splits {
         source.resume(start, start.offset, None).map_err(failed)?;

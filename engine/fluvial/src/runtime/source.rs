@@ -19,6 +19,7 @@ use fluvial_connector::{
 
 use super::ending::{Failure, Part};
 use super::input::SourceInput;
+use super::leader::Ends;
 use super::panics::in_operator;
 use crate::journal::{Binding, Range, SplitNumber, SplitStart};
 use crate::protocol::split_owner;
@@ -66,8 +67,9 @@ pub(crate) struct SourceDriver {
     known: BTreeSet<(String, SplitId)>,
     /// Where each split begins in its system by now, as far as that was asked.
     earliest: BTreeMap<(String, SplitId), Offset>,
-    /// Where to stop, if the job stops at the end of its input.
-    ends: Option<BTreeMap<(String, SplitId), Offset>>,
+    /// Where to stop, if the job stops at the end of its input. Known before anything is read: what has been read
+    /// cannot be left out of the range that is reported next.
+    ends: Option<Ends>,
     /// Bytes of records read and not yet released.
     waiting_bytes: u64,
     /// How many records were left out because they could not be decoded.
@@ -130,6 +132,7 @@ impl SourceDriver {
         worker: u32,
         workers: u32,
         limits: ReadLimits,
+        stop_at: Option<Ends>,
         declared: Vec<DeclaredSource>,
         waker: &Waker,
     ) -> Result<Self, Failure> {
@@ -148,7 +151,7 @@ impl SourceDriver {
             replay: VecDeque::new(),
             known: BTreeSet::new(),
             earliest: BTreeMap::new(),
-            ends: None,
+            ends: stop_at,
             waiting_bytes: 0,
             skipped: 0,
         })
@@ -247,14 +250,6 @@ impl SourceDriver {
             }
         }
         Ok(())
-    }
-
-    /// Reads no further than these ends.
-    pub(crate) fn stop_at(&mut self, ends: BTreeMap<(String, SplitId), Offset>) {
-        for split in &mut self.splits {
-            split.until = ends.get(&(split.start.source.clone(), split.start.split.clone())).copied();
-        }
-        self.ends = Some(ends);
     }
 
     /// Whether the ranges before the checkpoint have been compared.
@@ -478,3 +473,6 @@ fn finish_ranges(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

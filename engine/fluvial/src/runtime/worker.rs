@@ -19,7 +19,7 @@ use timely::worker::Worker;
 
 use super::control::{Control, Message};
 use super::ending::{Ending, Failure, Part};
-use super::leader::LeaderDriver;
+use super::leader::{Ends, LeaderDriver};
 use super::merges::Merges;
 use super::output::OutputQueue;
 use super::panics;
@@ -50,8 +50,8 @@ pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<(), Fail
     if let Some(leader) = &mut leader {
         leader.open(&mut control)?;
     }
-    let plan = wait_for_the_plan(worker, &mut control, &mut leader)?;
-    let mut running = Running::open(worker, shared, &plan, control, leader, &waker)?;
+    let (plan, ends) = wait_for_the_plan(worker, &mut control, &mut leader)?;
+    let mut running = Running::open(worker, shared, &plan, ends, control, leader, &waker)?;
     while !running.finished {
         running.turn()?;
         let park = running.may_park();
@@ -61,18 +61,22 @@ pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<(), Fail
     Ok(())
 }
 
-/// What the leader can do before the plan is there.
+/// What the leader can do before the plan is there. With the plan come the ends to stop at, if the job stops at any.
 fn wait_for_the_plan(
     worker: &mut Worker,
     control: &mut Control,
     leader: &mut Option<LeaderDriver>,
-) -> Result<Plan, Failure> {
+) -> Result<(Plan, Option<Ends>), Failure> {
+    let mut stop_at = None;
     loop {
         if let Some(leader) = leader {
             leader.step(control)?;
         }
         match control.receive() {
-            Some(Message::Order(Order::Opened(plan))) => return Ok(*plan),
+            Some(Message::Order(Order::Opened(plan))) => return Ok((*plan, stop_at)),
+            Some(Message::Ends(ends)) => {
+                stop_at = Some(ends.into_iter().map(|(source, split, end)| ((source, split), end)).collect());
+            }
             Some(other) => return Err(bug(format!("{other:?} came before the journal was opened"))),
             None => {
                 worker.step_or_park(Some(Duration::from_millis(100)));
@@ -112,6 +116,7 @@ impl Running {
         worker: &mut Worker,
         shared: &Arc<Shared>,
         plan: &Plan,
+        stop_at: Option<Ends>,
         control: Control,
         leader: Option<LeaderDriver>,
         waker: &Waker,
@@ -140,7 +145,7 @@ impl Running {
             most_waiting_bytes: shared.options.in_flight.0 / u64::from(workers),
             verify: plan.reconcile.is_none(),
         };
-        let mut source = SourceDriver::new(index, workers, limits, declared.sources, waker)?;
+        let mut source = SourceDriver::new(index, workers, limits, stop_at, declared.sources, waker)?;
         source.look(shared.options.patience)?;
         source.begin_after(plan.as_of());
         for state in plan.checkpoint.iter().flat_map(|c| &c.splits) {
@@ -182,10 +187,7 @@ impl Running {
                 Message::Order(order) => self.obey(order)?,
                 Message::Report(worker, report) => self.with_leader(|l, c| l.hear(worker, report, c))?,
                 Message::AtEnd(worker) => self.with_leader(|l, c| l.at_end(worker, c))?,
-                Message::Ends(ends) => {
-                    let ends = ends.into_iter().map(|(source, split, end)| ((source, split), end)).collect();
-                    self.source.stop_at(ends);
-                }
+                Message::Ends(_) => return Err(bug("where to stop came after the journal was opened".to_owned())),
                 Message::Wrote(records) => self.with_leader(|l, _| {
                     l.status.wrote(records);
                     Ok(())
@@ -260,7 +262,8 @@ impl Running {
                 self.control.report(self.index, Report::Read { ranges, bytes });
             }
         }
-        if !self.told_at_end && self.source.at_end() {
+        // Before all are ready the leader would stop, and leave out what others have reported early.
+        if self.ready && !self.told_at_end && self.source.at_end() {
             self.told_at_end = true;
             self.control.tell_leader(Message::AtEnd(self.index));
         }

@@ -1,0 +1,135 @@
+//! What the journal says was read, against what a source holds.
+#![allow(clippy::unwrap_used)]
+
+use fluvial_connector::format::DecodeError;
+use fluvial_memory::Memory;
+
+use super::*;
+
+/// Takes whatever comes, and keeps nothing.
+struct Nowhere;
+
+impl SourceInput for Nowhere {
+    fn add_split(&mut self, _: SplitNumber) {}
+
+    fn take(&mut self, _: usize, _: &Record<'_>) -> Result<(), DecodeError> {
+        Ok(())
+    }
+
+    fn cut(&mut self, _: usize, _: Offset) {}
+
+    fn discard(&mut self, _: usize) {}
+
+    fn release(&mut self, _: usize, _: Offset) {}
+
+    fn send(&mut self, _: u64) {}
+}
+
+/// A topic with one partition and these records.
+fn topic(values: &[&str]) -> Memory {
+    let memory = Memory::new();
+    memory.create_topic("in", 1);
+    for value in values {
+        memory.append("in", 0, None, Some(value.as_bytes())).unwrap();
+    }
+    memory
+}
+
+fn driver(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
+    let declared = DeclaredSource {
+        name: "in".to_owned(),
+        source: Arc::new(memory.source("in")),
+        input: Box::new(Nowhere),
+        on_malformed: OnMalformed::Fail,
+    };
+    let limits = ReadLimits { most_waiting_bytes: 1 << 20, verify: true };
+    let ends = stop_at.map(|end| [(("in".to_owned(), SplitId("0".to_owned())), Offset(end))].into());
+    let mut driver = SourceDriver::new(0, 1, limits, ends, vec![declared], &Waker::new(|| ())).unwrap();
+    driver.look(Duration::ZERO).unwrap();
+    driver
+}
+
+fn start() -> SplitStart {
+    SplitStart {
+        number: SplitNumber(0),
+        source: "in".to_owned(),
+        split: SplitId("0".to_owned()),
+        offset: Offset(0),
+        identity: String::new(),
+    }
+}
+
+/// The range of these records from `from` on.
+fn range(from: u64, values: &[&str]) -> Range {
+    let mut digest = Digest::default();
+    let offsets = from..from + values.len() as u64;
+    for (offset, value) in offsets.clone().zip(values) {
+        digest.add(source_digest(Offset(offset), None, Some(value.as_bytes())));
+    }
+    let (from, to, count) = (Offset(offsets.start), Offset(offsets.end), values.len() as u64);
+    Range { split: SplitNumber(0), from, to, count, digest }
+}
+
+fn binding(tick: u64, range: Range) -> Binding {
+    Binding { tick: Tick(tick), ranges: vec![range], checkpoint: false }
+}
+
+#[test]
+fn the_range_before_the_checkpoint_is_read_again_and_compared() {
+    for (last, fits) in [(["b", "c"], true), (["b", "x"], false)] {
+        let mut driver = driver(&topic(&["a", "b", "c", "d"]), None);
+        driver.resume(&start(), Offset(3), Some(&range(1, &last))).unwrap();
+        driver.replay(&[]).unwrap();
+        assert!(!driver.verified(), "nothing has been read yet");
+        let read = driver.read();
+        if fits {
+            read.unwrap();
+            assert!(driver.verified());
+            assert_eq!(driver.report().unwrap().0, [range(3, &["d"])], "what was compared is not reported again");
+        } else {
+            let why = read.unwrap_err().line();
+            assert!(why.contains("split 0") && why.contains("offset 1 to 3"), "{why}");
+        }
+    }
+}
+
+#[test]
+fn a_tick_is_replayed_when_all_of_it_has_been_read_and_is_what_it_was() {
+    let memory = topic(&["a", "b"]);
+    let mut driver = driver(&memory, None);
+    driver.resume(&start(), Offset(0), None).unwrap();
+    driver
+        .replay(&[binding(1, range(0, &["a"])), binding(2, range(1, &["b", "c"])), binding(3, range(3, &["d"]))])
+        .unwrap();
+    driver.read().unwrap();
+    assert_eq!(driver.replay_next().map(|binding| binding.tick), Some(Tick(1)));
+    assert!(driver.replay_next().is_none(), "a record is missing");
+    memory.append("in", 0, None, Some(b"c")).unwrap();
+    memory.append("in", 0, None, Some(b"changed")).unwrap();
+    assert!(driver.read().unwrap_err().line().contains("offset 3 to 4"));
+}
+
+#[test]
+fn input_that_is_gone_before_it_was_bound_is_not_passed_over() {
+    let memory = topic(&["a", "b", "c", "d"]);
+    memory.truncate("in", 0, Offset(3)).unwrap();
+    for (position, fits) in [(2, false), (3, true)] {
+        let mut driver = driver(&memory, None);
+        driver.resume(&start(), Offset(position), None).unwrap();
+        assert_eq!(driver.replay(&[]).is_ok(), fits, "from {position}");
+    }
+}
+
+#[test]
+fn the_end_is_reached_when_everything_before_it_is_reported_and_nothing_after_it() {
+    let memory = topic(&["a", "b", "c"]);
+    let mut driver = driver(&memory, Some(2));
+    driver.resume(&start(), Offset(0), None).unwrap();
+    driver.replay(&[]).unwrap();
+    assert!(!driver.at_end());
+    driver.read().unwrap();
+    assert!(!driver.at_end(), "nothing is reported yet");
+    assert_eq!(driver.report().unwrap().0, [range(0, &["a", "b"])]);
+    assert!(driver.at_end());
+    assert!(driver.report().is_none());
+}
