@@ -123,6 +123,12 @@ impl Column {
         }
     }
 
+    /// Whether a value may be lost where others of its type are not: an `Option` of an `Option`, a field that is left
+    /// out of the bytes when it is empty, one variant whose names differ.
+    pub(super) fn depends_on_the_value(&self) -> bool {
+        matches!(self.form, Form::Bytes(_)) || has_choices(&self.item)
+    }
+
     /// Whether an array is of this column's type.
     pub(super) fn fits(&self, array: &dyn Array) -> bool {
         array.data_type().equals_datatype(self.item.data_type())
@@ -152,6 +158,17 @@ fn is_expressible(data_type: &DataType) -> bool {
         }
         _ => true,
     }
+}
+
+/// Whether a part of the type may be null, or is one of some words.
+fn has_choices(field: &Field) -> bool {
+    let inner = match field.data_type() {
+        DataType::Struct(fields) => fields.iter().any(|field| has_choices(field)),
+        DataType::List(field) | DataType::LargeList(field) | DataType::Map(field, _) => has_choices(field),
+        DataType::Dictionary(..) => true,
+        _ => false,
+    };
+    field.is_nullable() || inner
 }
 
 /// A type in a few words.

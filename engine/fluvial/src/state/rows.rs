@@ -20,8 +20,9 @@ use crate::durable::{hash_owner, routing_hash};
 
 /// How many rows become one batch while a run is encoded.
 const CHUNK_ROWS: usize = 2048;
-/// How many rows of each batch are read back and compared: a type that does not survive, because its `Serialize` and
-/// `Deserialize` do not fit each other, must be found when it is written and not when it is needed.
+/// How many rows of each batch are read back and compared where one value is as good as another: a type that does not
+/// survive, because its `Serialize` and `Deserialize` do not fit each other, must be found when it is written and not
+/// when it is needed. All rows are, where it depends on the value ([`Column::depends_on_the_value`]).
 const PROVEN_ROWS: usize = 16;
 
 /// The hashes from `first` to `last`, both included.
@@ -243,28 +244,27 @@ fn arrow_not(array: &BooleanArray) -> BooleanArray {
     array.iter().map(|value| Some(!value.unwrap_or(false))).collect()
 }
 
-/// Reads the first of a column's values back and compares them.
+/// Reads a column's values back and compares them; the first ones where that is enough.
 fn prove<'a, T: DeserializeOwned + PartialEq + 'a>(
     column: &Column,
     array: &ArrayRef,
     part: &str,
     values: impl Iterator<Item = Option<&'a T>>,
 ) -> Result<(), BoxError> {
-    let first = values.take(PROVEN_ROWS).enumerate();
-    for (index, value) in first.filter_map(|(index, value)| Some((index, value?))) {
-        let read = column.read::<T>(&array.slice(index, 1));
-        if read.as_deref().ok() != Some(std::slice::from_ref(value)) {
-            let type_name = std::any::type_name::<T>();
-            let what = format!(
-                "a {part} of type {type_name} is not read as it was written; is a part of it an Option of an Option?"
-            );
-            return Err(match read {
-                Ok(_) => what.into(),
-                Err(error) => format!("{what} {error}").into(),
-            });
-        }
+    let rows = if column.depends_on_the_value() { array.len() } else { PROVEN_ROWS.min(array.len()) };
+    let values: Vec<Option<&T>> = values.take(rows).collect();
+    let present: BooleanArray = values.iter().map(|value| Some(value.is_some())).collect();
+    let read = filter(&array.slice(0, rows), &present).map_err(BoxError::from).and_then(|a| column.read::<T>(&a));
+    let survives = read.as_ref().is_ok_and(|read| read.iter().eq(values.into_iter().flatten()));
+    if survives {
+        return Ok(());
     }
-    Ok(())
+    let type_name = std::any::type_name::<T>();
+    let what = format!(
+        "a {part} of type {type_name} is not read as it was written; has it an Option of an Option, or a field that is \
+         left out when it is empty (skip_serializing_if)?"
+    );
+    Err(read.err().map_or_else(|| what.clone().into(), |error| format!("{what} {error}").into()))
 }
 
 /// A run that is being encoded in memory.
