@@ -76,17 +76,19 @@ impl Durables {
     /// To be called when the dataflow has been built: every operator has its rows then.
     ///
     /// # Errors
-    /// The first thing that was wrong with an operator, or an operator of the checkpoint that the binary lacks.
+    /// The first thing that was wrong with an operator, an operator of the checkpoint that the binary lacks, or one of
+    /// the binary that the checkpoint lacks.
     pub fn built(&self) -> Result<(), StateError> {
         if let Some(error) = self.0.refused.borrow_mut().take() {
             return Err(error);
         }
         let operators = self.0.operators.borrow();
-        let mut stored = self.0.restore.iter().flat_map(|restore| &restore.operators);
-        match stored.find(|stored| !operators.contains_key(&stored.name)) {
-            Some(missing) => {
-                Err(StateError::Missing { operator: missing.name.clone(), kind: missing.kind.to_string() })
-            }
+        let Some(Restore { operators: stored, as_of, .. }) = &self.0.restore else { return Ok(()) };
+        if let Some(missing) = stored.iter().find(|stored| !operators.contains_key(&stored.name)) {
+            return Err(StateError::Missing { operator: missing.name.clone(), kind: missing.kind.to_string() });
+        }
+        match operators.keys().find(|name| stored.iter().all(|stored| stored.name != **name)) {
+            Some(added) => Err(StateError::Added { operator: added.clone(), as_of: *as_of }),
             None => Ok(()),
         }
     }

@@ -326,14 +326,15 @@ fn fields_may_be_added_to_the_rows_of_a_later_version() {
     assert!(error.contains("durable operator") && error.contains("discount"), "{error}");
 }
 
-/// Builds a dataflow with one operator, `words`, on a checkpoint that has `stored`.
-fn build_on(stored: &str, kind: crate::state::OperatorKind) -> Result<(), crate::state::StateError> {
+/// Builds a dataflow with one operator, `words`, on a checkpoint that has `stored`, if it has anything.
+fn build_on(stored: Option<(&str, crate::state::OperatorKind)>) -> Result<(), crate::state::StateError> {
     use crate::durable::{Durables, Restore};
     use crate::state::{OperatorState, RunStore};
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let memory = std::sync::Arc::new(object_store::memory::InMemory::new());
     let store = RunStore::new(crate::journal::JobStore::over(memory, "job", "memory"), runtime.handle().clone());
-    let operators = vec![OperatorState { name: stored.to_owned(), kind, runs: Vec::new() }];
+    let stored = stored.map(|(name, kind)| OperatorState { name: name.to_owned(), kind, runs: Vec::new() });
+    let operators: Vec<_> = stored.into_iter().collect();
     timely::execute_directly(move |worker| {
         let restore = Restore { as_of: fluvial_connector::Tick(7), operators: operators.clone(), store: store.clone() };
         let durables = Durables::new(0, 1, Some(restore));
@@ -353,14 +354,14 @@ fn a_checkpoint_that_does_not_fit_the_binary_is_refused_by_the_operators_name() 
         schema: schema.to_owned(),
     };
     let fitting = kind("aggregate count", "key Utf8, value UInt64");
-    assert!(build_on("words", fitting.clone()).is_ok());
+    assert!(build_on(Some(("words", fitting.clone()))).is_ok());
     assert_eq!(
-        build_on("lines", fitting).unwrap_err().to_string(),
+        build_on(Some(("lines", fitting))).unwrap_err().to_string(),
         "the checkpoint holds a durable operator 'lines' (aggregate count (key Utf8, value UInt64)) that this binary \
          does not have: run the binary that wrote it, or bring the operator back under that name"
     );
     let other = kind("aggregate sum of u64", "key Utf8, value UInt64");
-    let error = build_on("words", other.clone()).unwrap_err();
+    let error = build_on(Some(("words", other.clone()))).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
@@ -369,4 +370,44 @@ fn a_checkpoint_that_does_not_fit_the_binary_is_refused_by_the_operators_name() 
         )
     );
     assert_eq!(error.kind(), fluvial_connector::ErrorKind::Configuration);
+    let error = build_on(None).unwrap_err();
+    assert!(error.to_string().contains("'words' is new, and the job has a checkpoint (of tick 7)"), "{error}");
+    assert_eq!(error.kind(), fluvial_connector::ErrorKind::Configuration);
+}
+
+/// Ticks pass while a checkpoint waits for its own: the harness never has more than one in the dataflow, a job has.
+#[test]
+fn a_checkpoint_holds_what_came_through_its_tick_and_nothing_later() {
+    use fluvial_connector::{Offset, Tick};
+
+    use crate::durable::Durables;
+    use crate::journal::SplitNumber;
+    use crate::stream::Origin;
+    timely::execute_directly(|worker| {
+        let durables = Durables::new(0, 1, None);
+        let mut input = timely::dataflow::InputHandleVec::new();
+        worker.dataflow::<u64, _, _>(|scope| {
+            let rows = crate::Stream::<(u64, u8)>::from_source(input.to_stream(scope), &durables);
+            let _ = rows.clone().aggregate("counts", Count);
+            let _ = rows.keep_all("rows");
+        });
+        durables.built().unwrap();
+        [2, 3, 5].map(|tick| durables.mark_checkpoint(Tick(tick)));
+        for tick in 1..=6 {
+            input.advance_to(tick);
+            input.send(((tick, 0), Origin::read(SplitNumber(0), Offset(tick))));
+        }
+        drop(input);
+        let mut frozen: Vec<(u64, String, u64)> = Vec::new();
+        while worker.step() || frozen.len() < 6 {
+            for one in durables.take_frozen() {
+                let (tick, operator) = (one.tick().0, one.operator().to_owned());
+                frozen.push((tick, operator, one.encode().unwrap().map_or(0, |run| run.rows)));
+            }
+        }
+        frozen.sort();
+        let expected =
+            [(2, "counts", 2), (2, "rows", 2), (3, "counts", 1), (3, "rows", 1), (5, "counts", 2), (5, "rows", 2)];
+        assert_eq!(frozen, expected.map(|(tick, operator, rows)| (tick, operator.to_owned(), rows)));
+    });
 }

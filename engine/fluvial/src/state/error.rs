@@ -1,6 +1,6 @@
 //! What can be wrong with stored state.
 
-use fluvial_connector::{BoxError, ErrorKind};
+use fluvial_connector::{BoxError, ErrorKind, Tick};
 
 use crate::journal::Trouble;
 
@@ -29,6 +29,18 @@ pub enum StateError {
         operator: String,
         /// What it is there.
         kind: String,
+    },
+    /// The binary has an operator that the checkpoint lacks: what it keeps would be of the input after the checkpoint
+    /// alone, and no prefix of the input gives that.
+    #[error(
+        "the durable operator '{operator}' is new, and the job has a checkpoint (of tick {as_of}) without it: it would lack \
+         all input before. Run the binary that wrote the checkpoint, or start the job anew under another --name"
+    )]
+    Added {
+        /// The operator of the binary.
+        operator: String,
+        /// The checkpoint's tick.
+        as_of: Tick,
     },
     /// The checkpoint's operator is of another kind, or keeps other types.
     #[error(
@@ -109,9 +121,11 @@ impl StateError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Store { trouble, .. } => trouble.kind(),
-            Self::Duplicate { .. } | Self::BadName { .. } | Self::Missing { .. } | Self::Changed { .. } => {
-                ErrorKind::Configuration
-            }
+            Self::Duplicate { .. }
+            | Self::BadName { .. }
+            | Self::Missing { .. }
+            | Self::Added { .. }
+            | Self::Changed { .. } => ErrorKind::Configuration,
             Self::Encode { .. } => ErrorKind::Bug,
             Self::Gone { .. } | Self::Damaged { .. } | Self::Unknown { .. } | Self::Decode { .. } => ErrorKind::Data,
         }
