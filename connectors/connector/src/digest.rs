@@ -110,4 +110,32 @@ mod tests {
         sum.add(one);
         assert_ne!(sum, Digest::default());
     }
+
+    /// Digests are stored: a job that goes on with another binary must find the same ones.
+    #[test]
+    fn digests_stay_what_they_are() {
+        let sum = output_digest(Some(b"k"), Some(b"v"));
+        let chained = Digest::default().chain(Tick(5), sum);
+        let digests =
+            [source_digest(Offset(7), Some(b"k"), Some(b"v")), source_digest(Offset(7), None, None), sum, chained];
+        let expected = [
+            "cbf99dcb45f1b11eb4423678be688f22",
+            "24ce94121d7dd493fdc6c7667200efca",
+            "15c7bfae19fb72ccc7c80552278207a5",
+            "160783e0a9f16916d0fd78bb880e179b",
+        ];
+        assert_eq!(digests.map(|digest| digest.to_string()), expected);
+    }
+
+    #[test]
+    fn a_chain_tells_ticks_and_their_order_apart() {
+        let (a, b) = (output_digest(Some(b"a"), None), output_digest(Some(b"b"), None));
+        let none = Digest::default();
+        let one = none.chain(Tick(1), a).chain(Tick(2), b);
+        assert_ne!(one, none.chain(Tick(1), b).chain(Tick(2), a));
+        assert_ne!(one, none.chain(Tick(1), a).chain(Tick(3), b));
+        let mut both = a;
+        both.add(b);
+        assert_ne!(one, none.chain(Tick(2), both));
+    }
 }

@@ -238,10 +238,13 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_tick_comes_after_its_parts() {
+    fn a_complete_tick_comes_after_its_parts_and_a_newer_generation_after_an_older() {
         let part = entry().progress;
         let complete = Progress { position: Position::Complete, ..part.clone() };
         let next = Progress { tick: Tick(6), position: Position::Records(1), ..part.clone() };
         assert!(rank(&part) < rank(&complete) && rank(&complete) < rank(&next));
+        // A reconciliation gives a partition progress anew, as of the tick that it has.
+        let newer = Progress { generation: Generation(3), ..complete.clone() };
+        assert!(rank(&complete) < rank(&newer) && rank(&newer) < rank(&next));
     }
 }

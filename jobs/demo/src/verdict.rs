@@ -93,3 +93,118 @@ fn print(text: &str) -> std::io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use comfy_table::Table;
+    use fluvial_kafka::Cut;
+    use fluvial_kafka_embedded::Config;
+    use rdkafka::config::ClientConfig;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    use super::*;
+    use crate::{Audit, Generate, View};
+
+    /// The demo of a job that copies its input.
+    struct Copies;
+
+    impl Demo for Copies {
+        fn job(&self) -> &'static str {
+            "copies"
+        }
+
+        fn records(&self) -> &'static str {
+            "lines"
+        }
+
+        fn input(&self) -> &'static str {
+            "in"
+        }
+
+        fn outputs(&self) -> &'static [&'static str] {
+            &["out"]
+        }
+
+        fn probed(&self) -> &'static str {
+            "out"
+        }
+
+        fn probes_in(&self, _: &[u8], _: &[u8]) -> Option<(u32, u64)> {
+            None
+        }
+
+        fn generator(&self, _: u64, _: u32) -> Box<dyn Generate> {
+            unreachable!("the input is there")
+        }
+
+        fn view(&self) -> Box<dyn View> {
+            Box::new(Nothing)
+        }
+
+        fn audit(&self) -> Box<dyn Audit> {
+            Box::new(Copied(Rows::default()))
+        }
+    }
+
+    struct Nothing;
+
+    impl View for Nothing {
+        fn apply(&mut self, _: &Cut) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn table(&self) -> Table {
+            Table::new()
+        }
+    }
+
+    struct Copied(Rows);
+
+    impl Audit for Copied {
+        fn input(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> anyhow::Result<()> {
+            self.0.upsert("out", key.unwrap_or_default(), value);
+            Ok(())
+        }
+
+        fn expected(&self) -> anyhow::Result<Rows> {
+            Ok(self.0.clone())
+        }
+
+        fn figures(&self) -> Vec<(&'static str, String)> {
+            Vec::new()
+        }
+    }
+
+    type Row = (&'static str, &'static str);
+
+    /// Whether these topics and this reader of cuts are found right.
+    fn is_right(input: &[Row], output: &[Row], cuts: &[Row]) -> bool {
+        let broker = Broker::start(Config::default()).unwrap();
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
+        for (topic, rows) in [("in", input), ("out", output)] {
+            broker.create_topic(topic, 1).unwrap();
+            for (key, value) in rows {
+                producer.send(BaseRecord::to(topic).partition(0).key(*key).payload(*value)).unwrap();
+            }
+        }
+        producer.flush(Duration::from_secs(10)).unwrap();
+        let mut seen = Rows::default();
+        cuts.iter().for_each(|(key, value)| seen.upsert("out", key.as_bytes(), Some(value.as_bytes())));
+        let seen = Seen { tick: None, cuts: 0, rows: seen, view: Copies.view() };
+        let run =
+            Run { took: Duration::from_secs(1), probes: Arc::new(Probes::new(1)), seen: Arc::new(Mutex::new(seen)) };
+        let code = give(&Copies, &broker, &run).unwrap();
+        code == ExitCode::SUCCESS
+    }
+
+    #[test]
+    fn it_is_right_only_where_both_the_topics_and_the_cuts_are() {
+        let right = [("a", "2"), ("b", "1")];
+        assert!(is_right(&[("a", "1"), ("b", "1"), ("a", "2")], &[("b", "1"), ("a", "1"), ("a", "2")], &right));
+        assert!(!is_right(&right, &[("a", "2"), ("b", "7")], &right), "a wrong row");
+        assert!(!is_right(&right, &[("a", "2")], &right), "a missing row");
+        assert!(!is_right(&right, &[("a", "2"), ("b", "1"), ("c", "1")], &right), "a row too many");
+        assert!(!is_right(&right, &right, &[("a", "2"), ("b", "7")]), "a wrong row in the cuts");
+    }
+}

@@ -171,10 +171,22 @@ mod tests {
                 std::thread::spawn(move || connect(&listener, &addresses, index, &secret).unwrap())
             })
             .collect();
-        let meshes: Vec<_> = handles.into_iter().map(|h| h.join().unwrap()).collect();
-        for (index, sockets) in meshes.iter().enumerate() {
-            for (peer, socket) in sockets.iter().enumerate() {
+        let mut meshes: Vec<_> = handles.into_iter().map(|h| h.join().unwrap()).collect();
+        for (index, sockets) in meshes.iter_mut().enumerate() {
+            for (peer, socket) in sockets.iter_mut().enumerate() {
                 assert_eq!(socket.is_some(), peer != index);
+                if let Some(socket) = socket {
+                    socket.write_all(&[index as u8, peer as u8]).unwrap();
+                }
+            }
+        }
+        // At the other end of each socket is who it is held for.
+        for (index, sockets) in meshes.iter_mut().enumerate() {
+            for (peer, socket) in sockets.iter_mut().enumerate().filter_map(|(peer, s)| Some((peer, s.as_mut()?))) {
+                let mut said = [0; 2];
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                socket.read_exact(&mut said).unwrap();
+                assert_eq!(said, [peer as u8, index as u8]);
             }
         }
     }

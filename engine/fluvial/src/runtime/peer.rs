@@ -192,3 +192,21 @@ fn write_line<T: Serialize>(stream: &mut TcpStream, message: &T) -> std::io::Res
     line.push(b'\n');
     stream.write_all(&line)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_who_knows_the_secret_is_a_process_of_the_generation() {
+        let (secret, listener) = (Secret([7; 32]), mesh::listen().unwrap());
+        let mesh = listener.local_addr().unwrap();
+        for (said, index) in [(Secret([8; 32]).to_hex(), None), (String::new(), None), (secret.to_hex(), Some(1))] {
+            let mut peer = TcpStream::connect(mesh).unwrap();
+            write_line(&mut peer, &FromPeer::Hello { secret: said, index: 1, mesh }).unwrap();
+            let accepted = PeerLink::accept(&listener, &secret).unwrap();
+            assert_eq!(accepted.map(|(index, ..)| index), index);
+        }
+    }
+}
