@@ -1,10 +1,10 @@
 //! Sums of decimals: exact, since they are added up in units of 10^-28, the smallest that a `Decimal` has.
 
+use arrow_buffer::i256;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::sealed::Linear;
-use super::wide::Wide;
 use super::{Overflow, Summand};
 
 /// The most digits behind the point that a `Decimal` has.
@@ -33,19 +33,20 @@ impl<'de> Deserialize<'de> for Kept {
 impl Linear for Decimal {}
 
 impl Summand for Decimal {
-    type Total = Wide;
+    type Total = i256;
     type Kept = Kept;
     type Sum = Decimal;
     type Mean = Decimal;
 
     const NAME: &'static str = "decimal";
 
-    fn add_to(self, total: &mut Wide) {
-        total.add(units(self));
+    fn add_to(self, total: &mut i256) {
+        // 2^64 values of at most 190 bits do not reach the end.
+        *total = total.wrapping_add(units(self));
     }
 
-    fn settle(kept: &mut Kept, mut total: Wide) -> Result<(), Overflow> {
-        total.add(units(kept.0));
+    fn settle(kept: &mut Kept, mut total: i256) -> Result<(), Overflow> {
+        kept.0.add_to(&mut total);
         kept.0 = decimal(total).ok_or(Overflow {
             values: Self::NAME.into(),
             into: "the 96 bits of a Decimal",
@@ -64,20 +65,20 @@ impl Summand for Decimal {
 }
 
 /// A decimal in units of 10^-28.
-fn units(value: Decimal) -> Wide {
-    let digits = MOST_DIGITS - value.scale();
-    let wide = Wide::from(value.mantissa());
-    if digits > 19 { wide.times(10u64.pow(19)).times(10u64.pow(digits - 19)) } else { wide.times(10u64.pow(digits)) }
+fn units(value: Decimal) -> i256 {
+    let unit = 10i128.pow(MOST_DIGITS - value.scale());
+    i256::from_i128(value.mantissa()).wrapping_mul(i256::from_i128(unit))
 }
 
 /// The decimal of so many units, without trailing zeros, if there is one.
-fn decimal(units: Wide) -> Option<Decimal> {
+fn decimal(units: i256) -> Option<Decimal> {
     let (mut mantissa, mut scale) = (units, MOST_DIGITS);
     while scale > 0 {
-        match mantissa.divided(10) {
-            (quotient, 0) => (mantissa, scale) = (quotient, scale - 1),
-            _ => break,
+        let (quotient, rest) = mantissa.wrapping_div_rem(i256::from_i128(10));
+        if rest != i256::ZERO {
+            break;
         }
+        (mantissa, scale) = (quotient, scale - 1);
     }
     Decimal::try_from_i128_with_scale(mantissa.to_i128()?, scale).ok()
 }
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
 
     fn sum(values: &[Decimal]) -> Result<Decimal, Overflow> {
-        let mut total = Wide::default();
+        let mut total = i256::default();
         values.iter().for_each(|value| value.add_to(&mut total));
         let mut kept = Kept::default();
         Decimal::settle(&mut kept, total)?;

@@ -1,9 +1,9 @@
 //! Sums of integers.
 
+use arrow_buffer::i256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::sealed::Linear;
-use super::wide::Wide;
 use super::{Float, Overflow, Summand};
 
 macro_rules! integers {
@@ -82,19 +82,20 @@ impl<'de> Deserialize<'de> for Long {
 impl Linear for i128 {}
 
 impl Summand for i128 {
-    type Total = Wide;
+    type Total = i256;
     type Kept = Long;
     type Sum = i128;
     type Mean = Float;
 
     const NAME: &'static str = "i128";
 
-    fn add_to(self, total: &mut Wide) {
-        total.add(Wide::from(self));
+    fn add_to(self, total: &mut i256) {
+        // 2^64 values of 128 bits do not reach the end.
+        *total = total.wrapping_add(i256::from_i128(self));
     }
 
-    fn settle(kept: &mut Long, mut total: Wide) -> Result<(), Overflow> {
-        total.add(Wide::from(kept.0));
+    fn settle(kept: &mut Long, mut total: i256) -> Result<(), Overflow> {
+        kept.0.add_to(&mut total);
         let Some(sum) = total.to_i128() else {
             return Err(Overflow { values: Self::NAME.into(), into: "i128", cure: "sum smaller units" });
         };

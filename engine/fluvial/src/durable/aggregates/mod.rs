@@ -22,7 +22,6 @@ mod exact_float;
 mod integers;
 mod sum;
 mod tuples;
-mod wide;
 
 use std::borrow::Cow;
 
