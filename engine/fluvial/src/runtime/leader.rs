@@ -39,6 +39,8 @@ pub(crate) type Positions = Vec<(String, SplitId, Offset)>;
 enum Back {
     Answered(Part, Result<Answer, Error>),
     Discovered(Found),
+    /// The supervisor asks for the end.
+    Stop,
 }
 
 /// The leader of this generation, on worker 0.
@@ -61,7 +63,8 @@ pub(crate) struct LeaderDriver {
 }
 
 impl LeaderDriver {
-    pub(crate) fn new(shared: &Arc<Shared>, found: Found, waker: &Waker) -> Self {
+    /// Begins with what the first process found; `stop` is where the supervisor asks for the end.
+    pub(crate) fn new(shared: &Arc<Shared>, found: Found, stop: Receiver<()>, waker: &Waker) -> Result<Self, Failure> {
         let options = &shared.options;
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let config = LeaderConfig {
@@ -88,6 +91,15 @@ impl LeaderDriver {
             max_clock_jump_ms: millis(options.deletion_grace),
         };
         let (tell, back) = channel();
+        let (on_stop, wake) = (tell.clone(), waker.clone());
+        std::thread::Builder::new()
+            .name("stop".to_owned())
+            .spawn(move || {
+                if stop.recv().is_ok() && on_stop.send(Back::Stop).is_ok() {
+                    wake.wake();
+                }
+            })
+            .map_err(|e| Failure::new(Ending::Failed, e))?;
         let discovery = Self::discover(shared, &tell, waker);
         let mut driver = Self {
             leader: Leader::new(config, ambient::now_ms()),
@@ -107,7 +119,7 @@ impl LeaderDriver {
         driver.status.found(&found);
         // The answer cannot fail: the machine has not begun.
         let _ = driver.leader.on(Event::Splits(found.splits), ambient::now_ms());
-        driver
+        Ok(driver)
     }
 
     /// Asks the sources for their splits, again and again, on a thread of its own, and tells them how far the job is.
@@ -172,22 +184,20 @@ impl LeaderDriver {
     }
 
     fn stop(&mut self, control: &mut Control) -> Result<(), Failure> {
-        self.stopping.get_or_insert_with(ambient::instant);
+        if !self.running {
+            return Err(Failure::new(Ending::StoppedUncommitted, anyhow::anyhow!("stopped while opening")));
+        }
+        self.stopping = Some(ambient::instant());
         self.event(Event::Stop, control)
     }
 
     /// Does what has become due.
     pub(crate) fn step(&mut self, control: &mut Control) -> Result<(), Failure> {
-        if self.shared.stop_asked() {
-            if !self.running {
-                return Err(Failure::new(Ending::StoppedUncommitted, anyhow::anyhow!("stopped while opening")));
-            }
-            self.stop(control)?;
-        }
         while let Ok(back) = self.back.try_recv() {
             match back {
                 Back::Answered(part, Ok(answer)) => self.event(Event::Store(part, answer), control)?,
                 Back::Answered(_, Err(error)) => return Err(Failure::of(Origin::Store, error)),
+                Back::Stop => self.stop(control)?,
                 Back::Discovered(found) => {
                     self.status.found(&found);
                     self.event(Event::Splits(found.splits), control)?;

@@ -8,7 +8,7 @@
 //! its end at any moment could leave half done.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -43,9 +43,7 @@ pub(crate) struct Shared {
     sink: Arc<dyn Sink>,
     session: OnceLock<Arc<dyn SinkSession>>,
     connecting: Mutex<()>,
-    found: Mutex<Option<Found>>,
-    stop: Mutex<Receiver<()>>,
-    stopping: AtomicBool,
+    for_the_leader: Mutex<Option<(Found, Receiver<()>)>>,
     supervisor: SupervisorLink,
 }
 
@@ -125,14 +123,12 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         sink: topology.sink,
         session: OnceLock::new(),
         connecting: Mutex::new(()),
-        found: Mutex::new(None),
-        stop: Mutex::new(peer.stop),
-        stopping: AtomicBool::new(false),
+        for_the_leader: Mutex::new(None),
         supervisor: peer.supervisor,
     });
     if first {
         let found = shared.look_around()?;
-        *lock(&shared.found) = Some(found);
+        *lock(&shared.for_the_leader) = Some((found, peer.stop));
         tracing::debug!(target: STAGES, "found");
     }
     let threads = (options.workers() / options.processes) as usize;
@@ -183,9 +179,9 @@ impl Shared {
         Ok(found)
     }
 
-    /// What the first process found; taken by the leader.
-    pub(crate) fn take_found(&self) -> Option<Found> {
-        lock(&self.found).take()
+    /// What the first process found, and where the supervisor's stop comes in; taken by the leader.
+    pub(crate) fn for_the_leader(&self) -> Option<(Found, Receiver<()>)> {
+        lock(&self.for_the_leader).take()
     }
 
     /// The process's one session with the sink.
@@ -203,14 +199,6 @@ impl Shared {
         let session = turns::wait_out("sink", patience, || self.sink.connect(&context, &self.outputs))
             .map_err(|e| Failure::of(Part::Sink, e))?;
         Ok(Arc::clone(self.session.get_or_init(|| session)))
-    }
-
-    /// Whether the supervisor has asked for the end.
-    pub(crate) fn stop_asked(&self) -> bool {
-        if lock(&self.stop).try_recv().is_ok() {
-            self.stopping.store(true, Ordering::Relaxed);
-        }
-        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Tells the supervisor that the generation has opened.

@@ -45,8 +45,11 @@ pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<(), Fail
     let mut control = Control::new(worker);
     let thread = std::thread::current();
     let waker = Waker::new(move || thread.unpark());
-    let found = if index == 0 { shared.take_found() } else { None };
-    let mut leader = found.map(|found| LeaderDriver::new(shared, found, &waker));
+    let for_the_leader = if index == 0 { shared.for_the_leader() } else { None };
+    let mut leader = match for_the_leader {
+        Some((found, stop)) => Some(LeaderDriver::new(shared, found, stop, &waker)?),
+        None => None,
+    };
     if let Some(leader) = &mut leader {
         leader.open(&mut control)?;
     }
