@@ -26,6 +26,19 @@ enum Wrong {
     Renamed,
     /// The durable operator keeps another type.
     Retyped,
+    /// An operator's closure takes its time to be dropped, in the second process.
+    Lingers,
+}
+
+/// Takes longer to be dropped than processes that have failed are waited for.
+struct Lingering;
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        if std::env::var("FLUVIAL_PEER").is_ok_and(|peer| peer.contains("\"index\":1")) {
+            std::thread::sleep(std::time::Duration::from_secs(2));
+        }
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -67,7 +80,9 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         |record: &fluvial::connector::Record<'_>| Ok((text::decode_key(record)?, json::decode_value::<Order>(record)?));
     let orders = job.source_with("orders", kafka.source(&options.input), decode, on_malformed);
     let wrong = options.wrong;
+    let lingering = (wrong == Wrong::Lingers).then_some(Lingering);
     let rows = orders.map(move |(id, order): (String, Option<Order>)| {
+        let _held = &lingering;
         let revenue = order.map(|order| order.quantity * order.price_cents);
         let revenue = match (wrong, revenue) {
             (Wrong::Random, Some(revenue)) => Some(revenue + i64::from(rand::random::<u32>())),
@@ -98,7 +113,7 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
             let texts = rows.map(|(id, revenue)| (id, revenue.map(|revenue| revenue.to_string())));
             texts.latest("rows").map(|(id, revenue)| (id, revenue.len() as i64))
         }
-        Wrong::Nothing | Wrong::Random | Wrong::Panics => rows.latest("rows"),
+        Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Lingers => rows.latest("rows"),
     };
     job.write(&kafka.upsert(&options.output), json::Json, rows)?;
     Ok(())

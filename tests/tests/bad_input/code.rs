@@ -177,3 +177,15 @@ fn a_panic_in_an_operator_of_differential_dataflow_names_it() {
     let ended = fed_with_nothing(&stage(), "panics-in-reduce");
     assert_refused(&ended, 10, &["operator 'reduce' on worker ", "faulty.rs", "an order comes to nothing"]);
 }
+
+/// A process that was still letting go of its state was killed half a second after the first had ended, and the run
+/// counted as one that had lost a process.
+#[test]
+fn a_process_that_ends_later_than_the_first_is_done_all_the_same() {
+    let stage = stage();
+    stage.feed(0..50).unwrap();
+    stage.complete(&format!("{KEPT} --wrong lingers --processes 2 --stop-at-end --no-restart")).unwrap();
+    assert_eq!(stage.journal().unwrap().generations, 1);
+    let (expected, seen) = rows(&stage);
+    assert_eq!(expected, seen);
+}

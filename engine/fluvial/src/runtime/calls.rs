@@ -98,15 +98,25 @@ impl StoreCalls {
         })
     }
 
-    /// The positions of the journal after `after`, and the newest record: what a check of the tail looks at.
-    pub(crate) async fn newest_record(&self) -> Result<Option<(Seq, crate::journal::JournalRecord)>, Error> {
+    /// The newest record of the journal, which says whether a newer generation has opened it.
+    ///
+    /// # Errors
+    /// The journal cannot be read, or is gone.
+    pub(crate) async fn newest_record(&self) -> Result<(Seq, crate::journal::JournalRecord), Error> {
+        let gone = || {
+            let what = format!(
+                "the journal in '{}' is gone, which this job has opened: put it back from a copy of the store",
+                self.store.describe("journal")
+            );
+            Error::new(ErrorKind::Data, what)
+        };
         loop {
-            let Answer::Positions(positions) = self.make(Call::List { after: None }).await? else { return Ok(None) };
-            let Some(newest) = positions.last() else { return Ok(None) };
-            let Answer::Records(mut records) = self.make(Call::Get(vec![*newest])).await? else { return Ok(None) };
+            let Answer::Positions(positions) = self.make(Call::List { after: None }).await? else { return Err(gone()) };
+            let newest = *positions.last().ok_or_else(gone)?;
+            let Answer::Records(mut records) = self.make(Call::Get(vec![newest])).await? else { return Err(gone()) };
             // It may have been pruned in between: then there is a newer one.
             if let Some((seq, Some(record))) = records.pop() {
-                return Ok(Some((seq, record)));
+                return Ok((seq, record));
             }
         }
     }

@@ -41,7 +41,7 @@ enum Back {
     /// The writers of earlier generations that this one does not have are fenced.
     OthersFenced(Result<(), Error>),
     /// The journal's newest record.
-    Newest(Result<Option<(crate::journal::Seq, crate::journal::JournalRecord)>, Error>),
+    Newest(Result<(crate::journal::Seq, crate::journal::JournalRecord), Error>),
 }
 
 /// The sink of one worker.
@@ -190,11 +190,8 @@ impl SinkDriver {
                     self.fenced();
                 }
                 Back::Newest(newest) => {
-                    let newest = newest.map_err(|e| Failure::of(Part::Store, e))?;
-                    let verdict = match newest {
-                        Some((seq, record)) => self.identity.judge(seq, &record).map_err(failure)?,
-                        None => protocol::Verdict::Mine,
-                    };
+                    let (seq, record) = newest.map_err(|e| Failure::of(Part::Store, e))?;
+                    let verdict = self.identity.judge(seq, &record).map_err(failure)?;
                     self.committer_on(protocol::Done::Journal(verdict))?;
                 }
             }

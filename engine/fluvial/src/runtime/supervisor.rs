@@ -30,6 +30,8 @@ use crate::fail_point::Doom;
 
 /// How long the other processes have to say why they end once the first has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long they have where the first is done: nothing is left to do but to let go of the state, which takes its time.
+const LETTING_GO: Duration = Duration::from_secs(30);
 /// The longest pause before a restart.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The pause before the second restart in a row; the first comes at once.
@@ -189,17 +191,18 @@ impl Processes {
     }
 
     fn run(mut self, inbox: &Receiver<Event>) -> Ended {
-        let mut kill_at: Option<Instant> = None;
+        let mut first_exit: Option<Instant> = None;
+        let mut killed = false;
         let (mut opened, mut stopping) = (false, false);
         while !self.processes.iter().all(Process::gone) {
-            let event = match kill_at {
+            let event = match first_exit.filter(|_| !killed) {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => inbox.recv_timeout(at.saturating_duration_since(ambient::instant())),
+                Some(at) => inbox.recv_timeout((at + self.grace()).saturating_duration_since(ambient::instant())),
             };
             match event {
                 Err(_) => {
                     self.kill();
-                    kill_at = None;
+                    killed = true;
                 }
                 Ok(Event::Signal) if stopping => {
                     let why = "told twice to stop: ended at once".to_owned();
@@ -225,13 +228,19 @@ impl Processes {
                     What::Silent => self.processes[index].silent = true,
                     What::Exited => {
                         self.processes[index].exited = true;
-                        kill_at.get_or_insert_with(|| ambient::instant() + LAST_WORDS);
+                        first_exit.get_or_insert_with(ambient::instant);
                     }
                 },
             }
         }
         let (ending, why) = self.cause();
         Ended { ending, why, opened, stopping }
+    }
+
+    /// How long the other processes have once the first has ended.
+    fn grace(&self) -> Duration {
+        let done = self.processes.iter().any(|process| matches!(process.ending, Some((Ending::Done, _))));
+        if done { LETTING_GO } else { LAST_WORDS }
     }
 
     fn kill(&mut self) {

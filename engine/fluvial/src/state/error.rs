@@ -45,7 +45,7 @@ pub enum StateError {
     /// The checkpoint's operator is of another kind, or keeps other types.
     #[error(
         "the durable operator '{operator}' is {stored} in the checkpoint and {wanted} in this binary: \
-         run the binary that wrote it, or give the changed operator a new name"
+         run the binary that wrote it, or start the job anew under another --name"
     )]
     Changed {
         /// The operator.
