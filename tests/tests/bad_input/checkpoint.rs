@@ -46,8 +46,11 @@ fn a_durable_operator_that_is_missing_or_of_another_type_is_refused_by_name() {
     let before = stage.visible().unwrap();
     for (wrong, parts) in [
         ("renamed", ["durable operator 'rows'", "this binary does not have", "bring the operator back"]),
-        ("retyped", ["durable operator 'rows' is latest", "in the checkpoint and latest", "a new name"]),
-        ("panics-in-aggregate", ["durable operator 'rows' is latest", "in the checkpoint and aggregate", "a new name"]),
+        ("retyped", ["durable operator 'rows' is latest", "in the checkpoint and latest", "another --name"]),
+        (
+            "panics-in-aggregate",
+            ["durable operator 'rows' is latest", "in the checkpoint and aggregate", "another --name"],
+        ),
     ] {
         let options = format!("{KEPT} --stop-at-end --workers 2 --wrong {wrong}");
         assert_refused(&stage.start(&options).unwrap().finish(MOST).unwrap(), 2, &parts);
