@@ -31,6 +31,20 @@ impl std::fmt::Display for Seq {
 #[serde(transparent)]
 pub struct Nonce(pub u64);
 
+impl Nonce {
+    /// The nonce of a generation of the run with the number `run`: the generations of one run know each other by it.
+    #[must_use]
+    pub fn of_run(run: u32, random: u64) -> Self {
+        Self(u64::from(run) << 32 | (random & 0xffff_ffff))
+    }
+
+    /// Whether both are of one run.
+    #[must_use]
+    pub fn same_run(self, other: Self) -> bool {
+        self.0 >> 32 == other.0 >> 32
+    }
+}
+
 /// The engine's number for a split of any of the job's sources, given in journal order and never reused. Within a tick
 /// it is the first part of a record's order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -58,6 +58,7 @@ pub(crate) struct LeaderDriver {
     at_end: BTreeSet<u32>,
     /// Where the input ended at the start, for a job that stops there, until the workers know.
     ends: Option<Ends>,
+    opened: bool,
     running: bool,
     pub(crate) status: StatusLine,
 }
@@ -69,7 +70,8 @@ impl LeaderDriver {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let config = LeaderConfig {
             incarnation: Incarnation(ambient::uuid()),
-            nonce: Nonce(ambient::nonce()),
+            nonce: Nonce::of_run(shared.succession.run, ambient::nonce()),
+            follows: shared.succession.follows,
             binary: shared.binary.clone(),
             workers: options.workers(),
             turns: super::TURNS,
@@ -113,6 +115,7 @@ impl LeaderDriver {
             stopping: None,
             at_end: BTreeSet::new(),
             ends: shared.options.stop_at_end.then(|| found.ends.clone()),
+            opened: false,
             running: false,
             status: StatusLine::new(),
         };
@@ -247,6 +250,12 @@ impl LeaderDriver {
 
     fn event(&mut self, event: Event, control: &mut Control) -> Result<(), Failure> {
         let result = self.leader.on(event, ambient::now_ms());
+        if !self.opened
+            && let Some(me) = self.leader.identity()
+        {
+            self.opened = true;
+            self.shared.say_opened(me.generation);
+        }
         while let Some(request) = self.leader.next_request() {
             match request {
                 Request::Broadcast(order) => {

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, bail};
+use fluvial_connector::Generation;
 use serde::{Deserialize, Serialize};
 
 use super::ending::Ending;
@@ -27,8 +28,20 @@ pub struct Invitation {
     pub secret: String,
     /// Which process this is.
     pub index: usize,
+    /// After which generation it comes.
+    pub succession: Succession,
     /// Where it ends or stands still, if a test asks for that.
     pub fail_point: Option<Doom>,
+}
+
+/// What a generation must know of those before it: a supervisor begins the next one by itself only as long as no other
+/// run of the job has taken over.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Succession {
+    /// The number of the run that the supervisor is, at random.
+    pub run: u32,
+    /// The newest generation of that run that has opened, if one has.
+    pub follows: Option<Generation>,
 }
 
 /// From a process to its supervisor.
@@ -44,7 +57,9 @@ pub enum FromPeer {
         /// Where it listens for its peers.
         mesh: SocketAddr,
     },
-    /// The generation has opened: restarts are counted anew.
+    /// The generation has its place in the journal.
+    Opened(Generation),
+    /// The generation reads input: restarts are counted anew.
     Running,
     /// The process ends.
     Ended {
@@ -73,6 +88,8 @@ pub struct Peer {
     pub processes: usize,
     /// The sockets to the others.
     pub sockets: Vec<Option<TcpStream>>,
+    /// After which generation this one comes.
+    pub succession: Succession,
     /// Where the supervisor asks for the end.
     pub stop: Receiver<()>,
     /// The way to tell the supervisor.
@@ -121,6 +138,7 @@ impl Peer {
         Ok(Self {
             index: invitation.index,
             processes: addresses.len(),
+            succession: invitation.succession,
             sockets,
             stop,
             supervisor: SupervisorLink(Arc::new(Mutex::new(stream))),

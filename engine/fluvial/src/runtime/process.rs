@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use fluvial_connector::{Envelope, Error, OutputSpec, Sink, SinkContext, SinkSession, Source};
+use fluvial_connector::{Envelope, Error, Generation, OutputSpec, Sink, SinkContext, SinkSession, Source};
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::initialize::Hooks;
 
 use super::ending::{Ending, Failure, Part};
 use super::leader::Ends;
-use super::peer::{FromPeer, Invitation, Peer, SupervisorLink};
+use super::peer::{FromPeer, Invitation, Peer, Succession, SupervisorLink};
 use super::plan::plan;
 use super::stages::STAGES;
 use super::{Build, panics, turns, worker};
@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) sources: Vec<(String, Arc<dyn Source>)>,
     pub(crate) outputs: Vec<OutputSpec>,
     pub(crate) binary: String,
+    pub(crate) succession: Succession,
     sink: Arc<dyn Sink>,
     session: OnceLock<Arc<dyn SinkSession>>,
     connecting: Mutex<()>,
@@ -120,6 +121,7 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         sources: topology.sources,
         outputs: topology.outputs,
         binary: stamp_of_this_binary().map_err(|e| Failure::new(Ending::Failed, e))?,
+        succession: peer.succession,
         sink: topology.sink,
         session: OnceLock::new(),
         connecting: Mutex::new(()),
@@ -201,7 +203,12 @@ impl Shared {
         Ok(Arc::clone(self.session.get_or_init(|| session)))
     }
 
-    /// Tells the supervisor that the generation has opened.
+    /// Tells the supervisor that the generation has its place in the journal.
+    pub(crate) fn say_opened(&self, generation: Generation) {
+        self.supervisor.say(&FromPeer::Opened(generation));
+    }
+
+    /// Tells the supervisor that the generation reads input.
     pub(crate) fn supervisor_says_running(&self) {
         self.supervisor.say(&FromPeer::Running);
     }

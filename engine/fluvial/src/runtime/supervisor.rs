@@ -18,6 +18,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use fluvial_connector::Generation;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -25,7 +26,7 @@ use signal_hook::iterator::Signals;
 use super::ambient;
 use super::ending::Ending;
 use super::mesh::Secret;
-use super::peer::{FromPeer, Invitation, PEER_VARIABLE, PeerLink, ToPeer, read_line};
+use super::peer::{FromPeer, Invitation, PEER_VARIABLE, PeerLink, Succession, ToPeer, read_line};
 use crate::fail_point::Doom;
 
 /// How long the other processes have to say why they end once the first has ended.
@@ -81,8 +82,10 @@ pub fn supervise(supervision: Supervision) -> anyhow::Result<(Ending, String)> {
     })?;
     let mut pause = Duration::ZERO;
     let mut ever_opened = false;
+    let mut succession = Succession { run: ambient::nonce() as u32, follows: None };
     for number in 0.. {
-        let ended = Processes::start(&supervision, number, &events)?.run(&inbox);
+        let ended = Processes::start(&supervision, succession, number, &events)?.run(&inbox);
+        succession.follows = ended.generation.or(succession.follows);
         if ended.opened {
             pause = Duration::ZERO;
             ever_opened = true;
@@ -117,6 +120,8 @@ fn signalled_within(inbox: &Receiver<Event>, pause: Duration) -> bool {
 struct Ended {
     ending: Ending,
     why: String,
+    /// The generation's number, if it got one.
+    generation: Option<Generation>,
     /// Whether the generation opened: it came as far as minting.
     opened: bool,
     /// Whether it was asked to stop.
@@ -160,7 +165,12 @@ impl Drop for Processes {
 }
 
 impl Processes {
-    fn start(supervision: &Supervision, number: u64, events: &Sender<Event>) -> anyhow::Result<Self> {
+    fn start(
+        supervision: &Supervision,
+        succession: Succession,
+        number: u64,
+        events: &Sender<Event>,
+    ) -> anyhow::Result<Self> {
         let count = supervision.processes;
         let fail_point = supervision.fail_point.filter(|_| number == 0);
         let listener =
@@ -170,7 +180,7 @@ impl Processes {
         let mut this = Self { number, processes: Vec::new(), listener };
         let supervisor = this.listener.local_addr()?;
         for index in 0..count {
-            let invitation = Invitation { supervisor, secret: secret.to_hex(), index, fail_point };
+            let invitation = Invitation { supervisor, secret: secret.to_hex(), index, succession, fail_point };
             let child = Command::new(&binary)
                 .args(std::env::args_os().skip(1))
                 .env(PEER_VARIABLE, serde_json::to_string(&invitation)?)
@@ -193,7 +203,7 @@ impl Processes {
     fn run(mut self, inbox: &Receiver<Event>) -> Ended {
         let mut first_exit: Option<Instant> = None;
         let mut killed = false;
-        let (mut opened, mut stopping) = (false, false);
+        let (mut opened, mut stopping, mut number) = (false, false, None);
         while !self.processes.iter().all(Process::gone) {
             let event = match first_exit.filter(|_| !killed) {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -206,7 +216,7 @@ impl Processes {
                 }
                 Ok(Event::Signal) if stopping => {
                     let why = "told twice to stop: ended at once".to_owned();
-                    return Ended { ending: Ending::StoppedUncommitted, why, opened, stopping };
+                    return Ended { ending: Ending::StoppedUncommitted, why, generation: number, opened, stopping };
                 }
                 Ok(Event::Signal) => {
                     stopping = true;
@@ -223,6 +233,7 @@ impl Processes {
                         }
                     }
                     What::Said(FromPeer::Ended { ending, why }) => self.processes[index].ending = Some((ending, why)),
+                    What::Said(FromPeer::Opened(generation)) => number = Some(generation),
                     What::Said(FromPeer::Running) => opened = true,
                     What::Said(FromPeer::Hello { .. }) => {}
                     What::Silent => self.processes[index].silent = true,
@@ -234,7 +245,7 @@ impl Processes {
             }
         }
         let (ending, why) = self.cause();
-        Ended { ending, why, opened, stopping }
+        Ended { ending, why, generation: number, opened, stopping }
     }
 
     /// How long the other processes have once the first has ended.

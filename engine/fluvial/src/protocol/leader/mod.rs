@@ -17,7 +17,7 @@ mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use fluvial_connector::{Incarnation, Tick};
+use fluvial_connector::{Generation, Incarnation, Tick};
 
 use crate::journal::{Nonce, Seq};
 use crate::protocol::Ended;
@@ -37,6 +37,9 @@ pub struct LeaderConfig {
     pub incarnation: Incarnation,
     /// A random number of this generation alone.
     pub nonce: Nonce,
+    /// The newest generation of the same run that has opened, if one has. Where another run's has since, this one is
+    /// fenced: a run begins the next generation by itself only after its own.
+    pub follows: Option<Generation>,
     /// What tells builds of the binary apart: its size and time.
     pub binary: String,
     /// How many workers this generation has.
@@ -159,6 +162,7 @@ impl Leader {
         let opener = Opener {
             incarnation: config.incarnation,
             nonce: config.nonce,
+            follows: config.follows,
             binary: config.binary.clone(),
             workers: config.workers,
             turns: config.turns,

@@ -21,6 +21,7 @@ impl Bench {
         let config = LeaderConfig {
             incarnation: Incarnation(Uuid::from_u128(1)),
             nonce: Nonce(7),
+            follows: None,
             binary: "binary".to_owned(),
             workers: 2,
             turns: 2,

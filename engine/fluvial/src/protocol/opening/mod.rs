@@ -41,6 +41,9 @@ pub(crate) struct Opener {
     pub(crate) binary: String,
     pub(crate) workers: u32,
     pub(crate) turns: u32,
+    /// The newest generation of the same run that has opened, if one has: where the journal has another run's since, that
+    /// one has taken over.
+    pub(crate) follows: Option<Generation>,
 }
 
 /// An opening under way.
@@ -163,6 +166,10 @@ impl Opening {
             (Phase::Newest(seq), Answer::Records(found)) => {
                 // Gone already: list again, as `phase` says by now.
                 if let Some(record) = only(found) {
+                    let taken_over = self.opener.follows.is_some_and(|own| record.generation >= own);
+                    if taken_over && !record.nonce.same_run(self.opener.nonce) {
+                        return Err(Ended::Fenced { by: record.generation });
+                    }
                     self.me.incarnation = record.incarnation;
                     self.me.generation = Generation(record.generation.0 + 1);
                     let ahead = if self.rules.has(Rule::ClaimAhead) { self.ahead } else { 0 };

@@ -61,7 +61,9 @@ impl Journal {
 
 fn opener(nonce: u64, rules: Rules) -> Opening {
     let incarnation = Incarnation(Uuid::nil());
-    Opening::new(Opener { incarnation, nonce: Nonce(nonce), binary: String::new(), workers: 1, turns: 1 }, rules)
+    let opener =
+        Opener { incarnation, nonce: Nonce(nonce), binary: String::new(), workers: 1, turns: 1, follows: None };
+    Opening::new(opener, rules)
 }
 
 /// Opens, while the store does `between` after each of its answers.
@@ -87,6 +89,25 @@ fn open(
 fn the_first_generation_opens_at_the_beginning() {
     let opened = open(opener(9, Rules::default()), &mut Journal::of(&[]), |_| {}).unwrap().unwrap();
     assert_eq!((opened.at, opened.me.generation), (Seq(0), Generation(1)));
+}
+
+#[test]
+fn a_run_that_another_has_taken_over_from_does_not_take_over_again_by_itself() {
+    let (own, others) = (Nonce::of_run(1, 9), Nonce::of_run(2, 9));
+    for (newest, follows, fenced) in [
+        (own, Some(3), false),
+        (own, None, false),
+        (others, None, false),
+        (others, Some(4), false),
+        (others, Some(3), true),
+    ] {
+        let mut journal = Journal::of(&[(0, 3)]);
+        journal.records.values_mut().for_each(|record| record.nonce = newest);
+        let mut opening = opener(Nonce::of_run(1, 8).0, Rules::default());
+        opening.opener.follows = follows.map(Generation);
+        let result = open(opening, &mut journal, |_| {}).unwrap();
+        assert_eq!(result.err(), fenced.then_some(Ended::Fenced { by: Generation(3) }), "{newest:?} {follows:?}");
+    }
 }
 
 #[test]

@@ -238,6 +238,7 @@ impl World {
         let config = LeaderConfig {
             incarnation: Incarnation(Uuid::from_u128(7 + number as u128)),
             nonce,
+            follows: None,
             binary: "simulated".to_owned(),
             workers: shape.workers,
             turns: shape.turns,
