@@ -25,8 +25,8 @@ mod words;
 pub use digest::{Digest, output_digest, source_digest};
 pub use error::{BoxError, Error, ErrorKind};
 pub use sink::{
-    CommitError, Envelope, Output, OutputPartition, OutputRecord, OutputSpec, PartitionWrite, Position, ProducerId,
-    Progress, Sink, SinkContext, SinkSession, TickCount, TickEnd, Transaction, Transactor,
+    CommitError, Envelope, Output, OutputPartition, OutputRecord, OutputRecords, OutputSpec, PartitionWrite, Position,
+    ProducerId, Progress, Sink, SinkContext, SinkSession, TickCount, TickEnd, Transaction, Transactor,
 };
 pub use source::{Record, Slot, Source, SplitReader, SplitStatus, Waker};
 pub use words::{Generation, Incarnation, Offset, SplitId, Tick};

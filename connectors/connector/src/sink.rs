@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -196,6 +197,65 @@ pub struct OutputRecord {
     pub value: Option<Vec<u8>>,
 }
 
+/// Messages of an output, in their order. They are shared with whoever handed them in: cloning copies none of them.
+#[derive(Clone, Debug, Default)]
+pub struct OutputRecords {
+    parts: Vec<(Arc<[OutputRecord]>, Range<usize>)>,
+    len: usize,
+}
+
+impl OutputRecords {
+    /// Adds some of these messages at the end.
+    ///
+    /// # Panics
+    /// There are no messages at some of these places.
+    pub fn push(&mut self, records: &Arc<[OutputRecord]>, places: Range<usize>) {
+        assert!(places.end <= records.len(), "{places:?} is not within {} records", records.len());
+        if !places.is_empty() {
+            self.len += places.len();
+            self.parts.push((Arc::clone(records), places));
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The messages, as they lie together.
+    pub fn parts(&self) -> impl Iterator<Item = &[OutputRecord]> {
+        self.parts.iter().map(|(records, places)| &records[places.clone()])
+    }
+
+    /// The messages.
+    pub fn iter(&self) -> impl Iterator<Item = &OutputRecord> {
+        self.parts().flatten()
+    }
+}
+
+impl From<Vec<OutputRecord>> for OutputRecords {
+    fn from(records: Vec<OutputRecord>) -> Self {
+        let (mut all, len) = (Self::default(), records.len());
+        all.push(&records.into(), 0..len);
+        all
+    }
+}
+
+impl PartialEq for OutputRecords {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for OutputRecords {}
+
 /// What one transaction writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
@@ -215,7 +275,7 @@ pub struct PartitionWrite {
     /// Where.
     pub at: OutputPartition,
     /// The records, in order.
-    pub records: Vec<OutputRecord>,
+    pub records: OutputRecords,
     /// The tick of each record: how many of `records` have been written through the end of each tick, ascending. The
     /// last entry may be a tick of which only a part is written.
     pub ticks: Vec<TickCount>,

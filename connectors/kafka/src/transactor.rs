@@ -92,19 +92,19 @@ impl KafkaTransactor {
         flight: &mut Flight<'_>,
     ) -> Result<(), CommitError> {
         let to = (write.at.output.as_str(), write.at.partition);
-        let mut index = 0;
+        let mut records = write.records.iter().enumerate().peekable();
         // The last tick may be the part of one, which `ticks` need not end with.
         let ticks = write.ticks.iter().map(|tick| (tick.tick, tick.records));
         for (tick, through) in ticks.chain([(write.tick, write.records.len())]) {
             let digits = tick.to_string();
-            while index < through.min(write.records.len()) {
-                let OutputRecord { key, value } = &write.records[index];
-                let message = Message { key, value: value.as_deref(), opaque: Flight::opaque(group, index) };
+            while let Some((index, OutputRecord { key, value })) = records.peek().filter(|(index, _)| *index < through)
+            {
+                let message = Message { key, value: value.as_deref(), opaque: Flight::opaque(group, *index) };
                 let header = (TICK_HEADER, digits.as_bytes());
                 let sent = self.producer.produce_with_header(to.0, to.1, message, header);
                 if sent.map_err(|code| self.refused(code, to))? {
                     flight.pending += 1;
-                    index += 1;
+                    records.next();
                 } else {
                     self.make_room(flight)?;
                 }
@@ -188,12 +188,16 @@ impl Transactor for KafkaTransactor {
                 self.send_with_ticks(write, group, &mut flight)?;
                 continue;
             }
-            let messages = write.records.iter().enumerate().map(|(index, record)| Message {
-                key: &record.key,
-                value: record.value.as_deref(),
-                opaque: Flight::opaque(group, index),
-            });
-            self.send((&write.at.output, write.at.partition), messages, &mut flight)?;
+            let mut before = 0;
+            for part in write.records.parts() {
+                let messages = part.iter().enumerate().map(|(index, record)| Message {
+                    key: &record.key,
+                    value: record.value.as_deref(),
+                    opaque: Flight::opaque(group, before + index),
+                });
+                self.send((&write.at.output, write.at.partition), messages, &mut flight)?;
+                before += part.len();
+            }
         }
         let handed = Instant::now();
         self.settle(&mut flight)?;

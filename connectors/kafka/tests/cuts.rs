@@ -72,7 +72,7 @@ impl Job {
                 let count = |(records, tick): (usize, &u64)| TickCount { tick: Tick(*tick), records };
                 PartitionWrite {
                     at,
-                    records,
+                    records: records.into(),
                     ticks: (1..).zip(ticks).map(count).collect(),
                     tick: Tick(last),
                     position: Position::Complete,

@@ -53,7 +53,7 @@ impl Job {
         let record = OutputRecord { key: b"k".to_vec(), value: Some(value.to_vec()) };
         let write = PartitionWrite {
             at: Self::at(),
-            records: vec![record],
+            records: vec![record].into(),
             ticks: vec![TickCount { tick: Tick(self.tick), records: 1 }],
             tick: Tick(self.tick),
             position: Position::Complete,
@@ -195,7 +195,8 @@ fn ticks_are_in_the_headers_on_request() {
     let mut job = Job { broker, session, incarnation: Incarnation(uuid::Uuid::new_v4()), tick: 0 };
     let mut transaction = job.transaction(b"v");
     let write = &mut transaction.writes[0];
-    write.records = vec![write.records[0].clone(); 3];
+    let record = write.records.iter().next().unwrap().clone();
+    write.records = vec![record; 3].into();
     write.ticks = [(7, 1), (9, 3)].map(|(tick, records)| TickCount { tick: Tick(tick), records }).to_vec();
     write.tick = Tick(9);
     let mut writer = job.fence();

@@ -148,7 +148,7 @@ impl MemoryTransactor {
 
 impl Transactor for MemoryTransactor {
     fn prepare(&mut self, transaction: &Transaction) -> Result<Vec<Offset>, CommitError> {
-        let records = transaction.writes.iter().flat_map(|write| &write.records);
+        let records = transaction.writes.iter().flat_map(|write| write.records.iter());
         let bytes = records.map(|r| r.key.len() + r.value.as_ref().map_or(0, Vec::len)).sum();
         self.memory.reserve(bytes).map_err(CommitError::Refused)?;
 

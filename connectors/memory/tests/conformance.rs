@@ -51,7 +51,11 @@ impl SourceSubject for Input {
     fn append_open(&mut self, split: u32, records: &[TestRecord]) {
         let write = PartitionWrite {
             at: OutputPartition { output: "in".to_owned(), partition: split },
-            records: records.iter().map(|(k, v)| OutputRecord { key: k.clone(), value: v.clone() }).collect(),
+            records: records
+                .iter()
+                .map(|(k, v)| OutputRecord { key: k.clone(), value: v.clone() })
+                .collect::<Vec<_>>()
+                .into(),
             ticks: Vec::new(),
             tick: Tick(0),
             position: Position::Complete,

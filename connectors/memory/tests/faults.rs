@@ -36,7 +36,7 @@ impl Job {
     fn transaction(tick: u64) -> Transaction {
         let write = PartitionWrite {
             at: Self::at(),
-            records: vec![OutputRecord { key: b"key".to_vec(), value: Some(b"value".to_vec()) }],
+            records: vec![OutputRecord { key: b"key".to_vec(), value: Some(b"value".to_vec()) }].into(),
             ticks: Vec::new(),
             tick: Tick(tick),
             position: Position::Complete,

@@ -87,7 +87,7 @@ impl Job {
 fn write(at: OutputPartition, records: &[OutputRecord], tick: u64, end_before: Offset) -> PartitionWrite {
     PartitionWrite {
         at,
-        records: records.to_vec(),
+        records: records.to_vec().into(),
         ticks: vec![TickCount { tick: Tick(tick), records: records.len() }],
         tick: Tick(tick),
         position: Position::Complete,

@@ -26,6 +26,13 @@ const PLACES_A_TURN: usize = 1 << 16;
 /// About how many of the rows that changed are sorted and encoded at a time.
 const PART_ROWS: usize = 1 << 14;
 
+/// How many rows are looked up before the first of them is changed: the memory that they lie in is then fetched for
+/// several at a time.
+const LOOKED_UP_AT_ONCE: usize = 32;
+
+/// How many deltas of a tick an emptied table has room for, and is kept whatever the tick had.
+const SPARE_DELTAS: usize = 1 << 14;
+
 /// A batch of differential updates.
 pub(crate) type Updates<K, O> = Vec<((K, O), u64, isize)>;
 
@@ -138,22 +145,32 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
         let len = open.deltas.len();
         let mut session = output.session(&open.capability);
         let mut failed = None;
-        for (hash, key, delta) in open.deltas.drain() {
-            match settle(&self.fold, &mut self.rows, hash, key, delta) {
-                Ok(Settled::Nothing) => {}
-                Ok(Settled::New(key, new)) => session.give(((key, new), tick, 1)),
-                Ok(Settled::Other(key, old, new)) => {
-                    session.give(((key.clone(), old), tick, -1));
-                    session.give(((key, new), tick, 1));
-                }
-                Ok(Settled::Gone(key, old)) => session.give(((key, old), tick, -1)),
-                Err(failure) => {
-                    failed = Some(failure);
-                    break;
+        let mut deltas = open.deltas.drain();
+        let mut found = Vec::with_capacity(LOOKED_UP_AT_ONCE);
+        while failed.is_none() {
+            self.rows.make_room(LOOKED_UP_AT_ONCE, &routing_hash);
+            let next = deltas.by_ref().take(LOOKED_UP_AT_ONCE);
+            found.extend(next.map(|(hash, key, delta)| (self.rows.find(hash, &key), hash, key, delta)));
+            if found.is_empty() {
+                break;
+            }
+            for (place, hash, key, delta) in found.drain(..) {
+                match settle(&self.fold, &mut self.rows, place, hash, key, delta) {
+                    Ok(Settled::Nothing) => {}
+                    Ok(Settled::New(key, new)) => session.give(((key, new), tick, 1)),
+                    Ok(Settled::Other(key, old, new)) => {
+                        session.give(((key.clone(), old), tick, -1));
+                        session.give(((key, new), tick, 1));
+                    }
+                    Ok(Settled::Gone(key, old)) => session.give(((key, old), tick, -1)),
+                    Err(failure) => {
+                        failed = Some(failure);
+                        break;
+                    }
                 }
             }
         }
-        drop(session);
+        drop((session, deltas));
         if let Some((key, overflow)) = failed {
             self.registration.durables.fail(DataflowError::Overflow {
                 operator: self.registration.name.clone(),
@@ -164,8 +181,9 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
             self.open.insert(tick, open);
             return false;
         }
-        // A table that was large for once, while the job caught up, is not kept.
-        if open.deltas.capacity() <= 4 * len + 1024 {
+        // A table that was large for once, while the job caught up, is not kept; ticks that are large and small in turn
+        // keep theirs.
+        if open.deltas.capacity() <= 4 * len + SPARE_DELTAS {
             self.spare = open.deltas;
         }
         true
@@ -198,12 +216,12 @@ enum Settled<K, O> {
 fn settle<K: ExchangeData, F: Fold>(
     fold: &F,
     rows: &mut Table<K, F::Row>,
+    place: Option<usize>,
     hash: u64,
     key: K,
     delta: F::Delta,
 ) -> Result<Settled<K, F::Out>, (K, Overflow)> {
-    let found = rows.find(hash, &key);
-    let Some((place, row)) = found.and_then(|place| Some((place, rows.change_at(place)?))) else {
+    let Some((place, row)) = place.and_then(|place| Some((place, rows.change_at(place)?))) else {
         return Ok(match fold.first(delta) {
             Ok(None) => Settled::Nothing,
             Ok(Some(row)) => {

@@ -37,7 +37,7 @@ impl<K: Eq, V> Table<K, V> {
         self.rows.get_bucket(place)
     }
 
-    /// The place of a key's row. It holds until a row is added.
+    /// The place of a key's row. It holds until a row is added that no room was made for.
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: &K) -> Option<usize> {
         self.rows.find_bucket_index(hash, |row| row.0 == *key)
@@ -53,7 +53,7 @@ impl<K: Eq, V> Table<K, V> {
     /// Adds the row of a key that has none.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u64, key: K, value: V, hash_of: impl Fn(&K) -> u64) {
-        self.make_room(&hash_of);
+        self.make_room(1, &hash_of);
         if !self.deleted.is_empty()
             && let Ok(found) = self.deleted.find_entry(hash, |other| *other == key)
         {
@@ -103,19 +103,20 @@ impl<K: Eq, V> Table<K, V> {
         self.deleted = HashTable::new();
     }
 
-    /// Makes sure that the next insertion moves no row: moves all rows into a table with room, and their bits along.
+    /// Makes sure that the next `more` insertions move no row: moves all rows into a table with room, and their bits
+    /// along.
     #[inline]
-    fn make_room(&mut self, hash_of: &impl Fn(&K) -> u64) {
-        if self.rows.len() == self.rows.capacity() {
-            self.rebuild(hash_of);
+    pub(crate) fn make_room(&mut self, more: usize, hash_of: &impl Fn(&K) -> u64) {
+        if self.rows.capacity() - self.rows.len() < more {
+            self.rebuild(more, hash_of);
         }
     }
 
     #[cold]
-    fn rebuild(&mut self, hash_of: &impl Fn(&K) -> u64) {
+    fn rebuild(&mut self, more: usize, hash_of: &impl Fn(&K) -> u64) {
         // The capacity counts the places of removed rows as taken, so a table that churns is rebuilt at its own size.
         let len = self.rows.len();
-        let mut rows = HashTable::with_capacity(len + len / 2 + 1);
+        let mut rows = HashTable::with_capacity(len + len / 2 + more);
         let mut changed = vec![0u64; rows.num_buckets().div_ceil(64)];
         for place in 0..self.rows.num_buckets() {
             let Ok(found) = self.rows.get_bucket_entry(place) else { continue };

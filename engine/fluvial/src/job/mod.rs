@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use differential_dataflow::{Data, ExchangeData};
+use differential_dataflow::ExchangeData;
 use fluvial_connector::format::{Decode, Encode};
 use fluvial_connector::{Output, OutputSpec, Sink, Source, Tick};
 use timely::dataflow::{InputHandleVec, Scope};
@@ -114,7 +114,7 @@ impl<'s> Job<'s> {
         collection: Collection<'s, (K, V)>,
     ) -> Result<(), JobError>
     where
-        K: Data,
+        K: ExchangeData,
         V: ExchangeData,
     {
         let spec = output.spec();

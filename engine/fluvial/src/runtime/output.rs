@@ -1,7 +1,7 @@
 //! The end of the dataflow: what a tick's output is, per output partition.
 //!
 //! ```text
-//!  collection ──key's bytes, partition──► exchange to the partition's owner ──► per tick: consolidate, encode, sort
+//!  collection ──partition of the key's bytes──► exchange to the partition's owner ──► per tick: consolidate, encode, sort
 //!                                                                                   └──► OutputQueue ──► committer
 //! ```
 //!
@@ -10,17 +10,17 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::iter;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use differential_dataflow::{Data, ExchangeData, VecCollection};
+use differential_dataflow::{ExchangeData, VecCollection};
 use fluvial_connector::format::Encode;
-use fluvial_connector::{Envelope, OutputRecord, OutputSpec, Tick};
+use fluvial_connector::{BoxError, Envelope, OutputRecord, OutputSpec, Tick};
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::Map;
 
-use super::ambient;
 use super::panics::{in_operator, lasting};
 use super::stages::STAGES;
 
@@ -81,8 +81,11 @@ pub(crate) enum OutputError {
     },
 }
 
-/// A row on its way to its partition's owner: partition, key's bytes, value.
-type Routed<V> = (u32, Result<Vec<u8>, String>, Option<V>);
+/// A row on its way to its partition's owner: partition, key, value.
+type Routed<K, V> = (u32, K, V);
+
+/// The rows of a tick, with how often each is there.
+type Rows<K, V> = Vec<(Routed<K, V>, isize)>;
 
 /// Ends `collection` in `queue`. Updates at or before `skip_through` are restored state, which is out already.
 pub(crate) fn collect<'s, K, V>(
@@ -93,7 +96,7 @@ pub(crate) fn collect<'s, K, V>(
     skip_through: Option<u64>,
     queue: Rc<RefCell<OutputQueue>>,
 ) where
-    K: Data,
+    K: ExchangeData,
     V: ExchangeData,
 {
     let encode = Arc::new(encode);
@@ -101,26 +104,29 @@ pub(crate) fn collect<'s, K, V>(
     queue.borrow_mut().upper = Some(0);
     let called = lasting(format!("write to {name}"));
     let encode_key = Arc::clone(&encode);
+    let mut bytes = Vec::new();
     let routed = collection.inner.flat_map(move |((key, value), tick, diff)| {
         if skip_through.is_some_and(|through| tick <= through) {
             return None;
         }
-        let mut bytes = Vec::new();
-        let routed: Routed<V> = match in_operator(called, || encode_key.key(&key, &mut bytes)) {
-            Ok(()) => (partition_of(&bytes, partitions), Ok(bytes), Some(value)),
-            Err(error) => (0, Err(error.to_string()), None),
-        };
-        Some((routed, tick, diff))
+        bytes.clear();
+        // A key that cannot be encoded says so again at the end of its tick, wherever it has come to.
+        let encoded = in_operator(called, || encode_key.key(&key, &mut bytes));
+        let partition = encoded.map_or(0, |()| partition_of(&bytes, partitions));
+        Some(((partition, key, value), tick, diff))
     });
-    let mut pending: BTreeMap<u64, Vec<(Routed<V>, isize)>> = BTreeMap::new();
+    let mut pending: BTreeMap<u64, Rows<K, V>> = BTreeMap::new();
     routed.sink(
-        Exchange::new(|((partition, ..), ..): &(Routed<V>, u64, isize)| u64::from(*partition)),
+        Exchange::new(|((partition, ..), ..): &(Routed<K, V>, u64, isize)| u64::from(*partition)),
         &format!("Write({name})"),
         move |(input, frontier)| {
             let mut queue = queue.borrow_mut();
-            input.for_each(|_, rows: &mut Vec<(Routed<V>, u64, isize)>| {
-                for (row, tick, diff) in rows.drain(..) {
-                    pending.entry(tick).or_default().push((row, diff));
+            input.for_each(|_, rows: &mut Vec<(Routed<K, V>, u64, isize)>| {
+                let mut rows = rows.drain(..).peekable();
+                while let Some((row, tick, diff)) = rows.next() {
+                    let of_tick = pending.entry(tick).or_default();
+                    of_tick.push((row, diff));
+                    of_tick.extend(iter::from_fn(|| rows.next_if(|(_, at, _)| *at == tick)).map(|(r, _, d)| (r, d)));
                 }
             });
             if queue.failed.is_some() {
@@ -130,11 +136,8 @@ pub(crate) fn collect<'s, K, V>(
             let upper = frontier.frontier().first().copied();
             while let Some(entry) = pending.first_entry().filter(|e| upper.is_none_or(|u| *e.key() < u)) {
                 let (tick, rows) = entry.remove_entry();
-                let began = ambient::instant();
-                let output = in_operator(called, || tick_output(&name, envelope, Tick(tick), rows, encode.as_ref()));
-                let took_us = began.elapsed().as_micros() as u64;
-                tracing::trace!(target: STAGES, tick, took_us, output = name, "encoded");
-                match output {
+                tracing::trace!(target: STAGES, tick, output = name, "encode");
+                match in_operator(called, || tick_output(&name, envelope, Tick(tick), rows, encode.as_ref())) {
                     Ok(output) if output.partitions.is_empty() => {}
                     Ok(output) => queue.ready.push_back(output),
                     Err(error) => {
@@ -142,6 +145,7 @@ pub(crate) fn collect<'s, K, V>(
                         return;
                     }
                 }
+                tracing::trace!(target: STAGES, tick, output = name, "encoded");
             }
             queue.upper = upper;
         },
@@ -149,55 +153,69 @@ pub(crate) fn collect<'s, K, V>(
 }
 
 /// What a tick's updates come to.
-fn tick_output<K, V: Ord>(
+fn tick_output<K: Ord, V: Ord>(
     output: &str,
     envelope: Envelope,
     tick: Tick,
-    mut rows: Vec<(Routed<V>, isize)>,
+    mut rows: Rows<K, V>,
     encode: &impl Encode<K, V>,
 ) -> Result<TickOutput, OutputError> {
     differential_dataflow::consolidation::consolidate(&mut rows);
+    let fail = |source: BoxError| OutputError::Encode { output: output.to_owned(), source };
+    let two_rows = |key: &[u8]| OutputError::TwoRows { output: output.to_owned(), key: readable(key), tick };
+    // Encoded here first, so that each record's bytes are allocated once, in their size.
+    let mut bytes = Vec::new();
+    let mut encoded = |encode: &dyn Fn(&mut Vec<u8>) -> Result<(), BoxError>| {
+        bytes.clear();
+        encode(&mut bytes).map_err(fail)?;
+        Ok(bytes.as_slice().to_vec())
+    };
     let mut partitions: BTreeMap<u32, Vec<OutputRecord>> = BTreeMap::new();
     let mut rows = rows.into_iter().peekable();
     while let Some(((partition, key, value), diff)) = rows.next() {
-        let fail = |source: fluvial_connector::BoxError| OutputError::Encode { output: output.to_owned(), source };
-        let key = key.map_err(|error| fail(error.into()))?;
-        let mut group = vec![(value, diff)];
-        while let Some(((_, _, value), diff)) = rows.next_if(|((p, k, _), _)| *p == partition && k.as_ref() == Ok(&key))
-        {
-            group.push((value, diff));
-        }
         let into = partitions.entry(partition).or_default();
-        let encoded = |value: Option<V>| match value {
-            None => Ok(None),
-            Some(value) => {
-                let mut bytes = Vec::new();
-                encode.value(&value, &mut bytes).map_err(fail)?;
-                Ok(Some(bytes))
-            }
-        };
+        let key_bytes = encoded(&|bytes| encode.key(&key, bytes))?;
+        let others = iter::from_fn(|| rows.next_if(|((p, k, _), _)| *p == partition && *k == key));
+        let group = iter::once((value, diff)).chain(others.map(|((_, _, value), diff)| (value, diff)));
         match envelope {
             Envelope::Upsert => {
-                let mut now = group.into_iter().filter(|(_, diff)| *diff > 0);
-                let row = now.next();
-                if now.next().is_some() || row.as_ref().is_some_and(|(_, diff)| *diff > 1) {
-                    return Err(OutputError::TwoRows { output: output.to_owned(), key: readable(&key), tick });
+                let mut row = None;
+                for (value, diff) in group.filter(|(_, diff)| *diff > 0) {
+                    if diff > 1 || row.replace(value).is_some() {
+                        return Err(two_rows(&key_bytes));
+                    }
                 }
-                let value = encoded(row.and_then(|(value, _)| value))?;
-                into.push(OutputRecord { key, value });
+                let value = row.map(|value| encoded(&|bytes| encode.value(&value, bytes))).transpose()?;
+                into.push(OutputRecord { key: key_bytes, value });
             }
             Envelope::Append => {
-                let begun = into.len();
                 for (value, diff) in group {
                     let Ok(times) = usize::try_from(diff) else {
-                        return Err(OutputError::Retraction { output: output.to_owned(), key: readable(&key), tick });
+                        let key = readable(&key_bytes);
+                        return Err(OutputError::Retraction { output: output.to_owned(), key, tick });
                     };
-                    let value = encoded(value)?;
-                    into.extend(std::iter::repeat_n(OutputRecord { key: key.clone(), value }, times));
+                    let value = Some(encoded(&|bytes| encode.value(&value, bytes))?);
+                    into.extend(iter::repeat_n(OutputRecord { key: key_bytes.clone(), value }, times));
                 }
-                // Keys come in order; of one key's rows the bytes decide, which need not be in the order of the values.
-                into[begun..].sort();
             }
+        }
+    }
+    for records in partitions.values_mut() {
+        // In the order of bytes, which is the same whatever the keys' type is.
+        records.sort_unstable();
+        if envelope == Envelope::Upsert {
+            // Keys that differ and are written the same are one key: what is gone comes before what has come.
+            let mut twice = None;
+            records.dedup_by(|next, kept| {
+                let same = next.key == kept.key;
+                if same && kept.value.is_some() {
+                    twice.get_or_insert_with(|| kept.key.clone());
+                } else if same {
+                    kept.value = next.value.take();
+                }
+                same
+            });
+            twice.map_or(Ok(()), |key| Err(two_rows(&key)))?;
         }
     }
     Ok(TickOutput { tick, partitions })
@@ -210,18 +228,29 @@ fn readable(key: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use fluvial_connector::format::json::Json;
-
     use super::*;
 
-    type Rows = Vec<(Routed<i64>, isize)>;
-
-    fn row(key: &str, value: i64, diff: isize) -> (Routed<i64>, isize) {
-        ((0, Ok(key.as_bytes().to_vec()), Some(value)), diff)
+    fn row(key: &str, value: i64, diff: isize) -> (Routed<String, i64>, isize) {
+        ((0, key.to_owned(), value), diff)
     }
 
-    fn check(envelope: Envelope, rows: Rows, expected: Result<&[(&str, Option<&str>)], &str>) {
-        let got = tick_output::<String, i64>("out", envelope, Tick(5), rows, &Json);
+    /// Writes keys without regard to case: two that differ may be written the same.
+    struct Caseless;
+
+    impl Encode<String, i64> for Caseless {
+        fn key(&self, key: &String, into: &mut Vec<u8>) -> Result<(), BoxError> {
+            into.extend_from_slice(key.to_lowercase().as_bytes());
+            Ok(())
+        }
+
+        fn value(&self, value: &i64, into: &mut Vec<u8>) -> Result<(), BoxError> {
+            into.extend_from_slice(value.to_string().as_bytes());
+            Ok(())
+        }
+    }
+
+    fn check(envelope: Envelope, rows: Rows<String, i64>, expected: Result<&[(&str, Option<&str>)], &str>) {
+        let got = tick_output("out", envelope, Tick(5), rows, &Caseless);
         match (got, expected) {
             (Ok(output), Ok(expected)) => {
                 let records: Vec<_> = output.partitions.into_values().flatten().collect();
@@ -245,6 +274,9 @@ mod tests {
         check(Upsert, vec![row("a", 1, 1), row("a", 1, -1)], Ok(&[]));
         check(Upsert, vec![row("a", 1, 1), row("a", 2, 1)], Err("two rows for the key a at tick 5"));
         check(Upsert, vec![row("a", 1, 2)], Err("two rows"));
+        check(Upsert, vec![row("a", 1, -1), row("A", 2, 1)], Ok(&[("a", Some("2"))]));
+        check(Upsert, vec![row("A", 1, -1), row("a", 2, 1)], Ok(&[("a", Some("2"))]));
+        check(Upsert, vec![row("A", 1, 1), row("a", 2, 1)], Err("two rows for the key a"));
     }
 
     #[test]

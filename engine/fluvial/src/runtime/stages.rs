@@ -9,7 +9,7 @@
 //! | `joined`, `found`, `restored`, `fenced`, `ready` | | how far a process or a worker is |
 //! | `checkpoint complete` | | the journal names it |
 //! | `minted`, `sealed` | tick | the leader's part |
-//! | `encoded` | tick, output, took_us | an output's part |
+//! | `encode`, `encoded` | tick, output | an output's part, from the end of the tick |
 //! | `complete` | tick | the dataflow is through with it on this worker |
 //! | `prepare`, `prepared`, `commit`, `committed` | tick | the transaction that ends with it |
 

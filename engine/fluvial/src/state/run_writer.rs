@@ -78,6 +78,9 @@ impl<W: Write + Send> RunWriter<W> {
         let properties = WriterProperties::builder()
             .set_created_by(concat!("fluvial ", env!("CARGO_PKG_VERSION")).to_owned())
             .set_compression(Compression::SNAPPY)
+            // No two rows of a run have one key, and hardly any two one hash: a dictionary of either is a second copy.
+            .set_column_dictionary_enabled("hash".into(), false)
+            .set_column_dictionary_enabled("key".into(), false)
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_offset_index_disabled(true)
             .set_max_row_group_row_count(None)

@@ -152,7 +152,7 @@ fn stages_of_ticks(events: &[stages::Event]) -> Result<Vec<Stage>> {
         stage("from tick to tick", apart),
         between("mint → durable in the journal", "minted", "sealed"),
         between("mint → out of the dataflow, encoded", "minted", "complete"),
-        said("of which encoding", "encoded", "took_us"),
+        between("of which encoding", "encode", "encoded"),
         between("mint → begin of its transaction", "minted", "prepare"),
         said("handing records to librdkafka", "written", "handed_us"),
         said("waiting for their acknowledgement", "written", "acknowledged_us"),

@@ -12,10 +12,11 @@
 //! output, which goes on after its progress; what it holds is then not compared with what the job would write there now.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use fluvial_connector::{
-    Digest, Envelope, Offset, OutputPartition, OutputRecord, PartitionWrite, Position, Progress, Tick, TickCount,
-    TickEnd, output_digest,
+    Digest, Envelope, Offset, OutputPartition, OutputRecord, OutputRecords, PartitionWrite, Position, Progress, Tick,
+    TickCount, TickEnd, output_digest,
 };
 
 use crate::journal::SinkStart;
@@ -51,7 +52,7 @@ impl Point {
 #[derive(Debug)]
 struct Item {
     tick: Tick,
-    records: Vec<OutputRecord>,
+    records: Arc<[OutputRecord]>,
     prior: Digest,
     digest: Digest,
     /// It corrects what is there, and no replay can repeat it: digests begin after it.
@@ -167,7 +168,7 @@ impl Lane {
             records.iter().for_each(|record| sum.add(digest(record)));
             self.running = prior.chain(tick, sum);
         }
-        self.items.push_back(Item { tick, records, prior, digest: self.running, reconciled });
+        self.items.push_back(Item { tick, records: records.into(), prior, digest: self.running, reconciled });
         self.settle(Tick(0))
     }
 
@@ -325,7 +326,7 @@ impl Lane {
     pub(super) fn begin_write(&self) -> PartitionWrite {
         PartitionWrite {
             at: self.at.clone(),
-            records: Vec::new(),
+            records: OutputRecords::default(),
             ticks: Vec::new(),
             tick: self.planned.tick,
             position: self.planned.position,
@@ -359,12 +360,12 @@ impl Lane {
         if count > begun {
             self.earlier.push(TickEnd { tick: item.tick, end: self.planned.end });
         }
-        let before = write.records.len();
-        while let Some(record) = item.records.get(count).filter(|record| room.takes(record)) {
-            write.records.push(record.clone());
+        let first = count;
+        while item.records.get(count).is_some_and(|record| room.takes(record)) {
             count += 1;
         }
-        if write.records.len() > before {
+        if count > first {
+            write.records.push(&item.records, first..count);
             write.ticks.push(TickCount { tick: item.tick, records: write.records.len() });
         }
         let end = self.planned.end;
