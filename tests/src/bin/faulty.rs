@@ -62,6 +62,10 @@ struct Options {
     #[arg(long)]
     append: bool,
 
+    /// A second topic for the same
+    #[arg(long)]
+    copy: Option<String>,
+
     /// What is wrong with the code
     #[arg(long, value_enum, default_value = "nothing")]
     wrong: Wrong,
@@ -115,6 +119,9 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         }
         Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Lingers => rows.latest("rows"),
     };
+    if let Some(copy) = &options.copy {
+        job.write(&kafka.upsert(copy), json::Json, rows.clone())?;
+    }
     job.write(&kafka.upsert(&options.output), json::Json, rows)?;
     Ok(())
 }

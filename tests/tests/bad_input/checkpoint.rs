@@ -1,5 +1,8 @@
 //! A checkpoint that is not this job's, or not for this binary, is refused, and says which.
 
+use std::collections::BTreeMap;
+
+use fluvial_tests::client::Isolation;
 use fluvial_tests::stage::{MOST, Stage};
 use fluvial_tests::subject::Subject;
 
@@ -59,4 +62,31 @@ fn a_durable_operator_that_is_missing_or_of_another_type_is_refused_by_name() {
     stage.feed(100..150).unwrap();
     stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
     assert_eq!(rows(&stage).0, rows(&stage).1);
+}
+
+/// Changes alone would be no right answer for any prefix of the input.
+#[test]
+fn an_output_that_the_job_did_not_have_is_refused_or_begins_with_its_whole_table() {
+    let stage = faulty(Stage::new(Subject::Orders, 2).unwrap());
+    stage.feed(0..100).unwrap();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
+    let copy = format!("{}-copy", stage.input());
+    let both = format!("{KEPT} --stop-at-end --copy {copy}");
+    let refused = stage.start(&both).unwrap().finish(MOST).unwrap();
+    assert_refused(&refused, 2, &[&copy, "is new", "run --reconcile"]);
+    stage.complete(&format!("{both} --reconcile")).unwrap();
+    stage.feed(100..150).unwrap();
+    stage.complete(&format!("{both} --workers 3")).unwrap();
+    let mut seen = BTreeMap::new();
+    for record in stage.endpoint().read(&copy, Isolation::Committed).unwrap() {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        match record.value {
+            Some(value) => seen.insert(text(record.key.unwrap()), text(value)),
+            None => seen.remove(&text(record.key.unwrap())),
+        };
+    }
+    assert_eq!(rows(&stage), (seen.clone(), seen));
+    // And the other way: an output that the binary lacks would stay as it is for ever.
+    let refused = stage.start(&format!("{KEPT} --stop-at-end")).unwrap().finish(MOST).unwrap();
+    assert_refused(&refused, 2, &[&copy, "which this binary lacks", "the binary that has it"]);
 }
