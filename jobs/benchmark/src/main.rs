@@ -56,3 +56,15 @@ fn measure(options: &Options) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_figure_is_taken_for_a_subject() {
+        for figure in Figure::ALL {
+            assert!(subject::named(&figure.to_string()).is_none(), "{figure}");
+        }
+    }
+}

@@ -19,7 +19,7 @@ use crate::kafka::payment::{Payment, Total};
 use crate::kafka::{INPUT, PARTITIONS};
 
 /// The name of the job that counts records from memory by key.
-pub(crate) const COUNT: &str = "count";
+pub(crate) const COUNT: &str = "counts";
 /// The name of the job that counts and sums payments from Kafka by key.
 pub(crate) const TOTALS: &str = "totals";
 
