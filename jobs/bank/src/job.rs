@@ -23,7 +23,7 @@ pub(crate) struct BankOptions {
     #[command(flatten)]
     pub(crate) kafka: KafkaOptions,
 
-    /// The topic of transfers
+    /// The topic of transfers, each {"id":1,"from":7,"to":3,"amount":100}
     #[arg(long, default_value = "transfers", value_name = "TOPIC")]
     pub(crate) input: String,
 

@@ -19,7 +19,9 @@ pub(crate) struct OrdersOptions {
     #[command(flatten)]
     pub(crate) kafka: KafkaOptions,
 
-    /// The topic of orders
+    /// The topic of orders: the key is the order's id, the value
+    /// {"order_id":1,"customer":"c1","region":"eu","product":"p1","quantity":2,"price_cents":499,"at":1790000000000};
+    /// a later record of the key amends the order, a null value cancels it
     #[arg(long, default_value = "orders", value_name = "TOPIC")]
     pub(crate) input: String,
 

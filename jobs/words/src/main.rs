@@ -1,6 +1,6 @@
 //! Counts words.
 
-use fluvial::connector::format::json;
+use fluvial::connector::format::{json, text};
 use fluvial::{App, Count, Job};
 use fluvial_kafka::KafkaOptions;
 
@@ -12,7 +12,7 @@ struct Options {
 
 fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
-    let lines = job.source("lines", kafka.source("lines"), json::value::<String>());
+    let lines = job.source("lines", kafka.source("lines"), text::value);
     let words = lines.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
     let counts = words.key_by(|word| word.clone()).aggregate("counts", Count);
     job.write(&kafka.upsert("counts"), json::Json, counts)?;

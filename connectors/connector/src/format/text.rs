@@ -19,6 +19,14 @@ pub fn decode_value(record: &Record<'_>) -> Result<Option<String>, DecodeError> 
     record.value.map(|bytes| text("value", bytes)).transpose()
 }
 
+/// The value of a record that must have one, as text: a decoder for a source of lines.
+///
+/// # Errors
+/// There is none, or it is not UTF-8.
+pub fn value(record: &Record<'_>) -> Result<String, DecodeError> {
+    decode_value(record)?.ok_or(DecodeError::Missing("value"))
+}
+
 fn text(part: &'static str, bytes: &[u8]) -> Result<String, DecodeError> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text.to_owned()),

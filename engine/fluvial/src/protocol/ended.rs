@@ -11,7 +11,7 @@ pub enum Ended {
     #[error("committed and checkpointed through tick {0}")]
     Done(Tick),
     /// The journal has a newer generation. This one must never be started again by itself.
-    #[error("generation {by} of this job has taken over")]
+    #[error("generation {by} of this job has taken over: another run was started with the same --store and --name")]
     Fenced {
         /// The generation that has.
         by: Generation,
@@ -24,8 +24,8 @@ pub enum Ended {
     Refused(String),
     /// An input was deleted and made anew under its name.
     #[error(
-        "{described} was deleted and made anew (split {split} has the id {is} and had {was}): a job cannot go on with \
-         other input; begin a new one on it under another --name, with --reconcile if it is to correct the same outputs"
+        "{described} was deleted and made anew, or is another than the job has read (split {split} has the id {is} and had \
+         {was}): a job cannot go on with other input; begin a new one on it under another --name, with --reconcile if it is to correct the same outputs"
     )]
     MadeAnew {
         /// What the source is.

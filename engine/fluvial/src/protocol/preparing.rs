@@ -140,7 +140,8 @@ fn new_outputs(
 ) -> Result<(Vec<SinkStart>, Vec<String>), Ended> {
     if let Some(lost) = history.sinks.iter().find(|sink| !outputs.iter().any(|found| found.output == sink.output)) {
         return Err(Ended::Refused(format!(
-            "the job writes the output '{}', which this binary lacks: start it with the binary that has it",
+            "the job writes the output '{}', which this binary lacks: start it with the binary that has it, \
+             and with the options that name it",
             lost.output
         )));
     }

@@ -273,11 +273,19 @@ impl LeaderDriver {
         if !self.running && self.leader.is_running() {
             self.running = true;
             tracing::debug!(target: STAGES, "input flows");
+            let (workers, processes) = (self.shared.options.workers(), self.shared.options.processes);
+            let generation = self.leader.identity().map(|me| me.generation.0);
+            let checkpoint = self.leader.status().checkpoint.map(|tick| tick.0);
+            tracing::info!(generation, workers, processes, checkpoint, "the job is open");
             self.shared.supervisor_says_running();
         }
         match result {
+            Ok(()) => Ok(()),
             // The workers are told to finish; the generation ends when they have.
-            Ok(()) | Err(Ended::Done(_)) => Ok(()),
+            Err(done @ Ended::Done(_)) => {
+                tracing::info!("{done}");
+                Ok(())
+            }
             Err(ended) => Err(failure(ended)),
         }
     }

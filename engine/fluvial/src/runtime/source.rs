@@ -424,6 +424,7 @@ fn take(
         let what = format!("cannot decode the record at offset {} of {}", record.offset, split.name(source));
         match on_malformed {
             OnMalformed::Fail => {
+                let what = format!("{what} (a source that is declared with OnMalformed::Skip leaves such records out)");
                 return Err(Failure::of(Part::Source, Error::caused(ErrorKind::Data, what, error)));
             }
             OnMalformed::Skip => {

@@ -33,6 +33,8 @@ use crate::fail_point::Doom;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long they have where the first is done: nothing is left to do but to let go of the state, which takes its time.
 const LETTING_GO: Duration = Duration::from_secs(30);
+/// Signals that come so soon after the first are the same one: `timeout` and others tell a process and its group.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// The longest pause before a restart.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The pause before the second restart in a row; the first comes at once.
@@ -203,7 +205,7 @@ impl Processes {
     fn run(mut self, inbox: &Receiver<Event>) -> Ended {
         let mut first_exit: Option<Instant> = None;
         let mut killed = false;
-        let (mut opened, mut stopping, mut number) = (false, false, None);
+        let (mut opened, mut stopping, mut number) = (false, None, None);
         while !self.processes.iter().all(Process::gone) {
             let event = match first_exit.filter(|_| !killed) {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -214,12 +216,14 @@ impl Processes {
                     self.kill();
                     killed = true;
                 }
-                Ok(Event::Signal) if stopping => {
+                Ok(Event::Signal) if stopping.is_some_and(|since: Instant| since.elapsed() < SAME_SIGNAL) => {}
+                Ok(Event::Signal) if stopping.is_some() => {
                     let why = "told twice to stop: ended at once".to_owned();
-                    return Ended { ending: Ending::StoppedUncommitted, why, generation: number, opened, stopping };
+                    let ending = Ending::StoppedUncommitted;
+                    return Ended { ending, why, generation: number, opened, stopping: true };
                 }
                 Ok(Event::Signal) => {
-                    stopping = true;
+                    stopping = Some(ambient::instant());
                     tracing::info!("stopping: committing and taking a last checkpoint; a second signal ends at once");
                     self.ask_to_stop();
                 }
@@ -228,7 +232,7 @@ impl Processes {
                     What::Connected(link, address) => {
                         self.processes[index].link = Some((link, address));
                         self.introduce();
-                        if stopping {
+                        if stopping.is_some() {
                             self.ask_to_stop();
                         }
                     }
@@ -245,7 +249,7 @@ impl Processes {
             }
         }
         let (ending, why) = self.cause();
-        Ended { ending, why, generation: number, opened, stopping }
+        Ended { ending, why, generation: number, opened, stopping: stopping.is_some() }
     }
 
     /// How long the other processes have once the first has ended.
