@@ -9,16 +9,16 @@
 //!
 //! Start at [`App`] for a job's `main`, at [`Job`] for what its closure can do, at [`harness`] for its tests.
 
-pub mod cli;
+mod cli;
 pub mod durable;
 mod fail_point;
 pub mod harness;
-pub mod job;
-pub mod journal;
-pub mod protocol;
-pub mod runtime;
-pub mod state;
-pub mod stream;
+mod job;
+mod journal;
+mod protocol;
+mod runtime;
+mod state;
+mod stream;
 
 pub use fluvial_connector as connector;
 

@@ -22,7 +22,7 @@ use anyhow::Context;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use tracing_subscriber::EnvFilter;
 
-pub use options::{Bytes, LogFormat, RunOptions, StoreOptions};
+pub(crate) use options::{LogFormat, RunOptions, StoreOptions};
 
 use crate::job::Job;
 use crate::runtime::ending::{EXIT_CODES, Ending};

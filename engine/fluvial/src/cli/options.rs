@@ -8,7 +8,7 @@ use crate::fail_point::Doom;
 
 /// A size as people write it: `64MiB`, `1GB`, `4096`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bytes(pub u64);
+pub(crate) struct Bytes(pub u64);
 
 impl FromStr for Bytes {
     type Err = String;
@@ -47,7 +47,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Lines for people.
     Text,
     /// One JSON object a line.
@@ -56,7 +56,7 @@ pub enum LogFormat {
 
 /// Where the job's durable things are.
 #[derive(Clone, Debug, clap::Args)]
-pub struct StoreOptions {
+pub(crate) struct StoreOptions {
     /// Where journal, state and checkpoints are kept: a folder, or a URL like file:///var/lib/fluvial
     #[arg(long, value_name = "URL")]
     pub store: String,
@@ -82,7 +82,7 @@ fn job_name(text: &str) -> Result<String, String> {
 
 /// How a job runs.
 #[derive(Clone, Debug, clap::Args)]
-pub struct RunOptions {
+pub(crate) struct RunOptions {
     /// Store and name.
     #[command(flatten)]
     pub store: StoreOptions,
@@ -151,7 +151,7 @@ pub struct RunOptions {
 impl RunOptions {
     /// How many workers there are in all.
     #[must_use]
-    pub fn workers(&self) -> u32 {
+    pub(crate) fn workers(&self) -> u32 {
         self.workers.unwrap_or(self.processes)
     }
 
@@ -159,7 +159,7 @@ impl RunOptions {
     ///
     /// # Errors
     /// One sentence.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let (workers, processes) = (self.workers(), self.processes);
         if workers % processes != 0 {
             return Err(format!(

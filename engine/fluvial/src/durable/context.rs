@@ -23,7 +23,7 @@ use crate::state::{OperatorKind, OperatorState, RunRef, RunStore, StateError};
 
 /// What a worker restores from.
 #[derive(Clone, Debug)]
-pub struct Restore {
+pub(crate) struct Restore {
     /// The checkpoint's tick: the restored rows appear at it.
     pub as_of: Tick,
     /// The operators in the checkpoint's manifest.
@@ -37,7 +37,7 @@ pub struct Restore {
 /// The runtime makes one before it builds the dataflow, calls [`Durables::built`] after it, and then, in its loop,
 /// [`Durables::mark_checkpoint`], [`Durables::take_frozen`] and [`Durables::failure`].
 #[derive(Clone)]
-pub struct Durables(Rc<Shared>);
+pub(crate) struct Durables(Rc<Shared>);
 
 struct Shared {
     worker: u32,
@@ -55,7 +55,7 @@ type Marks = Rc<RefCell<VecDeque<u64>>>;
 impl Durables {
     /// The operators of `worker`, one of `workers`, that begin empty or from a checkpoint.
     #[must_use]
-    pub fn new(worker: u32, workers: u32, restore: Option<Restore>) -> Self {
+    pub(crate) fn new(worker: u32, workers: u32, restore: Option<Restore>) -> Self {
         Self(Rc::new(Shared {
             worker,
             workers,
@@ -69,7 +69,7 @@ impl Durables {
 
     /// For a dataflow that is built only to see what it consists of.
     #[must_use]
-    pub fn planning() -> Self {
+    pub(crate) fn planning() -> Self {
         Self::new(0, 1, None)
     }
 
@@ -78,7 +78,7 @@ impl Durables {
     /// # Errors
     /// The first thing that was wrong with an operator, an operator of the checkpoint that the binary lacks, or one of
     /// the binary that the checkpoint lacks.
-    pub fn built(&self) -> Result<(), StateError> {
+    pub(crate) fn built(&self) -> Result<(), StateError> {
         if let Some(error) = self.0.refused.borrow_mut().take() {
             return Err(error);
         }
@@ -95,13 +95,13 @@ impl Durables {
 
     /// The names of the operators, in their order: the same on every worker.
     #[must_use]
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.0.operators.borrow().keys().cloned().collect()
     }
 
     /// Says that a checkpoint is taken of `tick`. To be called before the frontier passes the tick, with ascending
     /// ticks, on every worker.
-    pub fn mark_checkpoint(&self, tick: Tick) {
+    pub(crate) fn mark_checkpoint(&self, tick: Tick) {
         for marks in self.0.operators.borrow().values() {
             marks.borrow_mut().push_back(tick.0);
         }
@@ -109,13 +109,13 @@ impl Durables {
 
     /// What operators have frozen since the last call.
     #[must_use]
-    pub fn take_frozen(&self) -> Vec<Frozen> {
+    pub(crate) fn take_frozen(&self) -> Vec<Frozen> {
         std::mem::take(&mut self.0.frozen.borrow_mut())
     }
 
     /// The first failure of an operator, if there was one: the generation must end.
     #[must_use]
-    pub fn failure(&self) -> Option<DataflowError> {
+    pub(crate) fn failure(&self) -> Option<DataflowError> {
         self.0.failure.borrow().clone()
     }
 

@@ -6,7 +6,7 @@ use crate::journal::SplitNumber;
 
 /// Why a job's dataflow cannot go on. The operator that failed holds its capability, so no frontier passes the tick.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DataflowError {
+pub(crate) enum DataflowError {
     /// One input record became more records than can be numbered.
     #[error("flat_map made more than 16777216 records of the one at offset {offset} of split {}: split it earlier", split.0)]
     TooManyRecords {

@@ -15,7 +15,7 @@ pub(crate) trait Encode: Send {
 
 /// One operator's part of a checkpoint on one worker: what has changed since the last one. It is `Send`; encoding and
 /// storing it takes time and blocks, so that is done off the worker's thread.
-pub struct Frozen {
+pub(crate) struct Frozen {
     operator: String,
     kind: OperatorKind,
     tick: Tick,
@@ -29,19 +29,19 @@ impl Frozen {
 
     /// The operator's name.
     #[must_use]
-    pub fn operator(&self) -> &str {
+    pub(crate) fn operator(&self) -> &str {
         &self.operator
     }
 
     /// What the operator keeps.
     #[must_use]
-    pub fn kind(&self) -> &OperatorKind {
+    pub(crate) fn kind(&self) -> &OperatorKind {
         &self.kind
     }
 
     /// The tick that the checkpoint is taken of.
     #[must_use]
-    pub fn tick(&self) -> Tick {
+    pub(crate) fn tick(&self) -> Tick {
         self.tick
     }
 
@@ -49,7 +49,12 @@ impl Frozen {
     ///
     /// # Errors
     /// As those two.
-    pub fn store(self, store: &RunStore, generation: Generation, unique: Uuid) -> Result<Option<RunRef>, StateError> {
+    pub(crate) fn store(
+        self,
+        store: &RunStore,
+        generation: Generation,
+        unique: Uuid,
+    ) -> Result<Option<RunRef>, StateError> {
         let object = run_object(&self.operator, generation, unique);
         self.encode()?.map(|run| store.put(&object, &run)).transpose()
     }
@@ -59,7 +64,7 @@ impl Frozen {
     ///
     /// # Errors
     /// [`StateError::Encode`]: a row cannot be expressed.
-    pub fn encode(self) -> Result<Option<EncodedRun>, StateError> {
+    pub(crate) fn encode(self) -> Result<Option<EncodedRun>, StateError> {
         self.rows.map(|rows| rows.encode(&self.operator, &self.kind)).transpose()
     }
 }

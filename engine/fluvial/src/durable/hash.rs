@@ -18,7 +18,7 @@ use serde::ser::{self, Serializer};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The version of the definition above.
-pub const ROUTING_HASH_VERSION: u32 = 1;
+pub(crate) const ROUTING_HASH_VERSION: u32 = 1;
 
 /// The routing hash of a key.
 ///
@@ -42,7 +42,7 @@ pub fn routing_hash<K: Serialize + ?Sized>(key: &K) -> u64 {
 /// Which of `workers` keeps the keys of a hash: each worker has one contiguous range of hashes.
 #[inline]
 #[must_use]
-pub fn hash_owner(hash: u64, workers: u32) -> u32 {
+pub(crate) fn hash_owner(hash: u64, workers: u32) -> u32 {
     ((u128::from(hash) * u128::from(workers)) >> 64) as u32
 }
 

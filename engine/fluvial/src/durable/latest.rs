@@ -10,7 +10,7 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, Option<V>)> {
     /// Keeps the newest value of each key, durably, as `name`: a table of which the stream is the changelog. `None`
     /// deletes the key.
     ///
-    /// Newest is what comes last in the order of tick and [`Origin`], never what arrived last. The collection changes
+    /// Newest is what comes last in the order of tick, source, split and offset, never what arrived last. The collection changes
     /// once a tick, to what each key has at its end.
     ///
     /// ```

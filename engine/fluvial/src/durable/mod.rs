@@ -11,7 +11,7 @@
 //! **Guarantees**: a collection changes once a tick, to what each key has become by its end, whatever the order and
 //! the batching of the tick's records and whatever the number of workers. After a restart the rows of the checkpoint
 //! appear at its tick, and everything goes on as if nothing had happened. **Does not** store anything itself: the
-//! runtime takes what [`Durables`] has frozen.
+//! runtime takes what `Durables` has frozen.
 
 mod aggregate;
 mod aggregates;
@@ -28,7 +28,8 @@ mod table;
 mod tests;
 
 pub use aggregates::{Aggregate, Average, Count, ExactFloat, Float, Overflow, Sum, Summand};
-pub use context::{Durables, Restore};
-pub use error::DataflowError;
-pub use frozen::Frozen;
-pub use hash::{ROUTING_HASH_VERSION, hash_owner, routing_hash};
+pub(crate) use context::{Durables, Restore};
+pub(crate) use error::DataflowError;
+pub(crate) use frozen::Frozen;
+pub use hash::routing_hash;
+pub(crate) use hash::{ROUTING_HASH_VERSION, hash_owner};

@@ -21,7 +21,7 @@ use crate::stream::{Collection, Origin, Stream};
 
 /// A dataflow under test, with typed inputs and outputs by name: for a job's logic without its sources and outputs.
 ///
-/// Records are fed at ticks, spread over four splits in the order in which they are fed, so that their [`Origin`]s are
+/// Records are fed at ticks, spread over four splits in the order in which they are fed, so that their order is
 /// the same whatever the number of workers. Each tick that is passed is a checkpoint, from which the dataflow can be
 /// started again with any number of workers.
 ///

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 /// A kind of small object and the newest version of it that this code writes and reads.
 #[derive(Clone, Copy, Debug)]
-pub struct Format {
+pub(crate) struct Format {
     /// The word in the header.
     pub kind: &'static str,
     /// The version in the header.
@@ -21,13 +21,13 @@ pub struct Format {
 }
 
 /// Records of the journal.
-pub const JOURNAL: Format = Format { kind: "journal", version: 1 };
+pub(crate) const JOURNAL: Format = Format { kind: "journal", version: 1 };
 /// Manifests of checkpoints.
-pub const MANIFEST: Format = Format { kind: "manifest", version: 1 };
+pub(crate) const MANIFEST: Format = Format { kind: "manifest", version: 1 };
 
 /// Why an object is refused. The caller names the object.
 #[derive(Debug, thiserror::Error)]
-pub enum FrameError {
+pub(crate) enum FrameError {
     /// The header is not one of ours.
     #[error(
         "it is damaged or not fluvial's: it does not begin as a {expected} object; put it back from a copy of the store"
@@ -58,7 +58,7 @@ pub enum FrameError {
 ///
 /// # Errors
 /// The content cannot be expressed in JSON.
-pub fn encode<T: Serialize>(format: Format, content: &T) -> Result<Bytes, serde_json::Error> {
+pub(crate) fn encode<T: Serialize>(format: Format, content: &T) -> Result<Bytes, serde_json::Error> {
     let body = serde_json::to_vec(content)?;
     let mut bytes = format!("fluvial {} {} {:08x}\n", format.kind, format.version, crc32fast::hash(&body)).into_bytes();
     bytes.extend_from_slice(&body);
@@ -69,7 +69,7 @@ pub fn encode<T: Serialize>(format: Format, content: &T) -> Result<Bytes, serde_
 ///
 /// # Errors
 /// [`FrameError`].
-pub fn decode<T: DeserializeOwned>(format: Format, bytes: &[u8]) -> Result<T, FrameError> {
+pub(crate) fn decode<T: DeserializeOwned>(format: Format, bytes: &[u8]) -> Result<T, FrameError> {
     let foreign = || FrameError::Foreign { expected: format.kind };
     let end = bytes.iter().position(|&b| b == b'\n').ok_or_else(foreign)?;
     let header = std::str::from_utf8(&bytes[..end]).map_err(|_| foreign())?;

@@ -3,11 +3,11 @@
 //! Owns what is in it ([`JournalRecord`]), the bytes of it ([`frame`]), and where it lies ([`JobStore`]). Who may
 //! append what, and when, is decided in [`crate::protocol`].
 
-pub mod frame;
+pub(crate) mod frame;
 mod record;
 mod store;
 mod trouble;
 
-pub use record::{Binding, Entry, JournalRecord, Nonce, Range, Seq, SinkStart, SplitNumber, SplitStart};
-pub use store::{Created, JobStore, journal_object};
-pub use trouble::Trouble;
+pub(crate) use record::{Binding, Entry, JournalRecord, Nonce, Range, Seq, SinkStart, SplitNumber, SplitStart};
+pub(crate) use store::{Created, JobStore, journal_object};
+pub(crate) use trouble::Trouble;

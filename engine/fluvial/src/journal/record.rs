@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 /// A position in the journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Seq(pub u64);
+pub(crate) struct Seq(pub u64);
 
 impl Seq {
     /// The position after this one.
     #[must_use]
-    pub fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
@@ -29,18 +29,18 @@ impl std::fmt::Display for Seq {
 /// A random number that tells two generations apart that chose the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Nonce(pub u64);
+pub(crate) struct Nonce(pub u64);
 
 impl Nonce {
     /// The nonce of a generation of the run with the number `run`: the generations of one run know each other by it.
     #[must_use]
-    pub fn of_run(run: u32, random: u64) -> Self {
+    pub(crate) fn of_run(run: u32, random: u64) -> Self {
         Self(u64::from(run) << 32 | (random & 0xffff_ffff))
     }
 
     /// Whether both are of one run.
     #[must_use]
-    pub fn same_run(self, other: Self) -> bool {
+    pub(crate) fn same_run(self, other: Self) -> bool {
         self.0 >> 32 == other.0 >> 32
     }
 }
@@ -49,11 +49,11 @@ impl Nonce {
 /// it is the first part of a record's order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct SplitNumber(pub u32);
+pub(crate) struct SplitNumber(pub u32);
 
 /// One object of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JournalRecord {
+pub(crate) struct JournalRecord {
     /// The job.
     pub incarnation: Incarnation,
     /// Who wrote it.
@@ -67,7 +67,7 @@ pub struct JournalRecord {
 /// One fact that must survive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Entry {
+pub(crate) enum Entry {
     /// A generation began.
     Opened {
         /// What tells builds of the binary apart: its size and time.
@@ -103,7 +103,7 @@ pub enum Entry {
 
 /// A tick and the input that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Binding {
+pub(crate) struct Binding {
     /// The tick.
     pub tick: Tick,
     /// For each split that moved, where the tick's data begins and ends. Empty for a heartbeat.
@@ -114,7 +114,7 @@ pub struct Binding {
 
 /// A stretch of one split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Range {
+pub(crate) struct Range {
     /// Whose.
     pub split: SplitNumber,
     /// The first offset.
@@ -129,7 +129,7 @@ pub struct Range {
 
 /// Where a split begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SplitStart {
+pub(crate) struct SplitStart {
     /// The number that it has from now on.
     pub number: SplitNumber,
     /// The name of the job's source.
@@ -144,7 +144,7 @@ pub struct SplitStart {
 
 /// Where an output begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SinkStart {
+pub(crate) struct SinkStart {
     /// Its name.
     pub output: String,
     /// How many partitions it has, for ever.

@@ -26,7 +26,7 @@ const CONCURRENT_GETS: usize = 32;
 
 /// What became of a conditional create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Created {
+pub(crate) enum Created {
     /// The object is there, and it is this one.
     Created,
     /// An object of that name was there already; it may be this very one, written by an earlier try.
@@ -35,7 +35,7 @@ pub enum Created {
 
 /// A job's part of an object store. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct JobStore {
+pub(crate) struct JobStore {
     store: Arc<dyn ObjectStore>,
     job: Path,
     described: Arc<str>,
@@ -47,7 +47,7 @@ impl JobStore {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`] for a URL that no store of this build serves, or a folder that cannot be made.
-    pub fn open(url: &str, job: &str) -> Result<Self, Error> {
+    pub(crate) fn open(url: &str, job: &str) -> Result<Self, Error> {
         let refuse =
             |why: String| Error::new(ErrorKind::Configuration, format!("cannot open the store '{url}': {why}"));
         let folder = match url.split_once("://") {
@@ -69,25 +69,25 @@ impl JobStore {
     }
 
     /// The job's part of any object store; `described` names it in messages.
-    pub fn over(store: Arc<dyn ObjectStore>, job: &str, described: &str) -> Self {
+    pub(crate) fn over(store: Arc<dyn ObjectStore>, job: &str, described: &str) -> Self {
         Self { store, job: Path::from(job), described: described.into() }
     }
 
     /// The store underneath.
     #[must_use]
-    pub fn object_store(&self) -> Arc<dyn ObjectStore> {
+    pub(crate) fn object_store(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.store)
     }
 
     /// The full path of one of the job's objects.
     #[must_use]
-    pub fn path(&self, object: &str) -> Path {
+    pub(crate) fn path(&self, object: &str) -> Path {
         Path::from(format!("{}/{object}", self.job))
     }
 
     /// Where an object is, for people.
     #[must_use]
-    pub fn describe(&self, object: &str) -> String {
+    pub(crate) fn describe(&self, object: &str) -> String {
         format!("{}/{}/{object}", self.described.trim_end_matches('/'), self.job)
     }
 
@@ -95,7 +95,7 @@ impl JobStore {
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub async fn list_journal(&self) -> Result<Vec<Seq>, Error> {
+    pub(crate) async fn list_journal(&self) -> Result<Vec<Seq>, Error> {
         let names = self.list("journal").await?;
         let mut seqs: Vec<Seq> = names
             .iter()
@@ -109,7 +109,7 @@ impl JobStore {
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub async fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
+    pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
         let prefix = self.path(folder);
         let found: Vec<_> =
             self.store.list(Some(&prefix)).try_collect().await.map_err(|e| self.away("list", folder, e))?;
@@ -121,7 +121,7 @@ impl JobStore {
     ///
     /// # Errors
     /// The store cannot be reached, or the object is damaged or of a newer format.
-    pub async fn get_record(&self, seq: Seq) -> Result<Option<JournalRecord>, Error> {
+    pub(crate) async fn get_record(&self, seq: Seq) -> Result<Option<JournalRecord>, Error> {
         self.get_framed(frame::JOURNAL, &journal_object(seq)).await
     }
 
@@ -129,7 +129,7 @@ impl JobStore {
     ///
     /// # Errors
     /// As [`JobStore::get_record`].
-    pub async fn get_records(&self, seqs: Vec<Seq>) -> Result<Vec<(Seq, Option<JournalRecord>)>, Error> {
+    pub(crate) async fn get_records(&self, seqs: Vec<Seq>) -> Result<Vec<(Seq, Option<JournalRecord>)>, Error> {
         futures::stream::iter(seqs)
             .map(|seq| async move { Ok((seq, self.get_record(seq).await?)) })
             .buffered(CONCURRENT_GETS)
@@ -141,7 +141,7 @@ impl JobStore {
     ///
     /// # Errors
     /// Whatever it says, the record may have been written.
-    pub async fn put_record(&self, seq: Seq, record: &JournalRecord) -> Result<Created, Error> {
+    pub(crate) async fn put_record(&self, seq: Seq, record: &JournalRecord) -> Result<Created, Error> {
         self.put_framed(frame::JOURNAL, &journal_object(seq), record).await
     }
 
@@ -149,7 +149,7 @@ impl JobStore {
     ///
     /// # Errors
     /// As [`JobStore::get_record`].
-    pub async fn get_manifest(&self, object: &str) -> Result<Option<Manifest>, Error> {
+    pub(crate) async fn get_manifest(&self, object: &str) -> Result<Option<Manifest>, Error> {
         self.get_framed(frame::MANIFEST, object).await
     }
 
@@ -157,7 +157,7 @@ impl JobStore {
     ///
     /// # Errors
     /// Whatever it says, the manifest may have been written.
-    pub async fn put_manifest(&self, object: &str, manifest: &Manifest) -> Result<Created, Error> {
+    pub(crate) async fn put_manifest(&self, object: &str, manifest: &Manifest) -> Result<Created, Error> {
         self.put_framed(frame::MANIFEST, object, manifest).await
     }
 
@@ -165,7 +165,7 @@ impl JobStore {
     ///
     /// # Errors
     /// Whatever the store says; the object may have been written.
-    pub async fn put_new(&self, object: &str, bytes: bytes::Bytes) -> Result<(), object_store::Error> {
+    pub(crate) async fn put_new(&self, object: &str, bytes: bytes::Bytes) -> Result<(), object_store::Error> {
         self.create(object, bytes).await.map(drop)
     }
 
@@ -173,7 +173,7 @@ impl JobStore {
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub async fn delete(&self, object: &str) -> Result<(), Error> {
+    pub(crate) async fn delete(&self, object: &str) -> Result<(), Error> {
         match self.store.delete(&self.path(object)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(self.away("delete", object, e)),
@@ -225,7 +225,7 @@ impl JobStore {
 
 /// The object of a position of the journal.
 #[must_use]
-pub fn journal_object(seq: Seq) -> String {
+pub(crate) fn journal_object(seq: Seq) -> String {
     format!("journal/{:020}.json", seq.0)
 }
 

@@ -7,7 +7,7 @@ use fluvial_connector::ErrorKind;
 
 /// Why a call to the store failed, as far as that matters to who made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// It may pass by itself.
     Away,
     /// It passes when somebody frees some space.
@@ -19,7 +19,7 @@ pub enum Trouble {
 impl Trouble {
     /// What an error of the store is a sign of.
     #[must_use]
-    pub fn of(error: &(dyn Error + 'static)) -> Self {
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
             match error.downcast_ref::<io::Error>().map(io::Error::kind) {
@@ -33,7 +33,7 @@ impl Trouble {
 
     /// What the caller should do.
     #[must_use]
-    pub fn kind(self) -> ErrorKind {
+    pub(crate) fn kind(self) -> ErrorKind {
         match self {
             Self::Away | Self::Full => ErrorKind::Retry,
             Self::Forbidden => ErrorKind::Configuration,
@@ -42,7 +42,7 @@ impl Trouble {
 
     /// What a person should do, to be put behind what went wrong.
     #[must_use]
-    pub fn cure(self) -> &'static str {
+    pub(crate) fn cure(self) -> &'static str {
         match self {
             Self::Away => "",
             Self::Full => " (the store is full: free some space)",

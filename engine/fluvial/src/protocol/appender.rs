@@ -13,7 +13,7 @@ use crate::journal::{Entry, JournalRecord, Seq};
 /// Guarantees that an entry is reported as durable only when the record that holds it stands in the journal, and that
 /// nothing is appended any more once another generation's record stands in the way.
 #[derive(Debug)]
-pub struct Appender {
+pub(crate) struct Appender {
     me: Identity,
     next: Seq,
     gathered: Vec<Entry>,
@@ -23,7 +23,7 @@ pub struct Appender {
 
 /// A record that has become durable.
 #[derive(Debug)]
-pub struct Appended {
+pub(crate) struct Appended {
     /// Where.
     pub seq: Seq,
     /// What, in order.
@@ -32,28 +32,23 @@ pub struct Appended {
 
 impl Appender {
     /// Appends from `next` on.
-    #[must_use]
-    pub fn new(me: Identity, next: Seq) -> Self {
-        Self::with_rules(me, next, Rules::default())
-    }
-
-    pub(crate) fn with_rules(me: Identity, next: Seq, rules: Rules) -> Self {
+    pub(crate) fn new(me: Identity, next: Seq, rules: Rules) -> Self {
         Self { me, next, gathered: Vec::new(), claim: None, rules }
     }
 
     /// Hands in an entry.
-    pub fn push(&mut self, entry: Entry) {
+    pub(crate) fn push(&mut self, entry: Entry) {
         self.gathered.push(entry);
     }
 
     /// Whether everything handed in is durable.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.claim.is_none() && self.gathered.is_empty()
     }
 
     /// The next call to the store, if there is one to make.
-    pub fn next_call(&mut self) -> Option<Call> {
+    pub(crate) fn next_call(&mut self) -> Option<Call> {
         if self.claim.is_none() && !self.gathered.is_empty() {
             let record = self.me.record(std::mem::take(&mut self.gathered));
             self.claim = Some(Claim::new(self.next, record, self.rules));
@@ -71,7 +66,7 @@ impl Appender {
     ///
     /// # Errors
     /// [`Ended::Fenced`] where a newer generation's record stands in the way.
-    pub fn on(&mut self, answer: Answer) -> Result<Option<Appended>, Ended> {
+    pub(crate) fn on(&mut self, answer: Answer) -> Result<Option<Appended>, Ended> {
         let Some(claim) = &mut self.claim else {
             return Err(Ended::Bug("the store answered an append that was not made".to_owned()));
         };
@@ -126,7 +121,7 @@ mod tests {
 
     /// What an append at 5 does with the answers: `P` put, `G` get, then how it ended.
     fn check(answers: Vec<Answer>, expected: &str) {
-        let mut appender = Appender::new(ME, Seq(5));
+        let mut appender = Appender::new(ME, Seq(5), Rules::default());
         appender.push(entry(1));
         let mut seen = String::new();
         for answer in answers {
@@ -161,7 +156,7 @@ mod tests {
 
     #[test]
     fn entries_gather_while_an_append_is_under_way() {
-        let mut appender = Appender::new(ME, Seq(0));
+        let mut appender = Appender::new(ME, Seq(0), Rules::default());
         appender.push(entry(1));
         assert!(matches!(appender.next_call(), Some(Call::Put(Seq(0), _))));
         appender.push(entry(2));

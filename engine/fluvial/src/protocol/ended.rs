@@ -6,7 +6,7 @@ use crate::journal::Seq;
 
 /// The end of a generation, as a state machine of the protocol decided it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// Asked to stop: everything is committed and the checkpoint is complete.
     #[error("committed and checkpointed through tick {0}")]
     Done(Tick),
@@ -79,7 +79,7 @@ pub enum Ended {
 impl Ended {
     /// What the caller should do; `None` for a good end.
     #[must_use]
-    pub fn kind(&self) -> Option<ErrorKind> {
+    pub(crate) fn kind(&self) -> Option<ErrorKind> {
         match self {
             Self::Done(_) => None,
             Self::Fenced { .. } => Some(ErrorKind::Fenced),

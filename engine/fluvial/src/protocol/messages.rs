@@ -11,7 +11,7 @@ use crate::state::{Manifest, OperatorKind, OperatorState, RunRef};
 
 /// From the leader to every worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Order {
+pub(crate) enum Order {
     /// The journal has been opened: fence your share of the writers (every `slot` with `slot % workers == worker`,
     /// `slot < most_workers`, each with all turns), begin to restore, then report [`Report::Fenced`].
     Opened(Box<Plan>),
@@ -37,7 +37,7 @@ pub enum Order {
 
 /// What a generation starts from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The job.
     pub incarnation: Incarnation,
     /// This generation.
@@ -64,20 +64,20 @@ pub struct Plan {
 impl Plan {
     /// The tick that the restored state is of; tick 0 where there is no checkpoint.
     #[must_use]
-    pub fn as_of(&self) -> Tick {
+    pub(crate) fn as_of(&self) -> Tick {
         self.checkpoint.as_ref().map_or(Tick(0), |c| c.tick)
     }
 
     /// The last sealed tick of earlier generations.
     #[must_use]
-    pub fn sealed(&self) -> Tick {
+    pub(crate) fn sealed(&self) -> Tick {
         self.replay.last().map_or(self.as_of(), |b| b.tick)
     }
 }
 
 /// From a worker to the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Report {
+pub(crate) enum Report {
     /// The worker's share of the writers is fenced.
     Fenced,
     /// State is restored, progress has been read and checked (and every output partition has some), the last ranges
@@ -128,7 +128,7 @@ pub enum Report {
 
 /// A split as a source reports it, for the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundSplit {
+pub(crate) struct FoundSplit {
     /// The name of the job's source.
     pub source: String,
     /// What the source is, for people ([`fluvial_connector::Source::describe`]).
@@ -143,7 +143,7 @@ pub struct FoundSplit {
 
 /// An output of the binary that runs, for the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundOutput {
+pub(crate) struct FoundOutput {
     /// Its name.
     pub output: String,
     /// How many partitions it has now.
@@ -154,12 +154,12 @@ pub struct FoundOutput {
 
 /// Which worker a split or an output partition belongs to.
 #[must_use]
-pub fn owner(number: u32, workers: u32) -> u32 {
+pub(crate) fn owner(number: u32, workers: u32) -> u32 {
     number % workers
 }
 
 /// The owner of a split.
 #[must_use]
-pub fn split_owner(split: SplitNumber, workers: u32) -> u32 {
+pub(crate) fn split_owner(split: SplitNumber, workers: u32) -> u32 {
     owner(split.0, workers)
 }

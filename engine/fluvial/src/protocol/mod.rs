@@ -32,13 +32,12 @@ mod sequencer;
 mod simulation;
 mod store;
 
-pub use appender::{Appended, Appender};
-pub use committer::{Action, Committer, CommitterConfig, Done, Failure};
-pub use ended::Ended;
-pub use history::{CheckpointEntry, History, is_kept, newest_checkpoint};
-pub use leader::{Event, Leader, LeaderConfig, Request, Status};
-pub use messages::{FoundOutput, FoundSplit, Order, Plan, Report, owner, split_owner};
-pub use sequencer::Pace;
-pub use store::{Answer, Call, FoundObject, Identity, Object, Part, PutOutcome, Verdict};
+pub(crate) use committer::{Action, Committer, CommitterConfig, Done, Failure};
+pub(crate) use ended::Ended;
+pub(crate) use history::History;
+pub(crate) use leader::{Event, Leader, LeaderConfig, Request, Status};
+pub(crate) use messages::{FoundOutput, FoundSplit, Order, Plan, Report, owner, split_owner};
+pub(crate) use sequencer::Pace;
+pub(crate) use store::{Answer, Call, FoundObject, Identity, Object, Part, PutOutcome, Verdict};
 
 pub(crate) use rules::Rule;

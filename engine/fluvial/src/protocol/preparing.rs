@@ -43,7 +43,7 @@ impl Prepared {
         rules: Rules,
     ) -> Result<(Self, Vec<String>), Ended> {
         let Opened { me, at, mut history, manifest, records, below } = opened;
-        let mut appender = Appender::with_rules(me, at.next(), rules);
+        let mut appender = Appender::new(me, at.next(), rules);
         let (new, warnings) = new_outputs(&config.outputs, config.reconcile, &history)?;
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));

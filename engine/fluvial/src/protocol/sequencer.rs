@@ -14,7 +14,7 @@ use crate::state::SplitState;
 
 /// The bounds of minting.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// The least time between two ticks.
     pub tick_interval_ms: u64,
     /// The longest time between two ticks.

@@ -12,7 +12,7 @@ use crate::state::Manifest;
 
 /// The part of the leader that asked; carried along so that the answer finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Part {
+pub(crate) enum Part {
     /// Reading the journal and claiming a place in it.
     Opening,
     /// Appending to the journal.
@@ -25,7 +25,7 @@ pub enum Part {
 
 /// A call to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Call {
+pub(crate) enum Call {
     /// The positions of the journal that exist, ascending; only those after `after` where that is given. Answered by
     /// [`Answer::Positions`].
     List {
@@ -48,7 +48,7 @@ pub enum Call {
 
 /// Something that can be deleted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Object {
+pub(crate) enum Object {
     /// A record of the journal.
     Record(Seq),
     /// A run or a manifest, by its object's name.
@@ -57,7 +57,7 @@ pub enum Object {
 
 /// A run or a manifest that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundObject {
+pub(crate) struct FoundObject {
     /// The object's name.
     pub name: String,
     /// The generation that made it, which is part of the name.
@@ -66,7 +66,7 @@ pub struct FoundObject {
 
 /// What became of a conditional create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PutOutcome {
+pub(crate) enum PutOutcome {
     /// It was created by this call.
     Created,
     /// Something is there, which may be this very object.
@@ -78,7 +78,7 @@ pub enum PutOutcome {
 /// What the store says. A call that cannot be answered for good is made again by whoever runs the machine, except for
 /// the creates, whose unknown outcome is an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// To [`Call::List`].
     Positions(Vec<Seq>),
     /// To [`Call::Get`]; `None` where there is nothing.
@@ -95,7 +95,7 @@ pub enum Answer {
 
 /// Who writes: a generation, and which run of that number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The job.
     pub incarnation: Incarnation,
     /// The generation.
@@ -106,7 +106,7 @@ pub struct Identity {
 
 /// Whose a record of the journal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// This generation's own.
     Mine,
     /// Of an earlier generation.
@@ -124,7 +124,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`Ended::Refused`] for a record of another job.
-    pub fn judge(&self, seq: Seq, record: &JournalRecord) -> Result<Verdict, Ended> {
+    pub(crate) fn judge(&self, seq: Seq, record: &JournalRecord) -> Result<Verdict, Ended> {
         if record.incarnation != self.incarnation {
             let what = format!("is of incarnation {}, not of {}", record.incarnation, self.incarnation);
             return Err(Ended::journal(seq, what));

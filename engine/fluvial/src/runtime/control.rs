@@ -19,7 +19,7 @@ use crate::protocol::{Order, Report};
 
 /// What goes over the control channel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Message {
+pub(crate) enum Message {
     /// From the leader.
     Order(Order),
     /// To the leader, with the worker's index.
@@ -39,7 +39,7 @@ struct Addressed {
 }
 
 /// One worker's end of the control channel.
-pub struct Control {
+pub(crate) struct Control {
     workers: u32,
     outgoing: InputHandleVec<u64, Addressed>,
     inbox: Rc<RefCell<VecDeque<Message>>>,
@@ -47,7 +47,7 @@ pub struct Control {
 
 impl Control {
     /// Builds the channel; every worker does so, before any other dataflow.
-    pub fn new(worker: &mut Worker) -> Self {
+    pub(crate) fn new(worker: &mut Worker) -> Self {
         let inbox = Rc::new(RefCell::new(VecDeque::new()));
         let received = Rc::clone(&inbox);
         let mut outgoing = InputHandleVec::new();
@@ -64,7 +64,7 @@ impl Control {
     }
 
     /// Tells every worker, this one included.
-    pub fn tell_all(&mut self, message: &Message) {
+    pub(crate) fn tell_all(&mut self, message: &Message) {
         for to in 0..self.workers {
             self.outgoing.send(Addressed { to, message: message.clone() });
         }
@@ -72,18 +72,18 @@ impl Control {
     }
 
     /// Gives an order to every worker.
-    pub fn broadcast(&mut self, order: &Order) {
+    pub(crate) fn broadcast(&mut self, order: &Order) {
         self.tell_all(&Message::Order(order.clone()));
     }
 
     /// Tells the leader.
-    pub fn tell_leader(&mut self, message: Message) {
+    pub(crate) fn tell_leader(&mut self, message: Message) {
         self.outgoing.send(Addressed { to: 0, message });
         self.send_now();
     }
 
     /// Tells the leader, as worker `from`.
-    pub fn report(&mut self, from: u32, report: Report) {
+    pub(crate) fn report(&mut self, from: u32, report: Report) {
         self.tell_leader(Message::Report(from, report));
     }
 
@@ -93,7 +93,7 @@ impl Control {
     }
 
     /// The next message, if one has come.
-    pub fn receive(&mut self) -> Option<Message> {
+    pub(crate) fn receive(&mut self) -> Option<Message> {
         self.inbox.borrow_mut().pop_front()
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Why a process of a generation ended. Each has an exit code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ending {
+pub(crate) enum Ending {
     /// Everything asked for is done.
     Done,
     /// The data, the code or the engine is at fault; the same would happen again.
@@ -34,7 +34,7 @@ pub enum Ending {
 impl Ending {
     /// The process's exit code.
     #[must_use]
-    pub fn exit_code(self) -> u8 {
+    pub(crate) fn exit_code(self) -> u8 {
         match self {
             Ending::Done => 0,
             Ending::Failed => 1,
@@ -53,7 +53,7 @@ impl Ending {
     /// Whether the next generation may do better. What has never worked under this run, as `ever_opened` says, is more
     /// likely to be set up wrongly than to be away; a process is lost whatever the settings are.
     #[must_use]
-    pub fn a_restart_may_mend(self, ever_opened: bool) -> bool {
+    pub(crate) fn a_restart_may_mend(self, ever_opened: bool) -> bool {
         match self {
             Ending::PeerLost => true,
             Ending::SinkFailed | Ending::SourceFailed | Ending::StoreFailed => ever_opened,
@@ -63,7 +63,7 @@ impl Ending {
 }
 
 /// What the exit codes mean, for `--help`.
-pub const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done                                   6  a source failed
   1  failed: data, code or engine           7  the store failed
@@ -76,20 +76,18 @@ Unless --no-restart is given, 4 is followed by a restart; so are 5, 6 and 7 once
 
 /// Which part of the engine an error came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// A source or its reader.
     Source,
     /// A sink.
     Sink,
     /// The object store.
     Store,
-    /// Anything else.
-    Engine,
 }
 
 /// Why a generation cannot go on: its ending, and the error that says so in one line.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// How it ends.
     pub ending: Ending,
     /// Why.
@@ -98,27 +96,26 @@ pub struct Failure {
 
 impl Failure {
     /// A failure with this ending.
-    pub fn new(ending: Ending, error: impl Into<anyhow::Error>) -> Self {
+    pub(crate) fn new(ending: Ending, error: impl Into<anyhow::Error>) -> Self {
         Self { ending, error: error.into() }
     }
 
     /// The failure that an external system's error is.
     #[must_use]
-    pub fn of(part: Part, error: Error) -> Self {
+    pub(crate) fn of(part: Part, error: Error) -> Self {
         let ending = match (error.kind, part) {
             (ErrorKind::Configuration, _) => Ending::Misconfigured,
             (ErrorKind::Data | ErrorKind::Bug, _) => Ending::Failed,
             (_, Part::Source) => Ending::SourceFailed,
             (_, Part::Sink) => Ending::SinkFailed,
             (_, Part::Store) => Ending::StoreFailed,
-            (_, Part::Engine) => Ending::Failed,
         };
         Self { ending, error: error.into() }
     }
 
     /// The failure in one line, causes included.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("{:#}", self.error)
     }
 }

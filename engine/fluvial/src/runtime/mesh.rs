@@ -16,18 +16,18 @@ use super::ambient;
 
 /// Known only to the processes of one generation.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub [u8; 32]);
+pub(crate) struct Secret(pub [u8; 32]);
 
 impl Secret {
     /// The secret as hexadecimal digits.
     #[must_use]
-    pub fn to_hex(&self) -> String {
+    pub(crate) fn to_hex(&self) -> String {
         self.0.iter().map(|b| format!("{b:02x}")).collect()
     }
 
     /// The secret from hexadecimal digits.
     #[must_use]
-    pub fn from_hex(hex: &str) -> Option<Self> {
+    pub(crate) fn from_hex(hex: &str) -> Option<Self> {
         let mut bytes = [0u8; 32];
         if hex.len() != 64 || !hex.is_ascii() {
             return None;
@@ -55,7 +55,7 @@ const HELLO_BYTES: usize = 8 + 32 + 4;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A place for the peers to connect to, on a free port of the loopback interface.
-pub fn listen() -> std::io::Result<TcpListener> {
+pub(crate) fn listen() -> std::io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
 }
 
@@ -63,7 +63,7 @@ pub fn listen() -> std::io::Result<TcpListener> {
 ///
 /// # Errors
 /// A peer did not come in time, or turned this process away.
-pub fn connect(
+pub(crate) fn connect(
     listener: &TcpListener,
     addresses: &[SocketAddr],
     index: usize,

@@ -8,24 +8,24 @@
 
 mod ambient;
 mod calls;
-pub mod control;
-pub mod ending;
+pub(crate) mod control;
+pub(crate) mod ending;
 pub(crate) mod input;
 mod leader;
 mod merges;
-pub mod mesh;
+pub(crate) mod mesh;
 pub(crate) mod output;
 pub(crate) mod panics;
-pub mod peer;
-pub mod plan;
-pub mod process;
+pub(crate) mod peer;
+pub(crate) mod plan;
+pub(crate) mod process;
 mod reconcile;
-pub mod replay;
+pub(crate) mod replay;
 mod sink;
 pub(crate) mod source;
 mod stages;
 mod status;
-pub mod supervisor;
+pub(crate) mod supervisor;
 mod turns;
 mod uploads;
 mod worker;
@@ -35,7 +35,7 @@ use std::sync::Arc;
 use crate::job::Job;
 
 /// Builds a job's dataflow on a worker.
-pub type Build = Arc<dyn for<'s> Fn(&mut Job<'s>) -> anyhow::Result<()> + Send + Sync>;
+pub(crate) type Build = Arc<dyn for<'s> Fn(&mut Job<'s>) -> anyhow::Result<()> + Send + Sync>;
 
 /// How many writers each worker has, which take turns.
 pub(crate) const TURNS: u32 = 2;

@@ -17,11 +17,11 @@ use super::mesh::{self, Secret};
 use crate::fail_point::Doom;
 
 /// The environment variable that makes a job's binary one process of a generation.
-pub const PEER_VARIABLE: &str = "FLUVIAL_PEER";
+pub(crate) const PEER_VARIABLE: &str = "FLUVIAL_PEER";
 
 /// What a supervisor tells a process that it starts, in [`PEER_VARIABLE`].
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Invitation {
+pub(crate) struct Invitation {
     /// Where the supervisor listens.
     pub supervisor: SocketAddr,
     /// The generation's secret, in hexadecimal digits.
@@ -37,7 +37,7 @@ pub struct Invitation {
 /// What a generation must know of those before it: a supervisor begins the next one by itself only as long as no other
 /// run of the job has taken over.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Succession {
+pub(crate) struct Succession {
     /// The number of the run that the supervisor is, at random.
     pub run: u32,
     /// The newest generation of that run that has opened, if one has.
@@ -47,7 +47,7 @@ pub struct Succession {
 /// From a process to its supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FromPeer {
+pub(crate) enum FromPeer {
     /// The first line: who it is, and where its peers can reach it.
     Hello {
         /// The generation's secret.
@@ -73,7 +73,7 @@ pub enum FromPeer {
 /// From the supervisor to a process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ToPeer {
+pub(crate) enum ToPeer {
     /// All processes are there: where they listen, by index.
     Peers(Vec<SocketAddr>),
     /// Commit, checkpoint, end. Said to process 0.
@@ -81,7 +81,7 @@ pub enum ToPeer {
 }
 
 /// This process as one of a generation.
-pub struct Peer {
+pub(crate) struct Peer {
     /// Which process it is.
     pub index: usize,
     /// How many there are.
@@ -98,11 +98,11 @@ pub struct Peer {
 
 /// The way to tell the supervisor something. Cheap to clone.
 #[derive(Clone)]
-pub struct SupervisorLink(Arc<Mutex<TcpStream>>);
+pub(crate) struct SupervisorLink(Arc<Mutex<TcpStream>>);
 
 impl SupervisorLink {
     /// Says it. A supervisor that is gone ends this process anyway.
-    pub fn say(&self, message: &FromPeer) {
+    pub(crate) fn say(&self, message: &FromPeer) {
         let mut stream = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Err(error) = write_line(&mut stream, message) {
             tracing::debug!(%error, "could not tell the supervisor");
@@ -115,7 +115,7 @@ impl Peer {
     ///
     /// # Errors
     /// The supervisor or a peer is gone.
-    pub fn join(invitation: &Invitation) -> anyhow::Result<Self> {
+    pub(crate) fn join(invitation: &Invitation) -> anyhow::Result<Self> {
         // A stopped process cannot see its supervisor go; the kernel can.
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .context("cannot tie this process to its supervisor")?;
@@ -161,13 +161,16 @@ fn follow(mut lines: BufReader<TcpStream>, stop: &Sender<()>) {
 }
 
 /// The supervisor's end of one connection.
-pub struct PeerLink {
+pub(crate) struct PeerLink {
     stream: TcpStream,
 }
 
 impl PeerLink {
     /// Accepts the next process of the generation; `None` for a stray.
-    pub fn accept(listener: &TcpListener, secret: &Secret) -> std::io::Result<Option<(usize, SocketAddr, Self)>> {
+    pub(crate) fn accept(
+        listener: &TcpListener,
+        secret: &Secret,
+    ) -> std::io::Result<Option<(usize, SocketAddr, Self)>> {
         let (stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
@@ -184,20 +187,20 @@ impl PeerLink {
     }
 
     /// Says something; a process that is gone is noticed by its exit.
-    pub fn say(&mut self, message: &ToPeer) {
+    pub(crate) fn say(&mut self, message: &ToPeer) {
         if let Err(error) = write_line(&mut self.stream, message) {
             tracing::debug!(%error, "could not tell a process of the job");
         }
     }
 
     /// A second handle to read what the process says.
-    pub fn lines(&self) -> std::io::Result<BufReader<TcpStream>> {
+    pub(crate) fn lines(&self) -> std::io::Result<BufReader<TcpStream>> {
         Ok(BufReader::new(self.stream.try_clone()?))
     }
 }
 
 /// The next line, or `None` at the end.
-pub fn read_line<T: serde::de::DeserializeOwned>(lines: &mut impl BufRead) -> std::io::Result<Option<T>> {
+pub(crate) fn read_line<T: serde::de::DeserializeOwned>(lines: &mut impl BufRead) -> std::io::Result<Option<T>> {
     let mut line = String::new();
     if lines.read_line(&mut line)? == 0 {
         return Ok(None);

@@ -10,7 +10,7 @@ use crate::durable::Durables;
 use crate::job::{Job, JobError, Situation};
 
 /// The parts of a job that have names.
-pub struct Topology {
+pub(crate) struct Topology {
     /// The sources, by name.
     pub sources: Vec<(String, Arc<dyn Source>)>,
     /// The durable operators' names.
@@ -25,7 +25,7 @@ pub struct Topology {
 ///
 /// # Errors
 /// The closure refuses the options, or the job is put together wrongly.
-pub fn plan(build: &Build) -> anyhow::Result<Topology> {
+pub(crate) fn plan(build: &Build) -> anyhow::Result<Topology> {
     let build = Arc::clone(build);
     timely::execute::execute_directly(move |worker| {
         worker.dataflow::<u64, _, _>(|scope| {
@@ -62,7 +62,7 @@ pub fn plan(build: &Build) -> anyhow::Result<Topology> {
 impl Topology {
     /// The job's parts as lines of text.
     #[must_use]
-    pub fn graph(&self) -> String {
+    pub(crate) fn graph(&self) -> String {
         let mut text = String::new();
         for (name, source) in &self.sources {
             text.push_str(&format!("source    {name}  ({})\n", source.describe()));

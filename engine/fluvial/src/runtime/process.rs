@@ -80,7 +80,7 @@ impl Found {
 ///
 /// # Errors
 /// The process cannot join its generation.
-pub fn run(invitation: &Invitation, build: &Build, options: &RunOptions, job: &str) -> anyhow::Result<Ending> {
+pub(crate) fn run(invitation: &Invitation, build: &Build, options: &RunOptions, job: &str) -> anyhow::Result<Ending> {
     // A terminal's Ctrl-C reaches every process; what to do about it is the supervisor's to say.
     let ignored = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

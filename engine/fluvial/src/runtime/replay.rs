@@ -26,7 +26,7 @@ use crate::protocol::History;
 
 /// How `replay` runs.
 #[derive(Clone, Debug, clap::Args)]
-pub struct ReplayOptions {
+pub(crate) struct ReplayOptions {
     /// Store and name.
     #[command(flatten)]
     pub store: StoreOptions,
@@ -77,7 +77,7 @@ const MOST_WAITING_BYTES: u64 = 256 << 20;
 ///
 /// # Errors
 /// The journal is not whole, the input is not what it was, or the job fails.
-pub fn replay(build: &Build, options: &ReplayOptions, job: &str) -> anyhow::Result<()> {
+pub(crate) fn replay(build: &Build, options: &ReplayOptions, job: &str) -> anyhow::Result<()> {
     let job = options.store.name.clone().unwrap_or_else(|| job.to_owned());
     let store = JobStore::open(&options.store.store, &job)?;
     let script = Arc::new(read_journal(&store, options.until.map(Tick))?);

@@ -42,7 +42,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What to supervise.
 #[derive(Clone, Copy, Debug)]
-pub struct Supervision {
+pub(crate) struct Supervision {
     /// How many processes a generation has.
     pub processes: usize,
     /// Whether to start the next generation when a restart may mend what ended the last one.
@@ -71,7 +71,7 @@ enum What {
 ///
 /// # Errors
 /// The processes cannot be started at all.
-pub fn supervise(supervision: Supervision) -> anyhow::Result<(Ending, String)> {
+pub(crate) fn supervise(supervision: Supervision) -> anyhow::Result<(Ending, String)> {
     let (events, inbox) = channel();
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot watch for signals")?;
     let on_signal = events.clone();

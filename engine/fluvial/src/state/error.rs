@@ -6,7 +6,7 @@ use crate::journal::Trouble;
 
 /// Why stored state cannot be written, read or used.
 #[derive(Debug, thiserror::Error)]
-pub enum StateError {
+pub(crate) enum StateError {
     /// Two durable operators of one job have one name.
     #[error("two durable operators are named '{operator}': give each its own name, and keep it across versions")]
     Duplicate {
@@ -118,7 +118,7 @@ pub enum StateError {
 impl StateError {
     /// What the caller should do.
     #[must_use]
-    pub fn kind(&self) -> ErrorKind {
+    pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Store { trouble, .. } => trouble.kind(),
             Self::Duplicate { .. }

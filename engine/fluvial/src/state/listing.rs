@@ -9,7 +9,7 @@ use crate::journal::{Entry, JobStore};
 
 /// A complete checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ListedCheckpoint {
+pub(crate) struct ListedCheckpoint {
     /// The tick that it is a snapshot of.
     pub tick: Tick,
     /// The generation that took it.
@@ -22,7 +22,7 @@ pub struct ListedCheckpoint {
 
 /// A durable operator in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ListedOperator {
+pub(crate) struct ListedOperator {
     /// Its name.
     pub name: String,
     /// What it is: `aggregate count`.
@@ -41,7 +41,7 @@ pub struct ListedOperator {
 ///
 /// # Errors
 /// The store cannot be reached, or has something that is damaged or of a newer format.
-pub async fn list(store: &JobStore) -> Result<Vec<ListedCheckpoint>, Error> {
+pub(crate) async fn list(store: &JobStore) -> Result<Vec<ListedCheckpoint>, Error> {
     let records = store.get_records(store.list_journal().await?).await?;
     // A record of the journal is what makes a manifest a checkpoint.
     let named: BTreeMap<Tick, String> = records

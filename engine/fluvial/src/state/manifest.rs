@@ -7,7 +7,7 @@ use crate::journal::{Range, SinkStart, SplitStart};
 
 /// A consistent snapshot of a job as of one tick. No worker is mentioned in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// The job.
     pub incarnation: Incarnation,
     /// Who took it.
@@ -30,7 +30,7 @@ pub struct Manifest {
 
 /// A split as of the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SplitState {
+pub(crate) struct SplitState {
     /// Which, and where it began.
     pub start: SplitStart,
     /// The next offset to read.
@@ -43,7 +43,7 @@ pub struct SplitState {
 
 /// An output partition as of the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutputState {
+pub(crate) struct OutputState {
     /// Which.
     pub at: OutputPartition,
     /// The running digest through the checkpoint's tick.
@@ -52,7 +52,7 @@ pub struct OutputState {
 
 /// A durable operator as of the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OperatorState {
+pub(crate) struct OperatorState {
     /// Its name, stable across versions.
     pub name: String,
     /// What it keeps and as which types; a binary whose operator differs is refused.
@@ -64,7 +64,7 @@ pub struct OperatorState {
 impl OperatorState {
     /// Adds what a worker has stored at the next checkpoint. An operator whose types have changed since the last one
     /// has stored all its rows anew, and its older runs are no longer needed.
-    pub fn add(&mut self, kind: &OperatorKind, run: Option<RunRef>) {
+    pub(crate) fn add(&mut self, kind: &OperatorKind, run: Option<RunRef>) {
         if self.kind != *kind {
             self.kind = kind.clone();
             self.runs.clear();
@@ -75,7 +75,7 @@ impl OperatorState {
 
 /// What tells whether a stored operator is the one that the binary has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OperatorKind {
+pub(crate) struct OperatorKind {
     /// `keep_all`, `latest`, `aggregate`.
     pub operator: String,
     /// The key's and the value's columns, as the state module writes them down.
@@ -90,7 +90,7 @@ impl std::fmt::Display for OperatorKind {
 
 /// One immutable run of an operator's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunRef {
+pub(crate) struct RunRef {
     /// The Parquet file's object.
     pub object: String,
     /// How many rows it has, tombstones included.

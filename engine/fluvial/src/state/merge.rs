@@ -36,7 +36,7 @@ const BATCH_ROWS: usize = 8192;
 /// four that join are merged. So a row is written again only when what it is in has doubled, and the number of runs
 /// stays logarithmic.
 #[must_use]
-pub fn merge_due(runs: &[RunRef]) -> Option<Range<usize>> {
+pub(crate) fn merge_due(runs: &[RunRef]) -> Option<Range<usize>> {
     let mut newer = 0;
     let joining = runs.iter().rev().take_while(|run| {
         let joins = newer == 0 || run.bytes <= 2 * newer;
@@ -52,7 +52,7 @@ pub fn merge_due(runs: &[RunRef]) -> Option<Range<usize>> {
 ///
 /// # Errors
 /// A run is damaged or gone, or the store cannot be reached; `object` may exist then, and nothing refers to it.
-pub fn merge(
+pub(crate) fn merge(
     store: &RunStore,
     operator: &OperatorState,
     which: Range<usize>,

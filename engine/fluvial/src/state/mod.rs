@@ -28,10 +28,10 @@ mod store;
 mod tests;
 mod upload;
 
-pub use error::StateError;
-pub use listing::{ListedCheckpoint, ListedOperator, list};
-pub use manifest::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, SplitState};
-pub use merge::{merge, merge_due};
+pub(crate) use error::StateError;
+pub(crate) use listing::{ListedCheckpoint, list};
+pub(crate) use manifest::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, SplitState};
+pub(crate) use merge::{merge, merge_due};
 pub(crate) use rows::{HashRange, PlainPart, encode_keyed, encode_plain, plain_parts, read_keyed};
 pub(crate) use schema::RowSchema;
-pub use store::{EncodedRun, RunStore, generation_of_run, run_object};
+pub(crate) use store::{EncodedRun, RunStore, run_object};

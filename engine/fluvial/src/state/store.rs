@@ -14,20 +14,13 @@ use crate::journal::{JobStore, Trouble};
 
 /// The name of a run's object within a job. Neither generation nor operator tells runs apart: `unique` does.
 #[must_use]
-pub fn run_object(operator: &str, generation: Generation, unique: Uuid) -> String {
+pub(crate) fn run_object(operator: &str, generation: Generation, unique: Uuid) -> String {
     format!("state/{operator}/{generation}-{unique}.parquet")
-}
-
-/// The generation that wrote a run's object; `None` for what is no run's name.
-#[must_use]
-pub fn generation_of_run(object: &str) -> Option<Generation> {
-    let name = object.strip_prefix("state/")?.rsplit('/').next()?.strip_suffix(".parquet")?;
-    name.split('-').next()?.parse().ok().map(Generation)
 }
 
 /// A run that has been encoded and waits to be written. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct EncodedRun {
+pub(crate) struct EncodedRun {
     /// The Parquet file.
     pub bytes: Bytes,
     /// How many rows it has, tombstones included.
@@ -45,7 +38,7 @@ impl fmt::Debug for EncodedRun {
 /// Where a job's runs are. Its calls block, so they are made on threads of the worker or of their own, never within
 /// the runtime `Handle` that they wait for.
 #[derive(Clone, Debug)]
-pub struct RunStore {
+pub(crate) struct RunStore {
     store: JobStore,
     runtime: Handle,
 }
@@ -53,7 +46,7 @@ pub struct RunStore {
 impl RunStore {
     /// The runs of a job; `runtime` drives the store's calls.
     #[must_use]
-    pub fn new(store: JobStore, runtime: Handle) -> Self {
+    pub(crate) fn new(store: JobStore, runtime: Handle) -> Self {
         Self { store, runtime }
     }
 
@@ -61,7 +54,7 @@ impl RunStore {
     ///
     /// # Errors
     /// [`StateError::Store`]; the run may have been written.
-    pub fn put(&self, object: &str, run: &EncodedRun) -> Result<RunRef, StateError> {
+    pub(crate) fn put(&self, object: &str, run: &EncodedRun) -> Result<RunRef, StateError> {
         self.runtime
             .block_on(self.store.put_new(object, run.bytes.clone()))
             .map_err(|e| self.failed("write", object, e))?;
@@ -120,9 +113,5 @@ mod tests {
     fn a_runs_name_says_its_generation() {
         let object = run_object("orders.v-2", Generation(42), Uuid::nil());
         assert_eq!(object, "state/orders.v-2/42-00000000-0000-0000-0000-000000000000.parquet");
-        assert_eq!(generation_of_run(&object), Some(Generation(42)));
-        for other in ["state/a/b.parquet", "state/a/7-x.tmp", "journal/7-x.parquet", "state"] {
-            assert_eq!(generation_of_run(other), None, "{other}");
-        }
     }
 }

@@ -21,7 +21,7 @@ use std::fmt;
 use differential_dataflow::VecCollection;
 use timely::dataflow::StreamVec;
 
-pub use origin::Origin;
+pub(crate) use origin::Origin;
 
 use crate::durable::Durables;
 

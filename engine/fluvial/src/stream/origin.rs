@@ -16,7 +16,7 @@ pub(crate) const MOST_BRANCHES: u32 = 1 << (32 - SEQUENCE_BITS);
 /// The order is that of split, offset and index, and never that of arrival. Two records of a stream have the same
 /// origin only if a job's own operators made it so, which none of them do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The split that the input record was read from.
     pub split: SplitNumber,
     /// Its offset there.
@@ -29,7 +29,7 @@ pub struct Origin {
 impl Origin {
     /// The origin of a record as it was read.
     #[must_use]
-    pub fn read(split: SplitNumber, offset: Offset) -> Self {
+    pub(crate) fn read(split: SplitNumber, offset: Offset) -> Self {
         Self { split, offset, index: 0 }
     }
 

@@ -8,7 +8,7 @@ use crate::protocol::Verdict;
 
 /// Something to do with the sink. Actions of one turn are done in their order, those of different turns side by side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Drop the turn's transactor, whatever it is doing, and fence its id anew. Answered by [`Done::Fenced`].
     Fence {
         /// The turn.
@@ -47,7 +47,7 @@ pub enum Action {
 
 /// What came of an action. Actions that are only read, and fencing, are made again until they succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Done {
+pub(crate) enum Done {
     /// The turn has a fresh transactor.
     Fenced {
         /// The turn.
@@ -91,7 +91,7 @@ pub enum Done {
 
 /// Why a turn's transactor is of no further use; see [`fluvial_connector::CommitError`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// A newer writer exists, or the system gave this one up: the journal decides.
     Fenced,
     /// It failed, or its outcome is unknown.

@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use fluvial_connector::{Digest, Generation, Incarnation, OutputPartition, OutputRecord, Progress, Tick};
 
-pub use action::{Action, Done, Failure};
+pub(crate) use action::{Action, Done, Failure};
 use lane::{Lane, Point};
 
 use super::Ended;
@@ -38,7 +38,7 @@ use crate::journal::Binding;
 
 /// How a committer writes.
 #[derive(Clone, Debug)]
-pub struct CommitterConfig {
+pub(crate) struct CommitterConfig {
     /// The worker's index.
     pub worker: u32,
     /// How many workers this generation has.
@@ -57,7 +57,7 @@ pub struct CommitterConfig {
 
 /// Commits the output of one worker's partitions of one sink.
 #[derive(Debug)]
-pub struct Committer {
+pub(crate) struct Committer {
     config: CommitterConfig,
     incarnation: Incarnation,
     generation: Generation,
@@ -120,7 +120,7 @@ enum FlightState {
 impl Committer {
     /// A committer of the generation that `plan` opens. It acts only after [`Committer::all_fenced`].
     #[must_use]
-    pub fn new(plan: &Plan, config: CommitterConfig) -> Self {
+    pub(crate) fn new(plan: &Plan, config: CommitterConfig) -> Self {
         Self::with_rules(plan, config, Rules::default())
     }
 
@@ -161,25 +161,25 @@ impl Committer {
 
     /// Every writer of earlier generations is fenced, this worker's turns have fresh transactors, and the journal has
     /// no newer generation.
-    pub fn all_fenced(&mut self) {
+    pub(crate) fn all_fenced(&mut self) {
         self.phase = if self.lanes.is_empty() { Phase::Active } else { Phase::Reading { asked: false } };
     }
 
     /// Whether progress has been read and checked, and every partition has some.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Active) && self.lanes.iter().all(|lane| lane.has_progress)
     }
 
     /// Whether the partitions are to be given their corrections at the tick of a reconciliation, once this is ready:
     /// those whose progress has not passed it.
-    pub fn to_reconcile(&self) -> impl Iterator<Item = &OutputPartition> {
+    pub(crate) fn to_reconcile(&self) -> impl Iterator<Item = &OutputPartition> {
         let behind = |lane: &&Lane| lane.reconcile.is_some_and(|tick| lane.committed.tick < tick);
         self.lanes.iter().filter(behind).map(|lane| &lane.at)
     }
 
     /// A tick was minted. To be told before any output at or after it is handed in.
-    pub fn minted(&mut self, binding: &Binding) {
+    pub(crate) fn minted(&mut self, binding: &Binding) {
         if !binding.ranges.is_empty() {
             self.data_to_come.push_back(binding.tick);
         }
@@ -190,7 +190,7 @@ impl Committer {
     }
 
     /// The ticks through this one are durable in the journal.
-    pub fn sealed(&mut self, tick: Tick) {
+    pub(crate) fn sealed(&mut self, tick: Tick) {
         self.sealed = self.sealed.max(tick);
         while let Some(tick) = self.data_to_come.pop_front_if(|tick| *tick <= self.sealed) {
             self.data = tick;
@@ -203,7 +203,7 @@ impl Committer {
     /// # Errors
     /// [`Ended::Bug`] for a partition of another worker, or a tick out of turn. Output that is not what was committed
     /// before ends the generation by [`Committer::on`], when the journal has been asked.
-    pub fn output(&mut self, tick: Tick, at: &OutputPartition, records: Vec<OutputRecord>) -> Result<(), Ended> {
+    pub(crate) fn output(&mut self, tick: Tick, at: &OutputPartition, records: Vec<OutputRecord>) -> Result<(), Ended> {
         let result = match self.lanes.iter_mut().find(|lane| &lane.at == at) {
             Some(lane) => lane.take(tick, records),
             None => Err(Ended::Bug(format!("output of {at} came to a worker that does not own it"))),
@@ -215,7 +215,7 @@ impl Committer {
     ///
     /// # Errors
     /// As [`Committer::output`].
-    pub fn complete(&mut self, through: Tick) -> Result<(), Ended> {
+    pub(crate) fn complete(&mut self, through: Tick) -> Result<(), Ended> {
         self.complete = self.complete.max(through);
         let complete = self.complete;
         let result = self.lanes.iter_mut().try_for_each(|lane| lane.settle(complete));
@@ -238,7 +238,7 @@ impl Committer {
 
     /// Everything at ticks through this one is committed. Never goes back.
     #[must_use]
-    pub fn committed_through(&self) -> Tick {
+    pub(crate) fn committed_through(&self) -> Tick {
         if !self.is_ready() && self.first_recovery {
             return Tick(0);
         }
@@ -249,7 +249,7 @@ impl Committer {
 
     /// The digests of the worker's partitions as of the checkpoint that was marked last, once progress through it is
     /// committed in all of them; only once.
-    pub fn checkpointed(&mut self) -> Option<(Tick, Vec<(OutputPartition, Digest)>)> {
+    pub(crate) fn checkpointed(&mut self) -> Option<(Tick, Vec<(OutputPartition, Digest)>)> {
         let tick = self.marked.filter(|tick| *tick <= self.complete)?;
         let committed = self.is_ready() && tick <= self.sealed && self.lanes.iter().all(|l| l.committed_through(tick));
         if !committed && self.rules.has(Rule::CheckpointAfterSinks) {
@@ -261,7 +261,7 @@ impl Committer {
 
     /// When [`Committer::next_action`] may have something to do though nothing else happens.
     #[must_use]
-    pub fn deadline_ms(&self) -> Option<u64> {
+    pub(crate) fn deadline_ms(&self) -> Option<u64> {
         let idle = self.is_ready() && self.lanes.iter().any(|lane| lane.planned.tick < self.data.min(self.until()));
         idle.then_some(self.last_heartbeat_ms + self.config.heartbeat_ms)
     }

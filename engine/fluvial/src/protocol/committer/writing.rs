@@ -14,7 +14,7 @@ impl Committer {
     ///
     /// # Errors
     /// The generation is over.
-    pub fn next_action(&mut self, now_ms: u64) -> Result<Option<Action>, Ended> {
+    pub(crate) fn next_action(&mut self, now_ms: u64) -> Result<Option<Action>, Ended> {
         if !matches!(self.phase, Phase::Active) {
             return Ok(self.next_question());
         }
@@ -43,7 +43,7 @@ impl Committer {
     ///
     /// # Errors
     /// The generation is over.
-    pub fn on(&mut self, done: Done) -> Result<(), Ended> {
+    pub(crate) fn on(&mut self, done: Done) -> Result<(), Ended> {
         if !matches!(self.phase, Phase::Active) {
             return self.answered(done);
         }

@@ -13,7 +13,7 @@ use crate::state::{Manifest, SplitState};
 
 /// The newest checkpoint that a journal names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckpointEntry {
+pub(crate) struct CheckpointEntry {
     /// The record that names it.
     pub at: Seq,
     /// The tick that it is of.
@@ -26,7 +26,7 @@ pub struct CheckpointEntry {
 
 /// The newest checkpoint that `records` name, if any does.
 #[must_use]
-pub fn newest_checkpoint(records: &BTreeMap<Seq, JournalRecord>) -> Option<CheckpointEntry> {
+pub(crate) fn newest_checkpoint(records: &BTreeMap<Seq, JournalRecord>) -> Option<CheckpointEntry> {
     records.iter().rev().find_map(|(at, record)| {
         record.entries.iter().rev().find_map(|entry| match entry {
             Entry::Checkpoint { tick, manifest, floor } => {
@@ -40,15 +40,13 @@ pub fn newest_checkpoint(records: &BTreeMap<Seq, JournalRecord>) -> Option<Check
 /// Whether pruning must leave a record: opened records and the no-ops before them keep the next position of every
 /// earlier writer taken for ever.
 #[must_use]
-pub fn is_kept(record: &JournalRecord) -> bool {
+pub(crate) fn is_kept(record: &JournalRecord) -> bool {
     record.entries.is_empty() || record.entries.iter().any(|e| matches!(e, Entry::Opened { .. }))
 }
 
 /// A journal, folded from its floor to its end over the manifest of its newest checkpoint.
 #[derive(Clone, Debug)]
-pub struct History {
-    /// The job.
-    pub incarnation: Incarnation,
+pub(crate) struct History {
     /// The checkpoint to restore.
     pub checkpoint: Option<Manifest>,
     /// Every split, with its position after the last binding.
@@ -71,13 +69,13 @@ pub struct History {
 impl History {
     /// The last sealed tick; tick 0 in an empty journal.
     #[must_use]
-    pub fn sealed(&self) -> Tick {
+    pub(crate) fn sealed(&self) -> Tick {
         self.replay.last().map_or(self.as_of(), |binding| binding.tick)
     }
 
     /// The tick of the checkpoint; tick 0 where there is none.
     #[must_use]
-    pub fn as_of(&self) -> Tick {
+    pub(crate) fn as_of(&self) -> Tick {
         self.checkpoint.as_ref().map_or(Tick(0), |manifest| manifest.tick)
     }
 
@@ -86,7 +84,7 @@ impl History {
     /// # Errors
     /// [`Ended::Refused`] for a gap, another incarnation's record, a record of a generation that had been fenced, ticks
     /// that do not grow, ranges that do not follow each other, and a manifest that does not belong to the checkpoint.
-    pub fn fold(
+    pub(crate) fn fold(
         incarnation: Incarnation,
         records: &BTreeMap<Seq, JournalRecord>,
         checkpoint: Option<(CheckpointEntry, Manifest)>,
@@ -123,7 +121,6 @@ impl History {
             None => None,
         };
         Ok(Self {
-            incarnation,
             splits: manifest.iter().flat_map(|m| &m.splits).map(|s| (s.start.number, s.clone())).collect(),
             new_splits: Vec::new(),
             sinks: manifest.iter().flat_map(|m| m.sinks.clone()).collect(),

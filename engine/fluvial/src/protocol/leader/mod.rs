@@ -32,7 +32,7 @@ use crate::protocol::store::{Answer, Call, Identity, Part, Verdict};
 
 /// What a generation is started with.
 #[derive(Clone, Debug)]
-pub struct LeaderConfig {
+pub(crate) struct LeaderConfig {
     /// The job's incarnation if the journal is empty; otherwise the journal says it.
     pub incarnation: Incarnation,
     /// A random number of this generation alone.
@@ -68,7 +68,7 @@ pub struct LeaderConfig {
 
 /// What the leader is told.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// The store's answer to a part's call.
     Store(Part, Answer),
     /// A worker's report.
@@ -84,7 +84,7 @@ pub enum Event {
 
 /// What the leader wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub(crate) enum Request {
     /// Make this call; answer with [`Event::Store`] and the same part.
     Store(Part, Call),
     /// Send this to every worker, in the order of the requests.
@@ -95,7 +95,7 @@ pub enum Request {
 
 /// How far a generation is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub(crate) struct Status {
     /// The last tick minted.
     pub minted: Tick,
     /// The last tick that is durable in the journal.
@@ -110,7 +110,7 @@ pub struct Status {
 
 /// A generation's leader.
 #[derive(Debug)]
-pub struct Leader {
+pub(crate) struct Leader {
     config: LeaderConfig,
     stage: Stage,
     me: Option<Identity>,
@@ -154,7 +154,7 @@ enum Stage {
 impl Leader {
     /// A leader that is about to open the journal.
     #[must_use]
-    pub fn new(config: LeaderConfig, now_ms: u64) -> Self {
+    pub(crate) fn new(config: LeaderConfig, now_ms: u64) -> Self {
         Self::with_rules(config, now_ms, Rules::default())
     }
 
@@ -187,7 +187,7 @@ impl Leader {
     ///
     /// # Errors
     /// The generation is over.
-    pub fn on(&mut self, event: Event, now_ms: u64) -> Result<(), Ended> {
+    pub(crate) fn on(&mut self, event: Event, now_ms: u64) -> Result<(), Ended> {
         if matches!(self.stage, Stage::Over) {
             return Ok(());
         }
@@ -205,7 +205,7 @@ impl Leader {
     }
 
     /// What to do next; `None` until the next event.
-    pub fn next_request(&mut self) -> Option<Request> {
+    pub(crate) fn next_request(&mut self) -> Option<Request> {
         if let Some(request) = self.out.pop_front() {
             return Some(request);
         }
@@ -227,7 +227,7 @@ impl Leader {
 
     /// When [`Event::Time`] is of use at the latest.
     #[must_use]
-    pub fn deadline_ms(&self) -> Option<u64> {
+    pub(crate) fn deadline_ms(&self) -> Option<u64> {
         match &self.stage {
             Stage::Running(running) => Some(running.deadline_ms(&self.config).saturating_sub(self.back_ms)),
             _ => None,
@@ -236,19 +236,19 @@ impl Leader {
 
     /// Who this generation is, once it has claimed its place in the journal.
     #[must_use]
-    pub fn identity(&self) -> Option<Identity> {
+    pub(crate) fn identity(&self) -> Option<Identity> {
         self.me
     }
 
     /// Whether the opening is done.
     #[must_use]
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         matches!(self.stage, Stage::Running(_))
     }
 
     /// How far this generation is.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let Stage::Running(running) = &self.stage else { return self.at_the_end };
         Status {
             minted: running.sequencer.last(),
