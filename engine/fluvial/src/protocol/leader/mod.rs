@@ -30,6 +30,9 @@ use crate::protocol::running::{Running, refuse_made_anew};
 use crate::protocol::sequencer::Pace;
 use crate::protocol::store::{Answer, Call, Identity, Part, Verdict};
 
+/// How often the clock is looked at while nothing else happens.
+const AT_LEAST_EVERY_MS: u64 = 1000;
+
 /// What a generation is started with.
 #[derive(Clone, Debug)]
 pub(crate) struct LeaderConfig {
@@ -228,10 +231,14 @@ impl Leader {
     /// When [`Event::Time`] is of use at the latest.
     #[must_use]
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
-        match &self.stage {
-            Stage::Running(running) => Some(running.deadline_ms(&self.config).saturating_sub(self.back_ms)),
-            _ => None,
-        }
+        // What takes long, an opening or an outage, must not look like a clock that leapt.
+        let look = self.now_ms + AT_LEAST_EVERY_MS;
+        let deadline = match &self.stage {
+            Stage::Running(running) => running.deadline_ms(&self.config).min(look),
+            Stage::Over => return None,
+            _ => look,
+        };
+        Some(deadline.saturating_sub(self.back_ms))
     }
 
     /// Who this generation is, once it has claimed its place in the journal.

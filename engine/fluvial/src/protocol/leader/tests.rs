@@ -273,3 +273,16 @@ fn a_generation_without_checkpoints_does_not_go_on_for_ever() {
     bench.now_ms += 60_001;
     assert_eq!(bench.on(Event::Time), Err(Ended::CheckpointTooOld { age_ms: 60_001 }));
 }
+
+/// Fencing that took longer than the grace time ended the generation: nothing had looked at the clock meanwhile.
+#[test]
+fn a_clock_is_looked_at_while_an_opening_waits() {
+    let mut bench = Bench::new();
+    bench.requests();
+    for _ in 0..1000 {
+        let deadline = bench.leader.deadline_ms().unwrap();
+        assert!(deadline <= bench.now_ms + 1000);
+        bench.now_ms = deadline;
+        bench.on(Event::Time).unwrap();
+    }
+}
