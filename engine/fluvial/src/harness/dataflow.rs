@@ -42,11 +42,9 @@ use crate::stream::{Collection, Origin, Stream};
 /// assert_eq!(test.updates_at::<(String, u64)>("visits", 5), [(("home".to_owned(), 1), -1), (("home".to_owned(), 2), 1)]);
 /// ```
 pub struct Dataflow {
-    history: History<Vec<Update>>,
+    history: History<Update>,
     /// How many records each input has had.
     fed: BTreeMap<String, u64>,
-    /// What came out, by output.
-    made: BTreeMap<String, Vec<Update>>,
 }
 
 /// A row as it was written, tick, and difference. Rows of all types are kept as bytes, so that outputs of any type
@@ -66,7 +64,7 @@ impl Dataflow {
             });
             Ok(Box::new(site) as Box<dyn Site<Vec<Update>>>)
         };
-        Self { history: History::new(workers, Arc::new(build)), fed: BTreeMap::new(), made: BTreeMap::new() }
+        Self { history: History::new(workers, Arc::new(build)), fed: BTreeMap::new() }
     }
 
     /// Feeds records to an input at a tick that has not been passed. May be called several times for a tick.
@@ -100,12 +98,7 @@ impl Dataflow {
     /// # Errors
     /// The dataflow is put together wrongly, or an operator failed; with the whole chain of causes.
     pub fn try_advance_past(&mut self, tick: u64) -> Result<(), String> {
-        let made = &mut self.made;
-        self.history.advance_past(tick, |outputs| {
-            for (output, updates) in outputs {
-                made.entry(output).or_default().extend(updates);
-            }
-        })
+        self.history.advance_past(tick)
     }
 
     /// Starts the dataflow again, on so many workers, from the checkpoint of the last tick that was passed.
@@ -134,26 +127,14 @@ impl Dataflow {
     /// # Panics
     /// As [`Dataflow::restart_at`].
     pub fn try_restart_at(&mut self, tick: u64, workers: usize) -> Result<(), String> {
-        let past = self.history.past();
-        let before = std::mem::take(&mut self.made);
-        let (tick, restored) = self.history.restart(tick, workers)?;
-        for (output, updates) in restored {
-            self.made.entry(output).or_default().extend(updates);
-        }
-        if let Some(past) = past {
-            self.try_advance_past(past)?;
-        }
-        for (output, before) in &before {
-            let now = self.made.remove(output).unwrap_or_default();
+        self.history.restart_at(tick, workers, |output, before, now, tick| {
             // As of the checkpoint a restored collection is there as a whole; from then on it changes as before.
             assert_eq!(
                 as_of(before, tick),
-                as_of(&now, tick),
+                as_of(now, tick),
                 "output '{output}' as restored at tick {tick} on {workers} workers is not what it was",
             );
-        }
-        self.made = before;
-        Ok(())
+        })
     }
 
     /// What an output has become by the last tick that was passed, sorted; a row that is there several times is
@@ -184,9 +165,8 @@ impl Dataflow {
                 panic!("the rows of output '{output}' are not of type {}: {error}", std::any::type_name::<D>())
             })
         };
-        let made = self.made.get(output).map_or(&[][..], Vec::as_slice);
         let mut updates: Vec<((u64, D), isize)> =
-            made.iter().map(|(row, tick, diff)| ((*tick, read(row)), *diff)).collect();
+            self.history.made(output).iter().map(|(row, tick, diff)| ((*tick, read(row)), *diff)).collect();
         consolidate(&mut updates);
         updates.into_iter().map(|((tick, row), diff)| (row, tick, diff)).collect()
     }

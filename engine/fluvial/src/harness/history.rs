@@ -1,4 +1,5 @@
-//! What a test has fed, and the checkpoints that were taken, so that the dataflow can be started again at any of them.
+//! What a test has fed, what came out, and the checkpoints that were taken, so that the dataflow can be started again
+//! at any of them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -29,12 +30,14 @@ pub(super) struct Fed {
     pub(super) records: Records,
 }
 
-/// A dataflow with everything that was fed to it.
-pub(super) struct History<M> {
-    build: Arc<BuildSite<M>>,
-    workers: Workers<M>,
+/// A dataflow with everything that was fed to it, and every update `U` that came out.
+pub(super) struct History<U> {
+    build: Arc<BuildSite<Vec<U>>>,
+    workers: Workers<Vec<U>>,
     store: RunStore,
     fed: BTreeMap<u64, Vec<Fed>>,
+    /// What came out, by output.
+    made: BTreeMap<String, Vec<U>>,
     /// The operators' runs as of each tick that was passed.
     checkpoints: BTreeMap<u64, Vec<OperatorState>>,
     /// The last tick that was passed.
@@ -42,14 +45,15 @@ pub(super) struct History<M> {
     runs: u128,
 }
 
-impl<M: Send + 'static> History<M> {
-    pub(super) fn new(workers: usize, build: Arc<BuildSite<M>>) -> Self {
+impl<U: Send + 'static> History<U> {
+    pub(super) fn new(workers: usize, build: Arc<BuildSite<Vec<U>>>) -> Self {
         let store = JobStore::over(Arc::new(InMemory::new()), "test", "memory");
         Self {
             workers: Workers::start(workers, None, Arc::clone(&build)),
             build,
             store: RunStore::new(store, RUNTIME.handle().clone()),
             fed: BTreeMap::new(),
+            made: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
             past: None,
             runs: 0,
@@ -65,8 +69,8 @@ impl<M: Send + 'static> History<M> {
         self.fed.entry(tick).or_default().push(fed);
     }
 
-    /// Passes all ticks that have records, and `tick`; `take` gets what came out, tick by tick.
-    pub(super) fn advance_past(&mut self, tick: u64, mut take: impl FnMut(Vec<(String, M)>)) -> Result<(), String> {
+    /// Passes all ticks that have records, and `tick`.
+    pub(super) fn advance_past(&mut self, tick: u64) -> Result<(), String> {
         let from = self.past.map_or(0, |past| past + 1);
         if tick < from {
             return Ok(());
@@ -77,14 +81,46 @@ impl<M: Send + 'static> History<M> {
         }
         for tick in ticks {
             let stepped = self.step(tick)?;
-            take(stepped.made);
+            self.take(stepped.made);
         }
         Ok(())
     }
 
-    /// Starts the dataflow again on so many workers from the last checkpoint at or before `tick`. Returns that
-    /// checkpoint's tick and what the restored state comes out as; everything after it is to be passed again.
-    pub(super) fn restart(&mut self, tick: u64, workers: usize) -> Result<(u64, Vec<(String, M)>), String> {
+    /// What an output has said so far.
+    pub(super) fn made(&self, output: &str) -> &[U] {
+        self.made.get(output).map_or(&[][..], Vec::as_slice)
+    }
+
+    fn take(&mut self, made: Vec<(String, Vec<U>)>) {
+        for (output, updates) in made {
+            self.made.entry(output).or_default().extend(updates);
+        }
+    }
+
+    /// Starts the dataflow again on so many workers from the last checkpoint at or before `tick`, and passes again what
+    /// was passed after it. `same` compares, output by output, what was made before with what is made now, given the
+    /// checkpoint's tick, at which the restored state comes out as a whole.
+    pub(super) fn restart_at(
+        &mut self,
+        tick: u64,
+        workers: usize,
+        same: impl Fn(&str, &[U], &[U], u64),
+    ) -> Result<(), String> {
+        let past = self.past;
+        let before = std::mem::take(&mut self.made);
+        let tick = self.restore(tick, workers)?;
+        if let Some(past) = past {
+            self.advance_past(past)?;
+        }
+        for (output, before) in &before {
+            same(output, before, self.made(output), tick);
+        }
+        self.made = before;
+        Ok(())
+    }
+
+    /// Starts the dataflow again; returns the checkpoint's tick.
+    fn restore(&mut self, tick: u64, workers: usize) -> Result<u64, String> {
         let checkpoint = self.checkpoints.range(..=tick).next_back();
         let (&tick, operators) = checkpoint.expect("there is a checkpoint of each tick that was passed");
         let restore = Restore { as_of: Tick(tick), operators: operators.clone(), store: self.store.clone() };
@@ -93,7 +129,8 @@ impl<M: Send + 'static> History<M> {
         // Nothing has changed since the checkpoint, but rows whose type has got fields are frozen anew.
         let operators = operators.clone();
         self.keep(tick, operators, &mut restored)?;
-        Ok((tick, restored.made))
+        self.take(restored.made);
+        Ok(tick)
     }
 
     /// The last tick that was passed.
@@ -101,7 +138,7 @@ impl<M: Send + 'static> History<M> {
         self.past
     }
 
-    fn step(&mut self, tick: u64) -> Result<Stepped<M>, String> {
+    fn step(&mut self, tick: u64) -> Result<Stepped<Vec<U>>, String> {
         let workers = self.workers.len();
         let fed = self.fed.get(&tick).map_or(&[][..], Vec::as_slice);
         let mut stepped = self.workers.step(|worker| Step {
@@ -119,7 +156,12 @@ impl<M: Send + 'static> History<M> {
     }
 
     /// Makes what was frozen at `tick` the checkpoint of it, on top of `operators`.
-    fn keep(&mut self, tick: u64, mut operators: Vec<OperatorState>, stepped: &mut Stepped<M>) -> Result<(), String> {
+    fn keep(
+        &mut self,
+        tick: u64,
+        mut operators: Vec<OperatorState>,
+        stepped: &mut Stepped<Vec<U>>,
+    ) -> Result<(), String> {
         for frozen in stepped.frozen.drain(..) {
             self.runs += 1;
             add_run(&mut operators, frozen, &self.store, Uuid::from_u128(self.runs))?;

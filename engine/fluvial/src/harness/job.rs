@@ -46,9 +46,8 @@ const PARTITIONS: u32 = 4;
 /// assert_eq!(test.updates_at("counts", 2), [(r#""to""#.into(), Some("2".into()))]);
 /// ```
 pub struct JobTest {
-    history: History<Vec<Message>>,
+    history: History<Message>,
     fed: BTreeMap<String, u64>,
-    made: BTreeMap<String, Vec<Message>>,
 }
 
 /// A message that the job would write.
@@ -82,7 +81,7 @@ impl JobTest {
             })?;
             Ok(Box::new(site) as Box<dyn Site<Vec<Message>>>)
         };
-        Self { history: History::new(workers, Arc::new(build)), fed: BTreeMap::new(), made: BTreeMap::new() }
+        Self { history: History::new(workers, Arc::new(build)), fed: BTreeMap::new() }
     }
 
     /// Feeds records, as keys and values, to a source at a tick that has not been passed. May be called several times
@@ -124,12 +123,7 @@ impl JobTest {
     /// The job is put together wrongly, a record does not decode, a row does not encode, or an operator failed; with
     /// the whole chain of causes.
     pub fn try_advance_past(&mut self, tick: u64) -> Result<(), String> {
-        let made = &mut self.made;
-        self.history.advance_past(tick, |outputs| {
-            for (output, messages) in outputs {
-                made.entry(output).or_default().extend(messages);
-            }
-        })
+        self.history.advance_past(tick)
     }
 
     /// Starts the job again, on so many workers, from the checkpoint of the last tick that was passed.
@@ -148,21 +142,11 @@ impl JobTest {
     /// When no tick was passed by then, when the job fails, or when an upsert output's table, or any later message, is
     /// not what it was.
     pub fn restart_at(&mut self, tick: u64, workers: usize) {
-        let past = self.history.past();
-        let before = std::mem::take(&mut self.made);
-        let (tick, restored) = self.history.restart(tick, workers).unwrap_or_else(|error| panic!("{error}"));
-        for (output, messages) in restored {
-            self.made.entry(output).or_default().extend(messages);
-        }
-        if let Some(past) = past {
-            self.advance_past(past);
-        }
-        for (output, before) in &before {
-            let now = self.made.remove(output).unwrap_or_default();
+        let restarted = self.history.restart_at(tick, workers, |output, before, now, tick| {
             let upsert = before.iter().any(|message| message.envelope == Told::Upsert);
             let through = |messages: &[Message]| table(messages.iter().filter(|m| m.tick <= tick));
             assert!(
-                !upsert || through(before) == through(&now),
+                !upsert || through(before) == through(now),
                 "output '{output}' as restored at tick {tick} on {workers} workers is not what it was"
             );
             let after = |messages: &[Message]| {
@@ -170,9 +154,9 @@ impl JobTest {
                 after.sort();
                 after
             };
-            assert_eq!(after(before), after(&now), "output '{output}' after tick {tick} is not what it was");
-        }
-        self.made = before;
+            assert_eq!(after(before), after(now), "output '{output}' after tick {tick} is not what it was");
+        });
+        restarted.unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// What an upsert output holds by the last tick that was passed: keys and values, sorted.
@@ -181,8 +165,7 @@ impl JobTest {
     /// When keys or values are not UTF-8.
     #[must_use]
     pub fn table(&self, output: &str) -> Vec<(String, String)> {
-        let messages = self.made.get(output).map_or(&[][..], Vec::as_slice);
-        table(messages.iter()).into_iter().map(|(key, value)| (text(key), text(value))).collect()
+        table(self.history.made(output).iter()).into_iter().map(|(key, value)| (text(key), text(value))).collect()
     }
 
     /// The messages of an output at one tick: keys and values, sorted.
@@ -191,8 +174,7 @@ impl JobTest {
     /// When keys or values are not UTF-8.
     #[must_use]
     pub fn updates_at(&self, output: &str, tick: u64) -> Vec<(String, Option<String>)> {
-        let messages = self.made.get(output).map_or(&[][..], Vec::as_slice);
-        let at = messages.iter().filter(|message| message.tick == tick);
+        let at = self.history.made(output).iter().filter(|message| message.tick == tick);
         let mut updates: Vec<_> = at.map(|m| (text(m.record.key.clone()), m.record.value.clone().map(text))).collect();
         updates.sort();
         updates

@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use fluvial_kafka_apache::child::Folder;
 
 use super::{quantile, stages};
+use crate::kafka;
 use crate::kafka::feed::Feed;
 use crate::kafka::view::{Seen, View};
-use crate::kafka::{self, feed};
 use crate::report::{Aim, Report, Value};
 use crate::running::{Running, pause_whole};
 use crate::subject::{bare_loop, job, meter};
@@ -26,11 +26,8 @@ const MEASURED: Duration = Duration::from_secs(25);
 const STEP: u64 = RATE / 4;
 
 pub(crate) fn measure() -> Result<Report> {
-    let kafka = kafka::start()?;
+    let kafka = kafka::start_with_each_key(KEYS)?;
     let brokers = kafka.bootstrap();
-    kafka::make_topic(brokers, kafka::INPUT)?;
-    eprintln!("  producing each key once");
-    feed::load(brokers, 0..KEYS, KEYS)?;
     let mut input = Input { brokers, produced: KEYS };
     let before = bare(&mut input, "bare-1")?;
     let (ours, stages) = engine(&mut input)?;

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use fluvial_kafka_apache::child::Folder;
 
 use super::stages::{self, Event};
+use crate::kafka;
 use crate::kafka::feed::Feed;
 use crate::kafka::view::View;
-use crate::kafka::{self, feed};
 use crate::report::{Report, Value};
 use crate::running::{Running, kill};
 use crate::subject::{job, meter};
@@ -37,11 +37,8 @@ const STAGES: [&str; 9] = [
 const AIM: Duration = Duration::from_secs(2);
 
 pub(crate) fn measure() -> Result<Report> {
-    let kafka = kafka::start()?;
+    let kafka = kafka::start_with_each_key(KEYS)?;
     let brokers = kafka.bootstrap();
-    kafka::make_topic(brokers, kafka::INPUT)?;
-    eprintln!("  producing each key once");
-    feed::load(brokers, 0..KEYS, KEYS)?;
     let folder = Folder::new("fluvial-benchmark-")?;
     let mut arguments = job::totals_arguments(folder.path(), brokers, "totals", KEYS);
     arguments.extend(["--processes", "2", "--workers", "2"].map(str::to_owned));

@@ -27,6 +27,15 @@ pub(crate) fn start() -> Result<ApacheKafka> {
     ApacheKafka::start(&Options { properties, ..Options::default() })
 }
 
+/// Starts Apache Kafka with an input topic that holds a payment of each key.
+pub(crate) fn start_with_each_key(keys: u64) -> Result<ApacheKafka> {
+    let kafka = start()?;
+    make_topic(kafka.bootstrap(), INPUT)?;
+    eprintln!("  producing each key once");
+    feed::load(kafka.bootstrap(), 0..keys, keys)?;
+    Ok(kafka)
+}
+
 /// Asks for a topic until it is there.
 pub(crate) fn make_topic(brokers: &str, topic: &str) -> Result<()> {
     let consumer: BaseConsumer =
