@@ -103,6 +103,10 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration)]
     pub tick: Duration,
 
+    /// The most records of one tick, but for what one worker reads at once
+    #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub tick_records: u64,
+
     /// The time between two checkpoints
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub checkpoint_every: Duration,

@@ -17,7 +17,7 @@ use super::keyed::{Change, Fold};
 use super::table::Table;
 use super::{DataflowError, Durables, Overflow, routing_hash};
 use crate::fail_point::{FailPoint, reach};
-use crate::state::{EncodedRun, HashRange, OperatorKind, RowSchema, StateError, encode_keyed, read_keyed};
+use crate::state::{EncodedRun, HashRange, OperatorKind, Part, RowSchema, StateError, encode_keyed, read_keyed};
 use crate::stream::Origin;
 
 /// How many rows of a restored table are emitted before downstream operators have their turn.
@@ -47,6 +47,8 @@ pub(crate) struct Keeper<K, F: Fold> {
     open: BTreeMap<u64, OpenTick<K, F::Delta>>,
     /// The deltas' table of the last closed tick, emptied, for the next one.
     spare: HashTable<(u64, K, F::Delta)>,
+    /// How many keys the last closed tick had: about as many will have the next one.
+    last_keys: usize,
     registration: Registration,
 }
 
@@ -60,7 +62,15 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
     pub(crate) fn new(fold: F, durables: &Durables, name: &str, operator: String) -> Self {
         let schema = RowSchema::keyed::<K, F::Row>();
         let registration = durables.register(name, OperatorKind { operator, schema: schema.describe() });
-        Self { fold, schema, rows: Table::new(), open: BTreeMap::new(), spare: HashTable::new(), registration }
+        Self {
+            fold,
+            schema,
+            rows: Table::new(),
+            open: BTreeMap::new(),
+            spare: HashTable::new(),
+            last_keys: 0,
+            registration,
+        }
     }
 
     /// Loads the rows of the checkpoint whose hashes are in `range`, if there is a checkpoint of this operator, and
@@ -108,7 +118,9 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
             std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
             std::collections::btree_map::Entry::Vacant(vacant) => {
                 let Some(capability) = capability() else { return };
-                vacant.insert(OpenTick { capability, deltas: std::mem::take(&mut self.spare) })
+                let mut deltas = std::mem::take(&mut self.spare);
+                deltas.reserve(self.last_keys.min(batch.len()), |delta| delta.0);
+                vacant.insert(OpenTick { capability, deltas })
             }
         };
         for ((key, value), origin) in batch.drain(..) {
@@ -143,6 +155,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
     fn close(&mut self, tick: u64, output: &mut Output<'_, K, F::Out>) -> bool {
         let Some(mut open) = self.open.remove(&tick) else { return true };
         let len = open.deltas.len();
+        self.last_keys = len;
         let mut session = output.session(&open.capability);
         let mut failed = None;
         let mut deltas = open.deltas.drain();
@@ -194,10 +207,14 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
         let changes = self.rows.changes();
         let bits = (changes / PART_ROWS).next_power_of_two().trailing_zeros();
         let expected = (changes >> bits) + (changes >> bits) / 16 + 1;
-        let mut parts: Vec<Vec<_>> = (0..1 << bits).map(|_| Vec::with_capacity(expected)).collect();
+        let part = |_| Part { rows: Vec::with_capacity(expected), gone: Vec::new() };
+        let mut parts: Vec<Part<K, F::Row>> = (0..1 << bits).map(part).collect();
         self.rows.take_changes(|key, row| {
-            let part = routing_hash(key).checked_shr(64 - bits).unwrap_or(0);
-            parts[part as usize].push((key.clone(), row.cloned()));
+            let part = &mut parts[routing_hash(key).checked_shr(64 - bits).unwrap_or(0) as usize];
+            match row {
+                Some(row) => part.rows.push((key.clone(), row.clone())),
+                None => part.gone.push(key.clone()),
+            }
         });
         let rows = (changes > 0).then(|| Box::new(KeyedRows { parts, schema: self.schema.clone() }) as Box<dyn Encode>);
         self.registration.freeze(rows);
@@ -271,9 +288,9 @@ impl Emission {
     }
 }
 
-/// Copies of the rows that changed, in parts that follow each other by hash; `None` for keys that are gone.
+/// Copies of the rows that changed, in parts that follow each other by hash.
 struct KeyedRows<K, R> {
-    parts: Vec<Vec<(K, Option<R>)>>,
+    parts: Vec<Part<K, R>>,
     schema: RowSchema,
 }
 

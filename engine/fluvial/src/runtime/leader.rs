@@ -79,7 +79,7 @@ impl LeaderDriver {
             pace: Pace {
                 tick_interval_ms: millis(options.tick),
                 heartbeat_ms: 1000,
-                tick_records: 500_000,
+                tick_records: options.tick_records,
                 tick_bytes: (options.in_flight.0 / 4).min(64 << 20),
                 in_flight_bytes: options.in_flight.0,
                 in_flight_ticks: 1000,

@@ -6,6 +6,7 @@
 //!                           └ peer: stop         └ leader    └─ uploads: frozen state ─► store
 //! ```
 
+mod allocator;
 mod ambient;
 mod calls;
 pub(crate) mod control;

@@ -314,7 +314,7 @@ impl SourceDriver {
         let mut failed = None;
         let DeclaredSource { source: described, input, on_malformed, .. } = &mut reading.declared;
         let described = described.as_ref();
-        let polled = reading.reader.poll(MOST_RECORDS_A_POLL, &mut |slot, record| {
+        let mut each = |slot: Slot, record: Record<'_>| {
             if failed.is_some() {
                 return;
             }
@@ -325,7 +325,8 @@ impl SourceDriver {
                 Ok(bytes) => *waiting_bytes += bytes,
                 Err(failure) => failed = Some(failure),
             }
-        });
+        };
+        let polled = in_operator("source", || reading.reader.poll(MOST_RECORDS_A_POLL, &mut each));
         let polled = polled.map_err(|e| Failure::of(Part::Source, e))?;
         if let Some(failure) = failed {
             return Err(failure);
@@ -420,7 +421,7 @@ fn take(
     }
     let bytes = (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
     split.bytes += bytes;
-    if let Err(error) = in_operator("source", || input.take(split.index, record)) {
+    if let Err(error) = input.take(split.index, record) {
         let what = format!("cannot decode the record at offset {} of {}", record.offset, split.name(source));
         match on_malformed {
             OnMalformed::Fail => {

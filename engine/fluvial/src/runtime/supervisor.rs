@@ -23,6 +23,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::allocator;
 use super::ambient;
 use super::ending::Ending;
 use super::mesh::Secret;
@@ -186,6 +187,7 @@ impl Processes {
             let child = Command::new(&binary)
                 .args(std::env::args_os().skip(1))
                 .env(PEER_VARIABLE, serde_json::to_string(&invitation)?)
+                .env(allocator::VARIABLE, allocator::tunables(std::env::var_os(allocator::VARIABLE)))
                 .stdin(Stdio::null())
                 .spawn()
                 .with_context(|| format!("cannot start process {index} of the job"))?;

@@ -32,6 +32,6 @@ pub(crate) use error::StateError;
 pub(crate) use listing::{ListedCheckpoint, list};
 pub(crate) use manifest::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, SplitState};
 pub(crate) use merge::{merge, merge_due};
-pub(crate) use rows::{HashRange, PlainPart, encode_keyed, encode_plain, plain_parts, read_keyed};
+pub(crate) use rows::{HashRange, Part, PlainPart, encode_keyed, encode_plain, plain_parts, read_keyed};
 pub(crate) use schema::RowSchema;
 pub(crate) use store::{EncodedRun, RunStore, run_object};

@@ -42,13 +42,31 @@ impl HashRange {
     }
 }
 
-/// A run of keyed rows; `None` is a key that has no row any more. All hashes of a part come before those of the next;
-/// within a part, rows are in any order.
+/// What became of the keys of one stretch of hashes, in any order. Rows and keys that are gone are kept apart: a row
+/// takes no more room then than where it was copied from.
+pub(crate) struct Part<K, V> {
+    pub(crate) rows: Vec<(K, V)>,
+    /// Keys that have no row any more.
+    pub(crate) gone: Vec<K>,
+}
+
+impl<K: Serialize, V> Part<K, V> {
+    /// By hash; `None` is a key that is gone.
+    fn sorted(&self) -> Vec<(u64, &K, Option<&V>)> {
+        let rows = self.rows.iter().map(|(key, row)| (routing_hash(key), key, Some(row)));
+        let gone = self.gone.iter().map(|key| (routing_hash(key), key, None));
+        let mut sorted: Vec<_> = rows.chain(gone).collect();
+        sorted.sort_unstable_by_key(|(hash, ..)| *hash);
+        sorted
+    }
+}
+
+/// A run of keyed rows. All hashes of a part come before those of the next.
 pub(crate) fn encode_keyed<K, V>(
     operator: &str,
     kind: &OperatorKind,
     schema: &RowSchema,
-    parts: Vec<Vec<(K, Option<V>)>>,
+    parts: Vec<Part<K, V>>,
 ) -> Result<EncodedRun, StateError>
 where
     K: Serialize + DeserializeOwned + PartialEq,
@@ -57,16 +75,15 @@ where
     let encode = || {
         let key_column = schema.key.as_ref().ok_or("a schema without keys was used for rows with keys")?;
         let mut run = Encoder::new(operator, kind, schema)?;
-        for mut part in parts {
-            part.sort_by_cached_key(|(key, _)| routing_hash(key));
-            for chunk in part.chunks(CHUNK_ROWS) {
-                let hashes: UInt64Array = chunk.iter().map(|(key, _)| routing_hash(key)).collect();
+        for part in parts {
+            for chunk in part.sorted().chunks(CHUNK_ROWS) {
+                let hashes: UInt64Array = chunk.iter().map(|(hash, ..)| *hash).collect();
                 let range = (hashes.value(0), hashes.value(hashes.len() - 1));
-                let keys = key_column.write(chunk.iter().map(|(key, _)| Some(key)))?;
-                let values = schema.value.write(chunk.iter().map(|(_, value)| value.as_ref()))?;
-                let deleted: BooleanArray = chunk.iter().map(|(_, value)| Some(value.is_none())).collect();
-                prove(key_column, &keys, "key", chunk.iter().map(|(key, _)| Some(key)))?;
-                prove(&schema.value, &values, "value", chunk.iter().map(|(_, value)| value.as_ref()))?;
+                let keys = key_column.write(chunk.iter().map(|(_, key, _)| Some(*key)))?;
+                let values = schema.value.write(chunk.iter().map(|(.., value)| *value))?;
+                let deleted: BooleanArray = chunk.iter().map(|(.., value)| Some(value.is_none())).collect();
+                prove(key_column, &keys, "key", chunk.iter().map(|(_, key, _)| Some(*key)))?;
+                prove(&schema.value, &values, "value", chunk.iter().map(|(.., value)| *value))?;
                 run.write(vec![Arc::new(hashes), keys, values, Arc::new(deleted)], range)?;
             }
         }

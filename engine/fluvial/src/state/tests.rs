@@ -10,7 +10,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::rows::{HashRange, encode_keyed, encode_plain, plain_parts, read_keyed};
+use super::rows::{HashRange, Part, encode_keyed, encode_plain, plain_parts, read_keyed};
 use super::{OperatorKind, OperatorState, RowSchema, RunRef, RunStore, StateError, merge, merge_due};
 use crate::durable::hash_owner;
 use crate::journal::JobStore;
@@ -28,6 +28,18 @@ struct Totals {
 }
 
 type Rows = Vec<(Group, Option<Totals>)>;
+
+/// `None` is a key that is gone.
+fn part<K, V>(all: impl IntoIterator<Item = (K, Option<V>)>) -> Part<K, V> {
+    let mut part = Part { rows: Vec::new(), gone: Vec::new() };
+    for (key, row) in all {
+        match row {
+            Some(row) => part.rows.push((key, row)),
+            None => part.gone.push(key),
+        }
+    }
+    part
+}
 
 struct Folder {
     objects: Arc<InMemory>,
@@ -50,7 +62,7 @@ impl Folder {
     }
 
     fn write(&mut self, rows: Rows) -> RunRef {
-        let run = encode_keyed("groups", &kind(), &schema(), vec![rows]).unwrap();
+        let run = encode_keyed("groups", &kind(), &schema(), vec![part(rows)]).unwrap();
         self.put(&run)
     }
 
@@ -169,7 +181,7 @@ fn runs_of_many_row_groups_are_read_and_merged_group_by_group() {
     let kind = OperatorKind { operator: "aggregate".to_owned(), schema: schema.describe() };
     let runs: Vec<RunRef> = [rows(0, 150_000, 1), rows(100_000, 250_000, 2)]
         .into_iter()
-        .map(|rows| folder.put(&encode_keyed("groups", &kind, &schema, vec![rows]).unwrap()))
+        .map(|rows| folder.put(&encode_keyed("groups", &kind, &schema, vec![part(rows)]).unwrap()))
         .collect();
     let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), runs };
     let merged = merge(&folder.store, &operator, 0..2, "state/groups/merged.parquet").unwrap();
@@ -354,9 +366,9 @@ fn a_value_that_does_not_survive_is_refused_wherever_it_stands() {
         let schema = RowSchema::keyed::<u32, V>();
         let kind = OperatorKind { operator: "latest".to_owned(), schema: schema.describe() };
         let mut rows: Vec<(u32, Option<V>)> = (0..5000).map(|key| (key, (key % 3 > 0).then(|| good.clone()))).collect();
-        encode_keyed("values", &kind, &schema, vec![rows.clone()]).unwrap();
+        encode_keyed("values", &kind, &schema, vec![part(rows.clone())]).unwrap();
         rows[2500].1 = Some(bad);
-        let error = encode_keyed("values", &kind, &schema, vec![rows]).unwrap_err();
+        let error = encode_keyed("values", &kind, &schema, vec![part(rows)]).unwrap_err();
         let why = std::error::Error::source(&error).unwrap().to_string();
         assert!(why.contains("is not read as it was written"), "{why}");
     }

@@ -18,9 +18,10 @@ impl<'s, D: 'static> Stream<'s, D> {
         let inner = self.inner.unary::<CapacityContainerBuilder<Batch<E>>, _, _, _>(Pipeline, "map", |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
-                    let mut mapped = in_operator("map", || {
-                        batch.drain(..).map(|(record, origin)| (logic(record), origin)).collect()
-                    });
+                    // Of the batch itself, not drained: where the sizes allow, the result lies where the batch lay.
+                    let batch = std::mem::take(batch).into_iter();
+                    let mut mapped =
+                        in_operator("map", || batch.map(|(record, origin)| (logic(record), origin)).collect());
                     output.session(&capability).give_container(&mut mapped);
                 });
             }

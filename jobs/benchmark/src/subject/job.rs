@@ -20,6 +20,9 @@ use crate::kafka::{INPUT, PARTITIONS};
 
 /// The name of the job that counts records from memory by key.
 pub(crate) const COUNT: &str = "counts";
+/// How many records a second go through ticks of the least time between them, at the most.
+const FASTEST: u64 = 10_000_000;
+
 /// The name of the job that counts and sums payments from Kafka by key.
 pub(crate) const TOTALS: &str = "totals";
 
@@ -128,12 +131,16 @@ fn build_totals(job: &mut Job<'_>, options: &TotalsOptions) -> anyhow::Result<()
 }
 
 /// The command line of the job from memory, with its store in `folder`: `tick_records` records become available at each
-/// beat, and a tick is minted of them.
+/// beat, or as fast as they are read if the beat is zero, and a tick is minted of them.
 pub(crate) fn count_arguments(folder: &Path, keys: u64, tick_records: u64, beat: Duration) -> Vec<String> {
-    let beat = humantime::format_duration(beat).to_string();
     let mut arguments = engine_arguments(COUNT, folder);
-    arguments.extend(["--keys".to_owned(), keys.to_string(), "--beat-records".to_owned(), tick_records.to_string()]);
-    arguments.extend(["--beat".to_owned(), beat.clone(), "--tick".to_owned(), beat]);
+    let numbers = [("--keys", keys), ("--beat-records", tick_records), ("--tick-records", tick_records)];
+    arguments.extend(numbers.into_iter().flat_map(|(name, number)| [name.to_owned(), number.to_string()]));
+    // So that a tick has as many records as it may have, where records come as fast as they are read.
+    let tick = Duration::from_millis(tick_records * 1000 / FASTEST);
+    let times = [("--beat", beat), ("--tick", beat.max(tick))];
+    let times = times.map(|(name, time)| [name.to_owned(), humantime::format_duration(time).to_string()]);
+    arguments.extend(times.into_iter().flatten());
     arguments
 }
 

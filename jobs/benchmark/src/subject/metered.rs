@@ -12,7 +12,7 @@ use super::meter::Meter;
 pub(crate) struct Pace {
     /// The records of a beat.
     pub(crate) records: u64,
-    /// The time between two beats.
+    /// The time between two beats; none where a beat follows as soon as the one before has been read.
     pub(crate) every: Duration,
 }
 
@@ -66,6 +66,9 @@ struct Paced {
 impl Paced {
     /// How many records may be handed out now.
     fn due(&self) -> u64 {
+        if self.pace.every.is_zero() {
+            return self.pace.records - self.handed_out % self.pace.records;
+        }
         let beats = self.began.elapsed().as_nanos() / self.pace.every.as_nanos();
         (u64::try_from(beats).unwrap_or(u64::MAX) * self.pace.records).saturating_sub(self.handed_out)
     }
@@ -87,21 +90,25 @@ impl SplitReader for MeteredReader {
     }
 
     fn poll(&mut self, most: usize, take: &mut dyn FnMut(Slot, Record<'_>)) -> Result<usize, Error> {
-        let due = self.paced.as_ref().map_or(u64::MAX, Paced::due);
-        let most = most.min(usize::try_from(due).unwrap_or(usize::MAX));
         let mut first = None;
-        let count = self.reader.poll(most, &mut |slot, record| {
-            first.get_or_insert(record.timestamp_ms);
-            take(slot, record);
-        })?;
+        let count = match &mut self.paced {
+            None => self.reader.poll(most, &mut |slot, record| {
+                first.get_or_insert(record.timestamp_ms);
+                take(slot, record);
+            })?,
+            // Such records are made on the way, and have no age.
+            Some(paced) => {
+                let due = usize::try_from(paced.due()).unwrap_or(usize::MAX);
+                let count = self.reader.poll(most.min(due), take)?;
+                paced.handed_out += count as u64;
+                if count == 0 {
+                    paced.alarm.ring_at(paced.next());
+                }
+                count
+            }
+        };
         if count > 0 {
             self.meter.read(count, first.flatten());
-        }
-        if let Some(paced) = &mut self.paced {
-            paced.handed_out += count as u64;
-            if count == 0 {
-                paced.alarm.ring_at(paced.next());
-            }
         }
         Ok(count)
     }
