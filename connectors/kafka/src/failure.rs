@@ -130,6 +130,16 @@ pub(crate) fn transaction(failed: &TransactionError, what: &str) -> CommitError 
     commit(failed.code, format!("{what}: {}", failed.reason))
 }
 
+/// What a person can do about a partition that stays unreadable from an offset on, which is where the oldest open
+/// transaction begins: Kafka 4.3 may forget one when the last broker of a partition dies (KAFKA-20734).
+pub(crate) fn how_to_end_a_hanging_transaction(topic: &str, partition: u32, from: u64) -> String {
+    format!(
+        ". If it stays so, the cluster may have forgotten the transaction: `kafka-transactions.sh find-hanging --topic \
+         {topic} --partition {partition} --max-transaction-timeout 1` tells, and `kafka-transactions.sh abort --topic \
+         {topic} --partition {partition} --start-offset {from}` ends it; what it wrote is written again"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

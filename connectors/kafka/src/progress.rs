@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Error, ErrorKind, OutputPartition, PartitionWrite, Position, Progress, TickEnd, Transaction};
 use serde::{Deserialize, Serialize};
 
+use crate::failure;
 use crate::kafka::Kafka;
 use crate::native::NewTopic;
 use crate::reading::Reading;
@@ -158,11 +159,11 @@ pub(crate) fn read(kafka: &Kafka, job: &str, patience: Duration) -> Result<BTree
         let Some((place, partition, high)) = ends.first() else { return Ok(newest) };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
+            let position = reading.position(*place);
             let what = format!(
-                "read the progress topic '{topic}': partition {partition} is readable up to offset {} and was written up \
-                 to {high}: an open transaction holds it up, or the cluster is away (`kafka-transactions.sh describe-producers --topic {topic} \
-                 --partition {partition}` names who writes there)",
-                reading.position(*place)
+                "read the progress topic '{topic}': partition {partition} is readable up to offset {position} and was \
+                 written up to {high}: an open transaction holds it up, or the cluster is away{}",
+                failure::how_to_end_a_hanging_transaction(&topic, *partition, position)
             );
             return Err(Error::new(ErrorKind::Retry, what));
         }

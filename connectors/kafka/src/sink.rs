@@ -16,6 +16,9 @@ use crate::progress::{self, progress_topic};
 use crate::reading::Reading;
 use crate::transactor::KafkaTransactor;
 
+/// How long it is asked how far an output can be read, when it cannot be read to its end.
+const ASK_WHAT_IS_READABLE: Duration = Duration::from_secs(5);
+
 /// The topics of one cluster, which share transactions.
 pub(crate) struct KafkaSink {
     kafka: Kafka,
@@ -99,6 +102,22 @@ struct KafkaSession {
     progress_partitions: u32,
 }
 
+impl KafkaSession {
+    /// What a person can do about an output that is not readable to its end, and is being read after its progress.
+    fn cure_of_held_up(&self, at: &OutputPartition, progress: Offset) -> String {
+        let deadline = Instant::now() + ASK_WHAT_IS_READABLE;
+        let stable = self.kafka.questions().and_then(|client| client.watermarks(&at.output, at.partition, deadline));
+        match stable {
+            Ok((_, stable)) if stable < progress.0 => format!(
+                ". Its progress reaches offset {progress}, and the transaction begins at {stable}: to abort that one \
+                 would lose records"
+            ),
+            Ok((_, stable)) => failure::how_to_end_a_hanging_transaction(&at.output, at.partition, stable),
+            Err(_) => String::new(),
+        }
+    }
+}
+
 impl SinkSession for KafkaSession {
     fn partitions(&self) -> Result<BTreeMap<String, u32>, Error> {
         let count = |output: &String| Ok((output.clone(), self.kafka.partitions(output, self.context.patience)?));
@@ -176,7 +195,8 @@ impl SinkSession for KafkaSession {
             } else if quiet_since.elapsed() >= self.context.patience {
                 let what = format!(
                     "read back output {at}: it is readable up to offset {before} and was written up to {end}: an open \
-                     transaction holds it up, or the cluster is away"
+                     transaction holds it up, or the cluster is away{}",
+                    self.cure_of_held_up(at, from)
                 );
                 return Err(failure::error(crate::native::Code::OperationTimedOut, what));
             }

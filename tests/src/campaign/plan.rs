@@ -142,9 +142,11 @@ impl Plan {
 
     /// The same with a broker that is stopped well wherever it would be killed.
     ///
-    /// After `kill -9` of the broker, about every other time, a transaction stays open in some partition although every
-    /// transactional id has been fenced since; the job waits for it until its patience ends, so that it comes back too
-    /// late for a test. Nothing is lost by it. Whose fault that is, is not known yet; the campaign goes on striking so.
+    /// Apache Kafka 4.3 may forget a transaction when a partition's last broker dies (KAFKA-20734). One that was decided
+    /// and not yet marked in its partitions is called complete by the broker that starts again, without the markers, if
+    /// it tries to write them while the partitions have no leader. They are then held up until the same producer ends
+    /// another transaction there. A job cannot go on without knowing what is committed, so it waits, and says what a
+    /// person can do. Kafka up to 4.2 keeps the markers for later. The campaign goes on striking so.
     #[must_use]
     pub fn sparing_the_broker(mut self) -> Self {
         for (_, _, blow) in self.rounds.iter_mut().flat_map(|round| &mut round.blows) {
