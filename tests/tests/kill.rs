@@ -1,17 +1,18 @@
-//! Kill tests: orders and bank on real Kafka, struck by every kind of fault but one, say what an undisturbed replay says.
+//! Kill tests: orders and bank on real Kafka, struck by every kind of fault, say what an undisturbed replay says.
 //!
 //! The plans are those of fixed seeds, which are printed; `cargo run --release -p fluvial-tests --bin campaign` goes on for
 //! as long as it is told.
 #![allow(clippy::unwrap_used)]
 
+use fluvial_tests::apache::{SURVIVES_A_KILL, VERSION};
 use fluvial_tests::campaign::{Ground, Plan, Siege, Subject};
 
 const ROUNDS: usize = 3;
 
-fn survives(subject: Subject, seed: u64) {
+fn survives(subject: Subject, seed: u64, version: &'static str) {
     println!("seed {seed}");
-    let ground = Ground::new().unwrap();
-    let plan = Plan::new(seed, ROUNDS).sparing_the_broker();
+    let ground = Ground::new(version).unwrap();
+    let plan = ground.fit(Plan::new(seed, ROUNDS));
     let report = match Siege::new(&ground, subject, plan).and_then(|siege| siege.run()) {
         Ok(report) => report,
         Err(error) => panic!("{error:#}"),
@@ -22,10 +23,10 @@ fn survives(subject: Subject, seed: u64) {
 
 #[test]
 fn orders_say_what_an_undisturbed_replay_says() {
-    survives(Subject::Orders, 1);
+    survives(Subject::Orders, 1, VERSION);
 }
 
 #[test]
 fn the_bank_says_what_an_undisturbed_replay_says() {
-    survives(Subject::Bank, 2);
+    survives(Subject::Bank, 2, SURVIVES_A_KILL);
 }

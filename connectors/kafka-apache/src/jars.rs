@@ -8,30 +8,33 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace;
 
-/// The version of Apache Kafka that the tests run against.
+/// The version of Apache Kafka that is started unless another is asked for.
 pub const VERSION: &str = "4.3.1";
+/// The newest that does not forget a transaction when a partition's only broker is killed (KAFKA-20734).
+pub const SURVIVES_A_KILL: &str = "4.2.0";
 
 const CURE: &str = "install Java 17 and Maven, which start Apache Kafka: \
                     apt-get install -y openjdk-17-jre-headless maven (the script tests/run does it)";
 
-/// The folder that holds the jars.
+/// The folder that holds the jars of a version.
 ///
 /// # Errors
 /// Java or Maven is missing (the error says what to install), or Maven cannot fetch.
-pub(crate) fn folder() -> Result<PathBuf> {
+pub(crate) fn folder(version: &str) -> Result<PathBuf> {
     for program in ["java", "mvn"] {
         if !on_the_path(program) {
             bail!("{program} is missing; {CURE}");
         }
     }
-    let made = workspace::made_once(&format!("kafka-{VERSION}"), |folder| {
+    let made = workspace::made_once(&format!("kafka-{version}"), |folder| {
         fs::write(folder.join("pom.xml"), include_str!("pom.xml"))?;
         let mut maven = Command::new("mvn");
-        maven.args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs"]).current_dir(folder);
+        maven.args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs"]);
+        maven.arg(format!("-Dkafka.version={version}")).current_dir(folder);
         let output = maven.output().context("run mvn")?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stdout);
-            bail!("mvn could not fetch Apache Kafka {VERSION} ({}):\n{said}", output.status);
+            bail!("mvn could not fetch Apache Kafka {version} ({}):\n{said}", output.status);
         }
         Ok(())
     })?;

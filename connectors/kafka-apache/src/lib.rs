@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use rand::RngExt as _;
 use rustix::process::Signal;
 
-pub use jars::{VERSION, on_the_path};
+pub use jars::{SURVIVES_A_KILL, VERSION, on_the_path};
 use properties::Ports;
 
 use crate::child::{Folder, Process, Spec};
@@ -38,6 +38,8 @@ pub struct Options {
     pub brokers: usize,
     /// Lines of `server.properties` that are added or replaced.
     pub properties: Vec<(String, String)>,
+    /// The version.
+    pub version: &'static str,
     /// The most memory that each server's heap may take, MiB.
     pub heap_mib: u32,
     /// The port of a proxy in front of the one broker: clients that come from it are told to come there again.
@@ -46,7 +48,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { brokers: 1, properties: Vec::new(), heap_mib: 1024, proxy: None }
+        Self { brokers: 1, properties: Vec::new(), version: VERSION, heap_mib: 1024, proxy: None }
     }
 }
 
@@ -97,7 +99,7 @@ impl ApacheKafka {
     }
 
     fn start_once(options: &Options) -> Result<Self> {
-        let jars = jars::folder()?;
+        let jars = jars::folder(options.version)?;
         let folder = Folder::new("fluvial-apache-kafka-")?;
         let ports = (0..options.brokers)
             .map(|_| Ok(Ports { client: free_port()?, controller: free_port()?, behind_proxy: free_port()? }));

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
+use fluvial_tests::apache::SURVIVES_A_KILL;
 use fluvial_tests::campaign::{Ground, Ledger, Plan, Siege, Subject};
 
 /// Puts both jobs under fire, and shows what came of it.
@@ -30,6 +31,10 @@ struct Options {
     #[arg(long, default_value_t = 4)]
     rounds: usize,
 
+    /// The version of Apache Kafka. The default survives to be killed; where another would be killed, it is stopped well
+    #[arg(long, default_value = SURVIVES_A_KILL)]
+    kafka: String,
+
     /// Where stores and logs of failed sieges are left.
     #[arg(long, value_name = "FOLDER")]
     evidence: Option<PathBuf>,
@@ -37,14 +42,15 @@ struct Options {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
+    let version: &'static str = options.kafka.clone().leak();
     let (mut ledger, start) = (Ledger::default(), Instant::now());
     let mut sieges = 0;
     while sieges == 0 || start.elapsed() < Duration::from_secs(60 * options.minutes) {
         // A broker of its own, so that no siege's leavings slow down another.
-        let (ground, seed) = (Ground::new()?, options.seed + sieges);
+        let (ground, seed) = (Ground::new(version)?, options.seed + sieges);
         let subject = if seed.is_multiple_of(2) { Subject::Bank } else { Subject::Orders };
         sieges += 1;
-        let siege = Siege::new(&ground, subject, Plan::new(seed, options.rounds))?;
+        let siege = Siege::new(&ground, subject, ground.fit(Plan::new(seed, options.rounds)))?;
         let clean = match siege.run() {
             Ok(report) => {
                 eprintln!("seed {seed}, {}: {report}\n", subject.binary());

@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 
-use crate::apache::{ApacheKafka, Options};
+use super::Plan;
+use crate::apache::{ApacheKafka, Options, SURVIVES_A_KILL};
 use crate::client::Endpoint;
 use crate::proxy::Proxy;
 
@@ -15,19 +16,27 @@ pub struct Ground {
     proxy: Proxy,
     kafka: Mutex<ApacheKafka>,
     endpoint: Endpoint,
+    version: &'static str,
 }
 
 impl Ground {
-    /// Starts both.
+    /// Starts both, the broker in a version of Apache Kafka.
     ///
     /// # Errors
     /// As [`ApacheKafka::start`].
-    pub fn new() -> Result<Self> {
+    pub fn new(version: &'static str) -> Result<Self> {
         let proxy = Proxy::start()?;
-        let kafka = ApacheKafka::start(&Options { proxy: Some(proxy.port()), ..Options::default() })?;
+        let kafka = ApacheKafka::start(&Options { version, proxy: Some(proxy.port()), ..Options::default() })?;
         proxy.lead_to(kafka.behind_proxy());
         let endpoint = Endpoint::new(kafka.bootstrap());
-        Ok(Self { proxy, kafka: Mutex::new(kafka), endpoint })
+        Ok(Self { proxy, kafka: Mutex::new(kafka), endpoint, version })
+    }
+
+    /// A plan that the broker survives: it is stopped well wherever it would be killed, if its version forgets
+    /// transactions then.
+    #[must_use]
+    pub fn fit(&self, plan: Plan) -> Plan {
+        if self.version == SURVIVES_A_KILL { plan } else { plan.sparing_the_broker() }
     }
 
     /// The broker as the harness reaches it.

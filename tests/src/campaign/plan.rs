@@ -146,7 +146,7 @@ impl Plan {
     /// and not yet marked in its partitions is called complete by the broker that starts again, without the markers, if
     /// it tries to write them while the partitions have no leader. They are then held up until the same producer ends
     /// another transaction there. A job cannot go on without knowing what is committed, so it waits, and says what a
-    /// person can do. Kafka up to 4.2 keeps the markers for later. The campaign goes on striking so.
+    /// person can do. Kafka 4.2.0 keeps the markers for later.
     #[must_use]
     pub fn sparing_the_broker(mut self) -> Self {
         for (_, _, blow) in self.rounds.iter_mut().flat_map(|round| &mut round.blows) {
