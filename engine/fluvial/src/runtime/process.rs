@@ -68,6 +68,7 @@ impl Found {
                     described: source.describe(),
                     split: status.split,
                     earliest: status.earliest,
+                    end: status.end,
                     identity: status.identity,
                 });
             }
