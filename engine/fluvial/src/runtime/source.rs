@@ -27,13 +27,13 @@ use crate::protocol::{Ended, split_owner};
 /// The most records that one poll of a reader hands over.
 const MOST_RECORDS_A_POLL: usize = 8192;
 
-/// What to do with a record that cannot be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+/// What to do with a record that cannot be decoded. A job may have it as an option of its command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum OnMalformed {
-    /// The generation ends with an error that names topic, partition, offset and cause.
+    /// End with an error that names topic, partition, offset and cause
     #[default]
     Fail,
-    /// The record is left out, counted and logged.
+    /// Leave the record out, count it and log it
     Skip,
 }
 
