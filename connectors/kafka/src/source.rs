@@ -33,6 +33,10 @@ impl Source for KafkaSource {
         format!("kafka topic '{}'", self.topic)
     }
 
+    fn as_output(&self) -> Option<(String, String)> {
+        Some((self.kafka.identity(), self.topic.clone()))
+    }
+
     fn splits(&self, patience: Duration) -> Result<Vec<SplitStatus>, Error> {
         let deadline = Instant::now() + patience;
         let partitions = self.kafka.partitions(&self.topic, patience)?;

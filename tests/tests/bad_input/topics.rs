@@ -63,6 +63,14 @@ fn an_input_that_is_made_anew_under_a_running_job_ends_it() {
 }
 
 #[test]
+fn a_job_that_would_write_its_own_input_is_refused() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let args = args_with(&stage, "--output", &stage.input(), "");
+    let parts = [&*format!("kafka topic '{}'", stage.input()), "reads", "writes", "a topic of its own"];
+    assert_refused(&stage.start_with(args).unwrap().finish(SOON).unwrap(), 2, &parts);
+}
+
+#[test]
 fn a_new_job_goes_on_with_an_input_that_was_made_anew_and_clears_the_output_of_the_old_one() {
     let stage = completed(100);
     make_anew(&stage, &stage.input(), 2);
