@@ -54,6 +54,21 @@ fn list(files: &[PathBuf]) -> String {
     format!("[{}]", quoted.join(", "))
 }
 
+/// They made the folder of a mistyped store, and found nothing in it.
+#[test]
+fn only_a_run_makes_a_store() {
+    let stage = Stage::new(Subject::Orders, 1).unwrap();
+    let store = stage.store();
+    for (command, args) in [("state", store_args(&stage)), ("replay", stage.common_args())] {
+        let refused = format!("{:#}", stage.ask_with(command, args, "").unwrap_err());
+        for part in ["exit status: 2", "error: cannot open the store", store.to_str().unwrap(), "only `run` makes one"]
+        {
+            assert!(refused.contains(part), "no {part} in {refused}");
+        }
+        assert!(!store.exists(), "{command} has made {}", store.display());
+    }
+}
+
 #[test]
 fn state_lists_what_is_kept_and_duckdb_opens_it() {
     let stage = Stage::new(Subject::Orders, 2).unwrap();

@@ -15,6 +15,12 @@ pub trait Source: Send + Sync + 'static {
     /// For people: `kafka topic 'orders'`.
     fn describe(&self) -> String;
 
+    /// The output that this would be to a job which wrote it: the [identity of its sink](crate::Sink::identity), and its
+    /// name. A job that reads what it writes is refused; `None` where nothing can be written.
+    fn as_output(&self) -> Option<(String, String)> {
+        None
+    }
+
     /// The splits that exist now. Waits no longer than `patience`.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! For tests and benchmarks alone: it needs Java and Maven, and says so where they are missing.
 
 pub mod child;
+mod cut;
 mod jars;
 mod properties;
 pub mod workspace;
@@ -65,6 +66,7 @@ pub struct ApacheKafka {
 #[derive(Debug)]
 struct Server {
     spec: Vec<OsString>,
+    data: PathBuf,
     log: PathBuf,
     process: Option<Process>,
 }
@@ -112,8 +114,8 @@ impl ApacheKafka {
         for index in 0..options.brokers {
             let home = folder.path().join(format!("server-{}", index + 1));
             fs::create_dir(&home)?;
-            let settings = home.join("server.properties");
-            fs::write(&settings, properties::server(options, &ports, index, &home.join("data")))?;
+            let (settings, data) = (home.join("server.properties"), home.join("data"));
+            fs::write(&settings, properties::server(options, &ports, index, &data))?;
             let how = if index == 0 { "--standalone" } else { "--no-initial-controllers" };
             let mut format = java(&jars, &log4j, 128);
             format.extend(["kafka.tools.StorageTool", "format", "-t"].map(OsString::from));
@@ -125,7 +127,7 @@ impl ApacheKafka {
             }
             let mut spec = java(&jars, &log4j, options.heap_mib);
             spec.extend(["kafka.Kafka".into(), settings.into()]);
-            servers.push(Server { spec, log: home.join("log"), process: None });
+            servers.push(Server { spec, data, log: home.join("log"), process: None });
         }
         let bootstrap: Vec<_> = ports.iter().map(|ports| format!("127.0.0.1:{}", ports.client)).collect();
         let behind_proxy = SocketAddr::from(([127, 0, 0, 1], ports[0].behind_proxy));
@@ -198,6 +200,18 @@ impl ApacheKafka {
             process.kill()?;
         }
         Ok(())
+    }
+
+    /// `kill -9` of the one server, which comes up again without the records of a partition from `end` on (whole batches:
+    /// one that reaches beyond is gone as a whole): what an unclean leader election leaves.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::start`], or the partition is not there.
+    pub fn lose_the_tail(&mut self, topic: &str, partition: i32, end: u64) -> Result<()> {
+        self.kill(0)?;
+        let server = self.servers.first().context("there is a server")?;
+        cut::cut_off(&server.data.join(format!("{topic}-{partition}")), end)?;
+        self.start_again()
     }
 
     /// [`ApacheKafka::stop`], then [`ApacheKafka::start_again`].

@@ -66,6 +66,13 @@ impl Kafka {
         &self.0.options
     }
 
+    /// Which cluster it is, as far as its addresses tell.
+    pub(crate) fn identity(&self) -> String {
+        let mut brokers: Vec<&str> = self.options().brokers.split(',').map(str::trim).collect();
+        brokers.sort_unstable();
+        format!("kafka {}", brokers.join(","))
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.0.settings
     }

@@ -15,8 +15,8 @@
 //! A topic's partitions are the splits of a [`KafkaSource`], named by their numbers. They are assigned by hand and read
 //! from the offsets that the engine names; only committed records are delivered, and an offset that is gone is an error
 //! that names topic, partition, and what was wanted and is left. Lost connections and moved leaders are healed inside,
-//! and logged. A split's identity is the topic's id, so that a topic that was deleted and made anew is noticed; brokers
-//! before Kafka 2.8 know no ids, and there it is empty. With [`KafkaOptions::group`] the committed offsets are reported
+//! and logged. A split's identity is the topic's id, so that a topic that was deleted and made anew is noticed, also under
+//! a reader; brokers before Kafka 2.8 know no ids, and there it is empty. With [`KafkaOptions::group`] the committed offsets are reported
 //! under a consumer group, for tools that watch lag; they are never read.
 //!
 //! # Out
@@ -66,6 +66,7 @@
 mod cut;
 mod failure;
 mod flight;
+mod identity;
 mod kafka;
 mod native;
 mod options;

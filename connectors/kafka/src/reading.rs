@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Error, ErrorKind, Record, Waker};
 
 use crate::failure;
+use crate::identity::Identity;
 use crate::native::{Arrival, Code, Consumer};
 use crate::settings::Settings;
 
@@ -18,6 +19,8 @@ const ASK_WHAT_IS_LEFT: Duration = Duration::from_secs(5);
 pub(crate) struct Reading {
     consumer: Consumer,
     places: Vec<Place>,
+    /// What has to hold before anything is handed on.
+    identity: Option<Identity>,
     /// By topic number and partition: the place.
     index: Vec<Vec<Option<usize>>>,
 }
@@ -34,7 +37,14 @@ struct Place {
 impl Reading {
     /// Nothing yet. `waker` is called when records come after [`Reading::poll`] found none.
     pub(crate) fn new(settings: &Settings, describe: &str, waker: Option<Waker>) -> Result<Self, Error> {
-        Ok(Self { consumer: Consumer::new(settings, describe, waker)?, places: Vec::new(), index: Vec::new() })
+        let consumer = Consumer::new(settings, describe, waker)?;
+        Ok(Self { consumer, places: Vec::new(), identity: None, index: Vec::new() })
+    }
+
+    /// The same, of a topic that must stay the one that it is.
+    #[must_use]
+    pub(crate) fn of(self, identity: Identity) -> Self {
+        Self { identity: Some(identity), ..self }
     }
 
     /// Begins to read a partition at an offset. Returns its number in [`Reading::poll`]; the same again for a
@@ -106,8 +116,15 @@ impl Reading {
         let mut records = 0;
         loop {
             let mut failed = None;
+            self.consumer.fetch(most, wait);
+            let told = self.consumer.client().watch().told_of_topics();
+            if let Some(identity) = &mut self.identity
+                && !identity.holds(told)?
+            {
+                return Ok(records);
+            }
             let (places, index) = (&mut self.places, &self.index);
-            let arrived = self.consumer.poll(most, wait, |topic, partition, arrival| {
+            let arrived = self.consumer.hand_on(|topic, partition, arrival| {
                 let place = index.get(topic).and_then(|partitions| *partitions.get(partition as usize)?);
                 let Some(number) = place else { return };
                 let place = &mut places[number];

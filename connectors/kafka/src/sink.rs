@@ -76,9 +76,7 @@ fn remaining(deadline: Instant) -> Duration {
 
 impl Sink for KafkaSink {
     fn identity(&self) -> String {
-        let mut brokers: Vec<&str> = self.kafka.options().brokers.split(',').map(str::trim).collect();
-        brokers.sort_unstable();
-        format!("kafka {}", brokers.join(","))
+        self.kafka.identity()
     }
 
     fn connect(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error> {

@@ -1,11 +1,13 @@
 //! The way in: a topic's partitions as splits.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker};
 
 use crate::failure;
+use crate::identity::Identity;
 use crate::kafka::Kafka;
 use crate::reading::Reading;
 
@@ -14,11 +16,13 @@ use crate::reading::Reading;
 pub struct KafkaSource {
     kafka: Kafka,
     topic: String,
+    /// The topic's id when its partitions were first asked for.
+    identity: Arc<OnceLock<String>>,
 }
 
 impl KafkaSource {
     pub(crate) fn new(kafka: Kafka, topic: String) -> Self {
-        Self { kafka, topic }
+        Self { kafka, topic, identity: Arc::default() }
     }
 
     /// The topic's name.
@@ -33,11 +37,16 @@ impl Source for KafkaSource {
         format!("kafka topic '{}'", self.topic)
     }
 
+    fn as_output(&self) -> Option<(String, String)> {
+        Some((self.kafka.identity(), self.topic.clone()))
+    }
+
     fn splits(&self, patience: Duration) -> Result<Vec<SplitStatus>, Error> {
         let deadline = Instant::now() + patience;
         let partitions = self.kafka.partitions(&self.topic, patience)?;
         let questions = self.kafka.questions()?;
         let identity = questions.topic_id(&self.topic, deadline)?;
+        self.identity.get_or_init(|| identity.clone());
         (0..partitions)
             .map(|partition| {
                 let (low, high) = questions
@@ -55,7 +64,8 @@ impl Source for KafkaSource {
 
     fn reader(&self, waker: Waker) -> Result<Box<dyn SplitReader>, Error> {
         let settings = self.kafka.settings().consumer();
-        let reading = Reading::new(&settings, &self.describe(), Some(waker))?;
+        let identity = Identity::new(self.kafka.clone(), self.topic.clone(), Arc::clone(&self.identity), waker.clone());
+        let reading = Reading::new(&settings, &self.describe(), Some(waker))?.of(identity);
         Ok(Box::new(KafkaReader { topic: self.topic.clone(), reading, slots: Vec::new(), numbers: BTreeMap::new() }))
     }
 

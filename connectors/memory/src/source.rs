@@ -33,6 +33,10 @@ impl Source for MemorySource {
         format!("memory topic '{}'", self.topic)
     }
 
+    fn as_output(&self) -> Option<(String, String)> {
+        Some((self.memory.name().to_owned(), self.topic.clone()))
+    }
+
     fn splits(&self, _patience: Duration) -> Result<Vec<SplitStatus>, Error> {
         let topic = self.memory.topic(&self.topic)?;
         let status = |partition: u32| {

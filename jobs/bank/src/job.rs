@@ -12,7 +12,7 @@
 use differential_dataflow::operators::CountTotal;
 use fluvial::connector::format::json;
 use fluvial::durable::Sum;
-use fluvial::{Collection, Job};
+use fluvial::{Collection, Job, OnMalformed};
 use fluvial_kafka::KafkaOptions;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,10 @@ pub(crate) struct BankOptions {
     /// What the names of the output topics begin with: credits, debits, balances, total
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub(crate) prefix: String,
+
+    /// What to do with a record of the input that cannot be decoded
+    #[arg(long, value_enum, default_value = "fail", value_name = "WHAT")]
+    pub(crate) on_malformed: OnMalformed,
 }
 
 /// A transfer as it stands in the input topic.
@@ -88,7 +92,8 @@ pub(crate) struct All {}
 pub(crate) fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
     let output = |name: &str| kafka.upsert(format!("{}{name}", options.prefix));
-    let transfers = job.source("transfers", kafka.source(&options.input), json::value::<Transfer>());
+    let (input, decode) = (kafka.source(&options.input), json::value::<Transfer>());
+    let transfers = job.source_with("transfers", input, decode, options.on_malformed);
     let credits = transfers.clone().key_by(|t| t.to).aggregate("credits", Sum(|t: &Transfer| t.amount));
     let debits = transfers.key_by(|t| t.from).aggregate("debits", Sum(|t: &Transfer| t.amount));
     let balances = full_outer_join(credits.clone(), debits.clone())
@@ -142,6 +147,7 @@ mod tests {
             kafka: KafkaOptions::new("127.0.0.1:1"),
             input: "transfers".to_owned(),
             prefix: String::new(),
+            on_malformed: OnMalformed::Fail,
         };
         let mut test = JobTest::new(2, move |job| build(job, &options));
         for tick in 1..=20 {

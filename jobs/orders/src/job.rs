@@ -7,8 +7,9 @@
 //! A later record of an order amends it, a null value cancels it.
 
 use differential_dataflow::operators::CountTotal;
-use fluvial::Job;
+use fluvial::connector::Record;
 use fluvial::connector::format::{json, text};
+use fluvial::{Job, OnMalformed};
 use fluvial_kafka::KafkaOptions;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,10 @@ pub(crate) struct OrdersOptions {
     /// The topic for count and revenue per region and product
     #[arg(long, default_value = "revenue", value_name = "TOPIC")]
     pub(crate) output: String,
+
+    /// What to do with a record of the input that cannot be decoded
+    #[arg(long, value_enum, default_value = "fail", value_name = "WHAT")]
+    pub(crate) on_malformed: OnMalformed,
 }
 
 /// An order as it stands in the input topic.
@@ -85,9 +90,8 @@ pub(crate) struct Revenue {
 /// The options are wrong.
 pub(crate) fn build(job: &mut Job<'_>, options: &OrdersOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
-    let orders = job.source("orders", kafka.source(&options.input), |record: &fluvial::connector::Record<'_>| {
-        Ok((text::decode_key(record)?, json::decode_value::<Order>(record)?))
-    });
+    let decode = |record: &Record<'_>| Ok((text::decode_key(record)?, json::decode_value::<Order>(record)?));
+    let orders = job.source_with("orders", kafka.source(&options.input), decode, options.on_malformed);
     let sales = orders.map(|(id, order)| {
         let sale = order.map(|order| Sale {
             revenue_cents: order.quantity * order.price_cents,
@@ -133,6 +137,7 @@ mod tests {
             kafka: KafkaOptions::new("127.0.0.1:1"),
             input: "orders".to_owned(),
             output: "revenue".to_owned(),
+            on_malformed: OnMalformed::Fail,
         };
         let mut test = JobTest::new(2, move |job| build(job, &options));
         let (one, two) = ("1".to_owned(), "2".to_owned());

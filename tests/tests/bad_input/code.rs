@@ -143,6 +143,23 @@ fn a_record_that_cannot_be_decoded_is_skipped_and_counted_where_the_job_says_so(
     assert_eq!(rows(&stage).0, rows(&stage).1);
 }
 
+#[test]
+fn the_jobs_leave_out_what_they_cannot_decode_where_they_are_told_to() {
+    for subject in [Subject::Orders, Subject::Bank] {
+        let stage = Stage::new(subject, 2).unwrap();
+        stage.feed(0..40).unwrap();
+        let expected = stage.table_of_input().unwrap();
+        let (input, offset) = (stage.input(), stage.broker().end_offsets(&stage.input())[1]);
+        let bad = Message::text(&input, 1, "bad", "no JSON");
+        stage.endpoint().writer(&[]).unwrap().write(&[bad]).unwrap();
+        let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
+        assert_refused(&refused, 1, &[&format!("offset {offset}"), &input, "split 1"]);
+        let said = stage.complete("--stop-at-end --on-malformed skip").unwrap().said;
+        assert!(said.lines().any(|line| line.contains("skipped=1") && line.contains(&input)), "{said}");
+        assert_eq!(stage.table().unwrap(), expected);
+    }
+}
+
 /// Feeds a job that has this fault an order that comes to nothing, and waits for its end.
 fn fed_with_nothing(stage: &Stage, fault: &str) -> Finished {
     let job = stage.start(&format!("{KEPT} --workers 2 --processes 2 --wrong {fault}")).unwrap();

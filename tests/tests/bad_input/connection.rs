@@ -1,13 +1,15 @@
 //! Brokers and topics that are not there, or not for this job: told after a bounded wait, and by name.
 
+use std::ffi::OsString;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use fluvial_kafka_embedded::Fault;
+use fluvial_kafka_embedded::{ApiKey, Fault};
 use fluvial_tests::apache::{ApacheKafka, Options};
 use fluvial_tests::client::Endpoint;
 use fluvial_tests::stage::{MOST, Stage};
 use fluvial_tests::subject::Subject;
+use serde_json::Value;
 
 use super::{SOON, args_with, assert_refused, assert_right};
 
@@ -55,6 +57,52 @@ fn a_broker_that_goes_away_is_waited_for_by_one_generation_after_the_other() {
     stage.wait_until_caught_up(&job).unwrap();
     assert_eq!(job.terminate(SOON).unwrap().code, Some(0));
     assert_right(&stage);
+}
+
+/// The lag stayed 0, as of the last answer.
+#[test]
+fn a_broker_that_hangs_does_not_look_like_one_without_input() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let job = stage.start("--log-format json").unwrap();
+    stage.feed(0..50).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    let lags = || {
+        let log = std::fs::read_to_string(job.process().log())?;
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let status = lines.map(|line| line["fields"].clone()).filter(|fields| fields["message"] == "running");
+        let status: Vec<Value> = status.collect();
+        let knows = |fields: &Value| {
+            let unknown = fields.get("lag_unknown_for_s").is_some();
+            let known = fields.get("lag_records").is_some() && fields.get("lag_ms").is_some();
+            assert!(known != unknown, "{fields}");
+            known
+        };
+        anyhow::Ok(status.iter().map(knows).collect::<Vec<_>>())
+    };
+    stage.wait_until(&job, "a lag", || Ok(lags()?.last() == Some(&true))).unwrap();
+    stage.broker().fault(Fault::delay(ApiKey::ListOffsets, Duration::from_secs(3600)).always());
+    stage.wait_until(&job, "an unknown lag", || Ok(lags()?.last() == Some(&false))).unwrap();
+    stage.broker().clear_faults();
+    stage.broker().disconnect_all();
+    stage.wait_until(&job, "a lag again", || Ok(lags()?.last() == Some(&true))).unwrap();
+}
+
+#[test]
+fn the_error_is_a_line_of_json_where_the_logs_are() {
+    let stage = Stage::new(Subject::Orders, 1).unwrap();
+    let args = args_with(&stage, "--input", "no-such-topic", "--log-format json");
+    let ended = stage.start_with(args).unwrap().finish(SOON).unwrap();
+    assert_eq!(ended.code, Some(2));
+    let store: Vec<OsString> = ["--store", "no-such-store", "--log-format", "json"].map(OsString::from).into();
+    let asked = format!("{:#}", stage.ask_with("state", store, "").unwrap_err());
+    for (said, why) in [(&*ended.said, "'no-such-topic'"), (&asked, "'no-such-store'")] {
+        let lines = said.lines().filter(|line| !line.starts_with("state"));
+        let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).expect(line)).collect();
+        let last = lines.last().unwrap();
+        assert_eq!(last["level"], "ERROR", "{said}");
+        assert!(last["timestamp"].is_string(), "{said}");
+        assert!(last["fields"]["message"].as_str().unwrap().contains(why), "{said}");
+    }
 }
 
 /// A stage on an Apache Kafka that asks for a name and a password.

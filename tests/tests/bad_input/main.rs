@@ -6,6 +6,7 @@
 //! | unknown topic, unreachable broker, refused credentials | [`connection`] |
 //! | a record that does not decode; two rows for one key; a panic; output that differs on replay | [`code`] |
 //! | offsets that are gone; other records at the same offsets; and going on with `--reconcile` | [`replay`] |
+//! | a tail that an unclean leader election has lost | [`cut`] |
 //! | a topic made anew, an input or output that has grown or is too short, an input compacted too soon | [`topics`] |
 //! | a progress topic that is lost, of another incarnation, or ahead of the journal | [`progress`] |
 //! | a store that is unwritable, full or damaged | [`store`] |
@@ -17,6 +18,7 @@
 mod checkpoint;
 mod code;
 mod connection;
+mod cut;
 mod progress;
 mod replay;
 mod store;

@@ -44,7 +44,7 @@ fn deleted_input_is_named_and_reconciled() {
 }
 
 /// Later runs need no option, and are right.
-fn goes_on_normally(stage: &Stage) {
+pub(super) fn goes_on_normally(stage: &Stage) {
     stage.feed(1_000..1_100).unwrap();
     stage.complete("--stop-at-end --processes 2").unwrap();
     assert_right(stage);

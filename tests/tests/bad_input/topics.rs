@@ -62,6 +62,36 @@ fn an_input_that_is_made_anew_under_a_running_job_ends_it() {
     assert_refused_as_made_anew(&stage);
 }
 
+/// What was read of the other topic until the next look was committed.
+#[test]
+fn nothing_is_read_of_an_input_that_is_made_anew_under_a_running_job_on_apache_kafka() {
+    let endpoint = Endpoint::new(ApacheKafka::shared().bootstrap());
+    let stage = Stage::on(&endpoint, endpoint.bootstrap(), Subject::Orders, 2).unwrap();
+    let job = stage.start("").unwrap();
+    stage.feed(0..100).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    let before = stage.visible().unwrap();
+    // It does not see the topic gone or empty: every offset that it wants is there again.
+    job.job().pause().unwrap();
+    make_anew(&stage, &stage.input(), 2);
+    stage.feed_in_a_transaction(5_000..5_500, true).unwrap();
+    job.job().resume().unwrap();
+    let ended = job.finish(MOST).unwrap();
+    // That is what the reader says.
+    let anew = format!("topic '{}' was deleted and made anew (it has the id ", stage.input());
+    assert_refused(&ended, 2, &[&anew, "another --name"]);
+    assert_eq!(stage.visible().unwrap(), before, "input of another topic has been taken");
+    assert_refused_as_made_anew(&stage);
+}
+
+#[test]
+fn a_job_that_would_write_its_own_input_is_refused() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let args = args_with(&stage, "--output", &stage.input(), "");
+    let parts = [&*format!("kafka topic '{}'", stage.input()), "reads", "writes", "a topic of its own"];
+    assert_refused(&stage.start_with(args).unwrap().finish(SOON).unwrap(), 2, &parts);
+}
+
 #[test]
 fn a_new_job_goes_on_with_an_input_that_was_made_anew_and_clears_the_output_of_the_old_one() {
     let stage = completed(100);

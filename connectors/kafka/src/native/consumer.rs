@@ -23,6 +23,7 @@ pub(crate) struct Consumer {
     /// Dropped before the client: librdkafka does not destroy a client whose queues are held.
     queue: Queue,
     topics: Vec<(String, Topic)>,
+    /// What was taken from the queue and not yet handed on.
     batch: Vec<*mut rd::rd_kafka_message_t>,
     client: Client,
 }
@@ -45,7 +46,7 @@ impl Drop for Queue {
     }
 }
 
-// SAFETY: librdkafka's handles may be used from any thread; the batch is empty between calls.
+// SAFETY: librdkafka's handles and messages may be used from any thread.
 unsafe impl Send for Consumer {}
 
 /// What came from a partition.
@@ -86,7 +87,7 @@ impl Consumer {
         &self.client
     }
 
-    /// Begins to read a partition at an offset. Returns the topic's number in [`Consumer::poll`].
+    /// Begins to read a partition at an offset. Returns the topic's number in [`Consumer::hand_on`].
     pub(crate) fn assign(&mut self, topic: &str, partition: u32, from: u64) -> Result<usize, Error> {
         let number = self.topic(topic)?;
         let list = Partitions::new([(topic, partition, from)]);
@@ -114,16 +115,24 @@ impl Consumer {
         Ok(self.topics.len() - 1)
     }
 
-    /// Takes up to `most` messages, waiting for the first no longer than `wait`, and hands each to `take` with the
-    /// number of its topic and its partition. Returns how many there were; 0 means that the queue was empty.
-    pub(crate) fn poll(&mut self, most: usize, wait: Duration, mut take: impl FnMut(usize, u32, Arrival<'_>)) -> usize {
+    /// Takes up to `most` messages for [`Consumer::hand_on`], unless there are some from before, waiting for the first no
+    /// longer than `wait`.
+    pub(crate) fn fetch(&mut self, most: usize, wait: Duration) {
         self.client.note_errors();
+        if !self.batch.is_empty() {
+            return;
+        }
         let most = most.min(BATCH);
         // librdkafka waits until the batch is full: the first message is waited for alone.
-        let mut count = self.fill(0, most);
-        if count == 0 && !wait.is_zero() {
-            count = self.fill(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX), 1);
+        if self.fill(0, most) == 0 && !wait.is_zero() {
+            self.fill(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX), 1);
         }
+    }
+
+    /// Hands each message to `take` with the number of its topic and its partition. Returns how many there were; 0 means
+    /// that the queue was empty.
+    pub(crate) fn hand_on(&mut self, mut take: impl FnMut(usize, u32, Arrival<'_>)) -> usize {
+        let count = self.batch.len();
         let batch = Batch { messages: &mut self.batch };
         for message in batch.messages.iter() {
             // SAFETY: each message is valid until the batch is dropped.
@@ -145,6 +154,12 @@ impl Consumer {
             self.batch.set_len(count);
             count
         }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        drop(Batch { messages: &mut self.batch });
     }
 }
 

@@ -20,10 +20,14 @@ use crate::failure;
 /// AddPartitionsToTxn, AddOffsetsToTxn, EndTxn, TxnOffsetCommit.
 const TRANSACTIONAL: [i16; 6] = [0, 22, 24, 25, 26, 28];
 
+/// The API key of what the cluster says of its topics.
+const METADATA: i16 = 3;
+
 /// Notes of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     lost: AtomicU64,
+    told_of_topics: AtomicU64,
     refused: Mutex<Option<(Code, String)>>,
     last: Mutex<Option<(Code, String)>>,
 }
@@ -32,6 +36,11 @@ impl Watch {
     /// How many transactional requests have ended without an answer so far.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Acquire)
+    }
+
+    /// How many answers about topics have arrived so far; each is counted before the client knows what it says.
+    pub(crate) fn told_of_topics(&self) -> u64 {
+        self.told_of_topics.load(Ordering::Acquire)
     }
 
     /// Why the cluster refuses this client, if it does.
@@ -59,6 +68,9 @@ impl Watch {
     }
 
     fn answered(&self, api: i16, error: Code) {
+        if api == METADATA {
+            self.told_of_topics.fetch_add(1, Ordering::AcqRel);
+        }
         if error != Code::NoError && TRANSACTIONAL.contains(&api) {
             self.lost.fetch_add(1, Ordering::AcqRel);
         }

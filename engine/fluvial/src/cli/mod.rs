@@ -20,7 +20,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
+use fluvial_connector::{Error, ErrorKind};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::SubscriberBuilder;
+use tracing_subscriber::fmt::format::{DefaultFields, Format};
 
 pub(crate) use options::{LogFormat, RunOptions, StoreOptions};
 
@@ -110,8 +114,12 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             Ok(code) => code,
             Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {error:#}");
-                let usage = error.downcast_ref::<clap::Error>().is_some() || error.downcast_ref::<Usage>().is_some();
+                let format = matches.subcommand().and_then(|(_, of)| of.try_get_one("log_format").ok().flatten());
+                say_why(format.copied().unwrap_or(LogFormat::Text), &format!("{error:#}"));
+                let of_connector = error.downcast_ref::<Error>();
+                let usage = error.downcast_ref::<clap::Error>().is_some()
+                    || error.downcast_ref::<Usage>().is_some()
+                    || of_connector.is_some_and(|error| error.kind == ErrorKind::Configuration);
                 ExitCode::from(if usage { 2 } else { 1 })
             }
         }
@@ -196,7 +204,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         };
         let (ending, why) = supervise(supervision)?;
         if ending != Ending::Done {
-            eprintln!("error: {why}");
+            say_why(options.store.log_format, &why);
         }
         Ok(ExitCode::from(ending.exit_code()))
     }
@@ -227,9 +235,21 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
+/// The one line that says why a command ends, as the logs are written: for people or for machines. It is not filtered.
+fn say_why(format: LogFormat, why: &str) {
+    match format {
+        LogFormat::Text => eprintln!("error: {why}"),
+        LogFormat::Json => tracing::subscriber::with_default(logs().json().finish(), || tracing::error!("{why}")),
+    }
+}
+
+fn logs() -> SubscriberBuilder<DefaultFields, Format, LevelFilter, fn() -> std::io::Stderr> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr as fn() -> std::io::Stderr).with_target(false)
+}
+
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let logs = logs().with_env_filter(filter);
     // A second start, in a test that runs several command lines, keeps the first one's settings.
     let _ = match format {
         LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),

@@ -150,6 +150,12 @@ pub enum JobError {
     /// The job writes nothing.
     #[error("the job writes nothing: end at least one collection with `job.write`")]
     NoOutput,
+    /// The job would read what it writes.
+    #[error("the job reads {described} and writes it: give the output a topic of its own")]
+    OwnInput {
+        /// The source.
+        described: String,
+    },
     /// Two sources have one name.
     #[error("source '{source_name}' is declared twice: give each source a name of its own")]
     SourceTwice {

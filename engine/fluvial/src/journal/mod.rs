@@ -8,6 +8,8 @@ mod record;
 mod store;
 mod trouble;
 
-pub(crate) use record::{Binding, Entry, JournalRecord, Nonce, Range, Seq, SinkStart, SplitNumber, SplitStart};
+pub(crate) use record::{
+    Binding, Entry, JournalRecord, Nonce, Range, Rewound, Seq, SinkStart, SplitNumber, SplitStart,
+};
 pub(crate) use store::{Created, JobStore, journal_object};
 pub(crate) use trouble::Trouble;

@@ -98,7 +98,19 @@ pub(crate) enum Entry {
     Reconciled {
         /// The takeover tick.
         tick: Tick,
+        /// The splits that ended before the place that they had been read to, and that go on from their end.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        rewound: Vec<Rewound>,
     },
+}
+
+/// A split whose log was cut off, and where it goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rewound {
+    /// Which.
+    pub split: SplitNumber,
+    /// Its end, once it had been cut off: the next offset to read.
+    pub to: Offset,
 }
 
 /// A tick and the input that belongs to it.

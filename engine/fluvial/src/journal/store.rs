@@ -42,26 +42,27 @@ pub(crate) struct JobStore {
 }
 
 impl JobStore {
-    /// Opens the store at `url` for the job `job`: a path or a `file://` URL of a local folder, which is made if it is
-    /// missing; every write is fsynced.
+    /// Opens the store at `url` for the job `job`, which is made if it is missing; see [`JobStore::open`].
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for a URL that no store of this build serves, or a folder that cannot be made.
-    pub(crate) fn open(url: &str, job: &str) -> Result<Self, Error> {
-        let refuse =
-            |why: String| Error::new(ErrorKind::Configuration, format!("cannot open the store '{url}': {why}"));
-        let folder = match url.split_once("://") {
-            None => url,
-            Some(("file", path)) if path.starts_with('/') => path,
-            Some(("file", _)) => return Err(refuse("a file URL has three slashes: file:///path".to_owned())),
-            Some((scheme, _)) => return Err(refuse(format!("this build has no store for '{scheme}://'"))),
-        };
-        if folder.is_empty() {
-            return Err(refuse("the path is empty".to_owned()));
-        }
+    /// As [`JobStore::open`], and for a folder that cannot be made.
+    pub(crate) fn open_or_make(url: &str, job: &str) -> Result<Self, Error> {
+        let folder = folder(url)?;
         std::fs::create_dir_all(folder).map_err(|e| {
             Error::caused(ErrorKind::Configuration, format!("cannot make the store's folder '{folder}'"), e)
         })?;
+        Self::open(url, job)
+    }
+
+    /// Opens the store at `url` for the job `job`: a path or a `file://` URL of a local folder; every write is fsynced.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] for a URL that no store of this build serves, or a folder that is not there.
+    pub(crate) fn open(url: &str, job: &str) -> Result<Self, Error> {
+        let folder = folder(url)?;
+        if !std::path::Path::new(folder).exists() {
+            return Err(refused(url, "it does not exist, and only `run` makes one; is --store right?"));
+        }
         let local = LocalFileSystem::new_with_prefix(folder)
             .map_err(|e| Error::caused(ErrorKind::Configuration, format!("cannot open the store '{url}'"), e))?
             .with_fsync(true);
@@ -227,6 +228,21 @@ impl JobStore {
 #[must_use]
 pub(crate) fn journal_object(seq: Seq) -> String {
     format!("journal/{:020}.json", seq.0)
+}
+
+/// The local folder that a store's URL names.
+fn folder(url: &str) -> Result<&str, Error> {
+    match url.split_once("://") {
+        None if url.is_empty() => Err(refused(url, "the path is empty")),
+        None => Ok(url),
+        Some(("file", path)) if path.starts_with('/') => Ok(path),
+        Some(("file", _)) => Err(refused(url, "a file URL has three slashes: file:///path")),
+        Some((scheme, _)) => Err(refused(url, &format!("this build has no store for '{scheme}://'"))),
+    }
+}
+
+fn refused(url: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Configuration, format!("cannot open the store '{url}': {why}"))
 }
 
 #[cfg(test)]

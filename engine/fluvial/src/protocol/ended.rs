@@ -1,6 +1,6 @@
 //! Why a generation is over.
 
-use fluvial_connector::{ErrorKind, Generation, OutputPartition, SplitId, Tick};
+use fluvial_connector::{ErrorKind, Generation, Offset, OutputPartition, SplitId, Tick};
 
 use crate::journal::Seq;
 
@@ -36,6 +36,21 @@ pub(crate) enum Ended {
         was: String,
         /// Its identity now.
         is: String,
+    },
+    /// An input ends before the place that it has been read to.
+    #[error(
+        "{described} split {split} ends at offset {end} now, and has been read up to {read}: what lay between is gone (a \
+         log that was cut off, as an unclean leader election does it); `run --reconcile` goes on from the input as it is"
+    )]
+    CutOff {
+        /// What the source is.
+        described: String,
+        /// Which split.
+        split: SplitId,
+        /// The offset after the last that was read of it.
+        read: Offset,
+        /// Its end now.
+        end: Offset,
     },
     /// The same input gave other output than before.
     #[error(
@@ -85,7 +100,7 @@ impl Ended {
             Self::Fenced { .. } => Some(ErrorKind::Fenced),
             Self::Restart(_) | Self::CheckpointTooOld { .. } | Self::ClockJumped { .. } => Some(ErrorKind::Restart),
             Self::Refused(_) | Self::MadeAnew { .. } => Some(ErrorKind::Configuration),
-            Self::Diverged { .. } | Self::ForeignRecord { .. } => Some(ErrorKind::Data),
+            Self::CutOff { .. } | Self::Diverged { .. } | Self::ForeignRecord { .. } => Some(ErrorKind::Data),
             Self::Bug(_) => Some(ErrorKind::Bug),
         }
     }

@@ -137,6 +137,8 @@ pub(crate) struct FoundSplit {
     pub split: SplitId,
     /// Where a job that meets it for the first time begins.
     pub earliest: Offset,
+    /// The end of what is committed in it.
+    pub end: Offset,
     /// Its identity; see [`fluvial_connector::SplitStatus::identity`].
     pub identity: String,
 }

@@ -1,5 +1,7 @@
 //! Between opening the journal and minting: what this generation adds to the journal, and the plan for its workers.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use fluvial_connector::{Envelope, Tick};
@@ -10,13 +12,14 @@ use super::checkpointer::Checkpointer;
 use super::cleaner::Cleaner;
 use super::history::History;
 use super::leader::LeaderConfig;
-use super::messages::{FoundOutput, Plan};
+use super::messages::{FoundOutput, FoundSplit, Plan};
 use super::opening::Opened;
 use super::rules::{Rule, Rules};
-use super::running::Running;
+use super::running::{Running, cut_off};
 use super::sequencer::Sequencer;
 use super::store::Identity;
-use crate::journal::{Entry, Seq, SinkStart};
+use crate::journal::{Entry, Rewound, Seq, SinkStart, SplitNumber};
+use crate::state::SplitState;
 
 /// A generation that has opened the journal and does not mint yet.
 #[derive(Debug)]
@@ -39,12 +42,13 @@ impl Prepared {
     pub(crate) fn new(
         config: &LeaderConfig,
         opened: Opened,
+        found: &[FoundSplit],
         now_ms: u64,
         rules: Rules,
     ) -> Result<(Self, Vec<String>), Ended> {
         let Opened { me, at, mut history, manifest, records, below } = opened;
         let mut appender = Appender::new(me, at.next(), rules);
-        let (new, warnings) = new_outputs(&config.outputs, config.reconcile, &history)?;
+        let (new, mut warnings) = new_outputs(&config.outputs, config.reconcile, &history)?;
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));
             history.sinks.push(start);
@@ -54,8 +58,9 @@ impl Prepared {
         }
         if config.reconcile {
             let tick = Tick(now_ms).max(history.sealed().next());
-            appender.push(Entry::Reconciled { tick });
-            history.reconcile = Some(tick);
+            let rewound = rewound(found, &history, &mut warnings);
+            history.reconciled(tick, &rewound);
+            appender.push(Entry::Reconciled { tick, rewound });
         }
         let mut cleaner = Cleaner::new(me, config.keep_journal, config.grace_ms, below, rules);
         for (seq, record) in &records {
@@ -70,6 +75,11 @@ impl Prepared {
         let fenced = if rules.has(Rule::FenceEverySlot) { most } else { (config.workers, config.turns) };
         let plan = plan(me, &history, fenced);
         Ok((Self { plan, appender, cleaner, checkpointer, tail: at, history }, warnings))
+    }
+
+    /// Where each split stands that this generation goes on with.
+    pub(crate) fn splits(&self) -> &BTreeMap<SplitNumber, SplitState> {
+        &self.history.splits
     }
 
     pub(crate) fn identity(&self) -> Identity {
@@ -117,6 +127,33 @@ fn plan(me: Identity, history: &History, (most_workers, most_turns): (u32, u32))
         sinks: history.sinks.clone(),
         reconcile: history.reconcile,
     }
+}
+
+/// The splits that end before the place that they have been read to: they go on from their end. Says so, and what that
+/// does not mend.
+fn rewound(found: &[FoundSplit], history: &History, warnings: &mut Vec<String>) -> Vec<Rewound> {
+    let of_checkpoint = |number| {
+        let splits = history.checkpoint.iter().flat_map(|manifest| &manifest.splits);
+        splits.filter(move |state| state.start.number == number).map(|state| state.position).next()
+    };
+    cut_off(found, &history.splits)
+        .map(|(state, FoundSplit { described, split, end, .. })| {
+            let number = state.start.number;
+            let mut warning = format!(
+                "{described} split {split} ends at offset {end} and has been read up to {}: the job goes on from its end",
+                state.position
+            );
+            if let Some(kept) = of_checkpoint(number).filter(|kept| end < kept) {
+                let _ = write!(
+                    warning,
+                    "; what was read from there up to {kept} stays in its state: a new job under another --name, with \
+                     --reconcile, begins without it"
+                );
+            }
+            warnings.push(warning);
+            Rewound { split: number, to: *end }
+        })
+        .collect()
 }
 
 /// Refuses a reconciliation of a job with an output that cannot be corrected.

@@ -244,6 +244,31 @@ pub(crate) fn refuse_made_anew(found: &[FoundSplit], known: &BTreeMap<SplitNumbe
     Ok(())
 }
 
+/// Refuses splits that end before the place that they have been read to.
+///
+/// # Errors
+/// [`Ended::CutOff`] with the first of them.
+pub(crate) fn refuse_cut_off(found: &[FoundSplit], bound: &BTreeMap<SplitNumber, SplitState>) -> Result<(), Ended> {
+    match cut_off(found, bound).next() {
+        None => Ok(()),
+        Some((state, FoundSplit { described, split, end, .. })) => {
+            Err(Ended::CutOff { described: described.clone(), split: split.clone(), read: state.position, end: *end })
+        }
+    }
+}
+
+/// The splits that end before the place that they have been read to. What was `found` must be asked for after that.
+pub(crate) fn cut_off<'a>(
+    found: &'a [FoundSplit],
+    bound: &'a BTreeMap<SplitNumber, SplitState>,
+) -> impl Iterator<Item = (&'a SplitState, &'a FoundSplit)> {
+    bound.values().filter_map(|state| {
+        let start = &state.start;
+        let found = found.iter().find(|found| found.source == start.source && found.split == start.split)?;
+        (found.end < state.position).then_some((state, found))
+    })
+}
+
 fn unknown_worker(worker: u32) -> Ended {
     Ended::Bug(format!("a report came from worker {worker}, which does not exist"))
 }

@@ -39,6 +39,8 @@ pub(crate) type Positions = Vec<(String, SplitId, Offset)>;
 enum Back {
     Answered(Part, Result<Answer, Error>),
     Discovered(Found),
+    /// What there is, asked for since the journal is this generation's.
+    Looked(Result<Found, Error>),
     /// The supervisor asks for the end.
     Stop,
 }
@@ -199,6 +201,8 @@ impl LeaderDriver {
         while let Ok(back) = self.back.try_recv() {
             match back {
                 Back::Answered(part, Ok(answer)) => self.event(Event::Store(part, answer), control)?,
+                Back::Looked(Ok(found)) => self.event(Event::Looked(found.splits), control)?,
+                Back::Looked(Err(error)) => return Err(Failure::of(Origin::Source, error)),
                 Back::Answered(_, Err(error)) => return Err(Failure::of(Origin::Store, error)),
                 Back::Stop => self.stop(control)?,
                 Back::Discovered(found) => {
@@ -212,7 +216,10 @@ impl LeaderDriver {
         }
         self.give_up_stopping()?;
         self.status.print(&self.leader.status());
-        if let Some(positions) = self.status.ask() {
+        // An answer that was under way during the claim could be older than what the generation before has read.
+        if self.opened
+            && let Some(positions) = self.status.ask()
+        {
             // Without the thread there is nobody to tell, which has been said.
             let _ = self.discovery.send(positions);
         }
@@ -267,6 +274,7 @@ impl LeaderDriver {
                     }
                 }
                 Request::Warn(warning) => tracing::warn!("{warning}"),
+                Request::Look => self.look()?,
                 Request::Store(part, call) => self.call(part, call),
             }
         }
@@ -298,6 +306,17 @@ impl LeaderDriver {
             control.tell_all(&Message::Ends(ends));
         }
         self.event(Event::Time, control)
+    }
+
+    fn look(&self) -> Result<(), Failure> {
+        let (sources, patience) = (self.shared.sources.clone(), self.shared.options.patience);
+        let (tell, waker) = (self.tell.clone(), self.waker.clone());
+        let look = move || {
+            let _ = tell.send(Back::Looked(Found::of_sources(&sources, patience)));
+            waker.wake();
+        };
+        let spawned = std::thread::Builder::new().name("look".to_owned()).spawn(look);
+        spawned.map(drop).map_err(|e| Failure::new(Ending::Failed, e))
     }
 
     fn call(&self, part: Part, call: Call) {

@@ -49,6 +49,15 @@ pub(crate) fn plan(build: &Build) -> anyhow::Result<Topology> {
             if sinks.len() > 1 {
                 return Err(JobError::TwoSinks { first: sinks[0].identity(), second: sinks[1].identity() }.into());
             }
+            for source in declared.sources.iter().map(|source| &source.source) {
+                let written = source.as_output();
+                let is_written = |(system, name)| {
+                    declared.outputs.iter().any(|o| o.spec.name == name && o.sink.identity() == system)
+                };
+                if written.is_some_and(is_written) {
+                    return Err(JobError::OwnInput { described: source.describe() }.into());
+                }
+            }
             Ok(Topology {
                 sources: declared.sources.into_iter().map(|s| (s.name, s.source)).collect(),
                 operators: durables.names(),

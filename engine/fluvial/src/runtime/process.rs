@@ -68,6 +68,7 @@ impl Found {
                     described: source.describe(),
                     split: status.split,
                     earliest: status.earliest,
+                    end: status.end,
                     identity: status.identity,
                 });
             }
@@ -104,7 +105,7 @@ pub(crate) fn run(invitation: &Invitation, build: &Build, options: &RunOptions, 
 fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Result<(), Failure> {
     let misconfigured = |error: anyhow::Error| Failure::new(Ending::Misconfigured, error);
     let topology = plan(build).map_err(misconfigured)?;
-    let store = JobStore::open(&options.store.store, job).map_err(|e| Failure::of(Part::Store, e))?;
+    let store = JobStore::open_or_make(&options.store.store, job).map_err(|e| Failure::of(Part::Store, e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("store")

@@ -70,6 +70,8 @@ struct DigestLine {
     digest: Digest,
 }
 
+/// How long to wait for a source that is away.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How much input waits for its tick at the most, on all workers.
 const MOST_WAITING_BYTES: u64 = 256 << 20;
 
@@ -145,6 +147,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
         print,
     };
     let mut source = SourceDriver::new(index, workers, limits, None, declared.sources, &waker).map_err(failed)?;
+    source.look(PATIENCE).map_err(failed)?;
     source.begin_after(Tick(0));
     for start in &script.splits {
         source.resume(start, start.offset, None).map_err(failed)?;

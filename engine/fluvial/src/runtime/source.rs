@@ -19,21 +19,21 @@ use fluvial_connector::{
 
 use super::ending::{Failure, Part};
 use super::input::SourceInput;
-use super::leader::Ends;
+use super::leader::{Ends, failure};
 use super::panics::in_operator;
 use crate::journal::{Binding, Range, SplitNumber, SplitStart};
-use crate::protocol::split_owner;
+use crate::protocol::{Ended, split_owner};
 
 /// The most records that one poll of a reader hands over.
 const MOST_RECORDS_A_POLL: usize = 8192;
 
-/// What to do with a record that cannot be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+/// What to do with a record that cannot be decoded. A job may have it as an option of its command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum OnMalformed {
-    /// The generation ends with an error that names topic, partition, offset and cause.
+    /// End with an error that names topic, partition, offset and cause
     #[default]
     Fail,
-    /// The record is left out, counted and logged.
+    /// Leave the record out, count it and log it
     Skip,
 }
 
@@ -65,8 +65,8 @@ pub(crate) struct SourceDriver {
     replay: VecDeque<Binding>,
     /// Every split of the job that has been met, whoever reads it.
     known: BTreeSet<(String, SplitId)>,
-    /// Where each split begins in its system by now, as far as that was asked.
-    earliest: BTreeMap<(String, SplitId), Offset>,
+    /// Where each split begins and ends in its system by now, as far as that was asked.
+    held: BTreeMap<(String, SplitId), (Offset, Offset)>,
     /// Where to stop, if the job stops at the end of its input. Known before anything is read: what has been read
     /// cannot be left out of the range that is reported next.
     ends: Option<Ends>,
@@ -98,6 +98,10 @@ struct Split {
     expected: VecDeque<Expected>,
     /// Where the split began in its system when it was taken over.
     begins: Offset,
+    /// Where the split ended then.
+    ends: Offset,
+    /// Where what the journal says of it ended then.
+    bound: Offset,
     /// Where the next range begins.
     reported: Offset,
     count: u64,
@@ -150,18 +154,19 @@ impl SourceDriver {
             by_number: BTreeMap::new(),
             replay: VecDeque::new(),
             known: BTreeSet::new(),
-            earliest: BTreeMap::new(),
+            held: BTreeMap::new(),
             ends: stop_at,
             waiting_bytes: 0,
             skipped: 0,
         })
     }
 
-    /// Asks where the splits begin by now, so that those which are taken over are read from there on.
+    /// Asks where the splits begin and end by now: those which are taken over are read from their begin on, and those
+    /// which end too early are refused.
     pub(crate) fn look(&mut self, patience: Duration) -> Result<(), Failure> {
         for Reading { declared, .. } in &self.sources {
             for status in declared.source.splits(patience).map_err(|e| Failure::of(Part::Source, e))? {
-                self.earliest.insert((declared.name.clone(), status.split), status.earliest);
+                self.held.insert((declared.name.clone(), status.split), (status.earliest, status.end));
             }
         }
         Ok(())
@@ -192,7 +197,7 @@ impl SourceDriver {
         };
         let reading = &mut self.sources[source];
         let slot = Slot(u32::try_from(reading.splits).expect("splits are few"));
-        let begins = self.earliest.get(&name).copied().unwrap_or(Offset(0));
+        let (begins, ends) = self.held.get(&name).copied().unwrap_or((Offset(0), Offset(u64::MAX)));
         if let Some(last) = last.filter(|last| last.from < begins) {
             // Only a comparison is lost with it: what it held is in the state.
             let source = &start.source;
@@ -211,6 +216,8 @@ impl SourceDriver {
             index: reading.splits,
             expected: last.map(|range| Expected { range: range.clone(), keep: false }).into_iter().collect(),
             begins,
+            ends,
+            bound: position,
             reported: from,
             count: 0,
             digest: Digest::default(),
@@ -226,25 +233,36 @@ impl SourceDriver {
     /// Bindings to replay, ascending; to be called once, when all splits of the plan are taken over.
     ///
     /// # Errors
-    /// A split begins after the end of what the journal binds of it: input is lost that was never read. Not where the
-    /// input is taken as it is.
+    /// A split ends before the end of what the journal binds of it, or begins after it: input is lost that was read, or
+    /// that was never read. The latter not where the input is taken as it is.
     pub(crate) fn replay(&mut self, bindings: &[Binding]) -> Result<(), Failure> {
         self.replay = bindings.iter().cloned().collect();
         for binding in bindings {
             for range in &binding.ranges {
                 if let Some(&split) = self.by_number.get(&range.split) {
+                    self.splits[split].bound = range.to;
                     self.splits[split].expected.push_back(Expected { range: range.clone(), keep: true });
                 }
             }
         }
-        for split in self.splits.iter().filter(|_| self.limits.verify) {
-            let bound = split.expected.back().map_or(split.reported, |expected| expected.range.to);
-            if bound < split.begins {
+        for split in &self.splits {
+            let Split { begins, ends, bound, .. } = *split;
+            let source = self.sources[split.source].declared.source.as_ref();
+            if ends < bound {
+                let ended = Ended::CutOff {
+                    described: source.describe(),
+                    split: split.start.split.clone(),
+                    read: bound,
+                    end: ends,
+                };
+                return Err(failure(ended));
+            }
+            if bound < begins && self.limits.verify {
                 let what = format!(
-                    "{} begins at offset {} now, and has been read up to {bound}: what lies between is lost (retention, or \
-                     a topic that was truncated or made anew); `run --reconcile` goes on from the input as it is",
-                    split.name(self.sources[split.source].declared.source.as_ref()),
-                    split.begins
+                    "{} begins at offset {begins} now, and has been read up to {bound}: what lies between is lost \
+                     (retention, or a topic that was truncated or made anew); `run --reconcile` goes on from the input as \
+                     it is",
+                    split.name(source)
                 );
                 return Err(Failure::of(Part::Source, Error::new(ErrorKind::Data, what)));
             }
@@ -448,7 +466,16 @@ fn finish_ranges(
     while let Some(expected) = split.expected.pop_front_if(|e| e.range.to <= position) {
         let (count, digest, bytes) = split.take_totals();
         let Range { from, to, count: was_count, digest: was_digest, .. } = expected.range;
-        if verify && (count, digest) != (was_count, was_digest) {
+        let differs = (count, digest) != (was_count, was_digest);
+        if differs && !verify && !expected.keep {
+            tracing::warn!(
+                "{} no longer holds what was read from offset {from} to {to}, the last of it before the checkpoint: what was \
+                 read of that and is gone stays in its state, and what may stand there in its place is not read; a new \
+                 job under another --name, with --reconcile, begins without it",
+                split.name(source)
+            );
+        }
+        if differs && verify {
             let name = split.name(source);
             let what = if from < split.begins {
                 format!(

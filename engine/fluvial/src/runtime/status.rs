@@ -28,6 +28,8 @@ pub(crate) struct StatusLine {
     /// Ranges that are minted and not committed.
     in_flight: VecDeque<(Tick, Vec<Range>)>,
     ends: Ends,
+    /// When the sources said that.
+    ends_at: Instant,
 }
 
 impl StatusLine {
@@ -40,11 +42,13 @@ impl StatusLine {
             splits: BTreeMap::new(),
             in_flight: VecDeque::new(),
             ends: Ends::new(),
+            ends_at: ambient::instant(),
         }
     }
 
     pub(crate) fn found(&mut self, found: &Found) {
         self.ends.clone_from(&found.ends);
+        self.ends_at = ambient::instant();
     }
 
     pub(crate) fn hear(&mut self, report: &Report) {
@@ -102,16 +106,23 @@ impl StatusLine {
         }
         self.last = ambient::instant();
         self.asked = false;
-        let lag: u64 = self.splits.values().map(|(start, position)| self.behind(start, *position)).sum();
+        // What the sources have not said since the last line is not known: one that hangs must not look like one without
+        // input.
+        let unknown_for = Some(self.ends_at.elapsed()).filter(|age| *age > passed);
+        let lag: Option<u64> = match unknown_for {
+            Some(_) => None,
+            None => Some(self.splits.values().map(|(start, position)| self.behind(start, *position)).sum()),
+        };
         let now = ambient::now_ms();
         // Without input nothing is late, however old the last tick is.
-        let lag_ms = if lag == 0 { 0 } else { now.saturating_sub(status.committed.0) };
+        let lag_ms = lag.map(|lag| if lag == 0 { 0 } else { now.saturating_sub(status.committed.0) });
         let rate = |count: u64| (count as f64 / passed.as_secs_f64()).round();
         tracing::info!(
             records_in_per_s = rate(std::mem::take(&mut self.records_in)),
             records_out_per_s = rate(std::mem::take(&mut self.records_out)),
             lag_records = lag,
             lag_ms,
+            lag_unknown_for_s = unknown_for.map(|age| age.as_secs()),
             in_flight_bytes = status.in_flight_bytes,
             checkpoint_age_s = status.checkpoint.map(|tick| now.saturating_sub(tick.0) / 1000),
             "running"

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use fluvial_connector::{Generation, Incarnation, Tick};
 
-use crate::journal::{Binding, Entry, JournalRecord, Nonce, Range, Seq, SinkStart, SplitNumber};
+use crate::journal::{Binding, Entry, JournalRecord, Nonce, Range, Rewound, Seq, SinkStart, SplitNumber};
 use crate::protocol::Ended;
 use crate::state::{Manifest, SplitState};
 
@@ -162,10 +162,28 @@ impl History {
                     self.sinks.push(start.clone());
                 }
             }
-            Entry::Reconciled { tick } => self.reconcile = Some(*tick).filter(|tick| *tick > self.as_of()),
+            Entry::Reconciled { tick, rewound } if *tick > self.as_of() => self.reconciled(*tick, rewound),
+            Entry::Reconciled { .. } => self.reconcile = None,
             Entry::Opened { .. } | Entry::Checkpoint { .. } => {}
         }
         Ok(())
+    }
+
+    /// Takes the input as it is from `tick` on: nothing of a split that was rewound lies behind its end, in the checkpoint
+    /// and in the bindings after it, whose digests no longer count.
+    pub(crate) fn reconciled(&mut self, tick: Tick, rewound: &[Rewound]) {
+        self.reconcile = Some(tick);
+        for Rewound { split, to } in rewound {
+            let of_checkpoint = self.checkpoint.iter_mut().flat_map(|manifest| &mut manifest.splits);
+            for state in of_checkpoint.chain(self.splits.values_mut()).filter(|state| state.start.number == *split) {
+                state.position = state.position.min(*to);
+                state.last = state.last.take().filter(|last| last.to <= *to);
+            }
+            let ranges = self.replay.iter_mut().flat_map(|binding| &mut binding.ranges);
+            for range in ranges.filter(|range| range.split == *split) {
+                (range.from, range.to) = (range.from.min(*to), range.to.min(*to));
+            }
+        }
     }
 
     fn bind(&mut self, seq: Seq, binding: &Binding) -> Result<(), Ended> {

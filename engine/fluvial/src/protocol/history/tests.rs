@@ -73,7 +73,7 @@ fn a_checkpoint_covers_what_is_at_or_before_its_tick() {
         8,
         vec![
             of(1, 5, vec![bind(3, 10, 12), bind(4, 12, 14)]),
-            of(1, 5, vec![split(1), Entry::Reconciled { tick: Tick(3) }, bind(6, 14, 15)]),
+            of(1, 5, vec![split(1), Entry::Reconciled { tick: Tick(3), rewound: Vec::new() }, bind(6, 14, 15)]),
             of(1, 5, vec![checkpoint(4, 8)]),
             of(2, 6, Vec::new()),
             opened(2, 6, 3),
@@ -87,6 +87,28 @@ fn a_checkpoint_covers_what_is_at_or_before_its_tick() {
     assert_eq!(history.new_splits, [SplitNumber(1)]);
     assert_eq!((history.most_workers, history.most_turns), (7, 2));
     assert_eq!(history.reconcile, None, "the checkpoint covers it");
+}
+
+#[test]
+fn a_split_that_was_rewound_goes_on_from_its_end() {
+    let rewound = |tick| {
+        let rewound = vec![Rewound { split: SplitNumber(0), to: Offset(13) }];
+        Entry::Reconciled { tick: Tick(tick), rewound }
+    };
+    let entries = vec![split(0), bind(3, 10, 12), bind(4, 12, 14), bind(5, 14, 15), rewound(6), bind(6, 13, 16)];
+    let records = journal(0, vec![opened(1, 5, 1), of(1, 5, entries.clone())]);
+    let history = History::fold(JOB, &records, None).unwrap();
+    let ranges = history.replay.iter().flat_map(|binding| &binding.ranges).map(|r| (r.from.0, r.to.0));
+    assert_eq!(ranges.collect::<Vec<_>>(), [(10, 12), (12, 13), (13, 13), (13, 16)]);
+    assert_eq!((history.reconcile, history.splits[&SplitNumber(0)].position), (Some(Tick(6)), Offset(16)));
+    // A checkpoint from before: what it had read behind the split's end is not expected to be there.
+    let before = |tick, position| {
+        let entry = CheckpointEntry { at: Seq(0), tick: Tick(tick), manifest: String::new(), floor: Seq(0) };
+        History::fold(JOB, &records, Some((entry, manifest(tick, position)))).unwrap()
+    };
+    assert_eq!(before(5, 15).checkpoint.unwrap().splits[0].position, Offset(13));
+    // One that covers it has taken the split from its end on.
+    assert_eq!(before(6, 16).checkpoint.unwrap().splits[0].position, Offset(16));
 }
 
 #[test]

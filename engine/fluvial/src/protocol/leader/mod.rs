@@ -15,20 +15,21 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fluvial_connector::{Generation, Incarnation, Tick};
 
-use crate::journal::{Nonce, Seq};
+use crate::journal::{Nonce, Seq, SplitNumber};
 use crate::protocol::Ended;
 use crate::protocol::appender::lost_the_race;
 use crate::protocol::messages::{FoundOutput, FoundSplit, Order, Report};
 use crate::protocol::opening::{Opened, Opener, Opening};
 use crate::protocol::preparing::Prepared;
 use crate::protocol::rules::{Rule, Rules};
-use crate::protocol::running::{Running, refuse_made_anew};
+use crate::protocol::running::{Running, refuse_cut_off, refuse_made_anew};
 use crate::protocol::sequencer::Pace;
 use crate::protocol::store::{Answer, Call, Identity, Part, Verdict};
+use crate::state::SplitState;
 
 /// How often the clock is looked at while nothing else happens.
 const AT_LEAST_EVERY_MS: u64 = 1000;
@@ -76,8 +77,11 @@ pub(crate) enum Event {
     Store(Part, Answer),
     /// A worker's report.
     FromWorker(u32, Report),
-    /// The splits that the sources have now; known ones may be among them.
+    /// The splits that the sources have now; known ones may be among them. Asked for before the journal was opened, or
+    /// after [`Leader::identity`] is known.
     Splits(Vec<FoundSplit>),
+    /// The answer to [`Request::Look`]: as [`Event::Splits`], asked for since.
+    Looked(Vec<FoundSplit>),
     /// Mint what has been read so far, take a checkpoint, and end well. On a signal, and when all that was to be read
     /// has been reported as [`Report::Read`].
     Stop,
@@ -94,6 +98,8 @@ pub(crate) enum Request {
     Broadcast(Order),
     /// Tell the person.
     Warn(String),
+    /// Ask the sources for their splits; answer with [`Event::Looked`].
+    Look,
 }
 
 /// How far a generation is.
@@ -119,6 +125,8 @@ pub(crate) struct Leader {
     me: Option<Identity>,
     out: VecDeque<Request>,
     found: Option<Vec<FoundSplit>>,
+    /// What the journal binds of each split that this generation goes on with.
+    bound: BTreeMap<SplitNumber, SplitState>,
     stop: bool,
     now_ms: u64,
     /// How far the clock has gone back since the beginning: time does not.
@@ -131,6 +139,8 @@ pub(crate) struct Leader {
 #[derive(Debug)]
 enum Stage {
     Opening(Box<Opening>),
+    /// The input is to be taken as it is, and is being asked where it ends: no earlier generation binds any more of it.
+    Looking(Box<Opened>),
     /// What the opening adds to the journal is being appended.
     Preparing(Box<Prepared>),
     /// Workers fence the writers of earlier generations.
@@ -177,6 +187,7 @@ impl Leader {
             me: None,
             out: VecDeque::new(),
             found: None,
+            bound: BTreeMap::new(),
             stop: false,
             now_ms,
             back_ms: 0,
@@ -224,7 +235,8 @@ impl Leader {
                 }))
             }
             Stage::Running(running) => running.next_call(self.now_ms),
-            Stage::Tail { .. } | Stage::Fencing { .. } | Stage::Restoring { .. } | Stage::Over => None,
+            Stage::Looking(_) | Stage::Tail { .. } | Stage::Fencing { .. } => None,
+            Stage::Restoring { .. } | Stage::Over => None,
         }
     }
 
@@ -268,7 +280,11 @@ impl Leader {
 
     fn take(&mut self, event: Event) -> Result<(), Ended> {
         match event {
-            Event::Splits(found) => self.found = Some(found),
+            Event::Splits(found) => {
+                refuse_cut_off(&found, &self.bound)?;
+                self.found = Some(found);
+            }
+            Event::Looked(found) => self.on_look(found)?,
             Event::Stop => self.stop = true,
             Event::Time => {}
             Event::Store(part, answer) => self.on_answer(part, answer)?,
@@ -287,7 +303,15 @@ impl Leader {
     fn on_answer(&mut self, part: Part, answer: Answer) -> Result<(), Ended> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Opening(mut opening) => match opening.on(answer)? {
-                Some(opened) => self.prepare(opened),
+                Some(opened) => {
+                    self.me = Some(opened.me);
+                    if self.config.reconcile {
+                        self.out.push_back(Request::Look);
+                        self.stage = Stage::Looking(Box::new(opened));
+                        return Ok(());
+                    }
+                    self.prepare(opened)
+                }
                 None => {
                     self.stage = Stage::Opening(opening);
                     Ok(())
@@ -307,19 +331,28 @@ impl Leader {
                 self.stage = Stage::Running(running);
                 result
             }
-            stage @ (Stage::Fencing { .. } | Stage::Restoring { .. } | Stage::Over) => {
+            stage @ (Stage::Looking(_) | Stage::Fencing { .. } | Stage::Restoring { .. } | Stage::Over) => {
                 self.stage = stage;
                 Err(Ended::Bug(format!("the store answered {part:?}, which had asked nothing")))
             }
         }
     }
 
+    fn on_look(&mut self, found: Vec<FoundSplit>) -> Result<(), Ended> {
+        self.found = Some(found);
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Looking(opened) => self.prepare(*opened),
+            stage => Err(Ended::Bug(format!("the sources answered at {}, where nothing was asked", stage.name()))),
+        }
+    }
+
     /// Adds to the journal what this generation begins: new outputs, a reconciliation.
     fn prepare(&mut self, opened: Opened) -> Result<(), Ended> {
-        self.me = Some(opened.me);
+        let found = self.found.as_deref().unwrap_or_default();
         // Before anything is appended, restored or replayed: nothing of it could be right.
-        refuse_made_anew(self.found.as_deref().unwrap_or_default(), &opened.history.splits)?;
-        let (prepared, warnings) = Prepared::new(&self.config, opened, self.now_ms, self.rules)?;
+        refuse_made_anew(found, &opened.history.splits)?;
+        let (prepared, warnings) = Prepared::new(&self.config, opened, found, self.now_ms, self.rules)?;
+        self.bound.clone_from(prepared.splits());
         self.out.extend(warnings.into_iter().map(Request::Warn));
         self.prepared(Box::new(prepared));
         Ok(())
@@ -403,6 +436,7 @@ impl Stage {
     fn name(&self) -> &'static str {
         match self {
             Self::Opening(_) => "opening",
+            Self::Looking(_) => "looking",
             Self::Preparing(_) => "preparing",
             Self::Fencing { .. } => "fencing",
             Self::Tail { .. } => "reading the tail",

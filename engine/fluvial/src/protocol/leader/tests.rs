@@ -62,6 +62,7 @@ impl Bench {
             let (said, answer) = match request {
                 Request::Broadcast(order) => (show(&order), None),
                 Request::Warn(warning) => (warning, None),
+                Request::Look => ("look".to_owned(), None),
                 Request::Store(part, call) => {
                     let (said, answer) = self.call(call);
                     (said, Some((part, answer)))
@@ -141,7 +142,7 @@ fn show(order: &Order) -> String {
 fn found(split: &str, identity: &str) -> FoundSplit {
     let (source, split, identity) = ("in".to_owned(), SplitId(split.to_owned()), identity.to_owned());
     let described = "topic 'orders'".to_owned();
-    FoundSplit { source, described, split, earliest: Offset(3), identity }
+    FoundSplit { source, described, split, earliest: Offset(3), end: Offset(1_000), identity }
 }
 
 fn read(from: u64, to: u64) -> Report {
@@ -226,6 +227,7 @@ fn a_stop_takes_a_last_checkpoint_and_then_ends_well() {
             }
             Request::Broadcast(order) => said.push(show(&order)),
             Request::Warn(warning) => said.push(warning),
+            Request::Look => said.push("look".to_owned()),
         }
     }
     assert_eq!(ended, Err(Ended::Done(last)));
@@ -249,6 +251,49 @@ fn splits_are_numbered_once_and_one_made_anew_is_refused() {
             .contains("topic 'orders' was deleted and made anew, or is another than the job has read (split 0"),
         "{ended}"
     );
+}
+
+/// A split as the sources have it, which ends here.
+fn ends_at(end: u64) -> Vec<FoundSplit> {
+    vec![FoundSplit { end: Offset(end), ..found("0", "first") }]
+}
+
+/// The next generation on the journal of one that has read a split up to offset 9.
+fn after_reading(reconcile: bool) -> Bench {
+    let mut bench = Bench::running();
+    bench.report(0, read(3, 9));
+    bench.now_ms += 500;
+    bench.on(Event::Time).unwrap();
+    bench.requests();
+    let mut config = bench.leader.config.clone();
+    (config.nonce, config.reconcile, config.leave_append_outputs) = (Nonce(8), reconcile, true);
+    bench.leader = Leader::new(config, bench.now_ms);
+    // From before the opening: what was read since then may lie behind it.
+    bench.on(Event::Splits(ends_at(4))).unwrap();
+    bench.requests();
+    bench
+}
+
+#[test]
+fn a_split_that_is_cut_off_while_it_is_read_again_is_refused() {
+    let mut bench = after_reading(false);
+    bench.on(Event::Splits(ends_at(9))).unwrap();
+    let ended = bench.on(Event::Splits(ends_at(8))).unwrap_err();
+    assert!(ended.to_string().contains("split 0 ends at offset 8 now, and has been read up to 9"), "{ended}");
+    assert_eq!(ended.kind(), Some(fluvial_connector::ErrorKind::Data));
+}
+
+#[test]
+fn a_split_that_was_cut_off_is_gone_on_with_from_its_end_where_the_input_is_taken_as_it_is() {
+    for (end, position) in [(6, 6), (9, 9), (20, 9)] {
+        let mut bench = after_reading(true);
+        assert!(bench.leader.identity().is_some());
+        bench.on(Event::Looked(ends_at(end))).unwrap();
+        let said = bench.requests();
+        assert_eq!(said.iter().any(|said| said.contains("ends at offset 6")), position == 6, "{said:?}");
+        bench.on(Event::Splits(ends_at(position))).unwrap();
+        assert!(bench.on(Event::Splits(ends_at(position - 1))).is_err());
+    }
 }
 
 #[test]

@@ -34,7 +34,10 @@ impl Journal {
         let free = Seq(self.appends + 1);
         if self.busy && !self.records.contains_key(&free) {
             self.appends += 1;
-            self.records.insert(free, (*identity(1).record(vec![Entry::Reconciled { tick: Tick(0) }])).clone());
+            self.records.insert(
+                free,
+                (*identity(1).record(vec![Entry::Reconciled { tick: Tick(0), rewound: Vec::new() }])).clone(),
+            );
         } else {
             self.busy = false;
         }

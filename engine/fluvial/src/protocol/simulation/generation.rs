@@ -23,6 +23,8 @@ pub(super) struct Generation {
     /// What it had committed and checkpointed when it came to a good end.
     pub(super) done: Option<Tick>,
     pub(super) stopping: bool,
+    /// Whether the leader waits for what the input has.
+    looks: bool,
     mesh: Mesh,
     reports: Vec<VecDeque<Report>>,
 }
@@ -58,6 +60,7 @@ impl Generation {
             over: None,
             done: None,
             stopping: false,
+            looks: false,
             mesh: Mesh::default(),
             reports: (0..shape.workers).map(|_| VecDeque::new()).collect(),
         }
@@ -109,6 +112,10 @@ impl Generation {
                 self.leader.on(Event::FromWorker(worker as u32, report), now)?;
             }
         }
+        if self.looks && dice.one_in(3) {
+            self.looks = false;
+            self.leader.on(Event::Looked(input.found()), now)?;
+        }
         if dice.one_in(12) {
             self.leader.on(Event::Splits(input.found()), now)?;
         }
@@ -127,6 +134,7 @@ impl Generation {
                 Request::Broadcast(order) => {
                     self.processes.iter_mut().for_each(|process| process.orders.push_back(order.clone()));
                 }
+                Request::Look => self.looks = true,
                 Request::Warn(_) => {}
             }
         }

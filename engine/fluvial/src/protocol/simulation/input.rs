@@ -61,6 +61,8 @@ impl Input {
                 described: "the input".to_owned(),
                 split: SplitId(number.to_string()),
                 earliest: Offset(split.records.first().map_or(0, |(offset, _)| *offset)),
+                // Nothing is ever cut off.
+                end: Offset(u64::MAX),
                 identity: "first".to_owned(),
             })
             .collect()

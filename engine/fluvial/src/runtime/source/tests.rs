@@ -5,6 +5,7 @@ use fluvial_connector::format::DecodeError;
 use fluvial_memory::Memory;
 
 use super::*;
+use crate::runtime::ending::Ending;
 
 /// Takes whatever comes, and keeps nothing.
 struct Nowhere;
@@ -35,7 +36,14 @@ fn topic(values: &[&str]) -> Memory {
     memory
 }
 
+/// A driver that knows where the split begins and ends.
 fn driver(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
+    let mut driver = not_looked(memory, stop_at);
+    driver.look(Duration::ZERO).unwrap();
+    driver
+}
+
+fn not_looked(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
     let declared = DeclaredSource {
         name: "in".to_owned(),
         source: Arc::new(memory.source("in")),
@@ -44,9 +52,7 @@ fn driver(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
     };
     let limits = ReadLimits { most_waiting_bytes: 1 << 20, verify: true };
     let ends = stop_at.map(|end| [(("in".to_owned(), SplitId("0".to_owned())), Offset(end))].into());
-    let mut driver = SourceDriver::new(0, 1, limits, ends, vec![declared], &Waker::new(|| ())).unwrap();
-    driver.look(Duration::ZERO).unwrap();
-    driver
+    SourceDriver::new(0, 1, limits, ends, vec![declared], &Waker::new(|| ())).unwrap()
 }
 
 fn start() -> SplitStart {
@@ -96,7 +102,7 @@ fn the_range_before_the_checkpoint_is_read_again_and_compared() {
 #[test]
 fn a_tick_is_replayed_when_all_of_it_has_been_read_and_is_what_it_was() {
     let memory = topic(&["a", "b"]);
-    let mut driver = driver(&memory, None);
+    let mut driver = not_looked(&memory, None);
     driver.resume(&start(), Offset(0), None).unwrap();
     driver
         .replay(&[binding(1, range(0, &["a"])), binding(2, range(1, &["b", "c"])), binding(3, range(3, &["d"]))])
@@ -117,6 +123,27 @@ fn input_that_is_gone_before_it_was_bound_is_not_passed_over() {
         let mut driver = driver(&memory, None);
         driver.resume(&start(), Offset(position), None).unwrap();
         assert_eq!(driver.replay(&[]).is_ok(), fits, "from {position}");
+    }
+}
+
+/// It was waited for what will never come.
+#[test]
+fn a_split_that_ends_before_what_was_read_of_it_is_refused() {
+    let memory = topic(&["a", "b"]);
+    let bound = |to: &[&str]| binding(1, range(1, to));
+    for (position, bindings, fits) in
+        [(2, vec![], true), (3, vec![], false), (1, vec![bound(&["b"])], true), (1, vec![bound(&["b", "c"])], false)]
+    {
+        let mut driver = driver(&memory, None);
+        driver.resume(&start(), Offset(position), None).unwrap();
+        match driver.replay(&bindings) {
+            Ok(()) => assert!(fits, "from {position}"),
+            Err(why) => {
+                let line = why.line();
+                assert!(!fits && why.ending == Ending::Failed, "{line}");
+                assert!(line.contains("split 0 ends at offset 2 now, and has been read up to 3"), "{line}");
+            }
+        }
     }
 }
 

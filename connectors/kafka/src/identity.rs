@@ -1,0 +1,95 @@
+//! Whether a topic is still the one that reading began with.
+//!
+//! librdkafka fetches by a topic's id, and takes another id from what the cluster says of its topics without a word. So
+//! after every such answer the id is asked for, and nothing that arrived after it is handed on before that is known. What
+//! came before it was fetched by the id that was known then. A broker that does not know ids, or fetches by name (before
+//! Kafka 3.1), is left to who asks for the splits.
+
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use fluvial_connector::{Error, ErrorKind, Waker};
+
+use crate::kafka::Kafka;
+
+/// How long one question lasts at the most; then it is asked again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to leave a cluster alone that could not say.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A topic's id, as it was when it was first asked for, and whether that still holds.
+pub(crate) struct Identity {
+    kafka: Kafka,
+    topic: String,
+    was: Arc<OnceLock<String>>,
+    waker: Waker,
+    /// The number of answers about topics after which the id was asked for last.
+    holds_after: u64,
+    /// A question that is under way, and the number of answers when it began.
+    asked: Option<(u64, Receiver<Result<String, Error>>)>,
+}
+
+impl Identity {
+    /// The identity of a topic that had the id `was`, as soon as that is known. `waker` is called after an answer.
+    pub(crate) fn new(kafka: Kafka, topic: String, was: Arc<OnceLock<String>>, waker: Waker) -> Self {
+        Self { kafka, topic, was, waker, holds_after: 0, asked: None }
+    }
+
+    /// Whether the topic is known to be the same after so many answers about topics. Does not wait.
+    pub(crate) fn holds(&mut self, answers: u64) -> Result<bool, Error> {
+        if let Some((after, answer)) = &self.asked {
+            match answer.try_recv() {
+                Err(TryRecvError::Empty) => return Ok(false),
+                Ok(Ok(is)) => {
+                    self.compare(&is)?;
+                    self.holds_after = *after;
+                }
+                // A topic that is gone for now may come again, as another.
+                Ok(Err(error)) => tracing::debug!(%error, "the id of topic '{}' is not known for now", self.topic),
+                Err(TryRecvError::Disconnected) => {}
+            }
+            self.asked = None;
+        }
+        if self.holds_after < answers {
+            self.asked = Some((answers, self.ask()?));
+        }
+        Ok(self.asked.is_none())
+    }
+
+    fn compare(&self, is: &str) -> Result<(), Error> {
+        let was = self.was.get_or_init(|| is.to_owned());
+        if was == is || was.is_empty() || is.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Configuration,
+            format!(
+                "kafka topic '{}' was deleted and made anew (it has the id {is} and had {was}): a job cannot go on with \
+                 other input; begin a new one on it under another --name, with --reconcile if it is to correct the same \
+                 outputs",
+                self.topic
+            ),
+        ))
+    }
+
+    fn ask(&self) -> Result<Receiver<Result<String, Error>>, Error> {
+        let (tell, answer) = channel();
+        let (kafka, topic, waker) = (self.kafka.clone(), self.topic.clone(), self.waker.clone());
+        let ask = move || {
+            let said = kafka.questions().and_then(|questions| {
+                let said = questions.topic_id(&topic, Instant::now() + PATIENCE);
+                if said.is_err() {
+                    questions.pause(PAUSE);
+                }
+                said
+            });
+            // Who has stopped reading needs no answer.
+            let _ = tell.send(said);
+            waker.wake();
+        };
+        std::thread::Builder::new().name("topic-id".to_owned()).spawn(ask).map(|_| answer).map_err(|error| {
+            Error::caused(ErrorKind::Restart, format!("begin to ask for the id of topic '{}'", self.topic), error)
+        })
+    }
+}
