@@ -23,8 +23,10 @@ use crate::stream::Origin;
 /// How many rows of a restored table are emitted before downstream operators have their turn.
 const PLACES_A_TURN: usize = 1 << 16;
 
-/// About how many of the rows that changed are sorted and encoded at a time.
-const PART_ROWS: usize = 1 << 14;
+/// How many bytes of rows that changed are sorted and encoded at a time, at the most. It is half of this at the least where
+/// there are so many, which is still more than what goes back to the system at once when it is freed: see
+/// `runtime/allocator.rs`.
+const PART_BYTES: usize = 6 << 20;
 
 /// How many rows are looked up before the first of them is changed: the memory that they lie in is then fetched for
 /// several at a time.
@@ -202,11 +204,11 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
         true
     }
 
-    /// Copies what has changed, in parts by hash: sorting and encoding a part at a time takes little memory.
+    /// Copies what has changed, in parts by hash, each of which is let go when it is encoded.
     fn freeze(&mut self) {
         let changes = self.rows.changes();
-        let bits = (changes / PART_ROWS).next_power_of_two().trailing_zeros();
-        let expected = (changes >> bits) + (changes >> bits) / 16 + 1;
+        let bits = (changes * size_of::<(K, F::Row)>()).div_ceil(PART_BYTES).next_power_of_two().trailing_zeros();
+        let expected = (changes >> bits) + (changes >> bits) / 64 + 1;
         let part = |_| Part { rows: Vec::with_capacity(expected), gone: Vec::new() };
         let mut parts: Vec<Part<K, F::Row>> = (0..1 << bits).map(part).collect();
         self.rows.take_changes(|key, row| {

@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 pub(crate) const VARIABLE: &str = "GLIBC_TUNABLES";
 
 /// What is asked for.
-const OURS: &str = "glibc.malloc.mmap_threshold=4194304:glibc.malloc.hugetlb=1";
+const OURS: &str = "glibc.malloc.mmap_threshold=3145728:glibc.malloc.hugetlb=1";
 
 /// What the variable is set to where it is set to `before`: a name that comes twice means what it says last, so what
 /// the user says stays.

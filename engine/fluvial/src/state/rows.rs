@@ -51,13 +51,21 @@ pub(crate) struct Part<K, V> {
 }
 
 impl<K: Serialize, V> Part<K, V> {
-    /// By hash; `None` is a key that is gone.
-    fn sorted(&self) -> Vec<(u64, &K, Option<&V>)> {
-        let rows = self.rows.iter().map(|(key, row)| (routing_hash(key), key, Some(row)));
-        let gone = self.gone.iter().map(|key| (routing_hash(key), key, None));
-        let mut sorted: Vec<_> = rows.chain(gone).collect();
-        sorted.sort_unstable_by_key(|(hash, ..)| *hash);
-        sorted
+    /// The hash of each key with its place in [`Part::at`], by hash.
+    fn by_hash(&self) -> Vec<(u64, u32)> {
+        let keys = self.rows.iter().map(|(key, _)| key).chain(&self.gone);
+        let mut places: Vec<_> = keys.zip(0..).map(|(key, place)| (routing_hash(key), place)).collect();
+        places.sort_unstable();
+        places
+    }
+
+    /// A key and its row, `None` for one that is gone.
+    fn at(&self, place: u32) -> (&K, Option<&V>) {
+        let place = place as usize;
+        match self.rows.get(place) {
+            Some((key, row)) => (key, Some(row)),
+            None => (&self.gone[place - self.rows.len()], None),
+        }
     }
 }
 
@@ -76,14 +84,15 @@ where
         let key_column = schema.key.as_ref().ok_or("a schema without keys was used for rows with keys")?;
         let mut run = Encoder::new(operator, kind, schema)?;
         for part in parts {
-            for chunk in part.sorted().chunks(CHUNK_ROWS) {
-                let hashes: UInt64Array = chunk.iter().map(|(hash, ..)| *hash).collect();
+            for chunk in part.by_hash().chunks(CHUNK_ROWS) {
+                let hashes: UInt64Array = chunk.iter().map(|(hash, _)| *hash).collect();
                 let range = (hashes.value(0), hashes.value(hashes.len() - 1));
-                let keys = key_column.write(chunk.iter().map(|(_, key, _)| Some(*key)))?;
-                let values = schema.value.write(chunk.iter().map(|(.., value)| *value))?;
-                let deleted: BooleanArray = chunk.iter().map(|(.., value)| Some(value.is_none())).collect();
-                prove(key_column, &keys, "key", chunk.iter().map(|(_, key, _)| Some(*key)))?;
-                prove(&schema.value, &values, "value", chunk.iter().map(|(.., value)| *value))?;
+                let rows: Vec<_> = chunk.iter().map(|(_, place)| part.at(*place)).collect();
+                let keys = key_column.write(rows.iter().map(|(key, _)| Some(*key)))?;
+                let values = schema.value.write(rows.iter().map(|(_, value)| *value))?;
+                let deleted: BooleanArray = rows.iter().map(|(_, value)| Some(value.is_none())).collect();
+                prove(key_column, &keys, "key", rows.iter().map(|(key, _)| Some(*key)))?;
+                prove(&schema.value, &values, "value", rows.iter().map(|(_, value)| *value))?;
                 run.write(vec![Arc::new(hashes), keys, values, Arc::new(deleted)], range)?;
             }
         }
