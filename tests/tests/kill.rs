@@ -1,4 +1,5 @@
-//! Kill tests: orders and bank on real Kafka, struck by every kind of fault, say what an undisturbed replay says.
+//! Kill tests: the bank, struck by every kind of fault on real Kafka, and orders, by every one but `kill -9` of the broker,
+//! say what an undisturbed replay says.
 //!
 //! The plans are those of fixed seeds, which are printed; `cargo run --release -p fluvial-tests --bin campaign` goes on for
 //! as long as it is told.

@@ -123,6 +123,7 @@ fn bank_state_is_listed_by_operator() {
 #[test]
 fn state_of_a_job_that_is_not_there_says_so() {
     let stage = Stage::new(Subject::Bank, 1).unwrap();
+    std::fs::create_dir_all(stage.store()).unwrap();
     let error = stage.ask_with("state", store_args(&stage), "").unwrap_err().to_string();
     assert!(error.contains("--store") && error.contains(stage.name()), "{error}");
 }

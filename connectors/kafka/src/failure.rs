@@ -37,6 +37,7 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         | Code::Outdated
         | Code::UnknownBroker
         | Code::LeaderNotAvailable
+        | Code::OffsetNotAvailable
         | Code::NotLeaderForPartition
         | Code::BrokerNotAvailable
         | Code::ReplicaNotAvailable

@@ -117,7 +117,7 @@ impl Reading {
         loop {
             let mut failed = None;
             self.consumer.fetch(most, wait);
-            let told = self.consumer.client().watch().told_of_topics();
+            let told = self.consumer.told_of_topics();
             if let Some(identity) = &mut self.identity
                 && !identity.holds(told)?
             {

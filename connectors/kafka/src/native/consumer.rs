@@ -25,6 +25,8 @@ pub(crate) struct Consumer {
     topics: Vec<(String, Topic)>,
     /// What was taken from the queue and not yet handed on.
     batch: Vec<*mut rd::rd_kafka_message_t>,
+    /// How many answers about topics had arrived when the batch was taken.
+    told_of_topics: u64,
     client: Client,
 }
 
@@ -79,7 +81,7 @@ impl Consumer {
             }
             Queue { queue, waker }
         };
-        Ok(Self { queue, topics: Vec::new(), batch: Vec::with_capacity(BATCH), client })
+        Ok(Self { queue, topics: Vec::new(), batch: Vec::with_capacity(BATCH), told_of_topics: 0, client })
     }
 
     /// The client, for questions.
@@ -127,6 +129,12 @@ impl Consumer {
         if self.fill(0, most) == 0 && !wait.is_zero() {
             self.fill(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX), 1);
         }
+        self.told_of_topics = self.client.watch().told_of_topics();
+    }
+
+    /// How many answers about topics had arrived when what is handed on next was taken: it was fetched after no more.
+    pub(crate) fn told_of_topics(&self) -> u64 {
+        self.told_of_topics
     }
 
     /// Hands each message to `take` with the number of its topic and its partition. Returns how many there were; 0 means

@@ -150,11 +150,16 @@ impl Client {
     /// The topic's id, which changes when it is made anew; empty where the broker knows none.
     pub(crate) fn topic_id(&self, topic: &str, deadline: Instant) -> Result<String, Error> {
         let what = format!("ask kafka for the id of topic '{topic}'");
-        let result = self.until(deadline, &what, |wait_ms| match self.topic_id_once(topic, wait_ms) {
-            Err(Code::UnsupportedFeature | Code::UnsupportedVersion | Code::InvalidRequest) => Ok(String::new()),
-            // An old broker may let the describing of topics be forbidden where their metadata is not.
-            Err(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => Ok(String::new()),
-            other => other,
+        let result = self.until(deadline, &what, |wait_ms| {
+            // The question goes to the controller as the client knows it, which may be gone: what any broker says of the
+            // topic names the one that there is. Whether it says so is seen by the question.
+            let _ = self.partitions_once(topic, wait_ms);
+            match self.topic_id_once(topic, wait_ms) {
+                Err(Code::UnsupportedFeature | Code::UnsupportedVersion | Code::InvalidRequest) => Ok(String::new()),
+                // An old broker may let the describing of topics be forbidden where their metadata is not.
+                Err(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => Ok(String::new()),
+                other => other,
+            }
         });
         result.map_err(|error| if failure::is_retry(&error) { error } else { Error::caused(error.kind, what, error) })
     }

@@ -169,7 +169,8 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             }
             Some(("graph", matches)) => {
                 let build = self.builder(O::from_arg_matches(matches)?);
-                write!(std::io::stdout(), "{}", plan(&build)?.graph())?;
+                let plan = plan(&build).map_err(|error| Usage(format!("{error:#}")))?;
+                write!(std::io::stdout(), "{}", plan.graph())?;
                 Ok(ExitCode::SUCCESS)
             }
             Some((name, matches)) => {

@@ -42,7 +42,7 @@ pub(crate) struct JobStore {
 }
 
 impl JobStore {
-    /// Opens the store at `url` for the job `job`, which is made if it is missing; see [`JobStore::open`].
+    /// Opens the store at `url`, which is made if it is missing, for the job `job`; see [`JobStore::open`].
     ///
     /// # Errors
     /// As [`JobStore::open`], and for a folder that cannot be made.

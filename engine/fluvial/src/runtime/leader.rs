@@ -33,6 +33,12 @@ const CHECKPOINT_AGE: Duration = Duration::from_secs(300);
 /// its time.
 const CHECKPOINTS_TO_REPLAY: u32 = 5;
 
+/// A broker that is no leader any more and does not know it yet may say that a split ends before the place where it does.
+/// So before that is believed the sources are asked so many times, and
+pub(crate) const LOOKS: u32 = 4;
+/// so long after each other.
+pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
 /// How far the job has committed in each split of each source.
 pub(crate) type Positions = Vec<(String, SplitId, Offset)>;
 
@@ -233,7 +239,9 @@ impl LeaderDriver {
             .leader
             .deadline_ms()
             .map_or(Duration::from_secs(1), |at| Duration::from_millis(at.saturating_sub(now)));
-        due.min(Duration::from_secs(1))
+        // Nobody is asked before the journal is opened.
+        let rests = if self.opened { self.status.rests() } else { Duration::from_secs(1) };
+        due.min(rests).min(Duration::from_secs(1))
     }
 
     /// The time for a good end is bounded: a store or a broker that is away must not hold up a stop for ever.
@@ -274,7 +282,7 @@ impl LeaderDriver {
                     }
                 }
                 Request::Warn(warning) => tracing::warn!("{warning}"),
-                Request::Look => self.look()?,
+                Request::Look => self.look(),
                 Request::Store(part, call) => self.call(part, call),
             }
         }
@@ -308,15 +316,22 @@ impl LeaderDriver {
         self.event(Event::Time, control)
     }
 
-    fn look(&self) -> Result<(), Failure> {
+    /// Asks the sources what there is, several times: whoever answers from before counts for nothing then.
+    fn look(&self) {
         let (sources, patience) = (self.shared.sources.clone(), self.shared.options.patience);
         let (tell, waker) = (self.tell.clone(), self.waker.clone());
-        let look = move || {
-            let _ = tell.send(Back::Looked(Found::of_sources(&sources, patience)));
+        self.runtime.spawn_blocking(move || {
+            let looks = (0..LOOKS).map(|number| {
+                if number > 0 {
+                    ambient::pause(BETWEEN_LOOKS);
+                }
+                Found::of_sources(&sources, patience)
+            });
+            let found = looks.reduce(|before, now| Ok(now?.with_ends_of(&before?)));
+            // The worker that is gone needs no answer.
+            let _ = tell.send(Back::Looked(found.expect("there is one look at the least")));
             waker.wake();
-        };
-        let spawned = std::thread::Builder::new().name("look".to_owned()).spawn(look);
-        spawned.map(drop).map_err(|e| Failure::new(Ending::Failed, e))
+        });
     }
 
     fn call(&self, part: Part, call: Call) {

@@ -75,6 +75,17 @@ impl Found {
         }
         Ok(found)
     }
+
+    /// The same with the later ends of this and an earlier answer.
+    #[must_use]
+    pub(crate) fn with_ends_of(mut self, earlier: &Self) -> Self {
+        for split in &mut self.splits {
+            let name = (split.source.clone(), split.split.clone());
+            split.end = split.end.max(earlier.ends.get(&name).copied().unwrap_or_default());
+            self.ends.insert(name, split.end);
+        }
+        self
+    }
 }
 
 /// Runs this process of a generation; returns how it ended, after the supervisor has been told.

@@ -16,6 +16,7 @@ use timely::worker::Worker;
 
 use super::Build;
 use super::ending::Failure;
+use super::leader::BETWEEN_LOOKS;
 use super::output::OutputQueue;
 use super::source::{ReadLimits, SourceDriver};
 use crate::cli::StoreOptions;
@@ -139,7 +140,12 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
         anyhow::Ok(job.finish())
     })?;
     durables.built()?;
-    let limits = ReadLimits { most_waiting_bytes: MOST_WAITING_BYTES / u64::from(workers), verify: true };
+    let limits = ReadLimits {
+        most_waiting_bytes: MOST_WAITING_BYTES / u64::from(workers),
+        verify: true,
+        patience: PATIENCE,
+        between_looks: BETWEEN_LOOKS,
+    };
     let failed = |failure: Failure| failure.error;
     let mut outputs = Outputs {
         queues: declared.outputs.into_iter().map(|o| (o.spec.name, o.queue)).collect(),
@@ -147,7 +153,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
         print,
     };
     let mut source = SourceDriver::new(index, workers, limits, None, declared.sources, &waker).map_err(failed)?;
-    source.look(PATIENCE).map_err(failed)?;
+    source.look().map_err(failed)?;
     source.begin_after(Tick(0));
     for start in &script.splits {
         source.resume(start, start.offset, None).map_err(failed)?;

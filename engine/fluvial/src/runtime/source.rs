@@ -14,12 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fluvial_connector::{
-    Digest, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, Tick, Waker, source_digest,
+    Digest, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Tick, Waker,
+    source_digest,
 };
 
+use super::ambient;
 use super::ending::{Failure, Part};
 use super::input::SourceInput;
-use super::leader::{Ends, failure};
+use super::leader::{Ends, LOOKS, failure};
 use super::panics::in_operator;
 use crate::journal::{Binding, Range, SplitNumber, SplitStart};
 use crate::protocol::{Ended, split_owner};
@@ -52,6 +54,10 @@ pub(crate) struct ReadLimits {
     pub(crate) most_waiting_bytes: u64,
     /// Whether replayed ranges are compared with the journal's digests.
     pub(crate) verify: bool,
+    /// How long to wait for the source's answer.
+    pub(crate) patience: Duration,
+    /// How long to wait before the source is asked again where a split seems to end too early.
+    pub(crate) between_looks: Duration,
 }
 
 /// The sources of one worker.
@@ -65,8 +71,8 @@ pub(crate) struct SourceDriver {
     replay: VecDeque<Binding>,
     /// Every split of the job that has been met, whoever reads it.
     known: BTreeSet<(String, SplitId)>,
-    /// Where each split begins and ends in its system by now, as far as that was asked.
-    held: BTreeMap<(String, SplitId), (Offset, Offset)>,
+    /// What each split is in its system by now, as far as that was asked; of several answers the latest end.
+    held: BTreeMap<(String, SplitId), SplitStatus>,
     /// Where to stop, if the job stops at the end of its input. Known before anything is read: what has been read
     /// cannot be left out of the range that is reported next.
     ends: Option<Ends>,
@@ -98,8 +104,6 @@ struct Split {
     expected: VecDeque<Expected>,
     /// Where the split began in its system when it was taken over.
     begins: Offset,
-    /// Where the split ended then.
-    ends: Offset,
     /// Where what the journal says of it ended then.
     bound: Offset,
     /// Where the next range begins.
@@ -163,10 +167,12 @@ impl SourceDriver {
 
     /// Asks where the splits begin and end by now: those which are taken over are read from their begin on, and those
     /// which end too early are refused.
-    pub(crate) fn look(&mut self, patience: Duration) -> Result<(), Failure> {
+    pub(crate) fn look(&mut self) -> Result<(), Failure> {
         for Reading { declared, .. } in &self.sources {
-            for status in declared.source.splits(patience).map_err(|e| Failure::of(Part::Source, e))? {
-                self.held.insert((declared.name.clone(), status.split), (status.earliest, status.end));
+            for mut status in declared.source.splits(self.limits.patience).map_err(|e| Failure::of(Part::Source, e))? {
+                let name = (declared.name.clone(), status.split.clone());
+                status.end = status.end.max(self.held.get(&name).map_or(Offset(0), |before| before.end));
+                self.held.insert(name, status);
             }
         }
         Ok(())
@@ -197,7 +203,20 @@ impl SourceDriver {
         };
         let reading = &mut self.sources[source];
         let slot = Slot(u32::try_from(reading.splits).expect("splits are few"));
-        let (begins, ends) = self.held.get(&name).copied().unwrap_or((Offset(0), Offset(u64::MAX)));
+        let held = self.held.get(&name);
+        if let Some(SplitStatus { identity, .. }) = held
+            && !identity.is_empty()
+            && !start.identity.is_empty()
+            && *identity != start.identity
+        {
+            return Err(failure(Ended::MadeAnew {
+                described: reading.declared.source.describe(),
+                split: start.split.clone(),
+                was: start.identity.clone(),
+                is: identity.clone(),
+            }));
+        }
+        let begins = held.map_or(Offset(0), |held| held.earliest);
         if let Some(last) = last.filter(|last| last.from < begins) {
             // Only a comparison is lost with it: what it held is in the state.
             let source = &start.source;
@@ -216,7 +235,6 @@ impl SourceDriver {
             index: reading.splits,
             expected: last.map(|range| Expected { range: range.clone(), keep: false }).into_iter().collect(),
             begins,
-            ends,
             bound: position,
             reported: from,
             count: 0,
@@ -245,8 +263,16 @@ impl SourceDriver {
                 }
             }
         }
+        for _ in 1..LOOKS {
+            if self.splits.iter().all(|split| split.bound <= self.end(split)) {
+                break;
+            }
+            ambient::pause(self.limits.between_looks);
+            self.look()?;
+        }
         for split in &self.splits {
-            let Split { begins, ends, bound, .. } = *split;
+            let Split { begins, bound, .. } = *split;
+            let ends = self.end(split);
             let source = self.sources[split.source].declared.source.as_ref();
             if ends < bound {
                 let ended = Ended::CutOff {
@@ -268,6 +294,12 @@ impl SourceDriver {
             }
         }
         Ok(())
+    }
+
+    /// Where a split ends in its system, as far as that was asked.
+    fn end(&self, split: &Split) -> Offset {
+        let name = (split.start.source.clone(), split.start.split.clone());
+        self.held.get(&name).map_or(Offset(u64::MAX), |held| held.end)
     }
 
     /// Whether the ranges before the checkpoint have been compared.

@@ -91,6 +91,12 @@ impl StatusLine {
         Some(self.splits.values().map(|(start, at)| (start.source.clone(), start.split.clone(), *at)).collect())
     }
 
+    /// How long there is nothing to ask or to print.
+    pub(crate) fn rests(&self) -> Duration {
+        let next = if self.asked { EVERY } else { EVERY - ASK_BEFORE };
+        next.saturating_sub(self.last.elapsed())
+    }
+
     /// Prints the line, if it is time.
     pub(crate) fn print(&mut self, status: &Status) {
         let passed = self.last.elapsed();
@@ -101,11 +107,14 @@ impl StatusLine {
                 }
             }
         }
-        if passed < EVERY || status.minted == Tick(0) {
+        if passed < EVERY {
             return;
         }
         self.last = ambient::instant();
         self.asked = false;
+        if status.minted == Tick(0) {
+            return;
+        }
         // What the sources have not said since the last line is not known: one that hangs must not look like one without
         // input.
         let unknown_for = Some(self.ends_at.elapsed()).filter(|age| *age > passed);

@@ -19,7 +19,7 @@ use timely::worker::Worker;
 
 use super::control::{Control, Message};
 use super::ending::{Ending, Failure, Part};
-use super::leader::{Ends, LeaderDriver};
+use super::leader::{BETWEEN_LOOKS, Ends, LeaderDriver};
 use super::merges::Merges;
 use super::output::OutputQueue;
 use super::panics;
@@ -147,9 +147,11 @@ impl Running {
         let limits = ReadLimits {
             most_waiting_bytes: shared.options.in_flight.0 / u64::from(workers),
             verify: plan.reconcile.is_none(),
+            patience: shared.options.patience,
+            between_looks: BETWEEN_LOOKS,
         };
         let mut source = SourceDriver::new(index, workers, limits, stop_at, declared.sources, waker)?;
-        source.look(shared.options.patience)?;
+        source.look()?;
         source.begin_after(plan.as_of());
         for state in plan.checkpoint.iter().flat_map(|c| &c.splits) {
             source.resume(&state.start, state.position, state.last.as_ref())?;

@@ -127,6 +127,8 @@ pub(crate) struct Leader {
     found: Option<Vec<FoundSplit>>,
     /// What the journal binds of each split that this generation goes on with.
     bound: BTreeMap<SplitNumber, SplitState>,
+    /// Whether the last answer said that a split ends before that.
+    seems_cut_off: bool,
     stop: bool,
     now_ms: u64,
     /// How far the clock has gone back since the beginning: time does not.
@@ -188,6 +190,7 @@ impl Leader {
             out: VecDeque::new(),
             found: None,
             bound: BTreeMap::new(),
+            seems_cut_off: false,
             stop: false,
             now_ms,
             back_ms: 0,
@@ -281,7 +284,12 @@ impl Leader {
     fn take(&mut self, event: Event) -> Result<(), Ended> {
         match event {
             Event::Splits(found) => {
-                refuse_cut_off(&found, &self.bound)?;
+                refuse_made_anew(&found, &self.bound)?;
+                // A broker that is no leader any more may answer from before: what is said twice in a row counts.
+                let cut_off = refuse_cut_off(&found, &self.bound);
+                if std::mem::replace(&mut self.seems_cut_off, cut_off.is_err()) {
+                    cut_off?;
+                }
                 self.found = Some(found);
             }
             Event::Looked(found) => self.on_look(found)?,

@@ -278,6 +278,9 @@ fn after_reading(reconcile: bool) -> Bench {
 fn a_split_that_is_cut_off_while_it_is_read_again_is_refused() {
     let mut bench = after_reading(false);
     bench.on(Event::Splits(ends_at(9))).unwrap();
+    bench.on(Event::Splits(ends_at(8))).unwrap();
+    bench.on(Event::Splits(ends_at(9))).unwrap();
+    bench.on(Event::Splits(ends_at(8))).unwrap();
     let ended = bench.on(Event::Splits(ends_at(8))).unwrap_err();
     assert!(ended.to_string().contains("split 0 ends at offset 8 now, and has been read up to 9"), "{ended}");
     assert_eq!(ended.kind(), Some(fluvial_connector::ErrorKind::Data));
@@ -292,6 +295,7 @@ fn a_split_that_was_cut_off_is_gone_on_with_from_its_end_where_the_input_is_take
         let said = bench.requests();
         assert_eq!(said.iter().any(|said| said.contains("ends at offset 6")), position == 6, "{said:?}");
         bench.on(Event::Splits(ends_at(position))).unwrap();
+        bench.on(Event::Splits(ends_at(position - 1))).unwrap();
         assert!(bench.on(Event::Splits(ends_at(position - 1))).is_err());
     }
 }

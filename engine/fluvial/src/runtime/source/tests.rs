@@ -39,7 +39,7 @@ fn topic(values: &[&str]) -> Memory {
 /// A driver that knows where the split begins and ends.
 fn driver(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
     let mut driver = not_looked(memory, stop_at);
-    driver.look(Duration::ZERO).unwrap();
+    driver.look().unwrap();
     driver
 }
 
@@ -50,7 +50,12 @@ fn not_looked(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
         input: Box::new(Nowhere),
         on_malformed: OnMalformed::Fail,
     };
-    let limits = ReadLimits { most_waiting_bytes: 1 << 20, verify: true };
+    let limits = ReadLimits {
+        most_waiting_bytes: 1 << 20,
+        verify: true,
+        patience: Duration::ZERO,
+        between_looks: Duration::ZERO,
+    };
     let ends = stop_at.map(|end| [(("in".to_owned(), SplitId("0".to_owned())), Offset(end))].into());
     SourceDriver::new(0, 1, limits, ends, vec![declared], &Waker::new(|| ())).unwrap()
 }
