@@ -50,6 +50,15 @@ fn feed_in_two_parts(stage: &Stage) -> u64 {
     first
 }
 
+/// Runs the job until it has read both parts, and kills it. Gives the end of the first.
+fn reads_two_parts_and_is_killed(stage: &Stage, options: &str) -> u64 {
+    let job = stage.start(options).unwrap();
+    let first = feed_in_two_parts(stage);
+    stage.wait_until_caught_up(&job).unwrap();
+    job.job().kill_all().unwrap();
+    first
+}
+
 /// What is said of a log that ends too early. Whether the last marker was read before the kill, who knows.
 fn ends_at(end: u64) -> String {
     format!("split {CUT} ends at offset {end} now, and has been read up to ")
@@ -59,10 +68,7 @@ fn ends_at(end: u64) -> String {
 fn a_tail_that_is_lost_is_named_and_reconciled() {
     let mut kafka = cuttable();
     let stage = on(&kafka);
-    let job = stage.start("--checkpoint-every 1h --processes 2").unwrap();
-    let first = feed_in_two_parts(&stage);
-    stage.wait_until_caught_up(&job).unwrap();
-    job.job().kill_all().unwrap();
+    let first = reads_two_parts_and_is_killed(&stage, "--checkpoint-every 1h --processes 2");
     let before = stage.table().unwrap();
     cut(&mut kafka, &stage, first);
     for options in ["", "--stop-at-end --workers 2"] {
@@ -81,10 +87,7 @@ fn a_tail_that_is_lost_is_named_and_reconciled() {
 fn a_generation_that_reconciles_a_lost_tail_may_be_killed_before_its_checkpoint() {
     let mut kafka = cuttable();
     let stage = on(&kafka);
-    let job = stage.start("--checkpoint-every 1h").unwrap();
-    let first = feed_in_two_parts(&stage);
-    stage.wait_until_caught_up(&job).unwrap();
-    job.job().kill_all().unwrap();
+    let first = reads_two_parts_and_is_killed(&stage, "--checkpoint-every 1h");
     cut(&mut kafka, &stage, first);
     // Its checkpoint comes at its first tick: it dies before that is complete.
     let dies = "--reconcile --no-restart --fail-point after-manifest=kill";
@@ -99,10 +102,7 @@ fn a_generation_that_reconciles_a_lost_tail_may_be_killed_before_its_checkpoint(
 fn other_records_in_place_of_a_lost_tail_are_named_and_reconciled() {
     let mut kafka = cuttable();
     let stage = on(&kafka);
-    let job = stage.start("--checkpoint-every 1h --processes 2").unwrap();
-    let first = feed_in_two_parts(&stage);
-    stage.wait_until_caught_up(&job).unwrap();
-    job.job().kill_all().unwrap();
+    let first = reads_two_parts_and_is_killed(&stage, "--checkpoint-every 1h --processes 2");
     let read = end(&stage);
     cut(&mut kafka, &stage, first);
     stage.feed(1_000..1_300).unwrap();
