@@ -18,6 +18,10 @@ pub(crate) struct Appender {
     next: Seq,
     gathered: Vec<Entry>,
     claim: Option<Claim>,
+    /// The least time between the beginnings of two records.
+    every_ms: u64,
+    /// When the next record may begin.
+    next_at_ms: u64,
     rules: Rules,
 }
 
@@ -31,9 +35,9 @@ pub(crate) struct Appended {
 }
 
 impl Appender {
-    /// Appends from `next` on.
-    pub(crate) fn new(me: Identity, next: Seq, rules: Rules) -> Self {
-        Self { me, next, gathered: Vec::new(), claim: None, rules }
+    /// Appends from `next` on, a record each `every_ms` at the most.
+    pub(crate) fn new(me: Identity, next: Seq, every_ms: u64, rules: Rules) -> Self {
+        Self { me, next, gathered: Vec::new(), claim: None, every_ms, next_at_ms: 0, rules }
     }
 
     /// Hands in an entry.
@@ -47,9 +51,15 @@ impl Appender {
         self.claim.is_none() && self.gathered.is_empty()
     }
 
+    /// When the next record begins, if one is waiting for that.
+    pub(crate) fn deadline_ms(&self) -> Option<u64> {
+        (self.claim.is_none() && !self.gathered.is_empty()).then_some(self.next_at_ms)
+    }
+
     /// The next call to the store, if there is one to make.
-    pub(crate) fn next_call(&mut self) -> Option<Call> {
-        if self.claim.is_none() && !self.gathered.is_empty() {
+    pub(crate) fn next_call(&mut self, now_ms: u64) -> Option<Call> {
+        if self.deadline_ms().is_some_and(|deadline| deadline <= now_ms) {
+            self.next_at_ms = now_ms + self.every_ms;
             let record = self.me.record(std::mem::take(&mut self.gathered));
             self.claim = Some(Claim::new(self.next, record, self.rules));
         }
@@ -121,11 +131,11 @@ mod tests {
 
     /// What an append at 5 does with the answers: `P` put, `G` get, then how it ended.
     fn check(answers: Vec<Answer>, expected: &str) {
-        let mut appender = Appender::new(ME, Seq(5), Rules::default());
+        let mut appender = Appender::new(ME, Seq(5), 0, Rules::default());
         appender.push(entry(1));
         let mut seen = String::new();
         for answer in answers {
-            match appender.next_call().unwrap() {
+            match appender.next_call(0).unwrap() {
                 Call::Put(Seq(5), _) => seen.push('P'),
                 Call::Get(_) => seen.push('G'),
                 other => panic!("{other:?}"),
@@ -155,15 +165,16 @@ mod tests {
     }
 
     #[test]
-    fn entries_gather_while_an_append_is_under_way() {
-        let mut appender = Appender::new(ME, Seq(0), Rules::default());
+    fn entries_gather_while_an_append_is_under_way_and_for_a_while_after_it_began() {
+        let mut appender = Appender::new(ME, Seq(0), 4, Rules::default());
         appender.push(entry(1));
-        assert!(matches!(appender.next_call(), Some(Call::Put(Seq(0), _))));
+        assert!(matches!(appender.next_call(100), Some(Call::Put(Seq(0), _))));
         appender.push(entry(2));
-        appender.push(entry(3));
-        assert!(appender.next_call().is_none());
+        assert_eq!((appender.next_call(101), appender.deadline_ms()), (None, None));
         assert!(appender.on(Answer::Put(Created)).unwrap().is_some());
-        let Some(Call::Put(Seq(1), record)) = appender.next_call() else { panic!("the next append is due") };
+        assert_eq!((appender.next_call(103), appender.deadline_ms()), (None, Some(104)));
+        appender.push(entry(3));
+        let Some(Call::Put(Seq(1), record)) = appender.next_call(104) else { panic!("the next append is due") };
         assert_eq!(record.entries, vec![entry(2), entry(3)]);
     }
 }

@@ -47,7 +47,7 @@ impl Prepared {
         rules: Rules,
     ) -> Result<(Self, Vec<String>), Ended> {
         let Opened { me, at, mut history, manifest, records, below } = opened;
-        let mut appender = Appender::new(me, at.next(), rules);
+        let mut appender = Appender::new(me, at.next(), config.append_every_ms, rules);
         let (new, mut warnings) = new_outputs(&config.outputs, config.reconcile, &history)?;
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));

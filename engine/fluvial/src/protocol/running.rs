@@ -206,7 +206,7 @@ impl Running {
     }
 
     pub(crate) fn next_call(&mut self, now_ms: u64) -> Option<Request> {
-        if let Some(call) = self.appender.next_call() {
+        if let Some(call) = self.appender.next_call(now_ms) {
             return Some(Request::Store(Part::Appender, call));
         }
         if let Some(call) = self.checkpointer.next_call() {
@@ -218,7 +218,7 @@ impl Running {
     pub(crate) fn deadline_ms(&self, config: &LeaderConfig) -> u64 {
         let minting = if self.is_minting() { self.sequencer.deadline_ms() } else { None };
         let age = self.last_checkpoint_ms.saturating_add(config.checkpoint_age_limit_ms).saturating_add(1);
-        [minting, self.cleaner.deadline_ms()].into_iter().flatten().fold(age, u64::min)
+        [minting, self.appender.deadline_ms(), self.cleaner.deadline_ms()].into_iter().flatten().fold(age, u64::min)
     }
 }
 

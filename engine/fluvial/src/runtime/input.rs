@@ -1,7 +1,7 @@
 //! The beginning of the dataflow: decoded records of one source, waiting for their tick.
 //!
 //! ```text
-//!  reader ──take──► open segment ──cut(to)──► closed segments ──release(to)──► batch ──send(tick)──► dataflow
+//!  reader ──take──► open segment ──cut(to)──► closed segments ──release(to)──► the tick's ──send(tick)──► dataflow
 //! ```
 //!
 //! A segment is what one reported range holds; a tick's ranges are made of whole segments, so a segment goes into the
@@ -31,10 +31,10 @@ pub(crate) trait SourceInput {
     /// Drops what is in the split's open segment.
     fn discard(&mut self, split: usize);
 
-    /// Moves the split's segments that end at or before `to` into the next batch.
+    /// Adds the split's segments that end at or before `to` to the next tick.
     fn release(&mut self, split: usize, to: Offset);
 
-    /// Sends the batch at `tick`; nothing more follows at it.
+    /// Sends the next tick's segments at `tick`; nothing more follows at it.
     fn send(&mut self, tick: u64);
 }
 
@@ -50,12 +50,12 @@ pub(crate) struct TypedInput<D: Decode<Item: Clone>> {
     decode: Arc<D>,
     handle: InputHandleVec<u64, (D::Item, Origin)>,
     splits: Vec<Waiting<D::Item>>,
-    batch: Vec<(D::Item, Origin)>,
+    released: Vec<Vec<(D::Item, Origin)>>,
 }
 
 impl<D: Decode<Item: Clone>> TypedInput<D> {
     pub(crate) fn new(decode: D, handle: InputHandleVec<u64, (D::Item, Origin)>) -> Self {
-        Self { decode: Arc::new(decode), handle, splits: Vec::new(), batch: Vec::new() }
+        Self { decode: Arc::new(decode), handle, splits: Vec::new(), released: Vec::new() }
     }
 }
 
@@ -85,20 +85,15 @@ impl<D: Decode<Item: Clone>> SourceInput for TypedInput<D> {
 
     fn release(&mut self, split: usize, to: Offset) {
         let closed = &mut self.splits[split].closed;
-        while let Some((_, mut segment)) = closed.pop_front_if(|(end, _)| *end <= to) {
-            if self.batch.is_empty() {
-                self.batch = segment;
-            } else {
-                self.batch.append(&mut segment);
-            }
+        while let Some((_, segment)) = closed.pop_front_if(|(end, _)| *end <= to) {
+            self.released.push(segment);
         }
     }
 
     fn send(&mut self, tick: u64) {
         self.handle.advance_to(tick);
-        if !self.batch.is_empty() {
-            self.handle.send_batch(&mut self.batch);
-            self.batch = Vec::new();
+        for mut segment in self.released.drain(..) {
+            self.handle.send_batch(&mut segment);
         }
         self.handle.advance_to(tick + 1);
     }

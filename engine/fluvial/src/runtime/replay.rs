@@ -18,7 +18,7 @@ use super::Build;
 use super::ending::Failure;
 use super::leader::BETWEEN_LOOKS;
 use super::output::OutputQueue;
-use super::source::{ReadLimits, SourceDriver};
+use super::source::{ReadLimits, SourceDriver, Volume};
 use crate::cli::StoreOptions;
 use crate::durable::Durables;
 use crate::job::{Job, Situation};
@@ -141,7 +141,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
     })?;
     durables.built()?;
     let limits = ReadLimits {
-        most_waiting_bytes: MOST_WAITING_BYTES / u64::from(workers),
+        most_waiting: Volume { records: u64::MAX, bytes: MOST_WAITING_BYTES / u64::from(workers) },
         verify: true,
         patience: PATIENCE,
         between_looks: BETWEEN_LOOKS,

@@ -47,11 +47,45 @@ pub(crate) struct DeclaredSource {
     pub(crate) on_malformed: OnMalformed,
 }
 
+/// An amount of input.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Volume {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Volume {
+    fn of(record: &Record<'_>) -> Self {
+        let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        Self { records: 1, bytes: bytes as u64 }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.records -= other.records;
+        self.bytes -= other.bytes;
+    }
+
+    /// Whether it is as much as `most` in one way or the other.
+    fn reaches(self, most: Self) -> bool {
+        self.records >= most.records || self.bytes >= most.bytes
+    }
+
+    fn half(self) -> Self {
+        Self { records: self.records / 2, bytes: self.bytes / 2 }
+    }
+}
+
 /// How far a worker reads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadLimits {
-    /// How many bytes may wait for their tick; the reader is left alone while there are more.
-    pub(crate) most_waiting_bytes: u64,
+    /// How much may wait for its tick; the reader is left alone while there is more. So many records as they come; while
+    /// the journal is replayed, only the bytes count.
+    pub(crate) most_waiting: Volume,
     /// Whether replayed ranges are compared with the journal's digests.
     pub(crate) verify: bool,
     /// How long to wait for the source's answer.
@@ -76,8 +110,6 @@ pub(crate) struct SourceDriver {
     /// Where to stop, if the job stops at the end of its input. Known before anything is read: what has been read
     /// cannot be left out of the range that is reported next.
     ends: Option<Ends>,
-    /// Bytes of records read and not yet released.
-    waiting_bytes: u64,
     /// How many records were left out because they could not be decoded.
     skipped: u64,
 }
@@ -110,9 +142,10 @@ struct Split {
     reported: Offset,
     count: u64,
     digest: Digest,
-    bytes: u64,
-    /// Bytes of each cut range that is not yet released.
-    cut: VecDeque<(Offset, u64)>,
+    volume: Volume,
+    /// How much each cut range holds that is not yet released, and all of them.
+    cut: VecDeque<(Offset, Volume)>,
+    all_cut: Volume,
     /// Where to stop, if the job stops at the end of its input.
     until: Option<Offset>,
     /// Whether the reader leaves it alone, because too much waits already.
@@ -129,9 +162,23 @@ impl Split {
         self.reported < self.begins
     }
 
+    /// A range ends at `to` and waits for its tick.
+    fn cut(&mut self, to: Offset, volume: Volume) {
+        self.cut.push_back((to, volume));
+        self.all_cut.add(volume);
+        self.reported = to;
+    }
+
+    /// The ranges up to `to` have got their tick.
+    fn release(&mut self, to: Offset) {
+        while let Some((_, volume)) = self.cut.pop_front_if(|(end, _)| *end <= to) {
+            self.all_cut.subtract(volume);
+        }
+    }
+
     /// Ends the range that is being read.
-    fn take_totals(&mut self) -> (u64, Digest, u64) {
-        (std::mem::take(&mut self.count), std::mem::take(&mut self.digest), std::mem::take(&mut self.bytes))
+    fn take_totals(&mut self) -> (u64, Digest, Volume) {
+        (std::mem::take(&mut self.count), std::mem::take(&mut self.digest), std::mem::take(&mut self.volume))
     }
 }
 
@@ -160,7 +207,6 @@ impl SourceDriver {
             known: BTreeSet::new(),
             held: BTreeMap::new(),
             ends: stop_at,
-            waiting_bytes: 0,
             skipped: 0,
         })
     }
@@ -239,8 +285,9 @@ impl SourceDriver {
             reported: from,
             count: 0,
             digest: Digest::default(),
-            bytes: 0,
+            volume: Volume::default(),
             cut: VecDeque::new(),
+            all_cut: Volume::default(),
             until: self.ends.as_ref().and_then(|ends| ends.get(&name).copied()),
             paused: false,
         });
@@ -328,11 +375,20 @@ impl SourceDriver {
 
     /// Reads what there is, within limits. Returns whether there may be more at once.
     pub(crate) fn read(&mut self) -> Result<bool, Failure> {
-        let full = self.waiting_bytes >= self.limits.most_waiting_bytes;
         // While the journal is replayed, what its next tick still needs has to be read, however much waits; then the
         // other splits are paused, and resumed when half is gone. After that it is enough not to ask the readers.
         let replayed = self.replayed();
-        let much = self.waiting_bytes >= self.limits.most_waiting_bytes / 2;
+        let mut most = self.limits.most_waiting;
+        if !replayed {
+            most.records = u64::MAX;
+        }
+        let mut waiting = Volume::default();
+        for split in &self.splits {
+            waiting.add(split.volume);
+            waiting.add(split.all_cut);
+        }
+        let full = waiting.reaches(most);
+        let much = waiting.reaches(most.half());
         let mut wanted = false;
         for split in &mut self.splits {
             let next = self.replay.front().and_then(|b| b.ranges.iter().find(|r| r.split == split.start.number));
@@ -358,7 +414,7 @@ impl SourceDriver {
     }
 
     fn poll(&mut self, source: usize) -> Result<bool, Failure> {
-        let Self { sources, splits, limits, waiting_bytes, skipped, .. } = self;
+        let Self { sources, splits, limits, skipped, .. } = self;
         let reading = &mut sources[source];
         let mut by_slot: Vec<&mut Split> = splits.iter_mut().filter(|s| s.source == source).collect();
         let mut failed = None;
@@ -371,10 +427,7 @@ impl SourceDriver {
             let split = &mut *by_slot[slot.0 as usize];
             let taken = finish_ranges(split, described, input.as_mut(), record.offset, limits.verify)
                 .and_then(|()| take(split, described, input.as_mut(), &record, *on_malformed, skipped));
-            match taken {
-                Ok(bytes) => *waiting_bytes += bytes,
-                Err(failure) => failed = Some(failure),
-            }
+            failed = taken.err();
         };
         let polled = in_operator("source", || reading.reader.poll(MOST_RECORDS_A_POLL, &mut each));
         let polled = polled.map_err(|e| Failure::of(Part::Source, e))?;
@@ -402,11 +455,10 @@ impl SourceDriver {
                 to = to.min(until);
             }
             reading.declared.input.cut(split.index, to);
-            let (count, digest, bytes) = split.take_totals();
+            let (count, digest, volume) = split.take_totals();
             ranges.push(Range { split: split.start.number, from: split.reported, to, count, digest });
-            split.cut.push_back((to, bytes));
-            split.reported = to;
-            all_bytes += bytes;
+            split.cut(to, volume);
+            all_bytes += volume.bytes;
         }
         (!ranges.is_empty()).then_some((ranges, all_bytes))
     }
@@ -432,9 +484,7 @@ impl SourceDriver {
             let Some(&split) = self.by_number.get(&range.split) else { continue };
             let split = &mut self.splits[split];
             self.sources[split.source].declared.input.release(split.index, range.to);
-            while let Some((_, bytes)) = split.cut.pop_front_if(|(to, _)| *to <= range.to) {
-                self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
-            }
+            split.release(range.to);
         }
         for reading in &mut self.sources {
             reading.declared.input.send(binding.tick.0);
@@ -449,7 +499,7 @@ impl SourceDriver {
     }
 }
 
-/// Takes one record into its split; returns the bytes that it counts for.
+/// Takes one record into its split.
 fn take(
     split: &mut Split,
     source: &dyn Source,
@@ -457,20 +507,19 @@ fn take(
     record: &Record<'_>,
     on_malformed: OnMalformed,
     skipped: &mut u64,
-) -> Result<u64, Failure> {
+) -> Result<(), Failure> {
     if split.until.is_some_and(|until| record.offset >= until) && split.expected.is_empty() {
-        return Ok(0);
+        return Ok(());
     }
     if split.expected.front().is_some_and(|e| record.offset < e.range.from) {
-        return Ok(0);
+        return Ok(());
     }
     split.count += 1;
     split.digest.add(source_digest(record.offset, record.key, record.value));
     if split.expected.front().is_some_and(|e| !e.keep) {
-        return Ok(0);
+        return Ok(());
     }
-    let bytes = (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
-    split.bytes += bytes;
+    split.volume.add(Volume::of(record));
     if let Err(error) = input.take(split.index, record) {
         let what = format!("cannot decode the record at offset {} of {}", record.offset, split.name(source));
         match on_malformed {
@@ -484,7 +533,7 @@ fn take(
             }
         }
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Ends every expected range that lies wholly before `position`, comparing it with what was read.
@@ -496,7 +545,7 @@ fn finish_ranges(
     verify: bool,
 ) -> Result<(), Failure> {
     while let Some(expected) = split.expected.pop_front_if(|e| e.range.to <= position) {
-        let (count, digest, bytes) = split.take_totals();
+        let (count, digest, volume) = split.take_totals();
         let Range { from, to, count: was_count, digest: was_digest, .. } = expected.range;
         let differs = (count, digest) != (was_count, was_digest);
         if differs && !verify && !expected.keep {
@@ -526,11 +575,11 @@ fn finish_ranges(
         }
         if expected.keep {
             input.cut(split.index, to);
-            split.cut.push_back((to, bytes));
+            split.cut(to, volume);
         } else {
             input.discard(split.index);
+            split.reported = to;
         }
-        split.reported = to;
     }
     Ok(())
 }

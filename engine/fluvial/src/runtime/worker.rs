@@ -25,7 +25,7 @@ use super::output::OutputQueue;
 use super::panics;
 use super::process::Shared;
 use super::sink::SinkDriver;
-use super::source::{ReadLimits, SourceDriver};
+use super::source::{ReadLimits, SourceDriver, Volume};
 use super::stages::STAGES;
 use super::uploads::Uploads;
 use crate::durable::{Durables, Restore};
@@ -37,6 +37,10 @@ use crate::state::RunStore;
 
 /// How many replayed ticks are in the dataflow at once: enough to keep it busy.
 const MOST_REPLAYED_AT_ONCE: usize = 64;
+
+/// How many full ticks a worker reads ahead of those that are minted: what waits longer is no sooner in the dataflow, it
+/// takes memory, and has left the caches when its tick comes.
+const TICKS_READ_AHEAD: u64 = 2;
 
 /// Runs one worker from the opening to the end of its generation.
 pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<(), Failure> {
@@ -145,7 +149,10 @@ impl Running {
             declared.outputs.into_iter().map(|o| (o.spec.name, o.queue)).collect();
         sink.reads(queues);
         let limits = ReadLimits {
-            most_waiting_bytes: shared.options.in_flight.0 / u64::from(workers),
+            most_waiting: Volume {
+                records: shared.options.tick_records.saturating_mul(TICKS_READ_AHEAD),
+                bytes: shared.options.in_flight.0 / u64::from(workers),
+            },
             verify: plan.reconcile.is_none(),
             patience: shared.options.patience,
             between_looks: BETWEEN_LOOKS,

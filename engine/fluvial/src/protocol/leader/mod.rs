@@ -54,6 +54,8 @@ pub(crate) struct LeaderConfig {
     pub outputs: Vec<FoundOutput>,
     /// When ticks are minted.
     pub pace: Pace,
+    /// The least time between the beginnings of two records of the journal.
+    pub append_every_ms: u64,
     /// The least time between the beginnings of two checkpoints.
     pub checkpoint_every_ms: u64,
     /// A generation ends whose last complete checkpoint is older.
@@ -229,7 +231,9 @@ impl Leader {
         let opening = |call| Request::Store(Part::Opening, call);
         match &mut self.stage {
             Stage::Opening(machine) => machine.next_call().map(opening),
-            Stage::Preparing(prepared) => prepared.appender.next_call().map(|c| Request::Store(Part::Appender, c)),
+            Stage::Preparing(prepared) => {
+                prepared.appender.next_call(self.now_ms).map(|c| Request::Store(Part::Appender, c))
+            }
             Stage::Tail { prepared, beyond, asked } if !*asked => {
                 *asked = true;
                 Some(opening(match beyond {

@@ -34,6 +34,7 @@ impl Bench {
                 in_flight_bytes: 1000,
                 in_flight_ticks: 100,
             },
+            append_every_ms: 0,
             checkpoint_every_ms: 5000,
             checkpoint_age_limit_ms: 60_000,
             keep_journal: false,

@@ -251,6 +251,7 @@ impl World {
                 in_flight_bytes: 25 * self.weather.backlog as u64,
                 in_flight_ticks: self.weather.backlog,
             },
+            append_every_ms: 3,
             checkpoint_every_ms: dice.between(20, 80) as u64,
             checkpoint_age_limit_ms: u64::MAX / 4,
             keep_journal: dice.one_in(8),

@@ -7,6 +7,9 @@ use fluvial_memory::Memory;
 use super::*;
 use crate::runtime::ending::Ending;
 
+/// How many records may wait for their tick.
+const MOST_WAITING: u64 = 6;
+
 /// Takes whatever comes, and keeps nothing.
 struct Nowhere;
 
@@ -51,7 +54,7 @@ fn not_looked(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
         on_malformed: OnMalformed::Fail,
     };
     let limits = ReadLimits {
-        most_waiting_bytes: 1 << 20,
+        most_waiting: Volume { records: MOST_WAITING, bytes: 1 << 20 },
         verify: true,
         patience: Duration::ZERO,
         between_looks: Duration::ZERO,
@@ -118,6 +121,35 @@ fn a_tick_is_replayed_when_all_of_it_has_been_read_and_is_what_it_was() {
     memory.append("in", 0, None, Some(b"c")).unwrap();
     memory.append("in", 0, None, Some(b"changed")).unwrap();
     assert!(driver.read().unwrap_err().line().contains("offset 3 to 4"));
+}
+
+#[test]
+fn nothing_is_read_while_enough_waits_for_its_tick() {
+    let first = ["a", "b", "c", "d", "e", "f"];
+    let memory = topic(&first);
+    let mut driver = driver(&memory, None);
+    driver.resume(&start(), Offset(0), None).unwrap();
+    driver.replay(&[]).unwrap();
+    driver.read().unwrap();
+    memory.append("in", 0, None, Some(b"g")).unwrap();
+    assert!(!driver.read().unwrap(), "what is read and not reported waits");
+    assert_eq!(driver.report().unwrap().0, [range(0, &first)]);
+    assert!(!driver.read().unwrap(), "what is reported waits");
+    driver.release(&binding(1, range(0, &first)));
+    driver.read().unwrap();
+    assert_eq!(driver.report().unwrap().0, [range(6, &["g"])]);
+}
+
+#[test]
+fn however_much_waits_a_replay_goes_on() {
+    let memory = topic(&["a", "b", "c", "d", "e", "f", "g"]);
+    let mut driver = driver(&memory, None);
+    driver.resume(&start(), Offset(0), None).unwrap();
+    driver.replay(&[binding(1, range(0, &["a", "b", "c", "d", "e", "f", "g", "h"]))]).unwrap_err();
+    memory.append("in", 0, None, Some(b"h")).unwrap();
+    driver.look().unwrap();
+    driver.read().unwrap();
+    assert_eq!(driver.replay_next().map(|binding| binding.tick), Some(Tick(1)));
 }
 
 #[test]
