@@ -62,7 +62,8 @@ pub(crate) struct LeaderConfig {
     pub checkpoint_age_limit_ms: u64,
     /// Nothing of the journal is deleted.
     pub keep_journal: bool,
-    /// Upsert outputs are corrected to the dataflow's whole output at the first new tick.
+    /// Upsert outputs are corrected to the dataflow's whole output at the first new tick. Once for a run: not if one of
+    /// its generations has begun that before.
     pub reconcile: bool,
     /// Append outputs, which cannot be corrected, do not stand in the way of that.
     pub leave_append_outputs: bool,
@@ -317,6 +318,7 @@ impl Leader {
             Stage::Opening(mut opening) => match opening.on(answer)? {
                 Some(opened) => {
                     self.me = Some(opened.me);
+                    self.config.reconcile &= !opened.has_reconciled();
                     if self.config.reconcile {
                         self.out.push_back(Request::Look);
                         self.stage = Stage::Looking(Box::new(opened));

@@ -267,7 +267,7 @@ fn after_reading(reconcile: bool) -> Bench {
     bench.on(Event::Time).unwrap();
     bench.requests();
     let mut config = bench.leader.config.clone();
-    (config.nonce, config.reconcile, config.leave_append_outputs) = (Nonce(8), reconcile, true);
+    (config.nonce, config.reconcile, config.leave_append_outputs) = (Nonce::of_run(2, 8), reconcile, true);
     bench.leader = Leader::new(config, bench.now_ms);
     // From before the opening: what was read since then may lie behind it.
     bench.on(Event::Splits(ends_at(4))).unwrap();
@@ -299,6 +299,22 @@ fn a_split_that_was_cut_off_is_gone_on_with_from_its_end_where_the_input_is_take
         bench.on(Event::Splits(ends_at(position - 1))).unwrap();
         assert!(bench.on(Event::Splits(ends_at(position - 1))).is_err());
     }
+}
+
+#[test]
+fn a_run_takes_the_input_as_it_is_once() {
+    let mut bench = after_reading(true);
+    let asks = |bench: &mut Bench, run| {
+        let config = LeaderConfig { nonce: Nonce::of_run(run, 9), reconcile: true, ..bench.leader.config.clone() };
+        bench.leader = Leader::new(config, bench.now_ms);
+        bench.on(Event::Splits(ends_at(9))).unwrap();
+        bench.requests().contains(&"look".to_owned())
+    };
+    assert!(asks(&mut bench, 2), "the one before ended before it wrote anything");
+    bench.on(Event::Looked(ends_at(9))).unwrap();
+    assert!(bench.requests().iter().any(|said| said.contains("reconciled")));
+    assert!(!asks(&mut bench, 2), "it is in the journal");
+    assert!(asks(&mut bench, 3), "that was another run's");
 }
 
 #[test]

@@ -101,6 +101,15 @@ pub(crate) struct Opened {
     pub(crate) below: Vec<Seq>,
 }
 
+impl Opened {
+    /// Whether a generation of the same run has taken the input as it is: the run then goes on as any other, or it would
+    /// accept whatever changes as long as it lives. (Its record is pruned only behind a checkpoint that covers it.)
+    pub(crate) fn has_reconciled(&self) -> bool {
+        let done = |entry: &Entry| matches!(entry, Entry::Reconciled { .. } | Entry::Checkpoint { .. });
+        self.records.values().any(|record| record.nonce.same_run(self.me.nonce) && record.entries.iter().any(done))
+    }
+}
+
 impl Opening {
     pub(crate) fn new(opener: Opener, rules: Rules) -> Self {
         let me = Identity { incarnation: opener.incarnation, generation: Generation(1), nonce: opener.nonce };

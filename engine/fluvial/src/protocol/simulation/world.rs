@@ -219,7 +219,6 @@ impl World {
         if self.weather.upgrades && !self.calm && !self.generations.is_empty() && self.dice.one_in(2) {
             self.upgrade();
         }
-        let reconcile = self.version > 0 && self.reconciled().is_none_or(|(_, version)| version < self.version);
         let dice = &mut self.dice;
         let workers = if self.weather.widens { self.generations.len() + 1 } else { dice.between(1, 3) };
         let shape = Shape {
@@ -232,7 +231,8 @@ impl World {
             rules: self.rules,
         };
         let number = self.generations.len();
-        let nonce = Nonce(100 + number as u64);
+        // Each version of the logic is a run.
+        let nonce = Nonce::of_run(self.version as u32, 100 + number as u64);
         let output =
             FoundOutput { output: OUTPUT.to_owned(), partitions: OUTPUT_PARTITIONS as u32, envelope: Envelope::Upsert };
         let config = LeaderConfig {
@@ -255,7 +255,7 @@ impl World {
             checkpoint_every_ms: dice.between(20, 80) as u64,
             checkpoint_age_limit_ms: u64::MAX / 4,
             keep_journal: dice.one_in(8),
-            reconcile,
+            reconcile: self.version > 0,
             leave_append_outputs: false,
             grace_ms: dice.below(40) as u64,
             max_clock_jump_ms: u64::MAX / 4,
