@@ -10,7 +10,7 @@ use fluvial_tests::campaign::{Ground, Plan, Siege, Subject};
 
 const ROUNDS: usize = 3;
 
-fn survives(subject: Subject, seed: u64, version: &'static str) {
+fn survives(subject: Subject, seed: u64, version: &str) {
     println!("seed {seed}");
     let ground = Ground::new(version).unwrap();
     let plan = ground.fit(Plan::new(seed, ROUNDS));

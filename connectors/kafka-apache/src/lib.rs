@@ -40,7 +40,7 @@ pub struct Options {
     /// Lines of `server.properties` that are added or replaced.
     pub properties: Vec<(String, String)>,
     /// The version.
-    pub version: &'static str,
+    pub version: String,
     /// The most memory that each server's heap may take, MiB.
     pub heap_mib: u32,
     /// The port of a proxy in front of the one broker: clients that come from it are told to come there again.
@@ -49,7 +49,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { brokers: 1, properties: Vec::new(), version: VERSION, heap_mib: 1024, proxy: None }
+        Self { brokers: 1, properties: Vec::new(), version: VERSION.to_owned(), heap_mib: 1024, proxy: None }
     }
 }
 
@@ -101,7 +101,7 @@ impl ApacheKafka {
     }
 
     fn start_once(options: &Options) -> Result<Self> {
-        let jars = jars::folder(options.version)?;
+        let jars = jars::folder(&options.version)?;
         let folder = Folder::new("fluvial-apache-kafka-")?;
         let ports = (0..options.brokers)
             .map(|_| Ok(Ports { client: free_port()?, controller: free_port()?, behind_proxy: free_port()? }));

@@ -42,12 +42,11 @@ struct Options {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    let version: &'static str = options.kafka.clone().leak();
     let (mut ledger, start) = (Ledger::default(), Instant::now());
     let mut sieges = 0;
     while sieges == 0 || start.elapsed() < Duration::from_secs(60 * options.minutes) {
         // A broker of its own, so that no siege's leavings slow down another.
-        let (ground, seed) = (Ground::new(version)?, options.seed + sieges);
+        let (ground, seed) = (Ground::new(&options.kafka)?, options.seed + sieges);
         let subject = if seed.is_multiple_of(2) { Subject::Bank } else { Subject::Orders };
         sieges += 1;
         let siege = Siege::new(&ground, subject, ground.fit(Plan::new(seed, options.rounds)))?;

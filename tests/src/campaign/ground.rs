@@ -16,7 +16,7 @@ pub struct Ground {
     proxy: Proxy,
     kafka: Mutex<ApacheKafka>,
     endpoint: Endpoint,
-    version: &'static str,
+    survives_a_kill: bool,
 }
 
 impl Ground {
@@ -24,19 +24,20 @@ impl Ground {
     ///
     /// # Errors
     /// As [`ApacheKafka::start`].
-    pub fn new(version: &'static str) -> Result<Self> {
+    pub fn new(version: &str) -> Result<Self> {
         let proxy = Proxy::start()?;
-        let kafka = ApacheKafka::start(&Options { version, proxy: Some(proxy.port()), ..Options::default() })?;
+        let options = Options { version: version.to_owned(), proxy: Some(proxy.port()), ..Options::default() };
+        let kafka = ApacheKafka::start(&options)?;
         proxy.lead_to(kafka.behind_proxy());
         let endpoint = Endpoint::new(kafka.bootstrap());
-        Ok(Self { proxy, kafka: Mutex::new(kafka), endpoint, version })
+        Ok(Self { proxy, kafka: Mutex::new(kafka), endpoint, survives_a_kill: version == SURVIVES_A_KILL })
     }
 
     /// A plan that the broker survives: it is stopped well wherever it would be killed, if its version forgets
     /// transactions then.
     #[must_use]
     pub fn fit(&self, plan: Plan) -> Plan {
-        if self.version == SURVIVES_A_KILL { plan } else { plan.sparing_the_broker() }
+        if self.survives_a_kill { plan } else { plan.sparing_the_broker() }
     }
 
     /// The broker as the harness reaches it.

@@ -99,6 +99,18 @@ fn a_generation_that_reconciles_a_lost_tail_may_be_killed_before_its_checkpoint(
 }
 
 #[test]
+fn a_run_that_reconciles_goes_on_as_any_other_when_it_has_lost_a_process() {
+    let mut kafka = cuttable();
+    let stage = on(&kafka);
+    let first = reads_two_parts_and_is_killed(&stage, "--checkpoint-every 1h");
+    cut(&mut kafka, &stage, first);
+    let said = stage.complete("--reconcile --stop-at-end --fail-point after-manifest=kill").unwrap().said;
+    assert!(said.contains("generation=3"), "no generation has followed: {said}");
+    assert_right(&stage);
+    goes_on_normally(&stage);
+}
+
+#[test]
 fn other_records_in_place_of_a_lost_tail_are_named_and_reconciled() {
     let mut kafka = cuttable();
     let stage = on(&kafka);

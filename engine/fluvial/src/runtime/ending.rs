@@ -3,6 +3,8 @@
 use fluvial_connector::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::Ended;
+
 /// Why a process of a generation ended. Each has an exit code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,6 +119,23 @@ impl Failure {
     #[must_use]
     pub(crate) fn line(&self) -> String {
         format!("{:#}", self.error)
+    }
+}
+
+impl From<Ended> for Failure {
+    /// The failure that the end of a state machine is.
+    fn from(ended: Ended) -> Self {
+        let ending = match ended.kind() {
+            Some(ErrorKind::Fenced) => Ending::Fenced,
+            Some(ErrorKind::Restart | ErrorKind::Retry) => match ended {
+                Ended::CheckpointTooOld { .. } => Ending::StoreFailed,
+                _ => Ending::SinkFailed,
+            },
+            Some(ErrorKind::Configuration) => Ending::Misconfigured,
+            Some(ErrorKind::Data | ErrorKind::Bug) => Ending::Failed,
+            None => Ending::Done,
+        };
+        Self::new(ending, ended)
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Error, ErrorKind, Incarnation, Offset, SplitId, Waker};
+use fluvial_connector::{Error, Incarnation, Offset, SplitId, Waker};
 
 use super::ambient;
 use super::calls::StoreCalls;
@@ -307,7 +307,7 @@ impl LeaderDriver {
                 tracing::info!("{done}");
                 Ok(())
             }
-            Err(ended) => Err(failure(ended)),
+            Err(ended) => Err(ended.into()),
         }
     }
 
@@ -364,21 +364,6 @@ fn note(order: &Order) {
         Order::Sealed(tick) => tracing::trace!(target: STAGES, tick = tick.0, "sealed"),
         Order::SplitStarted(_) | Order::Finish(_) => {}
     }
-}
-
-/// The failure that the end of a state machine is.
-pub(crate) fn failure(ended: Ended) -> Failure {
-    let ending = match ended.kind() {
-        Some(ErrorKind::Fenced) => Ending::Fenced,
-        Some(ErrorKind::Restart | ErrorKind::Retry) => match ended {
-            Ended::CheckpointTooOld { .. } => Ending::StoreFailed,
-            _ => Ending::SinkFailed,
-        },
-        Some(ErrorKind::Configuration) => Ending::Misconfigured,
-        Some(ErrorKind::Data | ErrorKind::Bug) => Ending::Failed,
-        None => Ending::Done,
-    };
-    Failure::new(ending, ended)
 }
 
 /// The splits and their ends by source and split: what the status line and `--stop-at-end` know of the input.

@@ -18,7 +18,6 @@ use fluvial_connector::{
 use super::ambient;
 use super::calls::StoreCalls;
 use super::ending::{Ending, Failure, Part};
-use super::leader::failure;
 use super::output::OutputQueue;
 use super::process::Shared;
 use super::reconcile::Reconciling;
@@ -191,12 +190,12 @@ impl SinkDriver {
                 }
                 Back::Newest(newest) => {
                     let (seq, record) = newest.map_err(|e| Failure::of(Part::Store, e))?;
-                    let verdict = self.identity.judge(seq, &record).map_err(failure)?;
+                    let verdict = self.identity.judge(seq, &record)?;
                     self.committer_on(protocol::Done::Journal(verdict))?;
                 }
             }
         }
-        while let Some(action) = self.committer.next_action(ambient::now_ms()).map_err(failure)? {
+        while let Some(action) = self.committer.next_action(ambient::now_ms())? {
             self.act(action);
         }
         self.report();
@@ -250,7 +249,7 @@ impl SinkDriver {
                 tracing::trace!(target: STAGES, tick = upper - 1, "complete");
             }
             self.complete = Tick(upper - 1);
-            self.committer.complete(self.complete).map_err(failure)?;
+            self.committer.complete(self.complete)?;
         }
         Ok(())
     }
@@ -258,7 +257,7 @@ impl SinkDriver {
     fn hand_over(&mut self, tick: Tick, partitions: Vec<(OutputPartition, Vec<OutputRecord>)>) -> Result<(), Failure> {
         let records = partitions.iter().map(|(_, records)| records.len()).sum();
         for (at, records) in partitions {
-            self.committer.output(tick, &at, records).map_err(failure)?;
+            self.committer.output(tick, &at, records)?;
         }
         self.waiting.push_back((tick, records));
         self.waiting_records += records;
@@ -340,7 +339,7 @@ impl SinkDriver {
     }
 
     fn committer_on(&mut self, done: protocol::Done) -> Result<(), Failure> {
-        self.committer.on(done).map_err(failure)
+        self.committer.on(done).map_err(Failure::from)
     }
 
     /// One of the things that had to be fenced is.

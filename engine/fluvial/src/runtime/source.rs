@@ -9,22 +9,27 @@
 //! Guarantees: records go into the dataflow exactly as the bindings say; a replay that reads anything else than what the
 //! journal's counts and digests say ends with an error. Does not mint, and does not know what is sealed.
 
+mod split;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fluvial_connector::{
     Digest, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Tick, Waker,
-    source_digest,
 };
 
 use super::ambient;
 use super::ending::{Failure, Part};
 use super::input::SourceInput;
-use super::leader::{Ends, LOOKS, failure};
+use super::leader::{Ends, LOOKS};
 use super::panics::in_operator;
 use crate::journal::{Binding, Range, SplitNumber, SplitStart};
 use crate::protocol::{Ended, split_owner};
+pub(crate) use split::Volume;
+use split::{Expected, Split};
 
 /// The most records that one poll of a reader hands over.
 const MOST_RECORDS_A_POLL: usize = 8192;
@@ -45,39 +50,6 @@ pub(crate) struct DeclaredSource {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) input: Box<dyn SourceInput>,
     pub(crate) on_malformed: OnMalformed,
-}
-
-/// An amount of input.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Volume {
-    pub(crate) records: u64,
-    pub(crate) bytes: u64,
-}
-
-impl Volume {
-    fn of(record: &Record<'_>) -> Self {
-        let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
-        Self { records: 1, bytes: bytes as u64 }
-    }
-
-    fn add(&mut self, other: Self) {
-        self.records += other.records;
-        self.bytes += other.bytes;
-    }
-
-    fn subtract(&mut self, other: Self) {
-        self.records -= other.records;
-        self.bytes -= other.bytes;
-    }
-
-    /// Whether it is as much as `most` in one way or the other.
-    fn reaches(self, most: Self) -> bool {
-        self.records >= most.records || self.bytes >= most.bytes
-    }
-
-    fn half(self) -> Self {
-        Self { records: self.records / 2, bytes: self.bytes / 2 }
-    }
 }
 
 /// How far a worker reads.
@@ -118,68 +90,6 @@ struct Reading {
     declared: DeclaredSource,
     reader: Box<dyn SplitReader>,
     splits: usize,
-}
-
-/// A stretch of a split that the journal says something about.
-struct Expected {
-    range: Range,
-    /// Whether its records are kept for the tick, or only compared.
-    keep: bool,
-}
-
-struct Split {
-    start: SplitStart,
-    source: usize,
-    slot: Slot,
-    /// Its index within the source's input.
-    index: usize,
-    expected: VecDeque<Expected>,
-    /// Where the split began in its system when it was taken over.
-    begins: Offset,
-    /// Where what the journal says of it ended then.
-    bound: Offset,
-    /// Where the next range begins.
-    reported: Offset,
-    count: u64,
-    digest: Digest,
-    volume: Volume,
-    /// How much each cut range holds that is not yet released, and all of them.
-    cut: VecDeque<(Offset, Volume)>,
-    all_cut: Volume,
-    /// Where to stop, if the job stops at the end of its input.
-    until: Option<Offset>,
-    /// Whether the reader leaves it alone, because too much waits already.
-    paused: bool,
-}
-
-impl Split {
-    fn name(&self, source: &dyn Source) -> String {
-        format!("{} split {}", source.describe(), self.start.split)
-    }
-
-    /// Whether records are gone that no range has passed yet; the next range says so, even if it is empty.
-    fn misses_its_begin(&self) -> bool {
-        self.reported < self.begins
-    }
-
-    /// A range ends at `to` and waits for its tick.
-    fn cut(&mut self, to: Offset, volume: Volume) {
-        self.cut.push_back((to, volume));
-        self.all_cut.add(volume);
-        self.reported = to;
-    }
-
-    /// The ranges up to `to` have got their tick.
-    fn release(&mut self, to: Offset) {
-        while let Some((_, volume)) = self.cut.pop_front_if(|(end, _)| *end <= to) {
-            self.all_cut.subtract(volume);
-        }
-    }
-
-    /// Ends the range that is being read.
-    fn take_totals(&mut self) -> (u64, Digest, Volume) {
-        (std::mem::take(&mut self.count), std::mem::take(&mut self.digest), std::mem::take(&mut self.volume))
-    }
 }
 
 impl SourceDriver {
@@ -255,7 +165,7 @@ impl SourceDriver {
             && !start.identity.is_empty()
             && *identity != start.identity
         {
-            return Err(failure(Ended::MadeAnew {
+            return Err(Failure::from(Ended::MadeAnew {
                 described: reading.declared.source.describe(),
                 split: start.split.clone(),
                 was: start.identity.clone(),
@@ -281,7 +191,6 @@ impl SourceDriver {
             index: reading.splits,
             expected: last.map(|range| Expected { range: range.clone(), keep: false }).into_iter().collect(),
             begins,
-            bound: position,
             reported: from,
             count: 0,
             digest: Digest::default(),
@@ -305,21 +214,19 @@ impl SourceDriver {
         for binding in bindings {
             for range in &binding.ranges {
                 if let Some(&split) = self.by_number.get(&range.split) {
-                    self.splits[split].bound = range.to;
                     self.splits[split].expected.push_back(Expected { range: range.clone(), keep: true });
                 }
             }
         }
         for _ in 1..LOOKS {
-            if self.splits.iter().all(|split| split.bound <= self.end(split)) {
+            if self.splits.iter().all(|split| split.bound() <= self.end(split)) {
                 break;
             }
             ambient::pause(self.limits.between_looks);
             self.look()?;
         }
         for split in &self.splits {
-            let Split { begins, bound, .. } = *split;
-            let ends = self.end(split);
+            let (begins, bound, ends) = (split.begins, split.bound(), self.end(split));
             let source = self.sources[split.source].declared.source.as_ref();
             if ends < bound {
                 let ended = Ended::CutOff {
@@ -328,7 +235,7 @@ impl SourceDriver {
                     read: bound,
                     end: ends,
                 };
-                return Err(failure(ended));
+                return Err(ended.into());
             }
             if bound < begins && self.limits.verify {
                 let what = format!(
@@ -425,8 +332,9 @@ impl SourceDriver {
                 return;
             }
             let split = &mut *by_slot[slot.0 as usize];
-            let taken = finish_ranges(split, described, input.as_mut(), record.offset, limits.verify)
-                .and_then(|()| take(split, described, input.as_mut(), &record, *on_malformed, skipped));
+            let taken = split
+                .finish_ranges(record.offset, described, input.as_mut(), limits.verify)
+                .and_then(|()| split.take(&record, described, input.as_mut(), *on_malformed, skipped));
             failed = taken.err();
         };
         let polled = in_operator("source", || reading.reader.poll(MOST_RECORDS_A_POLL, &mut each));
@@ -436,7 +344,7 @@ impl SourceDriver {
         }
         for split in by_slot {
             let position = reading.reader.position(split.slot);
-            finish_ranges(split, described, input.as_mut(), position, limits.verify)?;
+            split.finish_ranges(position, described, input.as_mut(), limits.verify)?;
         }
         Ok(polled > 0)
     }
@@ -498,91 +406,3 @@ impl SourceDriver {
         }
     }
 }
-
-/// Takes one record into its split.
-fn take(
-    split: &mut Split,
-    source: &dyn Source,
-    input: &mut dyn SourceInput,
-    record: &Record<'_>,
-    on_malformed: OnMalformed,
-    skipped: &mut u64,
-) -> Result<(), Failure> {
-    if split.until.is_some_and(|until| record.offset >= until) && split.expected.is_empty() {
-        return Ok(());
-    }
-    if split.expected.front().is_some_and(|e| record.offset < e.range.from) {
-        return Ok(());
-    }
-    split.count += 1;
-    split.digest.add(source_digest(record.offset, record.key, record.value));
-    if split.expected.front().is_some_and(|e| !e.keep) {
-        return Ok(());
-    }
-    split.volume.add(Volume::of(record));
-    if let Err(error) = input.take(split.index, record) {
-        let what = format!("cannot decode the record at offset {} of {}", record.offset, split.name(source));
-        match on_malformed {
-            OnMalformed::Fail => {
-                let what = format!("{what} (a source that is declared with OnMalformed::Skip leaves such records out)");
-                return Err(Failure::of(Part::Source, Error::caused(ErrorKind::Data, what, error)));
-            }
-            OnMalformed::Skip => {
-                *skipped += 1;
-                tracing::warn!(skipped, error = format!("{:#}", anyhow::Error::from(error)), "{what}; skipped");
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Ends every expected range that lies wholly before `position`, comparing it with what was read.
-fn finish_ranges(
-    split: &mut Split,
-    source: &dyn Source,
-    input: &mut dyn SourceInput,
-    position: Offset,
-    verify: bool,
-) -> Result<(), Failure> {
-    while let Some(expected) = split.expected.pop_front_if(|e| e.range.to <= position) {
-        let (count, digest, volume) = split.take_totals();
-        let Range { from, to, count: was_count, digest: was_digest, .. } = expected.range;
-        let differs = (count, digest) != (was_count, was_digest);
-        if differs && !verify && !expected.keep {
-            tracing::warn!(
-                "{} no longer holds what was read from offset {from} to {to}, the last of it before the checkpoint: what was \
-                 read of that and is gone stays in its state, and what may stand there in its place is not read; a new \
-                 job under another --name, with --reconcile, begins without it",
-                split.name(source)
-            );
-        }
-        if differs && verify {
-            let name = split.name(source);
-            let what = if from < split.begins {
-                format!(
-                    "{name} begins at offset {} now, and offsets {from} to {to} have to be read again: they are gone \
-                     (retention, or a topic that was truncated); `run --reconcile` goes on from the input as it is",
-                    split.begins
-                )
-            } else {
-                format!(
-                    "{name} no longer holds what was read from offset {from} to {to}: {was_count} records with digest \
-                     {was_digest} then, {count} with {digest} now (compacted, truncated or made anew); `run --reconcile` \
-                     goes on from the input as it is"
-                )
-            };
-            return Err(Failure::of(Part::Source, Error::new(ErrorKind::Data, what)));
-        }
-        if expected.keep {
-            input.cut(split.index, to);
-            split.cut(to, volume);
-        } else {
-            input.discard(split.index);
-            split.reported = to;
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use fluvial_connector::format::DecodeError;
+use fluvial_connector::source_digest;
 use fluvial_memory::Memory;
 
 use super::*;

@@ -1,0 +1,204 @@
+//! One split on its way from the reader to its tick: what the journal says of it that is still to be read, the range that
+//! is being read, and the ranges that wait.
+
+use std::collections::VecDeque;
+
+use fluvial_connector::{Digest, Error, ErrorKind, Offset, Record, Slot, Source, source_digest};
+
+use super::OnMalformed;
+use crate::journal::{Range, SplitStart};
+use crate::runtime::ending::{Failure, Part};
+use crate::runtime::input::SourceInput;
+
+/// An amount of input.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Volume {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Volume {
+    pub(super) fn of(record: &Record<'_>) -> Self {
+        let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        Self { records: 1, bytes: bytes as u64 }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+
+    pub(super) fn subtract(&mut self, other: Self) {
+        self.records -= other.records;
+        self.bytes -= other.bytes;
+    }
+
+    /// Whether it is as much as `most` in one way or the other.
+    pub(super) fn reaches(self, most: Self) -> bool {
+        self.records >= most.records || self.bytes >= most.bytes
+    }
+
+    pub(super) fn half(self) -> Self {
+        Self { records: self.records / 2, bytes: self.bytes / 2 }
+    }
+}
+
+/// A stretch of a split that the journal says something about.
+pub(super) struct Expected {
+    pub(super) range: Range,
+    /// Whether its records are kept for the tick, or only compared.
+    pub(super) keep: bool,
+}
+
+/// A split of one of this worker's sources.
+pub(super) struct Split {
+    pub(super) start: SplitStart,
+    pub(super) source: usize,
+    pub(super) slot: Slot,
+    /// Its index within the source's input.
+    pub(super) index: usize,
+    pub(super) expected: VecDeque<Expected>,
+    /// Where the split began in its system when it was taken over.
+    pub(super) begins: Offset,
+    /// Where the next range begins.
+    pub(super) reported: Offset,
+    pub(super) count: u64,
+    pub(super) digest: Digest,
+    pub(super) volume: Volume,
+    /// How much each cut range holds that is not yet released, and all of them.
+    pub(super) cut: VecDeque<(Offset, Volume)>,
+    pub(super) all_cut: Volume,
+    /// Where to stop, if the job stops at the end of its input.
+    pub(super) until: Option<Offset>,
+    /// Whether the reader leaves it alone, because too much waits already.
+    pub(super) paused: bool,
+}
+
+impl Split {
+    pub(super) fn name(&self, source: &dyn Source) -> String {
+        format!("{} split {}", source.describe(), self.start.split)
+    }
+
+    /// Whether records are gone that no range has passed yet; the next range says so, even if it is empty.
+    pub(super) fn misses_its_begin(&self) -> bool {
+        self.reported < self.begins
+    }
+
+    /// A range ends at `to` and waits for its tick.
+    pub(super) fn cut(&mut self, to: Offset, volume: Volume) {
+        self.cut.push_back((to, volume));
+        self.all_cut.add(volume);
+        self.reported = to;
+    }
+
+    /// The ranges up to `to` have got their tick.
+    pub(super) fn release(&mut self, to: Offset) {
+        while let Some((_, volume)) = self.cut.pop_front_if(|(end, _)| *end <= to) {
+            self.all_cut.subtract(volume);
+        }
+    }
+
+    /// Ends the range that is being read.
+    pub(super) fn take_totals(&mut self) -> (u64, Digest, Volume) {
+        (std::mem::take(&mut self.count), std::mem::take(&mut self.digest), std::mem::take(&mut self.volume))
+    }
+
+    /// Where what the journal says of it ends; before anything of that has been read.
+    pub(super) fn bound(&self) -> Offset {
+        self.expected.back().map_or(self.reported, |expected| expected.range.to)
+    }
+
+    /// Takes one record.
+    pub(super) fn take(
+        &mut self,
+        record: &Record<'_>,
+        source: &dyn Source,
+        input: &mut dyn SourceInput,
+        on_malformed: OnMalformed,
+        skipped: &mut u64,
+    ) -> Result<(), Failure> {
+        let expected = self.expected.front();
+        let behind_the_end = expected.is_none() && self.until.is_some_and(|until| record.offset >= until);
+        if behind_the_end || expected.is_some_and(|e| record.offset < e.range.from) {
+            return Ok(());
+        }
+        let keep = expected.is_none_or(|e| e.keep);
+        self.count += 1;
+        self.digest.add(source_digest(record.offset, record.key, record.value));
+        if !keep {
+            return Ok(());
+        }
+        self.volume.add(Volume::of(record));
+        if let Err(error) = input.take(self.index, record) {
+            let what = format!("cannot decode the record at offset {} of {}", record.offset, self.name(source));
+            match on_malformed {
+                OnMalformed::Fail => {
+                    let what =
+                        format!("{what} (a source that is declared with OnMalformed::Skip leaves such records out)");
+                    return Err(Failure::of(Part::Source, Error::caused(ErrorKind::Data, what, error)));
+                }
+                OnMalformed::Skip => {
+                    *skipped += 1;
+                    tracing::warn!(skipped, error = format!("{:#}", anyhow::Error::from(error)), "{what}; skipped");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends every expected range that lies wholly before `position`, comparing it with what was read.
+    pub(super) fn finish_ranges(
+        &mut self,
+        position: Offset,
+        source: &dyn Source,
+        input: &mut dyn SourceInput,
+        verify: bool,
+    ) -> Result<(), Failure> {
+        while let Some(Expected { range, keep }) = self.expected.pop_front_if(|e| e.range.to <= position) {
+            let (count, digest, volume) = self.take_totals();
+            if (count, digest) != (range.count, range.digest) {
+                if verify {
+                    return Err(self.differs(&range, count, digest, source));
+                }
+                if !keep {
+                    tracing::warn!(
+                        "{} no longer holds what was read from offset {} to {}, the last of it before the checkpoint: what \
+                         was read of that and is gone stays in its state, and what may stand there in its place is not \
+                         read; a new job under another --name, with --reconcile, begins without it",
+                        self.name(source),
+                        range.from,
+                        range.to
+                    );
+                }
+            }
+            if keep {
+                input.cut(self.index, range.to);
+                self.cut(range.to, volume);
+            } else {
+                input.discard(self.index);
+                self.reported = range.to;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is read again is not what was read first.
+    fn differs(&self, range: &Range, count: u64, digest: Digest, source: &dyn Source) -> Failure {
+        let name = self.name(source);
+        let Range { from, to, count: was_count, digest: was_digest, .. } = range;
+        let what = if *from < self.begins {
+            format!(
+                "{name} begins at offset {} now, and offsets {from} to {to} have to be read again: they are gone \
+                 (retention, or a topic that was truncated); `run --reconcile` goes on from the input as it is",
+                self.begins
+            )
+        } else {
+            format!(
+                "{name} no longer holds what was read from offset {from} to {to}: {was_count} records with digest \
+                 {was_digest} then, {count} with {digest} now (compacted, truncated or made anew); `run --reconcile` \
+                 goes on from the input as it is"
+            )
+        };
+        Failure::of(Part::Source, Error::new(ErrorKind::Data, what))
+    }
+}
