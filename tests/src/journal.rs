@@ -1,7 +1,7 @@
 //! A job's kept journal, read as anyone may read it: one header line, then JSON, one object a record.
 //!
-//! Of it only what the tests need: which input belongs to which tick, and how often the job was opened and its
-//! checkpoints were completed.
+//! Of it only what the tests need: which input belongs to which tick, and how often the job was opened, its
+//! checkpoints were completed, and its input was to be taken as it is.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,6 +19,8 @@ pub struct Journal {
     pub generations: usize,
     /// How many checkpoints were completed.
     pub checkpoints: usize,
+    /// How often the input was to be taken as it is.
+    pub reconciliations: usize,
 }
 
 /// The input of a tick.
@@ -128,7 +130,8 @@ impl Journal {
                 }
                 self.ticks.push(TickInput { tick: binding.tick, ranges });
             }
-            Entry::SinkStarted {} | Entry::SinkStopped {} | Entry::Reconciled {} => {}
+            Entry::Reconciled {} => self.reconciliations += 1,
+            Entry::SinkStarted {} | Entry::SinkStopped {} => {}
         }
         Ok(())
     }
