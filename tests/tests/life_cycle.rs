@@ -112,6 +112,28 @@ fn stop_at_end_waits_for_no_open_transaction() {
     stage.check().unwrap();
 }
 
+/// What a checkpoint needs for a second would otherwise stay with the process; see the engine's `allocator.rs`.
+#[test]
+fn every_process_of_a_job_is_told_how_to_use_memory_and_what_the_user_says_comes_last() {
+    let stage = Stage::new(Subject::Bank, 2).unwrap();
+    stage.feed(0..20).unwrap();
+    let theirs = "glibc.malloc.arena_max=2";
+    let stage = stage.with_launcher(["env", &format!("GLIBC_TUNABLES={theirs}")]);
+    let job = stage.start("--processes 2").unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    let peers = job.job().peers();
+    assert_eq!(peers.len(), 2);
+    for peer in peers {
+        let environment = std::fs::read(format!("/proc/{peer}/environ")).unwrap();
+        // The C library ends each setting where it stands, so that they look like variables of their own.
+        let told = String::from_utf8_lossy(&environment).replace('\0', ":");
+        let expected = "GLIBC_TUNABLES=glibc.malloc.mmap_threshold=";
+        let told = told.split_once(expected).map(|(_, told)| told);
+        assert!(told.is_some_and(|told| told.contains(&format!(":{theirs}:"))), "{environment:?}");
+    }
+    job.terminate(MOST).unwrap();
+}
+
 /// What had been read ahead before the workers knew where to stop was counted into a range that ended before it, or
 /// went beyond the end.
 #[test]
