@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use fluvial_tests::client::{Isolation, Message};
 use fluvial_tests::stage::{MOST, Stage};
 
 use super::{KEPT, args_with, assert_refused, assert_right, completed};
@@ -78,4 +79,51 @@ fn a_copy_of_a_store_under_another_name_is_refused() {
     assert_refused(&refused, 2, &["has no progress", "does the job's name belong to another store?"]);
     assert_eq!(stage.visible().unwrap(), before);
     goes_on(&stage);
+}
+
+/// An offset that nothing has been written at yet.
+fn end(stage: &Stage, topic: &str) -> i64 {
+    stage.endpoint().watermarks(topic, 0, Isolation::Uncommitted).unwrap().1
+}
+
+/// A job waits for transactions that are open; one that the cluster has forgotten would have it wait for ever.
+#[test]
+fn what_an_open_transaction_holds_up_is_named_with_the_way_to_end_it() {
+    let stage = completed(50);
+    let progress = format!("{}.fluvial-progress", stage.name());
+    for topic in [progress, stage.outputs().swap_remove(0)] {
+        let begins = end(&stage, &topic);
+        let open = stage.endpoint().transactional("forgotten", &[]).unwrap();
+        open.begin().unwrap();
+        open.write(&[Message::text(&topic, 0, "forgotten", "")]).unwrap();
+        let refused = stage.start("--stop-at-end --patience 2s").unwrap().finish(MOST).unwrap();
+        let abort = format!("kafka-transactions.sh abort --topic {topic} --partition 0 --start-offset {begins}`");
+        assert_refused(&refused, 5, &["an open transaction holds it up", "find-hanging", &abort]);
+        open.abort().unwrap();
+    }
+    goes_on(&stage);
+}
+
+#[test]
+fn a_transaction_that_may_hold_committed_records_is_not_to_be_aborted() {
+    let stage = completed(50);
+    let output = stage.outputs().swap_remove(0);
+    let job = stage.start(KEPT).unwrap();
+    let open = stage.endpoint().transactional("forgotten", &[]).unwrap();
+    open.begin().unwrap();
+    let begins = end(&stage, &output);
+    open.write(&[Message::text(&output, 0, "forgotten", "")]).unwrap();
+    stage.feed(50..100).unwrap();
+    let read = || {
+        let journal = stage.journal()?;
+        Ok(journal.ticks.iter().flat_map(|tick| &tick.ranges).map(|range| range.count).sum::<u64>() == 100)
+    };
+    stage.wait_until(&job, "all input in the journal", read).unwrap();
+    assert_eq!(job.terminate(MOST).unwrap().code, Some(0));
+    let refused = stage.start("--stop-at-end --patience 2s").unwrap().finish(MOST).unwrap();
+    let why = refused.error().unwrap();
+    assert_refused(&refused, 5, &["an open transaction holds it up", &format!("the transaction begins at {begins}")]);
+    assert!(why.contains("would lose records") && !why.contains("kafka-transactions.sh"), "{why}");
+    open.abort().unwrap();
+    stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
 }
