@@ -109,6 +109,12 @@ impl Journal {
         Ok(journal)
     }
 
+    /// How many records of the input have a tick.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.ticks.iter().flat_map(|tick| &tick.ranges).map(|range| range.count).sum()
+    }
+
     fn take(&mut self, entry: Entry, partitions: &mut BTreeMap<u32, i32>) -> Result<()> {
         match entry {
             Entry::Opened {} => self.generations += 1,

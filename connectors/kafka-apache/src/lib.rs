@@ -39,7 +39,7 @@ pub struct Options {
     pub brokers: usize,
     /// Lines of `server.properties` that are added or replaced.
     pub properties: Vec<(String, String)>,
-    /// The version.
+    /// The version of Apache Kafka, such as [`VERSION`].
     pub version: String,
     /// The most memory that each server's heap may take, MiB.
     pub heap_mib: u32,

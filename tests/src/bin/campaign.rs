@@ -1,11 +1,12 @@
 //! Sieges for as long as one likes: both jobs in turn on real Kafka, struck by every kind of fault, each compared with an
-//! undisturbed replay.
+//! undisturbed replay, a naive model and consistent cuts.
 //!
 //! ```text
 //! cargo run --release -p fluvial-tests --bin campaign -- --seed 7 --minutes 30
 //! ```
 //!
-//! On stdout, at the end, a table of what each fault did. Exit code 1 if anything was lost, doubled or wrong.
+//! On stdout, at the end, a table of what each fault did. Exit code 1 if anything was lost, doubled or wrong, or if a job or
+//! the campaign itself failed.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,15 +20,15 @@ use fluvial_tests::campaign::{Ground, Ledger, Plan, Siege, Subject};
 /// Puts both jobs under fire, and shows what came of it.
 #[derive(Debug, Parser)]
 struct Options {
-    /// The first siege's seed; each later one's is one higher.
+    /// The first siege's seed; each later one's is one higher
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
-    /// No siege begins after so many minutes.
+    /// No siege begins after so many minutes
     #[arg(long, default_value_t = 10)]
     minutes: u64,
 
-    /// How many runs of a siege end badly.
+    /// How many runs of a siege end badly
     #[arg(long, default_value_t = 4)]
     rounds: usize,
 
@@ -35,7 +36,7 @@ struct Options {
     #[arg(long, default_value = SURVIVES_A_KILL)]
     kafka: String,
 
-    /// Where stores and logs of failed sieges are left.
+    /// Where stores and logs of failed sieges are left
     #[arg(long, value_name = "FOLDER")]
     evidence: Option<PathBuf>,
 }

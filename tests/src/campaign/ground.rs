@@ -20,7 +20,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Starts both, the broker in a version of Apache Kafka.
+    /// Starts the broker, in this version of Apache Kafka, and the proxy.
     ///
     /// # Errors
     /// As [`ApacheKafka::start`].

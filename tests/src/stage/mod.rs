@@ -322,7 +322,7 @@ impl Stage {
     /// # Errors
     /// They do not, or not as the journal says.
     pub fn expected(&self, journal: &Journal, input: &[Seen]) -> Result<History> {
-        let bound: u64 = journal.ticks.iter().flat_map(|tick| &tick.ranges).map(|range| range.count).sum();
+        let bound = journal.records();
         ensure!(bound == input.len() as u64, "the journal binds {bound} records, the input holds {}", input.len());
         let partitions = self.outputs().into_iter().map(|output| (output, OUTPUT_PARTITIONS)).collect();
         history::given_by_model(&mut *self.model(), journal, input, &partitions)

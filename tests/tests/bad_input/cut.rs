@@ -99,7 +99,7 @@ fn a_generation_that_reconciles_a_lost_tail_may_be_killed_before_its_checkpoint(
 }
 
 #[test]
-fn a_run_that_reconciles_goes_on_as_any_other_when_it_has_lost_a_process() {
+fn a_run_that_loses_a_process_before_its_checkpoint_takes_the_input_as_it_is_once() {
     let mut kafka = cuttable();
     let stage = on(&kafka);
     let first = reads_two_parts_and_is_killed(&stage, "--checkpoint-every 1h");

@@ -65,7 +65,7 @@ pub(crate) struct StoreOptions {
     #[arg(long, value_parser = job_name)]
     pub name: Option<String>,
 
-    /// How logs are written
+    /// How logs are written; RUST_LOG chooses which, as in RUST_LOG=warn
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
 }
@@ -99,11 +99,11 @@ pub(crate) struct RunOptions {
     #[arg(long)]
     pub no_restart: bool,
 
-    /// The least time between two ticks
+    /// The least time between two ticks; those less than 4ms apart are made durable together
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration)]
     pub tick: Duration,
 
-    /// The most records of one tick, but for what one worker reads at once
+    /// The most records of one tick, but for what one worker reads at once; each worker reads twice as many ahead
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub tick_records: u64,
 
@@ -123,7 +123,7 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub stop_within: Duration,
 
-    /// How much input may be on its way between reading and committing
+    /// How much input may wait for its tick, and how much more may have its tick and not be committed
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub in_flight: Bytes,
 
@@ -131,7 +131,8 @@ pub(crate) struct RunOptions {
     #[arg(long)]
     pub keep_journal: bool,
 
-    /// Go on although replayed input or output differs from what it was, and correct upsert outputs by reading them back
+    /// Take the input as it is now, although it or the output differs from before: correct upsert outputs by reading them
+    /// back, and begin new ones. Done once for the run, not by each generation of it
     #[arg(long)]
     pub reconcile: bool,
 

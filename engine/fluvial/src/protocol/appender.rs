@@ -1,4 +1,5 @@
-//! Appending to the journal: one record under way, everything else gathers for the next.
+//! Appending to the journal: one record under way, one begun each `every_ms` at the most; everything else gathers for the
+//! next.
 
 use std::sync::Arc;
 

@@ -42,21 +42,22 @@ impl Prepared {
     pub(crate) fn new(
         config: &LeaderConfig,
         opened: Opened,
+        reconcile: bool,
         found: &[FoundSplit],
         now_ms: u64,
         rules: Rules,
     ) -> Result<(Self, Vec<String>), Ended> {
         let Opened { me, at, mut history, manifest, records, below } = opened;
         let mut appender = Appender::new(me, at.next(), config.append_every_ms, rules);
-        let (new, mut warnings) = new_outputs(&config.outputs, config.reconcile, &history)?;
+        let (new, mut warnings) = new_outputs(&config.outputs, reconcile, &history)?;
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));
             history.sinks.push(start);
         }
-        if config.reconcile && !config.leave_append_outputs {
-            refuse_append_outputs(&history)?;
-        }
-        if config.reconcile {
+        if reconcile {
+            if !config.leave_append_outputs {
+                refuse_append_outputs(&history)?;
+            }
             let tick = Tick(now_ms).max(history.sealed().next());
             let rewound = rewound(found, &history, &mut warnings);
             history.reconciled(tick, &rewound);

@@ -18,7 +18,7 @@ use super::Build;
 use super::ending::Failure;
 use super::leader::BETWEEN_LOOKS;
 use super::output::OutputQueue;
-use super::source::{ReadLimits, SourceDriver, Volume};
+use super::source::{ReadOptions, SourceDriver, Volume};
 use crate::cli::StoreOptions;
 use crate::durable::Durables;
 use crate::job::{Job, Situation};
@@ -140,7 +140,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
         anyhow::Ok(job.finish())
     })?;
     durables.built()?;
-    let limits = ReadLimits {
+    let options = ReadOptions {
         most_waiting: Volume { records: u64::MAX, bytes: MOST_WAITING_BYTES / u64::from(workers) },
         verify: true,
         patience: PATIENCE,
@@ -152,7 +152,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
         digests: BTreeMap::new(),
         print,
     };
-    let mut source = SourceDriver::new(index, workers, limits, None, declared.sources, &waker).map_err(failed)?;
+    let mut source = SourceDriver::new(index, workers, options, None, declared.sources, &waker).map_err(failed)?;
     source.look().map_err(failed)?;
     source.begin_after(Tick(0));
     for start in &script.splits {

@@ -3,7 +3,7 @@
 //! ```text
 //!             ┌ verify: the last range before the checkpoint, compared and dropped
 //!  a split's ─┤ replay: the ranges of the journal's bindings, compared and kept for their tick
-//!    life     └ live:   whatever comes, reported to the leader, kept until its tick is minted
+//!    life     └ live:   whatever comes, next_from to the leader, kept until its tick is minted
 //! ```
 //!
 //! Guarantees: records go into the dataflow exactly as the bindings say; a replay that reads anything else than what the
@@ -52,11 +52,11 @@ pub(crate) struct DeclaredSource {
     pub(crate) on_malformed: OnMalformed,
 }
 
-/// How far a worker reads.
+/// How a worker reads.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ReadLimits {
-    /// How much may wait for its tick; the reader is left alone while there is more. So many records as they come; while
-    /// the journal is replayed, only the bytes count.
+pub(crate) struct ReadOptions {
+    /// How much may wait for its tick before the readers are left alone. Records count only after the journal's replay:
+    /// in it, it is the journal that says how far to read.
     pub(crate) most_waiting: Volume,
     /// Whether replayed ranges are compared with the journal's digests.
     pub(crate) verify: bool,
@@ -70,7 +70,7 @@ pub(crate) struct ReadLimits {
 pub(crate) struct SourceDriver {
     worker: u32,
     workers: u32,
-    limits: ReadLimits,
+    options: ReadOptions,
     sources: Vec<Reading>,
     splits: Vec<Split>,
     by_number: BTreeMap<SplitNumber, usize>,
@@ -80,7 +80,7 @@ pub(crate) struct SourceDriver {
     /// What each split is in its system by now, as far as that was asked; of several answers the latest end.
     held: BTreeMap<(String, SplitId), SplitStatus>,
     /// Where to stop, if the job stops at the end of its input. Known before anything is read: what has been read
-    /// cannot be left out of the range that is reported next.
+    /// cannot be left out of the range that is next_from next.
     ends: Option<Ends>,
     /// How many records were left out because they could not be decoded.
     skipped: u64,
@@ -96,7 +96,7 @@ impl SourceDriver {
     pub(crate) fn new(
         worker: u32,
         workers: u32,
-        limits: ReadLimits,
+        options: ReadOptions,
         stop_at: Option<Ends>,
         declared: Vec<DeclaredSource>,
         waker: &Waker,
@@ -109,7 +109,7 @@ impl SourceDriver {
         Ok(Self {
             worker,
             workers,
-            limits,
+            options,
             sources,
             splits: Vec::new(),
             by_number: BTreeMap::new(),
@@ -125,7 +125,7 @@ impl SourceDriver {
     /// which end too early are refused.
     pub(crate) fn look(&mut self) -> Result<(), Failure> {
         for Reading { declared, .. } in &self.sources {
-            for mut status in declared.source.splits(self.limits.patience).map_err(|e| Failure::of(Part::Source, e))? {
+            for mut status in declared.source.splits(self.options.patience).map_err(|e| Failure::of(Part::Source, e))? {
                 let name = (declared.name.clone(), status.split.clone());
                 status.end = status.end.max(self.held.get(&name).map_or(Offset(0), |before| before.end));
                 self.held.insert(name, status);
@@ -165,12 +165,13 @@ impl SourceDriver {
             && !start.identity.is_empty()
             && *identity != start.identity
         {
-            return Err(Failure::from(Ended::MadeAnew {
+            return Err(Ended::MadeAnew {
                 described: reading.declared.source.describe(),
                 split: start.split.clone(),
                 was: start.identity.clone(),
                 is: identity.clone(),
-            }));
+            }
+            .into());
         }
         let begins = held.map_or(Offset(0), |held| held.earliest);
         if let Some(last) = last.filter(|last| last.from < begins) {
@@ -191,12 +192,11 @@ impl SourceDriver {
             index: reading.splits,
             expected: last.map(|range| Expected { range: range.clone(), keep: false }).into_iter().collect(),
             begins,
-            reported: from,
-            count: 0,
+            next_from: from,
             digest: Digest::default(),
             volume: Volume::default(),
-            cut: VecDeque::new(),
-            all_cut: Volume::default(),
+            waiting: VecDeque::new(),
+            all_waiting: Volume::default(),
             until: self.ends.as_ref().and_then(|ends| ends.get(&name).copied()),
             paused: false,
         });
@@ -222,22 +222,22 @@ impl SourceDriver {
             if self.splits.iter().all(|split| split.bound() <= self.end(split)) {
                 break;
             }
-            ambient::pause(self.limits.between_looks);
+            ambient::pause(self.options.between_looks);
             self.look()?;
         }
         for split in &self.splits {
             let (begins, bound, ends) = (split.begins, split.bound(), self.end(split));
             let source = self.sources[split.source].declared.source.as_ref();
             if ends < bound {
-                let ended = Ended::CutOff {
+                return Err(Ended::CutOff {
                     described: source.describe(),
                     split: split.start.split.clone(),
                     read: bound,
                     end: ends,
-                };
-                return Err(ended.into());
+                }
+                .into());
             }
-            if bound < begins && self.limits.verify {
+            if bound < begins && self.options.verify {
                 let what = format!(
                     "{} begins at offset {begins} now, and has been read up to {bound}: what lies between is lost \
                      (retention, or a topic that was truncated or made anew); `run --reconcile` goes on from the input as \
@@ -266,41 +266,38 @@ impl SourceDriver {
         self.replay.is_empty()
     }
 
-    /// Whether the job stops at the end of its input, and all of this worker's has been reported.
+    /// Whether the job stops at the end of its input, and all of this worker's has been next_from.
     pub(crate) fn at_end(&self) -> bool {
         let Some(ends) = &self.ends else { return false };
         self.replayed()
             && ends.keys().all(|split| self.known.contains(split))
             && self.splits.iter().all(|split| {
                 let position = self.sources[split.source].reader.position(split.slot);
-                split.count == 0
+                split.volume.records == 0
                     && !split.misses_its_begin()
                     && split.expected.is_empty()
                     && split.until.is_none_or(|until| position >= until)
             })
     }
 
-    /// Reads what there is, within limits. Returns whether there may be more at once.
+    /// Reads what there is, within options. Returns whether there may be more at once.
     pub(crate) fn read(&mut self) -> Result<bool, Failure> {
         // While the journal is replayed, what its next tick still needs has to be read, however much waits; then the
         // other splits are paused, and resumed when half is gone. After that it is enough not to ask the readers.
         let replayed = self.replayed();
-        let mut most = self.limits.most_waiting;
-        if !replayed {
-            most.records = u64::MAX;
-        }
+        let most = self.options.most_waiting;
         let mut waiting = Volume::default();
         for split in &self.splits {
             waiting.add(split.volume);
-            waiting.add(split.all_cut);
+            waiting.add(split.all_waiting);
         }
-        let full = waiting.reaches(most);
-        let much = waiting.reaches(most.half());
+        let full = waiting.bytes >= most.bytes || replayed && waiting.records >= most.records;
+        let much = waiting.bytes >= most.bytes / 2;
         let mut wanted = false;
         for split in &mut self.splits {
             let next = self.replay.front().and_then(|b| b.ranges.iter().find(|r| r.split == split.start.number));
             let first = split.expected.front();
-            let needed = next.is_some_and(|range| split.reported < range.to) || first.is_some_and(|e| !e.keep);
+            let needed = next.is_some_and(|range| split.next_from < range.to) || first.is_some_and(|e| !e.keep);
             wanted |= needed;
             let pause = !replayed && !needed && (full || split.paused && much);
             if pause != split.paused {
@@ -321,7 +318,7 @@ impl SourceDriver {
     }
 
     fn poll(&mut self, source: usize) -> Result<bool, Failure> {
-        let Self { sources, splits, limits, skipped, .. } = self;
+        let Self { sources, splits, options, skipped, .. } = self;
         let reading = &mut sources[source];
         let mut by_slot: Vec<&mut Split> = splits.iter_mut().filter(|s| s.source == source).collect();
         let mut failed = None;
@@ -333,7 +330,7 @@ impl SourceDriver {
             }
             let split = &mut *by_slot[slot.0 as usize];
             let taken = split
-                .finish_ranges(record.offset, described, input.as_mut(), limits.verify)
+                .finish_ranges(record.offset, described, input.as_mut(), options.verify)
                 .and_then(|()| split.take(&record, described, input.as_mut(), *on_malformed, skipped));
             failed = taken.err();
         };
@@ -344,7 +341,7 @@ impl SourceDriver {
         }
         for split in by_slot {
             let position = reading.reader.position(split.slot);
-            split.finish_ranges(position, described, input.as_mut(), limits.verify)?;
+            split.finish_ranges(position, described, input.as_mut(), options.verify)?;
         }
         Ok(polled > 0)
     }
@@ -354,7 +351,7 @@ impl SourceDriver {
         let mut ranges = Vec::new();
         let mut all_bytes = 0;
         for split in &mut self.splits {
-            if (split.count == 0 && !split.misses_its_begin()) || !split.expected.is_empty() {
+            if (split.volume.records == 0 && !split.misses_its_begin()) || !split.expected.is_empty() {
                 continue;
             }
             let reading = &mut self.sources[split.source];
@@ -363,8 +360,8 @@ impl SourceDriver {
                 to = to.min(until);
             }
             reading.declared.input.cut(split.index, to);
-            let (count, digest, volume) = split.take_totals();
-            ranges.push(Range { split: split.start.number, from: split.reported, to, count, digest });
+            let (digest, volume) = split.take_totals();
+            ranges.push(Range { split: split.start.number, from: split.next_from, to, count: volume.records, digest });
             split.cut(to, volume);
             all_bytes += volume.bytes;
         }
@@ -375,7 +372,7 @@ impl SourceDriver {
     pub(crate) fn replay_next(&mut self) -> Option<Binding> {
         let binding = self.replay.front()?;
         let read = binding.ranges.iter().all(|range| match self.by_number.get(&range.split) {
-            Some(&split) => self.splits[split].reported >= range.to,
+            Some(&split) => self.splits[split].next_from >= range.to,
             None => true,
         });
         if !read {

@@ -25,7 +25,7 @@ use super::output::OutputQueue;
 use super::panics;
 use super::process::Shared;
 use super::sink::SinkDriver;
-use super::source::{ReadLimits, SourceDriver, Volume};
+use super::source::{ReadOptions, SourceDriver, Volume};
 use super::stages::STAGES;
 use super::uploads::Uploads;
 use crate::durable::{Durables, Restore};
@@ -148,7 +148,7 @@ impl Running {
         let queues: Vec<(String, Rc<RefCell<OutputQueue>>)> =
             declared.outputs.into_iter().map(|o| (o.spec.name, o.queue)).collect();
         sink.reads(queues);
-        let limits = ReadLimits {
+        let options = ReadOptions {
             most_waiting: Volume {
                 records: shared.options.tick_records.saturating_mul(TICKS_READ_AHEAD),
                 bytes: shared.options.in_flight.0 / u64::from(workers),
@@ -157,7 +157,7 @@ impl Running {
             patience: shared.options.patience,
             between_looks: BETWEEN_LOOKS,
         };
-        let mut source = SourceDriver::new(index, workers, limits, stop_at, declared.sources, waker)?;
+        let mut source = SourceDriver::new(index, workers, options, stop_at, declared.sources, waker)?;
         source.look()?;
         source.begin_after(plan.as_of());
         for state in plan.checkpoint.iter().flat_map(|c| &c.splits) {

@@ -1,10 +1,10 @@
 //! One generation's deciding half: it opens the journal, mints, seals, completes checkpoints and deletes.
 //!
 //! ```text
-//!   opening ─► preparing ─► fencing ─────► tail ─────────► restoring ────► running ─► ended
-//!   journal    outputs      Order::Opened  read it again,  Order::         Minted, Sealed,
-//!              begin        Report::Fenced every worker    AllFenced       SplitStarted,
-//!                                          has fenced      Report::Ready   CheckpointComplete, Finish
+//!   opening ─► (looking) ─► preparing ─► fencing ─────► tail ─────────► restoring ────► running ─► ended
+//!   journal    where the    outputs      Order::Opened  read it again,  Order::         Minted, Sealed,
+//!              input ends,  begin        Report::Fenced every worker    AllFenced       SplitStarted,
+//!              to reconcile                             has fenced      Report::Ready   CheckpointComplete, Finish
 //! ```
 //!
 //! It does no I/O and reads no clock: events come in by [`Leader::on`], what is to be done goes out by
@@ -62,8 +62,8 @@ pub(crate) struct LeaderConfig {
     pub checkpoint_age_limit_ms: u64,
     /// Nothing of the journal is deleted.
     pub keep_journal: bool,
-    /// Upsert outputs are corrected to the dataflow's whole output at the first new tick. Once for a run: not if one of
-    /// its generations has begun that before.
+    /// The first generation of the run that comes so far takes the input as it is, corrects upsert outputs and begins new
+    /// ones.
     pub reconcile: bool,
     /// Append outputs, which cannot be corrected, do not stand in the way of that.
     pub leave_append_outputs: bool,
@@ -318,13 +318,12 @@ impl Leader {
             Stage::Opening(mut opening) => match opening.on(answer)? {
                 Some(opened) => {
                     self.me = Some(opened.me);
-                    self.config.reconcile &= !opened.has_reconciled();
-                    if self.config.reconcile {
+                    if self.config.reconcile && !opened.has_reconciled() {
                         self.out.push_back(Request::Look);
                         self.stage = Stage::Looking(Box::new(opened));
                         return Ok(());
                     }
-                    self.prepare(opened)
+                    self.prepare(opened, false)
                 }
                 None => {
                     self.stage = Stage::Opening(opening);
@@ -355,17 +354,17 @@ impl Leader {
     fn on_look(&mut self, found: Vec<FoundSplit>) -> Result<(), Ended> {
         self.found = Some(found);
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Looking(opened) => self.prepare(*opened),
+            Stage::Looking(opened) => self.prepare(*opened, true),
             stage => Err(Ended::Bug(format!("the sources answered at {}, where nothing was asked", stage.name()))),
         }
     }
 
     /// Adds to the journal what this generation begins: new outputs, a reconciliation.
-    fn prepare(&mut self, opened: Opened) -> Result<(), Ended> {
+    fn prepare(&mut self, opened: Opened, reconcile: bool) -> Result<(), Ended> {
         let found = self.found.as_deref().unwrap_or_default();
         // Before anything is appended, restored or replayed: nothing of it could be right.
         refuse_made_anew(found, &opened.history.splits)?;
-        let (prepared, warnings) = Prepared::new(&self.config, opened, found, self.now_ms, self.rules)?;
+        let (prepared, warnings) = Prepared::new(&self.config, opened, reconcile, found, self.now_ms, self.rules)?;
         self.bound.clone_from(prepared.splits());
         self.out.extend(warnings.into_iter().map(Request::Warn));
         self.prepared(Box::new(prepared));

@@ -102,8 +102,9 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Whether a generation of the same run has taken the input as it is: the run then goes on as any other, or it would
-    /// accept whatever changes as long as it lives. (Its record is pruned only behind a checkpoint that covers it.)
+    /// Whether a generation of this run has taken the input as it is already. Asked of a run with `--reconcile`: there a
+    /// checkpoint says it too, behind which that record may have been pruned. Without this the run would accept whatever
+    /// changes as long as it lives; with it, what changes before its first checkpoint.
     pub(crate) fn has_reconciled(&self) -> bool {
         let done = |entry: &Entry| matches!(entry, Entry::Reconciled { .. } | Entry::Checkpoint { .. });
         self.records.values().any(|record| record.nonce.same_run(self.me.nonce) && record.entries.iter().any(done))

@@ -32,15 +32,6 @@ impl Volume {
         self.records -= other.records;
         self.bytes -= other.bytes;
     }
-
-    /// Whether it is as much as `most` in one way or the other.
-    pub(super) fn reaches(self, most: Self) -> bool {
-        self.records >= most.records || self.bytes >= most.bytes
-    }
-
-    pub(super) fn half(self) -> Self {
-        Self { records: self.records / 2, bytes: self.bytes / 2 }
-    }
 }
 
 /// A stretch of a split that the journal says something about.
@@ -53,21 +44,24 @@ pub(super) struct Expected {
 /// A split of one of this worker's sources.
 pub(super) struct Split {
     pub(super) start: SplitStart,
+    /// Which of the worker's sources.
     pub(super) source: usize,
     pub(super) slot: Slot,
     /// Its index within the source's input.
     pub(super) index: usize,
+    /// What the journal says of it that is still to be read.
     pub(super) expected: VecDeque<Expected>,
     /// Where the split began in its system when it was taken over.
     pub(super) begins: Offset,
     /// Where the next range begins.
-    pub(super) reported: Offset,
-    pub(super) count: u64,
+    pub(super) next_from: Offset,
+    /// Of the range that is being read: its digest so far, and how much it is.
     pub(super) digest: Digest,
     pub(super) volume: Volume,
-    /// How much each cut range holds that is not yet released, and all of them.
-    pub(super) cut: VecDeque<(Offset, Volume)>,
-    pub(super) all_cut: Volume,
+    /// The ranges that wait for their tick: where each ends, and how much it is.
+    pub(super) waiting: VecDeque<(Offset, Volume)>,
+    /// All of them together.
+    pub(super) all_waiting: Volume,
     /// Where to stop, if the job stops at the end of its input.
     pub(super) until: Option<Offset>,
     /// Whether the reader leaves it alone, because too much waits already.
@@ -81,31 +75,31 @@ impl Split {
 
     /// Whether records are gone that no range has passed yet; the next range says so, even if it is empty.
     pub(super) fn misses_its_begin(&self) -> bool {
-        self.reported < self.begins
+        self.next_from < self.begins
     }
 
     /// A range ends at `to` and waits for its tick.
     pub(super) fn cut(&mut self, to: Offset, volume: Volume) {
-        self.cut.push_back((to, volume));
-        self.all_cut.add(volume);
-        self.reported = to;
+        self.waiting.push_back((to, volume));
+        self.all_waiting.add(volume);
+        self.next_from = to;
     }
 
     /// The ranges up to `to` have got their tick.
     pub(super) fn release(&mut self, to: Offset) {
-        while let Some((_, volume)) = self.cut.pop_front_if(|(end, _)| *end <= to) {
-            self.all_cut.subtract(volume);
+        while let Some((_, volume)) = self.waiting.pop_front_if(|(end, _)| *end <= to) {
+            self.all_waiting.subtract(volume);
         }
     }
 
     /// Ends the range that is being read.
-    pub(super) fn take_totals(&mut self) -> (u64, Digest, Volume) {
-        (std::mem::take(&mut self.count), std::mem::take(&mut self.digest), std::mem::take(&mut self.volume))
+    pub(super) fn take_totals(&mut self) -> (Digest, Volume) {
+        (std::mem::take(&mut self.digest), std::mem::take(&mut self.volume))
     }
 
     /// Where what the journal says of it ends; before anything of that has been read.
     pub(super) fn bound(&self) -> Offset {
-        self.expected.back().map_or(self.reported, |expected| expected.range.to)
+        self.expected.back().map_or(self.next_from, |expected| expected.range.to)
     }
 
     /// Takes one record.
@@ -123,12 +117,11 @@ impl Split {
             return Ok(());
         }
         let keep = expected.is_none_or(|e| e.keep);
-        self.count += 1;
+        self.volume.add(Volume::of(record));
         self.digest.add(source_digest(record.offset, record.key, record.value));
         if !keep {
             return Ok(());
         }
-        self.volume.add(Volume::of(record));
         if let Err(error) = input.take(self.index, record) {
             let what = format!("cannot decode the record at offset {} of {}", record.offset, self.name(source));
             match on_malformed {
@@ -155,10 +148,10 @@ impl Split {
         verify: bool,
     ) -> Result<(), Failure> {
         while let Some(Expected { range, keep }) = self.expected.pop_front_if(|e| e.range.to <= position) {
-            let (count, digest, volume) = self.take_totals();
-            if (count, digest) != (range.count, range.digest) {
+            let (digest, volume) = self.take_totals();
+            if (volume.records, digest) != (range.count, range.digest) {
                 if verify {
-                    return Err(self.differs(&range, count, digest, source));
+                    return Err(self.differs(&range, volume.records, digest, source));
                 }
                 if !keep {
                     tracing::warn!(
@@ -176,7 +169,7 @@ impl Split {
                 self.cut(range.to, volume);
             } else {
                 input.discard(self.index);
-                self.reported = range.to;
+                self.next_from = range.to;
             }
         }
         Ok(())

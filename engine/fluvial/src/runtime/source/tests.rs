@@ -54,14 +54,14 @@ fn not_looked(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
         input: Box::new(Nowhere),
         on_malformed: OnMalformed::Fail,
     };
-    let limits = ReadLimits {
+    let options = ReadOptions {
         most_waiting: Volume { records: MOST_WAITING, bytes: 1 << 20 },
         verify: true,
         patience: Duration::ZERO,
         between_looks: Duration::ZERO,
     };
     let ends = stop_at.map(|end| [(("in".to_owned(), SplitId("0".to_owned())), Offset(end))].into());
-    SourceDriver::new(0, 1, limits, ends, vec![declared], &Waker::new(|| ())).unwrap()
+    SourceDriver::new(0, 1, options, ends, vec![declared], &Waker::new(|| ())).unwrap()
 }
 
 fn start() -> SplitStart {
