@@ -99,14 +99,20 @@ fn a_generation_that_reconciles_a_lost_tail_may_be_killed_before_its_checkpoint(
 }
 
 #[test]
-fn a_run_that_loses_a_process_before_its_checkpoint_takes_the_input_as_it_is_once() {
+fn a_run_takes_the_input_as_it_is_until_it_has_a_checkpoint() {
     let mut kafka = cuttable();
     let stage = on(&kafka);
     let first = reads_two_parts_and_is_killed(&stage, "--checkpoint-every 1h");
     cut(&mut kafka, &stage, first);
-    stage.complete("--reconcile --stop-at-end --keep-journal --fail-point after-manifest=kill").unwrap();
-    let journal = stage.journal().unwrap();
-    assert_eq!((journal.generations, journal.reconciliations), (3, 1));
+    let job = stage.start("--reconcile --keep-journal --fail-point after-manifest=kill").unwrap();
+    // The first of its generations has no checkpoint, the second has.
+    stage.wait_until(&job, "a checkpoint", || Ok(stage.journal()?.checkpoints > 0)).unwrap();
+    assert!(job.job().kill_peer(0).unwrap());
+    stage.wait_until(&job, "a generation", || Ok(stage.journal()?.generations == 4)).unwrap();
+    stage.feed(1_000..1_300).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    assert_eq!(job.terminate(MOST).unwrap().code, Some(0));
+    assert_eq!(stage.journal().unwrap().reconciliations, 2);
     assert_right(&stage);
     goes_on_normally(&stage);
 }

@@ -112,11 +112,14 @@ fn a_transaction_that_may_hold_committed_records_is_not_to_be_aborted() {
     let stage = completed(50);
     let output = stage.outputs().swap_remove(0);
     let job = stage.start(KEPT).unwrap();
+    // It is past its opening, which would wait for the transaction.
+    stage.feed(50..60).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
     let open = stage.endpoint().transactional("forgotten", &[]).unwrap();
     open.begin().unwrap();
     let begins = end(&stage, &output);
     open.write(&[Message::text(&output, 0, "forgotten", "")]).unwrap();
-    stage.feed(50..100).unwrap();
+    stage.feed(60..100).unwrap();
     stage.wait_until(&job, "all input in the journal", || Ok(stage.journal()?.records() == 100)).unwrap();
     assert_eq!(job.terminate(MOST).unwrap().code, Some(0));
     let refused = stage.start("--stop-at-end --patience 2s").unwrap().finish(MOST).unwrap();

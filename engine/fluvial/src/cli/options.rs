@@ -132,7 +132,7 @@ pub(crate) struct RunOptions {
     pub keep_journal: bool,
 
     /// Take the input as it is now, although it or the output differs from before: correct upsert outputs by reading them
-    /// back, and begin new ones. Done once for the run, not by each generation of it
+    /// back, and begin new ones. Done until the run has a checkpoint, not by each of its generations
     #[arg(long)]
     pub reconcile: bool,
 

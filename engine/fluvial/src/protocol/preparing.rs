@@ -55,7 +55,8 @@ impl Prepared {
             history.sinks.push(start);
         }
         if reconcile {
-            if !config.leave_append_outputs {
+            // One that only begins again has been allowed before.
+            if config.reconcile && !config.leave_append_outputs {
                 refuse_append_outputs(&history)?;
             }
             let tick = Tick(now_ms).max(history.sealed().next());
@@ -96,9 +97,7 @@ impl Prepared {
         if let Some(tick) = self.history.reconcile {
             // Until a checkpoint covers it, every generation has to reconcile again.
             next_checkpoint_ms = now_ms;
-            if tick > sealed {
-                sequencer.begin_at(tick);
-            }
+            sequencer.begin_at(tick);
         }
         Running {
             sequencer,

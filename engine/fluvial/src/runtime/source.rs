@@ -282,9 +282,11 @@ impl SourceDriver {
 
     /// Reads what there is, within options. Returns whether there may be more at once.
     pub(crate) fn read(&mut self) -> Result<bool, Failure> {
-        // While the journal is replayed, what its next tick still needs has to be read, however much waits; then the
-        // other splits are paused, and resumed when half is gone. After that it is enough not to ask the readers.
+        // While something is read again (the journal's ticks, and the last range before the checkpoint), what that still
+        // needs has to be read, however much waits; then the other splits are paused, and resumed when half is gone. After
+        // that it is enough not to ask the readers.
         let replayed = self.replayed();
+        let reads_again = !replayed || !self.verified();
         let most = self.options.most_waiting;
         let mut waiting = Volume::default();
         for split in &self.splits {
@@ -299,7 +301,7 @@ impl SourceDriver {
             let first = split.expected.front();
             let needed = next.is_some_and(|range| split.next_from < range.to) || first.is_some_and(|e| !e.keep);
             wanted |= needed;
-            let pause = !replayed && !needed && (full || split.paused && much);
+            let pause = reads_again && !needed && (full || split.paused && much);
             if pause != split.paused {
                 self.sources[split.source]
                     .reader

@@ -184,6 +184,8 @@ impl History {
                 (range.from, range.to) = (range.from.min(*to), range.to.min(*to));
             }
         }
+        // A checkpoint from there on vouches for nothing that was read first before it.
+        self.splits.values_mut().for_each(|state| state.last = None);
     }
 
     fn bind(&mut self, seq: Seq, binding: &Binding) -> Result<(), Ended> {

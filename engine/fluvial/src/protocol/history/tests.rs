@@ -101,6 +101,12 @@ fn a_split_that_was_rewound_goes_on_from_its_end() {
     let ranges = history.replay.iter().flat_map(|binding| &binding.ranges).map(|r| (r.from.0, r.to.0));
     assert_eq!(ranges.collect::<Vec<_>>(), [(10, 12), (12, 13), (13, 13), (13, 16)]);
     assert_eq!((history.reconcile, history.splits[&SplitNumber(0)].position), (Some(Tick(6)), Offset(16)));
+    let last = |entries: &[Entry]| {
+        let records = journal(0, vec![opened(1, 5, 1), of(1, 5, entries.to_vec())]);
+        History::fold(JOB, &records, None).unwrap().splits[&SplitNumber(0)].last.clone()
+    };
+    assert_eq!(last(&entries[..5]), None, "what was read first before it counts no longer");
+    assert_eq!(last(&entries).map(|range| (range.from.0, range.to.0)), Some((13, 16)));
     // A checkpoint from before: what it had read behind the split's end is not expected to be there.
     let before = |tick, position| {
         let entry = CheckpointEntry { at: Seq(0), tick: Tick(tick), manifest: String::new(), floor: Seq(0) };

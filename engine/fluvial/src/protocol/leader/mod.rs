@@ -62,8 +62,7 @@ pub(crate) struct LeaderConfig {
     pub checkpoint_age_limit_ms: u64,
     /// Nothing of the journal is deleted.
     pub keep_journal: bool,
-    /// The first generation of the run that comes so far takes the input as it is, corrects upsert outputs and begins new
-    /// ones.
+    /// The run takes the input as it is until it has a checkpoint, corrects upsert outputs and begins new ones.
     pub reconcile: bool,
     /// Append outputs, which cannot be corrected, do not stand in the way of that.
     pub leave_append_outputs: bool,
@@ -318,7 +317,7 @@ impl Leader {
             Stage::Opening(mut opening) => match opening.on(answer)? {
                 Some(opened) => {
                     self.me = Some(opened.me);
-                    if self.config.reconcile && !opened.has_reconciled() {
+                    if opened.reconciles(self.config.reconcile) {
                         self.out.push_back(Request::Look);
                         self.stage = Stage::Looking(Box::new(opened));
                         return Ok(());

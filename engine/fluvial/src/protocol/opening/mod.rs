@@ -102,12 +102,13 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Whether a generation of this run has taken the input as it is already. Asked of a run with `--reconcile`: there a
-    /// checkpoint says it too, behind which that record may have been pruned. Without this the run would accept whatever
-    /// changes as long as it lives; with it, what changes before its first checkpoint.
-    pub(crate) fn has_reconciled(&self) -> bool {
-        let done = |entry: &Entry| matches!(entry, Entry::Reconciled { .. } | Entry::Checkpoint { .. });
-        self.records.values().any(|record| record.nonce.same_run(self.me.nonce) && record.entries.iter().any(done))
+    /// Whether this generation takes the input as it is. A run that is `asked` to does so until it has a checkpoint: it
+    /// would otherwise accept whatever changes as long as it lives. And whoever finds a reconciliation that no checkpoint
+    /// covers has to begin it again: what the one before replayed for it has been compared with nothing.
+    pub(crate) fn reconciles(&self, asked: bool) -> bool {
+        let covers = |entry: &Entry| matches!(entry, Entry::Checkpoint { .. });
+        let covered = self.records.values().any(|r| r.nonce.same_run(self.me.nonce) && r.entries.iter().any(covers));
+        asked && !covered || self.history.reconcile.is_some()
     }
 }
 

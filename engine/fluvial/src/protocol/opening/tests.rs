@@ -181,3 +181,20 @@ fn a_record_of_another_job_is_refused_by_its_position() {
     let ended = open(opener(9, Rules::default()), &mut journal, |_| {}).unwrap().unwrap_err();
     assert!(ended.to_string().contains("record 0 is of incarnation"), "{ended}");
 }
+
+#[test]
+fn a_run_takes_the_input_as_it_is_until_it_has_a_checkpoint() {
+    let of_run = |run, entry: Entry| {
+        let me = Identity { nonce: Nonce::of_run(2, 1), ..identity(3) };
+        let writer = Identity { nonce: Nonce::of_run(run, 7), ..identity(2) };
+        let records = BTreeMap::from([(Seq(0), (*writer.record(vec![entry])).clone())]);
+        let history = History::fold(Incarnation(Uuid::nil()), &BTreeMap::new(), None).unwrap();
+        Opened { me, at: Seq(4), history, manifest: None, records, below: Vec::new() }
+    };
+    let checkpoint = || Entry::Checkpoint { tick: Tick(9), manifest: String::new(), floor: Seq(0) };
+    let opened = || Entry::Opened { binary: String::new(), workers: 1, turns: 1 };
+    for (run, entry, expected) in [(2, checkpoint(), false), (3, checkpoint(), true), (2, opened(), true)] {
+        let opened = of_run(run, entry);
+        assert_eq!((opened.reconciles(true), opened.reconciles(false)), (expected, false), "run {run}");
+    }
+}

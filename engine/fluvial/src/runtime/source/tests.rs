@@ -143,14 +143,43 @@ fn nothing_is_read_while_enough_waits_for_its_tick() {
 
 #[test]
 fn however_much_waits_a_replay_goes_on() {
-    let memory = topic(&["a", "b", "c", "d", "e", "f", "g"]);
-    let mut driver = driver(&memory, None);
+    let first = ["a", "b", "c", "d", "e", "f"];
+    let memory = topic(&first);
+    let mut driver = not_looked(&memory, None);
     driver.resume(&start(), Offset(0), None).unwrap();
-    driver.replay(&[binding(1, range(0, &["a", "b", "c", "d", "e", "f", "g", "h"]))]).unwrap_err();
-    memory.append("in", 0, None, Some(b"h")).unwrap();
-    driver.look().unwrap();
+    driver.replay(&[binding(1, range(0, &first)), binding(2, range(6, &["g"]))]).unwrap();
     driver.read().unwrap();
-    assert_eq!(driver.replay_next().map(|binding| binding.tick), Some(Tick(1)));
+    memory.append("in", 0, None, Some(b"g")).unwrap();
+    driver.read().unwrap();
+    let ticks = [driver.replay_next(), driver.replay_next()].map(|binding| binding.map(|binding| binding.tick));
+    assert_eq!(ticks, [Some(Tick(1)), Some(Tick(2))]);
+}
+
+/// What it read then was without bounds.
+#[test]
+fn a_split_that_is_still_compared_does_not_let_another_be_read_for_ever() {
+    let memory = Memory::new();
+    memory.create_topic("in", 2);
+    let value = [b'x'; 1 << 20];
+    memory.append("in", 1, None, Some(&value)).unwrap();
+    let mut driver = not_looked(&memory, None);
+    driver.resume(&start(), Offset(1), Some(&range(0, &["a"]))).unwrap();
+    let other = SplitStart { number: SplitNumber(1), split: SplitId("1".to_owned()), ..start() };
+    driver.resume(&other, Offset(0), None).unwrap();
+    driver.replay(&[]).unwrap();
+    driver.read().unwrap();
+    memory.append("in", 1, None, Some(&value)).unwrap();
+    for compared in [false, true] {
+        driver.read().unwrap();
+        assert_eq!(driver.verified(), compared);
+        let read = driver.sources[0].reader.position(driver.splits[1].slot);
+        assert_eq!(read, Offset(1));
+        memory.append("in", 0, None, Some(b"a")).unwrap();
+    }
+    let (ranges, _) = driver.report().unwrap();
+    driver.release(&Binding { tick: Tick(1), ranges, checkpoint: false });
+    driver.read().unwrap();
+    assert_eq!(driver.sources[0].reader.position(driver.splits[1].slot), Offset(2));
 }
 
 #[test]
