@@ -189,7 +189,7 @@ fn ticks_that_follow_each_other_fast_share_a_record_which_is_begun_in_time() {
         bench.report(0, read(from, from + 1));
         bench.requests()
     };
-    assert!(minted(&mut bench, 500, 3).contains(&"put 3: binding".to_owned()));
+    assert!(minted(&mut bench, 500, 3).contains(&"put 2: split, binding, binding".to_owned()));
     for (by_ms, from) in [(10, 4), (10, 5)] {
         assert_eq!(minted(&mut bench, by_ms, from).len(), 1, "it is minted at once");
     }
@@ -197,7 +197,7 @@ fn ticks_that_follow_each_other_fast_share_a_record_which_is_begun_in_time() {
     assert_eq!(due, bench.now_ms + 20);
     bench.now_ms = due;
     bench.on(Event::Time).unwrap();
-    assert_eq!(bench.requests()[0], "put 4: binding, binding");
+    assert_eq!(bench.requests()[0], "put 3: binding, binding");
 }
 
 #[test]
