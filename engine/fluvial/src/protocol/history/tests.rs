@@ -101,12 +101,6 @@ fn a_split_that_was_rewound_goes_on_from_its_end() {
     let ranges = history.replay.iter().flat_map(|binding| &binding.ranges).map(|r| (r.from.0, r.to.0));
     assert_eq!(ranges.collect::<Vec<_>>(), [(10, 12), (12, 13), (13, 13), (13, 16)]);
     assert_eq!((history.reconcile, history.splits[&SplitNumber(0)].position), (Some(Tick(6)), Offset(16)));
-    let last = |entries: &[Entry]| {
-        let records = journal(0, vec![opened(1, 5, 1), of(1, 5, entries.to_vec())]);
-        History::fold(JOB, &records, None).unwrap().splits[&SplitNumber(0)].last.clone()
-    };
-    assert_eq!(last(&entries[..5]), None, "what was read first before it counts no longer");
-    assert_eq!(last(&entries).map(|range| (range.from.0, range.to.0)), Some((13, 16)));
     // A checkpoint from before: what it had read behind the split's end is not expected to be there.
     let before = |tick, position| {
         let entry = CheckpointEntry { at: Seq(0), tick: Tick(tick), manifest: String::new(), floor: Seq(0) };
@@ -115,6 +109,18 @@ fn a_split_that_was_rewound_goes_on_from_its_end() {
     assert_eq!(before(5, 15).checkpoint.unwrap().splits[0].position, Offset(13));
     // One that covers it has taken the split from its end on.
     assert_eq!(before(6, 16).checkpoint.unwrap().splits[0].position, Offset(16));
+}
+
+#[test]
+fn a_checkpoint_after_a_reconciliation_vouches_for_nothing_that_was_read_before() {
+    let last = |more: &[Entry]| {
+        let reconciled = Entry::Reconciled { tick: Tick(4), rewound: Vec::new() };
+        let entries = [split(0), bind(3, 10, 12), reconciled].into_iter().chain(more.iter().cloned());
+        let records = journal(0, vec![opened(1, 5, 1), of(1, 5, entries.collect())]);
+        History::fold(JOB, &records, None).unwrap().splits[&SplitNumber(0)].last.as_ref().map(|last| last.to)
+    };
+    assert_eq!(last(&[]), None);
+    assert_eq!(last(&[bind(4, 12, 13)]), Some(Offset(13)));
 }
 
 #[test]
