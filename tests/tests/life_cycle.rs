@@ -110,6 +110,17 @@ fn stop_at_end_waits_for_no_open_transaction() {
     stage.check().unwrap();
 }
 
+/// It went on waiting for the broker as long as its patience lasted.
+#[test]
+fn a_job_that_still_looks_for_its_broker_ends_at_once_when_it_is_told_to() {
+    let mut stage = Stage::new(Subject::Bank, 2).unwrap();
+    stage.end_the_broker();
+    let job = stage.start("--patience 1h --stop-within 1h").unwrap();
+    stage.wait_until(&job, "a process", || Ok(!job.job().peers().is_empty())).unwrap();
+    let ended = job.terminate(MOST).unwrap();
+    ended.failed_with(8, &["stopped before the job was opened"]).unwrap();
+}
+
 #[test]
 fn every_process_of_a_job_is_told_how_to_use_memory_and_what_the_user_says_comes_last() {
     let stage = Stage::new(Subject::Bank, 2).unwrap();

@@ -118,8 +118,10 @@ impl ApacheKafka {
             fs::write(&settings, properties::server(options, &ports, index, &data))?;
             let how = if index == 0 { "--standalone" } else { "--no-initial-controllers" };
             let mut format = java(&jars, &log4j, 128);
-            format.extend(["kafka.tools.StorageTool", "format", "-t"].map(OsString::from));
-            format.extend([cluster.clone().into(), "-c".into(), settings.clone().into(), how.into()]);
+            format.extend(["kafka.tools.StorageTool", "format"].map(OsString::from));
+            // An id may begin with a dash.
+            let id = format!("--cluster-id={cluster}").into();
+            format.extend([id, "--config".into(), settings.clone().into(), how.into()]);
             let output = Command::new("java").args(&format).output().context("run java")?;
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -47,7 +47,15 @@ fn main() -> Result<ExitCode> {
     let mut sieges = 0;
     while sieges == 0 || start.elapsed() < Duration::from_secs(60 * options.minutes) {
         // A broker of its own, so that no siege's leavings slow down another.
-        let (ground, seed) = (Ground::new(&options.kafka)?, options.seed + sieges);
+        let seed = options.seed + sieges;
+        let ground = match Ground::new(&options.kafka) {
+            Ok(ground) => ground,
+            Err(error) => {
+                eprintln!("FAILED: {error:#}\n");
+                ledger.enter_failure(&[]);
+                break;
+            }
+        };
         let subject = if seed.is_multiple_of(2) { Subject::Bank } else { Subject::Orders };
         sieges += 1;
         let siege = Siege::new(&ground, subject, ground.fit(Plan::new(seed, options.rounds)))?;
@@ -68,7 +76,7 @@ fn main() -> Result<ExitCode> {
             siege.keep_evidence(&folder.join(format!("seed-{seed}")))?;
         }
     }
-    println!("{sieges} sieges, seeds {} to {}", options.seed, options.seed + sieges - 1);
+    println!("{sieges} sieges, seeds from {}", options.seed);
     println!("{:<60} {:>6} {:>6} {:>6} {:>6} {:>6}", "fault", "count", "lost", "twice", "wrong", "failed");
     for (fault, outcome) in ledger.rows() {
         let [count, lost, twice, wrong, failed] =

@@ -61,7 +61,7 @@ pub(crate) struct StoreOptions {
     #[arg(long, value_name = "URL")]
     pub store: String,
 
-    /// The job's name: its folder in the store and its progress topic bear it [default: the binary's name]
+    /// The job's name: its folder in the store and its progress topic bear it [default: the name that its code gives it]
     #[arg(long, value_parser = job_name)]
     pub name: Option<String>,
 

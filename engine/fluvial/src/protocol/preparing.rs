@@ -55,8 +55,11 @@ impl Prepared {
             history.sinks.push(start);
         }
         if reconcile {
-            // One that only begins again has been allowed before.
-            if config.reconcile && !config.leave_append_outputs {
+            if !config.reconcile {
+                warnings.push(
+                    "a reconciliation of an earlier generation has no checkpoint yet: it begins again".to_owned(),
+                );
+            } else if !config.leave_append_outputs {
                 refuse_append_outputs(&history)?;
             }
             let tick = Tick(now_ms).max(history.sealed().next());

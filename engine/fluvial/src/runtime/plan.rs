@@ -34,6 +34,7 @@ pub(crate) fn plan(build: &Build) -> anyhow::Result<Topology> {
             let mut job = Job::new(scope, durables.clone(), situation);
             build(&mut job)?;
             let declared = job.finish();
+            durables.built()?;
             let mut names = BTreeSet::new();
             for source in &declared.sources {
                 if !names.insert(source.name.clone()) {

@@ -224,6 +224,12 @@ impl Processes {
                     let ending = Ending::StoppedUncommitted;
                     return Ended { ending, why, generation: number, opened, stopping: true };
                 }
+                Ok(Event::Signal) if number.is_none() => {
+                    // It has claimed nothing yet, and may be waiting for a broker that is away.
+                    let why = "stopped before the job was opened".to_owned();
+                    let ending = Ending::StoppedUncommitted;
+                    return Ended { ending, why, generation: number, opened, stopping: true };
+                }
                 Ok(Event::Signal) => {
                     stopping = Some(ambient::instant());
                     tracing::info!("stopping: committing and taking a last checkpoint; a second signal ends at once");

@@ -126,8 +126,10 @@ impl Split {
             let what = format!("cannot decode the record at offset {} of {}", record.offset, self.name(source));
             match on_malformed {
                 OnMalformed::Fail => {
-                    let what =
-                        format!("{what} (a source that is declared with OnMalformed::Skip leaves such records out)");
+                    let what = format!(
+                        "{what} (with `--on-malformed skip`, where the job has that option, or declared with OnMalformed::Skip, the source leaves \
+                         such records out)"
+                    );
                     return Err(Failure::of(Part::Source, Error::caused(ErrorKind::Data, what, error)));
                 }
                 OnMalformed::Skip => {
