@@ -86,3 +86,32 @@ impl Topology {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use fluvial_connector::format::{json, text};
+    use fluvial_memory::Memory;
+
+    use super::*;
+    use crate::Count;
+
+    #[test]
+    fn two_operators_of_one_name_are_refused_before_anything_begins() {
+        let check = |names: [&'static str; 2]| {
+            let build: Build = Arc::new(move |job: &mut Job<'_>| {
+                let memory = Memory::new();
+                memory.create_topic("in", 1);
+                let words = job.source("in", memory.source("in"), text::value).map(|word| (word, ()));
+                for (name, output) in names.into_iter().zip(["first", "second"]) {
+                    let counts = words.clone().aggregate(name, Count);
+                    job.write(&memory.upsert(output, 1), json::Json, counts)?;
+                }
+                Ok(())
+            });
+            plan(&build).map(|topology| topology.operators).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(["a", "b"]).unwrap(), ["a", "b"]);
+        assert!(check(["same", "same"]).unwrap_err().contains("two durable operators are named 'same'"));
+    }
+}
