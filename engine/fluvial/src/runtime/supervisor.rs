@@ -226,7 +226,7 @@ impl Processes {
                 }
                 Ok(Event::Signal) if number.is_none() => {
                     // It has claimed nothing yet, and may be waiting for a broker that is away.
-                    let why = "stopped before the job was opened".to_owned();
+                    let why = "stopped while opening".to_owned();
                     let ending = Ending::StoppedUncommitted;
                     return Ended { ending, why, generation: number, opened, stopping: true };
                 }
