@@ -97,6 +97,8 @@ fn a_panic_of_user_code_ends_the_run_and_commits_nothing_half() {
     assert!(verdict.is_clean(), "{verdict}");
     let (expected, seen) = rows(&stage);
     assert_eq!(expected, seen);
+    let why = format!("{:#}", stage.ask("replay", "--wrong panics").unwrap_err());
+    assert!(why.contains("exit status: 10") && why.contains("error: operator 'map' on worker 0 panicked"), "{why}");
 }
 
 #[test]

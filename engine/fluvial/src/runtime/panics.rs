@@ -42,6 +42,15 @@ pub(crate) fn end_the_process_on_panic(supervisor: SupervisorLink) {
     }));
 }
 
+/// Installs the hook for a command that runs the job's code by itself.
+pub(crate) fn end_the_command_on_panic() {
+    std::panic::set_hook(Box::new(|info| {
+        let (ending, why) = explain(info);
+        eprintln!("error: {why}");
+        std::process::exit(i32::from(ending.exit_code()));
+    }));
+}
+
 fn explain(info: &PanicHookInfo<'_>) -> (Ending, String) {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("unnamed");

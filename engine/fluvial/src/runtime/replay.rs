@@ -18,6 +18,7 @@ use super::Build;
 use super::ending::Failure;
 use super::leader::BETWEEN_LOOKS;
 use super::output::OutputQueue;
+use super::panics;
 use super::source::{ReadOptions, SourceDriver, Volume};
 use crate::cli::StoreOptions;
 use crate::durable::Durables;
@@ -87,6 +88,7 @@ pub(crate) fn replay(build: &Build, options: &ReplayOptions, job: &str) -> anyho
     let digests: Arc<Mutex<Vec<DigestLine>>> = Arc::default();
     let (all, build, print) = (Arc::clone(&digests), Arc::clone(build), !options.digest);
     let config = timely::Config::process(options.workers as usize);
+    panics::end_the_command_on_panic();
     let guards = timely::execute(config, move |worker| -> anyhow::Result<()> {
         let of_worker = replay_on(worker, &build, &script, print)?;
         all.lock().unwrap_or_else(PoisonError::into_inner).extend(of_worker);
@@ -126,6 +128,7 @@ fn read_journal(store: &JobStore, until: Option<Tick>) -> anyhow::Result<Script>
 fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -> anyhow::Result<Vec<DigestLine>> {
     let index = u32::try_from(worker.index())?;
     let workers = u32::try_from(worker.peers())?;
+    panics::this_is_worker(index);
     let thread = std::thread::current();
     let waker = Waker::new(move || thread.unpark());
     let durables = Durables::new(index, workers, None);
