@@ -153,9 +153,7 @@ fn stop_at_end_takes_nothing_that_came_after_the_start() {
     // The earlier writers are fenced late; the workers read ahead meanwhile.
     stage.broker().fault(Fault::delay(ApiKey::InitProducerId, Duration::from_secs(1)).always());
     let job = stage.start(&format!("{KEPT} --workers 2 --stop-at-end")).unwrap();
-    stage
-        .wait_until(&job, "second generation", || Ok(stage.journal().is_ok_and(|journal| journal.generations == 2)))
-        .unwrap();
+    stage.wait_for_journal(&job, "second generation", |journal| journal.generations == 2).unwrap();
     stage.feed(30..90).unwrap();
     assert_eq!(job.finish(MOST).unwrap().code, Some(0));
     assert_eq!(stage.journal().unwrap().records(), 30);

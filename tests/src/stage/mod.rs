@@ -286,6 +286,14 @@ impl Stage {
         Ok(())
     }
 
+    /// Waits until the journal says so. While a generation opens it has holes, and is not understood.
+    ///
+    /// # Errors
+    /// As [`Stage::wait_until`].
+    pub fn wait_for_journal(&self, job: &Started, what: &str, said: impl Fn(&Journal) -> bool) -> Result<()> {
+        self.wait_until(job, what, || Ok(self.journal().is_ok_and(|journal| said(&journal))))
+    }
+
     /// What a `read_committed` consumer sees in the outputs; the runs must have had `--tick-header`.
     ///
     /// # Errors

@@ -8,7 +8,8 @@
 //! | offsets that are gone; other records at the same offsets; and going on with `--reconcile` | [`replay`] |
 //! | a tail that an unclean leader election has lost | [`cut`] |
 //! | a topic made anew, an input or output that has grown or is too short, an input compacted too soon | [`topics`] |
-//! | a progress topic that is lost, of another incarnation, or ahead of the journal; an open transaction that holds it or an output up | [`progress`] |
+//! | a progress topic that is lost, of another incarnation, or ahead of the journal | [`progress`] |
+//! | an open transaction that holds up the progress topic or an output | [`progress`] |
 //! | a store that is unwritable, full or damaged | [`store`] |
 //! | a checkpoint of another job, of a newer format, with an operator that is missing or of another type | [`checkpoint`] |
 //!

@@ -120,11 +120,7 @@ fn a_transaction_that_may_hold_committed_records_is_not_to_be_aborted() {
     let begins = end(&stage, &output);
     open.write(&[Message::text(&output, 0, "forgotten", "")]).unwrap();
     stage.feed(60..100).unwrap();
-    stage
-        .wait_until(&job, "all input in the journal", || {
-            Ok(stage.journal().is_ok_and(|journal| journal.records() == 100))
-        })
-        .unwrap();
+    stage.wait_for_journal(&job, "all input in the journal", |journal| journal.records() == 100).unwrap();
     assert_eq!(job.terminate(MOST).unwrap().code, Some(0));
     let refused = stage.start("--stop-at-end --patience 2s").unwrap().finish(MOST).unwrap();
     let why = refused.error().unwrap();

@@ -154,6 +154,14 @@ pub(crate) struct SplitStart {
     pub identity: String,
 }
 
+impl SplitStart {
+    /// Whether the split is another by now, under the same name. One whose system cannot tell, then or now, is not.
+    #[must_use]
+    pub(crate) fn was_made_anew(&self, identity: &str) -> bool {
+        !self.identity.is_empty() && !identity.is_empty() && self.identity != identity
+    }
+}
+
 /// Where an output begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SinkStart {

@@ -229,10 +229,7 @@ impl Running {
 pub(crate) fn refuse_made_anew(found: &[FoundSplit], known: &BTreeMap<SplitNumber, SplitState>) -> Result<(), Ended> {
     for FoundSplit { source, described, split, identity, .. } in found {
         let known = known.values().map(|state| &state.start).find(|s| &s.source == source && &s.split == split);
-        let can_tell = |start: &&SplitStart| !start.identity.is_empty() && !identity.is_empty();
-        if let Some(known) = known.filter(can_tell)
-            && &known.identity != identity
-        {
+        if let Some(known) = known.filter(|known| known.was_made_anew(identity)) {
             return Err(Ended::MadeAnew {
                 described: described.clone(),
                 split: split.clone(),

@@ -3,7 +3,7 @@
 //! ```text
 //!             ┌ verify: the last range before the checkpoint, compared and dropped
 //!  a split's ─┤ replay: the ranges of the journal's bindings, compared and kept for their tick
-//!    life     └ live:   whatever comes, next_from to the leader, kept until its tick is minted
+//!    life     └ live:   whatever comes, reported to the leader, kept until its tick is minted
 //! ```
 //!
 //! Guarantees: records go into the dataflow exactly as the bindings say; a replay that reads anything else than what the
@@ -80,7 +80,7 @@ pub(crate) struct SourceDriver {
     /// What each split is in its system by now, as far as that was asked; of several answers the latest end.
     held: BTreeMap<(String, SplitId), SplitStatus>,
     /// Where to stop, if the job stops at the end of its input. Known before anything is read: what has been read
-    /// cannot be left out of the range that is next_from next.
+    /// cannot be left out of the range that is reported next.
     ends: Option<Ends>,
     /// How many records were left out because they could not be decoded.
     skipped: u64,
@@ -160,11 +160,7 @@ impl SourceDriver {
         let reading = &mut self.sources[source];
         let slot = Slot(u32::try_from(reading.splits).expect("splits are few"));
         let held = self.held.get(&name);
-        if let Some(SplitStatus { identity, .. }) = held
-            && !identity.is_empty()
-            && !start.identity.is_empty()
-            && *identity != start.identity
-        {
+        if let Some(SplitStatus { identity, .. }) = held.filter(|held| start.was_made_anew(&held.identity)) {
             return Err(Ended::MadeAnew {
                 described: reading.declared.source.describe(),
                 split: start.split.clone(),
@@ -266,7 +262,7 @@ impl SourceDriver {
         self.replay.is_empty()
     }
 
-    /// Whether the job stops at the end of its input, and all of this worker's has been next_from.
+    /// Whether the job stops at the end of its input, and all of this worker's has been reported.
     pub(crate) fn at_end(&self) -> bool {
         let Some(ends) = &self.ends else { return false };
         self.replayed()
@@ -280,7 +276,7 @@ impl SourceDriver {
             })
     }
 
-    /// Reads what there is, within options. Returns whether there may be more at once.
+    /// Reads what there is, within the limits. Returns whether there may be more at once.
     pub(crate) fn read(&mut self) -> Result<bool, Failure> {
         // While something is read again (the journal's ticks, and the last range before the checkpoint), what that still
         // needs has to be read, however much waits; then the other splits are paused, and resumed when half is gone. After

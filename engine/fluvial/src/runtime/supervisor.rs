@@ -219,14 +219,11 @@ impl Processes {
                     killed = true;
                 }
                 Ok(Event::Signal) if stopping.is_some_and(|since: Instant| since.elapsed() < SAME_SIGNAL) => {}
-                Ok(Event::Signal) if stopping.is_some() => {
-                    let why = "told twice to stop: ended at once".to_owned();
-                    let ending = Ending::StoppedUncommitted;
-                    return Ended { ending, why, generation: number, opened, stopping: true };
-                }
-                Ok(Event::Signal) if number.is_none() => {
-                    // It has claimed nothing yet, and may be waiting for a broker that is away.
-                    let why = "stopped while opening".to_owned();
+                // Before it has claimed anything there is nothing to commit, and it may be waiting for a broker.
+                Ok(Event::Signal) if stopping.is_some() || number.is_none() => {
+                    let twice = stopping.is_some();
+                    let why =
+                        if twice { "told twice to stop: ended at once" } else { "stopped while opening" }.to_owned();
                     let ending = Ending::StoppedUncommitted;
                     return Ended { ending, why, generation: number, opened, stopping: true };
                 }

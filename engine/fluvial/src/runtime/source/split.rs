@@ -127,8 +127,8 @@ impl Split {
             match on_malformed {
                 OnMalformed::Fail => {
                     let what = format!(
-                        "{what} (with `--on-malformed skip`, where the job has that option, or declared with OnMalformed::Skip, the source leaves \
-                         such records out)"
+                        "{what} (with `--on-malformed skip`, where the job has that option, or declared with \
+                         OnMalformed::Skip, the source leaves such records out)"
                     );
                     return Err(Failure::of(Part::Source, Error::caused(ErrorKind::Data, what, error)));
                 }
