@@ -15,6 +15,11 @@ pub trait Source: Send + Sync + 'static {
     /// For people: `kafka topic 'orders'`.
     fn describe(&self) -> String;
 
+    /// A split of it, for people: `kafka topic 'orders' partition 3`.
+    fn describe_split(&self, split: &SplitId) -> String {
+        format!("{} split {split}", self.describe())
+    }
+
     /// The output that this would be to a job which wrote it: the [identity of its sink](crate::Sink::identity), and its
     /// name. A job that reads what it writes is refused; `None` where nothing can be written.
     fn as_output(&self) -> Option<(String, String)> {

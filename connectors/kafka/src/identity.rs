@@ -65,7 +65,7 @@ impl Identity {
         Err(Error::new(
             ErrorKind::Configuration,
             format!(
-                "kafka topic '{}' was deleted and made anew (it has the id {is} and had {was}): a job cannot go on with \
+                "kafka topic '{}' was deleted and recreated (it has the id {is} and had {was}): a job cannot go on with \
                  other input; begin a new one on it under another --name, with --reconcile if it is to correct the same \
                  outputs",
                 self.topic

@@ -174,7 +174,7 @@ impl Reading {
         };
         failure::error(
             code,
-            format!("{what}: the offset is gone (retention, or a topic that was truncated or made anew); {left}"),
+            format!("{what}: the offset is gone (retention, or a topic that was truncated or recreated); {left}"),
         )
     }
 }

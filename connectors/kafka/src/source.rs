@@ -37,6 +37,10 @@ impl Source for KafkaSource {
         format!("kafka topic '{}'", self.topic)
     }
 
+    fn describe_split(&self, split: &SplitId) -> String {
+        format!("{} partition {split}", self.describe())
+    }
+
     fn as_output(&self) -> Option<(String, String)> {
         Some((self.kafka.identity(), self.topic.clone()))
     }

@@ -11,8 +11,8 @@
 
 use differential_dataflow::operators::CountTotal;
 use fluvial::connector::format::json;
-use fluvial::durable::Sum;
-use fluvial::{Collection, Job, OnMalformed};
+use fluvial::durable::{Overflow, Sum};
+use fluvial::{Collection, ExactInt, Job, OnMalformed};
 use fluvial_kafka::KafkaOptions;
 use serde::{Deserialize, Serialize};
 
@@ -77,13 +77,26 @@ pub(crate) struct Balance {
 /// What all accounts have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Total {
+    /// Which accounts.
+    pub(crate) accounts: Accounts,
     /// How much.
     pub(crate) total: i64,
 }
 
 /// The key of the one row of `total`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct All {}
+pub(crate) struct All {
+    /// Which accounts: a key needs a column for those who read the topic as a table by the columns of its key.
+    pub(crate) accounts: Accounts,
+}
+
+/// Which accounts a total is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Accounts {
+    /// Every account.
+    All,
+}
 
 /// Builds the job.
 ///
@@ -96,13 +109,17 @@ pub(crate) fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<
     let transfers = job.source_with("transfers", input, decode, options.on_malformed);
     let credits = transfers.clone().key_by(|t| t.to).aggregate("credits", Sum(|t: &Transfer| t.amount));
     let debits = transfers.key_by(|t| t.from).aggregate("debits", Sum(|t: &Transfer| t.amount));
-    let balances = full_outer_join(credits.clone(), debits.clone())
-        .map(|(account, (credit, debit))| (account, credit.unwrap_or(0) - debit.unwrap_or(0)));
-    let total = balances
-        .clone()
-        .explode(|(_, balance)| Some(((), (1, balance as isize))))
-        .count_total()
-        .map(|((), (_, total)): ((), (isize, isize))| (All {}, Total { total: total as i64 }));
+    let balances = full_outer_join(credits.clone(), debits.clone());
+    let balances = job.try_map("balances", balances, |_, (credit, debit)| {
+        let (credit, debit) = (credit.unwrap_or(0), debit.unwrap_or(0));
+        credit.checked_sub(debit).ok_or_else(|| format!("{credit} minus {debit} does not fit 64 bits"))
+    });
+    let sums =
+        balances.clone().explode(|(_, balance)| Some((Accounts::All, (1, ExactInt::from(balance))))).count_total();
+    let total = job.try_map("total", sums, |accounts, (_, total): (isize, ExactInt)| {
+        Ok::<_, Overflow>(Total { accounts: *accounts, total: i64::try_from(total)? })
+    });
+    let total = total.map(|(accounts, total)| (All { accounts }, total));
     let amounts = |(account, amount)| (Account { account }, Amount { account, amount });
     job.write(&output("credits"), json::Json, credits.map(amounts))?;
     job.write(&output("debits"), json::Json, debits.map(amounts))?;
@@ -141,15 +158,59 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn every_tick_moves_money_and_makes_none() {
+    fn job() -> JobTest {
         let options = BankOptions {
             kafka: KafkaOptions::new("127.0.0.1:1"),
             input: "transfers".to_owned(),
             prefix: String::new(),
             on_malformed: OnMalformed::Fail,
         };
-        let mut test = JobTest::new(2, move |job| build(job, &options));
+        JobTest::new(2, move |job| build(job, &options))
+    }
+
+    /// Feeds transfers from account to account, a tick each, and says how the last tick ended.
+    fn transferred(transfers: &[(u64, u64, i64)]) -> Result<(), String> {
+        let mut test = job();
+        let mut ended = Ok(());
+        for (tick, (from, to, amount)) in (1..).zip(transfers) {
+            ended?;
+            let transfer = format!(r#"{{"id":1,"from":{from},"to":{to},"amount":{amount}}}"#);
+            test.feed("transfers", tick, [(None, Some(transfer))]);
+            ended = test.try_advance_past(tick);
+        }
+        ended
+    }
+
+    #[test]
+    fn figures_that_do_not_fit_are_errors_that_name_operator_and_key() {
+        for (transfers, expected) in [
+            // 1 pays MAX to 2, and is paid MIN by 2: what it has would be MIN - MAX.
+            (&[(1, 2, i64::MAX), (2, 1, i64::MIN)][..], "operator 'balances' cannot go on at tick 2, key "),
+            (&[(1, 2, i64::MAX), (3, 2, 1)], "the durable operator 'credits' cannot go on at tick 2, key 2: "),
+            (&[(2, 1, i64::MAX), (2, 3, 1)], "the durable operator 'debits' cannot go on at tick 2, key 2: "),
+        ] {
+            let error = transferred(transfers).expect_err(expected);
+            assert!(error.contains(expected) && error.contains("does not fit"), "{error}");
+        }
+    }
+
+    /// What an account has is said of both sides of a transfer, not of one beside what the other was before.
+    #[test]
+    fn only_what_a_tick_comes_to_has_to_fit() {
+        let mut test = job();
+        let transfer = |from: u64, to: u64, amount: i64| {
+            (None::<String>, Some(format!(r#"{{"id":1,"from":{from},"to":{to},"amount":{amount}}}"#)))
+        };
+        test.feed("transfers", 1, [transfer(1, 1, i64::MIN + 1)]);
+        test.advance_past(1);
+        test.feed("transfers", 2, [transfer(1, 1, i64::MAX), transfer(1, 1, i64::MAX)]);
+        test.advance_past(2);
+        assert_eq!(test.table("balances"), [(r#"{"account":1}"#.into(), r#"{"account":1,"balance":0}"#.into())]);
+    }
+
+    #[test]
+    fn every_tick_moves_money_and_makes_none() {
+        let mut test = job();
         for tick in 1..=20 {
             let transfers = (0..10u64).map(|n| {
                 let (id, from, to) = (tick * 10 + n, (tick + n) % 7, (tick * n + 3) % 7);
@@ -161,7 +222,7 @@ mod tests {
         test.advance_past(20);
         test.restart_at(7, 3);
         let total = |text: &str| text.to_owned();
-        assert_eq!(test.table("total"), [(total("{}"), total(r#"{"total":0}"#))]);
+        assert_eq!(test.table("total"), [(total(r#"{"accounts":"all"}"#), total(r#"{"accounts":"all","total":0}"#))]);
         let said: usize = (1..=20).map(|tick| test.updates_at("total", tick).len()).sum();
         assert_eq!(said, 1, "the total is said once, and never changes");
         let balances = test.table("balances");

@@ -9,7 +9,8 @@
 use differential_dataflow::operators::CountTotal;
 use fluvial::connector::Record;
 use fluvial::connector::format::{json, text};
-use fluvial::{Job, OnMalformed};
+use fluvial::durable::Overflow;
+use fluvial::{ExactInt, Job, OnMalformed};
 use fluvial_kafka::KafkaOptions;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,16 @@ struct Sale {
     revenue_cents: i64,
 }
 
+impl Sale {
+    fn of(order: Order) -> Result<Self, String> {
+        let Order { quantity, price_cents, region, product, .. } = order;
+        let revenue_cents = quantity
+            .checked_mul(price_cents)
+            .ok_or_else(|| format!("{quantity} times {price_cents} cents does not fit 64 bits"))?;
+        Ok(Self { region, product, revenue_cents })
+    }
+}
+
 /// A group, and the key of an output record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Group {
@@ -92,29 +103,19 @@ pub(crate) fn build(job: &mut Job<'_>, options: &OrdersOptions) -> anyhow::Resul
     let kafka = options.kafka.connect()?;
     let decode = |record: &Record<'_>| Ok((text::decode_key(record)?, json::decode_value::<Order>(record)?));
     let orders = job.source_with("orders", kafka.source(&options.input), decode, options.on_malformed);
-    let sales = orders.map(|(id, order)| {
-        let sale = order.map(|order| Sale {
-            revenue_cents: order.quantity * order.price_cents,
-            region: order.region,
-            product: order.product,
-        });
-        (id, sale)
-    });
-    let revenue = sales
+    let sales = orders.try_map("sales", |_, order: Option<Order>| order.map(Sale::of).transpose());
+    let sums = sales
         .latest("orders")
         .explode(|(_, sale)| {
-            Some((Group { region: sale.region, product: sale.product }, (1, sale.revenue_cents as isize)))
+            let cents = ExactInt::from(sale.revenue_cents);
+            Some((Group { region: sale.region, product: sale.product }, (1, cents)))
         })
-        .count_total()
-        .map(|(group, (orders, revenue_cents)): (Group, (isize, isize))| {
-            let value = Revenue {
-                region: group.region.clone(),
-                product: group.product.clone(),
-                orders: orders as i64,
-                revenue_cents: revenue_cents as i64,
-            };
-            (group, value)
-        });
+        .count_total();
+    let revenue = job.try_map("revenue", sums, |group: &Group, (orders, cents): (isize, ExactInt)| {
+        let Group { region, product } = group.clone();
+        let revenue_cents = i64::try_from(cents)?;
+        Ok::<_, Overflow>(Revenue { region, product, orders: orders as i64, revenue_cents })
+    });
     job.write(&kafka.upsert(&options.output), json::Json, revenue)?;
     Ok(())
 }
@@ -131,15 +132,48 @@ mod tests {
         )
     }
 
-    #[test]
-    fn a_later_record_amends_an_order_and_a_null_cancels_it() {
+    fn job() -> JobTest {
         let options = OrdersOptions {
             kafka: KafkaOptions::new("127.0.0.1:1"),
             input: "orders".to_owned(),
             output: "revenue".to_owned(),
             on_malformed: OnMalformed::Fail,
         };
-        let mut test = JobTest::new(2, move |job| build(job, &options));
+        JobTest::new(2, move |job| build(job, &options))
+    }
+
+    /// Two orders of i64::MAX cents were a revenue of -2.
+    #[test]
+    fn a_sum_that_does_not_fit_is_an_error_that_names_operator_and_key() {
+        let mut test = job();
+        let order = |id: u64| {
+            let order = order(id, "pen", 1).replace("499", &i64::MAX.to_string());
+            (Some(id.to_string()), Some(order))
+        };
+        test.feed("orders", 1, [order(1)]);
+        test.advance_past(1);
+        test.feed("orders", 2, [order(2)]);
+        let error = test.try_advance_past(2).expect_err("the sum needs 65 bits");
+        let expected = "operator 'revenue' cannot go on at tick 2, key Group { region: \"eu\", product: \"pen\" }: the sum \
+                        of i64 values does not fit i64";
+        assert!(error.contains(expected), "{error}");
+    }
+
+    /// 2^62 times 4 cents were no cents.
+    #[test]
+    fn a_product_that_does_not_fit_is_an_error_that_names_operator_and_key() {
+        let mut test = job();
+        let order = order(1, "pen", 1 << 62).replace("499", "4");
+        test.feed("orders", 1, [(Some("1".to_owned()), Some(order))]);
+        let error = test.try_advance_past(1).expect_err("the product needs 65 bits");
+        let expected =
+            "operator 'sales' cannot go on at tick 1, key \"1\": 4611686018427387904 times 4 cents does not fit";
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn a_later_record_amends_an_order_and_a_null_cancels_it() {
+        let mut test = job();
         let (one, two) = ("1".to_owned(), "2".to_owned());
         test.feed("orders", 1, [(Some(one.clone()), Some(order(1, "pen", 2))), (Some(two), Some(order(2, "pen", 1)))]);
         test.feed("orders", 2, [(Some(one.clone()), Some(order(1, "mug", 1)))]);

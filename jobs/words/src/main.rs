@@ -10,12 +10,19 @@ struct Options {
     kafka: KafkaOptions,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+struct WordCount {
+    word: String,
+    count: u64,
+}
+
 fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
     let lines = job.source("lines", kafka.source("lines"), text::value);
     let words = lines.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
     let counts = words.key_by(|word| word.clone()).aggregate("counts", Count);
-    job.write(&kafka.upsert("counts"), json::Json, counts)?;
+    let rows = counts.map(|(word, count)| (word.clone(), WordCount { word, count }));
+    job.write(&kafka.upsert("counts"), text::Key(json::Json), rows)?;
     Ok(())
 }
 

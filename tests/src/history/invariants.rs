@@ -51,7 +51,7 @@ pub fn cut_at_each_tick<'a>(
 pub fn bank_is_consistent(prefix: &str, journal: &Journal, input: &[Seen], seen: &[Emitted]) -> Result<usize> {
     let total = format!("{prefix}total");
     for record in seen.iter().filter(|record| record.output == total) {
-        if record.value.as_deref() != Some(r#"{"total":0}"#) {
+        if record.value.as_deref() != Some(r#"{"accounts":"all","total":0}"#) {
             bail!("a total that is not 0: {record:?}");
         }
     }
@@ -100,8 +100,8 @@ mod tests {
     }
 
     fn total(tick: u64, total: i64) -> Emitted {
-        let value = Some(format!(r#"{{"total":{total}}}"#));
-        Emitted { output: "total".to_owned(), partition: 0, tick, key: "{}".to_owned(), value }
+        let value = Some(format!(r#"{{"accounts":"all","total":{total}}}"#));
+        Emitted { output: "total".to_owned(), partition: 0, tick, key: r#"{"accounts":"all"}"#.to_owned(), value }
     }
 
     /// Two ticks of one transfer each: 7 pays 3, then 3 pays 4.

@@ -136,7 +136,10 @@ impl Model for Bank {
         };
         let balances = self.balances();
         let total: i64 = balances.values().sum();
-        let total = (!balances.is_empty()).then(|| ("{}".to_owned(), format!(r#"{{"total":{total}}}"#)));
+        let total = (!balances.is_empty()).then(|| {
+            let all = r#""accounts":"all""#;
+            (format!("{{{all}}}"), format!(r#"{{{all},"total":{total}}}"#))
+        });
         let now = [
             rows(&self.credits, "amount"),
             rows(&self.debits, "amount"),

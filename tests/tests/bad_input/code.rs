@@ -112,7 +112,7 @@ fn a_record_that_cannot_be_decoded_is_named() {
     let bad = Message::text(&input, 1, "bad", "{\"quantity\":");
     stage.endpoint().writer(&[]).unwrap().write(&[bad]).unwrap();
     let ended = job.finish(SOON).unwrap();
-    assert_refused(&ended, 1, &[&format!("offset {offset}"), &input, "split 1", "EOF while parsing"]);
+    assert_refused(&ended, 1, &[&format!("offset {offset}"), &input, "partition 1", "EOF while parsing"]);
     // A restart meets it again, and commits no more than before.
     let before = stage.table().unwrap();
     assert_refused(&stage.start(KEPT).unwrap().finish(SOON).unwrap(), 1, &[&format!("offset {offset}")]);
@@ -134,7 +134,8 @@ fn a_record_that_cannot_be_decoded_is_skipped_and_counted_where_the_job_says_so(
     stage.wait_until(&job, "all rows", caught_up).unwrap();
     let log = std::fs::read_to_string(job.process().log()).unwrap();
     for (partition, record) in [(0, "expected"), (1, "missing field")] {
-        let line = log.lines().find(|line| line.contains("skipped") && line.contains(&format!("split {partition}")));
+        let line =
+            log.lines().find(|line| line.contains("skipped") && line.contains(&format!("partition {partition}")));
         let line = line.unwrap_or_else(|| panic!("nothing is said of partition {partition}:\n{log}"));
         assert!(line.contains(&input) && line.contains("offset") && line.contains(record), "{line}");
     }
@@ -155,11 +156,64 @@ fn the_jobs_leave_out_what_they_cannot_decode_where_they_are_told_to() {
         let bad = Message::text(&input, 1, "bad", "no JSON");
         stage.endpoint().writer(&[]).unwrap().write(&[bad]).unwrap();
         let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-        assert_refused(&refused, 1, &[&format!("offset {offset}"), &input, "split 1"]);
+        assert_refused(&refused, 1, &[&format!("offset {offset}"), &input, "partition 1"]);
         let said = stage.complete("--stop-at-end --on-malformed skip").unwrap().said;
         assert!(said.lines().any(|line| line.contains("skipped=1") && line.contains(&input)), "{said}");
         assert_eq!(stage.table().unwrap(), expected);
     }
+}
+
+/// What other programs write is recognised where it cannot be read, with the partition as Kafka calls it.
+#[test]
+fn foreign_bytes_are_named() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let change = format!(r#"{{"before":null,"after":{},"source":{{"db":"shop"}},"op":"c"}}"#, order(5));
+    let confluent = b"\0\0\0\0\x2a\x0e";
+    for (value, parts) in [
+        (&confluent[..], ["00 00 00 00 2a 0e (looks like Avro, Protobuf or JSON Schema", "schema id 42"]),
+        (change.as_bytes(), [r#""{\"before\":null"#, "looks like a change event of Debezium"]),
+        (b"", ["the value is empty, which is no JSON", "a record that deletes its key has no value"]),
+    ] {
+        let offset = stage.broker().end_offsets(&stage.input())[1];
+        let input = stage.input();
+        let message = Message { value: Some(value), ..Message::text(&input, 1, "7", "") };
+        stage.endpoint().writer(&[]).unwrap().write(&[message]).unwrap();
+        let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
+        let at = format!("the record at offset {offset} of kafka topic '{}' partition 1: ", stage.input());
+        assert_refused(&refused, 1, &[&[&*at][..], &parts].concat());
+        stage.complete("--stop-at-end --on-malformed skip").unwrap();
+    }
+}
+
+/// As Kafka Connect's JsonConverter without schemas writes a deletion.
+#[test]
+fn a_json_null_cancels_an_order() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let input = stage.input();
+    let write = |key: &str, value: &str| {
+        stage.endpoint().writer(&[]).unwrap().write(&[Message::text(&input, 0, key, value)]).unwrap();
+        stage.complete("--stop-at-end").unwrap();
+        stage.table().unwrap().len()
+    };
+    assert_eq!(write("7", &order(5)), 1);
+    assert_eq!(write("7", "null"), 0);
+}
+
+#[test]
+fn a_revenue_that_does_not_fit_ends_the_run_with_operator_and_key() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let input = stage.input();
+    let order = order(5).replace(r#""price_cents":5"#, &format!(r#""price_cents":{}"#, i64::MAX));
+    let orders = ["1", "2"].map(|key| Message::text(&input, 0, key, &order));
+    stage.endpoint().writer(&[]).unwrap().write(&orders).unwrap();
+    let ended = stage.start("--stop-at-end --workers 2 --processes 2").unwrap().finish(MOST).unwrap();
+    let parts = [
+        "operator 'revenue' cannot go on at tick ",
+        "key Group { region: \"eu\", product: \"p\" }",
+        "does not fit i64",
+    ];
+    assert_refused(&ended, 1, &parts);
+    assert!(stage.table().unwrap().is_empty());
 }
 
 /// Feeds a job that has this fault an order that comes to nothing, and waits for its end.

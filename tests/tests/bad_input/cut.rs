@@ -63,7 +63,7 @@ fn reads_two_parts_and_is_killed(stage: &Stage, options: &str) -> u64 {
 /// Whether it is said that the log ends here, and was read to its end before. Whether the last marker was read before the
 /// kill, who knows.
 fn is_named(said: &str, end: u64, before: u64) -> bool {
-    let named = |read| format!("split {CUT} ends at offset {end} now, and has been read up to {read}:");
+    let named = |read| format!("partition {CUT} ends at offset {end} now, and has been read up to {read}:");
     (before - 1..=before).any(|read| said.contains(&named(read)))
 }
 
@@ -133,7 +133,7 @@ fn other_records_in_place_of_a_lost_tail_are_named_and_reconciled() {
     assert!(end(&stage) > read);
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
     let parts =
-        [&*stage.input(), &format!("split {CUT} no longer holds what was read from offset "), "run --reconcile"];
+        [&*stage.input(), &format!("partition {CUT} no longer holds what was read from offset "), "run --reconcile"];
     assert_refused(&refused, 1, &parts);
     stage.complete("--reconcile --stop-at-end").unwrap();
     assert_right(&stage);
@@ -154,7 +154,7 @@ fn a_lost_tail_that_lies_behind_the_checkpoint_is_named_and_gone_on_from() {
         if written_since {
             stage.feed(1_000..1_300).unwrap();
         }
-        let differs = format!("split {CUT} no longer holds what was read from offset ");
+        let differs = format!("partition {CUT} no longer holds what was read from offset ");
         for options in ["", "--stop-at-end"] {
             let refused = stage.start(options).unwrap().finish(MOST).unwrap();
             assert_refused(&refused, 1, &[&stage.input(), "run --reconcile"]);

@@ -28,7 +28,7 @@ fn deleted_input_is_named_and_reconciled() {
     for partition in 0..2 {
         let end = stage.broker().end_offsets(&stage.input())[partition as usize];
         stage.endpoint().delete_records(&stage.input(), partition, Offset::Offset(end - 3)).unwrap();
-        ends.push(format!("split {partition} begins at offset {} now, and offsets 0 to ", end - 3));
+        ends.push(format!("partition {partition} begins at offset {} now, and offsets 0 to ", end - 3));
     }
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
     assert_refused(&refused, 1, &[&stage.input(), "have to be read again", "run --reconcile"]);
@@ -94,7 +94,7 @@ fn input_that_is_lost_before_it_was_ever_read_is_named() {
     let begins = stage.broker().end_offsets(&stage.input())[1] - 5;
     stage.endpoint().delete_records(&stage.input(), 1, Offset::Offset(begins)).unwrap();
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-    let lost = format!("split 1 begins at offset {begins} now, and has been read up to {read}");
+    let lost = format!("partition 1 begins at offset {begins} now, and has been read up to {read}");
     assert_refused(&refused, 1, &[&stage.input(), &lost, "run --reconcile"]);
     stage.complete("--reconcile --stop-at-end").unwrap();
     stage.complete("--stop-at-end --workers 2").unwrap();
@@ -129,7 +129,7 @@ fn input_that_retention_has_removed_on_apache_kafka_is_named_and_reconciled() {
     wait_for(&stage, "retention", || first(0) > 0 && first(1) > 0);
     assert_eq!(stage.endpoint().alter_topic(&stage.input(), &[("retention.ms", "-1")]).unwrap(), "ok");
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 1, &[&stage.input(), "split ", "begins at offset ", "offsets 0 to "]);
+    assert_refused(&refused, 1, &[&stage.input(), "partition ", "begins at offset ", "offsets 0 to "]);
     let gone = [0, 1].map(|partition| format!("begins at offset {} now", first(partition)));
     assert!(gone.iter().any(|gone| refused.said.contains(gone)), "{gone:?}: {}", refused.said);
     assert!(!stage.table().unwrap().is_empty());
@@ -152,7 +152,8 @@ fn input_that_was_compacted_on_apache_kafka_is_named_and_reconciled() {
     stage.feed(300..301).unwrap();
     wait_for(&stage, "compaction", || records() < before);
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-    let parts = [&*stage.input(), "split 0 no longer holds what was read from offset ", "compacted", "run --reconcile"];
+    let parts =
+        [&*stage.input(), "partition 0 no longer holds what was read from offset ", "compacted", "run --reconcile"];
     assert_refused(&refused, 1, &parts);
     stage.complete("--reconcile --stop-at-end").unwrap();
     assert_right(&stage);

@@ -19,7 +19,7 @@ fn assert_refused_as_made_anew(stage: &Stage) {
     let before = stage.table().unwrap();
     for options in ["", "--reconcile", "--workers 2"] {
         let refused = stage.start(&format!("--stop-at-end {options}")).unwrap().finish(MOST).unwrap();
-        assert_refused(&refused, 2, &[&format!("'{}'", stage.input()), "deleted and made anew", "another --name"]);
+        assert_refused(&refused, 2, &[&format!("'{}'", stage.input()), "deleted and recreated", "another --name"]);
     }
     assert_eq!(stage.table().unwrap(), before, "a run that was refused has written something");
 }
@@ -57,7 +57,7 @@ fn an_input_that_is_made_anew_under_a_running_job_ends_it() {
     make_anew(&stage, &stage.input(), 2);
     let ended = job.finish(MOST).unwrap();
     // Its reader may be the first to notice; that the topic is another one is told by the next start at the latest.
-    assert_refused(&ended, ended.code.unwrap_or(0), &[&format!("'{}'", stage.input()), "made anew"]);
+    assert_refused(&ended, ended.code.unwrap_or(0), &[&format!("'{}'", stage.input()), "recreated"]);
     assert!(matches!(ended.code, Some(1 | 2)), "{ended:?}");
     assert_refused_as_made_anew(&stage);
 }
@@ -78,7 +78,7 @@ fn nothing_is_read_of_an_input_that_is_made_anew_under_a_running_job_on_apache_k
     job.job().resume().unwrap();
     let ended = job.finish(MOST).unwrap();
     // That is what the reader says.
-    let anew = format!("topic '{}' was deleted and made anew (it has the id ", stage.input());
+    let anew = format!("topic '{}' was deleted and recreated (it has the id ", stage.input());
     assert_refused(&ended, 2, &[&anew, "another --name"]);
     assert_eq!(stage.visible().unwrap(), before, "input of another topic has been taken");
     assert_refused_as_made_anew(&stage);

@@ -1,5 +1,6 @@
 //! How bytes become values and values become bytes.
 
+mod foreign;
 pub mod json;
 pub mod text;
 
@@ -49,15 +50,35 @@ pub enum DecodeError {
     /// The record lacks a key or a value that the job needs.
     #[error("the record has no {0}")]
     Missing(&'static str),
+    /// There are no bytes where JSON was expected.
+    #[error(
+        "the {0} is empty, which is no JSON (a record that deletes its key has no value, as kcat writes it with -Z, or the \
+         JSON value null)"
+    )]
+    Empty(&'static str),
     /// The bytes do not hold what was expected.
-    #[error("the {part} is not {expected}")]
+    #[error("the {part} is not {expected}, it is {found}")]
     Malformed {
         /// `key` or `value`.
         part: &'static str,
         /// What was expected: `json of orders::Order`.
         expected: String,
+        /// How the bytes begin, and what they look like.
+        found: String,
         /// What the decoder said.
         #[source]
         source: BoxError,
     },
+}
+
+impl DecodeError {
+    /// `bytes`, which are the record's key or value as `part` says, are not what was `expected`.
+    pub fn malformed(
+        part: &'static str,
+        expected: impl Into<String>,
+        bytes: &[u8],
+        source: impl Into<BoxError>,
+    ) -> Self {
+        Self::Malformed { part, expected: expected.into(), found: foreign::describe(bytes), source: source.into() }
+    }
 }

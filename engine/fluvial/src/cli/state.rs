@@ -19,6 +19,11 @@ pub(super) struct StateOptions {
     /// Print JSON instead of tables
     #[arg(long)]
     pub(super) json: bool,
+
+    /// Print the DuckDB query that gives the rows of this durable operator as of the newest checkpoint: of each key the
+    /// newest row, unless it is deleted. `duckdb -c "$(… state --sql OPERATOR)"` runs it
+    #[arg(long, value_name = "OPERATOR", conflicts_with = "json")]
+    pub(super) sql: Option<String>,
 }
 
 /// Lists a job's checkpoints, oldest first, with each operator's rows, bytes and Parquet files.
@@ -36,6 +41,16 @@ pub(super) fn print(options: &StateOptions, job: &str) -> anyhow::Result<()> {
     if checkpoints.is_empty() {
         bail!("'{}' holds no complete checkpoint of job '{job}'; are --store and --name right?", options.store.store);
     }
+    if let Some(name) = &options.sql {
+        let newest = checkpoints.last().map_or(&[][..], |newest| &newest.operators);
+        let Some(operator) = newest.iter().find(|operator| operator.name == *name) else {
+            let names: Vec<_> = newest.iter().map(|operator| operator.name.as_str()).collect();
+            bail!("job '{job}' has no durable operator '{name}'; it has: {}", names.join(", "));
+        };
+        let Some(sql) = operator.sql() else { bail!("the durable operator '{name}' has no rows yet") };
+        write!(out, "{sql}")?;
+        return Ok(());
+    }
     for checkpoint in &checkpoints {
         write!(out, "{}", describe(checkpoint))?;
     }
@@ -49,17 +64,18 @@ fn describe(checkpoint: &ListedCheckpoint) -> String {
     );
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["operator", "keeps", "rows", "bytes", "parquet files"]);
+    table.set_header(["operator", "keeps", "live keys", "rows", "bytes", "parquet files"]);
     for operator in &checkpoint.operators {
         table.add_row([
             operator.name.clone(),
             operator.operator.clone(),
+            operator.live_keys.map_or_else(|| "-".to_owned(), |keys| keys.to_string()),
             operator.rows.to_string(),
             operator.bytes.to_string(),
             operator.runs.join("\n"),
         ]);
     }
-    for column in [2, 3] {
+    for column in [2, 3, 4] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

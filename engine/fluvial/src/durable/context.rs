@@ -203,10 +203,11 @@ impl Registration {
         self.marks.borrow().front().copied()
     }
 
-    /// Hands over what changed until the end of the tick of the earliest mark.
-    pub(crate) fn freeze(&self, rows: Option<Box<dyn Encode>>) {
+    /// Hands over what changed until the end of the tick of the earliest mark; `keys` is how many keys have a row, where
+    /// rows have keys.
+    pub(crate) fn freeze(&self, rows: Option<Box<dyn Encode>>, keys: Option<u64>) {
         if let Some(tick) = self.marks.borrow_mut().pop_front() {
-            let frozen = Frozen::new(self.name.clone(), self.kind.clone(), Tick(tick), rows);
+            let frozen = Frozen::new(self.name.clone(), self.kind.clone(), Tick(tick), rows, keys);
             self.durables.0.frozen.borrow_mut().push(frozen);
         }
     }

@@ -27,6 +27,18 @@ pub(crate) enum DataflowError {
         /// What did not fit.
         overflow: super::Overflow,
     },
+    /// A closure of the job refused a row.
+    #[error("operator '{operator}' cannot go on at tick {tick}, key {key}: {reason}")]
+    Refused {
+        /// The operator.
+        operator: String,
+        /// The tick.
+        tick: u64,
+        /// The key, as its `Debug` shows it.
+        key: String,
+        /// The whole chain of causes.
+        reason: String,
+    },
     /// A restore could not go on reading.
     #[error("the durable operator '{operator}' cannot be restored: {reason}")]
     Restore {

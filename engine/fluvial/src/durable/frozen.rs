@@ -9,8 +9,8 @@ use crate::state::{EncodedRun, OperatorKind, RunRef, RunStore, StateError, run_o
 
 /// Rows that were copied out of an operator and wait to be encoded, on whatever thread.
 pub(crate) trait Encode: Send {
-    /// Sorts and encodes the rows as a run of `operator`.
-    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind) -> Result<EncodedRun, StateError>;
+    /// Sorts and encodes the rows as a run of `operator`, stored by the checkpoint of `tick`.
+    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind, tick: Tick) -> Result<EncodedRun, StateError>;
 }
 
 /// One operator's part of a checkpoint on one worker: what has changed since the last one. It is `Send`; encoding and
@@ -20,11 +20,24 @@ pub(crate) struct Frozen {
     kind: OperatorKind,
     tick: Tick,
     rows: Option<Box<dyn Encode>>,
+    keys: Option<u64>,
 }
 
 impl Frozen {
-    pub(crate) fn new(operator: String, kind: OperatorKind, tick: Tick, rows: Option<Box<dyn Encode>>) -> Self {
-        Self { operator, kind, tick, rows }
+    pub(crate) fn new(
+        operator: String,
+        kind: OperatorKind,
+        tick: Tick,
+        rows: Option<Box<dyn Encode>>,
+        keys: Option<u64>,
+    ) -> Self {
+        Self { operator, kind, tick, rows, keys }
+    }
+
+    /// How many keys have a row on this worker, changed or not; `None` where rows have no keys.
+    #[must_use]
+    pub(crate) fn keys(&self) -> Option<u64> {
+        self.keys
     }
 
     /// The operator's name.
@@ -65,7 +78,7 @@ impl Frozen {
     /// # Errors
     /// [`StateError::Encode`]: a row cannot be expressed.
     pub(crate) fn encode(self) -> Result<Option<EncodedRun>, StateError> {
-        self.rows.map(|rows| rows.encode(&self.operator, &self.kind)).transpose()
+        self.rows.map(|rows| rows.encode(&self.operator, &self.kind, self.tick)).transpose()
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::vec::IntoIter;
 
 use differential_dataflow::{AsCollection, ExchangeData};
+use fluvial_connector::Tick;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
@@ -111,7 +112,7 @@ impl<D: ExchangeData> Unsaved<D> {
                     let rows = std::mem::take(&mut self.closed);
                     let schema = self.schema.clone();
                     let rows = (!rows.is_empty()).then(|| Box::new(PlainRows { rows, schema }) as Box<dyn Encode>);
-                    self.registration.freeze(rows);
+                    self.registration.freeze(rows, None);
                 }
                 _ => return,
             }
@@ -169,7 +170,7 @@ struct PlainRows<D> {
 }
 
 impl<D: ExchangeData> Encode for PlainRows<D> {
-    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind) -> Result<EncodedRun, StateError> {
+    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind, _: Tick) -> Result<EncodedRun, StateError> {
         encode_plain(operator, kind, &self.schema, &self.rows)
     }
 }

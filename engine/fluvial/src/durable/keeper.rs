@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use differential_dataflow::ExchangeData;
+use fluvial_connector::Tick;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use serde::Serialize;
@@ -219,7 +220,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
             }
         });
         let rows = (changes > 0).then(|| Box::new(KeyedRows { parts, schema: self.schema.clone() }) as Box<dyn Encode>);
-        self.registration.freeze(rows);
+        self.registration.freeze(rows, Some(self.rows.len() as u64));
     }
 }
 
@@ -301,7 +302,7 @@ where
     K: ExchangeData,
     R: Serialize + DeserializeOwned + PartialEq + Send,
 {
-    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind) -> Result<EncodedRun, StateError> {
-        encode_keyed(operator, kind, &self.schema, self.parts)
+    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind, tick: Tick) -> Result<EncodedRun, StateError> {
+        encode_keyed(operator, kind, &self.schema, tick, self.parts)
     }
 }

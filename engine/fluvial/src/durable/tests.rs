@@ -333,7 +333,7 @@ fn build_on(stored: Option<(&str, crate::state::OperatorKind)>) -> Result<(), cr
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let memory = std::sync::Arc::new(object_store::memory::InMemory::new());
     let store = RunStore::new(crate::journal::JobStore::over(memory, "job", "memory"), runtime.handle().clone());
-    let stored = stored.map(|(name, kind)| OperatorState { name: name.to_owned(), kind, runs: Vec::new() });
+    let stored = stored.map(|(name, kind)| OperatorState { name: name.to_owned(), kind, runs: Vec::new(), keys: None });
     let operators: Vec<_> = stored.into_iter().collect();
     timely::execute_directly(move |worker| {
         let restore = Restore { as_of: fluvial_connector::Tick(7), operators: operators.clone(), store: store.clone() };

@@ -179,7 +179,7 @@ fn add_run(operators: &mut Vec<OperatorState>, frozen: Frozen, store: &RunStore,
     let operator = match operators.iter_mut().find(|operator| operator.name == name) {
         Some(operator) => operator,
         None => {
-            operators.push(OperatorState { name, kind: kind.clone(), runs: Vec::new() });
+            operators.push(OperatorState { name, kind: kind.clone(), runs: Vec::new(), keys: None });
             let last = operators.len() - 1;
             &mut operators[last]
         }

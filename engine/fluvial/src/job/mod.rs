@@ -1,12 +1,13 @@
 //! What a job's closure is handed: the way from sources through the dataflow to outputs.
 
 use std::cell::RefCell;
+use std::hash::Hash;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use differential_dataflow::ExchangeData;
 use fluvial_connector::format::{Decode, Encode};
-use fluvial_connector::{Output, OutputSpec, Sink, Source, Tick};
+use fluvial_connector::{BoxError, Output, OutputSpec, Sink, Source, Tick};
 use timely::dataflow::{InputHandleVec, Scope};
 
 use crate::Collection;
@@ -14,7 +15,7 @@ use crate::durable::Durables;
 use crate::runtime::input::TypedInput;
 use crate::runtime::output::{self, OutputQueue};
 use crate::runtime::source::{DeclaredSource, OnMalformed};
-use crate::stream::Stream;
+use crate::stream::{self, Stream};
 
 /// A job under construction. The closure that builds it runs once on every worker, and must build the same each time.
 ///
@@ -98,6 +99,33 @@ impl<'s> Job<'s> {
             on_malformed,
         });
         Stream::from_source(stream, &self.durables)
+    }
+
+    /// Makes another value of each row's, or refuses the row, as [`Stream::try_map`] does on streams: the first error ends
+    /// the job, and its message names the operator, as `name`, and the key.
+    ///
+    /// `logic` sees what the collection has become by the end of each tick. It must give equal results for equal rows.
+    ///
+    /// ```
+    /// # use fluvial::{Collection, ExactInt, Job};
+    /// # fn build<'s>(job: &mut Job<'s>, sums: Collection<'s, (String, ExactInt)>) {
+    /// let revenue = job.try_map("revenue", sums, |_, sum: ExactInt| i64::try_from(sum));
+    /// # let _ = revenue;
+    /// # }
+    /// ```
+    pub fn try_map<K, V, W, E>(
+        &mut self,
+        name: &str,
+        collection: Collection<'s, (K, V)>,
+        logic: impl Fn(&K, V) -> Result<W, E> + 'static,
+    ) -> Collection<'s, (K, W)>
+    where
+        K: ExchangeData + Hash,
+        V: ExchangeData + Hash,
+        W: Clone + 'static,
+        E: Into<BoxError>,
+    {
+        stream::try_map(collection, name, &self.durables, logic)
     }
 
     /// Writes a collection of keys and values to an output.

@@ -41,9 +41,20 @@ struct Pending {
     splits: Vec<SplitState>,
     /// The record that holds the tick's binding, once it is durable.
     sealed_at: Option<Seq>,
-    runs: BTreeMap<(String, u32), (OperatorKind, Option<RunRef>)>,
+    runs: BTreeMap<(String, u32), Stored>,
     digests: BTreeMap<u32, Vec<(OutputPartition, Digest)>>,
     manifest: Option<Storing>,
+}
+
+/// What a worker has stored of an operator.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// What the operator is.
+    pub(crate) kind: OperatorKind,
+    /// The run, if anything had changed.
+    pub(crate) run: Option<RunRef>,
+    /// How many keys have a row there; `None` where rows have no keys.
+    pub(crate) keys: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -121,16 +132,9 @@ impl Checkpointer {
     }
 
     /// A worker has stored its part of an operator.
-    pub(crate) fn run_stored(
-        &mut self,
-        worker: u32,
-        tick: Tick,
-        operator: String,
-        kind: OperatorKind,
-        run: Option<RunRef>,
-    ) {
+    pub(crate) fn run_stored(&mut self, worker: u32, tick: Tick, operator: String, stored: Stored) {
         if let Some(pending) = self.pending.as_mut().filter(|p| p.tick == tick) {
-            pending.runs.insert((operator, worker), (kind, run));
+            pending.runs.insert((operator, worker), stored);
         }
     }
 
@@ -165,13 +169,18 @@ impl Checkpointer {
         if !complete {
             return Ok(());
         }
-        for ((operator, _), (kind, run)) in std::mem::take(&mut pending.runs) {
+        self.chains.values_mut().for_each(|chain| chain.keys = None);
+        for ((operator, _), Stored { kind, run, keys }) in std::mem::take(&mut pending.runs) {
             let chain = self.chains.entry(operator.clone()).or_insert_with(|| OperatorState {
                 name: operator,
                 kind: kind.clone(),
                 runs: Vec::new(),
+                keys: None,
             });
             chain.add(&kind, run);
+            if let Some(keys) = keys {
+                *chain.keys.get_or_insert(0) += keys;
+            }
         }
         let digests = std::mem::take(&mut pending.digests).into_values().flatten();
         let mut outputs: Vec<OutputState> = digests.map(|(at, digest)| OutputState { at, digest }).collect();
@@ -271,6 +280,10 @@ mod tests {
         OperatorKind { operator: "latest".to_owned(), schema: String::new() }
     }
 
+    fn stored(run: Option<RunRef>) -> Stored {
+        Stored { kind: kind(), run, keys: Some(5) }
+    }
+
     /// Two workers, one operator, no outputs.
     fn checkpointer() -> Checkpointer {
         let mut checkpointer = Checkpointer::new(ME, 2, Vec::new(), (2, 2), None, Rules::default());
@@ -285,8 +298,8 @@ mod tests {
         let at = Tick(tick);
         checkpointer.begin(at, Vec::new());
         checkpointer.sealed(at, Seq(tick));
-        checkpointer.run_stored(0, at, "op".to_owned(), kind(), Some(run(name)));
-        checkpointer.run_stored(1, at, "op".to_owned(), kind(), None);
+        checkpointer.run_stored(0, at, "op".to_owned(), stored(Some(run(name))));
+        checkpointer.run_stored(1, at, "op".to_owned(), stored(None));
         checkpointer.sink_at(0, at, Vec::new());
         checkpointer.sink_at(1, at, Vec::new());
         checkpointer.advance(at).unwrap();
@@ -294,6 +307,7 @@ mod tests {
         assert!(checkpointer.on(&Answer::Put(PutOutcome::Created)).is_some());
         let complete = checkpointer.recorded().unwrap();
         assert_eq!((complete.manifest.tick, complete.floor), (at, Seq(tick)));
+        assert_eq!(complete.manifest.operators[0].keys, Some(10), "five on each worker");
         complete.manifest.operators[0].runs.iter().map(|run| run.object.clone()).collect()
     }
 
@@ -302,8 +316,8 @@ mod tests {
         type Step = fn(&mut Checkpointer);
         let steps: [Step; 5] = [
             |c| c.sealed(Tick(4), Seq(9)),
-            |c| c.run_stored(0, Tick(4), "op".to_owned(), kind(), None),
-            |c| c.run_stored(1, Tick(4), "op".to_owned(), kind(), Some(run("a"))),
+            |c| c.run_stored(0, Tick(4), "op".to_owned(), stored(None)),
+            |c| c.run_stored(1, Tick(4), "op".to_owned(), stored(Some(run("a")))),
             |c| c.sink_at(0, Tick(4), Vec::new()),
             |c| c.sink_at(1, Tick(4), Vec::new()),
         ];
@@ -338,7 +352,7 @@ mod tests {
         checkpointer.begin(Tick(4), Vec::new());
         checkpointer.sealed(Tick(4), Seq(9));
         for worker in 0..2 {
-            checkpointer.run_stored(worker, Tick(4), "op".to_owned(), kind(), None);
+            checkpointer.run_stored(worker, Tick(4), "op".to_owned(), stored(None));
             checkpointer.sink_at(worker, Tick(4), Vec::new());
         }
         checkpointer.advance(Tick(4)).unwrap();

@@ -180,7 +180,12 @@ mod tests {
             splits: Vec::new(),
             sinks: Vec::new(),
             outputs: Vec::new(),
-            operators: vec![OperatorState { name: "op".to_owned(), kind, runs: runs.iter().map(run).collect() }],
+            operators: vec![OperatorState {
+                name: "op".to_owned(),
+                kind,
+                runs: runs.iter().map(run).collect(),
+                keys: None,
+            }],
             most_workers: 1,
             most_turns: 1,
         }

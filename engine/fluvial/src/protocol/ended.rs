@@ -1,6 +1,6 @@
 //! Why a generation is over.
 
-use fluvial_connector::{ErrorKind, Generation, Offset, OutputPartition, SplitId, Tick};
+use fluvial_connector::{ErrorKind, Generation, Offset, OutputPartition, Tick};
 
 use crate::journal::Seq;
 
@@ -24,14 +24,11 @@ pub(crate) enum Ended {
     Refused(String),
     /// An input was deleted and made anew under its name.
     #[error(
-        "{described} was deleted and made anew, or is another than the job has read (split {split} has the id {is} and had \
-         {was}): a job cannot go on with other input; begin a new one on it under another --name, with --reconcile if it is to correct the same outputs"
+        "{described} was deleted and recreated, or is another than the job has read (its id is {is} and was {was}): a job cannot go on with other input; begin a new one on it under another --name, with --reconcile if it is to correct the same outputs"
     )]
     MadeAnew {
-        /// What the source is.
+        /// The split that was found to be another, as its source describes it.
         described: String,
-        /// The split that was found to be another.
-        split: SplitId,
         /// Its identity when the job met it.
         was: String,
         /// Its identity now.
@@ -39,14 +36,12 @@ pub(crate) enum Ended {
     },
     /// An input ends before the place that it has been read to.
     #[error(
-        "{described} split {split} ends at offset {end} now, and has been read up to {read}: what lay between is gone (a \
+        "{described} ends at offset {end} now, and has been read up to {read}: what lay between is gone (a \
          log that was cut off, as an unclean leader election does it); `run --reconcile` goes on from the input as it is"
     )]
     CutOff {
-        /// What the source is.
+        /// Which split, as its source describes it.
         described: String,
-        /// Which split.
-        split: SplitId,
         /// The offset after the last that was read of it.
         read: Offset,
         /// Its end now.

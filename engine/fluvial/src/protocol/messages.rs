@@ -104,6 +104,8 @@ pub(crate) enum Report {
         kind: OperatorKind,
         /// The run, if anything had changed.
         run: Option<RunRef>,
+        /// How many keys have a row on this worker; `None` where rows have no keys.
+        keys: Option<u64>,
     },
     /// The worker's output partitions are committed through `tick`.
     Committed(Tick),
@@ -131,7 +133,7 @@ pub(crate) enum Report {
 pub(crate) struct FoundSplit {
     /// The name of the job's source.
     pub source: String,
-    /// What the source is, for people ([`fluvial_connector::Source::describe`]).
+    /// What it is, for people ([`fluvial_connector::Source::describe_split`]).
     pub described: String,
     /// The split's name.
     pub split: SplitId,

@@ -140,10 +140,10 @@ fn rewound(found: &[FoundSplit], history: &History, warnings: &mut Vec<String>) 
         splits.filter(move |state| state.start.number == number).map(|state| state.position).next()
     };
     cut_off(found, &history.splits)
-        .map(|(state, FoundSplit { described, split, end, .. })| {
+        .map(|(state, FoundSplit { described, end, .. })| {
             let number = state.start.number;
             let mut warning = format!(
-                "{described} split {split} ends at offset {end} and has been read up to {}: the job goes on from its end",
+                "{described} ends at offset {end} and has been read up to {}: the job goes on from its end",
                 state.position
             );
             if let Some(kept) = of_checkpoint(number).filter(|kept| end < kept) {

@@ -8,7 +8,7 @@ use super::Ended;
 #[cfg(test)]
 use super::Rule;
 use super::appender::{Appended, Appender};
-use super::checkpointer::Checkpointer;
+use super::checkpointer::{Checkpointer, Stored};
 use super::cleaner::Cleaner;
 use super::leader::{LeaderConfig, Request};
 use super::messages::{FoundSplit, Order, Report};
@@ -114,8 +114,8 @@ impl Running {
             // After the last tick nothing more is minted, so nothing more need gather.
             Report::Read { .. } if self.stopping => {}
             Report::Read { ranges, bytes } => self.sequencer.gather(ranges, bytes)?,
-            Report::RunStored { tick, operator, kind, run } => {
-                self.checkpointer.run_stored(worker, tick, operator, kind, run);
+            Report::RunStored { tick, operator, kind, run, keys } => {
+                self.checkpointer.run_stored(worker, tick, operator, Stored { kind, run, keys });
             }
             Report::Committed(tick) => {
                 let committed = self.committed.get_mut(worker as usize).ok_or_else(|| unknown_worker(worker))?;
@@ -232,7 +232,6 @@ pub(crate) fn refuse_made_anew(found: &[FoundSplit], known: &BTreeMap<SplitNumbe
         if let Some(known) = known.filter(|known| known.was_made_anew(identity)) {
             return Err(Ended::MadeAnew {
                 described: described.clone(),
-                split: split.clone(),
                 was: known.identity.clone(),
                 is: identity.clone(),
             });
@@ -248,8 +247,8 @@ pub(crate) fn refuse_made_anew(found: &[FoundSplit], known: &BTreeMap<SplitNumbe
 pub(crate) fn refuse_cut_off(found: &[FoundSplit], bound: &BTreeMap<SplitNumber, SplitState>) -> Result<(), Ended> {
     match cut_off(found, bound).next() {
         None => Ok(()),
-        Some((state, FoundSplit { described, split, end, .. })) => {
-            Err(Ended::CutOff { described: described.clone(), split: split.clone(), read: state.position, end: *end })
+        Some((state, FoundSplit { described, end, .. })) => {
+            Err(Ended::CutOff { described: described.clone(), read: state.position, end: *end })
         }
     }
 }

@@ -65,7 +65,7 @@ impl Found {
                 found.ends.insert((name.clone(), status.split.clone()), status.end);
                 found.splits.push(FoundSplit {
                     source: name.clone(),
-                    described: source.describe(),
+                    described: source.describe_split(&status.split),
                     split: status.split,
                     earliest: status.earliest,
                     end: status.end,

@@ -162,8 +162,7 @@ impl SourceDriver {
         let held = self.held.get(&name);
         if let Some(SplitStatus { identity, .. }) = held.filter(|held| start.was_made_anew(&held.identity)) {
             return Err(Ended::MadeAnew {
-                described: reading.declared.source.describe(),
-                split: start.split.clone(),
+                described: reading.declared.source.describe_split(&start.split),
                 was: start.identity.clone(),
                 is: identity.clone(),
             }
@@ -226,8 +225,7 @@ impl SourceDriver {
             let source = self.sources[split.source].declared.source.as_ref();
             if ends < bound {
                 return Err(Ended::CutOff {
-                    described: source.describe(),
-                    split: split.start.split.clone(),
+                    described: source.describe_split(&split.start.split),
                     read: bound,
                     end: ends,
                 }

@@ -54,6 +54,7 @@ impl Uploads {
 
 fn store_one(frozen: Frozen, store: &RunStore, generation: Generation, patience: Duration) -> Result<Report, Failure> {
     let (tick, operator, kind) = (frozen.tick(), frozen.operator().to_owned(), frozen.kind().clone());
+    let keys = frozen.keys();
     let failed = |e: StateError| Error::caused(e.kind(), format!("cannot store the state of '{operator}'"), e);
     let fail = |e: Error| Failure::of(Part::Store, e);
     let run = match frozen.encode().map_err(failed).map_err(fail)? {
@@ -65,5 +66,5 @@ fn store_one(frozen: Frozen, store: &RunStore, generation: Generation, patience:
             Some(run)
         }
     };
-    Ok(Report::RunStored { tick, operator, kind, run })
+    Ok(Report::RunStored { tick, operator, kind, run, keys })
 }

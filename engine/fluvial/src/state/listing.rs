@@ -29,12 +29,36 @@ pub(crate) struct ListedOperator {
     pub operator: String,
     /// The types that it keeps.
     pub schema: String,
-    /// Rows in its runs; a key that changed since the last merge is in several.
+    /// How many keys have a row; `None` where rows have no keys, and all of them count.
+    pub live_keys: Option<u64>,
+    /// Rows in its runs; a key that changed since the last merge is in several, and a deleted one may be.
     pub rows: u64,
     /// The runs' size.
     pub bytes: u64,
     /// Where its Parquet files are, oldest first.
     pub runs: Vec<String>,
+}
+
+impl ListedOperator {
+    /// The DuckDB query that gives the operator's rows as of the checkpoint: of each key the newest row, unless it is
+    /// deleted. `None` when nothing has been stored, of which there is nothing to query.
+    pub(crate) fn sql(&self) -> Option<String> {
+        if self.runs.is_empty() {
+            return None;
+        }
+        let quoted = self.runs.iter().map(|run| {
+            let path = run.strip_prefix("file://").unwrap_or(run);
+            format!("  '{}'", path.replace('\'', "''"))
+        });
+        let files = quoted.collect::<Vec<_>>().join(",\n");
+        Some(match self.live_keys {
+            None => format!("SELECT value\nFROM read_parquet([\n{files}\n]);\n"),
+            Some(_) => format!(
+                "SELECT key, value\nFROM read_parquet([\n{files}\n])\nQUALIFY row_number() OVER (PARTITION BY hash, key \
+                 ORDER BY tick DESC) = 1 AND NOT deleted;\n"
+            ),
+        })
+    }
 }
 
 /// The complete checkpoints whose manifests are still there, oldest first.
@@ -60,6 +84,7 @@ pub(crate) async fn list(store: &JobStore) -> Result<Vec<ListedCheckpoint>, Erro
             name: operator.name,
             operator: operator.kind.operator,
             schema: operator.kind.schema,
+            live_keys: operator.keys,
             rows: operator.runs.iter().map(|run| run.rows).sum(),
             bytes: operator.runs.iter().map(|run| run.bytes).sum(),
             runs: operator.runs.iter().map(|run| store.describe(&run.object)).collect(),

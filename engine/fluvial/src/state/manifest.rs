@@ -59,6 +59,8 @@ pub(crate) struct OperatorState {
     pub kind: OperatorKind,
     /// Its runs, oldest first; where two have a key the later one wins.
     pub runs: Vec<RunRef>,
+    /// How many keys have a row, over all runs; `None` where rows have no keys.
+    pub keys: Option<u64>,
 }
 
 impl OperatorState {

@@ -9,10 +9,10 @@
 //! is mentioned in a run, so any number of them can restore it. **Does not** know when a checkpoint is complete
 //! ([`crate::protocol`]), nor what may be deleted.
 //!
-//! The columns of a run are `hash`, `key`, `value` and `deleted` (only `value` for `keep_all`). `key` and `value` are
-//! the user's own fields where Arrow can express the types, so that DuckDB or pandas can read them:
-//! `SELECT key.region, value FROM 'state/revenue/*.parquet' WHERE NOT deleted`. Other types are stored as bytes (of the
-//! postcard format).
+//! The columns of a run are `hash`, `key`, `value`, `deleted` and `tick` (only `value` for `keep_all`). `key` and `value`
+//! are the user's own fields where Arrow can express the types, so that DuckDB or pandas can read them. Other types are
+//! stored as bytes (of the postcard format). A key has a row in each run since which it has changed; the one with the
+//! greatest `tick` counts, and `state --sql OPERATOR` prints the query that picks it.
 
 mod columns;
 mod error;

@@ -7,7 +7,7 @@ use arrow_array::types::UInt64Type;
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt64Array};
 use arrow_schema::SchemaRef;
 use arrow_select::filter::filter;
-use fluvial_connector::BoxError;
+use fluvial_connector::{BoxError, Tick};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -69,11 +69,12 @@ impl<K: Serialize, V> Part<K, V> {
     }
 }
 
-/// A run of keyed rows. All hashes of a part come before those of the next.
+/// A run of keyed rows, stored by the checkpoint of `tick`. All hashes of a part come before those of the next.
 pub(crate) fn encode_keyed<K, V>(
     operator: &str,
     kind: &OperatorKind,
     schema: &RowSchema,
+    tick: Tick,
     parts: Vec<Part<K, V>>,
 ) -> Result<EncodedRun, StateError>
 where
@@ -93,7 +94,8 @@ where
                 let deleted: BooleanArray = rows.iter().map(|(_, value)| Some(value.is_none())).collect();
                 prove(key_column, &keys, "key", rows.iter().map(|(key, _)| Some(*key)))?;
                 prove(&schema.value, &values, "value", rows.iter().map(|(_, value)| *value))?;
-                run.write(vec![Arc::new(hashes), keys, values, Arc::new(deleted)], range)?;
+                let ticks = UInt64Array::from_value(tick.0, chunk.len());
+                run.write(vec![Arc::new(hashes), keys, values, Arc::new(deleted), Arc::new(ticks)], range)?;
             }
         }
         run.finish()
@@ -219,7 +221,7 @@ pub(super) struct KeyedBatch {
 
 impl KeyedBatch {
     pub(super) fn new(batch: &RecordBatch) -> Option<Self> {
-        let [hashes, keys, values, deleted] = batch.columns() else { return None };
+        let [hashes, keys, values, deleted, _tick] = batch.columns() else { return None };
         Some(Self {
             hashes: hashes.as_primitive_opt::<UInt64Type>()?.clone(),
             keys: Arc::clone(keys),

@@ -16,6 +16,7 @@ use super::columns::Column;
 /// | `key` | the key | |
 /// | `value` | the row; null where it is deleted | the record |
 /// | `deleted` | whether the key has no row any more | |
+/// | `tick` | the tick of the checkpoint that stored the row: of several rows of a key, the one with the greatest counts | |
 #[derive(Clone, Debug)]
 pub(crate) struct RowSchema {
     pub(super) key: Option<Column>,
@@ -64,6 +65,7 @@ impl RowSchema {
                 key.field("key", false),
                 self.value.field("value", true),
                 Arc::new(Field::new("deleted", DataType::Boolean, false)),
+                Arc::new(Field::new("tick", DataType::UInt64, false)),
             ]),
             None => Schema::new(vec![self.value.field("value", false)]),
         })

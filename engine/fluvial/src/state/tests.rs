@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fluvial_connector::ErrorKind;
+use fluvial_connector::{ErrorKind, Tick};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use proptest::prelude::*;
@@ -62,7 +62,7 @@ impl Folder {
     }
 
     fn write(&mut self, rows: Rows) -> RunRef {
-        let run = encode_keyed("groups", &kind(), &schema(), vec![part(rows)]).unwrap();
+        let run = encode_keyed("groups", &kind(), &schema(), Tick(1), vec![part(rows)]).unwrap();
         self.put(&run)
     }
 
@@ -142,7 +142,7 @@ proptest! {
         let refs: Vec<RunRef> = runs.iter().map(|rows| folder.write(rows.clone())).collect();
         let start = at % runs.len();
         let which = start..(start + len).min(runs.len());
-        let operator = OperatorState { name: "groups".to_owned(), kind: kind(), runs: refs.clone() };
+        let operator = OperatorState { name: "groups".to_owned(), kind: kind(), runs: refs.clone(), keys: None };
         let merged = merge(&folder.store, &operator, which.clone(), "state/groups/merged.parquet").unwrap();
         let keys: std::collections::BTreeSet<_> = runs[which.clone()].iter().flatten().map(|(key, _)| key).collect();
         let expected = if start == 0 { together(&runs[which.clone()]).len() } else { keys.len() };
@@ -181,9 +181,9 @@ fn runs_of_many_row_groups_are_read_and_merged_group_by_group() {
     let kind = OperatorKind { operator: "aggregate".to_owned(), schema: schema.describe() };
     let runs: Vec<RunRef> = [rows(0, 150_000, 1), rows(100_000, 250_000, 2)]
         .into_iter()
-        .map(|rows| folder.put(&encode_keyed("groups", &kind, &schema, vec![part(rows)]).unwrap()))
+        .map(|rows| folder.put(&encode_keyed("groups", &kind, &schema, Tick(1), vec![part(rows)]).unwrap()))
         .collect();
-    let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), runs };
+    let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), runs, keys: None };
     let merged = merge(&folder.store, &operator, 0..2, "state/groups/merged.parquet").unwrap();
     assert_eq!(merged.rows, 225_000);
     for runs in [&operator.runs[..], std::slice::from_ref(&merged)] {
@@ -219,7 +219,7 @@ fn records_without_keys_are_read_part_by_part_and_merged() {
         folder.put(&encode_plain("groups", &kind, &schema, &records).unwrap())
     };
     let runs = vec![write(&mut folder, 0, 100_000), write(&mut folder, 100_000, 100_003), write(&mut folder, 0, 2)];
-    let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), runs };
+    let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), runs, keys: None };
     let merged = merge(&folder.store, &operator, 0..3, "state/groups/merged.parquet").unwrap();
     assert_eq!(merged.rows, 100_005);
     let parts = plain_parts(&folder.store, &merged, &kind, &schema).unwrap();
@@ -301,7 +301,7 @@ fn the_parquet_files_have_the_users_own_fields() {
     let bytes = bytes::Bytes::from(folder.bytes(&run));
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
     let names: Vec<String> = reader.parquet_schema().columns().iter().map(|column| column.path().string()).collect();
-    assert_eq!(names, ["hash", "key.region", "key.product", "value.orders", "value.revenue_cents", "deleted"],);
+    assert_eq!(names, ["hash", "key.region", "key.product", "value.orders", "value.revenue_cents", "deleted", "tick"],);
     let batches: Vec<_> = reader.build().unwrap().collect::<Result<_, _>>().unwrap();
     let nulls: usize = batches.iter().map(|batch| batch.column(2).null_count()).sum();
     assert_eq!((batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), nulls), (2, 1));
@@ -310,7 +310,7 @@ fn the_parquet_files_have_the_users_own_fields() {
 #[test]
 fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
     use crate::journal::{Entry, JournalRecord, Nonce, Seq};
-    use fluvial_connector::{Generation, Incarnation, Tick};
+    use fluvial_connector::{Generation, Incarnation};
     let mut folder = Folder::new();
     let run = folder.write(vec![(group(1), None)]);
     let incarnation = Incarnation(uuid::Uuid::nil());
@@ -325,6 +325,7 @@ fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
             name: "groups".to_owned(),
             kind: kind(),
             runs: vec![run.clone(), run.clone()],
+            keys: Some(1),
         }],
         most_workers: 1,
         most_turns: 1,
@@ -366,9 +367,9 @@ fn a_value_that_does_not_survive_is_refused_wherever_it_stands() {
         let schema = RowSchema::keyed::<u32, V>();
         let kind = OperatorKind { operator: "latest".to_owned(), schema: schema.describe() };
         let mut rows: Vec<(u32, Option<V>)> = (0..5000).map(|key| (key, (key % 3 > 0).then(|| good.clone()))).collect();
-        encode_keyed("values", &kind, &schema, vec![part(rows.clone())]).unwrap();
+        encode_keyed("values", &kind, &schema, Tick(1), vec![part(rows.clone())]).unwrap();
         rows[2500].1 = Some(bad);
-        let error = encode_keyed("values", &kind, &schema, vec![part(rows)]).unwrap_err();
+        let error = encode_keyed("values", &kind, &schema, Tick(1), vec![part(rows)]).unwrap_err();
         let why = std::error::Error::source(&error).unwrap().to_string();
         assert!(why.contains("is not read as it was written"), "{why}");
     }
@@ -390,8 +391,9 @@ fn keys_of_one_hash_stay_apart_when_runs_are_merged() {
         let keys: UInt32Array = rows.iter().map(|(key, _)| Some(*key)).collect();
         let values: Int64Array = rows.iter().map(|(_, value)| *value).collect();
         let deleted: BooleanArray = values.iter().map(|value| Some(value.is_none())).collect();
-        let hashes = UInt64Array::from(vec![7; rows.len()]);
-        let columns: Vec<ArrayRef> = vec![Arc::new(hashes), Arc::new(keys), Arc::new(values), Arc::new(deleted)];
+        let (hashes, ticks) = (UInt64Array::from(vec![7; rows.len()]), UInt64Array::from(vec![1; rows.len()]));
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(hashes), Arc::new(keys), Arc::new(values), Arc::new(deleted), Arc::new(ticks)];
         let batch = arrow_array::RecordBatch::try_new(schema.arrow(), columns).unwrap();
         let mut writer = RunWriter::new(Vec::new(), "values", &kind, schema.arrow()).unwrap();
         writer.write(&batch, (7, 7)).unwrap();
@@ -403,7 +405,7 @@ fn keys_of_one_hash_stay_apart_when_runs_are_merged() {
         write(&[(4, Some(40)), (2, None)]),
         write(&[(3, Some(31)), (1, Some(11))]),
     ];
-    let operator = OperatorState { name: "values".to_owned(), kind, runs };
+    let operator = OperatorState { name: "values".to_owned(), kind, runs, keys: None };
     let merged = |folder: &Folder, which: std::ops::Range<usize>| -> Vec<(u32, Option<i64>)> {
         let run = merge(&folder.store, &operator, which, "state/values/merged.parquet").unwrap();
         let bytes = bytes::Bytes::from(folder.bytes(&run));

@@ -1,7 +1,7 @@
 //! Streams: records that arrive, are looked at, and are forgotten.
 //!
 //! ```text
-//!   source ──► Stream ──map, filter, flat_map, key_by, union, inspect──► Stream
+//!   source ──► Stream ──map, try_map, filter, flat_map, key_by, union, inspect──► Stream
 //!                                                                          │ a durable operator, by name
 //!                                                                          ▼
 //!                                                        Collection ──all of differential dataflow──► output
@@ -12,6 +12,8 @@
 //! remember. The order of the records of a tick is that of their [`Origin`], however they are batched.
 //! **Does not** keep anything: the only way to state is a durable operator ([`crate::durable`]).
 
+mod checked;
+mod exact;
 mod flat_map;
 mod operators;
 mod origin;
@@ -21,6 +23,8 @@ use std::fmt;
 use differential_dataflow::VecCollection;
 use timely::dataflow::StreamVec;
 
+pub(crate) use checked::try_map;
+pub use exact::ExactInt;
 pub(crate) use origin::Origin;
 
 use crate::durable::Durables;

@@ -95,7 +95,8 @@ mod tests {
         Cut { tick: Default::default(), records: records.iter().map(record).collect() }
     }
 
-    const TOTAL: (&str, &str, Option<&str>) = ("total", "{}", Some(r#"{"total":0}"#));
+    const TOTAL: (&str, &str, Option<&str>) =
+        ("total", r#"{"accounts":"all"}"#, Some(r#"{"accounts":"all","total":0}"#));
 
     #[test]
     fn cuts_whose_balances_sum_to_zero_are_right() {
@@ -113,7 +114,7 @@ mod tests {
         books.apply(&cut(&[("balances", "", Some(r#"{"account":1,"balance":-5}"#)), TOTAL])).unwrap();
         books.apply(&cut(&[("balances", "", Some(r#"{"account":2,"balance":5}"#))])).unwrap();
         assert_eq!((books.wrong, books.faults().len()), (1, 1));
-        books.apply(&cut(&[("total", "{}", Some(r#"{"total":5}"#))])).unwrap();
+        books.apply(&cut(&[("total", TOTAL.1, Some(r#"{"accounts":"all","total":5}"#))])).unwrap();
         assert_eq!(books.wrong, 2);
     }
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use fluvial_demo::{Audit, Rows, grouped};
 
-use crate::job::{Account, All, Amount, Balance, Total, Transfer};
+use crate::job::{Account, Accounts, All, Amount, Balance, Total, Transfer};
+
+/// What `total` must always say.
+const NOTHING: Total = Total { accounts: Accounts::All, total: 0 };
 
 /// What the input says, and what `total` has said.
 #[derive(Default)]
@@ -31,7 +34,7 @@ impl Audit for Ledger {
         if topic == "total" {
             self.totals += 1;
             let total = value.and_then(|value| serde_json::from_slice::<Total>(value).ok());
-            self.wrong_totals += u64::from(total != Some(Total { total: 0 }));
+            self.wrong_totals += u64::from(total != Some(NOTHING));
         }
     }
 
@@ -50,7 +53,8 @@ impl Audit for Ledger {
             rows.upsert("balances", &key, Some(&serde_json::to_vec(&Balance { account, balance })?));
         }
         if self.transfers > 0 {
-            rows.upsert("total", &serde_json::to_vec(&All {})?, Some(&serde_json::to_vec(&Total { total: 0 })?));
+            let key = serde_json::to_vec(&All { accounts: NOTHING.accounts })?;
+            rows.upsert("total", &key, Some(&serde_json::to_vec(&NOTHING)?));
         }
         Ok(rows)
     }
@@ -102,7 +106,7 @@ mod tests {
             let value = format!(r#"{{"account":{account},"{name}":{figure}}}"#);
             rows.upsert(topic, key.as_bytes(), Some(value.as_bytes()));
         }
-        rows.upsert("total", b"{}", Some(br#"{"total":0}"#));
+        rows.upsert("total", br#"{"accounts":"all"}"#, Some(br#"{"accounts":"all","total":0}"#));
         assert_eq!(ledger.expected().unwrap(), rows);
     }
 
@@ -112,11 +116,11 @@ mod tests {
         feed(&mut ledger, 1, 2, 10);
         assert_eq!(ledger.faults().len(), 1, "no record of total at all");
         ledger.output("balances", Some(br#"{"account":1,"balance":7}"#));
-        ledger.output("total", Some(br#"{"total":0}"#));
+        ledger.output("total", Some(br#"{"accounts":"all","total":0}"#));
         assert!(ledger.faults().is_empty());
-        ledger.output("total", Some(br#"{"total":1}"#));
+        ledger.output("total", Some(br#"{"accounts":"all","total":1}"#));
         ledger.output("total", None);
-        ledger.output("total", Some(br#"{"total":0}"#));
+        ledger.output("total", Some(br#"{"accounts":"all","total":0}"#));
         assert_eq!(ledger.wrong_totals, 2);
         assert_eq!(ledger.faults().len(), 1);
     }

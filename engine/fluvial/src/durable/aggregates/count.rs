@@ -25,8 +25,8 @@ impl<V> Aggregate<V> for Count {
 
     #[inline]
     fn settle(&self, state: &mut u64, total: u64) -> Result<(), Overflow> {
-        // 2^64 records take longer than any job lives.
-        *state += total;
+        let overflow = || Overflow { values: "1".into(), into: "u64", cure: "count fewer records to a key" };
+        *state = state.checked_add(total).ok_or_else(overflow)?;
         Ok(())
     }
 

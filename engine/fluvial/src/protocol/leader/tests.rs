@@ -149,8 +149,8 @@ fn show(order: &Order) -> String {
 }
 
 fn found(split: &str, identity: &str) -> FoundSplit {
+    let described = format!("topic 'orders' partition {split}");
     let (source, split, identity) = ("in".to_owned(), SplitId(split.to_owned()), identity.to_owned());
-    let described = "topic 'orders'".to_owned();
     FoundSplit { source, described, split, earliest: Offset(3), end: Offset(1_000), identity }
 }
 
@@ -274,9 +274,9 @@ fn splits_are_numbered_once_and_one_made_anew_is_refused() {
     assert_eq!(bench.requests(), ["put 3: split", "SplitStarted 1"]);
     let ended = bench.on(Event::Splits(vec![found("0", "second")])).unwrap_err();
     assert!(
-        ended
-            .to_string()
-            .contains("topic 'orders' was deleted and made anew, or is another than the job has read (split 0"),
+        ended.to_string().contains(
+            "topic 'orders' partition 0 was deleted and recreated, or is another than the job has read (its id is"
+        ),
         "{ended}"
     );
 }
@@ -310,7 +310,7 @@ fn a_split_that_is_cut_off_while_it_is_read_again_is_refused() {
     bench.on(Event::Splits(ends_at(9))).unwrap();
     bench.on(Event::Splits(ends_at(8))).unwrap();
     let ended = bench.on(Event::Splits(ends_at(8))).unwrap_err();
-    assert!(ended.to_string().contains("split 0 ends at offset 8 now, and has been read up to 9"), "{ended}");
+    assert!(ended.to_string().contains("partition 0 ends at offset 8 now, and has been read up to 9"), "{ended}");
     assert_eq!(ended.kind(), Some(fluvial_connector::ErrorKind::Data));
 }
 

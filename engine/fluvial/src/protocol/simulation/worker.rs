@@ -305,7 +305,7 @@ impl Worker {
         if checkpoint {
             let run: Run = std::mem::take(&mut self.dirty).into_iter().map(|key| (key, self.counts[&key])).collect();
             let kind = OperatorKind { operator: "aggregate".to_owned(), schema: "count".to_owned() };
-            let stored = |run| Report::RunStored { tick, operator: OPERATOR.to_owned(), kind, run };
+            let stored = |run| Report::RunStored { tick, operator: OPERATOR.to_owned(), kind, run, keys: None };
             if run.is_empty() {
                 self.reports.push_back(stored(None));
             } else {

@@ -70,7 +70,7 @@ pub(super) struct Split {
 
 impl Split {
     pub(super) fn name(&self, source: &dyn Source) -> String {
-        format!("{} split {}", source.describe(), self.start.split)
+        source.describe_split(&self.start.split)
     }
 
     /// Whether records are gone that no range has passed yet; the next range says so, even if it is empty.
