@@ -28,5 +28,5 @@ pub use sink::{
     CommitError, Envelope, Output, OutputPartition, OutputRecord, OutputRecords, OutputSpec, PartitionWrite, Position,
     ProducerId, Progress, Sink, SinkContext, SinkSession, TickCount, TickEnd, Transaction, Transactor,
 };
-pub use source::{Record, Slot, Source, SplitReader, SplitStatus, Waker};
+pub use source::{Availability, Record, Slot, Source, SplitReader, SplitStatus, Waker};
 pub use words::{Generation, Incarnation, Offset, SplitId, Tick};

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Offset, SplitId};
 
 /// An input of a job: a set of splits, each an ordered log of records.
@@ -26,7 +28,9 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
-    /// The splits that exist now. Waits no longer than `patience`.
+    /// The splits that exist now, those included that cannot be read for the moment: as long as the system tells that a
+    /// split exists, that it is unavailable is a status and no error, and nothing waits for it. Waits no longer than
+    /// `patience` for the system's answer.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for an input that does not exist or may not be
@@ -65,12 +69,64 @@ pub trait Source: Send + Sync + 'static {
 pub struct SplitStatus {
     /// The split's name.
     pub split: SplitId,
-    /// The first offset that can still be read: where a job that meets the split for the first time begins.
-    pub earliest: Offset,
-    /// The end of what is committed now: the last stable offset.
-    pub end: Offset,
-    /// What tells this split from one that was later made anew under the same name; empty where the system cannot tell.
+    /// What tells this split from one that was later recreated under the same name; empty where the system cannot tell.
     pub identity: String,
+    /// Whether it can be read now.
+    pub availability: Availability,
+}
+
+impl SplitStatus {
+    /// The status of a split that can be read.
+    #[must_use]
+    pub fn available(split: SplitId, earliest: Offset, end: Offset, identity: String) -> Self {
+        Self { split, identity, availability: Availability::Available { earliest, end } }
+    }
+}
+
+/// Whether a split that exists can be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Availability {
+    /// It can.
+    Available {
+        /// The first offset that can still be read: where a job that meets the split for the first time begins.
+        earliest: Offset,
+        /// The end of what is committed now: the last stable offset.
+        end: Offset,
+    },
+    /// It cannot for now: what serves it is down, or has no successor yet. Its records come when that is over.
+    Unavailable {
+        /// For people: `partition 3 has no leader`.
+        why: String,
+    },
+}
+
+impl Availability {
+    /// The first offset that can still be read, if it is known.
+    #[must_use]
+    pub fn earliest(&self) -> Option<Offset> {
+        match self {
+            Self::Available { earliest, .. } => Some(*earliest),
+            Self::Unavailable { .. } => None,
+        }
+    }
+
+    /// The end of what is committed now, if it is known.
+    #[must_use]
+    pub fn end(&self) -> Option<Offset> {
+        match self {
+            Self::Available { end, .. } => Some(*end),
+            Self::Unavailable { .. } => None,
+        }
+    }
+
+    /// Why it cannot be read, if it cannot.
+    #[must_use]
+    pub fn why_not(&self) -> Option<&str> {
+        match self {
+            Self::Available { .. } => None,
+            Self::Unavailable { why } => Some(why),
+        }
+    }
 }
 
 /// The engine's short name for a split within one reader.
@@ -79,7 +135,8 @@ pub struct Slot(pub u32);
 
 /// Reads splits in batches of borrowed records. Lives on one thread.
 pub trait SplitReader {
-    /// Begins to read `split` at `from`; its records come as `slot`.
+    /// Begins to read `split` at `from`; its records come as `slot`. A split that is unavailable, or becomes so, delivers
+    /// nothing meanwhile and goes on by itself.
     ///
     /// # Errors
     /// The split does not exist or cannot be read.

@@ -56,12 +56,8 @@ impl Source for KafkaSource {
                 let (low, high) = questions
                     .watermarks(&self.topic, partition, deadline)
                     .map_err(|error| self.kafka.unreachable(error))?;
-                Ok(SplitStatus {
-                    split: SplitId(partition.to_string()),
-                    earliest: Offset(low),
-                    end: Offset(high),
-                    identity: identity.clone(),
-                })
+                let split = SplitId(partition.to_string());
+                Ok(SplitStatus::available(split, Offset(low), Offset(high), identity.clone()))
             })
             .collect()
     }

@@ -3,7 +3,9 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use fluvial_connector::{Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker};
+use fluvial_connector::{
+    Availability, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker,
+};
 
 use crate::store::Memory;
 use crate::topic::{Generated, Partitions, Topic};
@@ -40,16 +42,16 @@ impl Source for MemorySource {
     fn splits(&self, _patience: Duration) -> Result<Vec<SplitStatus>, Error> {
         let topic = self.memory.topic(&self.topic)?;
         let status = |partition: u32| {
+            let (split, identity) = (SplitId(partition.to_string()), topic.identity.clone());
+            if !topic.is_available(partition) {
+                let why = format!("partition {partition} was made unavailable");
+                return SplitStatus { split, identity, availability: Availability::Unavailable { why } };
+            }
             let (earliest, end) = match &topic.partitions {
                 Partitions::Logs(_) => topic.read(partition).map_or((0, 0), |log| (log.earliest(), log.stable_end())),
                 Partitions::Generated { records, .. } => (0, *records),
             };
-            SplitStatus {
-                split: SplitId(partition.to_string()),
-                earliest: Offset(earliest),
-                end: Offset(end),
-                identity: topic.identity.clone(),
-            }
+            SplitStatus::available(split, Offset(earliest), Offset(end), identity)
         };
         Ok((0..topic.count()).map(status).collect())
     }
@@ -168,7 +170,7 @@ impl SplitReader for MemoryReader {
             }
             let number = self.next % self.places.len();
             self.next = number + 1;
-            if !self.places[number].paused {
+            if !self.places[number].paused && self.topic.is_available(self.places[number].partition) {
                 count += self.read(number, most - count, take)?;
             }
         }

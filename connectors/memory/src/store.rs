@@ -139,6 +139,19 @@ impl Memory {
         Ok(())
     }
 
+    /// Makes a partition of an input unreadable, as one whose broker is down, or readable again.
+    ///
+    /// # Errors
+    /// There is no such partition.
+    pub fn set_available(&self, topic: &str, partition: u32, available: bool) -> Result<(), Error> {
+        let of = self.topic(topic)?;
+        if partition >= of.count() {
+            return Err(no_partition(topic, partition));
+        }
+        of.set_available(partition, available);
+        Ok(())
+    }
+
     /// All committed records of a partition that are still there.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! One topic: its partitions, and who is to be woken when one grows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use fluvial_connector::{Offset, Waker};
@@ -24,6 +24,7 @@ pub(crate) struct Topic {
     pub(crate) identity: String,
     pub(crate) partitions: Partitions,
     wakers: Mutex<Vec<(u64, Waker)>>,
+    unavailable: Mutex<BTreeSet<u32>>,
     pub(crate) reported: Mutex<BTreeMap<u32, Offset>>,
 }
 
@@ -40,8 +41,9 @@ impl std::fmt::Debug for Topic {
 
 impl Topic {
     pub(crate) fn new(partitions: Partitions) -> Self {
-        let (wakers, reported) = (Mutex::default(), Mutex::default());
-        Self { identity: uuid::Uuid::new_v4().to_string(), partitions, wakers, reported }
+        let identity = uuid::Uuid::new_v4().to_string();
+        let (wakers, unavailable, reported) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { identity, partitions, wakers, unavailable, reported }
     }
 
     pub(crate) fn count(&self) -> u32 {
@@ -64,6 +66,22 @@ impl Topic {
 
     pub(crate) fn write(&self, partition: u32) -> Option<RwLockWriteGuard<'_, Log>> {
         Some(self.log(partition)?.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a partition can be read now.
+    pub(crate) fn is_available(&self, partition: u32) -> bool {
+        !self.unavailable.lock().unwrap_or_else(PoisonError::into_inner).contains(&partition)
+    }
+
+    pub(crate) fn set_available(&self, partition: u32, available: bool) {
+        let mut unavailable = self.unavailable.lock().unwrap_or_else(PoisonError::into_inner);
+        if available {
+            unavailable.remove(&partition)
+        } else {
+            unavailable.insert(partition)
+        };
+        drop(unavailable);
+        self.wake();
     }
 
     fn wakers(&self) -> MutexGuard<'_, Vec<(u64, Waker)>> {

@@ -86,6 +86,11 @@ impl SourceSubject for Input {
     fn make_anew(&mut self) {
         self.memory.create_topic("in", 2);
     }
+
+    fn set_available(&mut self, split: u32, available: bool) -> bool {
+        self.memory.set_available("in", split, available).unwrap();
+        true
+    }
 }
 
 struct Outputs(Memory);

@@ -106,7 +106,7 @@ fn a_generated_topic_is_computed_when_it_is_read() {
     });
     let source = memory.source("numbers");
     let splits = source.splits(Duration::from_secs(1)).unwrap();
-    assert_eq!(splits.iter().map(|s| s.end.0).collect::<Vec<_>>(), [1_000_000; 2]);
+    assert_eq!(splits.iter().map(|s| s.availability.end()).collect::<Vec<_>>(), [Some(Offset(1_000_000)); 2]);
     let mut reader: Box<dyn SplitReader> = source.reader(Waker::new(|| ())).unwrap();
     for (slot, split) in (0..).zip(&splits) {
         reader.start(Slot(slot), &split.split, Offset(999_000)).unwrap();

@@ -45,6 +45,9 @@ pub trait SourceSubject {
 
     /// Deletes the input and makes it anew under the same name, empty.
     fn make_anew(&mut self);
+
+    /// Makes a split unavailable, as one whose broker is down, or available again. Whether the test can do so.
+    fn set_available(&mut self, split: u32, available: bool) -> bool;
 }
 
 /// Two outputs in one system with two partitions each, that nothing was written to: an upsert one and an append one.

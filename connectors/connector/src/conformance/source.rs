@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use super::{Alarm, Ending, PATIENCE, SourceSubject, TestRecord, numbered};
-use crate::{ErrorKind, Offset, Slot, SplitId, SplitReader, SplitStatus};
+use crate::{Availability, ErrorKind, Offset, Slot, SplitId, SplitReader, SplitStatus};
 
 /// A sentence and what shows it.
 type Check<S> = (&'static str, fn(&mut S));
 
 /// Runs every check, each with a subject of its own.
 pub fn all<S: SourceSubject>(mut fresh: impl FnMut() -> S) {
-    let checks: [Check<S>; 10] = [
+    let checks: [Check<S>; 11] = [
         ("an input that is missing is a configuration error", an_input_that_is_missing_is_a_configuration_error),
         ("splits tell where they begin and end", splits_tell_where_they_begin_and_end),
         ("reading again from any offset gives the same", reading_again_from_any_offset_gives_the_same),
@@ -21,6 +21,7 @@ pub fn all<S: SourceSubject>(mut fresh: impl FnMut() -> S) {
         ("a split can be started again", a_split_can_be_started_again),
         ("an offset that is gone is a data error", an_offset_that_is_gone_is_a_data_error),
         ("an input made anew has another identity", an_input_made_anew_has_another_identity),
+        ("a split that is unavailable holds up no other", a_split_that_is_unavailable_holds_up_no_other),
     ];
     for (name, check) in checks {
         eprintln!("source: {name}");
@@ -102,6 +103,22 @@ fn splits(subject: &dyn SourceSubject) -> Vec<SplitStatus> {
     splits
 }
 
+/// Where a split begins and ends; it is available.
+fn extent(subject: &dyn SourceSubject, split: usize) -> (u64, u64) {
+    match &splits(subject)[split].availability {
+        Availability::Available { earliest, end } => (earliest.0, end.0),
+        Availability::Unavailable { why } => panic!("split {split} is unavailable: {why}"),
+    }
+}
+
+fn earliest(subject: &dyn SourceSubject, split: usize) -> u64 {
+    extent(subject, split).0
+}
+
+fn end(subject: &dyn SourceSubject, split: usize) -> u64 {
+    extent(subject, split).1
+}
+
 fn keys(read: &[Read]) -> Vec<Vec<u8>> {
     read.iter().map(|(_, _, key, _)| key.clone().expect("all test records have a key")).collect()
 }
@@ -120,16 +137,17 @@ pub fn an_input_that_is_missing_is_a_configuration_error<S: SourceSubject>(subje
 pub fn splits_tell_where_they_begin_and_end<S: SourceSubject>(subject: &mut S) {
     let empty = splits(subject);
     assert_eq!(empty.iter().map(|s| s.split.0.as_str()).collect::<Vec<_>>(), ["0", "1"]);
-    assert!(empty.iter().all(|s| s.earliest == s.end), "nothing can be read of an empty split");
+    let is_empty = |split| extent(subject, split).0 == extent(subject, split).1;
+    assert!(is_empty(0) && is_empty(1), "nothing can be read of an empty split");
     subject.append(1, &numbered("a", 0..5));
-    let filled = splits(subject);
+    let (filled, (first, end)) = (splits(subject), extent(subject, 1));
     assert_eq!(filled[0], empty[0], "a split that did not change says the same");
     assert_eq!(filled[1].identity, empty[1].identity);
-    let read = Reading::from(subject, 1, filled[1].earliest.0).exactly(5);
-    assert_eq!(read[0].1, filled[1].earliest.0);
-    assert!(read[4].1 < filled[1].end.0, "the end is after the last record");
+    let read = Reading::from(subject, 1, first).exactly(5);
+    assert_eq!(read[0].1, first);
+    assert!(read[4].1 < end, "the end is after the last record");
     subject.truncate(1, Offset(read[2].1));
-    assert_eq!(splits(subject)[1].earliest.0, read[2].1, "removed records cannot be read");
+    assert_eq!(earliest(subject, 1), read[2].1, "removed records cannot be read");
 }
 
 /// A record keeps its offset, key and value; an absent value stays absent and an empty one empty.
@@ -141,7 +159,7 @@ pub fn reading_again_from_any_offset_gives_the_same<S: SourceSubject>(subject: &
     subject.append(0, &records[..25]);
     subject.append(0, &records[25..]);
     subject.append(1, &numbered("other", 0..3));
-    let all = Reading::from(subject, 0, splits(subject)[0].earliest.0).exactly(40);
+    let all = Reading::from(subject, 0, earliest(subject, 0)).exactly(40);
     for (read, record) in all.iter().zip(&records) {
         assert_eq!((read.2.as_ref(), read.3.as_ref()), (Some(&record.0), record.1.as_ref()));
     }
@@ -151,7 +169,7 @@ pub fn reading_again_from_any_offset_gives_the_same<S: SourceSubject>(subject: &
         assert_eq!(again, all[skip..], "from offset {}", all[skip].1);
     }
     let mut both = Reading::from(subject, 0, all[39].1);
-    both.start(1, splits(subject)[1].earliest.0);
+    both.start(1, earliest(subject, 1));
     let read = both.exactly(4);
     assert_eq!(read.iter().filter(|r| r.0 == 1).count(), 3, "each record comes under its own slot");
     assert_eq!(both.position(0), all[39].1 + 1, "the position is the next to read");
@@ -159,7 +177,7 @@ pub fn reading_again_from_any_offset_gives_the_same<S: SourceSubject>(subject: &
 
 /// A reader that found nothing is woken when there is something.
 pub fn the_waker_is_called_for_new_records<S: SourceSubject>(subject: &mut S) {
-    let mut reading = Reading::from(subject, 0, splits(subject)[0].earliest.0);
+    let mut reading = Reading::from(subject, 0, earliest(subject, 0));
     for round in 0..3 {
         let records = numbered(&format!("round {round} "), 0..2);
         subject.append(0, &records);
@@ -171,10 +189,10 @@ pub fn the_waker_is_called_for_new_records<S: SourceSubject>(subject: &mut S) {
 pub fn only_committed_records_are_delivered<S: SourceSubject>(subject: &mut S) {
     let (first, open, last) = (numbered("first", 0..2), numbered("open", 0..3), numbered("last", 0..2));
     subject.append(0, &first);
-    let stable = splits(subject)[0].end;
+    let stable = end(subject, 0);
     subject.append_open(0, &open);
-    assert_eq!(splits(subject)[0].end, stable, "an open transaction does not move the end");
-    let mut reading = Reading::from(subject, 0, splits(subject)[0].earliest.0);
+    assert_eq!(end(subject, 0), stable, "an open transaction does not move the end");
+    let mut reading = Reading::from(subject, 0, earliest(subject, 0));
     assert_eq!(keys(&reading.exactly(2)), keys_of(&first));
     subject.end(Ending::Commit);
     assert_eq!(keys(&reading.exactly(3)), keys_of(&open), "committed records come");
@@ -189,8 +207,8 @@ pub fn the_position_passes_what_is_never_delivered<S: SourceSubject>(subject: &m
     for ending in [Ending::Commit, Ending::Abort] {
         subject.append_open(0, &numbered("k", 0..3));
         subject.end(ending);
-        let end = splits(subject)[0].end.0;
-        let mut reading = Reading::from(subject, 0, splits(subject)[0].earliest.0);
+        let end = end(subject, 0);
+        let mut reading = Reading::from(subject, 0, earliest(subject, 0));
         let read = reading.until("the position reaches the end", |reading, _| reading.position(0) >= end);
         assert_eq!(reading.position(0), end, "the position is not past the end");
         assert_eq!(read.len(), 3, "after {ending:?}");
@@ -201,9 +219,9 @@ pub fn the_position_passes_what_is_never_delivered<S: SourceSubject>(subject: &m
 pub fn a_paused_split_rests_and_goes_on<S: SourceSubject>(subject: &mut S) {
     let (first, second, third) = (numbered("a", 0..20), numbered("b", 0..5), numbered("c", 0..4));
     subject.append(0, &first);
-    let end = splits(subject)[0].end.0;
-    let mut reading = Reading::from(subject, 0, splits(subject)[0].earliest.0);
-    reading.start(1, splits(subject)[1].earliest.0);
+    let end = end(subject, 0);
+    let mut reading = Reading::from(subject, 0, earliest(subject, 0));
+    reading.start(1, earliest(subject, 1));
     // Once in the middle of what is there, and once at its end.
     let mut read = reading.until("some records", |_, read| !read.is_empty());
     reading.reader.set_paused(Slot(10), true).expect("a split can be paused");
@@ -223,7 +241,7 @@ pub fn a_paused_split_rests_and_goes_on<S: SourceSubject>(subject: &mut S) {
 pub fn a_split_can_be_started_again<S: SourceSubject>(subject: &mut S) {
     let records = numbered("k", 0..30);
     subject.append(0, &records);
-    let mut reading = Reading::from(subject, 0, splits(subject)[0].earliest.0);
+    let mut reading = Reading::from(subject, 0, earliest(subject, 0));
     let all = reading.exactly(30);
     for skip in [0, 12, 29] {
         reading.start(0, all[skip].1);
@@ -235,7 +253,7 @@ pub fn a_split_can_be_started_again<S: SourceSubject>(subject: &mut S) {
 /// The error names the split, the wanted offset and what is there.
 pub fn an_offset_that_is_gone_is_a_data_error<S: SourceSubject>(subject: &mut S) {
     subject.append(1, &numbered("k", 0..10));
-    let all = Reading::from(subject, 1, splits(subject)[1].earliest.0).exactly(10);
+    let all = Reading::from(subject, 1, earliest(subject, 1)).exactly(10);
     let (wanted, left) = (all[2].1, all[6].1);
     subject.truncate(1, Offset(left));
     let mut reading = Reading::from(subject, 1, wanted);
@@ -263,4 +281,29 @@ pub fn an_input_made_anew_has_another_identity<S: SourceSubject>(subject: &mut S
         "'{}' stands for both",
         before[0].identity
     );
+}
+
+/// A split that cannot be read for now says so, the other goes on, and its own records come afterwards.
+pub fn a_split_that_is_unavailable_holds_up_no_other<S: SourceSubject>(subject: &mut S) {
+    let (first, second) = (numbered("a", 0..3), numbered("b", 0..3));
+    subject.append(0, &first);
+    subject.append(1, &second);
+    let (of_first, of_second) = (earliest(subject, 0), earliest(subject, 1));
+    let before = splits(subject);
+    if !subject.set_available(0, false) {
+        eprintln!("source: this subject cannot make a split unavailable");
+        return;
+    }
+    let meanwhile = splits(subject);
+    let why = meanwhile[0].availability.why_not().expect("the split is unavailable");
+    assert!(why.contains('0'), "'{why}' names it");
+    assert_eq!(meanwhile[0].identity, before[0].identity);
+    assert_eq!(meanwhile[1], before[1]);
+    let mut reading = Reading::from(subject, 0, of_first);
+    reading.start(1, of_second);
+    assert_eq!(keys(&reading.exactly(3)), keys_of(&second), "the other split goes on");
+    assert_eq!(reading.position(0), of_first);
+    assert!(subject.set_available(0, true));
+    assert_eq!(keys(&reading.exactly(3)), keys_of(&first), "the records of the split come when it is back");
+    assert_eq!(splits(subject), before);
 }

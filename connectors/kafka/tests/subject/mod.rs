@@ -201,6 +201,10 @@ impl SourceSubject for Input {
         self.admin.delete_topic(&self.topic);
         self.admin.create_topic(&self.topic, 2);
     }
+
+    fn set_available(&mut self, _split: u32, _available: bool) -> bool {
+        false
+    }
 }
 
 /// Two outputs of a job of their own.

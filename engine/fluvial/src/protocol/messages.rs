@@ -3,7 +3,7 @@
 //! The leader runs beside worker 0. Its messages reach every worker in the order in which they were sent; a worker's
 //! messages reach the leader in order too. Nothing here is stored.
 
-use fluvial_connector::{Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, SplitId, Tick};
+use fluvial_connector::{Availability, Digest, Envelope, Generation, Incarnation, OutputPartition, SplitId, Tick};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{Binding, Nonce, Range, SinkStart, SplitNumber, SplitStart};
@@ -129,7 +129,7 @@ pub(crate) enum Report {
 }
 
 /// A split as a source reports it, for the leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FoundSplit {
     /// The name of the job's source.
     pub source: String,
@@ -137,10 +137,8 @@ pub(crate) struct FoundSplit {
     pub described: String,
     /// The split's name.
     pub split: SplitId,
-    /// Where a job that meets it for the first time begins.
-    pub earliest: Offset,
-    /// The end of what is committed in it.
-    pub end: Offset,
+    /// Where it begins and ends, or why it cannot be read now.
+    pub availability: Availability,
     /// Its identity; see [`fluvial_connector::SplitStatus::identity`].
     pub identity: String,
 }

@@ -140,13 +140,13 @@ fn rewound(found: &[FoundSplit], history: &History, warnings: &mut Vec<String>) 
         splits.filter(move |state| state.start.number == number).map(|state| state.position).next()
     };
     cut_off(found, &history.splits)
-        .map(|(state, FoundSplit { described, end, .. })| {
+        .map(|(state, FoundSplit { described, .. }, end)| {
             let number = state.start.number;
             let mut warning = format!(
                 "{described} ends at offset {end} and has been read up to {}: the job goes on from its end",
                 state.position
             );
-            if let Some(kept) = of_checkpoint(number).filter(|kept| end < kept) {
+            if let Some(kept) = of_checkpoint(number).filter(|kept| end < *kept) {
                 let _ = write!(
                     warning,
                     "; what was read from there up to {kept} stays in its state: a new job under another --name, with \
@@ -154,7 +154,7 @@ fn rewound(found: &[FoundSplit], history: &History, warnings: &mut Vec<String>) 
                 );
             }
             warnings.push(warning);
-            Rewound { split: number, to: *end }
+            Rewound { split: number, to: end }
         })
         .collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fluvial_connector::Tick;
+use fluvial_connector::{Offset, Tick};
 
 use super::Ended;
 #[cfg(test)]
@@ -136,14 +136,15 @@ impl Running {
         Ok(())
     }
 
-    /// Starts the splits that were not known.
+    /// Starts the splits that were not known and can be read: where another begins is not known yet.
     ///
     /// # Errors
     /// As [`refuse_made_anew`].
     pub(crate) fn on_splits(&mut self, mut found: Vec<FoundSplit>) -> Result<(), Ended> {
         refuse_made_anew(&found, self.sequencer.splits())?;
         found.sort_by(|a, b| (&a.source, &a.split).cmp(&(&b.source, &b.split)));
-        for FoundSplit { source, split, earliest, identity, .. } in found {
+        for FoundSplit { source, split, availability, identity, .. } in found {
+            let Some(earliest) = availability.earliest() else { continue };
             let known = self.sequencer.splits().values().map(|s| &s.start);
             if known.into_iter().any(|s| s.source == source && s.split == split) {
                 continue;
@@ -247,21 +248,23 @@ pub(crate) fn refuse_made_anew(found: &[FoundSplit], known: &BTreeMap<SplitNumbe
 pub(crate) fn refuse_cut_off(found: &[FoundSplit], bound: &BTreeMap<SplitNumber, SplitState>) -> Result<(), Ended> {
     match cut_off(found, bound).next() {
         None => Ok(()),
-        Some((state, FoundSplit { described, end, .. })) => {
-            Err(Ended::CutOff { described: described.clone(), read: state.position, end: *end })
+        Some((state, FoundSplit { described, .. }, end)) => {
+            Err(Ended::CutOff { described: described.clone(), read: state.position, end })
         }
     }
 }
 
-/// The splits that end before the place that they have been read to. What was `found` must be asked for after that.
+/// The splits that end before the place that they have been read to, and where. What was `found` must be asked for after
+/// that; where a split ends that is unavailable is not known.
 pub(crate) fn cut_off<'a>(
     found: &'a [FoundSplit],
     bound: &'a BTreeMap<SplitNumber, SplitState>,
-) -> impl Iterator<Item = (&'a SplitState, &'a FoundSplit)> {
+) -> impl Iterator<Item = (&'a SplitState, &'a FoundSplit, Offset)> {
     bound.values().filter_map(|state| {
         let start = &state.start;
         let found = found.iter().find(|found| found.source == start.source && found.split == start.split)?;
-        (found.end < state.position).then_some((state, found))
+        let end = found.availability.end()?;
+        (end < state.position).then_some((state, found, end))
     })
 }
 

@@ -15,7 +15,7 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 use timely::worker::Worker;
 
-use crate::protocol::{Order, Report};
+use crate::protocol::{FoundSplit, Order, Report};
 
 /// What goes over the control channel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub(crate) enum Message {
     Report(u32, Report),
     /// From the leader to all, before any order: where the input ended at the start, for a job that stops there.
     Ends(Vec<(String, SplitId, Offset)>),
+    /// From the leader to all, after the journal is open: what the sources say of their splits now.
+    Found(Vec<FoundSplit>),
     /// To the leader: this worker has reported all input up to those ends.
     AtEnd(u32),
     /// To the leader, for the status line: so many records have been committed since the last time.

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, Incarnation, Offset, SplitId, Waker};
@@ -20,9 +20,12 @@ use super::ending::{Ending, Failure, Part as Origin};
 use super::process::{Found, Shared};
 use super::stages::STAGES;
 use super::status::StatusLine;
+use super::unavailable::{LOOK_AGAIN, Unavailable};
 use crate::fail_point::{FailPoint, reach};
 use crate::journal::Nonce;
-use crate::protocol::{Answer, Call, Ended, Event, Leader, LeaderConfig, Order, Pace, Part, Report, Request};
+use crate::protocol::{
+    Answer, Call, Ended, Event, FoundSplit, Leader, LeaderConfig, Order, Pace, Part, Report, Request,
+};
 
 /// A generation ends whose last complete checkpoint is older than so many checkpoint intervals, and
 const CHECKPOINT_AGE_INTERVALS: u32 = 20;
@@ -42,6 +45,9 @@ const CHECKPOINTS_TO_REPLAY: u32 = 5;
 pub(crate) const LOOKS: u32 = 4;
 /// so long after each other.
 pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// What follows from a split that is unavailable.
+const OTHERS_GO_ON: &str = "the other splits go on";
 
 /// How far the job has committed in each split of each source.
 pub(crate) type Positions = Vec<(String, SplitId, Offset)>;
@@ -71,6 +77,8 @@ pub(crate) struct LeaderDriver {
     /// Where the input ended at the start, for a job that stops there, until the workers know.
     ends: Option<Ends>,
     opened: bool,
+    /// Whether the workers have their plan.
+    planned: bool,
     running: bool,
     pub(crate) status: StatusLine,
 }
@@ -115,7 +123,7 @@ impl LeaderDriver {
                 }
             })
             .map_err(|e| Failure::new(Ending::Failed, e))?;
-        let discovery = Self::discover(shared, &tell, waker);
+        let discovery = Self::discover(shared, &tell, waker, found.splits.clone());
         let mut driver = Self {
             leader: Leader::new(config, ambient::now_ms()),
             calls: Arc::new(StoreCalls::new(shared.store.clone(), options.patience)),
@@ -129,6 +137,7 @@ impl LeaderDriver {
             at_end: BTreeSet::new(),
             ends: shared.options.stop_at_end.then(|| found.ends.clone()),
             opened: false,
+            planned: false,
             running: false,
             status: StatusLine::new(),
         };
@@ -139,7 +148,7 @@ impl LeaderDriver {
     }
 
     /// Asks the sources for their splits, again and again, on a thread of its own, and tells them how far the job is.
-    fn discover(shared: &Shared, tell: &Sender<Back>, waker: &Waker) -> Sender<Positions> {
+    fn discover(shared: &Shared, tell: &Sender<Back>, waker: &Waker, before: Vec<FoundSplit>) -> Sender<Positions> {
         let (positions, inbox) = channel::<Positions>();
         let (sources, tell, waker) = (shared.sources.clone(), tell.clone(), waker.clone());
         let patience = shared.options.patience;
@@ -155,9 +164,18 @@ impl LeaderDriver {
                     Err(error) => tracing::debug!(error = format!("{:#}", anyhow::Error::from(error)), "no settings"),
                 }
             }
-            // The leader sends positions every few seconds, which is how often it is time to look.
-            for positions in inbox {
-                for (name, source) in &sources {
+            let mut unavailable = Unavailable::default();
+            unavailable.note(&before, OTHERS_GO_ON);
+            let mut pause = Duration::MAX;
+            loop {
+                // The leader sends positions every few seconds, which is how often it is time to look; oftener while
+                // something is waited for.
+                let positions = match inbox.recv_timeout(pause) {
+                    Ok(positions) => positions,
+                    Err(RecvTimeoutError::Timeout) => Positions::new(),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
+                for (name, source) in sources.iter().filter(|_| !positions.is_empty()) {
                     let of_source: Vec<_> = positions
                         .iter()
                         .filter(|(of, ..)| of == name)
@@ -169,6 +187,8 @@ impl LeaderDriver {
                 }
                 match Found::of_sources(&sources, patience) {
                     Ok(found) => {
+                        let count = unavailable.note(&found.splits, OTHERS_GO_ON);
+                        pause = if count == 0 { Duration::MAX } else { LOOK_AGAIN };
                         if tell.send(Back::Discovered(found)).is_err() {
                             return;
                         }
@@ -218,6 +238,9 @@ impl LeaderDriver {
                 Back::Stop => self.stop(control)?,
                 Back::Discovered(found) => {
                     self.status.found(&found);
+                    if self.planned {
+                        control.tell_all(&Message::Found(found.splits.clone()));
+                    }
                     self.event(Event::Splits(found.splits), control)?;
                 }
             }
@@ -282,6 +305,7 @@ impl LeaderDriver {
                     self.status.order(&order);
                     note(&order);
                     control.broadcast(&order);
+                    self.planned |= matches!(order, Order::Opened(_));
                     if let Order::Minted(_) = order {
                         reach(FailPoint::AfterMinting);
                     }
@@ -321,7 +345,8 @@ impl LeaderDriver {
         self.event(Event::Time, control)
     }
 
-    /// Asks the sources what there is, several times: whoever answers from before counts for nothing then.
+    /// Asks the sources what there is, several times: whoever answers from before counts for nothing then. Where a split
+    /// ends that is unavailable is not known, so that it is waited for.
     fn look(&self) {
         let (sources, patience) = (self.shared.sources.clone(), self.shared.options.patience);
         let (tell, waker) = (self.tell.clone(), self.waker.clone());
@@ -330,7 +355,7 @@ impl LeaderDriver {
                 if number > 0 {
                     ambient::pause(BETWEEN_LOOKS);
                 }
-                Found::of_sources(&sources, patience)
+                Found::when_all_available(&sources, patience, "--reconcile, which takes the input as it is,")
             });
             let found = looks.reduce(|before, now| Ok(now?.with_ends_of(&before?)));
             // The worker that is gone needs no answer.

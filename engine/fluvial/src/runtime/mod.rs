@@ -28,6 +28,7 @@ mod stages;
 mod status;
 pub(crate) mod supervisor;
 mod turns;
+pub(crate) mod unavailable;
 mod uploads;
 mod worker;
 

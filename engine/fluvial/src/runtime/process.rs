@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use fluvial_connector::{Envelope, Error, Generation, OutputSpec, Sink, SinkContext, SinkSession, Source};
+use fluvial_connector::{
+    Availability, Envelope, Error, Generation, OutputSpec, Sink, SinkContext, SinkSession, Source,
+};
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::initialize::Hooks;
@@ -24,7 +26,8 @@ use super::leader::Ends;
 use super::peer::{FromPeer, Invitation, Peer, Succession, SupervisorLink};
 use super::plan::plan;
 use super::stages::STAGES;
-use super::{Build, panics, turns, worker};
+use super::unavailable::{LOOK_AGAIN, Unavailable};
+use super::{Build, ambient, panics, turns, worker};
 use crate::cli::RunOptions;
 use crate::fail_point::{self, FailPoint};
 use crate::journal::JobStore;
@@ -62,13 +65,14 @@ impl Found {
         let mut found = Self::default();
         for (name, source) in sources {
             for status in source.splits(patience)? {
-                found.ends.insert((name.clone(), status.split.clone()), status.end);
+                if let Some(end) = status.availability.end() {
+                    found.ends.insert((name.clone(), status.split.clone()), end);
+                }
                 found.splits.push(FoundSplit {
                     source: name.clone(),
                     described: source.describe_split(&status.split),
                     split: status.split,
-                    earliest: status.earliest,
-                    end: status.end,
+                    availability: status.availability,
                     identity: status.identity,
                 });
             }
@@ -81,10 +85,28 @@ impl Found {
     pub(crate) fn with_ends_of(mut self, earlier: &Self) -> Self {
         for split in &mut self.splits {
             let name = (split.source.clone(), split.split.clone());
-            split.end = split.end.max(earlier.ends.get(&name).copied().unwrap_or_default());
-            self.ends.insert(name, split.end);
+            if let Availability::Available { end, .. } = &mut split.availability {
+                *end = (*end).max(earlier.ends.get(&name).copied().unwrap_or_default());
+                self.ends.insert(name, *end);
+            }
         }
         self
+    }
+
+    /// What the sources say once all of their splits are available; tells which it waits for, and that `who` does.
+    pub(crate) fn when_all_available(
+        sources: &[(String, Arc<dyn Source>)],
+        patience: Duration,
+        who: &str,
+    ) -> Result<Self, Error> {
+        let mut unavailable = Unavailable::default();
+        loop {
+            let found = Self::of_sources(sources, patience)?;
+            if unavailable.note(&found.splits, &format!("{who} waits for it")) == 0 {
+                return Ok(found);
+            }
+            ambient::pause(LOOK_AGAIN);
+        }
     }
 }
 
@@ -180,8 +202,13 @@ impl Shared {
 
     /// What there is to read and to write, before the journal is opened.
     fn look_around(&self) -> Result<Found, Failure> {
-        let mut found =
-            Found::of_sources(&self.sources, self.options.patience).map_err(|e| Failure::of(Part::Source, e))?;
+        let (sources, patience) = (&self.sources, self.options.patience);
+        let found = if self.options.stop_at_end {
+            Found::when_all_available(sources, patience, "--stop-at-end, which has to know where it ends,")
+        } else {
+            Found::of_sources(sources, patience)
+        };
+        let mut found = found.map_err(|e| Failure::of(Part::Source, e))?;
         let session = self.session()?;
         let partitions: BTreeMap<String, u32> = turns::wait_out("sink", self.options.patience, || session.partitions())
             .map_err(|e| Failure::of(Part::Sink, e))?;

@@ -14,12 +14,13 @@ use fluvial_connector::{Digest, OutputPartition, OutputRecord, Tick, Waker, outp
 use serde::Serialize;
 use timely::worker::Worker;
 
-use super::Build;
 use super::ending::Failure;
 use super::leader::BETWEEN_LOOKS;
 use super::output::OutputQueue;
 use super::panics;
 use super::source::{ReadOptions, SourceDriver, Volume};
+use super::unavailable::LOOK_AGAIN;
+use super::{Build, ambient};
 use crate::cli::StoreOptions;
 use crate::durable::Durables;
 use crate::job::{Job, Situation};
@@ -162,6 +163,9 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
         source.resume(start, start.offset, None).map_err(failed)?;
     }
     source.replay(&script.bindings).map_err(failed)?;
+    while !source.look_again().map_err(failed)? {
+        ambient::pause(LOOK_AGAIN);
+    }
     let mut ahead: BTreeSet<u64> = BTreeSet::new();
     while !source.replayed() {
         let more = source.read().map_err(failed)?;

@@ -15,10 +15,11 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    Digest, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Tick, Waker,
+    Availability, Digest, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Tick,
+    Waker,
 };
 
 use super::ambient;
@@ -27,12 +28,15 @@ use super::input::SourceInput;
 use super::leader::{Ends, LOOKS};
 use super::panics::in_operator;
 use crate::journal::{Binding, Range, SplitNumber, SplitStart};
-use crate::protocol::{Ended, split_owner};
+use crate::protocol::{Ended, FoundSplit, split_owner};
 pub(crate) use split::Volume;
 use split::{Expected, Split};
 
 /// The most records that one poll of a reader hands over.
 const MOST_RECORDS_A_POLL: usize = 8192;
+
+/// How often it is said again which splits a replay waits for.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// What to do with a record that cannot be decoded. A job may have it as an option of its command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -77,13 +81,25 @@ pub(crate) struct SourceDriver {
     replay: VecDeque<Binding>,
     /// Every split of the job that has been met, whoever reads it.
     known: BTreeSet<(String, SplitId)>,
-    /// What each split is in its system by now, as far as that was asked; of several answers the latest end.
-    held: BTreeMap<(String, SplitId), SplitStatus>,
+    /// What each split is in its system by now, as far as that was asked.
+    held: BTreeMap<(String, SplitId), Held>,
+    /// When it was last said which splits the replay waits for.
+    waits_said: Instant,
     /// Where to stop, if the job stops at the end of its input. Known before anything is read: what has been read
     /// cannot be left out of the range that is reported next.
     ends: Option<Ends>,
     /// How many records were left out because they could not be decoded.
     skipped: u64,
+}
+
+/// What a split is in its system.
+#[derive(Clone)]
+struct Held {
+    identity: String,
+    /// Of several answers in a row the latest end.
+    availability: Availability,
+    /// How many answers in a row said that the split is available.
+    answers: u32,
 }
 
 struct Reading {
@@ -116,29 +132,68 @@ impl SourceDriver {
             replay: VecDeque::new(),
             known: BTreeSet::new(),
             held: BTreeMap::new(),
+            waits_said: ambient::instant(),
             ends: stop_at,
             skipped: 0,
         })
     }
 
-    /// Asks where the splits begin and end by now: those which are taken over are read from their begin on, and those
-    /// which end too early are refused.
+    /// Asks where the splits begin and end by now.
     pub(crate) fn look(&mut self) -> Result<(), Failure> {
-        for Reading { declared, .. } in &self.sources {
-            for mut status in declared.source.splits(self.options.patience).map_err(|e| Failure::of(Part::Source, e))? {
-                let name = (declared.name.clone(), status.split.clone());
-                status.end = status.end.max(self.held.get(&name).map_or(Offset(0), |before| before.end));
-                self.held.insert(name, status);
+        let patience = self.options.patience;
+        for source in 0..self.sources.len() {
+            let declared = &self.sources[source].declared;
+            let name = declared.name.clone();
+            let splits = declared.source.splits(patience).map_err(|e| Failure::of(Part::Source, e))?;
+            for SplitStatus { split, identity, availability } in splits {
+                self.hold((name.clone(), split), identity, availability);
             }
         }
         Ok(())
     }
 
-    /// Takes over a split that was read through `position` before, `last` being the last range there; does nothing for
-    /// a split of another worker.
+    /// Takes what the sources say by now, and starts to read what has become available.
     ///
-    /// A split that begins later by now is read from there: whether what is gone was needed, the journal's digests say,
-    /// and [`SourceDriver::replay`] for what the journal does not reach.
+    /// # Errors
+    /// As [`SourceDriver::replay`].
+    pub(crate) fn found(&mut self, found: Vec<FoundSplit>) -> Result<(), Failure> {
+        for FoundSplit { source, split, identity, availability, .. } in found {
+            self.hold((source, split), identity, availability);
+        }
+        self.go_on()
+    }
+
+    /// As [`SourceDriver::found`], where nobody else asks the sources. Returns whether every split is being read.
+    pub(crate) fn look_again(&mut self) -> Result<bool, Failure> {
+        if self.splits.iter().any(|split| !split.started) {
+            self.look()?;
+            self.go_on()?;
+        }
+        Ok(self.splits.iter().all(|split| split.started))
+    }
+
+    fn go_on(&mut self) -> Result<(), Failure> {
+        self.start_what_is_available()?;
+        if self.waits_said.elapsed() >= SAY_AGAIN {
+            self.say_what_the_replay_waits_for();
+        }
+        Ok(())
+    }
+
+    /// Of several answers in a row the latest end counts.
+    fn hold(&mut self, name: (String, SplitId), identity: String, mut availability: Availability) {
+        let before = self.held.remove(&name);
+        let mut answers = 0;
+        if let Availability::Available { end, .. } = &mut availability {
+            answers = before.as_ref().map_or(0, |before| before.answers) + 1;
+            let latest = before.and_then(|before| before.availability.end());
+            *end = latest.map_or(*end, |latest| latest.max(*end));
+        }
+        self.held.insert(name, Held { identity, availability, answers });
+    }
+
+    /// Takes over a split that was read through `position` before, `last` being the last range there; does nothing for
+    /// a split of another worker. [`SourceDriver::replay`], or [`SourceDriver::start_split`], begins to read it.
     pub(crate) fn resume(&mut self, start: &SplitStart, position: Offset, last: Option<&Range>) -> Result<(), Failure> {
         let name = (start.source.clone(), start.split.clone());
         self.known.insert(name.clone());
@@ -159,25 +214,6 @@ impl SourceDriver {
         };
         let reading = &mut self.sources[source];
         let slot = Slot(u32::try_from(reading.splits).expect("splits are few"));
-        let held = self.held.get(&name);
-        if let Some(SplitStatus { identity, .. }) = held.filter(|held| start.was_made_anew(&held.identity)) {
-            return Err(Ended::MadeAnew {
-                described: reading.declared.source.describe_split(&start.split),
-                was: start.identity.clone(),
-                is: identity.clone(),
-            }
-            .into());
-        }
-        let begins = held.map_or(Offset(0), |held| held.earliest);
-        if let Some(last) = last.filter(|last| last.from < begins) {
-            // Only a comparison is lost with it: what it held is in the state.
-            let source = &start.source;
-            tracing::warn!(split = %start.split, source, %begins, from = %last.from, "the last input before the checkpoint is gone and cannot be compared");
-        }
-        let last = last.filter(|last| last.from >= begins);
-        let from = last.map_or(position, |range| range.from);
-        let fail = |e| Failure::of(Part::Source, e);
-        reading.reader.start(slot, &start.split, from.max(begins)).map_err(fail)?;
         reading.declared.input.add_split(start.number);
         self.by_number.insert(start.number, self.splits.len());
         self.splits.push(Split {
@@ -186,8 +222,10 @@ impl SourceDriver {
             slot,
             index: reading.splits,
             expected: last.map(|range| Expected { range: range.clone(), keep: false }).into_iter().collect(),
-            begins,
-            next_from: from,
+            started: false,
+            available: true,
+            begins: Offset(0),
+            next_from: last.map_or(position, |range| range.from),
             digest: Digest::default(),
             volume: Volume::default(),
             waiting: VecDeque::new(),
@@ -199,7 +237,14 @@ impl SourceDriver {
         Ok(())
     }
 
-    /// Bindings to replay, ascending; to be called once, when all splits of the plan are taken over.
+    /// A split was met while the job runs.
+    pub(crate) fn start_split(&mut self, start: &SplitStart) -> Result<(), Failure> {
+        self.resume(start, start.offset, None)?;
+        self.start_what_is_available()
+    }
+
+    /// Bindings to replay, ascending; to be called once, when all splits of the plan are taken over. Starts to read those
+    /// that are available; the others follow when they are ([`SourceDriver::found`]).
     ///
     /// # Errors
     /// A split ends before the end of what the journal binds of it, or begins after it: input is lost that was read, or
@@ -214,45 +259,110 @@ impl SourceDriver {
             }
         }
         for _ in 1..LOOKS {
-            if self.splits.iter().all(|split| split.bound() <= self.end(split)) {
+            if !self.splits.iter().any(|split| self.seems_cut_off(split)) {
                 break;
             }
             ambient::pause(self.options.between_looks);
             self.look()?;
         }
-        for split in &self.splits {
-            let (begins, bound, ends) = (split.begins, split.bound(), self.end(split));
-            let source = self.sources[split.source].declared.source.as_ref();
-            if ends < bound {
-                return Err(Ended::CutOff {
-                    described: source.describe_split(&split.start.split),
-                    read: bound,
-                    end: ends,
-                }
-                .into());
-            }
-            if bound < begins && self.options.verify {
-                let what = format!(
-                    "{} begins at offset {begins} now, and has been read up to {bound}: what lies between is lost \
-                     (retention, or a topic that was truncated or made anew); `run --reconcile` goes on from the input as \
-                     it is",
-                    split.name(source)
-                );
-                return Err(Failure::of(Part::Source, Error::new(ErrorKind::Data, what)));
+        self.start_what_is_available()?;
+        self.say_what_the_replay_waits_for();
+        Ok(())
+    }
+
+    /// What a split is in its system by now, if that was asked.
+    fn held(&self, split: &Split) -> Option<&Held> {
+        self.held.get(&(split.start.source.clone(), split.start.split.clone()))
+    }
+
+    /// Whether a split ends before the end of what the journal binds of it, as far as is known.
+    fn seems_cut_off(&self, split: &Split) -> bool {
+        self.held(split).and_then(|held| held.availability.end()).is_some_and(|end| end < split.bound())
+    }
+
+    fn start_what_is_available(&mut self) -> Result<(), Failure> {
+        for number in 0..self.splits.len() {
+            let split = &self.splits[number];
+            let available = self.held(split).is_none_or(|held| held.availability.why_not().is_none());
+            // That a split ends too early is believed when several answers say so.
+            let in_doubt = self.seems_cut_off(split) && self.held(split).is_some_and(|held| held.answers < LOOKS);
+            let starts = !split.started && available && !in_doubt;
+            self.splits[number].available = available;
+            if starts {
+                self.start_reading(number)?;
             }
         }
         Ok(())
     }
 
-    /// Where a split ends in its system, as far as that was asked.
-    fn end(&self, split: &Split) -> Offset {
-        let name = (split.start.source.clone(), split.start.split.clone());
-        self.held.get(&name).map_or(Offset(u64::MAX), |held| held.end)
+    /// Starts the reader of a split that is available, if it is what the journal says of it.
+    ///
+    /// A split that begins later by now is read from there: whether what is gone was needed, the journal's digests say,
+    /// and this for what the journal does not reach.
+    fn start_reading(&mut self, number: usize) -> Result<(), Failure> {
+        let held = self.held(&self.splits[number]).cloned();
+        let split = &mut self.splits[number];
+        let reading = &mut self.sources[split.source];
+        let source = reading.declared.source.as_ref();
+        let bound = split.bound();
+        if let Some(Held { identity, availability, .. }) = held {
+            if split.start.was_made_anew(&identity) {
+                return Err(Ended::MadeAnew {
+                    described: source.describe_split(&split.start.split),
+                    was: split.start.identity.clone(),
+                    is: identity,
+                }
+                .into());
+            }
+            split.begins = availability.earliest().unwrap_or_default();
+            if let Some(end) = availability.end().filter(|end| *end < bound) {
+                return Err(
+                    Ended::CutOff { described: source.describe_split(&split.start.split), read: bound, end }.into()
+                );
+            }
+        }
+        let begins = split.begins;
+        if bound < begins && self.options.verify {
+            let what = format!(
+                "{} begins at offset {begins} now, and has been read up to {bound}: what lies between is lost \
+                 (retention, or a topic that was truncated or recreated); `run --reconcile` goes on from the input as it \
+                 is",
+                split.name(source)
+            );
+            return Err(Failure::of(Part::Source, Error::new(ErrorKind::Data, what)));
+        }
+        let compared = split.expected.front().filter(|expected| !expected.keep).map(|expected| &expected.range);
+        if let Some(last) = compared.filter(|last| last.from < begins) {
+            // Only a comparison is lost with it: what it held is in the state.
+            let SplitStart { source, split: name, .. } = &split.start;
+            tracing::warn!(split = %name, source, %begins, from = %last.from, "the last input before the checkpoint is gone and cannot be compared");
+            split.next_from = last.to;
+            split.expected.pop_front();
+        }
+        let from = split.next_from.max(begins);
+        reading.reader.start(split.slot, &split.start.split, from).map_err(|e| Failure::of(Part::Source, e))?;
+        split.started = true;
+        Ok(())
     }
 
-    /// Whether the ranges before the checkpoint have been compared.
+    /// Tells which splits the replay cannot go on without.
+    fn say_what_the_replay_waits_for(&mut self) {
+        self.waits_said = ambient::instant();
+        for split in self.splits.iter().filter(|split| !split.started) {
+            let (Some((from, to)), Some(held)) = (split.to_replay(), self.held(split)) else { continue };
+            let name = split.name(self.sources[split.source].declared.source.as_ref());
+            let why = held.availability.why_not().unwrap_or("it seems to end too early, and is asked again");
+            tracing::warn!(
+                "the start waits for {name}, whose offsets {from} to {to} have to be read again: {why}; it goes on by \
+                 itself when the split is available"
+            );
+        }
+    }
+
+    /// Whether the ranges before the checkpoint have been compared, but for those of splits that are unavailable: these are
+    /// compared before anything else of them is read.
     pub(crate) fn verified(&self) -> bool {
-        self.splits.iter().all(|s| s.expected.front().is_none_or(|e| e.keep))
+        self.splits.iter().all(|split| !split.available || !split.compares())
     }
 
     /// Whether all of the journal's bindings are in the dataflow.
@@ -266,6 +376,9 @@ impl SourceDriver {
         self.replayed()
             && ends.keys().all(|split| self.known.contains(split))
             && self.splits.iter().all(|split| {
+                if !split.started {
+                    return false;
+                }
                 let position = self.sources[split.source].reader.position(split.slot);
                 split.volume.records == 0
                     && !split.misses_its_begin()
@@ -290,10 +403,10 @@ impl SourceDriver {
         let full = waiting.bytes >= most.bytes || replayed && waiting.records >= most.records;
         let much = waiting.bytes >= most.bytes / 2;
         let mut wanted = false;
-        for split in &mut self.splits {
+        for split in self.splits.iter_mut().filter(|split| split.started) {
             let next = self.replay.front().and_then(|b| b.ranges.iter().find(|r| r.split == split.start.number));
-            let first = split.expected.front();
-            let needed = next.is_some_and(|range| split.next_from < range.to) || first.is_some_and(|e| !e.keep);
+            let compares = split.available && split.compares();
+            let needed = next.is_some_and(|range| split.next_from < range.to) || compares;
             wanted |= needed;
             let pause = reads_again && !needed && (full || split.paused && much);
             if pause != split.paused {
@@ -335,7 +448,7 @@ impl SourceDriver {
         if let Some(failure) = failed {
             return Err(failure);
         }
-        for split in by_slot {
+        for split in by_slot.into_iter().filter(|split| split.started) {
             let position = reading.reader.position(split.slot);
             split.finish_ranges(position, described, input.as_mut(), options.verify)?;
         }
@@ -347,7 +460,8 @@ impl SourceDriver {
         let mut ranges = Vec::new();
         let mut all_bytes = 0;
         for split in &mut self.splits {
-            if (split.volume.records == 0 && !split.misses_its_begin()) || !split.expected.is_empty() {
+            if !split.started || (split.volume.records == 0 && !split.misses_its_begin()) || !split.expected.is_empty()
+            {
                 continue;
             }
             let reading = &mut self.sources[split.source];

@@ -120,7 +120,7 @@ impl StatusLine {
         let unknown_for = Some(self.ends_at.elapsed()).filter(|age| *age > passed);
         let lag: Option<u64> = match unknown_for {
             Some(_) => None,
-            None => Some(self.splits.values().map(|(start, position)| self.behind(start, *position)).sum()),
+            None => self.splits.values().map(|(start, position)| self.behind(start, *position)).sum(),
         };
         let now = ambient::now_ms();
         // Without input nothing is late, however old the last tick is.
@@ -138,8 +138,9 @@ impl StatusLine {
         );
     }
 
-    fn behind(&self, start: &SplitStart, position: Offset) -> u64 {
-        let end = self.ends.get(&(start.source.clone(), start.split.clone()));
-        end.map_or(0, |end| end.0.saturating_sub(position.0))
+    /// How much of a split is not committed; unknown while the split is unavailable.
+    fn behind(&self, start: &SplitStart, position: Offset) -> Option<u64> {
+        let end = self.ends.get(&(start.source.clone(), start.split.clone()))?;
+        Some(end.0.saturating_sub(position.0))
     }
 }

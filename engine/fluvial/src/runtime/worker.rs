@@ -199,6 +199,7 @@ impl Running {
                 Message::Order(order) => self.obey(order)?,
                 Message::Report(worker, report) => self.with_leader(|l, c| l.hear(worker, report, c))?,
                 Message::AtEnd(worker) => self.with_leader(|l, c| l.at_end(worker, c))?,
+                Message::Found(found) => self.source.found(found)?,
                 Message::Ends(_) => return Err(bug("where to stop came after the journal was opened".to_owned())),
                 Message::Wrote(records) => self.with_leader(|l, _| {
                     l.status.wrote(records);
@@ -237,7 +238,7 @@ impl Running {
                 reach(FailPoint::AfterAllFenced);
                 self.sink.all_fenced();
             }
-            Order::SplitStarted(start) => self.source.resume(&start, start.offset, None)?,
+            Order::SplitStarted(start) => self.source.start_split(&start)?,
             Order::Minted(binding) => self.minted.push_back(binding),
             Order::Sealed(tick) => self.sink.sealed(tick),
             Order::CheckpointComplete { operators, .. } => {

@@ -82,7 +82,7 @@ pub(crate) enum Event {
     /// The splits that the sources have now; known ones may be among them. Asked for before the journal was opened, or
     /// after [`Leader::identity`] is known.
     Splits(Vec<FoundSplit>),
-    /// The answer to [`Request::Look`]: as [`Event::Splits`], asked for since.
+    /// The answer to [`Request::Look`]: as [`Event::Splits`], asked for since, and every split is available.
     Looked(Vec<FoundSplit>),
     /// Mint what has been read so far, take a checkpoint, and end well. On a signal, and when all that was to be read
     /// has been reported as [`Report::Read`].

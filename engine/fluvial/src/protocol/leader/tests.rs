@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fluvial_connector::{Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, SplitId, Tick};
+use fluvial_connector::{
+    Availability, Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, SplitId, Tick,
+};
 use uuid::Uuid;
 
 use super::*;
@@ -151,7 +153,8 @@ fn show(order: &Order) -> String {
 fn found(split: &str, identity: &str) -> FoundSplit {
     let described = format!("topic 'orders' partition {split}");
     let (source, split, identity) = ("in".to_owned(), SplitId(split.to_owned()), identity.to_owned());
-    FoundSplit { source, described, split, earliest: Offset(3), end: Offset(1_000), identity }
+    let availability = Availability::Available { earliest: Offset(3), end: Offset(1_000) };
+    FoundSplit { source, described, split, availability, identity }
 }
 
 fn read(from: u64, to: u64) -> Report {
@@ -281,9 +284,28 @@ fn splits_are_numbered_once_and_one_made_anew_is_refused() {
     );
 }
 
+#[test]
+fn a_split_that_is_unavailable_is_started_when_it_can_be_read_and_counts_for_nothing_until_then() {
+    let unavailable = |split: &str| {
+        let why = "partition has no leader".to_owned();
+        FoundSplit { availability: Availability::Unavailable { why }, ..found(split, "first") }
+    };
+    let mut bench = Bench::running();
+    bench.on(Event::Splits(vec![unavailable("0"), unavailable("1"), found("2", "first")])).unwrap();
+    assert_eq!(bench.requests(), ["put 3: split", "SplitStarted 2"]);
+    bench.on(Event::Splits(vec![found("0", "first"), found("1", "first"), found("2", "first")])).unwrap();
+    assert_eq!(bench.requests(), ["put 4: split", "SplitStarted 1"]);
+    let mut bench = after_reading(false);
+    bench.on(Event::Splits(ends_at(8))).unwrap();
+    bench.on(Event::Splits(vec![unavailable("0")])).unwrap();
+    bench.on(Event::Splits(ends_at(8))).unwrap();
+    assert!(bench.on(Event::Splits(ends_at(8))).is_err(), "two answers in a row say that it ends too early");
+}
+
 /// A split as the sources have it, which ends here.
 fn ends_at(end: u64) -> Vec<FoundSplit> {
-    vec![FoundSplit { end: Offset(end), ..found("0", "first") }]
+    let availability = Availability::Available { earliest: Offset(3), end: Offset(end) };
+    vec![FoundSplit { availability, ..found("0", "first") }]
 }
 
 /// The next generation on the journal of one that has read a split up to offset 9.

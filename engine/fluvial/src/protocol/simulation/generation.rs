@@ -114,10 +114,10 @@ impl Generation {
         }
         if self.looks && dice.one_in(3) {
             self.looks = false;
-            self.leader.on(Event::Looked(input.found()), now)?;
+            self.leader.on(Event::Looked(input.all_available()), now)?;
         }
         if dice.one_in(12) {
-            self.leader.on(Event::Splits(input.found()), now)?;
+            self.leader.on(Event::Splits(input.found(dice)), now)?;
         }
         if self.leader.deadline_ms().is_some_and(|deadline| deadline <= now) {
             self.leader.on(Event::Time, now)?;

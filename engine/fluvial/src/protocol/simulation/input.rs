@@ -1,6 +1,6 @@
 //! The simulated source: splits with gaps between their offsets, that grow.
 
-use fluvial_connector::{Digest, Offset, SplitId, source_digest};
+use fluvial_connector::{Availability, Digest, Offset, SplitId, source_digest};
 
 use super::Violation;
 use super::dice::Dice;
@@ -53,16 +53,28 @@ impl Input {
         }
     }
 
-    pub(super) fn found(&self) -> Vec<FoundSplit> {
+    /// What the source says now; any split may be unavailable.
+    pub(super) fn found(&self, dice: &mut Dice) -> Vec<FoundSplit> {
+        let mut found = self.all_available();
+        for split in found.iter_mut().filter(|_| dice.one_in(4)) {
+            split.availability = Availability::Unavailable { why: "the dice say so".to_owned() };
+        }
+        found
+    }
+
+    /// What the source says when every split is available.
+    pub(super) fn all_available(&self) -> Vec<FoundSplit> {
         let exist = self.splits.iter().enumerate().filter(|(_, split)| split.exists);
         exist
             .map(|(number, split)| FoundSplit {
                 source: "in".to_owned(),
                 described: "the input".to_owned(),
                 split: SplitId(number.to_string()),
-                earliest: Offset(split.records.first().map_or(0, |(offset, _)| *offset)),
-                // Nothing is ever cut off.
-                end: Offset(u64::MAX),
+                availability: Availability::Available {
+                    earliest: Offset(split.records.first().map_or(0, |(offset, _)| *offset)),
+                    // Nothing is ever truncated.
+                    end: Offset(u64::MAX),
+                },
                 identity: "first".to_owned(),
             })
             .collect()

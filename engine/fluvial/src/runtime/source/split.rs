@@ -51,7 +51,12 @@ pub(super) struct Split {
     pub(super) index: usize,
     /// What the journal says of it that is still to be read.
     pub(super) expected: VecDeque<Expected>,
-    /// Where the split began in its system when it was taken over.
+    /// Whether its reader has been started: not before its system has said where it begins and ends.
+    pub(super) started: bool,
+    /// Whether it could be read when its system was asked last. Nothing waits for a split that cannot, but for what of it
+    /// has to be replayed.
+    pub(super) available: bool,
+    /// Where the split began in its system when its reader was started.
     pub(super) begins: Offset,
     /// Where the next range begins.
     pub(super) next_from: Offset,
@@ -71,6 +76,17 @@ pub(super) struct Split {
 impl Split {
     pub(super) fn name(&self, source: &dyn Source) -> String {
         source.describe_split(&self.start.split)
+    }
+
+    /// What of it has to be read again before the job can go on, if anything.
+    pub(super) fn to_replay(&self) -> Option<(Offset, Offset)> {
+        let first = self.expected.iter().find(|expected| expected.keep)?;
+        Some((first.range.from, self.bound()))
+    }
+
+    /// Whether the range before the checkpoint is still to be compared.
+    pub(super) fn compares(&self) -> bool {
+        self.expected.front().is_some_and(|expected| !expected.keep)
     }
 
     /// Whether records are gone that no range has passed yet; the next range says so, even if it is empty.

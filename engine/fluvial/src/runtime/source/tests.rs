@@ -227,3 +227,112 @@ fn the_end_is_reached_when_everything_before_it_is_reported_and_nothing_after_it
     assert!(driver.at_end());
     assert!(driver.report().is_none());
 }
+
+/// What the sources say now, as the leader hands it on.
+fn found(memory: &Memory) -> Vec<FoundSplit> {
+    let splits = memory.source("in").splits(Duration::ZERO).unwrap().into_iter();
+    let found = |SplitStatus { split, identity, availability }: SplitStatus| FoundSplit {
+        source: "in".to_owned(),
+        described: "the input".to_owned(),
+        split,
+        availability,
+        identity,
+    };
+    splits.map(found).collect()
+}
+
+/// Two partitions, of which the first is unavailable.
+fn half_available() -> Memory {
+    let memory = Memory::new();
+    memory.create_topic("in", 2);
+    for (partition, value) in [(0, "a"), (0, "b"), (1, "x")] {
+        memory.append("in", partition, None, Some(value.as_bytes())).unwrap();
+    }
+    memory.set_available("in", 0, false).unwrap();
+    memory
+}
+
+fn other() -> SplitStart {
+    SplitStart { number: SplitNumber(1), split: SplitId("1".to_owned()), ..start() }
+}
+
+/// A start waited for every partition.
+#[test]
+fn a_split_that_is_unavailable_is_compared_when_it_is_back_and_nothing_waits_for_it() {
+    for (last, fits) in [("a", true), ("other", false)] {
+        let memory = half_available();
+        let mut driver = driver(&memory, None);
+        driver.resume(&start(), Offset(1), Some(&range(0, &[last]))).unwrap();
+        driver.resume(&other(), Offset(0), None).unwrap();
+        driver.replay(&[]).unwrap();
+        assert!(driver.verified() && driver.replayed(), "the job is open without the split");
+        driver.read().unwrap();
+        let of_other = Range { split: SplitNumber(1), ..range(0, &["x"]) };
+        assert_eq!(driver.report().unwrap().0, [of_other]);
+        driver.found(found(&memory)).unwrap();
+        memory.set_available("in", 0, true).unwrap();
+        driver.read().unwrap();
+        assert!(driver.report().is_none(), "nothing is read before it is known where the split begins and ends");
+        driver.found(found(&memory)).unwrap();
+        assert!(!driver.verified());
+        let read = driver.read();
+        if fits {
+            read.unwrap();
+            assert!(driver.verified());
+            assert_eq!(driver.report().unwrap().0, [range(1, &["b"])]);
+        } else {
+            assert!(read.unwrap_err().line().contains("no longer holds what was read from offset 0 to 1"));
+        }
+    }
+}
+
+#[test]
+fn a_replay_waits_for_the_split_that_it_has_to_read_again() {
+    let memory = half_available();
+    let mut driver = driver(&memory, None);
+    driver.resume(&start(), Offset(0), None).unwrap();
+    driver.resume(&other(), Offset(0), None).unwrap();
+    let of_other = Range { split: SplitNumber(1), ..range(0, &["x"]) };
+    driver.replay(&[binding(1, of_other), binding(2, range(0, &["a", "b"]))]).unwrap();
+    driver.read().unwrap();
+    assert_eq!(driver.replay_next().map(|binding| binding.tick), Some(Tick(1)));
+    driver.read().unwrap();
+    assert!(driver.replay_next().is_none() && !driver.replayed());
+    memory.set_available("in", 0, true).unwrap();
+    driver.found(found(&memory)).unwrap();
+    driver.read().unwrap();
+    assert_eq!(driver.replay_next().map(|binding| binding.tick), Some(Tick(2)));
+    assert!(driver.replayed());
+}
+
+#[test]
+fn a_split_that_comes_back_without_what_was_read_of_it_is_refused_when_several_answers_say_so() {
+    let memory = half_available();
+    let mut driver = driver(&memory, None);
+    driver.resume(&start(), Offset(3), None).unwrap();
+    driver.replay(&[]).unwrap();
+    memory.set_available("in", 0, true).unwrap();
+    for _ in 1..LOOKS {
+        driver.found(found(&memory)).unwrap();
+    }
+    memory.set_available("in", 0, false).unwrap();
+    driver.found(found(&memory)).unwrap();
+    memory.set_available("in", 0, true).unwrap();
+    for _ in 1..LOOKS {
+        driver.found(found(&memory)).unwrap();
+    }
+    let why = driver.found(found(&memory)).unwrap_err().line();
+    assert!(why.contains("partition 0 ends at offset 2 now, and has been read up to 3"), "{why}");
+}
+
+#[test]
+fn the_end_is_not_reached_while_a_split_is_unavailable() {
+    let memory = half_available();
+    let mut driver = driver(&memory, Some(2));
+    driver.resume(&start(), Offset(2), None).unwrap();
+    driver.replay(&[]).unwrap();
+    assert!(!driver.at_end());
+    memory.set_available("in", 0, true).unwrap();
+    driver.found(found(&memory)).unwrap();
+    assert!(driver.at_end());
+}

@@ -1,0 +1,49 @@
+//! Which splits of the input are unavailable, and since when: what is said of them in the log.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use fluvial_connector::SplitId;
+
+use super::ambient;
+use crate::protocol::FoundSplit;
+
+/// How long after an answer that says that a split is unavailable the sources are asked again.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is said again that a split is unavailable.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// The splits that the sources called unavailable when they were asked last.
+#[derive(Default)]
+pub(crate) struct Unavailable(BTreeMap<(String, SplitId), Since>);
+
+struct Since {
+    since: Instant,
+    said: Instant,
+}
+
+impl Unavailable {
+    /// Takes what the sources say, and tells people what is new and what has been so for long; `consequence` is what
+    /// follows from it. Returns how many splits are unavailable.
+    pub(crate) fn note(&mut self, found: &[FoundSplit], consequence: &str) -> usize {
+        let now = ambient::instant();
+        for FoundSplit { source, described, split, availability, .. } in found {
+            let name = (source.clone(), split.clone());
+            let Some(why) = availability.why_not() else {
+                if let Some(Since { since, .. }) = self.0.remove(&name) {
+                    let after_s = (now - since).as_secs();
+                    tracing::info!(after_s, "{described} is available again");
+                }
+                continue;
+            };
+            let new = !self.0.contains_key(&name);
+            let known = self.0.entry(name).or_insert(Since { since: now, said: now });
+            if new || now - known.said >= SAY_AGAIN {
+                known.said = now;
+                let for_s = (now - known.since).as_secs();
+                tracing::warn!(for_s, "{described} is unavailable: {why}; {consequence}");
+            }
+        }
+        self.0.len()
+    }
+}
