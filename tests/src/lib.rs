@@ -13,6 +13,7 @@
 //! | [`history`] | what a job has emitted, and whether it is right |
 //! | [`job`] | the workspace's job binaries, run as processes |
 //! | [`journal`] | a kept journal, as anyone may read it |
+//! | [`namespace`] | a host of its own for a job, whose packets can be made to vanish |
 //! | [`proxy`] | what stands between a job and its broker, and cuts and holds its commits |
 //! | [`stage`] | a job on an embedded broker, for what a person does with it |
 //! | [`subject`] | the two jobs that the tests run |
@@ -24,6 +25,7 @@ pub mod foreign;
 pub mod history;
 pub mod job;
 pub mod journal;
+pub mod namespace;
 pub mod proxy;
 pub mod stage;
 pub mod subject;

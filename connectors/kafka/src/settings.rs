@@ -28,6 +28,9 @@ const RESERVED: [(&str, &str); 16] = [
     ("plugin.library.paths", "plugins are not supported"),
 ];
 
+/// How long a request may go without an answer.
+const REQUEST_MS: u32 = 30_000;
+
 impl Settings {
     /// What the user asks for with `-X`, on the brokers of `--brokers`.
     ///
@@ -71,9 +74,18 @@ impl Settings {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Reconnecting within a second: a broker that restarts is away for seconds, not minutes.
+    /// Reconnecting within a second: a broker that restarts is unavailable for seconds, not minutes. A connection that has
+    /// been lost without a word is found out within seconds (`native/socket.rs`), one that cannot be made within ten, and
+    /// a request without an answer within thirty, as by Java's clients.
     fn any_client(self) -> Self {
-        self.or(&[("reconnect.backoff.ms", "50"), ("reconnect.backoff.max.ms", "1000"), ("client.id", "fluvial")])
+        self.or(&[
+            ("reconnect.backoff.ms", "50"),
+            ("reconnect.backoff.max.ms", "1000"),
+            ("socket.keepalive.enable", "true"),
+            ("socket.connection.setup.timeout.ms", "10000"),
+            ("socket.timeout.ms", &REQUEST_MS.to_string()),
+            ("client.id", "fluvial"),
+        ])
     }
 
     /// For a consumer of committed records.
@@ -111,8 +123,10 @@ impl Settings {
     pub(crate) fn producer(&self, transactional_id: &str) -> Self {
         let transaction_ms = self.get("transaction.timeout.ms").and_then(|ms| ms.parse().ok()).unwrap_or(60_000u32);
         // Less than the transaction's, as librdkafka demands.
-        let message_ms = transaction_ms.saturating_sub(transaction_ms / 6).to_string();
+        let message_ms = transaction_ms.saturating_sub(transaction_ms / 6);
+        let (request_ms, message_ms) = (message_ms.min(REQUEST_MS).to_string(), message_ms.to_string());
         self.clone()
+            .or(&[("socket.timeout.ms", &request_ms)])
             .any_client()
             .or(&[
                 // A transaction is flushed as soon as it is complete: waiting for more would be waiting for nothing.
@@ -142,6 +156,15 @@ mod tests {
         let settings = Settings::of_user("b:1", &given(&[("linger.ms", "7")])).unwrap().producer("id");
         assert_eq!(settings.get("linger.ms"), Some("7"));
         assert_eq!(settings.get("bootstrap.servers"), Some("b:1"));
+    }
+
+    #[test]
+    fn a_request_does_not_outlast_its_transaction() {
+        for (transaction_ms, request_ms) in [("60000", "30000"), ("6000", "5000")] {
+            let settings = Settings::of_user("b:1", &given(&[("transaction.timeout.ms", transaction_ms)])).unwrap();
+            assert_eq!(settings.producer("id").get("socket.timeout.ms"), Some(request_ms));
+            assert_eq!(settings.consumer().get("socket.timeout.ms"), Some("30000"));
+        }
     }
 
     #[test]

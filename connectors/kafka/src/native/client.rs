@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Error, ErrorKind};
 use rdkafka::bindings as rd;
 
+use super::socket;
 use super::watch::{self, Watch};
 use super::{Code, c_string, remaining_ms, text};
 use crate::failure;
@@ -108,6 +109,9 @@ impl Client {
         // the client is gone.
         let rk = unsafe {
             watch::install(conf.0, Arc::as_ptr(&watch));
+            if settings.get("socket.keepalive.enable") != Some("false") {
+                socket::install(conf.0);
+            }
             rd::rd_kafka_new(kind, conf.0, reason.as_mut_ptr(), reason.len())
         };
         if rk.is_null() {

@@ -10,6 +10,7 @@ mod consumer;
 mod error;
 mod producer;
 mod questions;
+mod socket;
 mod topics;
 mod watch;
 
