@@ -292,9 +292,9 @@ fn a_split_that_is_unavailable_is_started_when_it_can_be_read_and_counts_for_not
     };
     let mut bench = Bench::running();
     bench.on(Event::Splits(vec![unavailable("0"), unavailable("1"), found("2", "first")])).unwrap();
-    assert_eq!(bench.requests(), ["put 3: split", "SplitStarted 2"]);
+    assert_eq!(bench.requests(), ["put 3: split", "SplitStarted 1"]);
     bench.on(Event::Splits(vec![found("0", "first"), found("1", "first"), found("2", "first")])).unwrap();
-    assert_eq!(bench.requests(), ["put 4: split", "SplitStarted 1"]);
+    assert_eq!(bench.requests(), ["put 4: split", "SplitStarted 2"]);
     let mut bench = after_reading(false);
     bench.on(Event::Splits(ends_at(8))).unwrap();
     bench.on(Event::Splits(vec![unavailable("0")])).unwrap();
