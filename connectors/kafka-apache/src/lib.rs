@@ -1,5 +1,5 @@
-//! Apache Kafka itself: KRaft, one server that is broker and controller, or three brokers of which the first is the
-//! controller, on free ports, with its data in a temporary folder.
+//! Apache Kafka itself: KRaft, one server or three, each of them broker and controller, on free ports, with its data in a
+//! temporary folder.
 //!
 //! Nothing of it outlives the process that started it ([`child`]). [`ApacheKafka::stop`] and
 //! [`ApacheKafka::start_again`] keep ports and data, so that a test can take the broker away and bring it back.
@@ -116,12 +116,11 @@ impl ApacheKafka {
             fs::create_dir(&home)?;
             let (settings, data) = (home.join("server.properties"), home.join("data"));
             fs::write(&settings, properties::server(options, &ports, index, &data))?;
-            let how = if index == 0 { "--standalone" } else { "--no-initial-controllers" };
             let mut format = java(&jars, &log4j, 128);
             format.extend(["kafka.tools.StorageTool", "format"].map(OsString::from));
             // An id may begin with a dash.
             let id = format!("--cluster-id={cluster}").into();
-            format.extend([id, "--config".into(), settings.clone().into(), how.into()]);
+            format.extend([id, "--config".into(), settings.clone().into()]);
             let output = Command::new("java").args(&format).output().context("run java")?;
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -155,24 +154,38 @@ impl ApacheKafka {
     /// # Errors
     /// As [`ApacheKafka::start`].
     pub fn start_again(&mut self) -> Result<()> {
+        // All of them first: none serves before most of the controllers run.
         for (index, server) in self.servers.iter_mut().enumerate() {
-            if server.process.as_ref().is_some_and(|process| process.status().is_none()) {
-                continue;
-            }
-            // What an earlier run said must not be taken for what this one says.
-            let _ = fs::rename(&server.log, server.log.with_extension("before"));
-            server.process = Some(Process::start(Spec {
-                name: format!("Apache Kafka server {}", index + 1),
-                program: "java".into(),
-                args: server.spec.clone(),
-                env: Vec::new(),
-                log: server.log.clone(),
-            })?);
+            server.start(index)?;
         }
-        for process in self.servers.iter().filter_map(|server| server.process.as_ref()) {
-            process.wait_for_line(STARTED, PATIENCE)?;
-        }
-        Ok(())
+        self.servers.iter().try_for_each(Server::wait_until_it_serves)
+    }
+
+    /// Starts the server `index`, counted from 0, on its old ports and data, and waits until it serves. Whether its replicas
+    /// have caught up, metadata tells.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::start`], or there is no such server.
+    pub fn start_server(&mut self, index: usize) -> Result<()> {
+        let server = self.servers.get_mut(index).with_context(|| format!("there is no server {index}"))?;
+        server.start(index)?;
+        server.wait_until_it_serves()
+    }
+
+    /// Stops the server `index` in an orderly way, as [`ApacheKafka::stop`] does all.
+    ///
+    /// # Errors
+    /// It cannot be signalled or does not end.
+    pub fn stop_server(&mut self, index: usize) -> Result<()> {
+        let server = self.servers.get_mut(index).with_context(|| format!("there is no server {index}"))?;
+        server.signal_to_stop()?;
+        server.wait_until_it_has_stopped()
+    }
+
+    /// How many servers there are, those included that do not run.
+    #[must_use]
+    pub fn servers(&self) -> usize {
+        self.servers.len()
     }
 
     /// Stops every server in an orderly way, at most for 30 s, then by force. Ports and data are kept.
@@ -180,17 +193,8 @@ impl ApacheKafka {
     /// # Errors
     /// A server cannot be signalled or does not end.
     pub fn stop(&mut self) -> Result<()> {
-        for process in self.servers.iter().filter_map(|server| server.process.as_ref()) {
-            process.signal(Signal::TERM)?;
-        }
-        for server in &mut self.servers {
-            if let Some(process) = server.process.take()
-                && process.wait(Duration::from_secs(30)).is_err()
-            {
-                process.kill()?;
-            }
-        }
-        Ok(())
+        self.servers.iter().try_for_each(Server::signal_to_stop)?;
+        self.servers.iter_mut().try_for_each(Server::wait_until_it_has_stopped)
     }
 
     /// `kill -9` of the server `index`, counted from 0. Port and data are kept.
@@ -235,6 +239,41 @@ impl ApacheKafka {
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
         self.servers.iter().filter_map(|server| server.process.as_ref().map(Process::pid)).collect()
+    }
+}
+
+impl Server {
+    fn start(&mut self, index: usize) -> Result<()> {
+        if self.process.as_ref().is_some_and(|process| process.status().is_none()) {
+            return Ok(());
+        }
+        // What an earlier run said must not be taken for what this one says.
+        let _ = fs::rename(&self.log, self.log.with_extension("before"));
+        self.process = Some(Process::start(Spec {
+            name: format!("Apache Kafka server {}", index + 1),
+            program: "java".into(),
+            args: self.spec.clone(),
+            env: Vec::new(),
+            log: self.log.clone(),
+        })?);
+        Ok(())
+    }
+
+    fn wait_until_it_serves(&self) -> Result<()> {
+        self.process.as_ref().map_or(Ok(()), |process| process.wait_for_line(STARTED, PATIENCE))
+    }
+
+    fn signal_to_stop(&self) -> Result<()> {
+        self.process.as_ref().map_or(Ok(()), |process| process.signal(Signal::TERM))
+    }
+
+    fn wait_until_it_has_stopped(&mut self) -> Result<()> {
+        if let Some(process) = self.process.take()
+            && process.wait(Duration::from_secs(30)).is_err()
+        {
+            process.kill()?;
+        }
+        Ok(())
     }
 }
 

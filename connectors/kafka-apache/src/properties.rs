@@ -10,7 +10,7 @@ use super::Options;
 pub(crate) struct Ports {
     /// For clients.
     pub(crate) client: u16,
-    /// For the controllers; the first server is the only one.
+    /// For the controllers: each server is one, as a cluster that is to survive the loss of any needs it.
     pub(crate) controller: u16,
     /// For the proxy, if there is one.
     pub(crate) behind_proxy: u16,
@@ -18,18 +18,14 @@ pub(crate) struct Ports {
 
 /// The text of `server.properties` for the server `index`. Later lines win, so the caller's own come last.
 pub(crate) fn server(options: &Options, ports: &[Ports], index: usize, data: &Path) -> String {
-    let (own, first) = (ports[index], ports[0]);
+    let own = ports[index];
     let (replicas, in_sync) = if ports.len() >= 3 { (3, 2) } else { (1, 1) };
     let mut lines = Vec::new();
-    if index == 0 {
-        lines.push("process.roles=broker,controller".to_owned());
-    } else {
-        lines.push("process.roles=broker".to_owned());
-    }
+    lines.push("process.roles=broker,controller".to_owned());
     // Where each listener listens, and where clients that have come by it are told to come again.
     let mut listeners = vec![("PLAINTEXT", own.client, Some(own.client))];
     listeners.extend(options.proxy.map(|proxy| ("PROXIED", own.behind_proxy, Some(proxy))));
-    listeners.extend((index == 0).then_some(("CONTROLLER", own.controller, None)));
+    listeners.push(("CONTROLLER", own.controller, None));
     let at = |(name, port): (&str, u16)| format!("{name}://127.0.0.1:{port}");
     let listen: Vec<_> = listeners.iter().map(|(name, port, _)| at((name, *port))).collect();
     let advertise = listeners.iter().filter_map(|(name, _, advertised)| Some(at((name, (*advertised)?))));
@@ -39,7 +35,8 @@ pub(crate) fn server(options: &Options, ports: &[Ports], index: usize, data: &Pa
     lines.push(format!("advertised.listeners={}", advertise.join(",")));
     lines.push(format!("listener.security.protocol.map={}", protocols.join(",")));
     lines.push(format!("node.id={}", index + 1));
-    lines.push(format!("controller.quorum.bootstrap.servers=127.0.0.1:{}", first.controller));
+    let voters = ports.iter().enumerate().map(|(voter, of)| format!("{}@127.0.0.1:{}", voter + 1, of.controller));
+    lines.push(format!("controller.quorum.voters={}", voters.collect::<Vec<_>>().join(",")));
     lines.push("controller.listener.names=CONTROLLER".to_owned());
     lines.push("inter.broker.listener.name=PLAINTEXT".to_owned());
     lines.push(format!("log.dirs={}", data.display()));

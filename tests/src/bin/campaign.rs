@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! cargo run --release -p fluvial-tests --bin campaign -- --seed 7 --minutes 30
+//! cargo run --release -p fluvial-tests --bin campaign -- --brokers 3 --minutes 30
+//! cargo run --release -p fluvial-tests --bin campaign -- --brokers 3 --rolling 5
 //! ```
 //!
 //! On stdout, at the end, a table of what each fault did. Exit code 1 if anything was lost, doubled or wrong, or if a job or
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use fluvial_tests::apache::SURVIVES_A_KILL;
-use fluvial_tests::campaign::{Ground, Ledger, Plan, Siege, Subject};
+use fluvial_tests::campaign::{Blow, Ground, Ledger, Outcome, Plan, Siege, Subject};
 
 /// Puts both jobs under fire, and shows what came of it.
 #[derive(Debug, Parser)]
@@ -32,6 +34,15 @@ struct Options {
     #[arg(long, default_value_t = 4)]
     rounds: usize,
 
+    /// 1 broker, or 3 that hold each partition three times and are stopped or killed in turn
+    #[arg(long, default_value_t = 1)]
+    brokers: usize,
+
+    /// Four sieges instead, in which three brokers are restarted one after the other, each as often as this says: each job
+    /// once with SIGTERM and once with `kill -9`
+    #[arg(long, value_name = "ROUNDS")]
+    rolling: Option<usize>,
+
     /// The version of Apache Kafka. The default survives to be killed; where another would be killed, it is stopped well
     #[arg(long, default_value = SURVIVES_A_KILL)]
     kafka: String,
@@ -45,10 +56,24 @@ fn main() -> Result<ExitCode> {
     let options = Options::parse();
     let (mut ledger, start) = (Ledger::default(), Instant::now());
     let mut sieges = 0;
-    while sieges == 0 || start.elapsed() < Duration::from_secs(60 * options.minutes) {
-        // A broker of its own, so that no siege's leavings slow down another.
+    loop {
         let seed = options.seed + sieges;
-        let ground = match Ground::new(&options.kafka) {
+        let subject = if seed.is_multiple_of(2) { Subject::Bank } else { Subject::Orders };
+        let plan = match options.rolling {
+            Some(_) if sieges == 4 => break,
+            Some(rounds) => {
+                let blow = if sieges < 2 { Blow::RestartBroker } else { Blow::KillBroker };
+                Plan::rolling(seed, blow, rounds * 3)
+            }
+            None if sieges > 0 && start.elapsed() >= Duration::from_secs(60 * options.minutes) => break,
+            None => Plan::new(seed, options.rounds),
+        };
+        // Brokers of its own, so that no siege's leavings slow down another.
+        let ground = match options.brokers {
+            1 if options.rolling.is_none() => Ground::new(&options.kafka),
+            _ => Ground::of_three(&options.kafka),
+        };
+        let ground = match ground {
             Ok(ground) => ground,
             Err(error) => {
                 eprintln!("FAILED: {error:#}\n");
@@ -56,9 +81,8 @@ fn main() -> Result<ExitCode> {
                 break;
             }
         };
-        let subject = if seed.is_multiple_of(2) { Subject::Bank } else { Subject::Orders };
         sieges += 1;
-        let siege = Siege::new(&ground, subject, ground.fit(Plan::new(seed, options.rounds)))?;
+        let siege = Siege::new(&ground, subject, ground.fit(plan))?;
         let clean = match siege.run() {
             Ok(report) => {
                 eprintln!("seed {seed}, {}: {report}\n", subject.binary());
@@ -77,11 +101,15 @@ fn main() -> Result<ExitCode> {
         }
     }
     println!("{sieges} sieges, seeds from {}", options.seed);
-    println!("{:<60} {:>6} {:>6} {:>6} {:>6} {:>6}", "fault", "count", "lost", "twice", "wrong", "failed");
+    let (fault, columns) = ("fault", ["count", "lost", "twice", "wrong", "failed"]);
+    let columns: Vec<String> = columns.iter().map(|column| format!("{column:>6}")).collect();
+    println!("{fault:<60} {}  longest pause, s", columns.join(" "));
     for (fault, outcome) in ledger.rows() {
-        let [count, lost, twice, wrong, failed] =
-            [outcome.count, outcome.lost, outcome.twice, outcome.wrong, outcome.failed];
-        println!("{fault:<60} {count:>6} {lost:>6} {twice:>6} {wrong:>6} {failed:>6}");
+        let Outcome { count, lost, twice, wrong, failed, longest_pause } = outcome;
+        let counts: Vec<String> =
+            [count, lost, twice, wrong, failed].iter().map(|count| format!("{count:>6}")).collect();
+        let pause = if longest_pause.is_zero() { String::new() } else { format!("{:.1}", longest_pause.as_secs_f64()) };
+        println!("{fault:<60} {}  {pause:>16}", counts.join(" "));
     }
     Ok(if ledger.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

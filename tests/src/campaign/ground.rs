@@ -1,5 +1,6 @@
-//! Where sieges are laid: Apache Kafka behind a proxy, which may be taken away and brought back.
+//! Where sieges are laid: one server of Apache Kafka behind a proxy, or three; they may be stopped, killed and brought back.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
@@ -9,18 +10,20 @@ use crate::apache::{ApacheKafka, Options, SURVIVES_A_KILL};
 use crate::client::Endpoint;
 use crate::proxy::Proxy;
 
-/// A broker that jobs reach through a proxy, and tests directly.
+/// Brokers that tests reach directly, and jobs through a proxy if there is one broker alone.
 #[derive(Debug)]
 pub struct Ground {
     // Dropped first: nothing leads to a broker that is gone.
-    proxy: Proxy,
+    proxy: Option<Proxy>,
     kafka: Mutex<ApacheKafka>,
+    /// Whose turn it is to be stopped or killed.
+    next: AtomicUsize,
     endpoint: Endpoint,
     survives_a_kill: bool,
 }
 
 impl Ground {
-    /// Starts the broker, in this version of Apache Kafka, and the proxy.
+    /// Starts one broker, in this version of Apache Kafka, and the proxy.
     ///
     /// # Errors
     /// As [`ApacheKafka::start`].
@@ -29,15 +32,37 @@ impl Ground {
         let options = Options { version: version.to_owned(), proxy: Some(proxy.port()), ..Options::default() };
         let kafka = ApacheKafka::start(&options)?;
         proxy.lead_to(kafka.behind_proxy());
-        let endpoint = Endpoint::new(kafka.bootstrap());
-        Ok(Self { proxy, kafka: Mutex::new(kafka), endpoint, survives_a_kill: version == SURVIVES_A_KILL })
+        Ok(Self::on(kafka, Some(proxy), version))
     }
 
-    /// A plan that the broker survives: it is stopped well wherever it would be killed, if its version forgets
-    /// transactions then.
+    /// Starts three brokers, which hold each partition three times and are stopped and killed in turn. There is no proxy,
+    /// so that nothing is done to single requests.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::start`].
+    pub fn of_three(version: &str) -> Result<Self> {
+        let options = Options { brokers: 3, version: version.to_owned(), heap_mib: 512, ..Options::default() };
+        Ok(Self::on(ApacheKafka::start(&options)?, None, version))
+    }
+
+    fn on(kafka: ApacheKafka, proxy: Option<Proxy>, version: &str) -> Self {
+        let endpoint = Endpoint::new(kafka.bootstrap());
+        let survives_a_kill = version == SURVIVES_A_KILL;
+        Self { proxy, kafka: Mutex::new(kafka), next: AtomicUsize::new(0), endpoint, survives_a_kill }
+    }
+
+    /// A plan that the brokers survive: they are stopped well wherever they would be killed, if their version forgets
+    /// transactions then. Without a proxy, requests are left alone, and brokers restarted instead.
     #[must_use]
     pub fn fit(&self, plan: Plan) -> Plan {
+        let plan = if self.proxy.is_some() { plan } else { plan.sparing_requests() };
         if self.survives_a_kill { plan } else { plan.sparing_the_broker() }
+    }
+
+    /// Where jobs find the brokers.
+    #[must_use]
+    pub fn jobs_see(&self) -> String {
+        self.proxy.as_ref().map_or_else(|| self.endpoint.bootstrap().to_owned(), Proxy::bootstrap)
     }
 
     /// The broker as the harness reaches it.
@@ -46,28 +71,34 @@ impl Ground {
         &self.endpoint
     }
 
-    /// What stands between it and the jobs.
+    /// What stands between the one broker and the jobs.
     #[must_use]
-    pub fn proxy(&self) -> &Proxy {
-        &self.proxy
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
     }
 
-    /// Stops the broker as an operator does, and starts it again.
+    /// Stops the broker whose turn it is as an operator does, starts it again, and waits until its replicas have caught up.
     ///
     /// # Errors
     /// As [`ApacheKafka::restart`].
-    pub fn restart_the_broker(&self) -> Result<()> {
-        self.kafka().restart()
+    pub fn restart_a_broker(&self) -> Result<()> {
+        self.take_down(ApacheKafka::stop_server)
     }
 
-    /// `kill -9` of the broker, which is then started again.
+    /// `kill -9` of the broker whose turn it is, which is then started again; waits until its replicas have caught up.
     ///
     /// # Errors
-    /// As [`ApacheKafka::kill`] and [`ApacheKafka::start_again`].
-    pub fn kill_the_broker(&self) -> Result<()> {
+    /// As [`ApacheKafka::kill`] and [`ApacheKafka::start_server`].
+    pub fn kill_a_broker(&self) -> Result<()> {
+        self.take_down(ApacheKafka::kill)
+    }
+
+    fn take_down(&self, how: impl Fn(&mut ApacheKafka, usize) -> Result<()>) -> Result<()> {
         let mut kafka = self.kafka();
-        kafka.kill(0)?;
-        kafka.start_again()
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % kafka.servers();
+        how(&mut kafka, index)?;
+        kafka.start_server(index)?;
+        self.endpoint.wait_until_in_sync()
     }
 
     fn kafka(&self) -> MutexGuard<'_, ApacheKafka> {

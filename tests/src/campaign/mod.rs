@@ -10,6 +10,7 @@
 //! What happens is given by the seed; when exactly it meets the job is not, which is the point.
 
 mod feeder;
+mod gauge;
 mod ground;
 mod plan;
 mod report;
@@ -18,8 +19,9 @@ mod witness;
 
 pub use crate::subject::Subject;
 pub use feeder::Feeder;
+pub use gauge::Gauge;
 pub use ground::Ground;
 pub use plan::{Blow, Plan, Round, Whom};
-pub use report::{Ledger, Outcome, Report, Struck};
+pub use report::{Ledger, Outcome, Pauses, Report, Struck};
 pub use siege::Siege;
 pub use witness::{Sightings, Witness};

@@ -51,9 +51,9 @@ pub enum Blow {
     KillAt(FailPoint, u32, Whom),
     /// The end of a transaction is cut or held.
     EndTxn(Fault),
-    /// The broker is stopped and started again.
+    /// A broker is stopped and started again.
     RestartBroker,
-    /// `kill -9` of the broker, which is then started again.
+    /// `kill -9` of a broker, which is then started again.
     KillBroker,
     /// SIGTERM; it must end with everything committed and exit 0, or say that it had not begun.
     Stop,
@@ -138,6 +138,28 @@ impl Plan {
         let rounds: Vec<_> = rounds.collect();
         let last = size(rounds.len(), random);
         Self { seed, input_partitions: random.random_range(3..=4), rounds, last }
+    }
+
+    /// One run, in which the brokers are taken down one after the other, each when the one before is back, so many times.
+    #[must_use]
+    pub fn rolling(seed: u64, blow: Blow, times: usize) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut blows: Vec<_> =
+            (0..times).map(|_| (50, Duration::from_millis(random.random_range(0..2_000)), blow)).collect();
+        blows.push((50, Duration::ZERO, Blow::Stop));
+        let rounds = vec![Round { processes: 2, workers: 2, at_point: None, blows }];
+        Self { seed, input_partitions: 4, rounds, last: (2, 2) }
+    }
+
+    /// The same with brokers that are stopped, or killed in turn, wherever something would be done to a request.
+    #[must_use]
+    pub fn sparing_requests(mut self) -> Self {
+        let struck = self.rounds.iter_mut().flat_map(|round| &mut round.blows);
+        let requests = struck.filter(|(.., blow)| matches!(blow, Blow::EndTxn(_)));
+        for (number, (.., blow)) in requests.enumerate() {
+            *blow = if number.is_multiple_of(2) { Blow::RestartBroker } else { Blow::KillBroker };
+        }
+        self
     }
 
     /// The same with a broker that is stopped well wherever it would be killed.

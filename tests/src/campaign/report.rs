@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use super::{Blow, Sightings};
 use crate::history::{Difference, Verdict};
@@ -13,6 +14,17 @@ pub struct Struck {
     pub blow: Blow,
     /// When, in milliseconds since the Unix epoch, as ticks are.
     pub at_ms: u64,
+    /// The pauses that it made, if that was measured.
+    pub pauses: Option<Pauses>,
+}
+
+/// The longest times for which a consumer of committed records saw nothing new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pauses {
+    /// In the outputs.
+    pub output: Duration,
+    /// In the input, which is written by way of the same brokers.
+    pub input: Duration,
 }
 
 /// What came of one siege.
@@ -58,6 +70,10 @@ impl fmt::Display for Report {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         self.struck.iter().for_each(|struck| *counts.entry(struck.blow.name()).or_default() += 1);
         counts.iter().try_for_each(|(name, count)| writeln!(f, "{count} × {name}"))?;
+        for (name, Pauses { output, input }) in self.struck.iter().filter_map(|s| Some((s.blow.name(), s.pauses?))) {
+            let (output, input) = (output.as_secs_f64(), input.as_secs_f64());
+            writeln!(f, "{name}: the output paused for {output:.1} s, the input for {input:.1} s")?;
+        }
         writeln!(f, "against replay: {}", self.replayed)?;
         writeln!(f, "against the model: {}", self.modelled)?;
         write!(f, "consistent cuts against headers: {}", self.cut)
@@ -77,6 +93,8 @@ pub struct Outcome {
     pub wrong: usize,
     /// Sieges in which the job did not do what it must, this fault being the last that struck.
     pub failed: usize,
+    /// The longest pause of the output that was measured.
+    pub longest_pause: Duration,
 }
 
 impl Outcome {
@@ -97,7 +115,10 @@ impl Ledger {
     /// Takes in what struck, and what was found afterwards. A difference is the fault's that struck nearest to its tick.
     pub fn enter(&mut self, report: &Report) {
         for struck in &report.struck {
-            self.of(Some(struck)).count += 1;
+            let outcome = self.of(Some(struck));
+            outcome.count += 1;
+            let pause = struck.pauses.map_or(Duration::ZERO, |pauses| pauses.output);
+            outcome.longest_pause = outcome.longest_pause.max(pause);
         }
         // The verdicts see the same records: what is lost for two of them is lost once.
         let mut most: BTreeMap<(String, Difference), usize> = BTreeMap::new();
@@ -133,7 +154,7 @@ impl Ledger {
     /// Whether nothing was lost, doubled, wrong or failed.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.0.values().all(|outcome| *outcome == Outcome { count: outcome.count, ..Outcome::default() })
+        self.0.values().all(|Outcome { lost, twice, wrong, failed, .. }| [lost, twice, wrong, failed] == [&0; 4])
     }
 
     fn of(&mut self, struck: Option<&Struck>) -> &mut Outcome {
@@ -153,7 +174,7 @@ mod tests {
         let struck = [(Blow::Stop, 1_000), (Blow::KillBroker, 2_000), (Blow::Stop, 3_000)];
         let verdict = |differences| Verdict { records: 9, differences, examples: Vec::new() };
         Report {
-            struck: struck.map(|(blow, at_ms)| Struck { blow, at_ms }).into(),
+            struck: struck.map(|(blow, at_ms)| Struck { blow, at_ms, pauses: None }).into(),
             written: 9,
             ticks: 3,
             generations: 1,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Blow, Feeder, Ground, Plan, Report, Round, Struck, Subject, Whom, Witness};
+use super::{Blow, Feeder, Gauge, Ground, Pauses, Plan, Report, Round, Struck, Subject, Whom, Witness};
 use crate::client::Isolation;
 use crate::history::{self, bank_is_consistent, compare};
 use crate::job::{Job, binary};
@@ -31,6 +31,8 @@ pub struct Siege<'a> {
     plan: Plan,
     ground: &'a Ground,
     stage: Stage,
+    output: Gauge,
+    input: Gauge,
     struck: RefCell<Vec<Struck>>,
 }
 
@@ -42,11 +44,13 @@ impl<'a> Siege<'a> {
     pub fn new(ground: &'a Ground, subject: Subject, plan: Plan) -> Result<Self> {
         // Built before there is input, which would pile up meanwhile.
         binary(subject.binary())?;
-        let stage = Stage::on(ground.endpoint(), &ground.proxy().bootstrap(), subject, plan.input_partitions)?;
+        let stage = Stage::on(ground.endpoint(), &ground.jobs_see(), subject, plan.input_partitions)?;
         for output in stage.outputs() {
             ground.endpoint().create_topic(&output, OUTPUT_PARTITIONS, &[("cleanup.policy", "compact")])?;
         }
-        Ok(Self { subject, plan, ground, stage, struck: RefCell::default() })
+        let output = Gauge::start(ground.endpoint(), &stage.outputs())?;
+        let input = Gauge::start(ground.endpoint(), &[stage.input()])?;
+        Ok(Self { subject, plan, ground, stage, output, input, struck: RefCell::default() })
     }
 
     /// Runs it to its end and compares.
@@ -108,27 +112,43 @@ impl<'a> Siege<'a> {
     fn strike(&self, started: &Started, blow: Blow) -> Result<bool> {
         let at_ms = now_ms();
         let job = started.job();
-        let fell = match blow {
-            Blow::Kill(Whom::One(index)) => job.kill_peer(index)?,
-            Blow::Kill(Whom::First) => job.kill_first(FOLLOW_WITHIN).map(|()| true)?,
-            Blow::Kill(Whom::All) => job.kill_all().map(|()| true)?,
-            Blow::KillAt(point, _, whom) => kill_at(job, &point.name(), whom)?,
-            Blow::EndTxn(fault) => self.ground.proxy().strike(fault, MET_WITHIN),
-            Blow::RestartBroker => self.ground.restart_the_broker().map(|()| true)?,
-            Blow::KillBroker => self.ground.kill_the_broker().map(|()| true)?,
+        let (mut fell, mut pauses) = (true, None);
+        match blow {
+            Blow::Kill(Whom::One(index)) => fell = job.kill_peer(index)?,
+            Blow::Kill(Whom::First) => job.kill_first(FOLLOW_WITHIN)?,
+            Blow::Kill(Whom::All) => job.kill_all()?,
+            Blow::KillAt(point, _, whom) => fell = kill_at(job, &point.name(), whom)?,
+            Blow::EndTxn(fault) => fell = self.ground.proxy().is_some_and(|proxy| proxy.strike(fault, MET_WITHIN)),
+            Blow::RestartBroker => pauses = Some(self.pauses(started, || self.ground.restart_a_broker())?),
+            Blow::KillBroker => pauses = Some(self.pauses(started, || self.ground.kill_a_broker())?),
             Blow::Stop => {
                 let status = job.stop(END_WITHIN)?;
                 // Stopped before it had taken over, it has nothing to commit and cannot say that everything is.
                 let while_opening =
                     status.code() == Some(8) && job.process().log_end().contains("error: stopped while");
                 ensure!(status.success() || while_opening, "{status}");
-                true
             }
-        };
+        }
         if fell {
-            self.struck.borrow_mut().push(Struck { blow, at_ms });
+            self.struck.borrow_mut().push(Struck { blow, at_ms, pauses });
         }
         Ok(fell)
+    }
+
+    /// Does something to the brokers, waits until there is output again, and says for how long there was none.
+    fn pauses(&self, job: &Started, strike: impl FnOnce() -> Result<()>) -> Result<Pauses> {
+        self.output.reset();
+        self.input.reset();
+        strike()?;
+        let (start, before) = (Instant::now(), self.output.records());
+        while self.output.records() == before {
+            if let Some(status) = job.process().status() {
+                bail!("the job ended by itself: {status}");
+            }
+            ensure!(start.elapsed() < PROGRESS_WITHIN, "no more output after {PROGRESS_WITHIN:?}");
+            let _ = job.process().wait(Duration::from_millis(20));
+        }
+        Ok(Pauses { output: self.output.longest(), input: self.input.longest() })
     }
 
     /// Waits until so many more records are visible in the outputs.

@@ -128,6 +128,33 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Waits until every replica of every partition is in sync: a broker that came back has caught up.
+    ///
+    /// # Errors
+    /// They are not within twice [`PATIENCE`].
+    pub fn wait_until_in_sync(&self) -> Result<()> {
+        let consumer: BaseConsumer = self.config().create()?;
+        let start = Instant::now();
+        loop {
+            // A broker that has just come back may not answer yet.
+            let metadata = consumer.fetch_metadata(None, PATIENCE);
+            let in_sync = metadata.as_ref().is_ok_and(|metadata| {
+                let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+                partitions.into_iter().all(|of| of.leader() >= 0 && of.isr().len() == of.replicas().len())
+            });
+            if in_sync {
+                return Ok(());
+            }
+            if start.elapsed() > PATIENCE * 2 {
+                bail!("some replicas are not in sync after {:?}: {:?}", PATIENCE * 2, metadata.err());
+            }
+            // Nothing tells of new metadata; the question is no burden when asked ten times a second.
+            thread::park_timeout(std::time::Duration::from_millis(100));
+        }
+    }
+}
+
 /// How many partitions a topic has that have a leader; 0 where it does not exist.
 pub(crate) fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<i32> {
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).context("fetch metadata")?;
