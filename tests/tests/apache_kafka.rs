@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use fluvial_tests::apache::secured::{self, Listener};
 use fluvial_tests::apache::{ApacheKafka, Options};
 use fluvial_tests::client::{Endpoint, Isolation, Message, unique};
 
@@ -42,6 +43,31 @@ fn three_brokers_share_the_leaders_and_survive_the_loss_of_one() {
     kafka.kill(2).unwrap();
     write("b");
     assert_eq!(endpoint.read(&topic, Isolation::Committed).unwrap().len(), 12);
+}
+
+#[test]
+fn a_secured_one_lets_users_in_by_password_and_do_what_they_were_allowed() {
+    let kafka = ApacheKafka::start(&Options { secured: true, ..Options::default() }).unwrap();
+    let topic = unique("secured");
+    // Who comes by the plain listener may do anything.
+    Endpoint::new(kafka.bootstrap()).create_topic(&topic, 1, &[]).unwrap();
+    let settings = |password| {
+        let user = [("sasl.username", secured::USER), ("sasl.password", password)];
+        [&[("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN")][..], &user].concat()
+    };
+    let user = Endpoint::new(kafka.at(Listener::Sasl)).with(&settings(secured::PASSWORD));
+    let write = || user.writer(&[]).unwrap().write(&[Message::text(&topic, 0, "a", "v")]).map_err(|e| format!("{e:#}"));
+    let refused = write().unwrap_err();
+    assert!(
+        refused.contains("TopicAuthorizationFailed") || refused.contains("Topic authorization failed"),
+        "{refused}"
+    );
+    kafka.acl(&format!("--add --allow-principal User:{} --operation Write --topic {topic}", secured::USER)).unwrap();
+    write().unwrap();
+    kafka.acl(&format!("--remove --force --allow-principal User:{} --topic {topic}", secured::USER)).unwrap();
+    assert!(write().is_err());
+    let stranger = Endpoint::new(kafka.at(Listener::Sasl)).with(&settings("wrong"));
+    assert!(stranger.writer(&[]).unwrap().write(&[Message::text(&topic, 0, "a", "v")]).is_err());
 }
 
 #[test]

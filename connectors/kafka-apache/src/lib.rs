@@ -4,12 +4,16 @@
 //! Nothing of it outlives the process that started it ([`child`]). [`ApacheKafka::stop`] and
 //! [`ApacheKafka::start_again`] keep ports and data, so that a test can take the broker away and bring it back.
 //!
+//! With [`Options::secured`] it also listens with TLS and SASL, and has access control lists ([`secured`]).
+//!
 //! For tests and benchmarks alone: it needs Java and Maven, and says so where they are missing.
 
+pub mod certificates;
 pub mod child;
 mod cut;
 mod jars;
 mod properties;
+pub mod secured;
 pub mod workspace;
 
 use std::ffi::OsString;
@@ -28,6 +32,7 @@ pub use jars::{SURVIVES_A_KILL, VERSION, on_the_path};
 use properties::Ports;
 
 use crate::child::{Folder, Process, Spec};
+use crate::secured::{Listener, Secured};
 
 const STARTED: &str = "Kafka Server started";
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -45,11 +50,20 @@ pub struct Options {
     pub heap_mib: u32,
     /// The port of a proxy in front of the one broker: clients that come from it are told to come there again.
     pub proxy: Option<u16>,
+    /// Whether to listen with TLS and SASL as well, and to let users do only what they were allowed; see [`secured`].
+    pub secured: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { brokers: 1, properties: Vec::new(), version: VERSION.to_owned(), heap_mib: 1024, proxy: None }
+        Self {
+            brokers: 1,
+            properties: Vec::new(),
+            version: VERSION.to_owned(),
+            heap_mib: 1024,
+            proxy: None,
+            secured: false,
+        }
     }
 }
 
@@ -58,7 +72,11 @@ impl Default for Options {
 pub struct ApacheKafka {
     servers: Vec<Server>,
     bootstrap: String,
+    /// In the order of [`Listener::ALL`]; empty where it is not secured.
+    secured_bootstrap: Vec<String>,
+    secured: Option<Secured>,
     behind_proxy: SocketAddr,
+    jars: PathBuf,
     // Dropped last: the servers write into it.
     folder: Folder,
 }
@@ -103,8 +121,12 @@ impl ApacheKafka {
     fn start_once(options: &Options) -> Result<Self> {
         let jars = jars::folder(&options.version)?;
         let folder = Folder::new("fluvial-apache-kafka-")?;
-        let ports = (0..options.brokers)
-            .map(|_| Ok(Ports { client: free_port()?, controller: free_port()?, behind_proxy: free_port()? }));
+        let secured = options.secured.then(|| Secured::new(folder.path())).transpose()?;
+        let listeners = if options.secured { Listener::ALL.len() } else { 0 };
+        let ports = (0..options.brokers).map(|_| {
+            let secured = (0..listeners).map(|_| free_port()).collect::<Result<_>>()?;
+            Ok(Ports { client: free_port()?, controller: free_port()?, behind_proxy: free_port()?, secured })
+        });
         let ports = ports.collect::<Result<Vec<_>>>()?;
         // Kafka writes its ids as 16 bytes in URL-safe base64.
         let cluster = url_safe_base64(uuid::Uuid::new_v4().as_bytes());
@@ -115,12 +137,15 @@ impl ApacheKafka {
             let home = folder.path().join(format!("server-{}", index + 1));
             fs::create_dir(&home)?;
             let (settings, data) = (home.join("server.properties"), home.join("data"));
-            fs::write(&settings, properties::server(options, &ports, index, &data))?;
+            fs::write(&settings, properties::server(options, &ports, secured.as_ref(), index, &data)?)?;
             let mut format = java(&jars, &log4j, 128);
             format.extend(["kafka.tools.StorageTool", "format"].map(OsString::from));
             // An id may begin with a dash.
             let id = format!("--cluster-id={cluster}").into();
             format.extend([id, "--config".into(), settings.clone().into()]);
+            if options.secured {
+                format.extend(Secured::scram().map(OsString::from));
+            }
             let output = Command::new("java").args(&format).output().context("run java")?;
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -130,9 +155,19 @@ impl ApacheKafka {
             spec.extend(["kafka.Kafka".into(), settings.into()]);
             servers.push(Server { spec, data, log: home.join("log"), process: None });
         }
-        let bootstrap: Vec<_> = ports.iter().map(|ports| format!("127.0.0.1:{}", ports.client)).collect();
-        let behind_proxy = SocketAddr::from(([127, 0, 0, 1], ports[0].behind_proxy));
-        let mut kafka = Self { servers, bootstrap: bootstrap.join(","), behind_proxy, folder };
+        let bootstrap = |port: &dyn Fn(&Ports) -> u16| {
+            let addresses: Vec<_> = ports.iter().map(|ports| format!("127.0.0.1:{}", port(ports))).collect();
+            addresses.join(",")
+        };
+        let mut kafka = Self {
+            servers,
+            bootstrap: bootstrap(&|ports| ports.client),
+            secured_bootstrap: (0..listeners).map(|index| bootstrap(&|ports| ports.secured[index])).collect(),
+            secured,
+            behind_proxy: SocketAddr::from(([127, 0, 0, 1], ports[0].behind_proxy)),
+            jars,
+            folder,
+        };
         kafka.start_again()?;
         Ok(kafka)
     }

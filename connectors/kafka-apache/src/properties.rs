@@ -3,10 +3,13 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use anyhow::Result;
+
 use super::Options;
+use crate::secured::{Listener, Secured};
 
 /// Where one server listens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ports {
     /// For clients.
     pub(crate) client: u16,
@@ -14,23 +17,34 @@ pub(crate) struct Ports {
     pub(crate) controller: u16,
     /// For the proxy, if there is one.
     pub(crate) behind_proxy: u16,
+    /// For each of [`Listener::ALL`], where Kafka is secured.
+    pub(crate) secured: Vec<u16>,
 }
 
 /// The text of `server.properties` for the server `index`. Later lines win, so the caller's own come last.
-pub(crate) fn server(options: &Options, ports: &[Ports], index: usize, data: &Path) -> String {
-    let own = ports[index];
+pub(crate) fn server(
+    options: &Options,
+    ports: &[Ports],
+    secured: Option<&Secured>,
+    index: usize,
+    data: &Path,
+) -> Result<String> {
+    let own = &ports[index];
     let (replicas, in_sync) = if ports.len() >= 3 { (3, 2) } else { (1, 1) };
     let mut lines = Vec::new();
     lines.push("process.roles=broker,controller".to_owned());
     // Where each listener listens, and where clients that have come by it are told to come again.
     let mut listeners = vec![("PLAINTEXT", own.client, Some(own.client))];
     listeners.extend(options.proxy.map(|proxy| ("PROXIED", own.behind_proxy, Some(proxy))));
+    listeners.extend(Listener::ALL.iter().zip(&own.secured).map(|(at, port)| (at.name(), *port, Some(*port))));
     listeners.push(("CONTROLLER", own.controller, None));
     let at = |(name, port): (&str, u16)| format!("{name}://127.0.0.1:{port}");
     let listen: Vec<_> = listeners.iter().map(|(name, port, _)| at((name, *port))).collect();
     let advertise = listeners.iter().filter_map(|(name, _, advertised)| Some(at((name, (*advertised)?))));
     let advertise: Vec<_> = advertise.collect();
-    let protocols: Vec<_> = ["PLAINTEXT", "PROXIED", "CONTROLLER"].map(|name| format!("{name}:PLAINTEXT")).into();
+    let plain = ["PLAINTEXT", "PROXIED", "CONTROLLER"].map(|name| format!("{name}:PLAINTEXT"));
+    let asking = Listener::ALL.map(|listener| format!("{}:{}", listener.name(), listener.protocol()));
+    let protocols = [&plain[..], &asking[..]].concat();
     lines.push(format!("listeners={}", listen.join(",")));
     lines.push(format!("advertised.listeners={}", advertise.join(",")));
     lines.push(format!("listener.security.protocol.map={}", protocols.join(",")));
@@ -56,9 +70,10 @@ pub(crate) fn server(options: &Options, ports: &[Ports], index: usize, data: &Pa
     lines.push("log.cleaner.backoff.ms=500".to_owned());
     lines.push("num.network.threads=2".to_owned());
     lines.push("num.io.threads=4".to_owned());
+    lines.extend(secured.map(Secured::properties).transpose()?.into_iter().flatten());
     lines.extend(options.properties.iter().map(|(key, value)| format!("{key}={value}")));
-    lines.iter().fold(String::new(), |mut text, line| {
+    Ok(lines.iter().fold(String::new(), |mut text, line| {
         let _ = writeln!(text, "{line}");
         text
-    })
+    }))
 }
