@@ -20,6 +20,7 @@ mod error;
 pub mod format;
 mod sink;
 mod source;
+mod waits;
 mod words;
 
 pub use digest::{Digest, output_digest, source_digest};
@@ -29,4 +30,5 @@ pub use sink::{
     ProducerId, Progress, Sink, SinkContext, SinkSession, TickCount, TickEnd, Transaction, Transactor,
 };
 pub use source::{Availability, Record, Slot, Source, SplitReader, SplitStatus, Waker};
+pub use waits::{Wait, Waits};
 pub use words::{Generation, Incarnation, Offset, SplitId, Tick};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Error, Generation, Incarnation, Offset, Record, Tick};
+use crate::{Digest, Error, Generation, Incarnation, Offset, Record, Tick, Waits};
 
 /// One named output of a job: a topic of a sink.
 pub trait Output: Send + Sync + 'static {
@@ -53,7 +53,7 @@ pub trait Sink: Send + Sync + 'static {
     fn connect(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error>;
 }
 
-/// Of whom a session is.
+/// The job that a session belongs to, and what the session shares with the engine.
 #[derive(Clone, Debug)]
 pub struct SinkContext {
     /// The job's name; the progress is kept under it.
@@ -63,12 +63,14 @@ pub struct SinkContext {
     /// Called when a transaction's records are acknowledged and its progress is not yet written: there a test ends the
     /// process, to show that nothing is lost or doubled.
     pub between_records_and_progress: fn(),
+    /// Where the session notes what its calls wait for, so that the engine can report a wait that is too long.
+    pub waits: Waits,
 }
 
 impl SinkContext {
     /// Of a job of this name.
     pub fn new(job: impl Into<String>, patience: Duration) -> Self {
-        Self { job: job.into(), patience, between_records_and_progress: || {} }
+        Self { job: job.into(), patience, between_records_and_progress: || {}, waits: Waits::default() }
     }
 }
 

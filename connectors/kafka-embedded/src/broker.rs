@@ -176,6 +176,17 @@ impl Broker {
         self.shared.watched().faults.clear();
     }
 
+    /// From now on transactions end in the partitions of this topic without a marker, as after a loss of markers in Kafka
+    /// (KAFKA-20734): the coordinator knows that the transaction is over, the partition does not.
+    pub fn withhold_markers(&self, topic: &str) {
+        self.shared.state().withheld = Some(topic.to_owned());
+    }
+
+    /// Aborts what [`Broker::withhold_markers`] has left open, as `kafka-transactions.sh abort` does.
+    pub fn abort_withheld(&self) {
+        self.shared.state().abort_withheld(Now::read());
+    }
+
     /// How many requests of an API have come in.
     pub fn requests(&self, api: ApiKey) -> u64 {
         self.shared.watched().requests.get(&api).copied().unwrap_or_default()

@@ -15,6 +15,7 @@ pub(crate) mod topics;
 pub(crate) mod transactions;
 mod waiters;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,6 +42,10 @@ pub(crate) struct State {
     pub(crate) transactions: Transactions,
     pub(crate) memory: Memory,
     pub(crate) alarm: Alarm,
+    /// The topic whose partitions get no markers.
+    pub(crate) withheld: Option<String>,
+    /// The aborts of what is left open by that.
+    hanging: Vec<Ending>,
 }
 
 /// When something is due next.
@@ -70,6 +75,8 @@ impl State {
             transactions: Transactions::default(),
             memory: Memory::new(memory_limit_bytes),
             alarm: Alarm::default(),
+            withheld: None,
+            hanging: Vec::new(),
         }
     }
 
@@ -103,10 +110,26 @@ impl State {
         Ok(target.change(|log| log.append(header, bytes)))
     }
 
+    /// Aborts in their partitions the transactions whose markers were withheld, as `kafka-transactions.sh abort` does, and
+    /// withholds no more.
+    pub(crate) fn abort_withheld(&mut self, now: Now) {
+        self.withheld = None;
+        for ending in std::mem::take(&mut self.hanging) {
+            self.finish(&ending, now);
+        }
+    }
+
     /// Writes the end of a transaction wherever it has been: to partitions and to groups' offsets.
     pub(crate) fn finish(&mut self, ending: &Ending, now: Now) {
         let Producer { id, epoch } = ending.producer;
-        for (topic, partition) in &ending.partitions {
+        let withheld = self.withheld.as_deref().and_then(|topic| Some(self.topics.get(Named::Name(topic)).ok()?.id));
+        let (hanging, written): (BTreeSet<_>, BTreeSet<_>) =
+            ending.partitions.iter().partition(|(topic, _)| Some(*topic) == withheld);
+        if !hanging.is_empty() {
+            let (producer, groups) = (ending.producer, BTreeSet::new());
+            self.hanging.push(Ending { producer, committed: false, partitions: hanging, groups });
+        }
+        for (topic, partition) in &written {
             // The topic may have been deleted meanwhile.
             let Ok(partition) = self.topics.partition_mut(Named::Id(*topic), *partition) else { continue };
             let before = partition.log.bytes();

@@ -2,7 +2,7 @@
 
 use fluvial_connector::{CommitError, Error, ErrorKind};
 
-use crate::native::{Code, TransactionError};
+use crate::native::Code;
 
 /// An error with the kind that its code has; `what` names operation and object.
 pub(crate) fn error(code: Code, what: impl Into<String>) -> Error {
@@ -73,6 +73,7 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         | Code::InvalidReplicationFactor
         | Code::InvalidConfig
         | Code::InvalidTransactionTimeout
+        | Code::InvalidTimestamp
         | Code::PolicyViolation
         | Code::UnsupportedVersion
         | Code::UnsupportedFeature
@@ -126,18 +127,24 @@ pub(crate) fn commit(code: Code, what: impl Into<String>) -> CommitError {
     }
 }
 
-/// As [`commit`], for an error of the transaction interface.
-pub(crate) fn transaction(failed: &TransactionError, what: &str) -> CommitError {
-    commit(failed.code, format!("{what}: {}", failed.reason))
-}
-
-/// What a person can do about a partition that stays unreadable from an offset on, which is where the oldest open
-/// transaction begins: Kafka 4.3 may forget one when the last broker of a partition dies (KAFKA-20734).
-pub(crate) fn how_to_end_a_hanging_transaction(topic: &str, partition: u32, from: u64) -> String {
+/// What a person can do about a partition that stays unreadable from the offset `from` on, which is where the oldest open
+/// transaction begins: Kafka 4.3 may forget one when the last broker of a partition dies (KAFKA-20734). What lies before
+/// the offset `committed` is committed as far as the job knows.
+pub(crate) fn how_to_end_a_hanging_transaction(topic: &str, partition: u32, from: u64, committed: u64) -> String {
+    let follows = if from < committed {
+        format!(
+            "if the transaction is this job's own, what the job committed from offset {from} to {committed} is aborted \
+             with it: then start the job with --reconcile, which writes the rows of an upsert output again (an append \
+             output lacks them for good)"
+        )
+    } else {
+        "what it wrote is written again".to_owned()
+    };
     format!(
-        ". If it stays so, the cluster may have forgotten the transaction: `kafka-transactions.sh find-hanging --topic \
-         {topic} --partition {partition} --max-transaction-timeout 1` tells, and `kafka-transactions.sh abort --topic \
-         {topic} --partition {partition} --start-offset {from}` ends it; what it wrote is written again"
+        ". If it stays so, Kafka holds a transaction open that its coordinator has forgotten (KAFKA-20734): \
+         `kafka-transactions.sh find-hanging --topic {topic} --partition {partition} --max-transaction-timeout 1` tells, \
+         and with the job stopped `kafka-transactions.sh abort --topic {topic} --partition {partition} --start-offset \
+         {from}` ends it; {follows}"
     )
 }
 

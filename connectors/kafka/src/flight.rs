@@ -13,12 +13,35 @@ pub(crate) struct Flight<'a> {
     pub(crate) pending: usize,
     /// By group: where its messages lie.
     pub(crate) groups: Vec<Offsets>,
-    /// Why a message was not written, and its group.
-    pub(crate) failed: Option<(usize, Code)>,
+    /// By group, and one more for those of no group: how many messages have no report yet.
+    pending_of: Vec<usize>,
+    /// Why a message was not written.
+    pub(crate) failed: Option<Failed>,
     /// How many requests had gone without an answer when the transaction began.
     pub(crate) lost: u64,
     /// When all messages must have arrived.
     pub(crate) deadline: Instant,
+}
+
+/// Messages that were not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failed {
+    /// Their group.
+    pub(crate) group: usize,
+    /// The first of them, and the last that failed for the same reason: the others may only be of its batch.
+    pub(crate) first: usize,
+    pub(crate) last: usize,
+    /// Why.
+    pub(crate) code: Code,
+    /// What the broker says of the first, if it says more than the code.
+    pub(crate) reason: Option<String>,
+}
+
+impl Failed {
+    /// Whether something else has failed, of which this is only a consequence.
+    fn is_consequence(&self) -> bool {
+        matches!(self.code, Code::PurgeQueue | Code::PurgeInflight | Code::InvalidDifferentRecord)
+    }
 }
 
 impl<'a> Flight<'a> {
@@ -28,7 +51,32 @@ impl<'a> Flight<'a> {
 
     /// Of a transaction with these writes, each of which is a group.
     pub(crate) fn new(writes: &'a [PartitionWrite], lost: u64, deadline: Instant) -> Self {
-        Self { writes, pending: 0, groups: vec![Offsets::default(); writes.len()], failed: None, lost, deadline }
+        let groups = vec![Offsets::default(); writes.len()];
+        Self { writes, pending: 0, pending_of: vec![0; writes.len() + 1], groups, failed: None, lost, deadline }
+    }
+
+    /// So many messages of a group are on their way.
+    pub(crate) fn sent(&mut self, group: usize, messages: usize) {
+        self.pending += messages;
+        self.pending_of[group.min(self.writes.len())] += messages;
+    }
+
+    /// The write that a group's messages belong to; those of no group go to the progress topic.
+    pub(crate) fn write(&self, group: usize) -> Option<&'a PartitionWrite> {
+        self.writes.get(group)
+    }
+
+    /// What is not acknowledged yet, for people.
+    pub(crate) fn unacknowledged(&self) -> String {
+        let pending = self.pending_of.iter().enumerate().filter(|(_, pending)| **pending > 0);
+        let each = pending.map(|(group, pending)| format!("{pending} of {}", self.describe(group)));
+        let each: Vec<_> = each.collect();
+        format!("records that are not acknowledged: {}", each.join(", "))
+    }
+
+    /// The groups of which something is not acknowledged yet.
+    pub(crate) fn pending_groups(&self) -> impl Iterator<Item = usize> {
+        (0..self.pending_of.len()).filter(|group| self.pending_of[*group] > 0)
     }
 
     /// What a group is, for people.
@@ -44,10 +92,22 @@ impl<'a> Flight<'a> {
         (group << Self::INDEX_BITS) | index
     }
 
+    /// The index that is in what a message carries.
+    pub(crate) fn index(opaque: usize) -> usize {
+        opaque & ((1 << Self::INDEX_BITS) - 1)
+    }
+
+    /// The writes of the transaction.
+    pub(crate) fn writes(&self) -> &'a [PartitionWrite] {
+        self.writes
+    }
+
     /// Takes a report.
     pub(crate) fn note(&mut self, report: Report) {
         self.pending = self.pending.saturating_sub(1);
-        let (group, index) = (report.opaque >> Self::INDEX_BITS, report.opaque & ((1 << Self::INDEX_BITS) - 1));
+        let (group, index) = (report.opaque >> Self::INDEX_BITS, Self::index(report.opaque));
+        let pending = &mut self.pending_of[group.min(self.writes.len())];
+        *pending = pending.saturating_sub(1);
         match report.result {
             Ok(offset) => {
                 if let Some(offsets) = self.groups.get_mut(group) {
@@ -55,9 +115,10 @@ impl<'a> Flight<'a> {
                 }
             }
             // The first failure is the cause; what was thrown away in its wake says less.
-            Err(code) => match self.failed {
-                Some((_, known)) if !matches!(known, Code::PurgeQueue | Code::PurgeInflight) => {}
-                _ => self.failed = Some((group, code)),
+            Err((code, reason)) => match &mut self.failed {
+                Some(known) if known.group == group && known.code == code => known.last = known.last.max(index),
+                Some(known) if !known.is_consequence() => {}
+                _ => self.failed = Some(Failed { group, first: index, last: index, code, reason }),
             },
         }
     }
@@ -90,7 +151,23 @@ impl Offsets {
 
 #[cfg(test)]
 mod tests {
+    use fluvial_connector::{Digest, Offset, OutputPartition, OutputRecords, Position, Tick};
+
     use super::*;
+
+    fn write() -> PartitionWrite {
+        PartitionWrite {
+            at: OutputPartition { output: "o".to_owned(), partition: 7 },
+            records: OutputRecords::default(),
+            ticks: Vec::new(),
+            tick: Tick(1),
+            position: Position::Complete,
+            digest: Digest::default(),
+            begin: Offset(0),
+            end_before: Offset(0),
+            earlier: Vec::new(),
+        }
+    }
 
     #[test]
     fn offsets_are_found_also_where_others_write_in_between() {
@@ -105,8 +182,14 @@ mod tests {
 
     #[test]
     fn group_and_index_survive_the_opaque() {
-        let mut flight = Flight::new(&[], 0, Instant::now());
-        (flight.pending, flight.groups) = (2, vec![Offsets::default(); 3]);
+        let writes = vec![write(); 3];
+        let mut flight = Flight::new(&writes, 0, Instant::now());
+        flight.sent(2, 1);
+        flight.sent(Flight::OTHER, 1);
+        assert_eq!(
+            flight.unacknowledged(),
+            "records that are not acknowledged: 1 of topic 'o' partition 7, 1 of the progress topic"
+        );
         flight.note(Report { opaque: Flight::opaque(2, 0), result: Ok(100) });
         flight.note(Report { opaque: Flight::opaque(Flight::OTHER, 0), result: Ok(5) });
         assert_eq!((flight.pending, flight.groups[2].end_after(1)), (0, Some(101)));
@@ -115,12 +198,15 @@ mod tests {
     #[test]
     fn the_first_failure_is_kept_unless_it_says_nothing() {
         let mut flight = Flight::new(&[], 0, Instant::now());
-        let mut fail = |group, code| {
-            flight.note(Report { opaque: Flight::opaque(group, 0), result: Err(code) });
-            flight.failed
+        let mut fail = |group, index, code| {
+            flight.note(Report { opaque: Flight::opaque(group, index), result: Err((code, None)) });
+            flight.failed.clone().map(|failed| (failed.group, failed.first, failed.last, failed.code))
         };
-        assert_eq!(fail(0, Code::PurgeQueue), Some((0, Code::PurgeQueue)));
-        assert_eq!(fail(1, Code::MessageSizeTooLarge), Some((1, Code::MessageSizeTooLarge)));
-        assert_eq!(fail(2, Code::InvalidRecord), Some((1, Code::MessageSizeTooLarge)));
+        assert_eq!(fail(0, 0, Code::PurgeQueue), Some((0, 0, 0, Code::PurgeQueue)));
+        assert_eq!(fail(1, 4, Code::InvalidDifferentRecord), Some((1, 4, 4, Code::InvalidDifferentRecord)));
+        assert_eq!(fail(1, 5, Code::MessageSizeTooLarge), Some((1, 5, 5, Code::MessageSizeTooLarge)));
+        assert_eq!(fail(2, 0, Code::InvalidRecord), Some((1, 5, 5, Code::MessageSizeTooLarge)));
+        // The others of its batch.
+        assert_eq!(fail(1, 9, Code::MessageSizeTooLarge), Some((1, 5, 9, Code::MessageSizeTooLarge)));
     }
 }

@@ -9,6 +9,7 @@ use crate::failure;
 use crate::native::{Client, Code, Role, check_settings};
 use crate::options::KafkaOptions;
 use crate::output::KafkaOutput;
+use crate::permission::{Resource, denied, is_denied};
 use crate::settings::Settings;
 use crate::source::KafkaSource;
 
@@ -96,6 +97,7 @@ impl Kafka {
         match self.questions()?.partitions(topic, Instant::now() + patience) {
             Ok(count) => Ok(Some(count)),
             Err(error) if is_unknown_topic(&error) => Ok(None),
+            Err(error) if code_of(&error).is_some_and(is_denied) => Err(self.may_not("Describe", topic, &error)),
             Err(error) => Err(self.unreachable(error)),
         }
     }
@@ -115,6 +117,11 @@ impl Kafka {
             }
             self.questions()?.pause(Duration::from_millis(100));
         }
+    }
+
+    /// The error of an operation on a topic that the cluster does not permit.
+    pub(crate) fn may_not(&self, operation: &str, topic: &str, error: &Error) -> Error {
+        denied(&error.to_string(), operation, &Resource::topic(topic), self.settings().principal().as_deref())
     }
 
     /// Says what a person can do where the cluster does not answer, or does not let this client in.

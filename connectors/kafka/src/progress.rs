@@ -18,7 +18,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Error, ErrorKind, OutputPartition, PartitionWrite, Position, Progress, TickEnd, Transaction};
+use fluvial_connector::{
+    Error, ErrorKind, OutputPartition, PartitionWrite, Position, Progress, SinkContext, TickEnd, Transaction,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::failure;
@@ -28,6 +30,9 @@ use crate::reading::Reading;
 
 /// The version of the value that this code writes, and the newest that it reads.
 const VERSION: u32 = 1;
+
+/// How long reading may be held up before it is noted why.
+const TELL_AFTER: Duration = Duration::from_secs(5);
 
 /// How many partitions a progress topic gets that is made.
 pub(crate) const PARTITIONS: u32 = 4;
@@ -140,8 +145,10 @@ pub(crate) fn rank(progress: &Progress) -> (u64, u64, u64) {
 
 /// The newest committed progress of each output partition. What was committed before the call is seen: it waits for
 /// transactions that are open at the call, no longer than the patience.
-pub(crate) fn read(kafka: &Kafka, job: &str, patience: Duration) -> Result<BTreeMap<OutputPartition, Progress>, Error> {
-    let topic = progress_topic(job);
+pub(crate) fn read(kafka: &Kafka, context: &SinkContext) -> Result<BTreeMap<OutputPartition, Progress>, Error> {
+    let (topic, patience) = (progress_topic(&context.job), context.patience);
+    let wait = context.waits.begin(format!("read the progress topic '{topic}'"));
+    let mut held_up_since = Instant::now();
     let deadline = Instant::now() + patience;
     let Some(partitions) = kafka.find_topic(&topic, patience)? else { return Ok(BTreeMap::new()) };
     let uncommitted = kafka.ends()?;
@@ -158,14 +165,18 @@ pub(crate) fn read(kafka: &Kafka, job: &str, patience: Duration) -> Result<BTree
         ends.retain(|(place, _, high)| reading.position(*place) < *high);
         let Some((place, partition, high)) = ends.first() else { return Ok(newest) };
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if held_up_since.elapsed() >= TELL_AFTER || left.is_zero() {
             let position = reading.position(*place);
             let what = format!(
                 "read the progress topic '{topic}': partition {partition} is readable up to offset {position} and was \
-                 written up to {high}: an open transaction holds it up, or the cluster is away{}",
-                failure::how_to_end_a_hanging_transaction(&topic, *partition, position)
+                 written up to {high}: an open transaction holds it up, or the cluster is unavailable{}",
+                failure::how_to_end_a_hanging_transaction(&topic, *partition, position, 0)
             );
-            return Err(Error::new(ErrorKind::Retry, what));
+            if left.is_zero() {
+                return Err(Error::new(ErrorKind::Retry, what));
+            }
+            wait.says(what);
+            held_up_since = Instant::now();
         }
         let mut failed = None;
         reading.poll(usize::MAX, left.min(Duration::from_millis(500)), &mut |_, record| match decode(

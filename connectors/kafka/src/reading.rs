@@ -10,6 +10,7 @@ use fluvial_connector::{Error, ErrorKind, Record, Waker};
 use crate::failure;
 use crate::identity::Identity;
 use crate::native::{Arrival, Code, Consumer};
+use crate::permission::{Resource, denied};
 use crate::settings::Settings;
 
 /// How long the offsets that are still there are asked for, when the wanted one is gone.
@@ -21,6 +22,8 @@ pub(crate) struct Reading {
     places: Vec<Place>,
     /// What has to hold before anything is handed on.
     identity: Option<Identity>,
+    /// Who the cluster takes this client for, if that is known.
+    principal: Option<String>,
     /// By topic number and partition: the place.
     index: Vec<Vec<Option<usize>>>,
 }
@@ -38,7 +41,8 @@ impl Reading {
     /// Nothing yet. `waker` is called when records come after [`Reading::poll`] found none.
     pub(crate) fn new(settings: &Settings, describe: &str, waker: Option<Waker>) -> Result<Self, Error> {
         let consumer = Consumer::new(settings, describe, waker)?;
-        Ok(Self { consumer, places: Vec::new(), identity: None, index: Vec::new() })
+        let principal = settings.principal();
+        Ok(Self { consumer, places: Vec::new(), identity: None, principal, index: Vec::new() })
     }
 
     /// The same, of a topic that must stay the one that it is.
@@ -164,6 +168,9 @@ impl Reading {
     fn failed(&self, number: usize, code: Code, reason: &str) -> Error {
         let Place { topic, partition, position, .. } = &self.places[number];
         let what = format!("read topic '{topic}' partition {partition} at offset {position}");
+        if code == Code::TopicAuthorizationFailed {
+            return denied(&what, "Read", &Resource::topic(topic), self.principal.as_deref());
+        }
         if failure::kind(code) != ErrorKind::Data {
             return failure::error(code, format!("{what}: {reason}"));
         }

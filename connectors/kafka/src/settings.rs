@@ -70,6 +70,11 @@ impl Settings {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Who the cluster takes these clients for, as far as the settings tell.
+    pub(crate) fn principal(&self) -> Option<String> {
+        self.get("sasl.username").or(self.get("sasl.kerberos.principal")).map(|name| format!("User:{name}"))
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }

@@ -9,29 +9,38 @@
 //! again what was lost; that heals a connection and not a transaction (see `Watch`), so a transactor that has lost a
 //! request is of no further use, whatever became of the request.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
     CommitError, Error, ErrorKind, Offset, OutputRecord, PartitionWrite, ProducerId, SinkContext, TickEnd, Transaction,
-    Transactor,
+    Transactor, Wait,
 };
 
 use crate::failure;
 use crate::flight::Flight;
-use crate::native::{Code, Message, Producer};
+use crate::native::{Code, Message, Producer, TransactionError};
+use crate::permission::{Resource, is_denied};
 use crate::progress::{Entry, encode_key, touch_key};
+use crate::refusal::Refusals;
 
 /// How long one blocking call may last before the fate of the requests is looked at.
 const SLICE: Duration = Duration::from_millis(250);
 
+/// How long records may stay unacknowledged before the cluster is asked why, and asked again.
+const ASK_WHY: Duration = Duration::from_secs(4);
+
 /// The header that tells a record's tick, in decimal digits.
 const TICK_HEADER: &std::ffi::CStr = c"fluvial-tick";
+
+/// How many bytes that header takes in a record: its name and value, each with its length, of up to 20 digits.
+pub(crate) const TICK_HEADER_BYTES: usize = 1 + 12 + 1 + 20;
 
 /// A transactional producer of one id.
 pub(crate) struct KafkaTransactor {
     producer: Producer,
     id: String,
-    progress_topic: String,
+    refusals: Refusals,
     progress_partitions: u32,
     tick_header: bool,
     context: SinkContext,
@@ -43,13 +52,13 @@ impl KafkaTransactor {
     pub(crate) fn new(
         producer: Producer,
         id: &ProducerId,
-        progress_topic: String,
+        refusals: Refusals,
         progress_partitions: u32,
         tick_header: bool,
         context: &SinkContext,
     ) -> Self {
         let (id, context) = (id.to_string(), context.clone());
-        Self { producer, id, progress_topic, progress_partitions, tick_header, context, prepared: None }
+        Self { producer, id, refusals, progress_partitions, tick_header, context, prepared: None }
     }
 
     fn what(&self, doing: &str) -> String {
@@ -66,16 +75,18 @@ impl KafkaTransactor {
         Err(CommitError::Unknown(Error::new(ErrorKind::Restart, what)))
     }
 
-    /// Queues all messages for one partition, serving reports while librdkafka's queue is full.
+    /// Queues all messages of a group for one partition, serving reports while librdkafka's queue is full.
     fn send<'a>(
         &mut self,
+        group: usize,
         to: (&str, u32),
         mut messages: impl ExactSizeIterator<Item = Message<'a>> + Clone,
         flight: &mut Flight<'_>,
     ) -> Result<(), CommitError> {
         while messages.len() > 0 {
-            let sent = self.producer.produce(to.0, to.1, messages.clone()).map_err(|code| self.refused(code, to))?;
-            flight.pending += sent;
+            let sent = self.producer.produce(to.0, to.1, messages.clone());
+            let sent = sent.map_err(|(code, opaque)| self.refused(code, flight, group, opaque))?;
+            flight.sent(group, sent);
             match sent.checked_sub(1) {
                 Some(last) => drop(messages.nth(last)),
                 None => self.make_room(flight)?,
@@ -99,11 +110,12 @@ impl KafkaTransactor {
             let digits = tick.to_string();
             while let Some((index, OutputRecord { key, value })) = records.peek().filter(|(index, _)| *index < through)
             {
-                let message = Message { key, value: value.as_deref(), opaque: Flight::opaque(group, *index) };
+                let opaque = Flight::opaque(group, *index);
+                let message = Message { key, value: value.as_deref(), opaque };
                 let header = (TICK_HEADER, digits.as_bytes());
                 let sent = self.producer.produce_with_header(to.0, to.1, message, header);
-                if sent.map_err(|code| self.refused(code, to))? {
-                    flight.pending += 1;
+                if sent.map_err(|code| self.refused(code, flight, group, opaque))? {
+                    flight.sent(group, 1);
                     records.next();
                 } else {
                     self.make_room(flight)?;
@@ -119,53 +131,108 @@ impl KafkaTransactor {
         self.check(flight)
     }
 
-    fn refused(&self, code: Code, to: (&str, u32)) -> CommitError {
+    /// The client refuses a message.
+    fn refused(&self, code: Code, flight: &Flight<'_>, group: usize, opaque: usize) -> CommitError {
         match self.producer.fatal() {
-            Some((code, reason)) => failure::commit(code, format!("{}: {reason}", self.what("write"))),
-            None => failure::commit(code, format!("{}: topic '{}' partition {}", self.what("write"), to.0, to.1)),
+            Some((code, reason)) => self.of_transaction(code, &reason, "write", flight.writes()),
+            None => {
+                let (write, index) = (flight.write(group), Flight::index(opaque));
+                self.refusals.by_client(&self.what("write"), write, index, code)
+            }
         }
     }
 
     /// Waits for all reports.
-    fn settle(&mut self, flight: &mut Flight<'_>) -> Result<(), CommitError> {
+    fn settle(&mut self, flight: &mut Flight<'_>, wait: &Wait) -> Result<(), CommitError> {
+        let mut pending = flight.pending;
+        let mut quiet_since = Instant::now();
         while flight.pending > 0 {
             self.producer.reports(SLICE, |report| flight.note(report));
             self.check(flight)?;
+            if flight.pending != pending {
+                (pending, quiet_since) = (flight.pending, Instant::now());
+            } else if quiet_since.elapsed() >= ASK_WHY {
+                self.ask_why(flight, wait)?;
+                quiet_since = Instant::now();
+            }
         }
+        Ok(())
+    }
+
+    /// Asks the cluster about the topics whose records it does not acknowledge: librdkafka waits for one that may not be
+    /// written any more as for one that has no leader.
+    fn ask_why(&self, flight: &Flight<'_>, wait: &Wait) -> Result<(), CommitError> {
+        let mut said = format!("{}: {}", self.what("write"), flight.unacknowledged());
+        let topics = flight.pending_groups().map(|group| match flight.write(group) {
+            Some(write) => write.at.output.as_str(),
+            None => self.refusals.progress_topic.as_str(),
+        });
+        for topic in topics.collect::<BTreeSet<_>>() {
+            match self.producer.client().partitions_once(topic, 1000) {
+                Ok(_) => {}
+                Err(code) if is_denied(code) => {
+                    return Err(self.refusals.denied(&self.what("write"), "Write", &Resource::topic(topic)));
+                }
+                Err(code) => said = format!("{said}; the cluster says of topic '{topic}': {code}"),
+            }
+        }
+        if let Some((_, reason)) = self.producer.client().watch().last() {
+            said = format!("{said}; the client's last error: {reason}");
+        }
+        wait.says(said);
         Ok(())
     }
 
     /// Fails if the messages under way cannot all arrive any more.
     fn check(&self, flight: &Flight<'_>) -> Result<(), CommitError> {
-        match flight.failed {
-            Some((_, code @ (Code::PurgeQueue | Code::PurgeInflight))) => {
-                let unexplained = || failure::commit(code, self.what("write"));
-                return Err(self.cause_of_purge().unwrap_or_else(unexplained));
+        match &flight.failed {
+            Some(failed) if matches!(failed.code, Code::PurgeQueue | Code::PurgeInflight) => {
+                let unexplained = || failure::commit(failed.code, self.what("write"));
+                return Err(self.cause_of_purge(flight).unwrap_or_else(unexplained));
             }
-            Some((group, code)) => {
-                let (code, reason) = self.producer.fatal().unwrap_or_else(|| (code, flight.describe(group)));
-                return Err(failure::commit(code, format!("{}: {reason}", self.what("write"))));
+            Some(failed) => {
+                return Err(match self.producer.fatal() {
+                    Some((code, reason)) => self.of_transaction(code, &reason, "write", flight.writes()),
+                    None => self.refusals.by_broker(&self.what("write"), flight, failed),
+                });
             }
             None => {}
         }
         self.nothing_lost_since(flight.lost, "write")?;
         if let Some((code, reason)) = self.producer.fatal() {
-            return Err(failure::commit(code, format!("{}: {reason}", self.what("write"))));
+            return Err(self.of_transaction(code, &reason, "write", flight.writes()));
         }
         if flight.pending > 0 && Instant::now() >= flight.deadline {
-            let what = format!("{}: {} records are not acknowledged in time", self.what("write"), flight.pending);
+            let what = format!("{}: {}", self.what("write"), flight.unacknowledged());
             return Err(failure::commit(Code::MessageTimedOut, what));
         }
         Ok(())
     }
 
     /// Why messages were thrown away: the transaction failed, and says so when it is asked for its commit.
-    fn cause_of_purge(&self) -> Option<CommitError> {
+    fn cause_of_purge(&self, flight: &Flight<'_>) -> Option<CommitError> {
         if let Some((code, reason)) = self.producer.fatal() {
-            return Some(failure::commit(code, format!("{}: {reason}", self.what("write"))));
+            return Some(self.of_transaction(code, &reason, "write", flight.writes()));
         }
-        let failed = self.producer.commit(1).err()?;
-        Some(failure::transaction(&failed, &self.what("write")))
+        let TransactionError { code, reason, .. } = self.producer.commit(1).err()?;
+        Some(self.of_transaction(code, &reason, "write", flight.writes()))
+    }
+
+    /// What a failed step of the transaction with these writes means.
+    fn of_transaction(&self, code: Code, reason: &str, doing: &str, writes: &[PartitionWrite]) -> CommitError {
+        let what = self.what(doing);
+        let (operation, resource) = match code {
+            Code::TopicAuthorizationFailed => {
+                let named = self.producer.client().watch().denied_topics();
+                let all = writes.iter().map(|write| write.at.output.clone()).collect::<BTreeSet<_>>();
+                let all = || all.into_iter().chain([self.refusals.progress_topic.clone()]).collect();
+                ("Write", Resource::Topics(if named.is_empty() { all() } else { named }))
+            }
+            Code::TransactionalIdAuthorizationFailed => ("Write", Resource::TransactionalId(self.id.clone())),
+            Code::ClusterAuthorizationFailed => ("IdempotentWrite", Resource::Cluster),
+            code => return failure::commit(code, format!("{what}: {reason}")),
+        };
+        self.refusals.denied(&what, operation, &resource)
     }
 }
 
@@ -173,15 +240,17 @@ impl Transactor for KafkaTransactor {
     fn prepare(&mut self, transaction: &Transaction) -> Result<Vec<Offset>, CommitError> {
         let lost = self.producer.client().watch().lost();
         let began = Instant::now();
-        self.producer.begin().map_err(|failed| failure::transaction(&failed, &self.what("begin")))?;
+        let wait = self.context.waits.begin(format!("{}: records that are not acknowledged", self.what("write")));
+        let begun = self.producer.begin();
+        begun.map_err(|failed| self.of_transaction(failed.code, &failed.reason, "begin", &transaction.writes))?;
         let mut flight = Flight::new(&transaction.writes, lost, Instant::now() + self.context.patience);
 
-        let progress = (self.progress_topic.clone(), transaction.slot % self.progress_partitions);
+        let progress = (self.refusals.progress_topic.clone(), transaction.slot % self.progress_partitions);
         let progress_to = (progress.0.as_str(), progress.1);
         let (touch, touched) = (touch_key(transaction.slot), Flight::opaque(Flight::OTHER, 0));
         if transaction.writes.iter().any(|write| !write.records.is_empty()) {
             let touch = [Message { key: &touch, value: None, opaque: touched }];
-            self.send(progress_to, touch.into_iter(), &mut flight)?;
+            self.send(Flight::OTHER, progress_to, touch.into_iter(), &mut flight)?;
         }
         for (group, write) in transaction.writes.iter().enumerate() {
             if self.tick_header {
@@ -195,12 +264,12 @@ impl Transactor for KafkaTransactor {
                     value: record.value.as_deref(),
                     opaque: Flight::opaque(group, before + index),
                 });
-                self.send((&write.at.output, write.at.partition), messages, &mut flight)?;
+                self.send(group, (&write.at.output, write.at.partition), messages, &mut flight)?;
                 before += part.len();
             }
         }
         let handed = Instant::now();
-        self.settle(&mut flight)?;
+        self.settle(&mut flight, &wait)?;
         (self.context.between_records_and_progress)();
 
         let acknowledged = Instant::now();
@@ -215,8 +284,8 @@ impl Transactor for KafkaTransactor {
             ends.push(Offset(end));
         }
         let messages = entries.iter().map(|(key, value)| Message { key, value: Some(value), opaque: touched });
-        self.send(progress_to, messages, &mut flight)?;
-        self.settle(&mut flight)?;
+        self.send(Flight::OTHER, progress_to, messages, &mut flight)?;
+        self.settle(&mut flight, &wait)?;
         self.prepared = Some(lost);
         let us = |time: Duration| time.as_micros() as u64;
         tracing::trace!(
@@ -234,6 +303,7 @@ impl Transactor for KafkaTransactor {
         let Some(lost) = self.prepared.take() else {
             return Err(CommitError::Unknown(Error::new(ErrorKind::Bug, format!("{what}: nothing is prepared"))));
         };
+        let _wait = self.context.waits.begin(format!("{what}: the answer of the transaction's coordinator"));
         let deadline = Instant::now() + self.context.patience;
         let slice_ms = i32::try_from(SLICE.as_millis()).unwrap_or(i32::MAX);
         loop {
@@ -243,7 +313,7 @@ impl Transactor for KafkaTransactor {
             match result {
                 Ok(()) => return Ok(()),
                 Err(failed) if failed.retriable && !failed.fatal && Instant::now() < deadline => {}
-                Err(failed) => return Err(failure::transaction(&failed, &what)),
+                Err(failed) => return Err(self.of_transaction(failed.code, &failed.reason, "commit", &[])),
             }
         }
     }

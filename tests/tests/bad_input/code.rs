@@ -76,14 +76,16 @@ fn a_panic_of_user_code_ends_the_run_and_commits_nothing_half() {
     let (fine, nothing) = (order(5), order(0));
     let messages = [("new-1", &fine), ("new-2", &fine), ("poison", &nothing), ("new-3", &fine)];
     let messages = messages.map(|(key, value)| Message::text(&input, 0, key, value));
+    let poison = stage.broker().end_offsets(&input)[0] + 2;
     stage.endpoint().writer(&[]).unwrap().write(&messages).unwrap();
     let ended = job.finish(MOST).unwrap();
-    assert_refused(&ended, 10, &["operator 'map' on worker ", "order poison comes to nothing"]);
+    let record = format!("on the record at offset {poison} of kafka topic '{input}' ");
+    assert_refused(&ended, 10, &["operator 'map' on worker ", &record, "in tick 1", "order poison comes to nothing"]);
     assert!(job.job().peers().is_empty());
     // A restart would do the same again, so there was none; and the same happens when a person tries.
     assert_eq!(stage.journal().unwrap().generations, 1);
     let again = stage.start(&panics).unwrap().finish(MOST).unwrap();
-    assert_refused(&again, 10, &["order poison comes to nothing"]);
+    assert_refused(&again, 10, &[&record, "order poison comes to nothing"]);
     // What is visible is what the ticks before the poisoned one give, whole.
     let before = stage.seen().unwrap();
     let all = stage.replay("").unwrap();
@@ -217,21 +219,22 @@ fn a_revenue_that_does_not_fit_ends_the_run_with_operator_and_key() {
 }
 
 /// Feeds a job that has this fault an order that comes to nothing, and waits for its end.
-fn fed_with_nothing(stage: &Stage, fault: &str) -> Finished {
+fn fed_with_nothing(stage: &Stage, fault: &str) -> (Finished, i64) {
     let job = stage.start(&format!("{KEPT} --workers 2 --processes 2 --wrong {fault}")).unwrap();
     stage.feed(0..50).unwrap();
     stage.wait_for_more_than(0, &job).unwrap();
     let (input, nothing) = (stage.input(), order(0));
+    let poison = stage.broker().end_offsets(&input)[0];
     stage.endpoint().writer(&[]).unwrap().write(&[Message::text(&input, 0, "poison", &nothing)]).unwrap();
     let ended = job.finish(MOST).unwrap();
     assert!(!stage.seen().unwrap().iter().any(|record| record.key.contains("poison")));
-    ended
+    (ended, poison)
 }
 
 #[test]
 fn two_rows_for_one_key_in_an_upsert_output_are_named() {
     let stage = stage();
-    let ended = fed_with_nothing(&stage, "two-rows");
+    let (ended, _) = fed_with_nothing(&stage, "two-rows");
     let output = stage.outputs().swap_remove(0);
     assert_refused(&ended, 1, &[&output, "two rows for the key \"poison\" at tick", "aggregate by the key"]);
     // Put right, it goes on.
@@ -241,14 +244,19 @@ fn two_rows_for_one_key_in_an_upsert_output_are_named() {
 
 #[test]
 fn a_panic_in_an_aggregate_names_the_operator() {
-    let ended = fed_with_nothing(&stage(), "panics-in-aggregate");
-    assert_refused(&ended, 10, &["operator 'rows' on worker ", "faulty.rs", "an order comes to nothing"]);
+    let stage = stage();
+    let (ended, poison) = fed_with_nothing(&stage, "panics-in-aggregate");
+    let record = format!("on the record at offset {poison} of kafka topic '{}' ", stage.input());
+    assert_refused(&ended, 10, &["operator 'rows' on worker ", "faulty.rs", &record, "an order comes to nothing"]);
 }
 
 #[test]
 fn a_panic_in_an_operator_of_differential_dataflow_names_it() {
-    let ended = fed_with_nothing(&stage(), "panics-in-reduce");
-    assert_refused(&ended, 10, &["operator 'reduce' on worker ", "faulty.rs", "an order comes to nothing"]);
+    let stage = stage();
+    let (ended, poison) = fed_with_nothing(&stage, "panics-in-reduce");
+    let range = format!(" to {poison}");
+    let parts = ["operator 'reduce' on worker ", "in tick ", &stage.input(), &range, "an order comes to nothing"];
+    assert_refused(&ended, 10, &parts);
 }
 
 /// A process that was still letting go of its state was killed half a second after the first had ended, and the run

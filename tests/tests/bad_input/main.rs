@@ -10,6 +10,7 @@
 //! | a topic made anew, an input or output that has grown or is too short, an input compacted too soon | [`topics`] |
 //! | a progress topic that is lost, of another incarnation, or ahead of the journal | [`progress`] |
 //! | an open transaction that holds up the progress topic or an output | [`progress`] |
+//! | a record or a batch that is too large for an output; an output that acknowledges nothing | [`refused`] |
 //! | a store that is unwritable, full or damaged | [`store`] |
 //! | a checkpoint of another job, of a newer format, with an operator that is missing or of another type | [`checkpoint`] |
 //!
@@ -21,6 +22,7 @@ mod code;
 mod connection;
 mod cut;
 mod progress;
+mod refused;
 mod replay;
 mod store;
 mod topics;

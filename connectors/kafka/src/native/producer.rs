@@ -32,12 +32,12 @@ pub(crate) struct Message<'a> {
 }
 
 /// What became of a message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Report {
     /// The message's own.
     pub(crate) opaque: usize,
-    /// Its offset, or why it was not written.
-    pub(crate) result: Result<u64, Code>,
+    /// Its offset; or why it was not written, and what the broker says of that.
+    pub(crate) result: Result<u64, (Code, Option<String>)>,
 }
 
 /// A transactional producer.
@@ -74,14 +74,17 @@ impl Producer {
     }
 
     /// Queues messages for one partition, in order, until librdkafka's queue is full. Returns how many it took.
+    ///
+    /// # Errors
+    /// A message is refused; with the opaque of the first one.
     pub(crate) fn produce<'a>(
         &mut self,
         topic: &str,
         partition: u32,
         messages: impl Iterator<Item = Message<'a>>,
-    ) -> Result<usize, Code> {
-        let handle = self.topics.get(topic).ok_or(Code::UnknownTopic)?.0;
-        let partition = i32::try_from(partition).map_err(|_| Code::UnknownPartition)?;
+    ) -> Result<usize, (Code, usize)> {
+        let handle = self.topics.get(topic).ok_or((Code::UnknownTopic, 0))?.0;
+        let partition = i32::try_from(partition).map_err(|_| (Code::UnknownPartition, 0))?;
         self.batch.clear();
         self.batch.extend(messages.take(BATCH).map(|message| {
             let value = message.value.unwrap_or_default();
@@ -106,9 +109,9 @@ impl Producer {
         let good = usize::try_from(good).unwrap_or(0);
         if good < self.batch.len() {
             // What was refused for another reason than a full queue fails the whole: nothing after it may be written.
-            let refused = self.batch.iter().map(|m| Code::from(m.err));
-            if let Some(code) = refused.into_iter().find(|c| !matches!(c, Code::NoError | Code::QueueFull)) {
-                return Err(code);
+            let mut refused = self.batch.iter().map(|m| (Code::from(m.err), m._private.addr()));
+            if let Some(refused) = refused.find(|(code, _)| !matches!(code, Code::NoError | Code::QueueFull)) {
+                return Err(refused);
             }
         }
         self.batch.clear();
@@ -171,8 +174,11 @@ impl Producer {
                     }
                     let message = &*message;
                     let result = match message.err.into() {
-                        Code::NoError => u64::try_from(message.offset).map_err(|_| Code::Unknown),
-                        code => Err(code),
+                        Code::NoError => u64::try_from(message.offset).map_err(|_| (Code::Unknown, None)),
+                        code => {
+                            let said = text(rd::rd_kafka_message_produce_errstr(message));
+                            Err((code, Some(said).filter(|said| !said.is_empty())))
+                        }
                     };
                     take(Report { opaque: message._private.addr(), result });
                 }

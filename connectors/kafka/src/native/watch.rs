@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,7 @@ pub(crate) struct Watch {
     told_of_topics: AtomicU64,
     refused: Mutex<Option<(Code, String)>>,
     last: Mutex<Option<(Code, String)>>,
+    denied_topics: Mutex<BTreeSet<String>>,
 }
 
 impl Watch {
@@ -51,6 +53,21 @@ impl Watch {
     /// The last error that the client met, for messages to people.
     pub(crate) fn last(&self) -> Option<(Code, String)> {
         self.last.lock().ok()?.clone()
+    }
+
+    /// The topics that the transactions of this client were not authorized to write.
+    pub(crate) fn denied_topics(&self) -> Vec<String> {
+        self.denied_topics.lock().map(|topics| topics.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Notes what librdkafka says only in its log: which topic could not be added to a transaction.
+    fn logged(&self, facility: &str, message: &str) {
+        if facility == "ADDPARTS"
+            && let Some(topic) = denied_topic(message)
+            && let Ok(mut topics) = self.denied_topics.lock()
+        {
+            topics.insert(topic.to_owned());
+        }
     }
 
     /// Notes an error that is not an answer to a call.
@@ -125,9 +142,22 @@ unsafe extern "C" fn on_response(
     rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
-unsafe extern "C" fn on_log(_rk: *const rd::rd_kafka_t, level: c_int, facility: *const c_char, message: *const c_char) {
+/// The topic in a log line of librdkafka: `Failed to add partition "topic" [0] to transaction: Broker: Topic authorization
+/// failed`.
+fn denied_topic(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("Failed to add partition \"")?;
+    let (topic, rest) = rest.split_once('"')?;
+    rest.contains("authorization failed").then_some(topic)
+}
+
+unsafe extern "C" fn on_log(rk: *const rd::rd_kafka_t, level: c_int, facility: *const c_char, message: *const c_char) {
     // SAFETY: librdkafka hands strings that live through the call.
     let (facility, message) = unsafe { (text(facility), text(message)) };
+    if !rk.is_null() {
+        // SAFETY: the opaque is the watch that `install` was given, which outlives the client; null before that.
+        let watch = unsafe { rd::rd_kafka_opaque(rk).cast::<Watch>().as_ref() };
+        watch.into_iter().for_each(|watch| watch.logged(&facility, &message));
+    }
     // What heals itself is no warning to a person: lost connections are the common case of levels 3 and above. That a
     // producer was not given its epoch, or is of no further use, the call that wanted something of it says itself.
     match level {
@@ -137,5 +167,22 @@ unsafe extern "C" fn on_log(_rk: *const rd::rd_kafka_t, level: c_int, facility: 
         0..=2 => tracing::warn!(target: "librdkafka", %facility, "{message}"),
         3..=5 => tracing::info!(target: "librdkafka", %facility, "{message}"),
         _ => tracing::debug!(target: "librdkafka", %facility, "{message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topic_that_may_not_be_written_is_read_from_the_log() {
+        let line = |why: &str| {
+            format!(r#"[thrd:main]: b:1/1: Failed to add partition "revenue" [3] to transaction: Broker: {why}"#)
+        };
+        assert_eq!(denied_topic(&line("Topic authorization failed")), Some("revenue"));
+        assert_eq!(denied_topic(&line("Operation not attempted")), None);
+        let watch = Watch::default();
+        watch.logged("ADDPARTS", &line("Topic authorization failed"));
+        assert_eq!(watch.denied_topics(), ["revenue"]);
     }
 }

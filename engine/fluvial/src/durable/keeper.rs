@@ -18,6 +18,7 @@ use super::keyed::{Change, Fold};
 use super::table::Table;
 use super::{DataflowError, Durables, Overflow, routing_hash};
 use crate::fail_point::{FailPoint, reach};
+use crate::runtime::culprit::{at_record, at_tick};
 use crate::state::{EncodedRun, HashRange, OperatorKind, Part, RowSchema, StateError, encode_keyed, read_keyed};
 use crate::stream::Origin;
 
@@ -127,6 +128,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
             }
         };
         for ((key, value), origin) in batch.drain(..) {
+            at_record(origin);
             let hash = routing_hash(&key);
             match open.deltas.entry(hash, |delta| delta.0 == hash && delta.1 == key, |delta| delta.0) {
                 Entry::Occupied(mut delta) => self.fold.add(&mut delta.get_mut().2, value, origin),
@@ -157,6 +159,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
 
     fn close(&mut self, tick: u64, output: &mut Output<'_, K, F::Out>) -> bool {
         let Some(mut open) = self.open.remove(&tick) else { return true };
+        at_tick(tick);
         let len = open.deltas.len();
         self.last_keys = len;
         let mut session = output.session(&open.capability);

@@ -69,6 +69,22 @@ pub(crate) enum Ended {
         /// The record's offset.
         offset: u64,
     },
+    /// A sink refuses what this job writes, and would refuse it again.
+    #[error("{why}")]
+    NotWritable {
+        /// What a person can do: change a setting, or the data.
+        kind: ErrorKind,
+        /// The whole reason.
+        why: String,
+    },
+    /// Every transaction has failed for too long.
+    #[error("no transaction has been committed for {} s; the last one failed: {why}; the next generation can go on", .for_ms / 1000)]
+    CommitsNothing {
+        /// How long.
+        for_ms: u64,
+        /// Why the last one failed.
+        why: String,
+    },
     /// No checkpoint has been completed for too long.
     #[error("no checkpoint has been completed for {age_ms} ms; is the store full or too slow?")]
     CheckpointTooOld {
@@ -93,7 +109,11 @@ impl Ended {
         match self {
             Self::Done(_) => None,
             Self::Fenced { .. } => Some(ErrorKind::Fenced),
-            Self::Restart(_) | Self::CheckpointTooOld { .. } | Self::ClockJumped { .. } => Some(ErrorKind::Restart),
+            Self::NotWritable { kind, .. } => Some(*kind),
+            Self::Restart(_)
+            | Self::CommitsNothing { .. }
+            | Self::CheckpointTooOld { .. }
+            | Self::ClockJumped { .. } => Some(ErrorKind::Restart),
             Self::Refused(_) | Self::MadeAnew { .. } => Some(ErrorKind::Configuration),
             Self::CutOff { .. } | Self::Diverged { .. } | Self::ForeignRecord { .. } => Some(ErrorKind::Data),
             Self::Bug(_) => Some(ErrorKind::Bug),

@@ -10,6 +10,7 @@ mod allocator;
 mod ambient;
 mod calls;
 pub(crate) mod control;
+pub(crate) mod culprit;
 pub(crate) mod ending;
 pub(crate) mod input;
 mod leader;

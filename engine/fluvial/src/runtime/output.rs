@@ -21,6 +21,7 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::Map;
 
+use super::culprit::at_tick;
 use super::panics::{in_operator, lasting};
 use super::stages::STAGES;
 
@@ -111,7 +112,10 @@ pub(crate) fn collect<'s, K, V>(
         }
         bytes.clear();
         // A key that cannot be encoded says so again at the end of its tick, wherever it has come to.
-        let encoded = in_operator(called, || encode_key.key(&key, &mut bytes));
+        let encoded = in_operator(called, || {
+            at_tick(tick);
+            encode_key.key(&key, &mut bytes)
+        });
         let partition = encoded.map_or(0, |()| partition_of(&bytes, partitions));
         Some(((partition, key, value), tick, diff))
     });
@@ -137,7 +141,11 @@ pub(crate) fn collect<'s, K, V>(
             while let Some(entry) = pending.first_entry().filter(|e| upper.is_none_or(|u| *e.key() < u)) {
                 let (tick, rows) = entry.remove_entry();
                 tracing::trace!(target: STAGES, tick, output = name, "encode");
-                match in_operator(called, || tick_output(&name, envelope, Tick(tick), rows, encode.as_ref())) {
+                let output = in_operator(called, || {
+                    at_tick(tick);
+                    tick_output(&name, envelope, Tick(tick), rows, encode.as_ref())
+                });
+                match output {
                     Ok(output) if output.partitions.is_empty() => {}
                     Ok(output) => queue.ready.push_back(output),
                     Err(error) => {

@@ -1,4 +1,4 @@
-//! Makes a panic the end of the process, with one line that says where.
+//! Makes a panic the end of the process, with one line that says where, and on which input.
 //!
 //! A panicking worker thread would leave its peers waiting for ever. Nothing is half committed by a process that ends
 //! at any moment, so that is what a panic does.
@@ -7,6 +7,7 @@ use std::backtrace::Backtrace;
 use std::cell::Cell;
 use std::panic::PanicHookInfo;
 
+use super::culprit::{self, At};
 use super::ending::Ending;
 use super::peer::{FromPeer, SupervisorLink};
 
@@ -25,11 +26,12 @@ pub(crate) fn lasting(name: String) -> &'static str {
     Box::leak(name.into_boxed_str())
 }
 
-/// Runs `logic`, a closure of the job's in the operator `name`.
+/// Runs `logic`, a closure of the job's in the operator `name`. Within it, [`culprit`] says on which input.
 pub(crate) fn in_operator<R>(name: &'static str, logic: impl FnOnce() -> R) -> R {
-    let before = OPERATOR.replace(Some(name));
+    let before = (OPERATOR.replace(Some(name)), culprit::replace(At::Unknown));
     let result = logic();
-    OPERATOR.set(before);
+    OPERATOR.set(before.0);
+    culprit::replace(before.1);
     result
 }
 
@@ -70,7 +72,8 @@ fn explain(info: &PanicHookInfo<'_>) -> (Ending, String) {
             let calls = Backtrace::force_capture().to_string();
             let operator = OPERATOR.get().or_else(|| operator_in(&calls));
             let operator = operator.map_or_else(String::new, |o| format!("operator '{o}' on "));
-            (Ending::Panicked, format!("{operator}worker {worker} panicked{at}: {said}"))
+            let input = culprit::described().map_or_else(String::new, |input| format!(" {input}"));
+            (Ending::Panicked, format!("{operator}worker {worker} panicked{at}{input}: {said}"))
         }
         None => (Ending::Failed, format!("thread '{name}' panicked{at}: {said}")),
     }

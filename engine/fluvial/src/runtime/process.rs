@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fluvial_connector::{
-    Availability, Envelope, Error, Generation, OutputSpec, Sink, SinkContext, SinkSession, Source,
+    Availability, Envelope, Error, Generation, OutputSpec, Sink, SinkContext, SinkSession, Source, Waits,
 };
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     session: OnceLock<Arc<dyn SinkSession>>,
     connecting: Mutex<()>,
     for_the_leader: Mutex<Option<(Found, Receiver<()>)>>,
+    /// What the sink's calls wait for.
+    pub(crate) waits: Waits,
     supervisor: SupervisorLink,
 }
 
@@ -160,6 +162,7 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         session: OnceLock::new(),
         connecting: Mutex::new(()),
         for_the_leader: Mutex::new(None),
+        waits: Waits::default(),
         supervisor: peer.supervisor,
     });
     if first {
@@ -236,6 +239,7 @@ impl Shared {
             job: self.job.clone(),
             patience,
             between_records_and_progress: || fail_point::reach(FailPoint::BetweenDataAndProgress),
+            waits: self.waits.clone(),
         };
         let session = turns::wait_out("sink", patience, || self.sink.connect(&context, &self.outputs))
             .map_err(|e| Failure::of(Part::Sink, e))?;

@@ -14,6 +14,7 @@ use fluvial_connector::{Digest, OutputPartition, OutputRecord, Tick, Waker, outp
 use serde::Serialize;
 use timely::worker::Worker;
 
+use super::culprit;
 use super::ending::Failure;
 use super::leader::BETWEEN_LOOKS;
 use super::output::OutputQueue;
@@ -178,6 +179,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
         let park = if more { Duration::ZERO } else { Duration::from_millis(100) };
         worker.step_or_park(Some(park));
         let upper = outputs.take()?;
+        culprit::left(Tick(upper.map_or(u64::MAX, |upper| upper.saturating_sub(1))));
         ahead = upper.map_or_else(BTreeSet::new, |upper| ahead.split_off(&upper));
         if let Some(error) = durables.failure() {
             return Err(error.into());

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    CommitError, Error, Offset, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick, Waker,
+    CommitError, Error, Offset, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick, Waits, Waker,
 };
 
 use super::ambient;
@@ -67,6 +67,9 @@ pub(crate) struct SinkDriver {
     committed: Tick,
     wrote: u64,
     reports: Vec<Report>,
+    /// What the sink's calls wait for.
+    waits: Waits,
+    started: Instant,
 }
 
 impl SinkDriver {
@@ -88,6 +91,7 @@ impl SinkDriver {
             transaction_records: TRANSACTION_RECORDS,
             transaction_bytes: TRANSACTION_BYTES,
             heartbeat_ms: HEARTBEAT_MS,
+            patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         };
         let turns =
             Turns::start(&session, super::TURNS, patience, waker).map_err(|e| Failure::new(Ending::Failed, e))?;
@@ -133,6 +137,8 @@ impl SinkDriver {
             committed: Tick(0),
             wrote: 0,
             reports: Vec::new(),
+            waits: shared.waits.clone(),
+            started: ambient::instant(),
         })
     }
 
@@ -199,7 +205,23 @@ impl SinkDriver {
             self.act(action);
         }
         self.report();
+        self.warn_of_a_stall();
         Ok(std::mem::take(&mut self.reports))
+    }
+
+    /// Says what is waited for when nothing has been committed for long.
+    fn warn_of_a_stall(&mut self) {
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Some(stall) = self.committer.stalled(now_ms) else { return };
+        let sink = self.waits.now();
+        tracing::warn!(
+            for_s = stall.for_ms / 1000,
+            sink = (!sink.is_empty()).then(|| sink.join("; ")),
+            last_failure = stall.failed,
+            "nothing has been committed though there is output to commit: worker {} waits for {}",
+            self.index,
+            stall.step
+        );
     }
 
     /// How long there is nothing to do if nothing wakes us.
@@ -388,13 +410,15 @@ fn complete_ticks(
     complete
 }
 
-/// What the committer has to know of a failure; the rest is for people.
+/// What the committer has to know of a failure: what it means, and the whole reason.
 fn explain(error: CommitError) -> protocol::Failure {
-    let said = match &error {
-        CommitError::Fenced(_) => protocol::Failure::Fenced,
-        CommitError::Unknown(_) => protocol::Failure::Unknown,
-        CommitError::Refused(source) => protocol::Failure::Refused(format!("{source:#}")),
+    let chain = |error: Error| format!("{:#}", anyhow::Error::from(error));
+    let (failure, why): (fn(String) -> protocol::Failure, String) = match error {
+        CommitError::Fenced(error) => (protocol::Failure::Fenced, chain(error)),
+        CommitError::Unknown(error) => (protocol::Failure::Unknown, chain(error)),
+        // The run ends with this reason, so it is not said before.
+        CommitError::Refused(error) => return protocol::Failure::Refused(error.kind, chain(error)),
     };
-    tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "a transaction was not committed");
-    said
+    tracing::warn!(error = why, "a transaction was not committed");
+    failure(why)
 }

@@ -23,6 +23,7 @@ use fluvial_connector::{
 };
 
 use super::ambient;
+use super::culprit;
 use super::ending::{Failure, Part};
 use super::input::SourceInput;
 use super::leader::{Ends, LOOKS};
@@ -197,6 +198,10 @@ impl SourceDriver {
     pub(crate) fn resume(&mut self, start: &SplitStart, position: Offset, last: Option<&Range>) -> Result<(), Failure> {
         let name = (start.source.clone(), start.split.clone());
         self.known.insert(name.clone());
+        let source = self.sources.iter().find(|s| s.declared.name == start.source);
+        if let Some(Reading { declared, .. }) = source {
+            culprit::named(start.number, format!("{} split {}", declared.source.describe(), start.split));
+        }
         if split_owner(start.number, self.workers) != self.worker {
             return Ok(());
         }
@@ -495,6 +500,7 @@ impl SourceDriver {
 
     /// Puts a minted tick's records into the dataflow.
     pub(crate) fn release(&mut self, binding: &Binding) {
+        culprit::entered(binding);
         for range in &binding.ranges {
             let Some(&split) = self.by_number.get(&range.split) else { continue };
             let split = &mut self.splits[split];

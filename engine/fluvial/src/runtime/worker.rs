@@ -18,6 +18,7 @@ use fluvial_connector::{Error, Tick, Waker};
 use timely::worker::Worker;
 
 use super::control::{Control, Message};
+use super::culprit;
 use super::ending::{Ending, Failure, Part};
 use super::leader::{BETWEEN_LOOKS, Ends, LeaderDriver};
 use super::merges::Merges;
@@ -254,7 +255,9 @@ impl Running {
     /// Reads input, and puts the ticks that are due into the dataflow.
     fn read(&mut self) -> Result<(), Failure> {
         self.more = self.source.read()?;
-        while self.ahead.pop_front_if(|tick| *tick <= self.sink.complete()).is_some() {}
+        let complete = self.sink.complete();
+        while self.ahead.pop_front_if(|tick| *tick <= complete).is_some() {}
+        culprit::left(complete);
         while self.ahead.len() < MOST_REPLAYED_AT_ONCE
             && self.sink.has_room()
             && let Some(binding) = self.source.replay_next()

@@ -7,6 +7,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use super::Stream;
 use super::origin::{Numbering, Origin};
 use crate::durable::DataflowError;
+use crate::runtime::culprit::at_record;
 use crate::runtime::panics::in_operator;
 
 impl<'s, D: 'static> Stream<'s, D> {
@@ -34,19 +35,25 @@ impl<'s, D: 'static> Stream<'s, D> {
                             return;
                         }
                         let mut made = Vec::with_capacity(batch.len());
-                        for (record, parent) in batch.drain(..) {
-                            let numbering = &mut numberings[parent.branch() as usize];
-                            for child in in_operator("flat_map", || logic(record)) {
-                                let Some(origin) = numbering.next(parent) else {
-                                    durables.fail(DataflowError::TooManyRecords {
-                                        split: parent.split,
-                                        offset: parent.offset,
-                                    });
-                                    held = capability.retain_least(0);
-                                    return;
-                                };
-                                made.push((child, origin));
-                            }
+                        // The iterator that the closure returns is the job's code as well.
+                        let whole = in_operator("flat_map", || {
+                            batch.drain(..).all(|(record, parent)| {
+                                at_record(parent);
+                                let numbering = &mut numberings[parent.branch() as usize];
+                                let numbered = logic(record).into_iter().try_for_each(|child| {
+                                    made.push((child, numbering.next(parent)?));
+                                    Some(())
+                                });
+                                if numbered.is_none() {
+                                    let (split, offset) = (parent.split, parent.offset);
+                                    durables.fail(DataflowError::TooManyRecords { split, offset });
+                                }
+                                numbered.is_some()
+                            })
+                        });
+                        if !whole {
+                            held = capability.retain_least(0);
+                            return;
                         }
                         if !made.is_empty() {
                             output.session(&capability).give_container(&mut made);

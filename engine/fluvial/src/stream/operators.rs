@@ -7,6 +7,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use super::origin::MOST_BRANCHES;
 use super::{Origin, Stream};
+use crate::runtime::culprit::at_record;
 use crate::runtime::panics::in_operator;
 
 type Batch<D> = Vec<(D, Origin)>;
@@ -20,8 +21,11 @@ impl<'s, D: 'static> Stream<'s, D> {
                 input.for_each(|capability, batch| {
                     // Of the batch itself, not drained: where the sizes allow, the result lies where the batch lay.
                     let batch = std::mem::take(batch).into_iter();
-                    let mut mapped =
-                        in_operator("map", || batch.map(|(record, origin)| (logic(record), origin)).collect());
+                    let each = batch.map(|(record, origin)| {
+                        at_record(origin);
+                        (logic(record), origin)
+                    });
+                    let mut mapped = in_operator("map", || each.collect());
                     output.session(&capability).give_container(&mut mapped);
                 });
             }
@@ -38,13 +42,23 @@ impl<'s, D: 'static> Stream<'s, D> {
     /// Keeps the records that `logic` says yes to.
     #[must_use]
     pub fn filter(self, logic: impl Fn(&D) -> bool + 'static) -> Self {
-        self.in_place("filter", move |batch| batch.retain(|(record, _)| logic(record)))
+        self.in_place("filter", move |batch| {
+            batch.retain(|(record, origin)| {
+                at_record(*origin);
+                logic(record)
+            });
+        })
     }
 
     /// Looks at each record in passing: for logging and measuring. Records are seen again at each replay.
     #[must_use]
     pub fn inspect(self, logic: impl Fn(&D) + 'static) -> Self {
-        self.in_place("inspect", move |batch| batch.iter().for_each(|(record, _)| logic(record)))
+        self.in_place("inspect", move |batch| {
+            batch.iter().for_each(|(record, origin)| {
+                at_record(*origin);
+                logic(record);
+            });
+        })
     }
 
     /// The records of both streams. Where both made records of the same input record, those of `self` come first.

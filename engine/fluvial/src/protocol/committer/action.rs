@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fluvial_connector::{Offset, OutputPartition, OutputRecord, Progress, Transaction};
+use fluvial_connector::{ErrorKind, Offset, OutputPartition, OutputRecord, Progress, Transaction};
 
 use crate::protocol::Verdict;
 
@@ -92,10 +92,10 @@ pub(crate) enum Done {
 /// Why a turn's transactor is of no further use; see [`fluvial_connector::CommitError`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// A newer writer exists, or the system gave this one up: the journal decides.
-    Fenced,
-    /// It failed, or its outcome is unknown.
-    Unknown,
-    /// It can never succeed, for this reason.
-    Refused(String),
+    /// A newer writer exists, or the system gave this one up, for this reason: the journal decides.
+    Fenced(String),
+    /// It failed, or its outcome is unknown, for this reason.
+    Unknown(String),
+    /// It can never succeed, for this reason; the kind says what a person can do about it.
+    Refused(ErrorKind, String),
 }

@@ -22,6 +22,7 @@ mod lane;
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod writing;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +31,7 @@ use fluvial_connector::{Digest, Generation, Incarnation, OutputPartition, Output
 
 pub(crate) use action::{Action, Done, Failure};
 use lane::{Lane, Point};
+use waiting::Watch;
 
 use super::Ended;
 use super::messages::{Plan, owner};
@@ -53,6 +55,8 @@ pub(crate) struct CommitterConfig {
     pub transaction_bytes: usize,
     /// How far the progress of idle partitions may stay behind.
     pub heartbeat_ms: u64,
+    /// How long transactions may fail one after the other before the generation ends.
+    pub patience_ms: u64,
 }
 
 /// Commits the output of one worker's partitions of one sink.
@@ -80,6 +84,7 @@ pub(crate) struct Committer {
     next_turn: u32,
     last_heartbeat_ms: u64,
     first_recovery: bool,
+    watch: Watch,
     rules: Rules,
 }
 
@@ -92,7 +97,7 @@ enum Phase {
     /// The journal has to be read after fencing.
     Checking { asked: bool },
     /// A writer was fenced by somebody: the journal decides by whom.
-    Judging { asked: bool },
+    Judging { why: String, asked: bool },
     /// What was found cannot be, unless a newer generation has made it: the journal decides.
     Doubting { ended: Ended, asked: bool },
     /// Progress is being read.
@@ -154,6 +159,7 @@ impl Committer {
             next_turn: 0,
             last_heartbeat_ms: 0,
             first_recovery: true,
+            watch: Watch::default(),
             config,
             rules,
         }

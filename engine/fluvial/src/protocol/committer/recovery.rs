@@ -21,7 +21,7 @@ impl Committer {
             Phase::Fencing { to_ask, .. } => return to_ask.pop().map(|turn| Action::Fence { turn }),
             Phase::Waiting | Phase::Active => return None,
             Phase::Checking { asked }
-            | Phase::Judging { asked }
+            | Phase::Judging { asked, .. }
             | Phase::Doubting { asked, .. }
             | Phase::Reading { asked }
             | Phase::Tails { asked, .. } => asked,
@@ -69,10 +69,11 @@ impl Committer {
             // What was asked before the doubt came up.
             (phase @ Phase::Doubting { .. }, _) => self.phase = phase,
             (Phase::Checking { .. }, Done::Journal(_)) => self.phase = Phase::Reading { asked: false },
-            (Phase::Judging { .. }, Done::Journal(_)) => {
-                return Err(Ended::Restart(
-                    "a writer was fenced though no newer generation exists: its transaction took too long".to_owned(),
-                ));
+            (Phase::Judging { why, .. }, Done::Journal(_)) => {
+                return Err(Ended::Restart(format!(
+                    "a writer was fenced though no newer generation exists, as when its transaction takes longer than \
+                     the transaction time-out: {why}"
+                )));
             }
             (Phase::Reading { .. }, Done::Progress(progress)) => {
                 for lane in &self.lanes {

@@ -15,7 +15,7 @@ use crate::protocol::{Ended, Plan, Verdict};
 const JOB: Incarnation = Incarnation(Uuid::from_u128(1));
 const OTHER_JOB: Incarnation = Incarnation(Uuid::from_u128(2));
 
-fn at(partition: u32) -> OutputPartition {
+pub(super) fn at(partition: u32) -> OutputPartition {
     OutputPartition { output: "out".to_owned(), partition }
 }
 
@@ -25,7 +25,7 @@ fn record(text: &str) -> OutputRecord {
     OutputRecord { key: key.into(), value: Some(value.into()) }
 }
 
-fn records(text: &str) -> Vec<OutputRecord> {
+pub(super) fn records(text: &str) -> Vec<OutputRecord> {
     text.split_whitespace().map(record).collect()
 }
 
@@ -55,14 +55,14 @@ fn progress(tick: u64, position: Position, ticks: &[(u64, &str)], end: u64) -> P
     }
 }
 
-fn binding(tick: u64, checkpoint: bool) -> Binding {
+pub(super) fn binding(tick: u64, checkpoint: bool) -> Binding {
     let (from, to, digest) = (Offset(tick), Offset(tick + 1), Digest::default());
     let ranges = vec![Range { split: SplitNumber(0), from, to, count: 1, digest }];
     Binding { tick: Tick(tick), ranges, checkpoint }
 }
 
 /// A plan of generation 2 with ticks to replay, for an output of so many partitions.
-fn plan(partitions: u32, replay: &[u64]) -> Plan {
+pub(super) fn plan(partitions: u32, replay: &[u64]) -> Plan {
     Plan {
         incarnation: JOB,
         generation: Generation(2),
@@ -86,6 +86,7 @@ fn committer(plan: &Plan) -> Committer {
         transaction_records: 3,
         transaction_bytes: 1000,
         heartbeat_ms: 1000,
+        patience_ms: 60_000,
     };
     let mut committer = Committer::new(plan, config);
     committer.all_fenced();
@@ -107,7 +108,7 @@ fn show_transaction(transaction: &Transaction) -> String {
 }
 
 /// Everything that is to be done now.
-fn actions(committer: &mut Committer, now_ms: u64) -> Vec<String> {
+pub(super) fn actions(committer: &mut Committer, now_ms: u64) -> Vec<String> {
     let mut all = Vec::new();
     while let Some(action) = committer.next_action(now_ms).unwrap() {
         all.push(match action {
@@ -152,17 +153,17 @@ fn recover(committer: &mut Committer, found: &[(Option<Progress>, &str)]) -> Res
     Ok(())
 }
 
-fn prepared(committer: &mut Committer, turn: u32, ends: &[u64]) {
+pub(super) fn prepared(committer: &mut Committer, turn: u32, ends: &[u64]) {
     let ends = ends.iter().map(|end| Offset(*end)).collect();
     committer.on(Done::Prepared { turn, result: Ok(ends) }).unwrap();
 }
 
-fn committed(committer: &mut Committer, turn: u32) {
+pub(super) fn committed(committer: &mut Committer, turn: u32) {
     committer.on(Done::Committed { turn, result: Ok(()) }).unwrap();
 }
 
 /// Hands in one tick of partition 0, sealed.
-fn tick(committer: &mut Committer, tick: u64, text: &str) {
+pub(super) fn tick(committer: &mut Committer, tick: u64, text: &str) {
     committer.minted(&binding(tick, false));
     committer.output(Tick(tick), &at(0), records(text)).unwrap();
     committer.complete(Tick(tick)).unwrap();
@@ -170,7 +171,7 @@ fn tick(committer: &mut Committer, tick: u64, text: &str) {
 }
 
 /// A committer that has found its progress at the last tick that it replays, and no output so far.
-fn ready(partitions: u32) -> Committer {
+pub(super) fn ready(partitions: u32) -> Committer {
     let mut committer = committer(&plan(partitions, &[5]));
     let found = progress(5, Position::Complete, &[], 10);
     recover(&mut committer, &vec![(Some(found), ""); partitions as usize]).unwrap();
@@ -359,7 +360,7 @@ fn after_an_unknown_outcome_all_turns_are_fenced_before_anything_is_written_agai
         prepared(&mut committer, 0, &[11]);
         tick(&mut committer, 7, "b1");
         assert_eq!(actions(&mut committer, 0), ["commit 0", "prepare 1: out/0 b1 @7 from 11"]);
-        committer.on(Done::Committed { turn: 0, result: Err(Failure::Unknown) }).unwrap();
+        committer.on(Done::Committed { turn: 0, result: Err(Failure::Unknown("no answer".to_owned())) }).unwrap();
         assert_eq!(actions(&mut committer, 0), ["fence 1", "fence 0"]);
         committer.on(Done::Prepared { turn: 1, result: Ok(vec![Offset(12)]) }).unwrap();
         committer.on(Done::Fenced { turn: 0 }).unwrap();
@@ -385,7 +386,9 @@ fn the_journal_decides_what_a_fenced_writer_means() {
         let mut committer = ready(1);
         tick(&mut committer, 6, "a1");
         actions(&mut committer, 0);
-        committer.on(Done::Prepared { turn: 0, result: Err(Failure::Fenced) }).unwrap();
+        committer
+            .on(Done::Prepared { turn: 0, result: Err(Failure::Fenced("fenced by the broker".to_owned())) })
+            .unwrap();
         assert_eq!(actions(&mut committer, 0), ["journal"]);
         let ended = committer.on(Done::Journal(verdict)).unwrap_err();
         assert_eq!(matches!(ended, Ended::Fenced { .. }), fenced, "{ended}");

@@ -65,16 +65,23 @@ impl Committer {
                 }
             }
             Ok(None) => {
+                self.watch.committed();
                 for (lane, point) in self.flight.remove(index).into_iter().flat_map(|flight| flight.points) {
                     self.lanes[lane].commit(point);
                 }
             }
-            Err(Failure::Unknown) => self.recover(),
-            Err(Failure::Fenced) => {
-                self.flight.clear();
-                self.phase = Phase::Judging { asked: false };
+            Err(Failure::Unknown(why)) => {
+                let failing_ms = self.watch.failed(why.clone());
+                if failing_ms >= self.config.patience_ms {
+                    return Err(Ended::CommitsNothing { for_ms: failing_ms, why });
+                }
+                self.recover();
             }
-            Err(Failure::Refused(why)) => return Err(Ended::Refused(why)),
+            Err(Failure::Fenced(why)) => {
+                self.flight.clear();
+                self.phase = Phase::Judging { why, asked: false };
+            }
+            Err(Failure::Refused(kind, why)) => return Err(Ended::NotWritable { kind, why }),
         }
         Ok(())
     }

@@ -153,17 +153,17 @@ impl World {
         // The request is lost; it comes late; its answer is lost.
         let fate = if faulty { [1, 2, 2, 3][self.dice.below(4)] } else { 0 };
         let mut result = match fate {
-            1 | 2 => Err(Failure::Unknown),
+            1 | 2 => Err(Failure::Unknown(String::new())),
             _ => match self.kafka.commit(id, producer) {
                 Ok(()) => Ok(()),
                 Err(Refusal::Busy) => return Step::Again,
-                Err(Refusal::Fenced) => Err(Failure::Fenced),
-                Err(Refusal::Invalid) => Err(Failure::Unknown),
+                Err(Refusal::Fenced) => Err(Failure::Fenced(String::new())),
+                Err(Refusal::Invalid) => Err(Failure::Unknown(String::new())),
             },
         };
         match fate {
             2 => self.late_commits.push((id, producer)),
-            3 if result.is_ok() => result = Err(Failure::Unknown),
+            3 if result.is_ok() => result = Err(Failure::Unknown(String::new())),
             0 if result.is_ok() && !self.calm && self.weather.stale_commits => self.late_commits.push((id, producer)),
             _ => {}
         }

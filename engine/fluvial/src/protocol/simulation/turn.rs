@@ -68,7 +68,7 @@ impl Turn {
     /// Makes the next request; `None` while there are more to make.
     pub(super) fn step(&mut self, id: Id, kafka: &mut Kafka, now: u64) -> Option<Result<Vec<Offset>, Failure>> {
         let (Some(work), Some(producer)) = (&mut self.work, self.producer) else {
-            return Some(Err(Failure::Unknown));
+            return Some(Err(Failure::Unknown(String::new())));
         };
         let Some(step) = work.steps.front().copied() else {
             let ends = (0..work.offsets.len()).map(|write| work.end_after(write, usize::MAX, kafka)).collect();
@@ -101,7 +101,7 @@ impl Turn {
                 None
             }
             Err(Refusal::Busy) => None,
-            Err(Refusal::Fenced) => Some(Err(Failure::Fenced)),
+            Err(Refusal::Fenced) => Some(Err(Failure::Fenced(String::new()))),
             Err(Refusal::Invalid) => Some(Err(self.fail())),
         }
     }
@@ -109,7 +109,7 @@ impl Turn {
     /// Gives the transaction up.
     pub(super) fn fail(&mut self) -> Failure {
         self.work = None;
-        Failure::Unknown
+        Failure::Unknown(String::new())
     }
 }
 

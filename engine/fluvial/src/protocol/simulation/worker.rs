@@ -177,6 +177,7 @@ impl Worker {
             transaction_records,
             transaction_bytes: 1 << 20,
             heartbeat_ms: 60,
+            patience_ms: u64::MAX,
         };
         self.committer = Some(Committer::with_rules(&plan, config, rules));
         for split in plan.checkpoint.iter().flat_map(|manifest| &manifest.splits) {

@@ -7,8 +7,10 @@ use fluvial_connector::{Digest, Error, ErrorKind, Offset, Record, Slot, Source, 
 
 use super::OnMalformed;
 use crate::journal::{Range, SplitStart};
+use crate::runtime::culprit;
 use crate::runtime::ending::{Failure, Part};
 use crate::runtime::input::SourceInput;
+use crate::stream::Origin;
 
 /// An amount of input.
 #[derive(Clone, Copy, Debug, Default)]
@@ -138,6 +140,7 @@ impl Split {
         if !keep {
             return Ok(());
         }
+        culprit::at_record(Origin::read(self.start.number, record.offset));
         if let Err(error) = input.take(self.index, record) {
             let what = format!("cannot decode the record at offset {} of {}", record.offset, self.name(source));
             match on_malformed {

@@ -1,0 +1,261 @@
+//! Why a record was not written: which record it is, what refuses it, and what a person can do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use fluvial_connector::{CommitError, Error, ErrorKind, OutputRecord, PartitionWrite};
+
+use crate::failure;
+use crate::flight::{Failed, Flight};
+use crate::kafka::Kafka;
+use crate::limits::{Limits, batch_of_one};
+use crate::native::Code;
+use crate::permission::{Resource, denied};
+
+/// How long the settings are asked for that explain a refusal.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How much of a key is shown.
+const SHOWN_OF_KEY: usize = 64;
+
+/// Explains what one producer's records meet.
+pub(crate) struct Refusals {
+    pub(crate) kafka: Kafka,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) progress_topic: String,
+    /// The most bytes of a batch of several records.
+    pub(crate) batch_bytes: usize,
+    /// The largest message that the client takes.
+    pub(crate) message_bytes: usize,
+    /// How many bytes of headers each record has.
+    pub(crate) header_bytes: usize,
+}
+
+/// Where a message was to go.
+struct Place<'a> {
+    topic: &'a str,
+    described: String,
+}
+
+impl Refusals {
+    fn place<'a>(&'a self, write: Option<&'a PartitionWrite>) -> Place<'a> {
+        match write {
+            Some(PartitionWrite { at, .. }) => {
+                Place { topic: &at.output, described: format!("topic '{}' partition {}", at.output, at.partition) }
+            }
+            None => Place {
+                topic: &self.progress_topic,
+                described: format!("the progress topic '{}'", self.progress_topic),
+            },
+        }
+    }
+
+    /// The broker has refused messages; `doing` names the operation.
+    pub(crate) fn by_broker(&self, doing: &str, flight: &Flight<'_>, failed: &Failed) -> CommitError {
+        let write = flight.write(failed.group);
+        let place = self.place(write);
+        let reason = failed.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        let on_time = failed.reason.as_ref().is_some_and(|reason| reason.to_lowercase().contains("timestamp"));
+        match failed.code {
+            Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => self.too_large(doing, &place, write, failed),
+            Code::TopicAuthorizationFailed => self.denied(doing, "Write", &Resource::topic(place.topic)),
+            Code::InvalidTimestamp => self.out_of_time(doing, &place, failed),
+            Code::InvalidRecord if on_time => self.out_of_time(doing, &place, failed),
+            Code::InvalidRecord => {
+                let record = nth(write, failed.first)
+                    .map_or(String::new(), |record| format!(" the record with the key {}", key(record)));
+                let what = format!("{doing}: {} refuses{record}{reason}", place.described);
+                CommitError::Refused(Error::caused(ErrorKind::Data, what, failed.code))
+            }
+            code => failure::commit(code, format!("{doing}: {}{reason}", place.described)),
+        }
+    }
+
+    /// The client itself has refused the message `index` of a write.
+    pub(crate) fn by_client(
+        &self,
+        doing: &str,
+        write: Option<&PartitionWrite>,
+        index: usize,
+        code: Code,
+    ) -> CommitError {
+        let place = self.place(write);
+        match nth(write, index) {
+            Some(record) if code == Code::MessageSizeTooLarge => {
+                let (key, bytes, most) = (key(record), batch_of_one(record, self.header_bytes), self.message_bytes);
+                let what = format!(
+                    "{doing}: the record with the key {key} for {} is too large: it has {bytes} bytes, and the client's \
+                     message.max.bytes is {most}: make the record smaller, or raise the limit with -X \
+                     message.max.bytes={} (and the topic's max.message.bytes with it)",
+                    place.described,
+                    bytes + 1024
+                );
+                CommitError::Refused(Error::new(ErrorKind::Data, what))
+            }
+            _ => failure::commit(code, format!("{doing}: {}", place.described)),
+        }
+    }
+
+    /// This client lacks a permission.
+    pub(crate) fn denied(&self, doing: &str, operation: &str, resource: &Resource) -> CommitError {
+        CommitError::Refused(denied(doing, operation, resource, self.kafka.settings().principal().as_deref()))
+    }
+
+    /// A batch is larger than the topic takes: because of one record, or because the limit is lower by now than it was
+    /// when the producer was made.
+    fn too_large(
+        &self,
+        doing: &str,
+        place: &Place<'_>,
+        write: Option<&PartitionWrite>,
+        failed: &Failed,
+    ) -> CommitError {
+        let Place { topic, described } = place;
+        self.limits.read(&self.kafka, [*topic].into_iter());
+        let records = write.into_iter().flat_map(|write| write.records.iter());
+        let records = records.skip(failed.first).take(failed.last - failed.first + 1);
+        let sized = records.map(|record| (batch_of_one(record, self.header_bytes), record));
+        let largest = sized.max_by_key(|(bytes, _)| *bytes);
+        let (bytes, record) = largest.map_or((0, None), |(bytes, record)| (bytes, Some(record)));
+        let said = record.map_or("a record".to_owned(), |record| format!("the record with the key {}", key(record)));
+        let refused = |what: String| CommitError::Refused(Error::new(ErrorKind::Data, what));
+        let raise = |setting: &str| {
+            format!(
+                "make the record smaller, or raise the limit with `kafka-configs.sh --alter --entity-type topics \
+                 --entity-name {topic} --add-config {setting}={}`",
+                bytes + 1024
+            )
+        };
+        match self.limits.of(topic) {
+            Some(limit) if bytes > limit.bytes => refused(format!(
+                "{doing}: {said} for {described} is too large: it has {bytes} bytes, and the topic's {} is {}: {}",
+                limit.setting,
+                limit.bytes,
+                raise(limit.setting)
+            )),
+            Some(limit) if limit.bytes < self.batch_bytes => {
+                tracing::warn!(
+                    topic,
+                    setting = limit.setting,
+                    bytes = limit.bytes,
+                    "the topic's limit has been lowered: it refused a batch of up to {} bytes, and gets smaller ones from now on",
+                    self.batch_bytes
+                );
+                CommitError::Unknown(Error::new(
+                    ErrorKind::Restart,
+                    format!(
+                        "{doing}: {described} refused a batch of up to {} bytes: its {} was lowered to {}",
+                        self.batch_bytes, limit.setting, limit.bytes
+                    ),
+                ))
+            }
+            Some(limit) => refused(format!(
+                "{doing}: {described} refuses a batch of up to {} bytes as too large, though the topic's {} is {}; its \
+                 largest record is {said}, which has {bytes} bytes",
+                self.batch_bytes.max(bytes),
+                limit.setting,
+                limit.bytes
+            )),
+            // A record that has as many bytes as a batch may have was alone in it.
+            None if bytes >= self.batch_bytes || record.is_none() => refused(format!(
+                "{doing}: {said} for {described} is too large: it has {bytes} bytes, and the topic's max.message.bytes, \
+                 which this client may not see, is less: {}",
+                raise("max.message.bytes")
+            )),
+            None => {
+                self.limits.halve(self.batch_bytes);
+                CommitError::Unknown(Error::new(
+                    ErrorKind::Restart,
+                    format!(
+                        "{doing}: {described} refused a batch of up to {} bytes; its max.message.bytes cannot be read, so \
+                         the next batches are half as large",
+                        self.batch_bytes
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// A record's timestamp is too far from the broker's clock.
+    fn out_of_time(&self, doing: &str, place: &Place<'_>, failed: &Failed) -> CommitError {
+        const SETTING: &str = "message.timestamp.after.max.ms";
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let said = failed.reason.clone().unwrap_or_else(|| failed.code.to_string());
+        let settings =
+            self.kafka.questions().and_then(|client| client.topic_settings(place.topic, Instant::now() + PATIENCE));
+        let after_max = settings.ok().and_then(|settings| settings.get(SETTING)?.parse::<i64>().ok());
+        let broker_ms = after_max.and_then(|after| Some(latest_allowed(&said)?.checked_sub(after)?));
+        let clocks = match broker_ms.map(|broker_ms| now_ms - broker_ms) {
+            Some(ahead) if ahead.abs() >= 2_000 => {
+                let way = if ahead > 0 { "ahead of" } else { "behind" };
+                format!("the clock of this host is {} {way} the clock of the broker", span(ahead.unsigned_abs()))
+            }
+            Some(_) => {
+                "the clocks of this host and of the broker agree, so the job's ticks were minted by a clock that \
+                        differed"
+                    .to_owned()
+            }
+            None => format!("the clock of this host reads {now_ms} ms since 1970, compare the broker's"),
+        };
+        let setting = after_max.map_or(SETTING.to_owned(), |after| format!("{SETTING}={after}"));
+        let what = format!(
+            "{doing}: {} refuses the timestamp of a record: {said}: {clocks}: set the clocks, or raise the topic's limit \
+             ({setting})",
+            place.described
+        );
+        CommitError::Refused(Error::new(ErrorKind::Configuration, what))
+    }
+}
+
+fn nth(write: Option<&PartitionWrite>, index: usize) -> Option<&OutputRecord> {
+    write?.records.iter().nth(index)
+}
+
+/// A key as it is shown: quoted, with escapes, and not all of a long one.
+fn key(record: &OutputRecord) -> String {
+    let shown = &record.key[..record.key.len().min(SHOWN_OF_KEY)];
+    let more = if shown.len() < record.key.len() { "…" } else { "" };
+    let text: String = String::from_utf8_lossy(shown).escape_debug().collect();
+    format!("\"{text}{more}\"")
+}
+
+/// The latest timestamp that the broker takes, where it names a range: `… within [1790000000000, 1790003600000]`.
+fn latest_allowed(said: &str) -> Option<i64> {
+    let (_, range) = said.rsplit_once('[')?;
+    range.split_once(']')?.0.split(',').next_back()?.trim().parse().ok()
+}
+
+/// A time as people say it.
+fn span(ms: u64) -> String {
+    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds} s"),
+        (0, _) => format!("{minutes} min {seconds} s"),
+        _ => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_shortened_and_escaped() {
+        let shown = |bytes: &[u8]| key(&OutputRecord { key: bytes.to_vec(), value: None });
+        assert_eq!(shown(b"{\"a\":1}\n"), r#""{\"a\":1}\n""#);
+        assert_eq!(shown(&[b'k'; 100]), format!("\"{}…\"", "k".repeat(64)));
+    }
+
+    #[test]
+    fn the_brokers_clock_is_read_from_the_range_that_it_names() {
+        let said = "Timestamp 1790014400000 of message with offset 0 is out of range. The timestamp should be within \
+                    [-9223370246854775807, 1790003600000]";
+        assert_eq!(latest_allowed(said), Some(1_790_003_600_000));
+        assert_eq!(latest_allowed("Invalid timestamp"), None);
+    }
+
+    #[test]
+    fn times_are_said_in_their_units() {
+        assert_eq!([3_000, 61_000, 10_800_000].map(span), ["3 s", "1 min 1 s", "3 h 0 min"]);
+    }
+}

@@ -1,0 +1,152 @@
+//! Which input a worker's operators work on, so that the panic of a job's closure names records and not only an operator.
+//!
+//! The worker loop notes which ticks are in the dataflow and which ranges of input they hold; operators note what they
+//! know of it: the record, or the tick. All of it is per thread, because a worker is one, and it is read by the panic
+//! hook alone.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+
+use fluvial_connector::{Offset, Tick};
+
+use crate::journal::{Binding, Range, SplitNumber};
+use crate::stream::Origin;
+
+/// How many ranges are listed.
+const MOST_LISTED: usize = 8;
+
+/// What an operator knows of its input.
+#[derive(Clone, Copy)]
+pub(super) enum At {
+    Unknown,
+    Tick(u64),
+    Record(SplitNumber, Offset),
+}
+
+/// The ticks that are in the dataflow of a worker, and the names of the splits.
+struct InDataflow {
+    splits: BTreeMap<SplitNumber, String>,
+    ticks: VecDeque<(Tick, Vec<Range>)>,
+}
+
+thread_local! {
+    static AT: Cell<At> = const { Cell::new(At::Unknown) };
+    static IN_DATAFLOW: RefCell<InDataflow> =
+        const { RefCell::new(InDataflow { splits: BTreeMap::new(), ticks: VecDeque::new() }) };
+}
+
+/// The operator works on what became of this record.
+pub(crate) fn at_record(origin: Origin) {
+    AT.set(At::Record(origin.split, origin.offset));
+}
+
+/// The operator works on all that it has of this tick.
+pub(crate) fn at_tick(tick: u64) {
+    AT.set(At::Tick(tick));
+}
+
+/// Replaces what is known of the input of the operator that runs; returns what was known before.
+pub(super) fn replace(at: At) -> At {
+    AT.replace(at)
+}
+
+/// The name of a split, as people know it.
+pub(super) fn named(split: SplitNumber, name: String) {
+    IN_DATAFLOW.with_borrow_mut(|known| known.splits.insert(split, name));
+}
+
+/// A tick goes into the dataflow.
+pub(super) fn entered(binding: &Binding) {
+    IN_DATAFLOW.with_borrow_mut(|known| known.ticks.push_back((binding.tick, binding.ranges.clone())));
+}
+
+/// All output through this tick has come out of the dataflow.
+pub(super) fn left(through: Tick) {
+    IN_DATAFLOW.with_borrow_mut(|known| while known.ticks.pop_front_if(|(tick, _)| *tick <= through).is_some() {});
+}
+
+/// The input that the operator works on, as narrowly as it is known; `None` where nothing is in the dataflow.
+pub(super) fn described() -> Option<String> {
+    let at = AT.get();
+    // A panic while this is being changed would be one of the engine, and there is nothing to say then.
+    IN_DATAFLOW.with(|known| known.try_borrow().ok()?.described(at))
+}
+
+impl InDataflow {
+    fn described(&self, at: At) -> Option<String> {
+        let ticks: Vec<_> = match at {
+            At::Record(split, offset) => {
+                let holds = |range: &Range| range.split == split && range.from <= offset && offset < range.to;
+                let tick = self.ticks.iter().find(|(_, ranges)| ranges.iter().any(holds));
+                let tick = tick.map_or(String::new(), |(tick, _)| format!(" in tick {tick}"));
+                return Some(format!("on the record at offset {offset} of {}{tick}", self.name(split)));
+            }
+            At::Tick(at) => self.ticks.iter().filter(|(tick, _)| tick.0 == at).collect(),
+            At::Unknown => self.ticks.iter().collect(),
+        };
+        let (first, last) = (ticks.first()?.0, ticks.last()?.0);
+        let mut ranges: BTreeMap<SplitNumber, (Offset, Offset)> = BTreeMap::new();
+        for range in ticks.iter().flat_map(|(_, ranges)| ranges).filter(|range| range.from < range.to) {
+            let (from, to) = ranges.entry(range.split).or_insert((range.from, range.to));
+            (*from, *to) = ((*from).min(range.from), (*to).max(range.to));
+        }
+        let listed = ranges
+            .iter()
+            .take(MOST_LISTED)
+            .map(|(split, (from, to))| format!("{} offsets {from} to {}", self.name(*split), to.0.saturating_sub(1)));
+        let mut listed: Vec<String> = listed.collect();
+        if ranges.len() > MOST_LISTED {
+            listed.push(format!("{} more", ranges.len() - MOST_LISTED));
+        }
+        let when =
+            if first == last { format!("in tick {first}") } else { format!("in one of the ticks {first} to {last}") };
+        Some(match listed.is_empty() {
+            true => when,
+            false => format!("{when}, whose input is {}", listed.join(", ")),
+        })
+    }
+
+    fn name(&self, split: SplitNumber) -> String {
+        self.splits.get(&split).cloned().unwrap_or_else(|| format!("split number {}", split.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fluvial_connector::Digest;
+
+    use super::*;
+
+    fn range(split: u32, from: u64, to: u64) -> Range {
+        let (from, to, count) = (Offset(from), Offset(to), to - from);
+        Range { split: SplitNumber(split), from, to, count, digest: Digest::default() }
+    }
+
+    #[test]
+    fn input_is_named_as_narrowly_as_it_is_known() {
+        let known = InDataflow {
+            splits: [
+                (SplitNumber(0), "topic 'a' split 0".to_owned()),
+                (SplitNumber(1), "topic 'a' split 1".to_owned()),
+            ]
+            .into(),
+            ticks: [
+                (Tick(5), vec![range(0, 10, 12), range(1, 7, 8)]),
+                (Tick(6), vec![range(0, 12, 13), range(1, 8, 8)]),
+            ]
+            .into(),
+        };
+        let said = |at| known.described(at).unwrap_or_default();
+        assert_eq!(
+            said(At::Record(SplitNumber(0), Offset(11))),
+            "on the record at offset 11 of topic 'a' split 0 in tick 5"
+        );
+        assert_eq!(said(At::Record(SplitNumber(2), Offset(1))), "on the record at offset 1 of split number 2");
+        assert_eq!(said(At::Tick(6)), "in tick 6, whose input is topic 'a' split 0 offsets 12 to 12");
+        assert_eq!(
+            said(At::Unknown),
+            "in one of the ticks 5 to 6, whose input is topic 'a' split 0 offsets 10 to 12, topic 'a' split 1 offsets 7 to 7"
+        );
+        assert_eq!(said(At::Tick(7)), "");
+    }
+}
