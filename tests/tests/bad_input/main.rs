@@ -11,6 +11,8 @@
 //! | a progress topic that is lost, of another incarnation, or ahead of the journal | [`progress`] |
 //! | an open transaction that holds up the progress topic or an output | [`progress`] |
 //! | a record or a batch that is too large for an output; an output that acknowledges nothing | [`refused`] |
+//! | a permission that is missing or taken away | [`permissions`] |
+//! | a host whose clock is hours ahead of the broker's | [`clock`] |
 //! | a store that is unwritable, full or damaged | [`store`] |
 //! | a checkpoint of another job, of a newer format, with an operator that is missing or of another type | [`checkpoint`] |
 //!
@@ -18,9 +20,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod checkpoint;
+mod clock;
 mod code;
 mod connection;
 mod cut;
+mod permissions;
 mod progress;
 mod refused;
 mod replay;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use fluvial_connector::{
@@ -33,6 +33,9 @@ use crate::fail_point::{self, FailPoint};
 use crate::journal::JobStore;
 use crate::protocol::{FoundOutput, FoundSplit};
 
+/// The least time between two warnings of one process that nothing is committed.
+const BETWEEN_STALLS: Duration = Duration::from_secs(30);
+
 /// What the workers of one process share.
 pub(crate) struct Shared {
     pub(crate) build: Build,
@@ -50,6 +53,8 @@ pub(crate) struct Shared {
     for_the_leader: Mutex<Option<(Found, Receiver<()>)>>,
     /// What the sink's calls wait for.
     pub(crate) waits: Waits,
+    /// When one of the workers has said last that it cannot commit.
+    told_of_a_stall: Mutex<Option<Instant>>,
     supervisor: SupervisorLink,
 }
 
@@ -163,6 +168,7 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         connecting: Mutex::new(()),
         for_the_leader: Mutex::new(None),
         waits: Waits::default(),
+        told_of_a_stall: Mutex::new(None),
         supervisor: peer.supervisor,
     });
     if first {
@@ -244,6 +250,17 @@ impl Shared {
         let session = turns::wait_out("sink", patience, || self.sink.connect(&context, &self.outputs))
             .map_err(|e| Failure::of(Part::Sink, e))?;
         Ok(Arc::clone(self.session.get_or_init(|| session)))
+    }
+
+    /// Whether nobody in this process has said of late that it cannot commit: what holds up one worker holds up the others
+    /// as a rule, and one warning is enough. It counts as said then.
+    pub(crate) fn may_tell_of_a_stall(&self) -> bool {
+        let mut told = lock(&self.told_of_a_stall);
+        let may = told.is_none_or(|at| at.elapsed() >= BETWEEN_STALLS);
+        if may {
+            *told = Some(ambient::instant());
+        }
+        may
     }
 
     /// Tells the supervisor that the generation has its place in the journal.

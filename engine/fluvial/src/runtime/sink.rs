@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    CommitError, Error, Offset, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick, Waits, Waker,
+    CommitError, Error, Offset, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick, Waker,
 };
 
 use super::ambient;
@@ -33,6 +33,8 @@ const TRANSACTION_RECORDS: usize = 100_000;
 const TRANSACTION_BYTES: usize = 32 << 20;
 /// How far the progress of idle partitions may stay behind.
 const HEARTBEAT_MS: u64 = 1000;
+/// How often it is looked at whether anything is committed.
+const LOOK_EVERY_MS: u64 = 500;
 /// Replayed ticks wait while so many records of output wait for their commit.
 const MOST_WAITING_RECORDS: usize = 1_000_000;
 
@@ -67,9 +69,10 @@ pub(crate) struct SinkDriver {
     committed: Tick,
     wrote: u64,
     reports: Vec<Report>,
-    /// What the sink's calls wait for.
-    waits: Waits,
+    shared: Arc<Shared>,
     started: Instant,
+    /// When it was looked at last whether anything is committed.
+    looked_ms: u64,
 }
 
 impl SinkDriver {
@@ -137,8 +140,9 @@ impl SinkDriver {
             committed: Tick(0),
             wrote: 0,
             reports: Vec::new(),
-            waits: shared.waits.clone(),
+            shared: Arc::clone(shared),
             started: ambient::instant(),
+            looked_ms: 0,
         })
     }
 
@@ -212,8 +216,15 @@ impl SinkDriver {
     /// Says what is waited for when nothing has been committed for long.
     fn warn_of_a_stall(&mut self) {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if now_ms < self.looked_ms + LOOK_EVERY_MS {
+            return;
+        }
+        self.looked_ms = now_ms;
         let Some(stall) = self.committer.stalled(now_ms) else { return };
-        let sink = self.waits.now();
+        if !self.shared.may_tell_of_a_stall() {
+            return;
+        }
+        let sink = self.shared.waits.now();
         tracing::warn!(
             for_s = stall.for_ms / 1000,
             sink = (!sink.is_empty()).then(|| sink.join("; ")),
