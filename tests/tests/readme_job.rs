@@ -73,7 +73,12 @@ fn the_readmes_job_is_the_crate_words() {
     let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
     assert!(lines <= 30, "a job of {lines} lines is no small one");
     assert_eq!(code, fs::read_to_string(workspace::root().join("jobs/words/src/main.rs")).unwrap());
-    assert_eq!(dependencies(section), dependencies_of_words());
+    // The workspace may have switched on more of a crate than this job needs.
+    let (named, mut has) = (dependencies(section), dependencies_of_words());
+    for (name, features) in &mut has {
+        features.retain(|feature| named.get(name).is_some_and(|named| named.contains(feature)));
+    }
+    assert_eq!(named, has);
 }
 
 #[test]
