@@ -26,8 +26,9 @@ mod words;
 pub use digest::{Digest, output_digest, source_digest};
 pub use error::{BoxError, Error, ErrorKind};
 pub use sink::{
-    CommitError, Envelope, Output, OutputPartition, OutputRecord, OutputRecords, OutputSpec, PartitionWrite, Position,
-    ProducerId, Progress, Sink, SinkContext, SinkSession, TickCount, TickEnd, Transaction, Transactor,
+    CommitError, Envelope, Output, OutputPartition, OutputRecord, OutputRecords, OutputSpec, OutputStatus,
+    PartitionWrite, Position, ProducerId, Progress, Sink, SinkContext, SinkSession, SinkStatus, TickCount, TickEnd,
+    Transaction, Transactor,
 };
 pub use source::{Availability, Record, Slot, Source, SplitReader, SplitStatus, Waker};
 pub use waits::{Wait, Waits};

@@ -76,11 +76,30 @@ impl SinkContext {
 
 /// A connection to a sink. Calls block; several threads may call at once.
 pub trait SinkSession: Send + Sync {
-    /// How many partitions each output has, by its name.
+    /// What the outputs and the place where progress is kept are now. Asked when a generation opens, again and again
+    /// while it runs, and after each write that failed.
     ///
     /// # Errors
-    /// The system cannot be reached.
-    fn partitions(&self) -> Result<BTreeMap<String, u32>, Error>;
+    /// The system cannot be reached, or has no such output.
+    fn status(&self) -> Result<SinkStatus, Error>;
+
+    /// What a person should know of the outputs: a sentence each, with object and cure.
+    ///
+    /// # Errors
+    /// Any; the engine logs it and goes on.
+    fn warnings(&self) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Other jobs that keep progress for an output, in a few words each: whoever else may write it, as far as the system
+    /// tells.
+    ///
+    /// # Errors
+    /// The system cannot be reached, or does not let this job look.
+    fn writers(&self, output: &str) -> Result<Vec<String>, Error> {
+        let _ = output;
+        Ok(Vec::new())
+    }
 
     /// Makes the writer `id` exist, aborts what an earlier writer of that id left open, and makes every later call of
     /// an earlier one fail.
@@ -120,6 +139,26 @@ pub trait SinkSession: Send + Sync {
         from: Offset,
         take: &mut dyn FnMut(Record<'_>),
     ) -> Result<Offset, Error>;
+}
+
+/// What a sink says of the places that a job writes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SinkStatus {
+    /// Each output, by its name.
+    pub outputs: BTreeMap<String, OutputStatus>,
+    /// What the place is called where progress is kept.
+    pub progress_name: String,
+    /// What tells that place from one that is recreated under the same name; empty where the system cannot tell.
+    pub progress_identity: String,
+}
+
+/// What a sink says of one output.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputStatus {
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// What tells it from one that is recreated under the same name; empty where the system cannot tell.
+    pub identity: String,
 }
 
 /// The only way to write: one transaction after the other.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    Envelope, Error, ErrorKind, Offset, OutputPartition, OutputSpec, ProducerId, Progress, Record, Sink, SinkContext,
-    SinkSession, Transactor,
+    Envelope, Error, ErrorKind, Offset, OutputPartition, OutputSpec, OutputStatus, ProducerId, Progress, Record, Sink,
+    SinkContext, SinkSession, SinkStatus, Transactor,
 };
 
 use crate::failure;
@@ -150,9 +150,19 @@ impl KafkaSession {
 }
 
 impl SinkSession for KafkaSession {
-    fn partitions(&self) -> Result<BTreeMap<String, u32>, Error> {
-        let count = |output: &String| Ok((output.clone(), self.kafka.partitions(output, self.context.patience)?));
-        self.outputs.iter().map(count).collect()
+    fn status(&self) -> Result<SinkStatus, Error> {
+        let deadline = Instant::now() + self.context.patience;
+        let questions = self.kafka.questions()?;
+        let output = |output: &String| {
+            let partitions = self.kafka.partitions(output, remaining(deadline))?;
+            Ok((output.clone(), OutputStatus { partitions, identity: questions.topic_id(output, deadline)? }))
+        };
+        let topic = progress_topic(&self.context.job);
+        Ok(SinkStatus {
+            outputs: self.outputs.iter().map(output).collect::<Result<_, Error>>()?,
+            progress_identity: questions.topic_id(&topic, deadline)?,
+            progress_name: format!("the progress topic '{topic}'"),
+        })
     }
 
     fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {

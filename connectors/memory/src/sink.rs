@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fluvial_connector::{
-    CommitError, Envelope, Error, ErrorKind, Offset, Output, OutputPartition, OutputSpec, PartitionWrite, ProducerId,
-    Progress, Record, Sink, SinkContext, SinkSession, TickEnd, Transaction, Transactor,
+    CommitError, Envelope, Error, ErrorKind, Offset, Output, OutputPartition, OutputSpec, OutputStatus, PartitionWrite,
+    ProducerId, Progress, Record, Sink, SinkContext, SinkSession, SinkStatus, TickEnd, Transaction, Transactor,
 };
 
 use crate::faults::LostCommit;
@@ -67,8 +67,17 @@ struct MemorySession {
 }
 
 impl SinkSession for MemorySession {
-    fn partitions(&self) -> Result<BTreeMap<String, u32>, Error> {
-        self.outputs.iter().map(|name| Ok((name.clone(), self.memory.topic(name)?.count()))).collect()
+    fn status(&self) -> Result<SinkStatus, Error> {
+        let output = |name: &String| {
+            let topic = self.memory.topic(name)?;
+            Ok((name.clone(), OutputStatus { partitions: topic.count(), identity: topic.identity.clone() }))
+        };
+        Ok(SinkStatus {
+            outputs: self.outputs.iter().map(output).collect::<Result<_, Error>>()?,
+            progress_name: format!("the progress of job '{}'", self.context.job),
+            // It is kept as long as the memory is.
+            progress_identity: String::new(),
+        })
     }
 
     fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {

@@ -110,13 +110,15 @@ fn just_records(committed: Vec<(u64, OutputRecord)>) -> Vec<OutputRecord> {
 /// What a job finds that starts for the first time.
 pub fn a_new_sink_has_its_partitions_and_no_progress<S: SinkSubject>(subject: &mut S) {
     let job = Job::of(subject);
-    let partitions = job.session.partitions().expect("the sink can be reached");
-    assert_eq!(partitions.into_iter().collect::<Vec<_>>(), {
+    let status = job.session.status().expect("the sink can be reached");
+    let partitions = status.outputs.iter().map(|(name, output)| (name.clone(), output.partitions));
+    assert_eq!(partitions.collect::<Vec<_>>(), {
         let mut expected = job.outputs.clone().map(|output| (output, 2));
         expected.sort();
         expected
     });
     assert!(job.session.progress().expect("the sink can be reached").is_empty());
+    assert_eq!(job.session.status().expect("the sink can be reached"), status, "nothing has been recreated");
 }
 
 /// One transaction over several partitions of several outputs, with several ticks.

@@ -9,7 +9,7 @@ mod store;
 mod trouble;
 
 pub(crate) use record::{
-    Binding, Entry, JournalRecord, Nonce, Range, Rewound, Seq, SinkStart, SplitNumber, SplitStart,
+    Binding, Entry, JournalRecord, Nonce, Range, Recreated, Rewound, Seq, SinkStart, SplitNumber, SplitStart, differ,
 };
 pub(crate) use store::{Created, JobStore, journal_object};
 pub(crate) use trouble::Trouble;

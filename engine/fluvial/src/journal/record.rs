@@ -101,6 +101,9 @@ pub(crate) enum Entry {
         /// The splits that ended before the place that they had been read to, and that go on from their end.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         rewound: Vec<Rewound>,
+        /// The outputs that have been recreated under their names, and are gone on with as they are.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        recreated: Vec<Recreated>,
     },
 }
 
@@ -111,6 +114,15 @@ pub(crate) struct Rewound {
     pub split: SplitNumber,
     /// Its end, once it had been cut off: the next offset to read.
     pub to: Offset,
+}
+
+/// An output that was recreated under its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Recreated {
+    /// Its name.
+    pub output: String,
+    /// Its identity from the tick of the reconciliation on.
+    pub identity: String,
 }
 
 /// A tick and the input that belongs to it.
@@ -158,8 +170,13 @@ impl SplitStart {
     /// Whether the split is another by now, under the same name. One whose system cannot tell, then or now, is not.
     #[must_use]
     pub(crate) fn was_made_anew(&self, identity: &str) -> bool {
-        !self.identity.is_empty() && !identity.is_empty() && self.identity != identity
+        differ(&self.identity, identity)
     }
+}
+
+/// Whether two identities are those of different things. Where the system could not tell, then or now, they are not.
+pub(crate) fn differ(was: &str, is: &str) -> bool {
+    !was.is_empty() && !is.is_empty() && was != is
 }
 
 /// Where an output begins.
@@ -173,4 +190,8 @@ pub(crate) struct SinkStart {
     pub envelope: Envelope,
     /// The tick from which on it is written: output at earlier ticks is not its.
     pub tick: Tick,
+    /// What tells it from one recreated under the same name ([`fluvial_connector::OutputStatus::identity`]).
+    pub identity: String,
+    /// The same of the place where its progress is kept ([`fluvial_connector::SinkStatus::progress_identity`]).
+    pub progress: String,
 }

@@ -118,7 +118,7 @@ mod tests {
     const ME: Identity = Identity { incarnation: Incarnation(Uuid::nil()), generation: Generation(2), nonce: Nonce(7) };
 
     fn entry(tick: u64) -> Entry {
-        Entry::Reconciled { tick: Tick(tick), rewound: Vec::new() }
+        Entry::Reconciled { tick: Tick(tick), rewound: Vec::new(), recreated: Vec::new() }
     }
 
     fn of(generation: u64, nonce: u64) -> Answer {

@@ -194,9 +194,11 @@ mod tests {
     fn cleaner(keep_journal: bool) -> Cleaner {
         let mut cleaner = Cleaner::new(ME, keep_journal, 100, vec![Seq(0), Seq(1)], Rules::default());
         let opened = Entry::Opened { binary: String::new(), workers: 1, turns: 1 };
-        for (seq, entries) in
-            [(4, vec![opened]), (5, vec![]), (6, vec![Entry::Reconciled { tick: Tick(1), rewound: Vec::new() }])]
-        {
+        for (seq, entries) in [
+            (4, vec![opened]),
+            (5, vec![]),
+            (6, vec![Entry::Reconciled { tick: Tick(1), rewound: Vec::new(), recreated: Vec::new() }]),
+        ] {
             cleaner.knows(Seq(seq), &ME.record(entries));
         }
         cleaner
@@ -213,8 +215,12 @@ mod tests {
                             (
                                 seq,
                                 Some(
-                                    (*ME.record(vec![Entry::Reconciled { tick: Tick(1), rewound: Vec::new() }]))
-                                        .clone(),
+                                    (*ME.record(vec![Entry::Reconciled {
+                                        tick: Tick(1),
+                                        rewound: Vec::new(),
+                                        recreated: Vec::new(),
+                                    }]))
+                                    .clone(),
                                 ),
                             )
                         })
@@ -255,7 +261,10 @@ mod tests {
         let mut cleaner = cleaner(false);
         // The record at the floor holds the checkpoint's own tick, and maybe later ones.
         for seq in [7, 8] {
-            cleaner.knows(Seq(seq), &ME.record(vec![Entry::Reconciled { tick: Tick(1), rewound: Vec::new() }]));
+            cleaner.knows(
+                Seq(seq),
+                &ME.record(vec![Entry::Reconciled { tick: Tick(1), rewound: Vec::new(), recreated: Vec::new() }]),
+            );
         }
         cleaner.complete("m2", &manifest(&[]), Seq(7), 0);
         let records: Vec<Object> = [0, 1, 6].map(|seq| Object::Record(Seq(seq))).into();

@@ -25,6 +25,7 @@ mod leader;
 mod messages;
 mod opening;
 mod preparing;
+mod recreated;
 mod rules;
 mod running;
 mod sequencer;
@@ -32,7 +33,7 @@ mod sequencer;
 mod simulation;
 mod store;
 
-pub(crate) use committer::{Action, Committer, CommitterConfig, Done, Failure};
+pub(crate) use committer::{Action, Committer, CommitterConfig, Done, Failure, Stretch};
 pub(crate) use ended::Ended;
 pub(crate) use history::History;
 pub(crate) use leader::{Event, Leader, LeaderConfig, Request, Status};

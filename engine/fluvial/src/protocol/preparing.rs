@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use fluvial_connector::{Envelope, Tick};
+use fluvial_connector::{Envelope, SinkStatus, Tick};
 
 use super::Ended;
 use super::appender::Appender;
@@ -14,11 +14,12 @@ use super::history::History;
 use super::leader::LeaderConfig;
 use super::messages::{FoundOutput, FoundSplit, Plan};
 use super::opening::Opened;
+use super::recreated::recreated;
 use super::rules::{Rule, Rules};
 use super::running::{Running, cut_off};
 use super::sequencer::Sequencer;
 use super::store::Identity;
-use crate::journal::{Entry, Rewound, Seq, SinkStart, SplitNumber};
+use crate::journal::{Entry, Recreated, Rewound, Seq, SinkStart, SplitNumber};
 use crate::state::SplitState;
 
 /// A generation that has opened the journal and does not mint yet.
@@ -49,7 +50,8 @@ impl Prepared {
     ) -> Result<(Self, Vec<String>), Ended> {
         let Opened { me, at, mut history, manifest, records, below } = opened;
         let mut appender = Appender::new(me, at.next(), config.append_every_ms, rules);
-        let (new, mut warnings) = new_outputs(&config.outputs, reconcile, &history)?;
+        let (new, mut warnings) = new_outputs(&config.outputs, &config.sink, reconcile, &history)?;
+        let recreated = accepted(config, reconcile, &history)?;
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));
             history.sinks.push(start);
@@ -64,8 +66,8 @@ impl Prepared {
             }
             let tick = Tick(now_ms).max(history.sealed().next());
             let rewound = rewound(found, &history, &mut warnings);
-            history.reconciled(tick, &rewound);
-            appender.push(Entry::Reconciled { tick, rewound });
+            history.reconciled(tick, &rewound, &recreated);
+            appender.push(Entry::Reconciled { tick, rewound, recreated });
         }
         let mut cleaner = Cleaner::new(me, config.keep_journal, config.grace_ms, below, rules);
         for (seq, record) in &records {
@@ -159,6 +161,23 @@ fn rewound(found: &[FoundSplit], history: &History, warnings: &mut Vec<String>) 
         .collect()
 }
 
+/// The outputs that were recreated, and that a person wants gone on with as they are.
+///
+/// # Errors
+/// [`Ended::Refused`] for what was recreated and cannot be gone on with so.
+fn accepted(config: &LeaderConfig, reconcile: bool, history: &History) -> Result<Vec<Recreated>, Ended> {
+    // A reconciliation that is only gone on with was asked for before: whoever asked knew of no other output.
+    let asked = reconcile && config.reconcile;
+    let accept = |recreated: super::recreated::IsRecreated<'_>| match recreated
+        .can_be_accepted(config.leave_append_outputs)
+        .filter(|_| asked)
+    {
+        Some((output, identity)) => Ok(Recreated { output: output.to_owned(), identity: identity.to_owned() }),
+        None => Err(recreated.refuse()),
+    };
+    recreated(&history.sinks, &config.sink).map(accept).collect()
+}
+
 /// Refuses a reconciliation of a job with an output that cannot be corrected.
 fn refuse_append_outputs(history: &History) -> Result<(), Ended> {
     match history.sinks.iter().find(|sink| sink.envelope == Envelope::Append) {
@@ -175,6 +194,7 @@ fn refuse_append_outputs(history: &History) -> Result<(), Ended> {
 /// another output only where it is reconciled: the output would otherwise lack what the state holds already.
 fn new_outputs(
     outputs: &[FoundOutput],
+    status: &SinkStatus,
     reconcile: bool,
     history: &History,
 ) -> Result<(Vec<SinkStart>, Vec<String>), Ended> {
@@ -197,8 +217,10 @@ fn new_outputs(
                      the whole of its table"
                 )));
             }
+            let identity = status.outputs.get(output).map(|output| output.identity.clone()).unwrap_or_default();
             let (output, partitions, envelope) = (output.clone(), *partitions, *envelope);
-            new.push(SinkStart { output, partitions, envelope, tick });
+            let progress = status.progress_identity.clone();
+            new.push(SinkStart { output, partitions, envelope, tick, identity, progress });
             continue;
         };
         let pinned = known.partitions;
@@ -211,7 +233,7 @@ fn new_outputs(
         if *partitions < pinned {
             return Err(Ended::Refused(format!(
                 "output '{output}' has {partitions} partitions and had {pinned} when the job began: was it deleted and \
-                 made anew?"
+                 recreated? Give it {pinned} partitions"
             )));
         }
         if *partitions > pinned {
@@ -247,6 +269,8 @@ mod tests {
                 partitions: *partitions,
                 envelope: Envelope::Upsert,
                 tick: Tick(0),
+                identity: "first".to_owned(),
+                progress: "progress".to_owned(),
             })
             .collect();
         history
@@ -264,7 +288,7 @@ mod tests {
     #[test]
     fn an_output_begins_after_what_is_sealed_and_keeps_its_partitions() {
         let check = |sealed, reconcile, known: &[(&str, u32)], outputs: &[(&str, u32)], expected: &str| {
-            let said = match new_outputs(&found(outputs), reconcile, &history(sealed, known)) {
+            let said = match new_outputs(&found(outputs), &SinkStatus::default(), reconcile, &history(sealed, known)) {
                 Ok((new, warnings)) => {
                     let new: Vec<String> =
                         new.iter().map(|s| format!("{} of {} from {}", s.output, s.partitions, s.tick)).collect();

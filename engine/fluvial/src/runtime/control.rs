@@ -32,6 +32,9 @@ pub(crate) enum Message {
     AtEnd(u32),
     /// To the leader, for the status line: so many records have been committed since the last time.
     Wrote(u64),
+    /// To the leader, for the status line: so many offsets of outputs have been taken by other writers since the last
+    /// time.
+    Strangers(u64),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

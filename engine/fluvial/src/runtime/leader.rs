@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Error, Incarnation, Offset, SplitId, Waker};
+use fluvial_connector::{Error, Incarnation, Offset, SinkStatus, SplitId, Waker};
 
 use super::ambient;
 use super::calls::StoreCalls;
 use super::control::{Control, Message};
 use super::ending::{Ending, Failure, Part as Origin};
+use super::outputs::OutputWatch;
 use super::process::{Found, Shared};
 use super::stages::STAGES;
 use super::status::StatusLine;
@@ -55,6 +56,8 @@ pub(crate) type Positions = Vec<(String, SplitId, Offset)>;
 enum Back {
     Answered(Part, Result<Answer, Error>),
     Discovered(Found),
+    /// What the outputs are now.
+    Outputs(SinkStatus),
     /// What there is, asked for since the journal is this generation's.
     Looked(Result<Found, Error>),
     /// The supervisor asks for the end.
@@ -69,6 +72,7 @@ pub(crate) struct LeaderDriver {
     back: Receiver<Back>,
     tell: Sender<Back>,
     discovery: Sender<Positions>,
+    _outputs: OutputWatch,
     waker: Waker,
     shared: Arc<Shared>,
     stopping: Option<Instant>,
@@ -96,6 +100,7 @@ impl LeaderDriver {
             workers: options.workers(),
             turns: super::TURNS,
             outputs: found.outputs.clone(),
+            sink: found.sink.clone(),
             pace: Pace {
                 tick_interval_ms: millis(options.tick),
                 heartbeat_ms: 1000,
@@ -124,6 +129,13 @@ impl LeaderDriver {
             })
             .map_err(|e| Failure::new(Ending::Failed, e))?;
         let discovery = Self::discover(shared, &tell, waker, found.splits.clone());
+        let (of_outputs, wake) = (tell.clone(), waker.clone());
+        let outputs = OutputWatch::start(shared.session()?, move |status| {
+            let told = of_outputs.send(Back::Outputs(status)).is_ok();
+            wake.wake();
+            told
+        })
+        .map_err(|e| Failure::new(Ending::Failed, e))?;
         let mut driver = Self {
             leader: Leader::new(config, ambient::now_ms()),
             calls: Arc::new(StoreCalls::new(shared.store.clone(), options.patience)),
@@ -131,6 +143,7 @@ impl LeaderDriver {
             back,
             tell,
             discovery,
+            _outputs: outputs,
             waker: waker.clone(),
             shared: Arc::clone(shared),
             stopping: None,
@@ -236,6 +249,7 @@ impl LeaderDriver {
                 Back::Looked(Err(error)) => return Err(Failure::of(Origin::Source, error)),
                 Back::Answered(_, Err(error)) => return Err(Failure::of(Origin::Store, error)),
                 Back::Stop => self.stop(control)?,
+                Back::Outputs(status) => self.event(Event::Outputs(status), control)?,
                 Back::Discovered(found) => {
                     self.status.found(&found);
                     if self.planned {

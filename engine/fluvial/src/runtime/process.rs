@@ -7,7 +7,6 @@
 //! Whatever goes wrong ends the process at once, after it has told the supervisor why: a process holds nothing that
 //! its end at any moment could leave half done.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use fluvial_connector::{
-    Availability, Envelope, Error, Generation, OutputSpec, Sink, SinkContext, SinkSession, Source, Waits,
+    Availability, Envelope, Error, Generation, OutputSpec, Sink, SinkContext, SinkSession, SinkStatus, Source, Waits,
 };
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
@@ -64,6 +63,7 @@ pub(crate) struct Found {
     pub(crate) splits: Vec<FoundSplit>,
     pub(crate) ends: Ends,
     pub(crate) outputs: Vec<FoundOutput>,
+    pub(crate) sink: SinkStatus,
 }
 
 impl Found {
@@ -219,10 +219,10 @@ impl Shared {
         };
         let mut found = found.map_err(|e| Failure::of(Part::Source, e))?;
         let session = self.session()?;
-        let partitions: BTreeMap<String, u32> = turns::wait_out("sink", self.options.patience, || session.partitions())
+        found.sink = turns::wait_out("sink", self.options.patience, || session.status())
             .map_err(|e| Failure::of(Part::Sink, e))?;
         for spec in &self.outputs {
-            let partitions = partitions.get(&spec.name).copied().unwrap_or(0);
+            let partitions = found.sink.outputs.get(&spec.name).map_or(0, |output| output.partitions);
             let envelope: Envelope = spec.envelope;
             found.outputs.push(FoundOutput { output: spec.name.clone(), partitions, envelope });
         }

@@ -125,7 +125,14 @@ mod tests {
     }
 
     fn sink(output: &str, envelope: Envelope) -> SinkStart {
-        SinkStart { output: output.to_owned(), partitions: 4, envelope, tick: Tick(0) }
+        SinkStart {
+            output: output.to_owned(),
+            partitions: 4,
+            envelope,
+            tick: Tick(0),
+            identity: String::new(),
+            progress: String::new(),
+        }
     }
 
     #[test]

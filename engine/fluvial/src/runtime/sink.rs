@@ -22,6 +22,7 @@ use super::output::OutputQueue;
 use super::process::Shared;
 use super::reconcile::Reconciling;
 use super::stages::STAGES;
+use super::strangers::Strangers;
 use super::turns::{self, Done, Turns};
 use crate::fail_point::{FailPoint, reach};
 use crate::journal::Binding;
@@ -51,6 +52,7 @@ pub(crate) struct SinkDriver {
     identity: Identity,
     committer: Committer,
     turns: Turns,
+    strangers: Strangers,
     back: Receiver<Back>,
     tell: Sender<Back>,
     waker: Waker,
@@ -98,6 +100,7 @@ impl SinkDriver {
         };
         let turns =
             Turns::start(&session, super::TURNS, patience, waker).map_err(|e| Failure::new(Ending::Failed, e))?;
+        let strangers = Strangers::new(Arc::clone(&session), waker.clone());
         for turn in 0..super::TURNS {
             turns.fence(turn, ProducerId { incarnation: plan.incarnation, slot: index, turn });
         }
@@ -126,6 +129,7 @@ impl SinkDriver {
             identity: Identity { incarnation: plan.incarnation, generation: plan.generation, nonce: plan.nonce },
             committer: Committer::new(plan, config),
             turns,
+            strangers,
             back,
             tell,
             waker: waker.clone(),
@@ -186,6 +190,11 @@ impl SinkDriver {
         (self.wrote > 0).then(|| std::mem::take(&mut self.wrote))
     }
 
+    /// Offsets that other writers have taken between this job's records since the last call, if there are any.
+    pub(crate) fn strangers(&mut self) -> Option<u64> {
+        self.strangers.counted()
+    }
+
     /// Takes what is complete, does what is due. Returns what the leader must know.
     pub(crate) fn turn(&mut self) -> Result<Vec<Report>, Failure> {
         self.take_output()?;
@@ -205,6 +214,7 @@ impl SinkDriver {
                 }
             }
         }
+        self.strangers.take(self.committer.strangers());
         while let Some(action) = self.committer.next_action(ambient::now_ms())? {
             self.act(action);
         }
@@ -349,9 +359,9 @@ impl SinkDriver {
                 protocol::Done::Fenced { turn }
             }
             Done::Progress(result) => {
-                let progress = result.map_err(sink)?;
+                let (progress, status) = result.map_err(sink)?;
                 reach(FailPoint::AfterProgress);
-                protocol::Done::Progress(progress)
+                protocol::Done::Progress(progress, status)
             }
             Done::Tail { at, result } => {
                 let (records, end) = result.map_err(sink)?;

@@ -23,6 +23,8 @@ pub(crate) struct StatusLine {
     asked: bool,
     records_in: u64,
     records_out: u64,
+    /// Offsets of outputs that other writers have taken.
+    foreign_records: u64,
     /// Splits by number, and how far each has been committed.
     splits: BTreeMap<SplitNumber, (SplitStart, Offset)>,
     /// Ranges that are minted and not committed.
@@ -39,6 +41,7 @@ impl StatusLine {
             asked: false,
             records_in: 0,
             records_out: 0,
+            foreign_records: 0,
             splits: BTreeMap::new(),
             in_flight: VecDeque::new(),
             ends: Ends::new(),
@@ -60,6 +63,11 @@ impl StatusLine {
     /// Records that a worker has committed.
     pub(crate) fn wrote(&mut self, records: u64) {
         self.records_out += records;
+    }
+
+    /// Offsets between this job's records that are another writer's.
+    pub(crate) fn others_wrote(&mut self, offsets: u64) {
+        self.foreign_records += offsets;
     }
 
     pub(crate) fn order(&mut self, order: &Order) {
@@ -132,6 +140,7 @@ impl StatusLine {
             lag_records = lag,
             lag_ms,
             lag_unknown_for_s = unknown_for.map(|age| age.as_secs()),
+            foreign_records = Some(self.foreign_records).filter(|count| *count > 0),
             in_flight_bytes = status.in_flight_bytes,
             checkpoint_age_s = status.checkpoint.map(|tick| now.saturating_sub(tick.0) / 1000),
             "running"

@@ -16,8 +16,8 @@ use std::time::Duration;
 use super::ambient;
 
 use fluvial_connector::{
-    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, SinkSession, Tick,
-    Transaction, Transactor, Waker,
+    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, SinkSession,
+    SinkStatus, Tick, Transaction, Transactor, Waker,
 };
 
 use super::stages::STAGES;
@@ -34,8 +34,8 @@ pub(crate) enum Done {
     Prepared { turn: u32, result: Result<Vec<Offset>, CommitError> },
     /// A transaction is committed, or nobody knows.
     Committed { turn: u32, result: Result<(), CommitError> },
-    /// The committed progress of all output partitions.
-    Progress(Result<BTreeMap<OutputPartition, Progress>, Error>),
+    /// The committed progress of all output partitions, and what the outputs are after that.
+    Progress(Result<(BTreeMap<OutputPartition, Progress>, SinkStatus), Error>),
     /// Where a partition ends.
     End { at: OutputPartition, result: Result<Offset, Error> },
     /// The committed records of a partition after an offset, with their offsets, and where the partition ends.
@@ -205,7 +205,11 @@ fn write(turn: u32, session: &dyn SinkSession, inbox: &Receiver<Command>, tell: 
 fn read(session: &dyn SinkSession, inbox: &Receiver<Reading>, tell: &Tell, patience: Duration) {
     for reading in inbox {
         let done = match reading {
-            Reading::Progress => Done::Progress(wait_out("sink", patience, || session.progress())),
+            Reading::Progress => {
+                let progress = wait_out("sink", patience, || session.progress());
+                let status = || wait_out("sink", patience, || session.status());
+                Done::Progress(progress.and_then(|progress| Ok((progress, status()?))))
+            }
             Reading::End { at } => {
                 let result = wait_out("sink", patience, || session.end(&at));
                 Done::End { at, result }

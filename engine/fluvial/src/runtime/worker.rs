@@ -206,6 +206,10 @@ impl Running {
                     l.status.wrote(records);
                     Ok(())
                 })?,
+                Message::Strangers(offsets) => self.with_leader(|l, _| {
+                    l.status.others_wrote(offsets);
+                    Ok(())
+                })?,
             }
         }
         self.with_leader(LeaderDriver::step)?;
@@ -310,6 +314,9 @@ impl Running {
         }
         if let Some(records) = self.sink.wrote() {
             self.control.tell_leader(Message::Wrote(records));
+        }
+        if let Some(offsets) = self.sink.strangers() {
+            self.control.tell_leader(Message::Strangers(offsets));
         }
         Ok(())
     }

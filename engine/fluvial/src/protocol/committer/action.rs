@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fluvial_connector::{ErrorKind, Offset, OutputPartition, OutputRecord, Progress, Transaction};
+use fluvial_connector::{ErrorKind, Offset, OutputPartition, OutputRecord, Progress, SinkStatus, Transaction};
 
 use crate::protocol::Verdict;
 
@@ -17,7 +17,8 @@ pub(crate) enum Action {
     /// Look at the newest record of the journal ([`Identity::judge`](crate::protocol::Identity::judge)). Answered by
     /// [`Done::Journal`].
     CheckJournal,
-    /// Read the progress of all output partitions. Answered by [`Done::Progress`].
+    /// Read the progress of all output partitions, and after that ask what the outputs are. Answered by
+    /// [`Done::Progress`].
     ReadProgress,
     /// Read what is committed in a partition from an offset on. Answered by [`Done::Tail`].
     ReadTail {
@@ -55,8 +56,8 @@ pub(crate) enum Done {
     },
     /// Whose the journal's newest record is.
     Journal(Verdict),
-    /// The committed progress of all output partitions that have any.
-    Progress(BTreeMap<OutputPartition, Progress>),
+    /// The committed progress of all output partitions that have any, and what the outputs are.
+    Progress(BTreeMap<OutputPartition, Progress>, SinkStatus),
     /// What is committed in a partition after its progress.
     Tail {
         /// The partition.

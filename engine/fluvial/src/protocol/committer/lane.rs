@@ -19,6 +19,7 @@ use fluvial_connector::{
     TickCount, TickEnd, output_digest,
 };
 
+use super::holes::Holes;
 use crate::journal::SinkStart;
 use crate::protocol::Ended;
 
@@ -92,6 +93,7 @@ impl Room {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) at: OutputPartition,
+    envelope: Envelope,
     /// The tick from which on it is written.
     pub(super) starts: Tick,
     /// The tick that is restored: its output is out already.
@@ -110,6 +112,9 @@ pub(super) struct Lane {
     expect: Option<Progress>,
     torn: VecDeque<(Offset, OutputRecord)>,
     earlier: Vec<TickEnd>,
+    holes: Holes,
+    /// The offset of own records, and that of a later write which lies before it.
+    pub(super) went_back: Option<(Offset, Offset)>,
     pub(super) has_progress: bool,
     pub(super) committed: Point,
     pub(super) planned: Point,
@@ -128,6 +133,7 @@ impl Lane {
         let point = Point::complete(Tick(0), digest, Offset(0));
         Self {
             at: OutputPartition { output: sink.output.clone(), partition },
+            envelope: sink.envelope,
             starts: sink.tick,
             as_of,
             reconcile,
@@ -139,6 +145,8 @@ impl Lane {
             expect: None,
             torn: VecDeque::new(),
             earlier: Vec::new(),
+            holes: Holes::default(),
+            went_back: None,
             has_progress: false,
             committed: point,
             planned: point,
@@ -253,9 +261,36 @@ impl Lane {
         if found == digest { Ok(()) } else { Err(Ended::Diverged { at: self.at.clone(), tick }) }
     }
 
+    /// What a person can do where the partition has lost records.
+    pub(super) fn way_out(&self) -> &'static str {
+        match self.envelope {
+            Envelope::Upsert => "`run --reconcile` writes the whole table to it again",
+            Envelope::Append => {
+                "an append output cannot be given them again: `run --reconcile --leave-append-outputs` goes on with the \
+                 records to come"
+            }
+        }
+    }
+
     /// Whether what was committed at `tick` stays as it is, whatever the job would write there now.
-    fn is_left(&self, tick: Tick) -> bool {
+    pub(super) fn is_left(&self, tick: Tick) -> bool {
         self.leave.is_some_and(|reconciled| tick < reconciled)
+    }
+
+    /// What lies before the next records is not known.
+    pub(super) fn begin_counting(&mut self) {
+        self.holes.begin();
+    }
+
+    /// What is planned is written up to `end`, with so many records. Returns how many offsets there are not this job's;
+    /// `None` where they have gone back.
+    pub(super) fn wrote(&mut self, records: usize, end: Offset) -> Option<u64> {
+        let before = std::mem::replace(&mut self.planned.end, end);
+        let others = self.holes.wrote(before, records, end);
+        if others.is_none() {
+            self.went_back = Some((before, end));
+        }
+        others
     }
 
     /// Forgets what a commit has made durable.

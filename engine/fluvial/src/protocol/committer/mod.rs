@@ -18,6 +18,7 @@
 //! nothing can mend; the generation then ends with [`Ended::ForeignRecord`].
 
 mod action;
+mod holes;
 mod lane;
 mod recovery;
 #[cfg(test)]
@@ -27,7 +28,7 @@ mod writing;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fluvial_connector::{Digest, Generation, Incarnation, OutputPartition, OutputRecord, Progress, Tick};
+use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, OutputRecord, Progress, Tick};
 
 pub(crate) use action::{Action, Done, Failure};
 use lane::{Lane, Point};
@@ -36,7 +37,7 @@ use waiting::Watch;
 use super::Ended;
 use super::messages::{Plan, owner};
 use super::rules::{Rule, Rules};
-use crate::journal::Binding;
+use crate::journal::{Binding, SinkStart};
 
 /// How a committer writes.
 #[derive(Clone, Debug)]
@@ -68,6 +69,7 @@ pub(crate) struct Committer {
     /// The last tick that was sealed when the generation opened.
     opened_at: Tick,
     as_of: Tick,
+    sinks: Vec<SinkStart>,
     lanes: Vec<Lane>,
     complete: Tick,
     sealed: Tick,
@@ -81,6 +83,8 @@ pub(crate) struct Committer {
     phase: Phase,
     /// Transactions that are not committed, in the order of their preparation.
     flight: VecDeque<Flight>,
+    /// Stretches with offsets that are not this job's, which nobody has been told of.
+    strangers: Vec<Stretch>,
     next_turn: u32,
     last_heartbeat_ms: u64,
     first_recovery: bool,
@@ -111,8 +115,32 @@ enum Phase {
 #[derive(Debug)]
 struct Flight {
     turn: u32,
-    points: Vec<(usize, Point)>,
+    points: Vec<Planned>,
     state: FlightState,
+}
+
+/// What a transaction writes to one partition.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    lane: usize,
+    records: usize,
+    /// Where the partition stands after it.
+    point: Point,
+}
+
+/// A stretch of an output partition that somebody else may have written to as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    /// Where.
+    pub(crate) at: OutputPartition,
+    /// Its first offset.
+    pub(crate) from: Offset,
+    /// The offset after its last.
+    pub(crate) to: Offset,
+    /// How many of the records in it are this job's.
+    pub(crate) records: usize,
+    /// How many offsets in it are not explained.
+    pub(crate) others: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +162,9 @@ impl Committer {
         let digests = plan.checkpoint.iter().flat_map(|manifest| &manifest.outputs);
         let digests: BTreeMap<&OutputPartition, Digest> = digests.map(|output| (&output.at, output.digest)).collect();
         let mut lanes = Vec::new();
-        for sink in plan.sinks.iter().filter(|sink| config.outputs.contains(&sink.output)) {
+        let sinks = plan.sinks.iter().filter(|sink| config.outputs.contains(&sink.output));
+        let sinks: Vec<SinkStart> = sinks.cloned().collect();
+        for sink in &sinks {
             for partition in (0..sink.partitions).filter(|p| owner(*p, config.workers) == config.worker) {
                 let at = OutputPartition { output: sink.output.clone(), partition };
                 let digest = digests.get(&at).copied().unwrap_or_default();
@@ -147,6 +177,7 @@ impl Committer {
             generation: plan.generation,
             opened_at: plan.sealed(),
             as_of,
+            sinks,
             lanes,
             complete: as_of,
             sealed: plan.sealed(),
@@ -156,6 +187,7 @@ impl Committer {
             data_to_come: VecDeque::new(),
             phase: Phase::Waiting,
             flight: VecDeque::new(),
+            strangers: Vec::new(),
             next_turn: 0,
             last_heartbeat_ms: 0,
             first_recovery: true,
@@ -263,6 +295,11 @@ impl Committer {
         }
         self.marked = None;
         Some((tick, self.lanes.iter().map(|lane| (lane.at.clone(), lane.marked())).collect()))
+    }
+
+    /// Stretches since the last call in which not all offsets are explained by what this job has written.
+    pub(crate) fn strangers(&mut self) -> Vec<Stretch> {
+        std::mem::take(&mut self.strangers)
     }
 
     /// When [`Committer::next_action`] may have something to do though nothing else happens.

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use fluvial_connector::{Offset, OutputPartition, OutputRecord, Position, Progress, Tick};
 
 use super::{Action, Committer, Done, Lane, Phase};
+use crate::protocol::recreated::refuse_recreated;
 use crate::protocol::{Ended, Rule, Verdict};
 
 impl Committer {
     /// Gives up all transactions that are under way and finds out which of them are committed.
     pub(super) fn recover(&mut self) {
         self.flight.clear();
+        self.lanes.iter_mut().for_each(Lane::begin_counting);
         let turns: Vec<u32> = (0..self.config.turns).collect();
         self.phase = Phase::Fencing { to_ask: turns.clone(), to_come: turns };
     }
@@ -75,7 +77,8 @@ impl Committer {
                      the transaction time-out: {why}"
                 )));
             }
-            (Phase::Reading { .. }, Done::Progress(progress)) => {
+            (Phase::Reading { .. }, Done::Progress(progress, status)) => {
+                refuse_recreated(&self.sinks, &status)?;
                 for lane in &self.lanes {
                     self.check(lane, progress.get(&lane.at))?;
                 }
@@ -163,6 +166,14 @@ impl Committer {
         end: Offset,
     ) -> Result<(), Ended> {
         let lane = &mut self.lanes[index];
+        if let Some((written, since)) = lane.went_back {
+            return Err(Ended::Refused(format!(
+                "output {} was written up to offset {written}, and the next records of it up to {since}: it was deleted \
+                 and recreated, or has lost records; {}",
+                lane.at,
+                lane.way_out()
+            )));
+        }
         let within = progress.position != Position::Complete;
         if let Some(tick) = lane.reconcile
             && progress.generation < self.generation
@@ -173,11 +184,17 @@ impl Committer {
             lane.give_up_through(self.opened_at.min(Tick(tick.0 - 1)), end);
             return Ok(());
         }
+        if end < progress.end && lane.is_left(progress.tick) {
+            // What an append output has lost stays lost.
+            progress.end = end;
+        }
         if end < progress.end && self.first_recovery {
             return Err(Ended::Refused(format!(
-                "output {} ends at offset {end}, and was written up to {}: it was deleted and made anew, or has lost \
-                 records; `run --reconcile` writes an upsert output anew",
-                lane.at, progress.end
+                "output {} ends at offset {end}, and was written up to {}: it was deleted and recreated, or has lost \
+                 records; {}",
+                lane.at,
+                progress.end,
+                lane.way_out()
             )));
         }
         if !self.rules.has(Rule::LeaveOutTorn) {

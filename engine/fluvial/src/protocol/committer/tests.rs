@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use fluvial_connector::{
-    Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, OutputRecord, Position, Progress, Tick,
-    Transaction, output_digest,
+    Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, OutputRecord, Position, Progress, SinkStatus,
+    Tick, Transaction, output_digest,
 };
 use uuid::Uuid;
 
@@ -72,7 +72,14 @@ pub(super) fn plan(partitions: u32, replay: &[u64]) -> Plan {
         checkpoint: None,
         splits: Vec::new(),
         replay: replay.iter().map(|tick| binding(*tick, false)).collect(),
-        sinks: vec![SinkStart { output: "out".to_owned(), partitions, envelope: Envelope::Upsert, tick: Tick(0) }],
+        sinks: vec![SinkStart {
+            output: "out".to_owned(),
+            partitions,
+            envelope: Envelope::Upsert,
+            tick: Tick(0),
+            identity: String::new(),
+            progress: String::new(),
+        }],
         reconcile: None,
     }
 }
@@ -129,7 +136,7 @@ fn recover(committer: &mut Committer, found: &[(Option<Progress>, &str)]) -> Res
     assert_eq!(actions(committer, 0), ["progress"]);
     let known = found.iter().enumerate().filter_map(|(p, (progress, _))| Some((at(p as u32), progress.clone()?)));
     let known: BTreeMap<OutputPartition, Progress> = known.collect();
-    committer.on(Done::Progress(known))?;
+    committer.on(Done::Progress(known, SinkStatus::default()))?;
     for (partition, (progress, torn)) in found.iter().enumerate() {
         let asked = actions(committer, 0);
         if asked == ["journal"] {
@@ -330,7 +337,7 @@ fn an_output_that_has_lost_what_was_committed_is_refused_unless_it_is_corrected(
     let lost = |committer: &mut Committer| {
         actions(committer, 0);
         let found = progress(2, Position::Complete, &[(1, "a1")], 5);
-        committer.on(Done::Progress([(at(0), found)].into())).unwrap();
+        committer.on(Done::Progress([(at(0), found)].into(), SinkStatus::default())).unwrap();
         assert_eq!(actions(committer, 0), ["tail out/0 from 5"]);
         committer.on(Done::Tail { at: at(0), records: Vec::new(), end: Offset(3) }).unwrap();
         actions(committer, 0)

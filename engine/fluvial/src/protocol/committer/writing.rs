@@ -1,13 +1,10 @@
 //! Making transactions: what goes into the next one, whose turn it is, and in which order they commit.
 
-use fluvial_connector::{PartitionWrite, Tick, Transaction};
+use fluvial_connector::{Offset, PartitionWrite, Tick, Transaction};
 
-use super::lane::{Point, Room};
-use super::{Action, Committer, Done, Failure, Flight, FlightState, Phase};
+use super::lane::Room;
+use super::{Action, Committer, Done, Failure, Flight, FlightState, Phase, Planned, Stretch};
 use crate::protocol::{Ended, Rule};
-
-/// A transaction, and where each of its partitions stands after it.
-type Planned = (Transaction, Vec<(usize, Point)>);
 
 impl Committer {
     /// What to do next; `None` until something happens or the deadline passes.
@@ -56,17 +53,12 @@ impl Committer {
             return Err(Ended::Bug(format!("turn {turn} has done something without being asked")));
         };
         match result {
-            Ok(Some(ends)) => {
-                let flight = &mut self.flight[index];
-                flight.state = FlightState::Prepared;
-                for ((lane, point), end) in flight.points.iter_mut().zip(ends) {
-                    point.end = end;
-                    self.lanes[*lane].planned.end = end;
-                }
-            }
+            Ok(Some(ends)) => self.prepared(index, ends),
             Ok(None) => {
                 self.watch.committed();
-                for (lane, point) in self.flight.remove(index).into_iter().flat_map(|flight| flight.points) {
+                for Planned { lane, point, .. } in
+                    self.flight.remove(index).into_iter().flat_map(|flight| flight.points)
+                {
                     self.lanes[lane].commit(point);
                 }
             }
@@ -86,6 +78,29 @@ impl Committer {
         Ok(())
     }
 
+    /// A transaction's records lie up to these ends. Where that is before the place where its own records ended, the
+    /// partition is not the one that was written before, and the transaction must not be committed.
+    fn prepared(&mut self, index: usize, ends: Vec<Offset>) {
+        let flight = &mut self.flight[index];
+        flight.state = FlightState::Prepared;
+        let mut goes_on = true;
+        for (Planned { lane, records, point }, end) in flight.points.iter_mut().zip(ends) {
+            let lane = &mut self.lanes[*lane];
+            let from = lane.planned.end;
+            match lane.wrote(*records, end) {
+                None => goes_on = false,
+                Some(0) => {}
+                Some(others) => {
+                    self.strangers.push(Stretch { at: lane.at.clone(), from, to: end, records: *records, others });
+                }
+            }
+            point.end = end;
+        }
+        if !goes_on {
+            self.recover();
+        }
+    }
+
     /// The turn that is to commit now: that of the oldest transaction, and one at a time.
     fn next_commit(&mut self) -> Option<u32> {
         let in_order = self.rules.has(Rule::CommitInOrder);
@@ -96,7 +111,7 @@ impl Committer {
     }
 
     /// The next transaction, if one is due.
-    fn next_transaction(&mut self, now_ms: u64) -> Result<Option<Planned>, Ended> {
+    fn next_transaction(&mut self, now_ms: u64) -> Result<Option<(Transaction, Vec<Planned>)>, Ended> {
         let until = self.until();
         let mut writes: Vec<Option<PartitionWrite>> = self.lanes.iter().map(|_| None).collect();
         if self.lanes.iter().any(|lane| !lane.has_progress) {
@@ -117,7 +132,8 @@ impl Committer {
         };
         for (index, write) in writes.into_iter().enumerate() {
             let Some(mut write) = write else { continue };
-            points.push((index, self.lanes[index].end_write(&mut write, until)));
+            let point = self.lanes[index].end_write(&mut write, until);
+            points.push(Planned { lane: index, records: write.records.len(), point });
             transaction.writes.push(write);
         }
         Ok(if points.is_empty() { None } else { Some((transaction, points)) })

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use fluvial_connector::{Generation, Incarnation, Tick};
 
-use crate::journal::{Binding, Entry, JournalRecord, Nonce, Range, Rewound, Seq, SinkStart, SplitNumber};
+use crate::journal::{Binding, Entry, JournalRecord, Nonce, Range, Recreated, Rewound, Seq, SinkStart, SplitNumber};
 use crate::protocol::Ended;
 use crate::state::{Manifest, SplitState};
 
@@ -162,7 +162,9 @@ impl History {
                     self.sinks.push(start.clone());
                 }
             }
-            Entry::Reconciled { tick, rewound } if *tick > self.as_of() => self.reconciled(*tick, rewound),
+            Entry::Reconciled { tick, rewound, recreated } if *tick > self.as_of() => {
+                self.reconciled(*tick, rewound, recreated);
+            }
             Entry::Reconciled { .. } => self.reconcile = None,
             Entry::Opened { .. } | Entry::Checkpoint { .. } => {}
         }
@@ -170,9 +172,15 @@ impl History {
     }
 
     /// Takes the input as it is from `tick` on: nothing of a split that was rewound lies behind its end, in the checkpoint
-    /// and in the bindings after it, whose digests no longer count.
-    pub(crate) fn reconciled(&mut self, tick: Tick, rewound: &[Rewound]) {
+    /// and in the bindings after it, whose digests no longer count. An output that was recreated is known by the identity
+    /// that it has since.
+    pub(crate) fn reconciled(&mut self, tick: Tick, rewound: &[Rewound], recreated: &[Recreated]) {
         self.reconcile = Some(tick);
+        for Recreated { output, identity } in recreated {
+            for sink in self.sinks.iter_mut().filter(|sink| &sink.output == output) {
+                sink.identity.clone_from(identity);
+            }
+        }
         for Rewound { split, to } in rewound {
             let of_checkpoint = self.checkpoint.iter_mut().flat_map(|manifest| &mut manifest.splits);
             for state in of_checkpoint.chain(self.splits.values_mut()).filter(|state| state.start.number == *split) {

@@ -23,7 +23,14 @@ fn split(number: u32) -> Entry {
 }
 
 fn sink() -> SinkStart {
-    SinkStart { output: "out".to_owned(), partitions: 2, envelope: Envelope::Upsert, tick: Tick(0) }
+    SinkStart {
+        output: "out".to_owned(),
+        partitions: 2,
+        envelope: Envelope::Upsert,
+        tick: Tick(0),
+        identity: String::new(),
+        progress: String::new(),
+    }
 }
 
 fn bind(tick: u64, from: u64, to: u64) -> Entry {
@@ -73,7 +80,15 @@ fn a_checkpoint_covers_what_is_at_or_before_its_tick() {
         8,
         vec![
             of(1, 5, vec![bind(3, 10, 12), bind(4, 12, 14)]),
-            of(1, 5, vec![split(1), Entry::Reconciled { tick: Tick(3), rewound: Vec::new() }, bind(6, 14, 15)]),
+            of(
+                1,
+                5,
+                vec![
+                    split(1),
+                    Entry::Reconciled { tick: Tick(3), rewound: Vec::new(), recreated: Vec::new() },
+                    bind(6, 14, 15),
+                ],
+            ),
             of(1, 5, vec![checkpoint(4, 8)]),
             of(2, 6, Vec::new()),
             opened(2, 6, 3),
@@ -93,7 +108,7 @@ fn a_checkpoint_covers_what_is_at_or_before_its_tick() {
 fn a_split_that_was_rewound_goes_on_from_its_end() {
     let rewound = |tick| {
         let rewound = vec![Rewound { split: SplitNumber(0), to: Offset(13) }];
-        Entry::Reconciled { tick: Tick(tick), rewound }
+        Entry::Reconciled { tick: Tick(tick), rewound, recreated: Vec::new() }
     };
     let entries = vec![split(0), bind(3, 10, 12), bind(4, 12, 14), bind(5, 14, 15), rewound(6), bind(6, 13, 16)];
     let records = journal(0, vec![opened(1, 5, 1), of(1, 5, entries.clone())]);
@@ -114,7 +129,7 @@ fn a_split_that_was_rewound_goes_on_from_its_end() {
 #[test]
 fn a_checkpoint_after_a_reconciliation_vouches_for_nothing_that_was_read_before() {
     let last = |more: &[Entry]| {
-        let reconciled = Entry::Reconciled { tick: Tick(4), rewound: Vec::new() };
+        let reconciled = Entry::Reconciled { tick: Tick(4), rewound: Vec::new(), recreated: Vec::new() };
         let entries = [split(0), bind(3, 10, 12), reconciled].into_iter().chain(more.iter().cloned());
         let records = journal(0, vec![opened(1, 5, 1), of(1, 5, entries.collect())]);
         History::fold(JOB, &records, None).unwrap().splits[&SplitNumber(0)].last.as_ref().map(|last| last.to)

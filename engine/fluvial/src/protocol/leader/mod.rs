@@ -17,14 +17,15 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fluvial_connector::{Generation, Incarnation, Tick};
+use fluvial_connector::{Generation, Incarnation, SinkStatus, Tick};
 
-use crate::journal::{Nonce, Seq, SplitNumber};
+use crate::journal::{Nonce, Seq, SinkStart, SplitNumber};
 use crate::protocol::Ended;
 use crate::protocol::appender::lost_the_race;
 use crate::protocol::messages::{FoundOutput, FoundSplit, Order, Report};
 use crate::protocol::opening::{Opened, Opener, Opening};
 use crate::protocol::preparing::Prepared;
+use crate::protocol::recreated::refuse_recreated;
 use crate::protocol::rules::{Rule, Rules};
 use crate::protocol::running::{Running, refuse_cut_off, refuse_made_anew};
 use crate::protocol::sequencer::Pace;
@@ -52,6 +53,8 @@ pub(crate) struct LeaderConfig {
     pub turns: u32,
     /// The outputs of the binary, with the partitions that they have now.
     pub outputs: Vec<FoundOutput>,
+    /// What the sink says of them, asked for before the journal is opened.
+    pub sink: SinkStatus,
     /// When ticks are minted.
     pub pace: Pace,
     /// The least time between the beginnings of two records of the journal.
@@ -84,6 +87,8 @@ pub(crate) enum Event {
     Splits(Vec<FoundSplit>),
     /// The answer to [`Request::Look`]: as [`Event::Splits`], asked for since, and every split is available.
     Looked(Vec<FoundSplit>),
+    /// What the sink says of the outputs, asked for since the journal was opened.
+    Outputs(SinkStatus),
     /// Mint what has been read so far, take a checkpoint, and end well. On a signal, and when all that was to be read
     /// has been reported as [`Report::Read`].
     Stop,
@@ -129,6 +134,8 @@ pub(crate) struct Leader {
     found: Option<Vec<FoundSplit>>,
     /// What the journal binds of each split that this generation goes on with.
     bound: BTreeMap<SplitNumber, SplitState>,
+    /// The outputs that it goes on with.
+    sinks: Vec<SinkStart>,
     /// Whether the last answer said that a split ends before that.
     seems_cut_off: bool,
     stop: bool,
@@ -192,6 +199,7 @@ impl Leader {
             out: VecDeque::new(),
             found: None,
             bound: BTreeMap::new(),
+            sinks: Vec::new(),
             seems_cut_off: false,
             stop: false,
             now_ms,
@@ -297,6 +305,7 @@ impl Leader {
                 self.found = Some(found);
             }
             Event::Looked(found) => self.on_look(found)?,
+            Event::Outputs(status) => refuse_recreated(&self.sinks, &status)?,
             Event::Stop => self.stop = true,
             Event::Time => {}
             Event::Store(part, answer) => self.on_answer(part, answer)?,
@@ -365,6 +374,7 @@ impl Leader {
         refuse_made_anew(found, &opened.history.splits)?;
         let (prepared, warnings) = Prepared::new(&self.config, opened, reconcile, found, self.now_ms, self.rules)?;
         self.bound.clone_from(prepared.splits());
+        self.sinks.clone_from(&prepared.plan.sinks);
         self.out.extend(warnings.into_iter().map(Request::Warn));
         self.prepared(Box::new(prepared));
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fluvial_connector::{
-    Availability, Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, SplitId, Tick,
+    Availability, Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, SinkStatus, SplitId, Tick,
 };
 use uuid::Uuid;
 
@@ -32,6 +32,7 @@ impl Bench {
             workers: 2,
             turns: 2,
             outputs: vec![FoundOutput { output: "out".to_owned(), partitions: 1, envelope: Envelope::Append }],
+            sink: SinkStatus::default(),
             pace: Pace {
                 tick_interval_ms: 10,
                 heartbeat_ms: 1000,

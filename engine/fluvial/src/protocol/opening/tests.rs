@@ -36,7 +36,12 @@ impl Journal {
             self.appends += 1;
             self.records.insert(
                 free,
-                (*identity(1).record(vec![Entry::Reconciled { tick: Tick(0), rewound: Vec::new() }])).clone(),
+                (*identity(1).record(vec![Entry::Reconciled {
+                    tick: Tick(0),
+                    rewound: Vec::new(),
+                    recreated: Vec::new(),
+                }]))
+                .clone(),
             );
         } else {
             self.busy = false;

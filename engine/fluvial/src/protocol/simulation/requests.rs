@@ -1,6 +1,6 @@
 //! What store and sink make of what is asked of them: they do it, or not, or late, or twice, and say so or do not.
 
-use fluvial_connector::Offset;
+use fluvial_connector::{Offset, SinkStatus};
 
 use super::Violation;
 use super::generation::Incoming;
@@ -93,7 +93,7 @@ impl World {
                 if partitions.zip(ends.iter()).any(|(partition, end)| self.kafka.stable(partition) < *end) {
                     return Ok(Step::Again);
                 }
-                Done::Progress(self.progress())
+                Done::Progress(self.progress(), SinkStatus::default())
             }
             Task::Tail { at, from, end } => {
                 let partition = at.partition as usize;

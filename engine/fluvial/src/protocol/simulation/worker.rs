@@ -223,7 +223,13 @@ impl Worker {
                     *held = Some(records);
                 }
             }
-            Back::Sink(done) => self.committer_mut().on(done)?,
+            Back::Sink(done) => {
+                let committer = self.committer_mut();
+                committer.on(done)?;
+                if let Some(stretch) = committer.strangers().pop() {
+                    return Err(Violation(format!("somebody else is said to have written: {stretch:?}")).into());
+                }
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! A history: generations that overlap, a store and a Kafka that answer late, twice or not at all, and crashes and
 //! pauses between any two steps; then calm, in which one generation must finish everything.
 
-use fluvial_connector::{Envelope, Incarnation, OutputPartition, Progress, Tick};
+use fluvial_connector::{Envelope, Incarnation, OutputPartition, Progress, SinkStatus, Tick};
 use uuid::Uuid;
 
 use super::dice::Dice;
@@ -243,6 +243,7 @@ impl World {
             workers: shape.workers,
             turns: shape.turns,
             outputs: vec![output],
+            sink: SinkStatus::default(),
             pace: Pace {
                 tick_interval_ms: 4,
                 heartbeat_ms: 60,

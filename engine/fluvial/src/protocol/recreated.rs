@@ -1,0 +1,107 @@
+//! Whether the places that a job writes to are still those that its journal names.
+//!
+//! A topic that is deleted and recreated under its name is another topic: what was written to the first is gone, and no
+//! offset of it means anything in the second. Writes succeed all the same, so this is told by identity alone. Where the
+//! system knows no identities, it is told by offsets that have gone back ([`Committer`](super::Committer)).
+
+use fluvial_connector::{Envelope, SinkStatus};
+
+use super::Ended;
+use crate::journal::{SinkStart, differ};
+
+/// A place that is another by now, under the same name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IsRecreated<'a> {
+    /// The output; `None` for the place where progress is kept.
+    output: Option<&'a SinkStart>,
+    name: &'a str,
+    was: &'a str,
+    is: &'a str,
+}
+
+/// The places of these outputs, and of their progress, that have another identity now.
+pub(crate) fn recreated<'a>(sinks: &'a [SinkStart], now: &'a SinkStatus) -> impl Iterator<Item = IsRecreated<'a>> {
+    let progress = sinks.iter().map(|sink| (None, &*now.progress_name, &*sink.progress, &*now.progress_identity));
+    let outputs = sinks.iter().filter_map(|sink| {
+        let is = &now.outputs.get(&sink.output)?.identity;
+        Some((Some(sink), &*sink.output, &*sink.identity, &**is))
+    });
+    let all = progress.chain(outputs).filter(|(_, _, was, is)| differ(was, is));
+    all.map(|(output, name, was, is)| IsRecreated { output, name, was, is })
+}
+
+/// Refuses to go on where one of these places is another by now.
+///
+/// # Errors
+/// [`Ended::Refused`] with the first of them.
+pub(crate) fn refuse_recreated(sinks: &[SinkStart], now: &SinkStatus) -> Result<(), Ended> {
+    recreated(sinks, now).next().map_or(Ok(()), |recreated| Err(recreated.refuse()))
+}
+
+impl IsRecreated<'_> {
+    /// The output that a reconciliation can go on with as it is now: an upsert output gets the whole of its table; an
+    /// append output only where what it has lost is to stay lost.
+    pub(crate) fn can_be_accepted(&self, leave_append_outputs: bool) -> Option<(&str, &str)> {
+        let output = self.output.filter(|output| output.envelope == Envelope::Upsert || leave_append_outputs)?;
+        Some((&output.output, self.is))
+    }
+
+    /// Says what is known of it, and the way out.
+    pub(crate) fn refuse(&self) -> Ended {
+        let Self { output, name, was, is } = self;
+        let id = format!("it has the id {is} and had {was}");
+        Ended::Refused(match output.map(|output| output.envelope) {
+            None => format!(
+                "{name} was deleted and recreated ({id}): what each output has been given is not known any more, so this \
+                 job cannot go on; begin a new one under another --name, with --reconcile where it is to take over upsert \
+                 outputs"
+            ),
+            Some(Envelope::Upsert) => format!(
+                "output '{name}' was deleted and recreated ({id}): the rows that it held are gone; `run --reconcile` \
+                 writes the whole table to it again"
+            ),
+            Some(Envelope::Append) => format!(
+                "output '{name}' was deleted and recreated ({id}): the records that it held are gone, and an append output \
+                 cannot be given them again; `run --reconcile --leave-append-outputs` goes on with the records to come"
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use fluvial_connector::{OutputStatus, Tick};
+
+    use super::*;
+
+    fn sink(output: &str, envelope: Envelope, identity: &str) -> SinkStart {
+        let (identity, progress) = (identity.to_owned(), "p1".to_owned());
+        SinkStart { output: output.to_owned(), partitions: 1, envelope, tick: Tick(0), identity, progress }
+    }
+
+    #[test]
+    fn what_is_recreated_is_named_with_both_ids_and_the_way_out() {
+        let check = |envelope, was: &str, is: &str, progress: &str, expected: &[&str]| {
+            let output = OutputStatus { partitions: 1, identity: is.to_owned() };
+            let status = SinkStatus {
+                outputs: [("out".to_owned(), output)].into(),
+                progress_name: "the progress topic 'j.p'".to_owned(),
+                progress_identity: progress.to_owned(),
+            };
+            let said = refuse_recreated(&[sink("out", envelope, was)], &status).err().map(|ended| ended.to_string());
+            assert_eq!(said.is_none(), expected.is_empty(), "{said:?}");
+            let said = said.unwrap_or_default();
+            assert!(expected.iter().all(|part| said.contains(part)), "{said}");
+        };
+        let upsert = ["'out'", "has the id i2 and had i1", "`run --reconcile` writes the whole table"];
+        check(Envelope::Upsert, "i1", "i2", "p1", &upsert);
+        check(Envelope::Append, "i1", "i2", "p1", &["'out'", "i2 and had i1", "--reconcile --leave-append-outputs"]);
+        check(Envelope::Upsert, "i1", "i1", "p2", &["topic 'j.p'", "has the id p2 and had p1", "another --name"]);
+        check(Envelope::Upsert, "i1", "i1", "p1", &[]);
+        // A system that knew no identities, or knows none.
+        check(Envelope::Upsert, "", "i1", "", &[]);
+        check(Envelope::Upsert, "i1", "", "p1", &[]);
+    }
+}

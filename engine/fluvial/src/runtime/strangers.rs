@@ -1,0 +1,143 @@
+//! Records of other writers between this job's own.
+//!
+//! ```text
+//!   committer: offsets that own records and markers do not explain ──► look at what is there ──records──► WARN, once an output
+//!                                                                          └─nothing: a marker that came twice
+//! ```
+//!
+//! After that it only counts. What others write is left as it is: only a person knows which of the writers is wrong.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use fluvial_connector::{Error, SinkSession, Waker};
+
+use crate::protocol::Stretch;
+
+/// What is known of the other writers of one worker's output partitions.
+pub(crate) struct Strangers {
+    session: Arc<dyn SinkSession>,
+    waker: Waker,
+    /// By output: whether others are known to write it; otherwise that is being found out.
+    outputs: BTreeMap<String, bool>,
+    tell: Sender<(Stretch, Result<Found, Error>)>,
+    looked: Receiver<(Stretch, Result<Found, Error>)>,
+    /// Offsets of others that the leader has not been told of.
+    untold: u64,
+}
+
+/// What was found in a stretch.
+struct Found {
+    others: u64,
+    writers: Vec<String>,
+}
+
+impl Strangers {
+    pub(crate) fn new(session: Arc<dyn SinkSession>, waker: Waker) -> Self {
+        let (tell, looked) = channel();
+        Self { session, waker, outputs: BTreeMap::new(), tell, looked, untold: 0 }
+    }
+
+    /// Takes what the committer could not explain.
+    pub(crate) fn take(&mut self, stretches: Vec<Stretch>) {
+        for stretch in stretches {
+            match self.outputs.get(&stretch.at.output) {
+                Some(true) => self.untold += stretch.others,
+                Some(false) => {}
+                None => {
+                    self.outputs.insert(stretch.at.output.clone(), false);
+                    self.look(stretch);
+                }
+            }
+        }
+    }
+
+    /// Looks on a thread of its own: a transaction of another writer may hold it up for long.
+    fn look(&self, stretch: Stretch) {
+        let (session, tell, waker) = (Arc::clone(&self.session), self.tell.clone(), self.waker.clone());
+        let look = move || {
+            let found = found(session.as_ref(), &stretch);
+            // A worker that is gone needs no answer.
+            let _ = tell.send((stretch, found));
+            waker.wake();
+        };
+        if let Err(error) = std::thread::Builder::new().name("strangers".to_owned()).spawn(look) {
+            tracing::debug!(%error, "other writers are not looked for");
+        }
+    }
+
+    /// Offsets that others have taken since the last call, if there are any.
+    pub(crate) fn counted(&mut self) -> Option<u64> {
+        while let Ok((stretch, found)) = self.looked.try_recv() {
+            match found {
+                Ok(Found { others: 0, .. }) => drop(self.outputs.remove(&stretch.at.output)),
+                Ok(Found { others, writers }) => {
+                    self.outputs.insert(stretch.at.output.clone(), true);
+                    self.untold += others;
+                    let Stretch { at, from, to, .. } = &stretch;
+                    let who = if writers.is_empty() { String::new() } else { format!(" ({})", writers.join("; ")) };
+                    tracing::warn!(
+                        "output {at} has {others} records between offsets {from} and {to} that this job has not written: \
+                         another writer's records are mixed into it{who}; stop that writer, then `run --reconcile` makes \
+                         an upsert output this job's table again"
+                    );
+                }
+                Err(error) => {
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    tracing::debug!(error, at = %stretch.at, "who else writes an output is not known");
+                    self.outputs.remove(&stretch.at.output);
+                }
+            }
+        }
+        (self.untold > 0).then(|| std::mem::take(&mut self.untold))
+    }
+}
+
+fn found(session: &dyn SinkSession, stretch: &Stretch) -> Result<Found, Error> {
+    let Stretch { at, from, to, records, .. } = stretch;
+    let mut all = 0;
+    session.read_committed(at, *from, &mut |record| all += u64::from(record.offset < *to))?;
+    let others = all.saturating_sub(*records as u64);
+    let writers = if others > 0 { session.writers(&at.output).unwrap_or_default() } else { Vec::new() };
+    Ok(Found { others, writers })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use fluvial_connector::{Offset, Output as _, OutputPartition, SinkContext};
+    use fluvial_memory::Memory;
+
+    use super::*;
+
+    #[test]
+    fn a_hole_is_looked_at_before_it_counts() {
+        let memory = Memory::new();
+        let output = memory.upsert("out", 1);
+        let context = SinkContext::new("job", Duration::from_secs(1));
+        let session = output.sink().connect(&context, &[output.spec()]).unwrap();
+        for _ in 0..4 {
+            memory.append("out", 0, Some(b"k"), Some(b"v")).unwrap();
+        }
+        let (wake, woken) = channel();
+        let mut strangers = Strangers::new(session, Waker::new(move || wake.send(()).unwrap_or_default()));
+        let at = OutputPartition { output: "out".to_owned(), partition: 0 };
+        let stretch = |records| Stretch { at: at.clone(), from: Offset(1), to: Offset(4), records, others: 1 };
+        let mut counts = |records| {
+            strangers.take(vec![stretch(records)]);
+            woken.recv_timeout(Duration::from_secs(10)).ok();
+            strangers.counted()
+        };
+        // All of it is the job's own: what was not explained is a marker.
+        assert_eq!(counts(3), None);
+        assert_eq!(counts(1), Some(2));
+        // By then only the offsets are counted.
+        strangers.take(vec![stretch(1)]);
+        assert_eq!(strangers.counted(), Some(1));
+    }
+}
