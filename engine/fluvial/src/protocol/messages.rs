@@ -154,6 +154,17 @@ pub(crate) struct FoundOutput {
     pub envelope: Envelope,
 }
 
+/// What an upsert output holds that this job has no progress for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HeldOutput {
+    /// Its name.
+    pub output: String,
+    /// How many rows it holds.
+    pub rows: u64,
+    /// The jobs that write it, in a few words each, as far as the sink tells.
+    pub writers: Vec<String>,
+}
+
 /// Which worker a split or an output partition belongs to.
 #[must_use]
 pub(crate) fn owner(number: u32, workers: u32) -> u32 {

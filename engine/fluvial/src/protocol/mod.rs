@@ -37,7 +37,7 @@ pub(crate) use committer::{Action, Committer, CommitterConfig, Done, Failure, St
 pub(crate) use ended::Ended;
 pub(crate) use history::History;
 pub(crate) use leader::{Event, Leader, LeaderConfig, Request, Status};
-pub(crate) use messages::{FoundOutput, FoundSplit, Order, Plan, Report, owner, split_owner};
+pub(crate) use messages::{FoundOutput, FoundSplit, HeldOutput, Order, Plan, Report, owner, split_owner};
 pub(crate) use sequencer::Pace;
 pub(crate) use store::{Answer, Call, FoundObject, Identity, Object, Part, PutOutcome, Verdict};
 

@@ -12,7 +12,7 @@ use super::checkpointer::Checkpointer;
 use super::cleaner::Cleaner;
 use super::history::History;
 use super::leader::LeaderConfig;
-use super::messages::{FoundOutput, FoundSplit, Plan};
+use super::messages::{FoundOutput, FoundSplit, HeldOutput, Plan};
 use super::opening::Opened;
 use super::recreated::recreated;
 use super::rules::{Rule, Rules};
@@ -159,6 +159,20 @@ fn rewound(found: &[FoundSplit], history: &History, warnings: &mut Vec<String>) 
             Rewound { split: number, to: end }
         })
         .collect()
+}
+
+/// Refuses to begin a job in upsert outputs that hold other rows: two tables would be mixed in them.
+///
+/// # Errors
+/// [`Ended::Refused`] with the first output that holds any.
+pub(crate) fn refuse_held(held: &[HeldOutput]) -> Result<(), Ended> {
+    let Some(HeldOutput { output, rows, writers }) = held.iter().find(|held| held.rows > 0) else { return Ok(()) };
+    let who = if writers.is_empty() { String::new() } else { format!(" ({})", writers.join("; ")) };
+    Err(Ended::Refused(format!(
+        "output '{output}' holds {rows} rows that this job has not written{who}, and they would be mixed with its own: give \
+         the job an output of its own, or take this one over with `run --reconcile`, which deletes those of the rows that \
+         are not this job's too"
+    )))
 }
 
 /// The outputs that were recreated, and that a person wants gone on with as they are.

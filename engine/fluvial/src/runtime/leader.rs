@@ -11,21 +11,22 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Error, Incarnation, Offset, SinkStatus, SplitId, Waker};
+use fluvial_connector::{Envelope, Error, Incarnation, Offset, SinkStatus, SplitId, Waker};
 
 use super::ambient;
 use super::calls::StoreCalls;
 use super::control::{Control, Message};
 use super::ending::{Ending, Failure, Part as Origin};
-use super::outputs::OutputWatch;
+use super::outputs::{self, OutputWatch};
 use super::process::{Found, Shared};
 use super::stages::STAGES;
 use super::status::StatusLine;
+use super::turns::wait_out;
 use super::unavailable::{LOOK_AGAIN, Unavailable};
 use crate::fail_point::{FailPoint, reach};
 use crate::journal::Nonce;
 use crate::protocol::{
-    Answer, Call, Ended, Event, FoundSplit, Leader, LeaderConfig, Order, Pace, Part, Report, Request,
+    Answer, Call, Ended, Event, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Report, Request,
 };
 
 /// A generation ends whose last complete checkpoint is older than so many checkpoint intervals, and
@@ -58,6 +59,8 @@ enum Back {
     Discovered(Found),
     /// What the outputs are now.
     Outputs(SinkStatus),
+    /// What the upsert outputs hold that this job has no progress for.
+    Surveyed(Result<Vec<HeldOutput>, Error>),
     /// What there is, asked for since the journal is this generation's.
     Looked(Result<Found, Error>),
     /// The supervisor asks for the end.
@@ -247,6 +250,8 @@ impl LeaderDriver {
                 Back::Answered(part, Ok(answer)) => self.event(Event::Store(part, answer), control)?,
                 Back::Looked(Ok(found)) => self.event(Event::Looked(found.splits), control)?,
                 Back::Looked(Err(error)) => return Err(Failure::of(Origin::Source, error)),
+                Back::Surveyed(Ok(held)) => self.event(Event::Surveyed(held), control)?,
+                Back::Surveyed(Err(error)) => return Err(Failure::of(Origin::Sink, error)),
                 Back::Answered(_, Err(error)) => return Err(Failure::of(Origin::Store, error)),
                 Back::Stop => self.stop(control)?,
                 Back::Outputs(status) => self.event(Event::Outputs(status), control)?,
@@ -326,6 +331,7 @@ impl LeaderDriver {
                 }
                 Request::Warn(warning) => tracing::warn!("{warning}"),
                 Request::Look => self.look(),
+                Request::Survey => self.survey()?,
                 Request::Store(part, call) => self.call(part, call),
             }
         }
@@ -376,6 +382,21 @@ impl LeaderDriver {
             let _ = tell.send(Back::Looked(found.expect("there is one look at the least")));
             waker.wake();
         });
+    }
+
+    /// Looks at what the upsert outputs hold.
+    fn survey(&self) -> Result<(), Failure> {
+        let (session, patience) = (self.shared.session()?, self.shared.options.patience);
+        let upserts = self.shared.outputs.iter().filter(|output| output.envelope == Envelope::Upsert);
+        let upserts: Vec<String> = upserts.map(|output| output.name.clone()).collect();
+        let (tell, waker) = (self.tell.clone(), self.waker.clone());
+        self.runtime.spawn_blocking(move || {
+            let held = wait_out("sink", patience, || outputs::survey(session.as_ref(), &upserts));
+            // The worker that is gone needs no answer.
+            let _ = tell.send(Back::Surveyed(held));
+            waker.wake();
+        });
+        Ok(())
     }
 
     fn call(&self, part: Part, call: Call) {

@@ -1,11 +1,15 @@
 //! Looks at the outputs beside the job: what a person should know of them when it starts, and whether they are still the
 //! same while it runs.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use fluvial_connector::{Error, SinkSession, SinkStatus};
+use fluvial_connector::{Error, Offset, OutputPartition, SinkSession, SinkStatus};
+
+use crate::protocol::HeldOutput;
 
 /// How often the outputs are looked at while they are written. A write that fails looks at them at once.
 const EVERY: Duration = Duration::from_secs(15);
@@ -42,6 +46,40 @@ impl OutputWatch {
         };
         std::thread::Builder::new().name("outputs".to_owned()).spawn(watch).map(|_| Self(alive))
     }
+}
+
+/// What those of the outputs hold that no job of this name has progress for. One that has is not new, and its committers
+/// say whose it is.
+///
+/// # Errors
+/// The sink cannot be reached.
+pub(crate) fn survey(session: &dyn SinkSession, outputs: &[String]) -> Result<Vec<HeldOutput>, Error> {
+    let (status, progress) = (session.status()?, session.progress()?);
+    let is_new = |output: &&String| progress.keys().all(|at| at.output != **output);
+    let held = outputs.iter().filter(is_new).map(|output| {
+        let partitions = status.outputs.get(output).map_or(0, |status| status.partitions);
+        let mut rows = 0;
+        for partition in 0..partitions {
+            rows += count_rows(session, &OutputPartition { output: output.clone(), partition })?;
+        }
+        let writers = if rows > 0 { session.writers(output).unwrap_or_default() } else { Vec::new() };
+        Ok(HeldOutput { output: output.clone(), rows, writers })
+    });
+    held.collect()
+}
+
+/// How many keys of a partition have a value. Only hashes of the keys are kept.
+fn count_rows(session: &dyn SinkSession, at: &OutputPartition) -> Result<u64, Error> {
+    let (mut rows, hasher) = (HashSet::new(), RandomState::new());
+    session.read_committed(at, Offset(0), &mut |record| {
+        let key = hasher.hash_one(record.key);
+        if record.value.is_some() {
+            rows.insert(key)
+        } else {
+            rows.remove(&key)
+        };
+    })?;
+    Ok(rows.len() as u64)
 }
 
 fn chain(error: Error) -> String {

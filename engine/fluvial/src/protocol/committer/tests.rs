@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use fluvial_connector::{
-    Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, OutputRecord, Position, Progress, SinkStatus,
-    Tick, Transaction, output_digest,
+    Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, OutputRecord, OutputStatus, Position, Progress,
+    SinkStatus, Tick, Transaction, output_digest,
 };
 use uuid::Uuid;
 
@@ -550,4 +550,70 @@ fn an_append_output_that_is_left_keeps_its_parts_and_torn_records_whatever_they_
     tick(&mut committer, 10, "d1");
     prepared(&mut committer, 0, &[7]);
     assert_eq!(actions(&mut committer, 0), ["commit 0", "prepare 1: out/0 d1 @10 from 7"]);
+}
+
+/// Writes tick 7 after progress that ended at offset 5; `end` is where the sink says that it lies.
+fn wrote(end: u64) -> Committer {
+    let mut committer = committer(&plan(1, &[]));
+    recover(&mut committer, &[(Some(progress(0, Position::Complete, &[], 5)), "")]).unwrap();
+    tick(&mut committer, 7, "a1 b1");
+    assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 a1 b1 @7 from 5"]);
+    prepared(&mut committer, 0, &[end]);
+    committer
+}
+
+#[test]
+fn an_output_whose_offsets_go_back_is_not_committed_to() {
+    let mut committer = wrote(2);
+    assert_eq!(actions(&mut committer, 0), ["fence 1", "fence 0"]);
+    for turn in 0..2 {
+        committer.on(Done::Fenced { turn }).unwrap();
+    }
+    assert_eq!(actions(&mut committer, 0), ["journal"]);
+    committer.on(Done::Journal(Verdict::Mine)).unwrap();
+    let found = progress(0, Position::Complete, &[], 5);
+    let ended = recover(&mut committer, &[(Some(found), "")]).unwrap_err().to_string();
+    assert!(ended.contains("output out/0 was written up to offset 5, and the next records of it up to 2"), "{ended}");
+    assert!(ended.contains("run --reconcile"), "{ended}");
+}
+
+#[test]
+fn an_output_that_is_recreated_is_told_by_its_id_before_anything_else_is_written() {
+    let mut plan = plan(1, &[]);
+    plan.sinks[0].identity = "first".to_owned();
+    let mut committer = committer(&plan);
+    assert_eq!(actions(&mut committer, 0), ["progress"]);
+    let output = OutputStatus { partitions: 1, identity: "second".to_owned() };
+    let status = SinkStatus { outputs: [("out".to_owned(), output)].into(), ..SinkStatus::default() };
+    committer.on(Done::Progress(BTreeMap::new(), status)).unwrap();
+    assert_eq!(actions(&mut committer, 0), ["journal"]);
+    let ended = committer.on(Done::Journal(Verdict::Mine)).unwrap_err().to_string();
+    assert!(ended.contains("has the id second and had first"), "{ended}");
+}
+
+#[test]
+fn offsets_between_own_records_that_markers_do_not_explain_are_told() {
+    let mut committer = wrote(7);
+    assert_eq!(actions(&mut committer, 0), ["commit 0"]);
+    committed(&mut committer, 0);
+    tick(&mut committer, 8, "a2");
+    actions(&mut committer, 0);
+    // The marker of the first at 7, two of somebody else.
+    prepared(&mut committer, 1, &[11]);
+    let stretch = Stretch { at: at(0), from: Offset(7), to: Offset(11), records: 1, others: 2 };
+    assert_eq!(committer.strangers(), [stretch]);
+    assert_eq!(committer.strangers(), []);
+}
+
+#[test]
+fn a_reconciliation_that_leaves_an_append_output_goes_on_where_it_ends_now() {
+    let mut committer = committer(&leaving(&[1]));
+    assert_eq!(actions(&mut committer, 0), ["progress"]);
+    let found = progress(1, Position::Complete, &[(1, "x1")], 5);
+    committer.on(Done::Progress([(at(0), found)].into(), SinkStatus::default())).unwrap();
+    assert_eq!(actions(&mut committer, 0), ["tail out/0 from 5"]);
+    committer.on(Done::Tail { at: at(0), records: Vec::new(), end: Offset(0) }).unwrap();
+    committer.output(Tick(1), &at(0), records("a1")).unwrap();
+    tick(&mut committer, 9, "d1");
+    assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 d1 @9 from 0"]);
 }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   opening ─► (looking) ─► preparing ─► fencing ─────► tail ─────────► restoring ────► running ─► ended
-//!   journal    where the    outputs      Order::Opened  read it again,  Order::         Minted, Sealed,
-//!              input ends,  begin        Report::Fenced every worker    AllFenced       SplitStarted,
-//!              to reconcile                             has fenced      Report::Ready   CheckpointComplete, Finish
+//!   journal    where input  outputs      Order::Opened  read it again,  Order::         Minted, Sealed,
+//!              ends; what   begin        Report::Fenced every worker    AllFenced       SplitStarted,
+//!              outputs hold                             has fenced      Report::Ready   CheckpointComplete, Finish
 //! ```
 //!
 //! It does no I/O and reads no clock: events come in by [`Leader::on`], what is to be done goes out by
@@ -17,14 +17,14 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fluvial_connector::{Generation, Incarnation, SinkStatus, Tick};
+use fluvial_connector::{Envelope, Generation, Incarnation, SinkStatus, Tick};
 
 use crate::journal::{Nonce, Seq, SinkStart, SplitNumber};
 use crate::protocol::Ended;
 use crate::protocol::appender::lost_the_race;
-use crate::protocol::messages::{FoundOutput, FoundSplit, Order, Report};
+use crate::protocol::messages::{FoundOutput, FoundSplit, HeldOutput, Order, Report};
 use crate::protocol::opening::{Opened, Opener, Opening};
-use crate::protocol::preparing::Prepared;
+use crate::protocol::preparing::{Prepared, refuse_held};
 use crate::protocol::recreated::refuse_recreated;
 use crate::protocol::rules::{Rule, Rules};
 use crate::protocol::running::{Running, refuse_cut_off, refuse_made_anew};
@@ -87,6 +87,8 @@ pub(crate) enum Event {
     Splits(Vec<FoundSplit>),
     /// The answer to [`Request::Look`]: as [`Event::Splits`], asked for since, and every split is available.
     Looked(Vec<FoundSplit>),
+    /// The answer to [`Request::Survey`]: the upsert outputs that this job has no progress for.
+    Surveyed(Vec<HeldOutput>),
     /// What the sink says of the outputs, asked for since the journal was opened.
     Outputs(SinkStatus),
     /// Mint what has been read so far, take a checkpoint, and end well. On a signal, and when all that was to be read
@@ -107,6 +109,8 @@ pub(crate) enum Request {
     Warn(String),
     /// Ask the sources for their splits; answer with [`Event::Looked`].
     Look,
+    /// Look at what the upsert outputs hold that this job has no progress for; answer with [`Event::Surveyed`].
+    Survey,
 }
 
 /// How far a generation is.
@@ -152,6 +156,8 @@ enum Stage {
     Opening(Box<Opening>),
     /// The input is to be taken as it is, and is being asked where it ends: no earlier generation binds any more of it.
     Looking(Box<Opened>),
+    /// The job has not written anything yet, and what its upsert outputs hold is being looked at.
+    Surveying(Box<Opened>),
     /// What the opening adds to the journal is being appended.
     Preparing(Box<Prepared>),
     /// Workers fence the writers of earlier generations.
@@ -250,7 +256,7 @@ impl Leader {
                 }))
             }
             Stage::Running(running) => running.next_call(self.now_ms),
-            Stage::Looking(_) | Stage::Tail { .. } | Stage::Fencing { .. } => None,
+            Stage::Looking(_) | Stage::Surveying(_) | Stage::Tail { .. } | Stage::Fencing { .. } => None,
             Stage::Restoring { .. } | Stage::Over => None,
         }
     }
@@ -305,6 +311,7 @@ impl Leader {
                 self.found = Some(found);
             }
             Event::Looked(found) => self.on_look(found)?,
+            Event::Surveyed(held) => self.on_survey(&held)?,
             Event::Outputs(status) => refuse_recreated(&self.sinks, &status)?,
             Event::Stop => self.stop = true,
             Event::Time => {}
@@ -331,6 +338,12 @@ impl Leader {
                         self.stage = Stage::Looking(Box::new(opened));
                         return Ok(());
                     }
+                    let upserts = self.config.outputs.iter().any(|output| output.envelope == Envelope::Upsert);
+                    if upserts && opened.history.sealed() == Tick(0) {
+                        self.out.push_back(Request::Survey);
+                        self.stage = Stage::Surveying(Box::new(opened));
+                        return Ok(());
+                    }
                     self.prepare(opened, false)
                 }
                 None => {
@@ -352,7 +365,11 @@ impl Leader {
                 self.stage = Stage::Running(running);
                 result
             }
-            stage @ (Stage::Looking(_) | Stage::Fencing { .. } | Stage::Restoring { .. } | Stage::Over) => {
+            stage @ (Stage::Looking(_)
+            | Stage::Surveying(_)
+            | Stage::Fencing { .. }
+            | Stage::Restoring { .. }
+            | Stage::Over) => {
                 self.stage = stage;
                 Err(Ended::Bug(format!("the store answered {part:?}, which had asked nothing")))
             }
@@ -364,6 +381,18 @@ impl Leader {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Looking(opened) => self.prepare(*opened, true),
             stage => Err(Ended::Bug(format!("the sources answered at {}, where nothing was asked", stage.name()))),
+        }
+    }
+
+    fn on_survey(&mut self, held: &[HeldOutput]) -> Result<(), Ended> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Surveying(opened) => {
+                refuse_held(held)?;
+                self.prepare(*opened, false)
+            }
+            stage => {
+                Err(Ended::Bug(format!("the outputs were looked at in {}, where nothing was asked", stage.name())))
+            }
         }
     }
 
@@ -459,6 +488,7 @@ impl Stage {
         match self {
             Self::Opening(_) => "opening",
             Self::Looking(_) => "looking",
+            Self::Surveying(_) => "looking at the outputs",
             Self::Preparing(_) => "preparing",
             Self::Fencing { .. } => "fencing",
             Self::Tail { .. } => "reading the tail",

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use fluvial_connector::{
-    Availability, Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, SinkStatus, SplitId, Tick,
+    Availability, Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, OutputStatus, SinkStatus,
+    SplitId, Tick,
 };
 use uuid::Uuid;
 
 use super::*;
-use crate::journal::{Entry, JournalRecord, Range, SplitNumber};
+use crate::journal::{Entry, JournalRecord, Range, Recreated, SplitNumber};
 use crate::protocol::PutOutcome;
 
 /// A leader of two workers, with a journal that does what it is told.
@@ -71,6 +72,7 @@ impl Bench {
                 Request::Broadcast(order) => (show(&order), None),
                 Request::Warn(warning) => (warning, None),
                 Request::Look => ("look".to_owned(), None),
+                Request::Survey => ("survey".to_owned(), None),
                 Request::Store(part, call) => {
                     let (said, answer) = self.call(call);
                     (said, Some((part, answer)))
@@ -260,6 +262,7 @@ fn a_stop_takes_a_last_checkpoint_and_then_ends_well() {
             Request::Broadcast(order) => said.push(show(&order)),
             Request::Warn(warning) => said.push(warning),
             Request::Look => said.push("look".to_owned()),
+            Request::Survey => said.push("survey".to_owned()),
         }
     }
     assert_eq!(ended, Err(Ended::Done(last)));
@@ -402,5 +405,116 @@ fn a_clock_is_looked_at_while_an_opening_waits() {
         assert!(deadline <= bench.now_ms + 1000);
         bench.now_ms = deadline;
         bench.on(Event::Time).unwrap();
+    }
+}
+
+/// What the sink says where the output has this id.
+fn sink(identity: &str) -> SinkStatus {
+    let output = OutputStatus { partitions: 1, identity: identity.to_owned() };
+    SinkStatus { outputs: [("out".to_owned(), output)].into(), ..SinkStatus::default() }
+}
+
+impl Bench {
+    /// A leader of a new job, whose output has this envelope and this id.
+    fn writing(envelope: Envelope, identity: &str, reconcile: bool) -> Self {
+        let mut bench = Self::new();
+        let mut config = bench.leader.config.clone();
+        (config.outputs[0].envelope, config.sink, config.reconcile) = (envelope, sink(identity), reconcile);
+        bench.leader = Leader::new(config, bench.now_ms);
+        bench
+    }
+
+    /// The same job, opened by the next run.
+    fn again(&mut self, run: u32, identity: &str, reconcile: bool) {
+        let mut config = self.leader.config.clone();
+        (config.nonce, config.sink, config.reconcile) = (Nonce::of_run(run, 9), sink(identity), reconcile);
+        self.now_ms += 500;
+        self.leader = Leader::new(config, self.now_ms);
+    }
+
+    /// Carries out what the leader asks, until it ends or waits.
+    fn until_it_ends(&mut self) -> Result<(), Ended> {
+        while let Some(request) = self.leader.next_request() {
+            match request {
+                Request::Store(part, call) => {
+                    let (_, answer) = self.call(call);
+                    self.on(Event::Store(part, answer))?;
+                }
+                Request::Look => self.on(Event::Looked(vec![found("0", "first")]))?,
+                Request::Survey => self.on(Event::Surveyed(Vec::new()))?,
+                Request::Broadcast(_) | Request::Warn(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_output_that_is_recreated_under_a_running_job_ends_it() {
+    let mut bench = Bench::writing(Envelope::Upsert, "first", false);
+    bench.until_it_ends().unwrap();
+    let mut bench = bench.run();
+    bench.on(Event::Outputs(sink("first"))).unwrap();
+    bench.on(Event::Outputs(sink(""))).unwrap();
+    let ended = bench.on(Event::Outputs(sink("second"))).unwrap_err().to_string();
+    assert!(ended.contains("output 'out' was deleted and recreated (it has the id second and had first)"), "{ended}");
+}
+
+#[test]
+fn an_output_that_was_recreated_is_gone_on_with_only_where_a_person_asks_and_from_then_on() {
+    let mut bench = Bench::writing(Envelope::Upsert, "first", false);
+    bench.until_it_ends().unwrap();
+    let mut bench = bench.run();
+    bench.report(0, read(3, 9));
+    bench.until_it_ends().unwrap();
+    let refused = |bench: &mut Bench, run, identity| {
+        bench.again(run, identity, false);
+        bench.until_it_ends().unwrap_err().to_string()
+    };
+    assert!(refused(&mut bench, 2, "second").contains("has the id second and had first"));
+    bench.again(3, "second", true);
+    bench.until_it_ends().unwrap();
+    let recreated = vec![Recreated { output: "out".to_owned(), identity: "second".to_owned() }];
+    let entries = bench.journal.values().flat_map(|record| &record.entries);
+    let accepted: Vec<_> = entries
+        .filter_map(|entry| match entry {
+            Entry::Reconciled { recreated, .. } => Some(recreated.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(accepted, [recreated]);
+    // It has been taken once, and is gone on with; another one is not.
+    assert!(refused(&mut bench, 4, "third").contains("has the id third and had second"));
+    bench.again(5, "second", false);
+    bench.until_it_ends().unwrap();
+}
+
+#[test]
+fn an_append_output_that_was_recreated_is_gone_on_with_only_where_its_loss_is_accepted() {
+    let mut bench = Bench::writing(Envelope::Append, "first", false);
+    bench.until_it_ends().unwrap();
+    bench.again(2, "second", true);
+    let refused = bench.until_it_ends().unwrap_err().to_string();
+    assert!(refused.contains("`run --reconcile --leave-append-outputs` goes on with the records to come"), "{refused}");
+    bench.again(3, "second", true);
+    bench.leader.config.leave_append_outputs = true;
+    bench.until_it_ends().unwrap();
+}
+
+#[test]
+fn a_new_job_looks_at_what_its_upsert_outputs_hold_and_does_not_begin_among_other_rows() {
+    let mut bench = Bench::writing(Envelope::Upsert, "first", false);
+    assert_eq!(bench.requests().last().map(String::as_str), Some("survey"));
+    let held = |rows| HeldOutput { output: "out".to_owned(), rows, writers: vec!["job 'a' writes it".to_owned()] };
+    let refused = bench.on(Event::Surveyed(vec![held(3)])).unwrap_err().to_string();
+    assert!(refused.contains("output 'out' holds 3 rows") && refused.contains("(job 'a' writes it)"), "{refused}");
+    assert!(bench.journal.values().flat_map(|record| &record.entries).all(|entry| kind(entry) == "opened"));
+    bench.again(2, "first", false);
+    bench.requests();
+    bench.on(Event::Surveyed(vec![held(0)])).unwrap();
+    // A person has asked for it; append outputs have no rows.
+    for (envelope, reconcile) in [(Envelope::Upsert, true), (Envelope::Append, false)] {
+        let mut bench = Bench::writing(envelope, "first", reconcile);
+        assert!(!bench.requests().contains(&"survey".to_owned()));
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Generation {
     pub(super) stopping: bool,
     /// Whether the leader waits for what the input has.
     looks: bool,
+    /// Whether it waits for what the outputs hold.
+    surveys: bool,
     mesh: Mesh,
     reports: Vec<VecDeque<Report>>,
 }
@@ -61,6 +63,7 @@ impl Generation {
             done: None,
             stopping: false,
             looks: false,
+            surveys: false,
             mesh: Mesh::default(),
             reports: (0..shape.workers).map(|_| VecDeque::new()).collect(),
         }
@@ -116,6 +119,9 @@ impl Generation {
             self.looks = false;
             self.leader.on(Event::Looked(input.all_available()), now)?;
         }
+        if std::mem::take(&mut self.surveys) {
+            self.leader.on(Event::Surveyed(Vec::new()), now)?;
+        }
         if dice.one_in(12) {
             self.leader.on(Event::Splits(input.found(dice)), now)?;
         }
@@ -135,6 +141,7 @@ impl Generation {
                     self.processes.iter_mut().for_each(|process| process.orders.push_back(order.clone()));
                 }
                 Request::Look => self.looks = true,
+                Request::Survey => self.surveys = true,
                 Request::Warn(_) => {}
             }
         }
