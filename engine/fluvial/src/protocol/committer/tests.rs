@@ -8,7 +8,7 @@ use fluvial_connector::{
 };
 use uuid::Uuid;
 
-use super::{Action, Committer, CommitterConfig, Done, Failure};
+use super::{Action, Committer, CommitterConfig, Done, Failure, Stretch};
 use crate::journal::{Binding, Nonce, Range, SinkStart, SplitNumber};
 use crate::protocol::{Ended, Plan, Verdict};
 
