@@ -81,6 +81,8 @@ mod settings;
 mod sink;
 mod source;
 mod transactor;
+mod upkeep;
+mod writers;
 
 pub use cut::{Cut, CutReader, CutRecord};
 pub use kafka::Kafka;

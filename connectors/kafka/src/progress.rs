@@ -34,6 +34,9 @@ const VERSION: u32 = 1;
 /// How long reading may be held up before it is noted why.
 const TELL_AFTER: Duration = Duration::from_secs(5);
 
+/// What the names of progress topics end with.
+const SUFFIX: &str = ".fluvial-progress";
+
 /// How many partitions a progress topic gets that is made.
 pub(crate) const PARTITIONS: u32 = 4;
 
@@ -44,7 +47,12 @@ pub(crate) const PARTITIONS: u32 = 4;
 /// ```
 #[must_use]
 pub fn progress_topic(job: &str) -> String {
-    format!("{job}.fluvial-progress")
+    format!("{job}{SUFFIX}")
+}
+
+/// The job whose progress topic this is, if it is one.
+pub(crate) fn job_of(topic: &str) -> Option<&str> {
+    topic.strip_suffix(SUFFIX)
 }
 
 /// The progress topic of a job, to be made.

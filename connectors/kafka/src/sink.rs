@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    Envelope, Error, ErrorKind, Offset, OutputPartition, OutputSpec, OutputStatus, ProducerId, Progress, Record, Sink,
+    Error, ErrorKind, Offset, OutputPartition, OutputSpec, OutputStatus, ProducerId, Progress, Record, Sink,
     SinkContext, SinkSession, SinkStatus, Transactor,
 };
 
@@ -18,6 +18,8 @@ use crate::progress::{self, progress_topic};
 use crate::reading::Reading;
 use crate::refusal::Refusals;
 use crate::transactor::{KafkaTransactor, TICK_HEADER_BYTES};
+use crate::upkeep::Kept;
+use crate::writers;
 
 /// How long it is asked how far an output can be read, when it cannot be read to its end, and how often.
 const ASK_WHAT_IS_READABLE: Duration = Duration::from_secs(5);
@@ -54,8 +56,9 @@ impl KafkaSink {
     fn new_topic(&self, output: &OutputSpec) -> NewTopic {
         let options = self.kafka.options();
         let mut settings = options.topic_config.clone();
-        if output.envelope == Envelope::Upsert && !settings.iter().any(|(name, _)| name == "cleanup.policy") {
-            settings.push(("cleanup.policy".to_owned(), "compact".to_owned()));
+        if !settings.iter().any(|(name, _)| name == "cleanup.policy") {
+            let policy = Kept::from(output.envelope).cleanup_policy();
+            settings.push(("cleanup.policy".to_owned(), policy.to_owned()));
         }
         NewTopic {
             name: output.name.clone(),
@@ -97,6 +100,11 @@ impl Sink for KafkaSink {
             kafka: self.kafka.clone(),
             context: context.clone(),
             outputs: outputs.iter().map(|output| output.name.clone()).collect(),
+            kept: outputs
+                .iter()
+                .map(|output| (output.name.clone(), Kept::from(output.envelope)))
+                .chain([(topic, Kept::Progress)])
+                .collect(),
             progress_partitions,
             limits: Arc::new(limits),
         }))
@@ -108,6 +116,8 @@ struct KafkaSession {
     kafka: Kafka,
     context: SinkContext,
     outputs: Vec<String>,
+    /// What is kept in each topic that the job writes.
+    kept: Vec<(String, Kept)>,
     progress_partitions: u32,
     limits: Arc<Limits>,
 }
@@ -163,6 +173,20 @@ impl SinkSession for KafkaSession {
             progress_identity: questions.topic_id(&topic, deadline)?,
             progress_name: format!("the progress topic '{topic}'"),
         })
+    }
+
+    fn warnings(&self) -> Result<Vec<String>, Error> {
+        let deadline = Instant::now() + self.context.patience;
+        let (questions, brokers) = (self.kafka.questions()?, &self.kafka.options().brokers);
+        let warning = |(topic, kept): &(String, Kept)| {
+            let settings = questions.topic_settings(topic, deadline)?;
+            Ok(kept.warning(topic, &settings, brokers))
+        };
+        Ok(self.kept.iter().map(warning).collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect())
+    }
+
+    fn writers(&self, output: &str) -> Result<Vec<String>, Error> {
+        writers::of_output(&self.kafka, &self.context.job, output, self.context.patience)
     }
 
     fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {

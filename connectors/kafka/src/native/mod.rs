@@ -8,6 +8,7 @@
 mod client;
 mod consumer;
 mod error;
+mod listing;
 mod producer;
 mod questions;
 mod socket;
