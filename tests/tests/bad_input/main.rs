@@ -8,6 +8,7 @@
 //! | offsets that are gone; other records at the same offsets; and going on with `--reconcile` | [`replay`] |
 //! | a tail that an unclean leader election has lost | [`cut`] |
 //! | a topic made anew, an input or output that has grown or is too short, an input compacted too soon | [`topics`] |
+//! | an output or progress topic that is recreated, written by somebody else, or kept for a time only | [`outputs`] |
 //! | a progress topic that is lost, of another incarnation, or ahead of the journal | [`progress`] |
 //! | an open transaction that holds up the progress topic or an output | [`progress`] |
 //! | a record or a batch that is too large for an output; an output that acknowledges nothing | [`refused`] |
@@ -24,6 +25,7 @@ mod clock;
 mod code;
 mod connection;
 mod cut;
+mod outputs;
 mod permissions;
 mod progress;
 mod refused;

@@ -28,10 +28,11 @@ fn goes_on(stage: &Stage) {
 fn a_lost_progress_topic_is_refused() {
     let stage = completed(100);
     assert_eq!(stage.endpoint().delete_topic(&progress(&stage)).unwrap(), "ok");
-    let output = stage.outputs().swap_remove(0);
+    let name = progress(&stage);
     for options in ["", "--reconcile"] {
         let refused = stage.start(&format!("--stop-at-end {options}")).unwrap().finish(MOST).unwrap();
-        let parts = [&*format!("output {output}/"), "has no progress, though the journal is sealed", "another --name"];
+        let parts =
+            [&*format!("the progress topic '{name}'"), "has the id ", "deleted and recreated", "another --name"];
         assert_refused(&refused, 2, &parts);
     }
     // The way out: the new job corrects what the old one has left.
@@ -80,7 +81,7 @@ fn a_copy_of_a_store_under_another_name_is_refused() {
     copy(&stage.store().join(stage.name()), &stage.store().join(&name));
     let before = stage.visible().unwrap();
     let refused = stage.start_with(args_with(&stage, "--name", &name, "--stop-at-end")).unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 2, &["has no progress", "does the job's name belong to another store?"]);
+    assert_refused(&refused, 2, &["the progress topic ", "is not the one", "the store is a copy of another job's"]);
     assert_eq!(stage.visible().unwrap(), before);
     goes_on(&stage);
 }

@@ -8,8 +8,8 @@ use fluvial_tests::subject::Subject;
 
 use super::{KEPT, SOON, args_with, assert_refused, assert_right, completed};
 
-/// Deletes a topic and makes it again.
-fn make_anew(stage: &Stage, topic: &str, partitions: i32) {
+/// Deletes a topic and creates it again.
+pub(super) fn recreate(stage: &Stage, topic: &str, partitions: i32) {
     assert_eq!(stage.endpoint().delete_topic(topic).unwrap(), "ok");
     stage.endpoint().create_topic(topic, partitions, &[]).unwrap();
 }
@@ -29,7 +29,7 @@ fn an_input_that_was_made_anew_is_refused_whatever_is_in_it() {
     // Shorter; equal in every record; longer, so that every offset is there.
     for records in [5_000..5_010, 0..100, 5_000..5_300] {
         let stage = completed(100);
-        make_anew(&stage, &stage.input(), 2);
+        recreate(&stage, &stage.input(), 2);
         stage.feed(records).unwrap();
         assert_refused_as_made_anew(&stage);
     }
@@ -42,7 +42,7 @@ fn an_input_that_was_made_anew_on_apache_kafka_is_refused_whatever_is_in_it() {
         let stage = Stage::on(&endpoint, endpoint.bootstrap(), Subject::Orders, 2).unwrap();
         stage.feed(0..100).unwrap();
         stage.complete("--stop-at-end").unwrap();
-        make_anew(&stage, &stage.input(), 2);
+        recreate(&stage, &stage.input(), 2);
         stage.feed(records).unwrap();
         assert_refused_as_made_anew(&stage);
     }
@@ -54,7 +54,7 @@ fn an_input_that_is_made_anew_under_a_running_job_ends_it() {
     let job = stage.start("").unwrap();
     stage.feed(0..100).unwrap();
     stage.wait_until_caught_up(&job).unwrap();
-    make_anew(&stage, &stage.input(), 2);
+    recreate(&stage, &stage.input(), 2);
     let ended = job.finish(MOST).unwrap();
     // Its reader may be the first to notice; that the topic is another one is told by the next start at the latest.
     assert_refused(&ended, ended.code.unwrap_or(0), &[&format!("'{}'", stage.input()), "recreated"]);
@@ -73,7 +73,7 @@ fn nothing_is_read_of_an_input_that_is_made_anew_under_a_running_job_on_apache_k
     let before = stage.visible().unwrap();
     // It does not see the topic gone or empty: every offset that it wants is there again.
     job.job().pause().unwrap();
-    make_anew(&stage, &stage.input(), 2);
+    recreate(&stage, &stage.input(), 2);
     stage.feed_in_a_transaction(5_000..5_500, true).unwrap();
     job.job().resume().unwrap();
     let ended = job.finish(MOST).unwrap();
@@ -95,7 +95,7 @@ fn a_job_that_would_write_its_own_input_is_refused() {
 #[test]
 fn a_new_job_goes_on_with_an_input_that_was_made_anew_and_clears_the_output_of_the_old_one() {
     let stage = completed(100);
-    make_anew(&stage, &stage.input(), 2);
+    recreate(&stage, &stage.input(), 2);
     stage.feed(5_000..5_010).unwrap();
     let args = args_with(&stage, "--name", &format!("{}-again", stage.name()), "--reconcile --stop-at-end");
     let ended = stage.start_with(args).unwrap().finish(MOST).unwrap();
@@ -147,13 +147,13 @@ fn partitions_that_an_output_gets_are_left_alone_with_a_warning() {
 fn an_output_that_was_made_anew_is_refused_and_written_anew_where_a_person_asks() {
     let stage = completed(100);
     let output = stage.outputs().swap_remove(0);
-    make_anew(&stage, &output, OUTPUT_PARTITIONS - 1);
+    recreate(&stage, &output, OUTPUT_PARTITIONS - 1);
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 2, &[&output, "has 3 partitions and had 4", "deleted and made anew"]);
-    make_anew(&stage, &output, OUTPUT_PARTITIONS);
+    assert_refused(&refused, 2, &[&output, "has 3 partitions and had 4", "deleted and recreated"]);
+    recreate(&stage, &output, OUTPUT_PARTITIONS);
     for _ in 0..2 {
         let refused = stage.start("--stop-at-end --workers 2").unwrap().finish(MOST).unwrap();
-        assert_refused(&refused, 2, &[&output, "ends at offset 0", "made anew", "run --reconcile"]);
+        assert_refused(&refused, 2, &[&output, "has the id ", "deleted and recreated", "run --reconcile"]);
     }
     stage.complete("--reconcile --stop-at-end").unwrap();
     assert_right(&stage);

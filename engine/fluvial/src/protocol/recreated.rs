@@ -52,9 +52,9 @@ impl IsRecreated<'_> {
         let id = format!("it has the id {is} and had {was}");
         Ended::Refused(match output.map(|output| output.envelope) {
             None => format!(
-                "{name} was deleted and recreated ({id}): what each output has been given is not known any more, so this \
-                 job cannot go on; begin a new one under another --name, with --reconcile where it is to take over upsert \
-                 outputs"
+                "{name} is not the one that this job has written ({id}): it was deleted and recreated, or the store is a \
+                 copy of another job's; what each output has been given is not known without it, so begin a new job under \
+                 another --name, with --reconcile where it is to take over upsert outputs"
             ),
             Some(Envelope::Upsert) => format!(
                 "output '{name}' was deleted and recreated ({id}): the rows that it held are gone; `run --reconcile` \

@@ -12,7 +12,7 @@ use fluvial_connector::{Error, Offset, OutputPartition, SinkSession, SinkStatus}
 use crate::protocol::HeldOutput;
 
 /// How often the outputs are looked at while they are written. A write that fails looks at them at once.
-const EVERY: Duration = Duration::from_secs(15);
+const EVERY: Duration = Duration::from_secs(10);
 
 /// The thread that looks at the outputs. It ends when this is dropped and its last question is answered.
 pub(crate) struct OutputWatch(#[allow(dead_code, reason = "the thread ends when it is dropped")] Sender<()>);
