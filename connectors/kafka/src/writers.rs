@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use fluvial_connector::Error;
+use fluvial_connector::{Error, SinkContext};
 
 use crate::kafka::Kafka;
 use crate::progress::{self, job_of};
@@ -22,7 +22,7 @@ pub(crate) fn of_output(kafka: &Kafka, job: &str, output: &str, patience: Durati
     for other in topics.iter().filter_map(|topic| job_of(topic)).filter(|other| *other != job) {
         let left = deadline.saturating_duration_since(Instant::now()).min(PATIENCE);
         // Others' topics may be closed to this job, or held up: what the rest says is worth telling all the same.
-        let Ok(progress) = progress::read(kafka, other, left) else { continue };
+        let Ok(progress) = progress::read(kafka, &SinkContext::new(other, left)) else { continue };
         let newest = progress.iter().filter(|(at, _)| at.output == output).map(|(_, progress)| progress.tick).max();
         if let Some(tick) = newest {
             writers.push(format!("job '{other}' writes it too, last at tick {tick}, as its progress topic says"));

@@ -143,7 +143,8 @@ impl Committer {
         if newest <= self.committed_through() && self.flight.is_empty() && self.is_ready() {
             return None;
         }
-        let partitions = |flight: &Flight| flight.points.iter().map(|(lane, _)| self.lanes[*lane].at.clone()).collect();
+        let partitions =
+            |flight: &Flight| flight.points.iter().map(|planned| self.lanes[planned.lane].at.clone()).collect();
         // Transactions commit in their order, so the oldest one is what everything else waits for.
         if let Some(oldest) = self.flight.front() {
             return Some(match oldest.state {
