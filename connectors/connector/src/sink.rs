@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Error, Generation, Incarnation, Offset, Record, Tick, Waits};
+use crate::{Digest, Error, ErrorKind, Generation, Incarnation, Offset, Record, Tick, Waits};
 
 /// One named output of a job: a topic of a sink.
 pub trait Output: Send + Sync + 'static {
@@ -116,29 +116,41 @@ pub trait SinkSession: Send + Sync {
     /// [`ErrorKind::Data`](crate::ErrorKind::Data) for progress that cannot be understood.
     fn progress(&self) -> Result<BTreeMap<OutputPartition, Progress>, Error>;
 
-    /// Where an output partition ends: no later record has a smaller offset, and every earlier one has. By default
-    /// found by reading all of it.
+    /// Reads the committed records of output partitions, all different, each from its offset to what is its end at the
+    /// call; `take` gets the partition's place in `from` with each. Returns the ends, in the same order: one lies before
+    /// its `from` where records have been lost, or where only the end was asked for. The partitions are read side by side.
+    /// **Contract:** as for [`SinkSession::progress`]: what was committed before the call is seen, and open transactions
+    /// are waited for.
     ///
     /// # Errors
     /// As [`SinkSession::progress`].
-    fn end(&self, at: &OutputPartition) -> Result<Offset, Error> {
-        let mut end = Offset(0);
-        self.read_committed(at, Offset(0), &mut |record| end = Offset(record.offset.0 + 1))?;
-        Ok(end)
-    }
+    fn read_all_committed(
+        &self,
+        from: &[(OutputPartition, Offset)],
+        take: &mut dyn FnMut(usize, Record<'_>),
+    ) -> Result<Vec<Offset>, Error>;
 
-    /// Reads the committed records of one output partition from `from` to what is its end at the call, and returns that
-    /// end, which lies before `from` where records have been lost. **Contract:** as for [`SinkSession::progress`]: what
-    /// was committed before the call is seen, and open transactions are waited for.
+    /// As [`SinkSession::read_all_committed`], for one partition.
     ///
     /// # Errors
-    /// As [`SinkSession::progress`].
+    /// As there.
     fn read_committed(
         &self,
         at: &OutputPartition,
         from: Offset,
         take: &mut dyn FnMut(Record<'_>),
-    ) -> Result<Offset, Error>;
+    ) -> Result<Offset, Error> {
+        let ends = self.read_all_committed(&[(at.clone(), from)], &mut |_, record| take(record))?;
+        ends.first().copied().ok_or_else(|| Error::new(ErrorKind::Bug, format!("output {at} was read and has no end")))
+    }
+
+    /// Where an output partition ends: no later record has a smaller offset, and every earlier one has.
+    ///
+    /// # Errors
+    /// As [`SinkSession::progress`].
+    fn end(&self, at: &OutputPartition) -> Result<Offset, Error> {
+        self.read_committed(at, Offset(u64::MAX), &mut |_| ())
+    }
 }
 
 /// What a sink says of the places that a job writes to.

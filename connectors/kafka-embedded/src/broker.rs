@@ -187,6 +187,19 @@ impl Broker {
         self.shared.state().abort_withheld(Now::read());
     }
 
+    /// Takes a partition's leader away, or gives it back: without one the partition exists and nobody serves it, as where
+    /// the broker that holds its only replica is down.
+    ///
+    /// # Panics
+    ///
+    /// There is no such partition.
+    pub fn set_leader(&self, topic: &str, partition: i32, has_leader: bool) {
+        let mut state = self.shared.state();
+        let partition = state.topics.partition_mut(Named::Name(topic), partition).expect("the partition exists");
+        partition.leaderless = !has_leader;
+        partition.waiters.wake_all();
+    }
+
     /// How many requests of an API have come in.
     pub fn requests(&self, api: ApiKey) -> u64 {
         self.shared.watched().requests.get(&api).copied().unwrap_or_default()

@@ -99,6 +99,9 @@ impl State {
             return Err(ResponseError::MessageTooLarge);
         }
         let target = found.partitions.get_mut(index).ok_or(ResponseError::UnknownTopicOrPartition)?;
+        if target.leaderless {
+            return Err(ResponseError::NotLeaderOrFollower);
+        }
         if let Verdict::Duplicate(offset) = target.log.judge(header)? {
             return Ok(offset);
         }

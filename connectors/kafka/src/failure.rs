@@ -9,14 +9,28 @@ pub(crate) fn error(code: Code, what: impl Into<String>) -> Error {
     Error::caused(kind(code), what, code)
 }
 
-/// Whether the error asks to be tried again.
-pub(crate) fn is_retry(error: &Error) -> bool {
-    error.kind == ErrorKind::Retry
-}
-
 /// Whether the error passes by itself, so that a bounded wait is worth while.
 pub(crate) fn passes(code: Code) -> bool {
     kind(code) == ErrorKind::Retry
+}
+
+/// Whether the code says that something is unknown to whoever answered, be it librdkafka or a broker. That is not to say
+/// that it does not exist: what the metadata of the cluster says decides.
+pub(crate) fn is_unknown(code: Code) -> bool {
+    use Code::{UnknownPartition, UnknownTopic, UnknownTopicId, UnknownTopicOrPartition};
+    matches!(code, UnknownPartition | UnknownTopic | UnknownTopicId | UnknownTopicOrPartition)
+}
+
+/// The metadata of the cluster has said again and again that there is no such object.
+pub(crate) fn missing(object: &str, brokers: &str) -> Error {
+    let what = format!("{object} does not exist on {brokers}: create it, or check its name");
+    Error::caused(ErrorKind::Configuration, what, Code::UnknownTopicOrPartition)
+}
+
+/// The cluster has answered, and something of it stayed unavailable; `what` says what, and why. There is no code in it:
+/// whoever reads it must not be told that the cluster cannot be reached.
+pub(crate) fn unavailable(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Retry, what)
 }
 
 /// What the caller should do.
@@ -54,7 +68,12 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         | Code::UnknownLeaderEpoch
         | Code::StaleBrokerEpoch
         | Code::BrokerDestroy
-        | Code::DestroyBroker => ErrorKind::Retry,
+        | Code::DestroyBroker
+        // Not to be believed: see `is_unknown`.
+        | Code::UnknownPartition
+        | Code::UnknownTopic
+        | Code::UnknownTopicId
+        | Code::UnknownTopicOrPartition => ErrorKind::Retry,
         Code::Fenced | Code::InvalidProducerEpoch | Code::ProducerFenced => ErrorKind::Fenced,
         Code::Authentication
         | Code::SaslAuthenticationFailed
@@ -66,8 +85,6 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         | Code::GroupAuthorizationFailed
         | Code::ClusterAuthorizationFailed
         | Code::TransactionalIdAuthorizationFailed
-        | Code::UnknownTopic
-        | Code::UnknownTopicOrPartition
         | Code::InvalidTopic
         | Code::InvalidPartitions
         | Code::InvalidReplicationFactor
@@ -83,9 +100,7 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         | Code::MessageBatchTooLarge
         | Code::InvalidRecord
         | Code::NotConfigured => ErrorKind::Configuration,
-        Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation | Code::UnknownPartition => {
-            ErrorKind::Data
-        }
+        Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation => ErrorKind::Data,
         Code::InvalidArgument | Code::State | Code::Conflict | Code::NotImplemented => ErrorKind::Bug,
         _ => ErrorKind::Restart,
     }
@@ -112,7 +127,7 @@ fn gave_up(code: Code) -> bool {
 
 /// Whether a transaction that fails with this code would fail again and again.
 fn refuses(code: Code) -> bool {
-    kind(code) == ErrorKind::Configuration && !matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition)
+    kind(code) == ErrorKind::Configuration
 }
 
 /// What a failed step of a transaction means; `what` names operation and object.
@@ -160,7 +175,9 @@ mod tests {
 
     #[test]
     fn an_outage_leaves_the_outcome_unknown() {
-        for code in [Code::BrokerTransportFailure, Code::MessageTimedOut, Code::OperationTimedOut, Code::Fatal] {
+        let outages = [Code::BrokerTransportFailure, Code::MessageTimedOut, Code::OperationTimedOut, Code::Fatal];
+        let unknown = [Code::UnknownPartition, Code::UnknownTopic, Code::UnknownTopicOrPartition];
+        for code in outages.into_iter().chain(unknown) {
             assert!(matches!(commit(code, "x"), CommitError::Unknown(_)), "{code:?}");
         }
     }

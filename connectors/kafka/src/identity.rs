@@ -78,7 +78,8 @@ impl Identity {
         let (kafka, topic, waker) = (self.kafka.clone(), self.topic.clone(), self.waker.clone());
         let ask = move || {
             let said = kafka.questions().and_then(|questions| {
-                let said = questions.topic_id(&topic, Instant::now() + PATIENCE);
+                let said = questions.describe(&[&topic], true, Instant::now() + PATIENCE);
+                let said = said.map(|topics| topics.into_iter().next().unwrap_or_default().id);
                 if said.is_err() {
                     questions.pause(PAUSE);
                 }

@@ -1,21 +1,18 @@
 //! A cluster, and what comes from it: sources, outputs, and readers of consistent cuts.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fluvial_connector::{Envelope, Error, ErrorKind};
 
 use crate::failure;
-use crate::native::{Client, Code, Role, check_settings};
+use crate::native::{Bounds, Client, Code, Isolation, Role, TopicMetadata, check_settings};
 use crate::options::KafkaOptions;
 use crate::output::KafkaOutput;
 use crate::permission::{Resource, denied, is_denied};
 use crate::settings::Settings;
 use crate::source::KafkaSource;
-
-/// How long a topic that is said not to exist is asked for again: one that was just made is not known everywhere at
-/// once.
-const UNKNOWN_FOR: Duration = Duration::from_millis(1500);
 
 /// A Kafka cluster. Cheap to clone; clones share one client for questions.
 #[derive(Clone)]
@@ -25,7 +22,6 @@ struct Inner {
     options: KafkaOptions,
     settings: Settings,
     questions: Mutex<Option<Arc<Client>>>,
-    ends: Mutex<Option<Arc<Client>>>,
 }
 
 impl std::fmt::Debug for Kafka {
@@ -39,7 +35,7 @@ impl Kafka {
         let settings = Settings::of_user(&options.brokers, &options.settings)?;
         check_settings(&settings.consumer())?;
         check_settings(&settings.producer("check"))?;
-        Ok(Self(Arc::new(Inner { options, settings, questions: Mutex::new(None), ends: Mutex::new(None) })))
+        Ok(Self(Arc::new(Inner { options, settings, questions: Mutex::new(None) })))
     }
 
     /// A source of the records of one topic.
@@ -80,55 +76,54 @@ impl Kafka {
 
     /// The client for questions about topics; it reads nothing. Made when it is first needed.
     pub(crate) fn questions(&self) -> Result<Arc<Client>, Error> {
+        let bug = |_| Error::new(ErrorKind::Bug, "take the client for questions about topics: a thread panicked");
+        let mut kept = self.0.questions.lock().map_err(bug)?;
+        if let Some(client) = &*kept {
+            return Ok(client.clone());
+        }
         let mut settings = self.settings().consumer();
         if let Some(group) = &self.options().group {
             settings = settings.and(&[("group.id", group)]);
         }
-        client(&self.0.questions, &settings, "questions about topics")
+        let client = Arc::new(Client::new(Role::Consumer, &settings, "questions about topics")?);
+        *kept = Some(client.clone());
+        Ok(client)
     }
 
-    /// The client for asking where partitions end, open transactions included. Made when it is first needed.
-    pub(crate) fn ends(&self) -> Result<Arc<Client>, Error> {
-        client(&self.0.ends, &self.settings().uncommitted_consumer(), "the ends of partitions")
+    /// How many partitions each of these topics has, all of which must exist.
+    pub(crate) fn partitions(&self, topics: &[&str], deadline: Instant) -> Result<Vec<u32>, Error> {
+        let described = self.questions()?.describe(topics, false, deadline).map_err(|e| self.explain(topics, e))?;
+        Ok(described.iter().map(TopicMetadata::partitions).collect())
     }
 
-    /// How many partitions a topic has; `None` if it does not exist.
-    pub(crate) fn find_topic(&self, topic: &str, patience: Duration) -> Result<Option<u32>, Error> {
-        match self.questions()?.partitions(topic, Instant::now() + patience) {
-            Ok(count) => Ok(Some(count)),
-            Err(error) if is_unknown_topic(&error) => Ok(None),
-            Err(error) if code_of(&error).is_some_and(is_denied) => Err(self.may_not("Describe", topic, &error)),
-            Err(error) => Err(self.unreachable(error)),
+    /// Where partitions, all different, begin and end, in their order; waits for those that are not available.
+    pub(crate) fn bounds(
+        &self,
+        asked: &[(&str, u32)],
+        isolation: Isolation,
+        deadline: Instant,
+    ) -> Result<Vec<Bounds>, Error> {
+        let bounds = self.questions()?.bounds(asked, isolation, deadline);
+        bounds.map_err(|error| {
+            let topics: BTreeSet<&str> = asked.iter().map(|(topic, _)| *topic).collect();
+            self.explain(&topics.into_iter().collect::<Vec<_>>(), error)
+        })
+    }
+
+    /// What a person can do about a question about these topics that was not answered.
+    pub(crate) fn explain(&self, topics: &[&str], error: Error) -> Error {
+        if !code_of(&error).is_some_and(is_denied) {
+            return self.unreachable(error);
         }
-    }
-
-    /// How many partitions a topic has that must exist.
-    pub(crate) fn partitions(&self, topic: &str, patience: Duration) -> Result<u32, Error> {
-        let begun = Instant::now();
-        loop {
-            if let Some(count) = self.find_topic(topic, patience)? {
-                return Ok(count);
-            }
-            if begun.elapsed() >= UNKNOWN_FOR.min(patience) {
-                return Err(Error::new(
-                    ErrorKind::Configuration,
-                    format!("topic '{topic}' does not exist on {}: make it, or check its name", self.options().brokers),
-                ));
-            }
-            self.questions()?.pause(Duration::from_millis(100));
-        }
-    }
-
-    /// The error of an operation on a topic that the cluster does not permit.
-    pub(crate) fn may_not(&self, operation: &str, topic: &str, error: &Error) -> Error {
-        denied(&error.to_string(), operation, &Resource::topic(topic), self.settings().principal().as_deref())
+        let topics = Resource::Topics(topics.iter().map(|topic| (*topic).to_owned()).collect());
+        denied(&error.to_string(), "Describe", &topics, self.settings().principal().as_deref())
     }
 
     /// Says what a person can do where the cluster does not answer, or does not let this client in.
     pub(crate) fn unreachable(&self, error: Error) -> Error {
         let brokers = &self.options().brokers;
         let what = match (error.kind, code_of(&error)) {
-            (ErrorKind::Retry, _) => format!(
+            (ErrorKind::Retry, Some(_)) => format!(
                 "kafka at {brokers} cannot be reached: check --brokers, that it runs, and that it asks for no other \
                  -X security.protocol"
             ),
@@ -140,23 +135,6 @@ impl Kafka {
         };
         Error::caused(error.kind, what, error)
     }
-}
-
-fn client(kept: &Mutex<Option<Arc<Client>>>, settings: &Settings, describe: &str) -> Result<Arc<Client>, Error> {
-    let mut kept = kept
-        .lock()
-        .map_err(|_| Error::new(ErrorKind::Bug, format!("take the client for {describe}: a thread panicked")))?;
-    if let Some(client) = &*kept {
-        return Ok(client.clone());
-    }
-    let client = Arc::new(Client::new(Role::Consumer, settings, describe)?);
-    *kept = Some(client.clone());
-    Ok(client)
-}
-
-/// Whether the cluster said that there is no such topic.
-fn is_unknown_topic(error: &Error) -> bool {
-    matches!(code_of(error), Some(Code::UnknownTopic | Code::UnknownTopicOrPartition))
 }
 
 /// What librdkafka or the cluster called the error.

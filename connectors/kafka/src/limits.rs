@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Error, OutputRecord};
+use fluvial_connector::OutputRecord;
 
 use crate::kafka::Kafka;
 
@@ -36,21 +36,24 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Asks for the limits of these topics. What cannot be read is not known.
-    pub(crate) fn read<'a>(&self, kafka: &Kafka, topics: impl Iterator<Item = &'a str>) {
-        for topic in topics {
-            match Self::ask(kafka, topic) {
-                Ok(Some(limit)) => drop(lock(&self.said).insert(topic.to_owned(), limit)),
-                Ok(None) => {}
+    pub(crate) fn read(&self, kafka: &Kafka, topics: &[&str]) {
+        let asked = kafka.questions().and_then(|client| client.settings(topics, Instant::now() + PATIENCE));
+        let settings = match asked {
+            Ok(settings) => settings,
+            Err(error) => return tracing::debug!(%error, "the settings of the outputs cannot be read"),
+        };
+        for (topic, settings) in topics.iter().zip(settings) {
+            match settings {
+                Ok(settings) => {
+                    let limit = |setting| Some(Limit { bytes: settings.get(setting)?.parse().ok()?, setting });
+                    if let Some(limit) = SETTINGS.into_iter().filter_map(limit).min_by_key(|limit| limit.bytes) {
+                        lock(&self.said).insert((*topic).to_owned(), limit);
+                    }
+                }
                 // Who may write a topic may not always see its settings.
-                Err(error) => tracing::debug!(%error, "the settings of topic '{topic}' cannot be read"),
+                Err(code) => tracing::debug!(?code, "the settings of topic '{topic}' cannot be read"),
             }
         }
-    }
-
-    fn ask(kafka: &Kafka, topic: &str) -> Result<Option<Limit>, Error> {
-        let settings = kafka.questions()?.topic_settings(topic, Instant::now() + PATIENCE)?;
-        let limit = |setting| Some(Limit { bytes: settings.get(setting)?.parse().ok()?, setting });
-        Ok(SETTINGS.into_iter().filter_map(limit).min_by_key(|limit| limit.bytes))
     }
 
     /// The limit of a topic, if it is known.

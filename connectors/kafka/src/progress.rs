@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure;
 use crate::kafka::Kafka;
-use crate::native::NewTopic;
+use crate::native::{Bounds, Isolation, NewTopic};
 use crate::reading::Reading;
 
 /// The version of the value that this code writes, and the newest that it reads.
@@ -158,14 +158,14 @@ pub(crate) fn read(kafka: &Kafka, context: &SinkContext) -> Result<BTreeMap<Outp
     let wait = context.waits.begin(format!("read the progress topic '{topic}'"));
     let mut held_up_since = Instant::now();
     let deadline = Instant::now() + patience;
-    let Some(partitions) = kafka.find_topic(&topic, patience)? else { return Ok(BTreeMap::new()) };
-    let uncommitted = kafka.ends()?;
+    let partitions = kafka.partitions(&[&topic], deadline)?[0];
+    let asked: Vec<_> = (0..partitions).map(|partition| (&*topic, partition)).collect();
+    let bounds = kafka.bounds(&asked, Isolation::Uncommitted, deadline)?;
     let mut reading = Reading::new(&kafka.settings().consumer(), "the progress topic", None)?;
     let mut ends = Vec::new();
-    for partition in 0..partitions {
-        let (low, high) = uncommitted.watermarks(&topic, partition, deadline).map_err(|e| kafka.unreachable(e))?;
-        if low < high {
-            ends.push((reading.start(&topic, partition, low)?, partition, high));
+    for (partition, Bounds { earliest, end }) in (0..).zip(bounds) {
+        if earliest < end {
+            ends.push((reading.start(&topic, partition, earliest)?, partition, end));
         }
     }
     let mut newest: BTreeMap<OutputPartition, Progress> = BTreeMap::new();

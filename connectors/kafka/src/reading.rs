@@ -9,7 +9,7 @@ use fluvial_connector::{Error, ErrorKind, Record, Waker};
 
 use crate::failure;
 use crate::identity::Identity;
-use crate::native::{Arrival, Code, Consumer};
+use crate::native::{Arrival, Bounds, Code, Consumer, Isolation};
 use crate::permission::{Resource, denied};
 use crate::settings::Settings;
 
@@ -31,6 +31,8 @@ pub(crate) struct Reading {
 /// One partition.
 struct Place {
     topic: String,
+    /// The topic's number in the consumer.
+    of: usize,
     partition: u32,
     position: u64,
     paused: bool,
@@ -54,49 +56,46 @@ impl Reading {
     /// Begins to read a partition at an offset. Returns its number in [`Reading::poll`]; the same again for a
     /// partition that is read already, which then goes on at `from`.
     pub(crate) fn start(&mut self, topic: &str, partition: u32, from: u64) -> Result<usize, Error> {
-        if let Some(number) = self.places.iter().position(|p| p.topic == topic && p.partition == partition) {
-            if !self.places[number].paused {
-                self.consumer.unassign(topic, partition)?;
+        let of = self.consumer.topic(topic)?;
+        if self.index.len() <= of {
+            self.index.resize_with(of + 1, Vec::new);
+        }
+        let known = &mut self.index[of];
+        if known.len() <= partition as usize {
+            known.resize(partition as usize + 1, None);
+        }
+        let number = match known[partition as usize] {
+            Some(number) => {
+                let place = &mut self.places[number];
+                if !place.paused {
+                    self.consumer.unassign(of, partition);
+                }
+                (place.position, place.paused, place.at_end) = (from, false, false);
+                number
             }
-            self.assign(topic, partition, from, number)?;
-            let place = &mut self.places[number];
-            (place.position, place.paused, place.at_end) = (from, false, false);
-            return Ok(number);
-        }
-        let number = self.places.len();
-        self.assign(topic, partition, from, number)?;
-        self.places.push(Place { topic: topic.to_owned(), partition, position: from, paused: false, at_end: false });
+            None => {
+                let topic = topic.to_owned();
+                self.places.push(Place { topic, of, partition, position: from, paused: false, at_end: false });
+                *known[partition as usize].insert(self.places.len() - 1)
+            }
+        };
+        self.consumer.assign(of, partition, from);
         Ok(number)
-    }
-
-    fn assign(&mut self, topic: &str, partition: u32, from: u64, place: usize) -> Result<(), Error> {
-        let number = self.consumer.assign(topic, partition, from)?;
-        if self.index.len() <= number {
-            self.index.resize_with(number + 1, Vec::new);
-        }
-        let partitions = &mut self.index[number];
-        let partition = partition as usize;
-        if partitions.len() <= partition {
-            partitions.resize(partition + 1, None);
-        }
-        partitions[partition] = Some(place);
-        Ok(())
     }
 
     /// Stops or resumes a partition. What was fetched of a partition that stops is fetched again later: that is how it
     /// costs no memory, and no position of librdkafka's is needed.
-    pub(crate) fn set_paused(&mut self, number: usize, paused: bool) -> Result<(), Error> {
+    pub(crate) fn set_paused(&mut self, number: usize, paused: bool) {
         let place = &mut self.places[number];
         if place.paused == paused {
-            return Ok(());
+            return;
         }
         if paused {
-            self.consumer.unassign(&place.topic, place.partition)?;
+            self.consumer.unassign(place.of, place.partition);
         } else {
-            self.consumer.assign(&place.topic, place.partition, place.position)?;
+            self.consumer.assign(place.of, place.partition, place.position);
         }
         (place.paused, place.at_end) = (paused, false);
-        Ok(())
     }
 
     /// The next offset to read of a partition.
@@ -120,7 +119,7 @@ impl Reading {
         let mut records = 0;
         loop {
             let mut failed = None;
-            self.consumer.fetch(most, wait);
+            self.consumer.fetch(most, wait)?;
             let told = self.consumer.told_of_topics();
             if let Some(identity) = &mut self.identity
                 && !identity.holds(told)?
@@ -174,9 +173,10 @@ impl Reading {
         if failure::kind(code) != ErrorKind::Data {
             return failure::error(code, format!("{what}: {reason}"));
         }
-        let left = self.consumer.client().watermarks(topic, *partition, Instant::now() + ASK_WHAT_IS_LEFT);
+        let deadline = Instant::now() + ASK_WHAT_IS_LEFT;
+        let left = self.consumer.client().bounds_at(topic, *partition, Isolation::Committed, deadline);
         let left = match left {
-            Ok((low, high)) => format!("the partition now holds offsets {low} to {high}"),
+            Ok(Bounds { earliest, end }) => format!("the partition now holds offsets {earliest} to {end}"),
             Err(_) => "which offsets are left could not be found out".to_owned(),
         };
         failure::error(
@@ -186,11 +186,10 @@ impl Reading {
     }
 }
 
-/// Whether a partition that failed so will not heal by itself.
+/// Whether a partition that failed so will not heal by itself. That it is unknown is no such failure: whoever asks for the
+/// splits learns of a topic that does not exist.
 fn is_final(code: Code) -> bool {
     match code {
-        // The metadata of a partition may lag behind; who asks for the splits learns of a topic that is gone.
-        Code::UnknownPartition => false,
         Code::Fatal | Code::TopicAuthorizationFailed | Code::InvalidMessage => true,
         code => failure::kind(code) == ErrorKind::Data,
     }

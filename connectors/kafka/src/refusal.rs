@@ -110,7 +110,7 @@ impl Refusals {
         failed: &Failed,
     ) -> CommitError {
         let Place { topic, described } = place;
-        self.limits.read(&self.kafka, [*topic].into_iter());
+        self.limits.read(&self.kafka, &[topic]);
         let records = write.into_iter().flat_map(|write| write.records.iter());
         let records = records.skip(failed.first).take(failed.last - failed.first + 1);
         let sized = records.map(|record| (batch_of_one(record, self.header_bytes), record));
@@ -182,7 +182,7 @@ impl Refusals {
         let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let said = failed.reason.clone().unwrap_or_else(|| failed.code.to_string());
         let settings =
-            self.kafka.questions().and_then(|client| client.topic_settings(place.topic, Instant::now() + PATIENCE));
+            self.kafka.questions().and_then(|client| client.settings_of(place.topic, Instant::now() + PATIENCE));
         let after_max = settings.ok().and_then(|settings| settings.get(SETTING)?.parse::<i64>().ok());
         let broker_ms = after_max.and_then(|after| Some(latest_allowed(&said)?.checked_sub(after)?));
         let clocks = match broker_ms.map(|broker_ms| now_ms - broker_ms) {

@@ -95,14 +95,19 @@ impl Settings {
 
     /// For a consumer of committed records.
     pub(crate) fn consumer(&self) -> Self {
+        // The end of a partition is told by a fetch that brings nothing: this is how late that may be known.
+        self.consumer_that_waits("100")
+    }
+
+    /// As [`Settings::consumer`], with fetches that wait for so many milliseconds.
+    pub(crate) fn consumer_that_waits(&self, wait_ms: &str) -> Self {
         self.clone()
             .any_client()
             .or(&[
                 // The default of one second is how long a partition rests after its queue was full.
                 ("fetch.queue.backoff.ms", "5"),
                 ("fetch.error.backoff.ms", "100"),
-                // The end of a partition is told by a fetch that brings nothing: this is how late that may be known.
-                ("fetch.wait.max.ms", "100"),
+                ("fetch.wait.max.ms", wait_ms),
                 ("queued.min.messages", "100000"),
                 // Bounds what a reader holds beyond what it was asked for.
                 ("queued.max.messages.kbytes", "32768"),
@@ -119,7 +124,7 @@ impl Settings {
             ])
     }
 
-    /// For asking where a partition's log ends, open transactions included.
+    /// For a consumer that sees the records of open and aborted transactions as well.
     pub(crate) fn uncommitted_consumer(&self) -> Self {
         self.consumer().and(&[("isolation.level", "read_uncommitted")])
     }

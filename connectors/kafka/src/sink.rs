@@ -12,7 +12,7 @@ use fluvial_connector::{
 use crate::failure;
 use crate::kafka::Kafka;
 use crate::limits::Limits;
-use crate::native::{Code, NewTopic, Producer};
+use crate::native::{Bounds, Code, Failed, Isolation, NewTopic, Producer, TopicMetadata, TopicSettings};
 use crate::permission::{Resource, denied, is_denied};
 use crate::progress::{self, progress_topic};
 use crate::reading::Reading;
@@ -41,16 +41,17 @@ impl KafkaSink {
 
     fn make_missing(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<(), Error> {
         let deadline = Instant::now() + context.patience;
-        let wanted = outputs.iter().map(|output| self.new_topic(output));
-        for topic in wanted.chain([progress::new_topic(&self.kafka, &context.job)]) {
-            if self.kafka.find_topic(&topic.name, remaining(deadline))?.is_some() {
-                continue;
-            }
-            tracing::info!(topic = %topic.name, partitions = topic.partitions, "makes a topic that is missing");
-            self.kafka.questions()?.create_topic(&topic, deadline)?;
-            self.wait_for(&topic.name, deadline)?;
+        let mut wanted: Vec<NewTopic> = outputs.iter().map(|output| self.new_topic(output)).collect();
+        wanted.push(progress::new_topic(&self.kafka, &context.job));
+        let names: Vec<&str> = wanted.iter().map(|topic| &*topic.name).collect();
+        let questions = self.kafka.questions()?;
+        let found = questions.find(&names, deadline).map_err(|error| self.kafka.explain(&names, error))?;
+        let created = found.contains(&None);
+        for (topic, _) in wanted.iter().zip(found).filter(|(_, found)| found.is_none()) {
+            tracing::info!(topic = %topic.name, partitions = topic.partitions, "creates a topic that does not exist");
+            questions.create_topic(topic, deadline)?;
         }
-        Ok(())
+        if created { questions.appear(&names, deadline) } else { Ok(()) }
     }
 
     fn new_topic(&self, output: &OutputSpec) -> NewTopic {
@@ -67,22 +68,6 @@ impl KafkaSink {
             settings,
         }
     }
-
-    /// A topic that was made is not known to all brokers at once.
-    fn wait_for(&self, topic: &str, deadline: Instant) -> Result<(), Error> {
-        while self.kafka.find_topic(topic, remaining(deadline))?.is_none() {
-            if Instant::now() >= deadline {
-                let what = format!("topic '{topic}' was made, but the cluster does not show it in time");
-                return Err(Error::new(ErrorKind::Retry, what));
-            }
-            self.kafka.questions()?.pause(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-}
-
-fn remaining(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
 }
 
 impl Sink for KafkaSink {
@@ -93,9 +78,10 @@ impl Sink for KafkaSink {
     fn connect(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error> {
         self.make_missing(context, outputs)?;
         let topic = progress_topic(&context.job);
-        let progress_partitions = self.kafka.partitions(&topic, context.patience)?;
+        let progress_partitions = self.kafka.partitions(&[&topic], Instant::now() + context.patience)?[0];
         let limits = Limits::default();
-        limits.read(&self.kafka, outputs.iter().map(|output| output.name.as_str()).chain([topic.as_str()]));
+        let written: Vec<_> = outputs.iter().map(|output| output.name.as_str()).chain([topic.as_str()]).collect();
+        limits.read(&self.kafka, &written);
         Ok(Arc::new(KafkaSession {
             kafka: self.kafka.clone(),
             context: context.clone(),
@@ -149,9 +135,9 @@ impl KafkaSession {
              transaction holds it up, or the cluster is unavailable"
         );
         let deadline = Instant::now() + ASK_WHAT_IS_READABLE;
-        let stable = self.kafka.questions().and_then(|client| client.watermarks(&at.output, at.partition, deadline));
-        match stable {
-            Ok((_, stable)) => {
+        let stable = self.kafka.bounds(&[(&at.output, at.partition)], Isolation::Committed, deadline);
+        match stable.map(|bounds| bounds[0].end) {
+            Ok(stable) => {
                 what + &failure::how_to_end_a_hanging_transaction(&at.output, at.partition, stable, progress.0)
             }
             Err(_) => what,
@@ -162,15 +148,16 @@ impl KafkaSession {
 impl SinkSession for KafkaSession {
     fn status(&self) -> Result<SinkStatus, Error> {
         let deadline = Instant::now() + self.context.patience;
-        let questions = self.kafka.questions()?;
-        let output = |output: &String| {
-            let partitions = self.kafka.partitions(output, remaining(deadline))?;
-            Ok((output.clone(), OutputStatus { partitions, identity: questions.topic_id(output, deadline)? }))
-        };
         let topic = progress_topic(&self.context.job);
+        let topics: Vec<&str> = self.outputs.iter().chain([&topic]).map(String::as_str).collect();
+        let described = self.kafka.questions()?.describe(&topics, true, deadline);
+        let mut described = described.map_err(|error| self.kafka.explain(&topics, error))?;
+        let progress_identity = described.pop().unwrap_or_default().id;
+        let output =
+            |metadata: TopicMetadata| OutputStatus { partitions: metadata.partitions(), identity: metadata.id };
         Ok(SinkStatus {
-            outputs: self.outputs.iter().map(output).collect::<Result<_, Error>>()?,
-            progress_identity: questions.topic_id(&topic, deadline)?,
+            outputs: self.outputs.iter().cloned().zip(described.into_iter().map(output)).collect(),
+            progress_identity,
             progress_name: format!("the progress topic '{topic}'"),
         })
     }
@@ -178,11 +165,11 @@ impl SinkSession for KafkaSession {
     fn warnings(&self) -> Result<Vec<String>, Error> {
         let deadline = Instant::now() + self.context.patience;
         let (questions, brokers) = (self.kafka.questions()?, &self.kafka.options().brokers);
-        let warning = |(topic, kept): &(String, Kept)| {
-            let settings = questions.topic_settings(topic, deadline)?;
-            Ok(kept.warning(topic, &settings, brokers))
-        };
-        Ok(self.kept.iter().map(warning).collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect())
+        let topics: Vec<&str> = self.kept.iter().map(|(topic, _)| topic.as_str()).collect();
+        let settings = questions.settings(&topics, deadline)?;
+        let warning =
+            |((topic, kept), settings): (&(String, Kept), TopicSettings)| kept.warning(topic, &settings.ok()?, brokers);
+        Ok(self.kept.iter().zip(settings).filter_map(warning).collect())
     }
 
     fn writers(&self, output: &str) -> Result<Vec<String>, Error> {
@@ -200,22 +187,23 @@ impl SinkSession for KafkaSession {
         let settings = settings.and(&[("batch.size", &batch_bytes.to_string())]);
         let mut producer = Producer::new(&settings, &format!("the producer '{id}'"))?;
         let progress = progress_topic(&self.context.job);
-        for topic in self.outputs.iter().chain([&progress]) {
-            // A producer that asks for a topic makes it: the other client looks first. And the producer must know all
-            // partitions before it writes, or the first records of one key could be sent out of order.
-            self.kafka.partitions(topic, remaining(deadline))?;
+        let topics: Vec<&str> = self.outputs.iter().chain([&progress]).map(String::as_str).collect();
+        // A producer that asks for a topic creates it: the other client looks first. And the producer must know all
+        // partitions before it writes, or the first records of one key could be sent out of order.
+        self.kafka.partitions(&topics, deadline)?;
+        for topic in &topics {
             producer.open_topic(topic)?;
-            producer.client().partitions(topic, deadline)?;
+            producer.client().describe(&[topic], false, deadline)?;
         }
         // A call that timed out is made again to go on with it.
         let mut refused = None;
-        let taken = producer.client().until(deadline, &what, |wait_ms| match producer.init(wait_ms) {
+        let taken = producer.client().until(deadline, &what, &[], |wait_ms| match producer.init(wait_ms) {
             Ok(()) => Ok(()),
             Err(error) => {
                 tracing::debug!(%id, fatal = error.fatal, retriable = error.retriable, "{}", error.reason);
                 wait.says(format!("{what}: {}", error.reason));
                 refused = refused.or(Some(error.code).filter(|code| is_denied(*code)));
-                Err(error.code)
+                Err(Failed::Code(error.code))
             }
         });
         let principal = self.kafka.settings().principal();
@@ -248,67 +236,103 @@ impl SinkSession for KafkaSession {
         progress::read(&self.kafka, &self.context)
     }
 
-    fn end(&self, at: &OutputPartition) -> Result<Offset, Error> {
-        let deadline = Instant::now() + self.context.patience;
-        let ends = self.kafka.ends()?.watermarks(&at.output, at.partition, deadline);
-        ends.map(|(_, end)| Offset(end)).map_err(|error| self.kafka.unreachable(error))
-    }
-
-    fn read_committed(
+    fn read_all_committed(
         &self,
-        at: &OutputPartition,
-        from: Offset,
-        take: &mut dyn FnMut(Record<'_>),
-    ) -> Result<Offset, Error> {
-        let wait = self.context.waits.begin(format!("read back output {at}"));
+        from: &[(OutputPartition, Offset)],
+        take: &mut dyn FnMut(usize, Record<'_>),
+    ) -> Result<Vec<Offset>, Error> {
+        let wait = self.context.waits.begin(match from {
+            [(at, _)] => format!("read back output {at}"),
+            _ => format!("read back {} partitions of the outputs", from.len()),
+        });
         let deadline = Instant::now() + self.context.patience;
         // Not the last stable offset: a commit is answered before it moves.
-        let ends = self.kafka.ends()?.watermarks(&at.output, at.partition, deadline);
-        let (low, end) = ends.map_err(|error| self.kafka.unreachable(error))?;
-        if end <= from.0 {
-            return Ok(Offset(end));
+        let asked: Vec<_> = from.iter().map(|(at, _)| (&*at.output, at.partition)).collect();
+        let bounds = self.kafka.bounds(&asked, Isolation::Uncommitted, deadline)?;
+        let mut ends: Vec<Offset> = bounds.iter().map(|bounds| Offset(bounds.end)).collect();
+        let left = from.iter().zip(bounds).enumerate().filter(|(_, ((_, from), bounds))| from.0 < bounds.end);
+        // By place in `reading`: what is read there.
+        let mut back: Vec<ReadBack> =
+            left.map(|(number, ((_, from), bounds))| ReadBack::new(number, *from, bounds)).collect();
+        if back.is_empty() {
+            return Ok(ends);
         }
-        let mut reading = Reading::new(&self.kafka.settings().consumer(), "an output, read back", None)?;
-        // What retention or deletion took from an output is not missing. The record before `from` is read with the others,
-        // to see whether it is still committed.
-        let before = from.0.checked_sub(1).filter(|before| *before >= low);
-        let place = reading.start(&at.output, at.partition, before.unwrap_or(from.0.max(low)))?;
-        let mut is_there = before.is_none();
-        let (mut quiet_since, mut asked_at, mut held_up) = (Instant::now(), Instant::now(), false);
-        while reading.position(place) < end {
-            let readable = reading.position(place);
-            let mut one = |_, record: Record<'_>| {
-                if Some(record.offset.0) == before {
-                    is_there = true;
-                } else if record.offset.0 < end {
-                    take(record);
-                }
-            };
+        let mut reading = Reading::new(&self.kafka.settings().consumer(), "outputs, read back", None)?;
+        for ReadBack { number, begin, .. } in &back {
+            let at = &from[*number].0;
+            reading.start(&at.output, at.partition, *begin)?;
+        }
+        let count = back.len();
+        let read = |reading: &Reading| -> u64 { (0..count).map(|place| reading.position(place)).sum() };
+        let (mut quiet_since, mut asked_at) = (Instant::now(), Instant::now());
+        while let Some(first) = (0..count).find(|place| reading.position(*place) < back[*place].end) {
+            let before = read(&reading);
+            let mut one = |place: usize, record: Record<'_>| back[place].take(record, take);
             reading.poll(usize::MAX, Duration::from_millis(500), &mut one)?;
-            if reading.position(place) != readable {
+            let (at, progress) = &from[back[first].number];
+            let held_up = |reading: &Reading| self.held_up(at, *progress, reading.position(first), back[first].end);
+            if read(&reading) != before {
                 quiet_since = Instant::now();
             } else if quiet_since.elapsed() >= self.context.patience {
-                let what = self.held_up(at, from, readable, end);
-                return Err(failure::error(Code::OperationTimedOut, what));
+                return Err(failure::error(Code::OperationTimedOut, held_up(&reading)));
             } else if asked_at.elapsed() >= ASK_WHAT_IS_READABLE {
-                wait.says(self.held_up(at, from, readable, end));
-                (asked_at, held_up) = (Instant::now(), true);
+                wait.says(held_up(&reading));
+                asked_at = Instant::now();
+                for (place, part) in back.iter_mut().enumerate() {
+                    part.held_up |= reading.position(place) < part.end;
+                }
             }
         }
-        if let Some(before) = before.filter(|_| !is_there)
-            && self.was_aborted(at, before)?
-        {
-            let what = format!(
-                "output {at}: the record at offset {before}, which this job had committed, was aborted: `run --reconcile` \
-                 writes the rows of an upsert output again"
-            );
-            // Who waited for it has seen how it was aborted; who comes later takes it for an output that ends there.
-            if held_up {
-                return Err(Error::new(ErrorKind::Data, what));
+        for ReadBack { number, before, is_there, held_up, .. } in back {
+            let at = &from[number].0;
+            if let Some(before) = before.filter(|_| !is_there)
+                && self.was_aborted(at, before)?
+            {
+                let what = format!(
+                    "output {at}: the record at offset {before}, which this job had committed, was aborted: \
+                     `run --reconcile` writes the rows of an upsert output again"
+                );
+                // Who waited for it has seen how it was aborted; who comes later takes it for an output that ends there.
+                if held_up {
+                    return Err(Error::new(ErrorKind::Data, what));
+                }
+                tracing::warn!("{what}");
+                ends[number] = Offset(before);
             }
-            tracing::warn!("{what}");
-            return Ok(Offset(before));
         }
-        Ok(Offset(end))
+        Ok(ends)
+    }
+}
+
+/// An output partition that is being read back.
+struct ReadBack {
+    /// Its place in what was asked for.
+    number: usize,
+    /// The first offset that is read.
+    begin: u64,
+    /// The offset after the last.
+    end: u64,
+    /// The record before the first that was asked for, which is read to see whether it is still committed.
+    before: Option<u64>,
+    /// Whether that is so.
+    is_there: bool,
+    /// Whether somebody has been told that it cannot be read to its end.
+    held_up: bool,
+}
+
+impl ReadBack {
+    fn new(number: usize, from: Offset, Bounds { earliest, end }: Bounds) -> Self {
+        // What retention or deletion took from an output is not missing.
+        let before = from.0.checked_sub(1).filter(|before| *before >= earliest);
+        let begin = before.unwrap_or(from.0.max(earliest));
+        Self { number, begin, end, before, is_there: before.is_none(), held_up: false }
+    }
+
+    fn take(&mut self, record: Record<'_>, take: &mut dyn FnMut(usize, Record<'_>)) {
+        if Some(record.offset.0) == self.before {
+            self.is_there = true;
+        } else if record.offset.0 < self.end {
+            take(self.number, record);
+        }
     }
 }

@@ -4,12 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker};
+use fluvial_connector::{
+    Availability, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker,
+};
 
 use crate::failure;
 use crate::identity::Identity;
 use crate::kafka::Kafka;
+use crate::native::{Bounds, Isolation, Survey, Unavailable};
 use crate::reading::Reading;
+
+/// How long a reader that begins waits for the number of partitions. Without it, it waits for records as for a few.
+const ASK_HOW_MANY: Duration = Duration::from_secs(5);
+/// How many partitions an idle job names in its fetches each second, at the most, up to a second for each fetch.
+const PARTITIONS_FETCHED_A_SECOND: u32 = 2000;
 
 /// A topic as an input. A split is a partition, named by its number; its identity is the topic's id.
 #[derive(Clone, Debug)]
@@ -47,30 +55,35 @@ impl Source for KafkaSource {
 
     fn splits(&self, patience: Duration) -> Result<Vec<SplitStatus>, Error> {
         let deadline = Instant::now() + patience;
-        let partitions = self.kafka.partitions(&self.topic, patience)?;
         let questions = self.kafka.questions()?;
-        let identity = questions.topic_id(&self.topic, deadline)?;
-        self.identity.get_or_init(|| identity.clone());
-        (0..partitions)
-            .map(|partition| {
-                let (low, high) = questions
-                    .watermarks(&self.topic, partition, deadline)
-                    .map_err(|error| self.kafka.unreachable(error))?;
-                let split = SplitId(partition.to_string());
-                Ok(SplitStatus::available(split, Offset(low), Offset(high), identity.clone()))
-            })
-            .collect()
+        let Survey { id, partitions } = questions
+            .survey(&self.topic, Isolation::Committed, deadline)
+            .map_err(|error| self.kafka.unreachable(error))?;
+        self.identity.get_or_init(|| id.clone());
+        let status = |(number, found): (u32, Result<Bounds, Unavailable>)| SplitStatus {
+            split: SplitId(number.to_string()),
+            identity: id.clone(),
+            availability: match found {
+                Ok(Bounds { earliest, end }) => {
+                    Availability::Available { earliest: Offset(earliest), end: Offset(end) }
+                }
+                Err(Unavailable { why, .. }) => Availability::Unavailable { why: format!("partition {number} {why}") },
+            },
+        };
+        Ok((0..).zip(partitions).map(status).collect())
     }
 
     fn reader(&self, waker: Waker) -> Result<Box<dyn SplitReader>, Error> {
-        let settings = self.kafka.settings().consumer();
+        let partitions = self.kafka.partitions(&[&self.topic], Instant::now() + ASK_HOW_MANY);
+        let wait_ms = fetch_wait_ms(partitions.unwrap_or(Vec::new()).first().copied().unwrap_or(0)).to_string();
+        let settings = self.kafka.settings().consumer_that_waits(&wait_ms);
         let identity = Identity::new(self.kafka.clone(), self.topic.clone(), Arc::clone(&self.identity), waker.clone());
         let reading = Reading::new(&settings, &self.describe(), Some(waker))?.of(identity);
         Ok(Box::new(KafkaReader { topic: self.topic.clone(), reading, slots: Vec::new(), numbers: BTreeMap::new() }))
     }
 
     fn warnings(&self, window: Duration, patience: Duration) -> Result<Vec<String>, Error> {
-        let settings = self.kafka.questions()?.topic_settings(&self.topic, Instant::now() + patience)?;
+        let settings = self.kafka.questions()?.settings_of(&self.topic, Instant::now() + patience)?;
         Ok(compaction_warning(&self.topic, &settings, window).into_iter().collect())
     }
 
@@ -86,6 +99,12 @@ impl Source for KafkaSource {
             failure::error(code, format!("report committed offsets of topic '{}' under group '{group}'", self.topic))
         })
     }
+}
+
+/// How long a fetch waits for records. librdkafka names all partitions in each, so that it is by this time that an idle
+/// topic of many partitions costs less. It is also how late the end of a partition may be known.
+fn fetch_wait_ms(partitions: u32) -> u32 {
+    (partitions * 1000 / PARTITIONS_FETCHED_A_SECOND).clamp(100, 1000)
 }
 
 /// What to say of a topic that may be compacted before `window` is over.
@@ -138,7 +157,8 @@ impl SplitReader for KafkaReader {
 
     fn set_paused(&mut self, slot: Slot, paused: bool) -> Result<(), Error> {
         let number = self.number(slot)?;
-        self.reading.set_paused(number, paused)
+        self.reading.set_paused(number, paused);
+        Ok(())
     }
 
     fn poll(&mut self, most: usize, take: &mut dyn FnMut(Slot, Record<'_>)) -> Result<usize, Error> {

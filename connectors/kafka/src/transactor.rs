@@ -19,7 +19,7 @@ use fluvial_connector::{
 
 use crate::failure;
 use crate::flight::Flight;
-use crate::native::{Code, Message, Producer, TransactionError};
+use crate::native::{Code, Failed, Message, Producer, TransactionError};
 use crate::permission::{Resource, is_denied};
 use crate::progress::{Entry, encode_key, touch_key};
 use crate::refusal::Refusals;
@@ -170,12 +170,14 @@ impl KafkaTransactor {
         // A producer that asks for a topic that is gone could make it: another client asks.
         if let Ok(questions) = self.refusals.kafka.questions() {
             for topic in topics.collect::<BTreeSet<_>>() {
-                match questions.partitions_once(topic, 1000) {
-                    Ok(_) => {}
-                    Err(code) if is_denied(code) => {
+                match questions.are_available(&[topic], 1000) {
+                    Ok(()) => {}
+                    Err(Failed::Code(code)) if is_denied(code) => {
                         return Err(self.refusals.denied(&self.what("write"), "Write", &Resource::topic(topic)));
                     }
-                    Err(code) => said = format!("{said}; the cluster says of topic '{topic}': {code}"),
+                    Err(Failed::Code(code)) => said = format!("{said}; the cluster says of topic '{topic}': {code}"),
+                    Err(Failed::Unavailable { why, .. }) => said = format!("{said}; {why}"),
+                    Err(Failed::Missing(object)) => said = format!("{said}; {object} is not known to the cluster"),
                 }
             }
         }

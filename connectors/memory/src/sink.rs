@@ -98,22 +98,18 @@ impl SinkSession for MemorySession {
         Ok(self.memory.writers().progress.get(&self.context.job).cloned().unwrap_or_default())
     }
 
-    fn end(&self, at: &OutputPartition) -> Result<Offset, Error> {
-        let topic = self.memory.topic(&at.output)?;
-        let log = topic.read(at.partition).ok_or_else(|| no_partition(&at.output, at.partition))?;
-        Ok(Offset(log.end()))
-    }
-
-    fn read_committed(
+    fn read_all_committed(
         &self,
-        at: &OutputPartition,
-        from: Offset,
-        take: &mut dyn FnMut(Record<'_>),
-    ) -> Result<Offset, Error> {
-        let topic = self.memory.topic(&at.output)?;
-        let log = topic.read(at.partition).ok_or_else(|| no_partition(&at.output, at.partition))?;
-        log.read(from.0, usize::MAX, take);
-        Ok(Offset(log.end()))
+        from: &[(OutputPartition, Offset)],
+        take: &mut dyn FnMut(usize, Record<'_>),
+    ) -> Result<Vec<Offset>, Error> {
+        let read = |(place, (at, from)): (usize, &(OutputPartition, Offset))| {
+            let topic = self.memory.topic(&at.output)?;
+            let log = topic.read(at.partition).ok_or_else(|| no_partition(&at.output, at.partition))?;
+            log.read(from.0, usize::MAX, &mut |record: Record<'_>| take(place, record));
+            Ok(Offset(log.end()))
+        };
+        from.iter().enumerate().map(read).collect()
     }
 }
 

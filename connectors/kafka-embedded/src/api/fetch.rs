@@ -103,7 +103,7 @@ fn look(
     if let Err(error) = call.permit() {
         return failed(error);
     }
-    let log = match state.topics.partition(topic, asked.partition) {
+    let log = match state.topics.served(topic, asked.partition) {
         Ok(partition) => &partition.log,
         Err(error) => return failed(error),
     };

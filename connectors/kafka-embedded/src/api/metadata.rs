@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
 
 use super::{Call, NODE, code, text, topic_name};
 use crate::state::settings::Settings;
-use crate::state::topics::{Named, Topic, check_name};
+use crate::state::topics::{Named, Partition, Topic, check_name};
 use crate::state::{LEADER_EPOCH, State};
 
 /// Describes the broker and the topics that were asked for; makes missing ones if it may.
@@ -70,18 +70,24 @@ fn asked_for(call: &Call<'_>, state: &mut State, asked: &MetadataRequestTopic, c
 }
 
 fn describe(name: &str, topic: &Topic) -> MetadataResponseTopic {
-    let partition = |index: usize| {
-        MetadataResponsePartition::default()
+    let partition = |(index, partition): (usize, &Partition)| {
+        let described = MetadataResponsePartition::default()
             .with_partition_index(index as i32)
-            .with_leader_id(NODE)
             .with_leader_epoch(LEADER_EPOCH)
-            .with_replica_nodes(vec![NODE])
-            .with_isr_nodes(vec![NODE])
+            .with_replica_nodes(vec![NODE]);
+        if partition.leaderless {
+            described
+                .with_error_code(ResponseError::LeaderNotAvailable.code())
+                .with_leader_id((-1).into())
+                .with_offline_replicas(vec![NODE])
+        } else {
+            described.with_leader_id(NODE).with_isr_nodes(vec![NODE])
+        }
     };
     MetadataResponseTopic::default()
         .with_name(Some(topic_name(name)))
         .with_topic_id(topic.id)
-        .with_partitions((0..topic.partitions.len()).map(partition).collect())
+        .with_partitions(topic.partitions.iter().enumerate().map(partition).collect())
 }
 
 /// Describes the cluster of one.

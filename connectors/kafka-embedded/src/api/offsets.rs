@@ -41,7 +41,7 @@ pub(super) fn list_offsets(call: &Call<'_>, request: ListOffsetsRequest) -> List
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|asked| {
             let found = call.permit().and(check_epoch(asked.current_leader_epoch)).and_then(|()| {
-                let log = &state.topics.partition(Named::Name(&topic.name), asked.partition_index)?.log;
+                let log = &state.topics.served(Named::Name(&topic.name), asked.partition_index)?.log;
                 let at = |offset| Some(Found { offset, timestamp: -1 });
                 Ok(match asked.timestamp {
                     LATEST => at(log.limit(isolation)),
@@ -77,7 +77,7 @@ pub(super) fn offset_for_leader_epoch(
             let end = call
                 .permit()
                 .and(check_epoch(asked.current_leader_epoch))
-                .and_then(|()| Ok(state.topics.partition(Named::Name(&topic.topic), asked.partition)?.log.end()));
+                .and_then(|()| Ok(state.topics.served(Named::Name(&topic.topic), asked.partition)?.log.end()));
             let response = EpochEndOffset::default().with_partition(asked.partition).with_error_code(code(&end));
             match end {
                 Ok(end) if asked.leader_epoch == LEADER_EPOCH => {

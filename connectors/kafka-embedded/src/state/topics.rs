@@ -36,6 +36,8 @@ pub(crate) struct Topic {
 pub(crate) struct Partition {
     pub(crate) log: Log,
     pub(crate) waiters: Waiters,
+    /// Whether it exists and nobody serves it: a fault that a test asks for.
+    pub(crate) leaderless: bool,
 }
 
 impl Partition {
@@ -104,6 +106,16 @@ impl Topics {
     pub(crate) fn partition(&self, topic: Named<'_>, partition: i32) -> Result<&Partition, ResponseError> {
         let index = usize::try_from(partition).map_err(|_| ResponseError::UnknownTopicOrPartition)?;
         self.get(topic)?.partitions.get(index).ok_or(ResponseError::UnknownTopicOrPartition)
+    }
+
+    /// A partition, as its leader serves it.
+    ///
+    /// # Errors
+    ///
+    /// As [`partition`](Self::partition), and `NOT_LEADER_OR_FOLLOWER` where it has none.
+    pub(crate) fn served(&self, topic: Named<'_>, partition: i32) -> Result<&Partition, ResponseError> {
+        let found = self.partition(topic, partition)?;
+        if found.leaderless { Err(ResponseError::NotLeaderOrFollower) } else { Ok(found) }
     }
 
     /// A partition, to change it.

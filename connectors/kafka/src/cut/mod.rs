@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Error, Offset, OutputPartition, Record, Tick};
 
 use crate::kafka::Kafka;
+use crate::native::{Bounds, Isolation};
 use crate::progress::{self, progress_topic};
 use crate::reading::Reading;
 use ticks::Ticks;
@@ -130,7 +131,6 @@ impl CutReader {
         patience: Duration,
     ) -> Result<Self, Error> {
         let deadline = Instant::now() + patience;
-        let remaining = || deadline.saturating_duration_since(Instant::now());
         let mut reader = Self {
             kafka: kafka.clone(),
             progress_topic: progress_topic(job),
@@ -142,19 +142,16 @@ impl CutReader {
             begun: false,
             handed_out: None,
         };
-        let ends = kafka.ends()?;
         let topic = reader.progress_topic.clone();
-        for partition in 0..kafka.partitions(&topic, remaining())? {
-            let (low, high) = ends.watermarks(&topic, partition, deadline)?;
-            let place = reader.start(&topic, partition, low, Place::Progress)?;
-            reader.progress_ends.insert(place, high);
+        for (partition, Bounds { earliest, end }) in bounds(kafka, &topic, deadline)? {
+            let place = reader.start(&topic, partition, earliest, Place::Progress)?;
+            reader.progress_ends.insert(place, end);
         }
         for topic in topics {
             let name: Arc<str> = Arc::from(topic);
-            for partition in 0..kafka.partitions(topic, remaining())? {
-                let (low, _) = ends.watermarks(topic, partition, deadline)?;
+            for (partition, Bounds { earliest: low, .. }) in bounds(kafka, topic, deadline)? {
                 let place = reader.start(topic, partition, low, Place::Output(reader.partitions.len()))?;
-                reader.reading.set_paused(place, true)?;
+                reader.reading.set_paused(place, true);
                 reader.partitions.push(Partition {
                     at: OutputPartition { output: topic.to_owned(), partition },
                     topic: name.clone(),
@@ -191,7 +188,7 @@ impl CutReader {
             self.confirm()?;
             if self.begun {
                 self.assign();
-                self.rest()?;
+                self.rest();
             }
             if left.is_zero() {
                 return Ok(self.take_cut());
@@ -286,11 +283,10 @@ impl CutReader {
         if was_asked {
             self.partitions.iter_mut().for_each(|partition| partition.ticks.confirm());
         } else if self.partitions.iter().any(|partition| partition.ticks.misses_progress()) {
-            let ends = self.kafka.ends()?;
+            let bounds = bounds(&self.kafka, &self.progress_topic, Instant::now() + ASK)?;
             let progress = self.places.iter().enumerate().filter(|(_, what)| matches!(what, Place::Progress));
-            for (partition, (place, _)) in (0u32..).zip(progress) {
-                let (_, high) = ends.watermarks(&self.progress_topic, partition, Instant::now() + ASK)?;
-                self.progress_ends.insert(place, high);
+            for ((_, Bounds { end, .. }), (place, _)) in bounds.into_iter().zip(progress) {
+                self.progress_ends.insert(place, end);
             }
         }
         Ok(())
@@ -315,16 +311,22 @@ impl CutReader {
     }
 
     /// Lets partitions that are far ahead of others rest, until those have followed.
-    fn rest(&mut self) -> Result<(), Error> {
+    fn rest(&mut self) {
         let passed = self.passed();
         for partition in &mut self.partitions {
             let ahead =
                 partition.ticks.complete() > passed && partition.held + partition.ticks.waiting() > AHEAD_RECORDS;
             if ahead != partition.resting {
-                self.reading.set_paused(partition.place, ahead)?;
+                self.reading.set_paused(partition.place, ahead);
                 partition.resting = ahead;
             }
         }
-        Ok(())
     }
+}
+
+/// Where each partition of a topic begins and ends, open transactions included.
+fn bounds(kafka: &Kafka, topic: &str, deadline: Instant) -> Result<Vec<(u32, Bounds)>, Error> {
+    let count = kafka.partitions(&[topic], deadline)?[0];
+    let asked: Vec<_> = (0..count).map(|partition| (topic, partition)).collect();
+    Ok((0..).zip(kafka.bounds(&asked, Isolation::Uncommitted, deadline)?).collect())
 }

@@ -11,6 +11,7 @@ use fluvial_connector::{Error, ErrorKind};
 use rdkafka::bindings as rd;
 
 use super::socket;
+use super::waiting::{Failed, Waiting};
 use super::watch::{self, Watch};
 use super::{Code, c_string, remaining_ms, text};
 use crate::failure;
@@ -18,6 +19,16 @@ use crate::settings::Settings;
 
 /// How long one blocking call may last before the client's errors are looked at.
 const SLICE: Duration = Duration::from_millis(1000);
+
+/// The pause after a call that failed at once; it doubles
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// up to this.
+const LAST_PAUSE: Duration = Duration::from_millis(400);
+
+/// That something does not exist is believed when so many answers have said it, and none the contrary, over
+const MISSING_TIMES: u32 = 3;
+/// so long: what was just created is not known to every broker at once.
+const MISSING_FOR: Duration = Duration::from_millis(1500);
 
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +45,8 @@ pub(crate) struct Client {
     main: *mut rd::rd_kafka_queue_t,
     watch: Arc<Watch>,
     describe: String,
+    /// Where it connects to, for people.
+    brokers: String,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread at any time.
@@ -122,7 +135,8 @@ impl Client {
         conf.0 = ptr::null_mut();
         // SAFETY: the client is valid.
         let main = unsafe { rd::rd_kafka_queue_get_main(rk) };
-        Ok(Self { rk, main, watch, describe })
+        let brokers = settings.get("bootstrap.servers").unwrap_or_default().to_owned();
+        Ok(Self { rk, main, watch, describe, brokers })
     }
 
     pub(super) fn rk(&self) -> *mut rd::rd_kafka_t {
@@ -173,37 +187,74 @@ impl Client {
     }
 
     /// Calls `attempt`, which may take so many milliseconds, until it succeeds, fails for good, or the deadline has
-    /// passed. `what` names operation and object.
+    /// passed; a wait is told to people. `what` names operation and object for them, `about` the topics that the
+    /// operation is about: an answer that one of their parts is unknown is compared with what the metadata says.
     pub(crate) fn until<T>(
         &self,
         deadline: Instant,
         what: &str,
-        mut attempt: impl FnMut(i32) -> Result<T, Code>,
+        about: &[&str],
+        mut attempt: impl FnMut(i32) -> Result<T, Failed>,
     ) -> Result<T, Error> {
+        let mut waiting = Waiting::new(what);
+        let mut missing_since: Option<(Instant, u32)> = None;
+        let mut pause = FIRST_PAUSE;
+        let answers = self.watch.answers();
         loop {
+            let slice = || remaining_ms(deadline, SLICE).max(1);
             let begun = Instant::now();
-            let result = attempt(remaining_ms(deadline, SLICE).max(1));
+            let result = attempt(slice());
             self.note_errors();
-            let code = match result {
-                Ok(value) => return Ok(value),
-                Err(code) => code,
+            let failed = match result {
+                Ok(value) => {
+                    waiting.over();
+                    return Ok(value);
+                }
+                Err(Failed::Code(code)) if failure::is_unknown(code) && !about.is_empty() => {
+                    self.doubt(about, code, slice())
+                }
+                Err(failed) => failed,
             };
             if let Some((code, reason)) = self.watch.refused() {
                 return Err(failure::error(code, format!("{what}: the cluster refuses this client: {reason}")));
             }
-            if !failure::passes(code) {
-                return Err(failure::error(code, what));
-            }
+            let (code, why) = match failed {
+                Failed::Missing(object) => {
+                    let (since, times) = missing_since.get_or_insert((begun, 0));
+                    *times += 1;
+                    let sure = *times >= MISSING_TIMES && since.elapsed() >= MISSING_FOR;
+                    if sure || Instant::now() >= deadline {
+                        return Err(failure::missing(&object, &self.brokers));
+                    }
+                    (Code::UnknownTopicOrPartition, format!("{object} is not known to the cluster"))
+                }
+                Failed::Unavailable { code, why } => {
+                    missing_since = None;
+                    (code, why)
+                }
+                Failed::Code(code) if failure::passes(code) => {
+                    missing_since = None;
+                    let heard = self.watch.answers() != answers;
+                    let why = match self.watch.last() {
+                        Some((_, reason)) if !heard => format!("no answer from the cluster ({reason})"),
+                        _ if !heard => "no answer from the cluster".to_owned(),
+                        _ => format!("the cluster answers, but not yet to this: {code}"),
+                    };
+                    (code, why)
+                }
+                Failed::Code(code) => return Err(failure::error(code, what)),
+            };
             if Instant::now() >= deadline {
-                let why = match self.watch.last() {
-                    Some((_, reason)) => format!(" ({reason})"),
-                    None => String::new(),
-                };
-                return Err(failure::error(code, format!("{what}: no answer from the cluster in time{why}")));
+                let what = format!("{what}: {why}");
+                // Whoever has been answered can reach the cluster.
+                let reached = self.watch.answers() != answers;
+                return Err(if reached { failure::unavailable(what) } else { failure::error(code, what) });
             }
-            // A call that failed at once is not repeated at once. An error event ends the wait early.
-            if begun.elapsed() < Duration::from_millis(50) {
-                self.pause(Duration::from_millis(50));
+            waiting.lasts(|| why, deadline);
+            // What failed at once is not repeated at once. An error event ends the wait early.
+            if begun.elapsed() < pause {
+                self.pause(pause);
+                pause = (pause * 2).min(LAST_PAUSE);
             }
         }
     }

@@ -23,6 +23,10 @@ pub(crate) struct Consumer {
     /// Dropped before the client: librdkafka does not destroy a client whose queues are held.
     queue: Queue,
     topics: Vec<(String, Topic)>,
+    /// Partitions by topic number that librdkafka is still to be told of, all at once: each call sorts all that it reads.
+    to_assign: Vec<(usize, u32, u64)>,
+    /// The same for partitions that are no longer read; they go first.
+    to_unassign: Vec<(usize, u32)>,
     /// What was taken from the queue and not yet handed on.
     batch: Vec<*mut rd::rd_kafka_message_t>,
     /// How many answers about topics had arrived when the batch was taken.
@@ -81,7 +85,15 @@ impl Consumer {
             }
             Queue { queue, waker }
         };
-        Ok(Self { queue, topics: Vec::new(), batch: Vec::with_capacity(BATCH), told_of_topics: 0, client })
+        Ok(Self {
+            queue,
+            topics: Vec::new(),
+            to_assign: Vec::new(),
+            to_unassign: Vec::new(),
+            batch: Vec::with_capacity(BATCH),
+            told_of_topics: 0,
+            client,
+        })
     }
 
     /// The client, for questions.
@@ -89,25 +101,43 @@ impl Consumer {
         &self.client
     }
 
-    /// Begins to read a partition at an offset. Returns the topic's number in [`Consumer::hand_on`].
-    pub(crate) fn assign(&mut self, topic: &str, partition: u32, from: u64) -> Result<usize, Error> {
-        let number = self.topic(topic)?;
-        let list = Partitions::new([(topic, partition, from)]);
-        // SAFETY: client and list are valid.
-        let error = unsafe { rd::rd_kafka_incremental_assign(self.client.rk(), list.0) };
-        call(error, || format!("begin to read topic '{topic}' partition {partition} at {from}"))?;
-        Ok(number)
+    /// Reads a partition of a topic from an offset on, from the next [`Consumer::fetch`] on.
+    pub(crate) fn assign(&mut self, topic: usize, partition: u32, from: u64) {
+        self.to_assign.push((topic, partition, from));
     }
 
-    /// Stops to read a partition: what was fetched of it is dropped.
-    pub(crate) fn unassign(&mut self, topic: &str, partition: u32) -> Result<(), Error> {
-        let list = Partitions::new([(topic, partition, 0)]);
-        // SAFETY: client and list are valid.
-        let error = unsafe { rd::rd_kafka_incremental_unassign(self.client.rk(), list.0) };
-        call(error, || format!("stop reading topic '{topic}' partition {partition}"))
+    /// Reads a partition no longer: what was fetched of it and not taken is dropped by the next [`Consumer::fetch`].
+    pub(crate) fn unassign(&mut self, topic: usize, partition: u32) {
+        let still_to_assign = |(of, number, _): &(usize, u32, u64)| (*of, *number) == (topic, partition);
+        match self.to_assign.iter().position(still_to_assign) {
+            Some(place) => drop(self.to_assign.swap_remove(place)),
+            None => self.to_unassign.push((topic, partition)),
+        }
     }
 
-    fn topic(&mut self, name: &str) -> Result<usize, Error> {
+    /// Tells librdkafka which partitions are read from now on.
+    fn change_assignment(&mut self) -> Result<(), Error> {
+        let name = |topic: usize| &*self.topics[topic].0;
+        if !self.to_unassign.is_empty() {
+            let list = Partitions::new(self.to_unassign.iter().map(|(topic, number)| (name(*topic), *number, 0)));
+            // SAFETY: client and list are valid.
+            let error = unsafe { rd::rd_kafka_incremental_unassign(self.client.rk(), list.0) };
+            call(error, || format!("stop reading {} partitions", self.to_unassign.len()))?;
+        }
+        if !self.to_assign.is_empty() {
+            let list =
+                Partitions::new(self.to_assign.iter().map(|(topic, number, from)| (name(*topic), *number, *from)));
+            // SAFETY: client and list are valid.
+            let error = unsafe { rd::rd_kafka_incremental_assign(self.client.rk(), list.0) };
+            call(error, || format!("begin to read {} partitions", self.to_assign.len()))?;
+        }
+        self.to_unassign.clear();
+        self.to_assign.clear();
+        Ok(())
+    }
+
+    /// The topic's number in [`Consumer::hand_on`].
+    pub(crate) fn topic(&mut self, name: &str) -> Result<usize, Error> {
         if let Some(number) = self.topics.iter().position(|(known, _)| known == name) {
             return Ok(number);
         }
@@ -119,10 +149,11 @@ impl Consumer {
 
     /// Takes up to `most` messages for [`Consumer::hand_on`], unless there are some from before, waiting for the first no
     /// longer than `wait`.
-    pub(crate) fn fetch(&mut self, most: usize, wait: Duration) {
+    pub(crate) fn fetch(&mut self, most: usize, wait: Duration) -> Result<(), Error> {
+        self.change_assignment()?;
         self.client.note_errors();
         if !self.batch.is_empty() {
-            return;
+            return Ok(());
         }
         let most = most.min(BATCH);
         // librdkafka waits until the batch is full: the first message is waited for alone.
@@ -130,6 +161,7 @@ impl Consumer {
             self.fill(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX), 1);
         }
         self.told_of_topics = self.client.watch().told_of_topics();
+        Ok(())
     }
 
     /// How many answers about topics had arrived when what is handed on next was taken: it was fetched after no more.
@@ -232,6 +264,12 @@ pub(super) struct Partitions(pub(super) *mut rd::rd_kafka_topic_partition_list_t
 
 impl Partitions {
     pub(super) fn new<'a>(partitions: impl IntoIterator<Item = (&'a str, u32, u64)>) -> Self {
+        let offset = |offset: u64| i64::try_from(offset).unwrap_or(i64::MAX);
+        Self::with_offsets(partitions.into_iter().map(|(topic, partition, from)| (topic, partition, offset(from))))
+    }
+
+    /// As [`Partitions::new`], with offsets as the C interface has them, the negative ones of which have names.
+    pub(super) fn with_offsets<'a>(partitions: impl IntoIterator<Item = (&'a str, u32, i64)>) -> Self {
         // SAFETY: the list grows by itself; names end with a zero byte and are copied; the new element is valid.
         unsafe {
             let list = rd::rd_kafka_topic_partition_list_new(1);
@@ -239,7 +277,7 @@ impl Partitions {
                 let name = c_string(topic);
                 let partition = i32::try_from(partition).unwrap_or(i32::MAX);
                 let element = rd::rd_kafka_topic_partition_list_add(list, name.as_ptr(), partition);
-                (*element).offset = i64::try_from(offset).unwrap_or(i64::MAX);
+                (*element).offset = offset;
             }
             Self(list)
         }

@@ -5,21 +5,29 @@
 //! when records have come, topic ids, and the fate of each single request. The types here own their handles; nothing
 //! of the C interface leaves this folder.
 
+mod admin;
 mod client;
 mod consumer;
 mod error;
 mod listing;
+mod metadata;
+mod offsets;
 mod producer;
 mod questions;
 mod socket;
 mod topics;
+mod waiting;
 mod watch;
 
 pub(crate) use client::{Client, Role, check_settings};
 pub(crate) use consumer::{Arrival, Consumer};
+pub(crate) use metadata::TopicMetadata;
+pub(crate) use offsets::{Bounds, Isolation};
 pub(crate) use producer::{Message, Producer, Report, TransactionError};
+pub(crate) use questions::{Survey, Unavailable};
 pub(crate) use rdkafka::types::RDKafkaErrorCode as Code;
-pub(crate) use topics::NewTopic;
+pub(crate) use topics::{NewTopic, TopicSettings};
+pub(crate) use waiting::Failed;
 
 use std::ffi::{CStr, CString, c_char};
 use std::time::{Duration, Instant};

@@ -1,80 +1,313 @@
-//! What the cluster says of topics: their partitions, and where those begin and end.
+//! The questions that are asked of the cluster about topics and partitions, many at once.
+//!
+//! This is the one place that tells what does not exist from what is not available now. librdkafka says *unknown
+//! partition* of a partition that has no leader for a moment, and goes on saying so until somebody asks for its metadata;
+//! a broker that has just started may not have heard of a topic yet. So an error of that kind is never believed by itself:
+//! [`Client::until`] asks the metadata, whose error codes are those of each topic and each partition, and that something
+//! does not exist is an error only after several answers have said so. What exists and is not available is waited for.
 
-#![allow(unsafe_code)]
-
-use std::ptr;
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use fluvial_connector::Error;
-use rdkafka::bindings as rd;
 
-use super::client::Topic;
-use super::{Client, Code, c_string};
+use super::metadata::{Described, TopicMetadata};
+use super::offsets::{Bounds, Isolation};
+use super::topics::TopicSettings;
+use super::waiting::Failed;
+use super::{Client, Code};
+use crate::failure;
 
-impl Client {
-    /// The number of partitions of a topic, all of which have a leader, as the cluster says now.
-    pub(crate) fn partitions(&self, topic: &str, deadline: Instant) -> Result<u32, Error> {
-        let what = format!("ask kafka about topic '{topic}'");
-        self.until(deadline, &what, |wait_ms| self.partitions_once(topic, wait_ms))
+/// How long a partition may be without a leader and still be waited for by who would go on without it.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// A partition that exists and cannot be asked now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unavailable {
+    /// What was met.
+    pub(crate) code: Code,
+    /// The same for people: `has no leader`.
+    pub(crate) why: String,
+}
+
+impl Unavailable {
+    fn leaderless(code: Code) -> Self {
+        let why = match code {
+            Code::LeaderNotAvailable => "has no leader".to_owned(),
+            code => format!("has no leader ({code})"),
+        };
+        Self { code, why }
     }
 
-    /// As [`Client::partitions`], asked once.
-    pub(crate) fn partitions_once(&self, topic: &str, wait_ms: i32) -> Result<u32, Code> {
-        let handle = Topic::new(self, topic)?;
-        let mut metadata: *const rd::rd_kafka_metadata = ptr::null();
-        // SAFETY: client and topic are valid; on success the metadata is ours to free, and its arrays have the lengths
-        // that it says.
-        unsafe {
-            let code: Code = rd::rd_kafka_metadata(self.rk(), 0, handle.0, &raw mut metadata, wait_ms).into();
-            if code != Code::NoError {
-                return Err(code);
-            }
-            let of = &*metadata;
-            let result = if of.topic_cnt == 1 {
-                let topic = &*of.topics;
-                let code: Code = topic.err.into();
-                let count = usize::try_from(topic.partition_cnt).unwrap_or(0);
-                if code != Code::NoError {
-                    Err(code)
-                } else if count == 0 {
-                    Err(Code::UnknownTopicOrPartition)
-                } else if std::slice::from_raw_parts(topic.partitions, count).iter().any(|p| p.leader < 0) {
-                    Err(Code::LeaderNotAvailable)
-                } else {
-                    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    fn refused_by_leader(code: Code) -> Self {
+        let why = match code {
+            Code::LeaderNotAvailable => "gets no answer from its leader".to_owned(),
+            code => format!("is not served by its leader ({code})"),
+        };
+        Self { code, why }
+    }
+}
+
+/// What a topic is, and where each of its partitions begins and ends, by number.
+#[derive(Clone, Debug)]
+pub(crate) struct Survey {
+    /// The topic's id; empty where the brokers know none.
+    pub(crate) id: String,
+    /// Its partitions.
+    pub(crate) partitions: Vec<Result<Bounds, Unavailable>>,
+}
+
+impl Client {
+    /// What these topics are, in their order, all of which exist; with their ids if `ids` says so. A topic that no broker
+    /// knows after several answers is an error.
+    pub(crate) fn describe(&self, topics: &[&str], ids: bool, deadline: Instant) -> Result<Vec<TopicMetadata>, Error> {
+        let what = format!("ask kafka about {}", topics_of(topics));
+        self.until(deadline, &what, topics, |wait_ms| {
+            let described = self.describe_once(topics, ids, wait_ms)?;
+            topics.iter().zip(described).map(|(topic, described)| exists(topic, described)).collect()
+        })
+    }
+
+    /// As [`Client::describe`], for topics that need not exist. That one does not is believed at once, for whoever then
+    /// creates it and is told if it exists after all.
+    pub(crate) fn find(&self, topics: &[&str], deadline: Instant) -> Result<Vec<Option<TopicMetadata>>, Error> {
+        let what = format!("ask kafka about {}", topics_of(topics));
+        self.until(deadline, &what, &[], |wait_ms| {
+            let described = self.describe_once(topics, false, wait_ms)?;
+            let found = topics.iter().zip(described).map(|(topic, described)| match exists(topic, described) {
+                Err(Failed::Missing(_)) => Ok(None),
+                other => other.map(Some),
+            });
+            found.collect()
+        })
+    }
+
+    /// Waits until the cluster lists these topics, which exist: one that was just created is not known to every broker at
+    /// once.
+    pub(crate) fn appear(&self, topics: &[&str], deadline: Instant) -> Result<(), Error> {
+        let what = format!("ask kafka about {}", topics_of(topics));
+        self.until(deadline, &what, &[], |wait_ms| {
+            let described = self.describe_once(topics, false, wait_ms)?;
+            topics.iter().zip(described).try_for_each(|(topic, described)| match exists(topic, described) {
+                Err(Failed::Missing(object)) => {
+                    let code = Code::UnknownTopicOrPartition;
+                    Err(Failed::Unavailable { code, why: format!("{object} was created and is not known yet") })
                 }
-            } else {
-                Err(Code::UnknownTopicOrPartition)
+                other => other.map(drop),
+            })
+        })
+    }
+
+    /// What a topic is and where its partitions begin and end. Waits until the cluster says, and no longer than a moment
+    /// for partitions that are not available.
+    pub(crate) fn survey(&self, topic: &str, isolation: Isolation, deadline: Instant) -> Result<Survey, Error> {
+        let what = format!("ask kafka for the offsets of topic '{topic}'");
+        let begun = Instant::now();
+        self.until(deadline, &what, &[topic], |wait_ms| {
+            let described = self.describe_once(&[topic], true, wait_ms)?;
+            let metadata = described.into_iter().next().ok_or(Code::Fail)?;
+            let metadata = [exists(topic, metadata)?];
+            let asked: Vec<_> = (0..metadata[0].partitions()).map(|partition| (topic, partition)).collect();
+            let partitions =
+                self.bounds_of(&asked, &metadata.iter().map(|m| (topic, m)).collect(), isolation, wait_ms)?;
+            let held_up =
+                |(number, found): (u32, &Result<_, Unavailable>)| Some(((topic, number), found.clone().err()?));
+            let unavailable: Vec<_> = (0..).zip(&partitions).filter_map(held_up).collect();
+            // A leader has a successor within a moment, mostly.
+            if !unavailable.is_empty() && begun.elapsed() < MOMENT {
+                return Err(held_up_by(&unavailable));
+            }
+            let [TopicMetadata { id, .. }] = metadata;
+            Ok(Survey { id, partitions })
+        })
+    }
+
+    /// Where these partitions, all different, begin and end, in their order. Waits for those that are not available.
+    pub(crate) fn bounds(
+        &self,
+        asked: &[(&str, u32)],
+        isolation: Isolation,
+        deadline: Instant,
+    ) -> Result<Vec<Bounds>, Error> {
+        let topics = topics_in(asked);
+        let what = format!("ask kafka for the offsets of {}", partitions_of(asked));
+        let mut known: BTreeMap<(&str, u32), Bounds> = BTreeMap::new();
+        self.until(deadline, &what, &topics, |wait_ms| {
+            let left: Vec<_> = asked.iter().copied().filter(|at| !known.contains_key(at)).collect();
+            let topics = topics_in(&left);
+            let described = self.describe_once(&topics, false, wait_ms)?;
+            let mut metadata = BTreeMap::new();
+            for (topic, described) in topics.iter().zip(described) {
+                metadata.insert(*topic, exists(topic, described)?);
+            }
+            let metadata = metadata.iter().map(|(topic, metadata)| (*topic, metadata)).collect();
+            let mut held_up: Vec<((&str, u32), Unavailable)> = Vec::new();
+            for (at, bounds) in left.iter().zip(self.bounds_of(&left, &metadata, isolation, wait_ms)?) {
+                match bounds {
+                    Ok(bounds) => drop(known.insert(*at, bounds)),
+                    Err(unavailable) => held_up.push((*at, unavailable)),
+                }
+            }
+            if held_up.is_empty() { Ok(()) } else { Err(held_up_by(&held_up)) }
+        })?;
+        Ok(asked.iter().filter_map(|at| known.get(at).copied()).collect())
+    }
+
+    /// Where one partition begins and ends.
+    pub(crate) fn bounds_at(
+        &self,
+        topic: &str,
+        partition: u32,
+        isolation: Isolation,
+        deadline: Instant,
+    ) -> Result<Bounds, Error> {
+        let bounds = self.bounds(&[(topic, partition)], isolation, deadline)?;
+        bounds.first().copied().ok_or_else(|| failure::error(Code::Fail, "ask for the offsets of one partition"))
+    }
+
+    /// The settings of these topics, in their order. Who may use a topic may not always see them.
+    pub(crate) fn settings(&self, topics: &[&str], deadline: Instant) -> Result<Vec<TopicSettings>, Error> {
+        let what = format!("ask kafka for the settings of {}", topics_of(topics));
+        self.until(deadline, &what, topics, |wait_ms| {
+            let settings = self.settings_once(topics, wait_ms)?;
+            let passing =
+                settings.iter().filter_map(|settings| settings.as_ref().err().copied()).find(|c| failure::passes(*c));
+            passing.map_or(Ok(settings), |code| Err(Failed::Code(code)))
+        })
+    }
+
+    /// As [`Client::settings`], for one topic.
+    pub(crate) fn settings_of(&self, topic: &str, deadline: Instant) -> Result<BTreeMap<String, String>, Error> {
+        let settings = self.settings(&[topic], deadline)?.into_iter().next().unwrap_or(Err(Code::Fail));
+        settings.map_err(|code| failure::error(code, format!("ask kafka for the settings of topic '{topic}'")))
+    }
+
+    /// The bounds of partitions whose topics are these; those that have no leader are not asked.
+    fn bounds_of(
+        &self,
+        asked: &[(&str, u32)],
+        topics: &BTreeMap<&str, &TopicMetadata>,
+        isolation: Isolation,
+        wait_ms: i32,
+    ) -> Result<Vec<Result<Bounds, Unavailable>>, Failed> {
+        let mut bounds = Vec::with_capacity(asked.len());
+        let mut led = Vec::new();
+        for (topic, partition) in asked {
+            let leaders = topics.get(topic).map_or(&[][..], |metadata| &metadata.leaders);
+            bounds.push(match leaders.get(*partition as usize) {
+                None => {
+                    let of = leaders.len();
+                    return Err(Failed::Missing(format!("partition {partition} of topic '{topic}', which has {of},")));
+                }
+                Some(Err(code)) => Err(Unavailable::leaderless(*code)),
+                Some(Ok(_)) => {
+                    led.push((*topic, *partition));
+                    Err(Unavailable::refused_by_leader(Code::LeaderNotAvailable))
+                }
+            });
+        }
+        let mut answers = self.bounds_once(&led, isolation, wait_ms)?.into_iter();
+        for (place, (topic, partition)) in bounds.iter_mut().zip(asked) {
+            if topics.get(topic).and_then(|m| m.leaders.get(*partition as usize)).is_none_or(Result::is_err) {
+                continue;
+            }
+            *place = match answers.next() {
+                Some(Ok(found)) => Ok(found),
+                Some(Err(code)) if failure::passes(code) || failure::is_unknown(code) => {
+                    Err(Unavailable::refused_by_leader(code))
+                }
+                Some(Err(code)) => return Err(code.into()),
+                None => return Err(Code::Fail.into()),
             };
-            rd::rd_kafka_metadata_destroy(metadata);
-            result
+        }
+        Ok(bounds)
+    }
+
+    /// Asks the metadata, after something else has said that an object of one of these topics is unknown. Returns what
+    /// that means.
+    pub(super) fn doubt(&self, topics: &[&str], code: Code, wait_ms: i32) -> Failed {
+        match self.are_available(topics, wait_ms) {
+            Ok(()) => Failed::Unavailable {
+                code: Code::LeaderNotAvailable,
+                why: format!("the cluster lists {}, and a broker does not know that yet ({code})", topics_of(topics)),
+            },
+            Err(failed) => failed,
         }
     }
 
-    /// The first offset of a partition and its end: the last stable offset for a client that reads committed records,
-    /// else the high watermark.
-    pub(crate) fn watermarks(&self, topic: &str, partition: u32, deadline: Instant) -> Result<(u64, u64), Error> {
-        let what = format!("ask kafka for the offsets of topic '{topic}' partition {partition}");
-        let name = c_string(topic);
-        self.until(deadline, &what, |wait_ms| {
-            let (mut low, mut high) = (-1i64, -1i64);
-            // SAFETY: the name ends with a zero byte, and the numbers outlive the call.
-            let code: Code = unsafe {
-                rd::rd_kafka_query_watermark_offsets(
-                    self.rk(),
-                    name.as_ptr(),
-                    i32::try_from(partition).unwrap_or(i32::MAX),
-                    &raw mut low,
-                    &raw mut high,
-                    wait_ms,
-                )
+    /// Whether these topics exist and each of their partitions has a leader, by what the cluster says now.
+    pub(crate) fn are_available(&self, topics: &[&str], wait_ms: i32) -> Result<(), Failed> {
+        let mut leaderless: Vec<((&str, u32), Unavailable)> = Vec::new();
+        for (topic, described) in topics.iter().zip(self.describe_once(topics, false, wait_ms)?) {
+            for (partition, leader) in (0..).zip(exists(topic, described)?.leaders) {
+                leaderless.extend(leader.err().map(|code| ((*topic, partition), Unavailable::leaderless(code))));
             }
-            .into();
-            match (code, u64::try_from(low), u64::try_from(high)) {
-                (Code::NoError, Ok(low), Ok(high)) => Ok((low, high)),
-                (Code::NoError, _, _) => Err(Code::LeaderNotAvailable),
-                (code, _, _) => Err(code),
-            }
-        })
+        }
+        if leaderless.is_empty() { Ok(()) } else { Err(held_up_by(&leaderless)) }
+    }
+}
+
+/// The partitions that hold something up, as one.
+fn held_up_by(partitions: &[((&str, u32), Unavailable)]) -> Failed {
+    let Some((_, Unavailable { code, why })) = partitions.first() else { return Failed::Code(Code::Fail) };
+    let alike: Vec<_> = partitions.iter().filter(|(_, other)| other.why == *why).map(|(at, _)| *at).collect();
+    Failed::Unavailable { code: *code, why: format!("{} {why}", partitions_of(&alike)) }
+}
+
+/// What the metadata of a topic means for whoever needs the topic.
+fn exists(topic: &str, described: Described) -> Result<TopicMetadata, Failed> {
+    described.map_err(|code| match code {
+        code if failure::is_unknown(code) => Failed::Missing(format!("topic '{topic}'")),
+        code if failure::passes(code) => {
+            Failed::Unavailable { code, why: format!("topic '{topic}' is not available yet ({code})") }
+        }
+        code => Failed::Code(code),
+    })
+}
+
+/// The topics of some partitions, each once.
+fn topics_in<'a>(partitions: &[(&'a str, u32)]) -> Vec<&'a str> {
+    let mut topics: Vec<&str> = partitions.iter().map(|(topic, _)| *topic).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    topics
+}
+
+/// Topics for people: `topic 'a'`, `topics 'a', 'b'`.
+fn topics_of(topics: &[&str]) -> String {
+    let names: Vec<_> = topics.iter().map(|topic| format!("'{topic}'")).collect();
+    let noun = if topics.len() == 1 { "topic" } else { "topics" };
+    format!("{noun} {}", names.join(", "))
+}
+
+/// Partitions for people: `topic 'a' partitions 0-3, 7; topic 'b' partition 1`.
+fn partitions_of(partitions: &[(&str, u32)]) -> String {
+    let of_topic = |topic: &&str| {
+        let mut numbers: Vec<u32> =
+            partitions.iter().filter(|(of, _)| of == topic).map(|(_, number)| *number).collect();
+        numbers.sort_unstable();
+        let noun = if numbers.len() == 1 { "partition" } else { "partitions" };
+        let runs = numbers.chunk_by(|one, next| one + 1 == *next).map(|run| match run {
+            [one] => one.to_string(),
+            [first, .., last] => format!("{first}-{last}"),
+            [] => String::new(),
+        });
+        format!("topic '{topic}' {noun} {}", runs.collect::<Vec<_>>().join(", "))
+    };
+    topics_in(partitions).iter().map(of_topic).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_named_in_ranges() {
+        let check = |partitions: &[(&str, u32)], said: &str| assert_eq!(partitions_of(partitions), said);
+        check(&[("a", 3)], "topic 'a' partition 3");
+        check(
+            &[("b", 1), ("a", 7), ("a", 0), ("a", 2), ("a", 1)],
+            "topic 'a' partitions 0-2, 7; topic 'b' partition 1",
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Making topics, and asking for their ids and settings.
+//! Creating topics, and asking for their settings.
 
 #![allow(unsafe_code)]
 
@@ -9,8 +9,12 @@ use std::time::Instant;
 use fluvial_connector::{Error, ErrorKind};
 use rdkafka::bindings as rd;
 
+use super::admin::{Answers, Options};
+use super::waiting::Failed;
 use super::{Client, Code, c_string, text};
-use crate::failure;
+
+/// A topic's settings by their names, those that are the cluster's defaults included; or why they cannot be seen.
+pub(crate) type TopicSettings = Result<BTreeMap<String, String>, Code>;
 
 /// A topic to be made.
 #[derive(Clone, Debug)]
@@ -25,80 +29,17 @@ pub(crate) struct NewTopic {
     pub(crate) settings: Vec<(String, String)>,
 }
 
-/// A queue for the answer to one request.
-struct Answers(*mut rd::rd_kafka_queue_t);
-
-impl Answers {
-    fn new(client: &Client) -> Self {
-        // SAFETY: the client is valid.
-        Self(unsafe { rd::rd_kafka_queue_new(client.rk()) })
-    }
-
-    /// Waits for the event; its time-out is that of the request.
-    fn event(&self) -> Event {
-        // SAFETY: the queue is valid; the event is ours.
-        Event(unsafe { rd::rd_kafka_queue_poll(self.0, -1) })
-    }
-}
-
-impl Drop for Answers {
-    fn drop(&mut self) {
-        // SAFETY: the queue is ours.
-        unsafe { rd::rd_kafka_queue_destroy(self.0) };
-    }
-}
-
-struct Event(*mut rd::rd_kafka_event_t);
-
-impl Event {
-    fn error(&self) -> Result<(), Code> {
-        // SAFETY: the event is valid.
-        match unsafe { rd::rd_kafka_event_error(self.0) }.into() {
-            Code::NoError => Ok(()),
-            code => Err(code),
-        }
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: the event is ours, or null, which is allowed.
-        unsafe { rd::rd_kafka_event_destroy(self.0) };
-    }
-}
-
-struct Options(*mut rd::rd_kafka_AdminOptions_t);
-
-impl Options {
-    fn new(client: &Client, operation: rd::rd_kafka_admin_op_t, wait_ms: i32) -> Self {
-        let mut reason = [0 as c_char; 256];
-        // SAFETY: the client is valid and the buffer has the size that is said. A refused time-out leaves the default.
-        unsafe {
-            let options = rd::rd_kafka_AdminOptions_new(client.rk(), operation);
-            rd::rd_kafka_AdminOptions_set_request_timeout(options, wait_ms, reason.as_mut_ptr(), reason.len());
-            Self(options)
-        }
-    }
-}
-
-impl Drop for Options {
-    fn drop(&mut self) {
-        // SAFETY: the options are ours.
-        unsafe { rd::rd_kafka_AdminOptions_destroy(self.0) };
-    }
-}
-
 impl Client {
     /// Makes a topic. One that exists is taken as it is.
     pub(crate) fn create_topic(&self, topic: &NewTopic, deadline: Instant) -> Result<(), Error> {
         let what = format!("make topic '{}' with {} partitions", topic.name, topic.partitions);
         let mut said = String::new();
-        let result = self.until(deadline, &what, |wait_ms| match self.create_once(topic, wait_ms) {
+        let result = self.until(deadline, &what, &[], |wait_ms| match self.create_once(topic, wait_ms) {
             Ok(()) => Ok(()),
             Err((Code::TopicAlreadyExists, _)) => Ok(()),
             Err((code, reason)) => {
                 said = reason;
-                Err(code)
+                Err(Failed::Code(code))
             }
         });
         result.map_err(|error| match error.kind {
@@ -147,75 +88,22 @@ impl Client {
         }
     }
 
-    /// The topic's id, which changes when it is made anew; empty where the broker knows none.
-    pub(crate) fn topic_id(&self, topic: &str, deadline: Instant) -> Result<String, Error> {
-        let what = format!("ask kafka for the id of topic '{topic}'");
-        let result = self.until(deadline, &what, |wait_ms| {
-            // The question goes to the controller as the client knows it, which may be gone: what any broker says of the
-            // topic names the one that there is. Whether it says so is seen by the question.
-            let _ = self.partitions_once(topic, wait_ms);
-            match self.topic_id_once(topic, wait_ms) {
-                Err(Code::UnsupportedFeature | Code::UnsupportedVersion | Code::InvalidRequest) => Ok(String::new()),
-                // An old broker may let the describing of topics be forbidden where their metadata is not.
-                Err(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => Ok(String::new()),
-                other => other,
-            }
-        });
-        result.map_err(|error| if failure::is_retry(&error) { error } else { Error::caused(error.kind, what, error) })
-    }
-
-    fn topic_id_once(&self, topic: &str, wait_ms: i32) -> Result<String, Code> {
-        let name = c_string(topic);
-        let mut names = [name.as_ptr()];
-        // SAFETY: as in `create_once`.
-        unsafe {
-            let topics = rd::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-            let answers = Answers::new(self);
-            let options = Options::new(self, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, wait_ms);
-            rd::rd_kafka_DescribeTopics(self.rk(), topics, options.0, answers.0);
-            rd::rd_kafka_TopicCollection_destroy(topics);
-            let event = answers.event();
-            event.error()?;
-            let mut count = 0;
-            let found = rd::rd_kafka_DescribeTopics_result_topics(
-                rd::rd_kafka_event_DescribeTopics_result(event.0),
-                &raw mut count,
-            );
-            if found.is_null() || count == 0 {
-                return Ok(String::new());
-            }
-            let error = rd::rd_kafka_TopicDescription_error(*found);
-            if !error.is_null() {
-                match rd::rd_kafka_error_code(error).into() {
-                    Code::NoError => {}
-                    code => return Err(code),
-                }
-            }
-            let id = rd::rd_kafka_TopicDescription_topic_id(*found);
-            if id.is_null() {
-                return Ok(String::new());
-            }
-            let bits = (rd::rd_kafka_Uuid_most_significant_bits(id), rd::rd_kafka_Uuid_least_significant_bits(id));
-            Ok(if bits == (0, 0) { String::new() } else { format!("{:016x}{:016x}", bits.0, bits.1) })
-        }
-    }
-
-    /// The topic's settings, those that are the cluster's defaults included.
-    pub(crate) fn topic_settings(&self, topic: &str, deadline: Instant) -> Result<BTreeMap<String, String>, Error> {
-        let what = format!("ask kafka for the settings of topic '{topic}'");
-        self.until(deadline, &what, |wait_ms| self.topic_settings_once(topic, wait_ms))
-    }
-
-    fn topic_settings_once(&self, topic: &str, wait_ms: i32) -> Result<BTreeMap<String, String>, Code> {
-        let name = c_string(topic);
+    /// The settings of these topics, asked once of any broker.
+    pub(super) fn settings_once(&self, topics: &[&str], wait_ms: i32) -> Result<Vec<TopicSettings>, Code> {
+        let Some(first) = topics.first() else { return Ok(Vec::new()) };
+        let (broker, _) = self.metadata_once(first, wait_ms)?;
         // SAFETY: as in `create_once`; what an event holds lives as long as the event.
         unsafe {
-            let mut resource =
-                rd::rd_kafka_ConfigResource_new(rd::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC, name.as_ptr());
+            let resource = |topic: &&str| {
+                let name = c_string(topic);
+                rd::rd_kafka_ConfigResource_new(rd::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC, name.as_ptr())
+            };
+            let mut resources: Vec<_> = topics.iter().map(resource).collect();
             let answers = Answers::new(self);
-            let options = Options::new(self, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, wait_ms);
-            rd::rd_kafka_DescribeConfigs(self.rk(), &raw mut resource, 1, options.0, answers.0);
-            rd::rd_kafka_ConfigResource_destroy(resource);
+            let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS;
+            let options = Options::new(self, operation, wait_ms).at(broker);
+            rd::rd_kafka_DescribeConfigs(self.rk(), resources.as_mut_ptr(), resources.len(), options.0, answers.0);
+            rd::rd_kafka_ConfigResource_destroy_array(resources.as_mut_ptr(), resources.len());
             let event = answers.event();
             event.error()?;
             let mut count = 0;
@@ -223,19 +111,26 @@ impl Client {
                 rd::rd_kafka_event_DescribeConfigs_result(event.0),
                 &raw mut count,
             );
-            if found.is_null() || count == 0 {
-                return Err(Code::Fail);
+            let mut settings = BTreeMap::new();
+            for index in 0..if found.is_null() { 0 } else { count } {
+                let resource = *found.add(index);
+                let name = text(rd::rd_kafka_ConfigResource_name(resource));
+                match rd::rd_kafka_ConfigResource_error(resource).into() {
+                    Code::NoError => {}
+                    code => {
+                        settings.insert(name, Err(code));
+                        continue;
+                    }
+                }
+                let mut count = 0;
+                let entries = rd::rd_kafka_ConfigResource_configs(resource, &raw mut count);
+                let entry = |index| {
+                    let entry = *entries.add(index);
+                    (text(rd::rd_kafka_ConfigEntry_name(entry)), text(rd::rd_kafka_ConfigEntry_value(entry)))
+                };
+                settings.insert(name, Ok((0..count).map(entry).collect()));
             }
-            match rd::rd_kafka_ConfigResource_error(*found).into() {
-                Code::NoError => {}
-                code => return Err(code),
-            }
-            let entries = rd::rd_kafka_ConfigResource_configs(*found, &raw mut count);
-            let entry = |index| {
-                let entry = *entries.add(index);
-                (text(rd::rd_kafka_ConfigEntry_name(entry)), text(rd::rd_kafka_ConfigEntry_value(entry)))
-            };
-            Ok((0..count).map(entry).collect())
+            Ok(topics.iter().map(|topic| settings.remove(*topic).unwrap_or(Err(Code::Fail))).collect())
         }
     }
 

@@ -29,6 +29,7 @@ const METADATA: i16 = 3;
 pub(crate) struct Watch {
     lost: AtomicU64,
     told_of_topics: AtomicU64,
+    answers: AtomicU64,
     refused: Mutex<Option<(Code, String)>>,
     last: Mutex<Option<(Code, String)>>,
     denied_topics: Mutex<BTreeSet<String>>,
@@ -43,6 +44,11 @@ impl Watch {
     /// How many answers about topics have arrived so far; each is counted before the client knows what it says.
     pub(crate) fn told_of_topics(&self) -> u64 {
         self.told_of_topics.load(Ordering::Acquire)
+    }
+
+    /// How many requests have been answered so far.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Acquire)
     }
 
     /// Why the cluster refuses this client, if it does.
@@ -85,6 +91,9 @@ impl Watch {
     }
 
     fn answered(&self, api: i16, error: Code) {
+        if error == Code::NoError {
+            self.answers.fetch_add(1, Ordering::AcqRel);
+        }
         if api == METADATA {
             self.told_of_topics.fetch_add(1, Ordering::AcqRel);
         }

@@ -33,7 +33,7 @@ mod sequencer;
 mod simulation;
 mod store;
 
-pub(crate) use committer::{Action, Committer, CommitterConfig, Done, Failure, Stretch};
+pub(crate) use committer::{Action, Committer, CommitterConfig, Done, Failure, Stretch, Tail};
 pub(crate) use ended::Ended;
 pub(crate) use history::History;
 pub(crate) use leader::{Event, Leader, LeaderConfig, Request, Status};

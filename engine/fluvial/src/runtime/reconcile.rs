@@ -62,18 +62,15 @@ impl Reconciling {
         self.held = partitions.map(|at| (at, None)).collect();
     }
 
-    /// What an output partition holds, if it was asked for; otherwise the records are given back.
-    pub(crate) fn found(
-        &mut self,
-        at: &OutputPartition,
-        records: Vec<(Offset, OutputRecord)>,
-    ) -> Result<(), Vec<(Offset, OutputRecord)>> {
-        match self.held.get_mut(at) {
-            Some(held @ None) => {
-                apply(held.insert(Table::new()), records.into_iter().map(|(_, record)| record));
-                Ok(())
-            }
-            _ => Err(records),
+    /// Whether a partition is being read back and has not been found yet.
+    pub(crate) fn reads(&self, at: &OutputPartition) -> bool {
+        matches!(self.held.get(at), Some(None))
+    }
+
+    /// What an output partition that is being read back holds.
+    pub(crate) fn found(&mut self, at: &OutputPartition, records: Vec<(Offset, OutputRecord)>) {
+        if let Some(held @ None) = self.held.get_mut(at) {
+            apply(held.insert(Table::new()), records.into_iter().map(|(_, record)| record));
         }
     }
 
@@ -152,7 +149,9 @@ mod tests {
             (Offset(1), record("b", Some("2"))),
             (Offset(3), record("d", Some("5"))),
         ];
-        assert!(reconciling.found(&at, held).is_ok());
+        assert!(reconciling.reads(&at));
+        reconciling.found(&at, held);
+        assert!(!reconciling.reads(&at));
         let corrections = reconciling.corrections().unwrap();
         let expected = vec![record("b", Some("3")), record("c", Some("4")), record("d", None)];
         assert_eq!(corrections, vec![(at, expected)]);

@@ -36,6 +36,8 @@ const TRANSACTION_BYTES: usize = 32 << 20;
 const HEARTBEAT_MS: u64 = 1000;
 /// How often it is looked at whether anything is committed.
 const LOOK_EVERY_MS: u64 = 500;
+/// A reconciliation reads back so many partitions at once: what is read of them takes memory until it is a table.
+const READ_BACK_AT_ONCE: usize = 16;
 /// Replayed ticks wait while so many records of output wait for their commit.
 const MOST_WAITING_RECORDS: usize = 1_000_000;
 
@@ -312,7 +314,9 @@ impl SinkDriver {
         let Some(reconciling) = &mut self.reconciling else { return Ok(()) };
         if !reconciling.is_asked() && self.committer.is_ready() {
             let partitions: Vec<OutputPartition> = self.committer.to_reconcile().cloned().collect();
-            partitions.iter().for_each(|at| self.turns.tail(at.clone(), Offset(0)));
+            for some in partitions.chunks(READ_BACK_AT_ONCE) {
+                self.turns.tails(some.iter().map(|at| (at.clone(), Offset(0))).collect());
+            }
             reconciling.ask(partitions.into_iter());
         }
         if let Some(corrections) = reconciling.corrections() {
@@ -339,8 +343,11 @@ impl SinkDriver {
                 });
             }
             Action::ReadProgress => self.turns.progress(),
-            Action::ReadTail { at, from } => self.turns.tail(at, from),
-            Action::ReadEnd { at } => self.turns.end(at),
+            // Nothing is committed after the greatest offset: only the end is found.
+            Action::ReadTails(from) => {
+                let from = from.into_iter().map(|(at, from)| (at, from.unwrap_or(Offset(u64::MAX))));
+                self.turns.tails(from.collect());
+            }
             Action::Prepare { turn, transaction } => self.turns.prepare(turn, transaction),
             Action::Commit { turn } => self.turns.commit(turn),
         }
@@ -363,18 +370,16 @@ impl SinkDriver {
                 reach(FailPoint::AfterProgress);
                 protocol::Done::Progress(progress, status)
             }
-            Done::Tail { at, result } => {
-                let (records, end) = result.map_err(sink)?;
-                let records = match &mut self.reconciling {
-                    Some(reconciling) => match reconciling.found(&at, records) {
-                        Ok(()) => return Ok(()),
-                        Err(others) => others,
-                    },
-                    None => records,
-                };
-                protocol::Done::Tail { at, records, end }
+            Done::Tails { of, result } => {
+                let tails = result.map_err(sink)?;
+                if let Some(reconciling) = self.reconciling.as_mut().filter(|r| of.iter().any(|at| r.reads(at))) {
+                    for (at, tail) in of.iter().zip(tails) {
+                        reconciling.found(at, tail.records);
+                    }
+                    return Ok(());
+                }
+                protocol::Done::Tails(tails)
             }
-            Done::End { at, result } => protocol::Done::End { at, end: result.map_err(sink)? },
             Done::Prepared { turn, result } => protocol::Done::Prepared { turn, result: result.map_err(explain) },
             Done::Committed { turn, result } => protocol::Done::Committed { turn, result: result.map_err(explain) },
         };

@@ -82,8 +82,8 @@ pub(crate) struct SourceDriver {
     replay: VecDeque<Binding>,
     /// Every split of the job that has been met, whoever reads it.
     known: BTreeSet<(String, SplitId)>,
-    /// What each split is in its system by now, as far as that was asked.
-    held: BTreeMap<(String, SplitId), Held>,
+    /// What each split is in its system by now, as far as that was asked, by source and split.
+    held: BTreeMap<String, BTreeMap<SplitId, Held>>,
     /// When it was last said which splits the replay waits for.
     waits_said: Instant,
     /// Where to stop, if the job stops at the end of its input. Known before anything is read: what has been read
@@ -183,14 +183,16 @@ impl SourceDriver {
 
     /// Of several answers in a row the latest end counts.
     fn hold(&mut self, name: (String, SplitId), identity: String, mut availability: Availability) {
-        let before = self.held.remove(&name);
+        let (source, split) = name;
+        let of_source = self.held.entry(source).or_default();
+        let before = of_source.remove(&split);
         let mut answers = 0;
         if let Availability::Available { end, .. } = &mut availability {
             answers = before.as_ref().map_or(0, |before| before.answers) + 1;
             let latest = before.and_then(|before| before.availability.end());
             *end = latest.map_or(*end, |latest| latest.max(*end));
         }
-        self.held.insert(name, Held { identity, availability, answers });
+        of_source.insert(split, Held { identity, availability, answers });
     }
 
     /// Takes over a split that was read through `position` before, `last` being the last range there; does nothing for
@@ -244,8 +246,9 @@ impl SourceDriver {
 
     /// A split was met while the job runs.
     pub(crate) fn start_split(&mut self, start: &SplitStart) -> Result<(), Failure> {
+        let before = self.splits.len();
         self.resume(start, start.offset, None)?;
-        self.start_what_is_available()
+        (before..self.splits.len()).try_for_each(|number| self.start_if_available(number))
     }
 
     /// Bindings to replay, ascending; to be called once, when all splits of the plan are taken over. Starts to read those
@@ -277,7 +280,7 @@ impl SourceDriver {
 
     /// What a split is in its system by now, if that was asked.
     fn held(&self, split: &Split) -> Option<&Held> {
-        self.held.get(&(split.start.source.clone(), split.start.split.clone()))
+        self.held.get(&split.start.source)?.get(&split.start.split)
     }
 
     /// Whether a split ends before the end of what the journal binds of it, as far as is known.
@@ -286,18 +289,18 @@ impl SourceDriver {
     }
 
     fn start_what_is_available(&mut self) -> Result<(), Failure> {
-        for number in 0..self.splits.len() {
-            let split = &self.splits[number];
-            let available = self.held(split).is_none_or(|held| held.availability.why_not().is_none());
-            // That a split ends too early is believed when several answers say so.
-            let in_doubt = self.seems_cut_off(split) && self.held(split).is_some_and(|held| held.answers < LOOKS);
-            let starts = !split.started && available && !in_doubt;
-            self.splits[number].available = available;
-            if starts {
-                self.start_reading(number)?;
-            }
-        }
-        Ok(())
+        (0..self.splits.len()).try_for_each(|number| self.start_if_available(number))
+    }
+
+    fn start_if_available(&mut self, number: usize) -> Result<(), Failure> {
+        let split = &self.splits[number];
+        let held = self.held(split);
+        let available = held.is_none_or(|held| held.availability.why_not().is_none());
+        // That a split ends too early is believed when several answers say so.
+        let in_doubt = self.seems_cut_off(split) && held.is_some_and(|held| held.answers < LOOKS);
+        let starts = !split.started && available && !in_doubt;
+        self.splits[number].available = available;
+        if starts { self.start_reading(number) } else { Ok(()) }
     }
 
     /// Starts the reader of a split that is available, if it is what the journal says of it.

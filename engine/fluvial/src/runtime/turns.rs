@@ -3,7 +3,7 @@
 //! ```text
 //!   worker loop ──Prepare, Commit, Fence──► turn 0 ─┐
 //!               ──Prepare, Commit, Fence──► turn 1 ─┼── Done ──► worker loop (and a wake-up)
-//!               ──progress, tail──────────► reader ─┘
+//!               ──progress, tails─────────► reader ─┘
 //! ```
 //!
 //! Each turn owns one transactor; commands of one turn are done in their order.
@@ -22,6 +22,7 @@ use fluvial_connector::{
 
 use super::stages::STAGES;
 use crate::fail_point::{FailPoint, reach};
+use crate::protocol::Tail;
 
 /// The pause before a call is made again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -36,10 +37,9 @@ pub(crate) enum Done {
     Committed { turn: u32, result: Result<(), CommitError> },
     /// The committed progress of all output partitions, and what the outputs are after that.
     Progress(Result<(BTreeMap<OutputPartition, Progress>, SinkStatus), Error>),
-    /// Where a partition ends.
-    End { at: OutputPartition, result: Result<Offset, Error> },
-    /// The committed records of a partition after an offset, with their offsets, and where the partition ends.
-    Tail { at: OutputPartition, result: Result<(Vec<(Offset, OutputRecord)>, Offset), Error> },
+    /// The committed records of partitions after an offset, with their offsets, and where the partitions end; what was
+    /// asked comes back with it.
+    Tails { of: Vec<OutputPartition>, result: Result<Vec<Tail>, Error> },
 }
 
 enum Command {
@@ -50,8 +50,7 @@ enum Command {
 
 enum Reading {
     Progress,
-    Tail { at: OutputPartition, from: Offset },
-    End { at: OutputPartition },
+    Tails(Vec<(OutputPartition, Offset)>),
 }
 
 /// The sink's threads of one worker; they end when this is dropped and their last call has returned.
@@ -127,14 +126,9 @@ impl Turns {
         self.reading(Reading::Progress);
     }
 
-    /// Reads a partition's committed records from an offset on.
-    pub(crate) fn tail(&self, at: OutputPartition, from: Offset) {
-        self.reading(Reading::Tail { at, from });
-    }
-
-    /// Asks where a partition ends.
-    pub(crate) fn end(&self, at: OutputPartition) {
-        self.reading(Reading::End { at });
+    /// Reads the committed records of partitions, each from an offset on, side by side.
+    pub(crate) fn tails(&self, from: Vec<(OutputPartition, Offset)>) {
+        self.reading(Reading::Tails(from));
     }
 
     fn command(&self, turn: u32, command: Command) {
@@ -210,21 +204,17 @@ fn read(session: &dyn SinkSession, inbox: &Receiver<Reading>, tell: &Tell, patie
                 let status = || wait_out("sink", patience, || session.status());
                 Done::Progress(progress.and_then(|progress| Ok((progress, status()?))))
             }
-            Reading::End { at } => {
-                let result = wait_out("sink", patience, || session.end(&at));
-                Done::End { at, result }
-            }
-            Reading::Tail { at, from } => {
+            Reading::Tails(from) => {
                 let result = wait_out("sink", patience, || {
-                    let mut records = Vec::new();
-                    let end = session.read_committed(&at, from, &mut |record| {
+                    let mut records: Vec<Vec<_>> = from.iter().map(|_| Vec::new()).collect();
+                    let ends = session.read_all_committed(&from, &mut |place, record| {
                         let key = record.key.unwrap_or_default().to_vec();
                         let value = record.value.map(<[u8]>::to_vec);
-                        records.push((record.offset, OutputRecord { key, value }));
+                        records[place].push((record.offset, OutputRecord { key, value }));
                     })?;
-                    Ok((records, end))
+                    Ok(records.into_iter().zip(ends).map(|(records, end)| Tail { records, end }).collect())
                 });
-                Done::Tail { at, result }
+                Done::Tails { of: from.into_iter().map(|(at, _)| at).collect(), result }
             }
         };
         if !tell.tell(done) {

@@ -4,6 +4,7 @@ mod count;
 mod idle;
 mod latency;
 mod memory;
+mod partitions;
 mod restart;
 mod stages;
 mod throughput;
@@ -29,11 +30,13 @@ pub(crate) enum Figure {
     Memory,
     /// What a job costs that has nothing to do
     Idle,
+    /// How long a job of many partitions takes to open, and what it costs without input
+    Partitions,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Count, Self::Throughput, Self::Latency, Self::Restart, Self::Memory, Self::Idle];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Count, Self::Throughput, Self::Latency, Self::Restart, Self::Memory, Self::Idle, Self::Partitions];
 
     /// Measures it.
     pub(crate) fn measure(self) -> anyhow::Result<Report> {
@@ -44,6 +47,7 @@ impl Figure {
             Self::Restart => restart::measure,
             Self::Memory => memory::measure,
             Self::Idle => idle::measure,
+            Self::Partitions => partitions::measure,
         };
         measure().with_context(|| format!("measure {self}"))
     }
@@ -58,6 +62,7 @@ impl fmt::Display for Figure {
             Self::Restart => "restart",
             Self::Memory => "memory",
             Self::Idle => "idle",
+            Self::Partitions => "partitions",
         })
     }
 }

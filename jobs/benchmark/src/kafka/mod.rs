@@ -21,8 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts Apache Kafka; a topic is made when it is first asked for.
 pub(crate) fn start() -> Result<ApacheKafka> {
+    start_with_partitions(PARTITIONS)
+}
+
+/// As [`start`], with so many partitions for each topic that is made.
+pub(crate) fn start_with_partitions(partitions: u32) -> Result<ApacheKafka> {
     eprintln!("  starting Apache Kafka");
-    let properties = [("num.partitions", PARTITIONS.to_string()), ("auto.create.topics.enable", "true".to_owned())];
+    let properties = [("num.partitions", partitions.to_string()), ("auto.create.topics.enable", "true".to_owned())];
     let properties = properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     ApacheKafka::start(&Options { properties, ..Options::default() })
 }
@@ -38,12 +43,17 @@ pub(crate) fn start_with_each_key(keys: u64) -> Result<ApacheKafka> {
 
 /// Asks for a topic until it is there.
 pub(crate) fn make_topic(brokers: &str, topic: &str) -> Result<()> {
+    make_topic_of(brokers, topic, PARTITIONS)
+}
+
+/// As [`make_topic`], for a topic that gets so many partitions.
+pub(crate) fn make_topic_of(brokers: &str, topic: &str, count: u32) -> Result<()> {
     let consumer: BaseConsumer =
         config(brokers).set("allow.auto.create.topics", "true").create().context("make a consumer")?;
     let led = || -> Result<bool> {
         let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).with_context(|| format!("ask for {topic}"))?;
         let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-        Ok(partitions.filter(|partition| partition.leader() >= 0).count() == PARTITIONS as usize)
+        Ok(partitions.filter(|partition| partition.leader() >= 0).count() == count as usize)
     };
     // Nothing tells of new metadata; each question is a round trip.
     while !led()? {}

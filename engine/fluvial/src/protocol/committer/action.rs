@@ -20,18 +20,9 @@ pub(crate) enum Action {
     /// Read the progress of all output partitions, and after that ask what the outputs are. Answered by
     /// [`Done::Progress`].
     ReadProgress,
-    /// Read what is committed in a partition from an offset on. Answered by [`Done::Tail`].
-    ReadTail {
-        /// The partition.
-        at: OutputPartition,
-        /// The first offset.
-        from: Offset,
-    },
-    /// Find where a partition ends. Answered by [`Done::End`].
-    ReadEnd {
-        /// The partition.
-        at: OutputPartition,
-    },
+    /// Read what is committed in each of these partitions from an offset on, or only find where it ends. Answered by
+    /// [`Done::Tails`].
+    ReadTails(Vec<(OutputPartition, Option<Offset>)>),
     /// Write a transaction up to its commit. Answered by [`Done::Prepared`].
     Prepare {
         /// By which turn.
@@ -58,22 +49,8 @@ pub(crate) enum Done {
     Journal(Verdict),
     /// The committed progress of all output partitions that have any, and what the outputs are.
     Progress(BTreeMap<OutputPartition, Progress>, SinkStatus),
-    /// What is committed in a partition after its progress.
-    Tail {
-        /// The partition.
-        at: OutputPartition,
-        /// The records in order.
-        records: Vec<(Offset, OutputRecord)>,
-        /// Where the partition ends.
-        end: Offset,
-    },
-    /// Where a partition ends.
-    End {
-        /// The partition.
-        at: OutputPartition,
-        /// Its end.
-        end: Offset,
-    },
+    /// The partitions that were asked for, in their order.
+    Tails(Vec<Tail>),
     /// A transaction is written, each partition's records up to the offset given.
     Prepared {
         /// By which turn.
@@ -88,6 +65,15 @@ pub(crate) enum Done {
         /// Or nobody knows.
         result: Result<(), Failure>,
     },
+}
+
+/// What is committed in a partition from an offset on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// The records in order; none where only the end was asked for.
+    pub(crate) records: Vec<(Offset, OutputRecord)>,
+    /// Where the partition ends.
+    pub(crate) end: Offset,
 }
 
 /// Why a turn's transactor is of no further use; see [`fluvial_connector::CommitError`].

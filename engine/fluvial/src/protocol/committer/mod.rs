@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, OutputRecord, Progress, Tick};
 
-pub(crate) use action::{Action, Done, Failure};
+pub(crate) use action::{Action, Done, Failure, Tail};
 use lane::{Lane, Point};
 use waiting::Watch;
 
@@ -106,8 +106,8 @@ enum Phase {
     Doubting { ended: Ended, asked: bool },
     /// Progress is being read.
     Reading { asked: bool },
-    /// What stands behind the progress is being read, partition by partition.
-    Tails { progress: BTreeMap<OutputPartition, Progress>, next: usize, asked: bool },
+    /// What each partition holds after its progress is being read.
+    Tails { progress: BTreeMap<OutputPartition, Progress>, asked: bool },
     /// Transactions are made.
     Active,
 }

@@ -1,10 +1,8 @@
 //! Finding out what is committed: when a generation opens, and after an outcome that nobody knows.
 
-use std::collections::BTreeMap;
+use fluvial_connector::{Offset, OutputRecord, Position, Progress, Tick};
 
-use fluvial_connector::{Offset, OutputPartition, OutputRecord, Position, Progress, Tick};
-
-use super::{Action, Committer, Done, Lane, Phase};
+use super::{Action, Committer, Done, Lane, Phase, Tail};
 use crate::protocol::recreated::refuse_recreated;
 use crate::protocol::{Ended, Rule, Verdict};
 
@@ -33,12 +31,9 @@ impl Committer {
         }
         Some(match &self.phase {
             Phase::Reading { .. } => Action::ReadProgress,
-            Phase::Tails { progress, next, .. } => {
-                let at = self.lanes[*next].at.clone();
-                match progress.get(&at) {
-                    Some(progress) => Action::ReadTail { at, from: progress.end },
-                    None => Action::ReadEnd { at },
-                }
+            Phase::Tails { progress, .. } => {
+                let from = |lane: &Lane| (lane.at.clone(), progress.get(&lane.at).map(|progress| progress.end));
+                Action::ReadTails(self.lanes.iter().map(from).collect())
             }
             _ => Action::CheckJournal,
         })
@@ -82,34 +77,24 @@ impl Committer {
                 for lane in &self.lanes {
                     self.check(lane, progress.get(&lane.at))?;
                 }
-                self.phase = Phase::Tails { progress, next: 0, asked: false };
+                self.phase = Phase::Tails { progress, asked: false };
             }
-            (Phase::Tails { mut progress, next, .. }, Done::Tail { at, records, end }) if self.lanes[next].at == at => {
-                if let Some(progress) = progress.remove(&at) {
-                    self.found(next, progress, records, end)?;
+            (Phase::Tails { mut progress, .. }, Done::Tails(tails)) if tails.len() == self.lanes.len() => {
+                for (index, Tail { records, end }) in tails.into_iter().enumerate() {
+                    match progress.remove(&self.lanes[index].at) {
+                        Some(progress) => self.found(index, progress, records, end)?,
+                        None => self.lanes[index].begin_at(end),
+                    }
                 }
-                self.tails_after(next, progress);
-            }
-            (Phase::Tails { progress, next, .. }, Done::End { at, end }) if self.lanes[next].at == at => {
-                self.lanes[next].begin_at(end);
-                self.tails_after(next, progress);
+                self.first_recovery = false;
+                self.tails_at = self.sealed;
+                self.phase = Phase::Active;
             }
             // What was under way when it was given up.
             (phase, Done::Prepared { .. } | Done::Committed { .. }) => self.phase = phase,
             (_, done) => return Err(Ended::Bug(format!("a committer got {done:?} without asking"))),
         }
         Ok(())
-    }
-
-    fn tails_after(&mut self, lane: usize, progress: BTreeMap<OutputPartition, Progress>) {
-        let next = lane + 1;
-        self.phase = if next < self.lanes.len() {
-            Phase::Tails { progress, next, asked: false }
-        } else {
-            self.first_recovery = false;
-            self.tails_at = self.sealed;
-            Phase::Active
-        };
     }
 
     /// Whether a partition's progress can be that of this job as its journal has it.

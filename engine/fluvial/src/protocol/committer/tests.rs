@@ -8,7 +8,7 @@ use fluvial_connector::{
 };
 use uuid::Uuid;
 
-use super::{Action, Committer, CommitterConfig, Done, Failure, Stretch};
+use super::{Action, Committer, CommitterConfig, Done, Failure, Stretch, Tail};
 use crate::journal::{Binding, Nonce, Range, SinkStart, SplitNumber};
 use crate::protocol::{Ended, Plan, Verdict};
 
@@ -122,8 +122,13 @@ pub(super) fn actions(committer: &mut Committer, now_ms: u64) -> Vec<String> {
             Action::Fence { turn } => format!("fence {turn}"),
             Action::CheckJournal => "journal".to_owned(),
             Action::ReadProgress => "progress".to_owned(),
-            Action::ReadTail { at, from } => format!("tail {at} from {from}"),
-            Action::ReadEnd { at } => format!("end {at}"),
+            Action::ReadTails(from) => {
+                let each = from.iter().map(|(at, from)| match from {
+                    Some(from) => format!("tail {at} from {from}"),
+                    None => format!("end {at}"),
+                });
+                each.collect::<Vec<_>>().join(", ")
+            }
             Action::Prepare { turn, transaction } => format!("prepare {turn}: {}", show_transaction(&transaction)),
             Action::Commit { turn } => format!("commit {turn}"),
         });
@@ -137,27 +142,23 @@ fn recover(committer: &mut Committer, found: &[(Option<Progress>, &str)]) -> Res
     let known = found.iter().enumerate().filter_map(|(p, (progress, _))| Some((at(p as u32), progress.clone()?)));
     let known: BTreeMap<OutputPartition, Progress> = known.collect();
     committer.on(Done::Progress(known, SinkStatus::default()))?;
-    for (partition, (progress, torn)) in found.iter().enumerate() {
-        let asked = actions(committer, 0);
-        if asked == ["journal"] {
-            return committer.on(Done::Journal(Verdict::Mine));
-        }
-        let at = at(partition as u32);
-        match progress {
-            Some(progress) => {
-                assert_eq!(asked, [format!("tail {at} from {}", progress.end)]);
-                let torn = records(torn).into_iter().enumerate();
-                let torn: Vec<_> = torn.map(|(i, record)| (Offset(progress.end.0 + i as u64), record)).collect();
-                let end = Offset(progress.end.0 + torn.len() as u64);
-                committer.on(Done::Tail { at, records: torn, end })?;
-            }
-            None => {
-                assert_eq!(asked, [format!("end {at}")]);
-                committer.on(Done::End { at, end: Offset(0) })?;
-            }
-        }
+    let asked = actions(committer, 0);
+    if asked == ["journal"] {
+        return committer.on(Done::Journal(Verdict::Mine));
     }
-    Ok(())
+    let mut questions = Vec::new();
+    let mut tails = Vec::new();
+    for (partition, (progress, torn)) in found.iter().enumerate() {
+        let at = at(partition as u32);
+        let begin = progress.as_ref().map_or(Offset(0), |progress| progress.end);
+        questions.push(if progress.is_some() { format!("tail {at} from {begin}") } else { format!("end {at}") });
+        let torn = records(torn).into_iter().enumerate();
+        let torn: Vec<_> = torn.map(|(i, record)| (Offset(begin.0 + i as u64), record)).collect();
+        let end = Offset(begin.0 + torn.len() as u64);
+        tails.push(Tail { records: torn, end });
+    }
+    assert_eq!(asked, [questions.join(", ")]);
+    committer.on(Done::Tails(tails))
 }
 
 pub(super) fn prepared(committer: &mut Committer, turn: u32, ends: &[u64]) {
@@ -339,7 +340,7 @@ fn an_output_that_has_lost_what_was_committed_is_refused_unless_it_is_corrected(
         let found = progress(2, Position::Complete, &[(1, "a1")], 5);
         committer.on(Done::Progress([(at(0), found)].into(), SinkStatus::default())).unwrap();
         assert_eq!(actions(committer, 0), ["tail out/0 from 5"]);
-        committer.on(Done::Tail { at: at(0), records: Vec::new(), end: Offset(3) }).unwrap();
+        committer.on(Done::Tails(vec![Tail { records: Vec::new(), end: Offset(3) }])).unwrap();
         actions(committer, 0)
     };
     let mut refused = committer(&plan(1, &[1, 2]));
@@ -612,7 +613,7 @@ fn a_reconciliation_that_leaves_an_append_output_goes_on_where_it_ends_now() {
     let found = progress(1, Position::Complete, &[(1, "x1")], 5);
     committer.on(Done::Progress([(at(0), found)].into(), SinkStatus::default())).unwrap();
     assert_eq!(actions(&mut committer, 0), ["tail out/0 from 5"]);
-    committer.on(Done::Tail { at: at(0), records: Vec::new(), end: Offset(0) }).unwrap();
+    committer.on(Done::Tails(vec![Tail { records: Vec::new(), end: Offset(0) }])).unwrap();
     committer.output(Tick(1), &at(0), records("a1")).unwrap();
     tick(&mut committer, 9, "d1");
     assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 d1 @9 from 0"]);

@@ -25,8 +25,8 @@ pub(crate) enum Step {
     AskJournal,
     /// The progress of all output partitions has to be read.
     ReadProgress,
-    /// What a partition holds after its progress has to be read.
-    ReadTail(OutputPartition),
+    /// What these partitions hold after their progress has to be read.
+    ReadTails(Vec<OutputPartition>),
     /// The journal has to record which input the ticks through this one have.
     Seal(Tick),
     /// The dataflow has to complete the output of this tick.
@@ -45,7 +45,7 @@ impl fmt::Display for Step {
             Self::Fence => f.write_str("the writers of earlier transactions to be fenced"),
             Self::AskJournal => f.write_str("the journal to say whether a newer generation exists"),
             Self::ReadProgress => f.write_str("the committed progress of the outputs to be read"),
-            Self::ReadTail(at) => write!(f, "the end of output {at} to be read"),
+            Self::ReadTails(at) => write!(f, "the end of output {} to be read", Listed(at)),
             Self::Seal(tick) => write!(f, "the store to append the journal's record of tick {tick}"),
             Self::Compute(tick) => write!(f, "the dataflow to complete tick {tick}"),
             Self::Prepare(at) => write!(f, "the records of a transaction to be acknowledged (output {})", Listed(at)),
@@ -133,7 +133,7 @@ impl Committer {
             Phase::Waiting | Phase::Fencing { .. } => Some(Step::Fence),
             Phase::Checking { .. } | Phase::Judging { .. } | Phase::Doubting { .. } => Some(Step::AskJournal),
             Phase::Reading { .. } => Some(Step::ReadProgress),
-            Phase::Tails { next, .. } => Some(Step::ReadTail(self.lanes[*next].at.clone())),
+            Phase::Tails { .. } => Some(Step::ReadTails(self.lanes.iter().map(|lane| lane.at.clone()).collect())),
             Phase::Active => self.awaited_by_lanes(),
         }
     }

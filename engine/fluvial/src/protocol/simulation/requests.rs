@@ -10,7 +10,7 @@ use super::worker::{Back, Task};
 use super::world::{Step, World};
 use super::{OUTPUT_PARTITIONS, PROGRESS_PARTITIONS};
 use crate::protocol::rules::Rule;
-use crate::protocol::{Answer, Call, Done, Failure, Part, PutOutcome, Report};
+use crate::protocol::{Answer, Call, Done, Failure, Part, PutOutcome, Report, Tail};
 
 impl World {
     /// A call to the store is carried out, or goes wrong.
@@ -95,22 +95,30 @@ impl World {
                 }
                 Done::Progress(self.progress(), SinkStatus::default())
             }
-            Task::Tail { at, from, end } => {
+            Task::Tails { left, end: known, found } => {
+                let Some((at, from)) = left.front() else {
+                    return Ok(Step::Back(Incoming::Back(Back::Sink(Done::Tails(std::mem::take(found))))));
+                };
                 let partition = at.partition as usize;
-                let end = *end.get_or_insert_with(|| self.kafka.end(partition));
-                if self.kafka.stable(partition) < end {
-                    return Ok(Step::Again);
+                let end = *known.get_or_insert_with(|| self.kafka.end(partition));
+                let mut records = Vec::new();
+                if let Some(from) = from {
+                    if self.kafka.stable(partition) < end {
+                        return Ok(Step::Again);
+                    }
+                    let tail = self.kafka.read(partition, from.0 as usize, end);
+                    records.extend(tail.filter_map(|(offset, body)| match body {
+                        Body::Record(record) => Some((offset, record.clone())),
+                        _ => None,
+                    }));
+                    if !records.is_empty() {
+                        self.say(|| format!("g{generation}/{process} finds records in {at} after {from}: {records:?}"));
+                    }
                 }
-                let found = self.kafka.read(partition, from.0 as usize, end);
-                let records = found.filter_map(|(offset, body)| match body {
-                    Body::Record(record) => Some((offset, record.clone())),
-                    _ => None,
-                });
-                let records: Vec<_> = records.collect();
-                if !records.is_empty() {
-                    self.say(|| format!("g{generation}/{process} finds torn records in {at} from {from}: {records:?}"));
-                }
-                Done::Tail { at: at.clone(), records, end: Offset(end as u64) }
+                found.push(Tail { records, end: Offset(end as u64) });
+                left.pop_front();
+                *known = None;
+                return Ok(Step::Again);
             }
             Task::Held { at, end } => {
                 let partition = at.partition as usize;
@@ -124,10 +132,6 @@ impl World {
                 });
                 let back = Back::Held { partition: at.partition, records: found.collect() };
                 return Ok(Step::Back(Incoming::Back(back)));
-            }
-            Task::End { at } => {
-                let end = self.kafka.end(at.partition as usize) as u64;
-                Done::End { at: at.clone(), end: Offset(end) }
             }
             Task::Write { turn } => {
                 let turn = *turn;

@@ -14,7 +14,7 @@ use super::{OPERATOR, OUTPUT, Over, Violation};
 use crate::journal::{Binding, SplitNumber, SplitStart};
 use crate::protocol::rules::Rules;
 use crate::protocol::{
-    Action, Committer, CommitterConfig, Done, Ended, Identity, Order, Plan, Report, owner, split_owner,
+    Action, Committer, CommitterConfig, Done, Ended, Identity, Order, Plan, Report, Tail, owner, split_owner,
 };
 use crate::state::{OperatorKind, RunRef};
 
@@ -31,10 +31,9 @@ pub(super) enum Task {
     Journal,
     /// Read progress up to these ends, once they are known.
     Progress { ends: Vec<usize> },
-    /// Read what stands behind a partition's progress, up to an end.
-    Tail { at: OutputPartition, from: Offset, end: Option<usize> },
-    /// Find a partition's end.
-    End { at: OutputPartition },
+    /// Read what each partition holds after its progress, up to an end, or find its end: those that are left, and what was
+    /// found of the others.
+    Tails { left: VecDeque<(OutputPartition, Option<Offset>)>, end: Option<usize>, found: Vec<Tail> },
     /// Read all of a partition, up to an end.
     Held { at: OutputPartition, end: Option<usize> },
     /// The next request of a turn's transaction.
@@ -421,8 +420,7 @@ impl Worker {
                 }
                 Action::CheckJournal => Task::Journal,
                 Action::ReadProgress => Task::Progress { ends: Vec::new() },
-                Action::ReadTail { at, from } => Task::Tail { at, from, end: None },
-                Action::ReadEnd { at } => Task::End { at },
+                Action::ReadTails(from) => Task::Tails { left: from.into(), end: None, found: Vec::new() },
                 Action::Prepare { turn, transaction } => {
                     self.turns[turn as usize].begin(*transaction, self.shape.rules);
                     Task::Write { turn }
