@@ -15,16 +15,18 @@
 //! A topic's partitions are the splits of a [`KafkaSource`], named by their numbers. They are assigned by hand and read
 //! from the offsets that the engine names; only committed records are delivered, and an offset that is gone is an error
 //! that names topic, partition, and what was wanted and is left. Lost connections and moved leaders are healed inside,
-//! and logged. A split's identity is the topic's id, so that a topic that was deleted and made anew is noticed, also under
-//! a reader; brokers before Kafka 2.8 know no ids, and there it is empty. With [`KafkaOptions::group`] the committed offsets are reported
-//! under a consumer group, for tools that watch lag; they are never read.
+//! and logged. A split's identity is the topic's id, so that a topic that was deleted and recreated is noticed, also
+//! under a reader; brokers before Kafka 2.8 know no ids, and there it is empty. With [`KafkaOptions::group`] the committed
+//! offsets are reported under a consumer group, for tools that watch lag; they are never read.
 //!
 //! # Out
 //!
 //! All outputs on the same brokers share one transaction per worker and turn, of the transactional id
 //! `incarnation-slot-turn`. A key goes to the partition that Java's default partitioner chooses ([`partition_of`]).
-//! Topics that do not exist are made with the partitions, replicas and settings that the options say, those of
-//! [`Kafka::upsert`] compacted; topics that exist are taken as they are.
+//! Topics that do not exist are created with the partitions, replicas and settings that the options say, those of
+//! [`Kafka::upsert`] with `cleanup.policy=compact` and those of [`Kafka::append`] with `delete`. Topics that exist are used
+//! as they are, with a warning where their settings lose what is kept in them: retention of an upsert output or of the
+//! progress topic, compaction of an append output. The identity of an output, and of the progress topic, is the topic's id.
 //!
 //! A transaction holds records and, after their delivery reports, progress. Any request of it that ends without an
 //! answer makes its outcome unknown, also where librdkafka sent it again and was answered then: the first may still be

@@ -132,7 +132,8 @@ pub(crate) struct RunOptions {
     pub keep_journal: bool,
 
     /// Take the input as it is now, although it or the output differs from before: correct upsert outputs by reading them
-    /// back, and begin new ones. Done until the run has a checkpoint, not by each of its generations
+    /// back, and begin new ones. Rows of others in them are deleted, and outputs that were recreated are written again. Done
+    /// until the run has a checkpoint, not by each of its generations
     #[arg(long)]
     pub reconcile: bool,
 
