@@ -57,22 +57,21 @@ pub(crate) fn survey(session: &dyn SinkSession, outputs: &[String]) -> Result<Ve
     let (status, progress) = (session.status()?, session.progress()?);
     let is_new = |output: &&String| progress.keys().all(|at| at.output != **output);
     let held = outputs.iter().filter(is_new).map(|output| {
-        let partitions = status.outputs.get(output).map_or(0, |status| status.partitions);
-        let mut rows = 0;
-        for partition in 0..partitions {
-            rows += count_rows(session, &OutputPartition { output: output.clone(), partition })?;
-        }
+        let rows = count_rows(session, output, status.outputs.get(output).map_or(0, |status| status.partitions))?;
         let writers = if rows > 0 { session.writers(output).unwrap_or_default() } else { Vec::new() };
         Ok(HeldOutput { output: output.clone(), rows, writers })
     });
     held.collect()
 }
 
-/// How many keys of a partition have a value. Only hashes of the keys are kept.
-fn count_rows(session: &dyn SinkSession, at: &OutputPartition) -> Result<u64, Error> {
+/// How many keys of an output have a value. Only hashes of the keys are kept.
+fn count_rows(session: &dyn SinkSession, output: &str, partitions: u32) -> Result<u64, Error> {
     let (mut rows, hasher) = (HashSet::new(), RandomState::new());
-    session.read_committed(at, Offset(0), &mut |record| {
-        let key = hasher.hash_one(record.key);
+    let from: Vec<_> = (0..partitions)
+        .map(|partition| (OutputPartition { output: output.to_owned(), partition }, Offset(0)))
+        .collect();
+    session.read_all_committed(&from, &mut |partition, record| {
+        let key = hasher.hash_one((partition, record.key));
         if record.value.is_some() {
             rows.insert(key)
         } else {
