@@ -17,7 +17,7 @@ use super::{SOON, args_with, assert_refused, assert_right};
 fn an_unknown_topic_is_named() {
     let stage = Stage::new(Subject::Orders, 1).unwrap();
     let ended = stage.start_with(args_with(&stage, "--input", "no-such-topic", "")).unwrap().finish(SOON).unwrap();
-    assert_refused(&ended, 2, &["'no-such-topic'", stage.endpoint().bootstrap(), "make it, or check its name"]);
+    assert_refused(&ended, 2, &["'no-such-topic'", stage.endpoint().bootstrap(), "create it, or check its name"]);
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn an_unknown_topic_is_named_on_apache_kafka() {
     let endpoint = Endpoint::new(ApacheKafka::shared().bootstrap());
     let stage = Stage::on(&endpoint, endpoint.bootstrap(), Subject::Orders, 1).unwrap();
     let ended = stage.start_with(args_with(&stage, "--input", "no-such-topic", "")).unwrap().finish(SOON).unwrap();
-    assert_refused(&ended, 2, &["'no-such-topic'", "make it, or check its name"]);
+    assert_refused(&ended, 2, &["'no-such-topic'", "create it, or check its name"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! | a topic made anew, an input or output that has grown or is too short, an input compacted too soon | [`topics`] |
 //! | an output or progress topic that is recreated, written by somebody else, or kept for a time only | [`outputs`] |
 //! | a progress topic that is lost, of another incarnation, or ahead of the journal | [`progress`] |
+//! | a progress topic of which a partition has no leader for some seconds | [`progress`] |
 //! | an open transaction that holds up the progress topic or an output | [`progress`] |
 //! | a record or a batch that is too large for an output; an output that acknowledges nothing | [`refused`] |
 //! | a permission that is missing or taken away | [`permissions`] |

@@ -4,10 +4,12 @@
 use std::path::Path;
 use std::process::Command;
 
+use fluvial_kafka_embedded::{ApiKey, Fault};
 use fluvial_tests::client::{Isolation, Message};
 use fluvial_tests::stage::{MOST, Stage};
+use fluvial_tests::subject::Subject;
 
-use super::{KEPT, args_with, assert_refused, assert_right, completed};
+use super::{KEPT, SOON, args_with, assert_refused, assert_right, completed};
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
@@ -89,6 +91,28 @@ fn a_copy_of_a_store_under_another_name_is_refused() {
 /// Where the first partition ends, open transactions included.
 fn end(stage: &Stage, topic: &str) -> i64 {
     stage.endpoint().watermarks(topic, 0, Isolation::Uncommitted).unwrap().1
+}
+
+/// As while a broker restarts: the partition exists, and nobody serves it. librdkafka calls it unknown.
+#[test]
+fn a_progress_partition_without_a_leader_is_waited_for_and_named() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let job = stage.start("").unwrap();
+    stage.feed(0..50).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    let progress = progress(&stage);
+    stage.broker().set_leader(&progress, 1, false);
+    // The outcome of a transaction is unknown, so that progress is read again.
+    stage.broker().fault(Fault::lose(ApiKey::EndTxn));
+    stage.feed(50..100).unwrap();
+    let log = || std::fs::read_to_string(job.process().log()).unwrap();
+    let warning = format!("topic '{progress}' partition 1 has no leader");
+    stage.wait_until(&job, "a warning", || Ok(log().contains(&warning))).unwrap();
+    stage.broker().set_leader(&progress, 1, true);
+    stage.wait_until_caught_up(&job).unwrap();
+    assert!(!log().contains("starting the next"), "{}", log());
+    assert_eq!(job.terminate(SOON).unwrap().code, Some(0));
+    assert_right(&stage);
 }
 
 /// Kafka can lose the marker that ends a committed transaction (KAFKA-20734): readers wait for it for ever, and aborting it

@@ -16,6 +16,10 @@ const EARLIEST: i64 = -2;
 /// Kafka's name for its end.
 const LATEST: i64 = -1;
 
+/// How many partitions are in one request. Several are sent at once: librdkafka looks for each partition of a request by
+/// comparing it with all others.
+const AT_ONCE: usize = 128;
+
 /// What a partition's end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isolation {
@@ -43,18 +47,21 @@ impl Client {
         isolation: Isolation,
         wait_ms: i32,
     ) -> Result<Vec<Result<Bounds, Code>>, Code> {
-        if asked.is_empty() {
-            return Ok(Vec::new());
+        let mut under_way = Vec::new();
+        for some in asked.chunks(AT_ONCE) {
+            let earliest = self.ask_offsets(some, EARLIEST, isolation, wait_ms);
+            under_way.push((some.len(), earliest, self.ask_offsets(some, LATEST, isolation, wait_ms)));
         }
-        let (earliest, latest) = (Answers::new(self), Answers::new(self));
-        self.ask_offsets(asked, EARLIEST, isolation, wait_ms, &earliest);
-        self.ask_offsets(asked, LATEST, isolation, wait_ms, &latest);
-        let (earliest, latest) = (offsets(&earliest, asked.len()), offsets(&latest, asked.len()));
-        let both = earliest?.into_iter().zip(latest?);
-        Ok(both.map(|(earliest, end)| Ok(Bounds { earliest: earliest?, end: end? })).collect())
+        let mut bounds = Vec::with_capacity(asked.len());
+        for (count, earliest, latest) in under_way {
+            let both = offsets(&earliest, count)?.into_iter().zip(offsets(&latest, count)?);
+            bounds.extend(both.map(|(earliest, end)| Ok(Bounds { earliest: earliest?, end: end? })));
+        }
+        Ok(bounds)
     }
 
-    fn ask_offsets(&self, asked: &[(&str, u32)], which: i64, isolation: Isolation, wait_ms: i32, answers: &Answers) {
+    fn ask_offsets(&self, asked: &[(&str, u32)], which: i64, isolation: Isolation, wait_ms: i32) -> Answers {
+        let answers = Answers::new(self);
         let level = match isolation {
             Isolation::Committed => rd::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
             Isolation::Uncommitted => rd::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
@@ -64,6 +71,7 @@ impl Client {
         let options = Options::new(self, operation, wait_ms).isolation(level);
         // SAFETY: all handles are valid; librdkafka copies list and options.
         unsafe { rd::rd_kafka_ListOffsets(self.rk(), list.0, options.0, answers.0) };
+        answers
     }
 }
 

@@ -51,7 +51,9 @@ impl StatusLine {
 
     pub(crate) fn found(&mut self, found: &Found) {
         self.ends.clone_from(&found.ends);
-        self.ends_at = ambient::instant();
+        if found.splits.iter().all(|split| split.availability.end().is_some()) {
+            self.ends_at = ambient::instant();
+        }
     }
 
     pub(crate) fn hear(&mut self, report: &Report) {
@@ -125,11 +127,10 @@ impl StatusLine {
         }
         // What the sources have not said since the last line is not known: one that hangs must not look like one without
         // input.
-        let unknown_for = Some(self.ends_at.elapsed()).filter(|age| *age > passed);
-        let lag: Option<u64> = match unknown_for {
-            Some(_) => None,
-            None => self.splits.values().map(|(start, position)| self.behind(start, *position)).sum(),
-        };
+        let age = self.ends_at.elapsed();
+        let known = self.splits.values().map(|(start, position)| self.behind(start, *position));
+        let lag: Option<u64> = if age > passed { None } else { known.sum() };
+        let unknown_for = lag.is_none().then_some(age);
         let now = ambient::now_ms();
         // Without input nothing is late, however old the last tick is.
         let lag_ms = lag.map(|lag| if lag == 0 { 0 } else { now.saturating_sub(status.committed.0) });
