@@ -34,6 +34,21 @@ impl Endpoint {
         self.wait_for_partitions(topic, partitions)
     }
 
+    /// Creates a topic whose partitions lie on these brokers, and waits until metadata shows it.
+    ///
+    /// # Errors
+    /// As [`Endpoint::create_topic`].
+    pub fn create_topic_on(&self, topic: &str, replicas: &[&[i32]]) -> Result<()> {
+        let partitions = i32::try_from(replicas.len())?;
+        let new = NewTopic::new(topic, partitions, TopicReplication::Variable(replicas));
+        let results = wait_for(self.admin()?.create_topics([&new], &options()))?;
+        let answer = results.into_iter().next().map_or_else(|| "no answer".to_owned(), code_of);
+        if answer != "ok" {
+            bail!("create topic {topic}: {answer}");
+        }
+        self.wait_for_partitions(topic, partitions)
+    }
+
     /// Makes a topic; the answer is `ok` or the code of the broker's error.
     ///
     /// # Errors

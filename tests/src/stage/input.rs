@@ -24,6 +24,19 @@ impl Stage {
         self.write(writer, numbers)
     }
 
+    /// Writes the input's records of these numbers into these partitions, whatever their keys, and waits until they are
+    /// there.
+    ///
+    /// # Errors
+    /// The broker refuses.
+    pub fn feed_into(&self, partitions: &[i32], numbers: std::ops::Range<u64>) -> Result<()> {
+        let writer = self.endpoint.writer(&[])?;
+        self.write_to(&writer, numbers, |number| {
+            let place = usize::try_from(number).unwrap_or(0) % partitions.len();
+            Some(partitions[place])
+        })
+    }
+
     /// Writes them in one transaction, which commits or aborts.
     ///
     /// # Errors
@@ -41,13 +54,23 @@ impl Stage {
     }
 
     fn write(&self, writer: &Writer, numbers: std::ops::Range<u64>) -> Result<()> {
+        self.write_to(writer, numbers, |_| None)
+    }
+
+    fn write_to(
+        &self,
+        writer: &Writer,
+        numbers: std::ops::Range<u64>,
+        partition: impl Fn(u64) -> Option<i32>,
+    ) -> Result<()> {
         let topic = self.input();
         for number in numbers {
             // Of as many orders as there are records so far.
             let mut random = ChaCha8Rng::seed_from_u64(number);
             let (key, value) = self.subject.record(&mut random, number, number + 1);
             let (key, value) = (key.as_deref().map(str::as_bytes), value.as_deref().map(str::as_bytes));
-            writer.send(&Message { topic: &topic, key, value, ..Message::default() })?;
+            let partition = partition(number);
+            writer.send(&Message { topic: &topic, partition, key, value, ..Message::default() })?;
         }
         for delivered in writer.flush()? {
             delivered.map_err(|code| anyhow::anyhow!("a record of the input was refused: {code}"))?;

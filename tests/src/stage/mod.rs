@@ -71,9 +71,19 @@ impl Stage {
     /// # Errors
     /// The topic or the folder cannot be made.
     pub fn on(endpoint: &Endpoint, jobs_see: &str, subject: Subject, input_partitions: i32) -> Result<Self> {
+        let stage = Self::without_input(endpoint, jobs_see, subject)?;
+        stage.endpoint.create_topic(&stage.input(), input_partitions, &[])?;
+        Ok(stage)
+    }
+
+    /// As [`Stage::on`], and the input topic is for the test to create.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn without_input(endpoint: &Endpoint, jobs_see: &str, subject: Subject) -> Result<Self> {
         let name = unique(subject.binary());
         let folder = Folder::new("fluvial-stage-")?;
-        let stage = Self {
+        Ok(Self {
             writer: OnceLock::new(),
             writing: Mutex::new(()),
             broker: None,
@@ -85,9 +95,7 @@ impl Stage {
             folder,
             name,
             runs: AtomicUsize::new(0),
-        };
-        stage.endpoint.create_topic(&stage.input(), input_partitions, &[])?;
-        Ok(stage)
+        })
     }
 
     /// The same with another program that has the job's options.

@@ -111,11 +111,13 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub checkpoint_every: Duration,
 
-    /// End once all is processed and committed that the input held at the start, up to its last stable offset
+    /// End once all is processed and committed that the input held at the start, up to its last stable offset. Waits for
+    /// partitions that are unavailable then, because where they end has to be known
     #[arg(long)]
     pub stop_at_end: bool,
 
-    /// How long to wait for a broker or a store that is away
+    /// How long to wait for a broker or a store that is unreachable. A partition of the input that is unavailable in a
+    /// cluster that answers is waited for without a limit, while the others go on
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub patience: Duration,
 

@@ -322,7 +322,7 @@ fn a_split_that_comes_back_without_what_was_read_of_it_is_refused_when_several_a
         driver.found(found(&memory)).unwrap();
     }
     let why = driver.found(found(&memory)).unwrap_err().line();
-    assert!(why.contains("partition 0 ends at offset 2 now, and has been read up to 3"), "{why}");
+    assert!(why.contains("split 0 ends at offset 2 now, and has been read up to 3"), "{why}");
 }
 
 #[test]
