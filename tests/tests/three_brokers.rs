@@ -50,7 +50,7 @@ fn partitions_of_the_input_whose_broker_is_down_hold_up_nothing_but_a_replay_of_
     stage.wait_until_caught_up(&job).unwrap();
 
     kafka.stop_server(1).unwrap();
-    let is_down = format!("kafka topic '{}' partition 1 is unavailable: partition 1 has no leader", stage.input());
+    let is_down = format!("kafka topic '{}' partition 1 is unavailable: it has no leader", stage.input());
     job.process().wait_for_line(&is_down, MOST).unwrap();
     let before = (stage.visible().unwrap(), stage.journal().unwrap().checkpoints);
     stage.feed_into(&[0, 2], 300..400).unwrap();

@@ -95,7 +95,7 @@ pub enum Availability {
     },
     /// It cannot for now: what serves it is down, or has no successor yet. Its records come when that is over.
     Unavailable {
-        /// For people: `partition 3 has no leader`.
+        /// For people, with the split as its subject: `it has no leader`.
         why: String,
     },
 }

@@ -44,7 +44,7 @@ impl Source for MemorySource {
         let status = |partition: u32| {
             let (split, identity) = (SplitId(partition.to_string()), topic.identity.clone());
             if !topic.is_available(partition) {
-                let why = format!("partition {partition} was made unavailable");
+                let why = "it was made unavailable".to_owned();
                 return SplitStatus { split, identity, availability: Availability::Unavailable { why } };
             }
             let (earliest, end) = match &topic.partitions {
