@@ -67,7 +67,7 @@ impl Source for KafkaSource {
                 Ok(Bounds { earliest, end }) => {
                     Availability::Available { earliest: Offset(earliest), end: Offset(end) }
                 }
-                Err(Unavailable { why, .. }) => Availability::Unavailable { why: format!("partition {number} {why}") },
+                Err(Unavailable { why, .. }) => Availability::Unavailable { why: format!("it {why}") },
             },
         };
         Ok((0..).zip(partitions).map(status).collect())

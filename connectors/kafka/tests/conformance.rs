@@ -5,26 +5,30 @@
 
 mod subject;
 
+use std::sync::Arc;
+
 use fluvial_connector::conformance::{sink, source};
 use fluvial_kafka_embedded::{Broker, Config};
 use subject::{Input, Outputs};
 
-fn with_broker(test: impl FnOnce(&str)) {
-    match std::env::var("FLUVIAL_TEST_BROKERS") {
-        Ok(brokers) => test(&brokers),
-        Err(_) => {
-            let broker = Broker::start(Config::default()).expect("a port is free");
-            test(&broker.bootstrap());
-        }
-    }
+/// Another cluster, if there is one to test on, or the embedded broker.
+fn cluster() -> Result<String, Arc<Broker>> {
+    let embedded = || Arc::new(Broker::start(Config::default()).expect("a port is free"));
+    std::env::var("FLUVIAL_TEST_BROKERS").map_err(|_| embedded())
 }
 
 #[test]
 fn the_source_conforms() {
-    with_broker(|brokers| source::all(|| Input::new(brokers)));
+    match cluster() {
+        Ok(brokers) => source::all(|| Input::new(&brokers)),
+        Err(broker) => source::all(|| Input::on(&broker)),
+    }
 }
 
 #[test]
 fn the_sink_conforms() {
-    with_broker(|brokers| sink::all(|| Outputs::new(brokers)));
+    match cluster() {
+        Ok(brokers) => sink::all(|| Outputs::new(&brokers)),
+        Err(broker) => sink::all(|| Outputs::new(&broker.bootstrap())),
+    }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use fluvial_connector::conformance::{Ending, SinkSubject, SourceSubject, TestRecord};
 use fluvial_connector::{Offset, Output, SinkContext, Source};
 use fluvial_kafka::{Kafka, KafkaOptions};
+use fluvial_kafka_embedded::Broker;
 use rdkafka::bindings as rd;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
@@ -148,13 +149,27 @@ pub struct Input {
     admin: Admin,
     plain: ThreadedProducer<DefaultProducerContext>,
     open: Option<ThreadedProducer<DefaultProducerContext>>,
+    embedded: Option<Arc<Broker>>,
 }
 
 impl Input {
     pub fn new(brokers: &str) -> Self {
         let (kafka, admin, topic) = (kafka(brokers), Admin::of(brokers), fresh_name("in"));
         admin.create_topic(&topic, 2);
-        Self { brokers: brokers.to_owned(), kafka, topic, admin, plain: writer(brokers, None), open: None }
+        Self {
+            brokers: brokers.to_owned(),
+            kafka,
+            topic,
+            admin,
+            plain: writer(brokers, None),
+            open: None,
+            embedded: None,
+        }
+    }
+
+    /// The same on an embedded broker, which can take the leader of a partition away.
+    pub fn on(broker: &Arc<Broker>) -> Self {
+        Self { embedded: Some(Arc::clone(broker)), ..Self::new(&broker.bootstrap()) }
     }
 }
 
@@ -202,8 +217,10 @@ impl SourceSubject for Input {
         self.admin.create_topic(&self.topic, 2);
     }
 
-    fn set_available(&mut self, _split: u32, _available: bool) -> bool {
-        false
+    fn set_available(&mut self, split: u32, available: bool) -> bool {
+        let Some(broker) = &self.embedded else { return false };
+        broker.set_leader(&self.topic, i32::try_from(split).unwrap(), available);
+        true
     }
 }
 
