@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use fluvial_kafka_embedded::{ApiKey, Fault};
+use fluvial_tests::apache::ApacheKafka;
 use fluvial_tests::campaign::Subject;
+use fluvial_tests::client::{Endpoint, Isolation};
 use fluvial_tests::stage::{Finished, MOST, Stage};
 use rustix::process::Signal;
 
@@ -286,4 +288,37 @@ fn a_stop_without_a_broker_is_bounded_and_says_what_was_not_done() {
     stage.broker().clear_faults();
     stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
     stage.check().unwrap();
+}
+
+/// One record in a committed transaction, and then nothing but an aborted one, was a lag of records for ever.
+#[test]
+fn control_records_and_aborted_records_are_no_lag() {
+    let kafka = Endpoint::new(ApacheKafka::shared().bootstrap());
+    for stage in [Stage::new(Subject::Bank, 1), Stage::on(&kafka, kafka.bootstrap(), Subject::Bank, 1)] {
+        let stage = stage.unwrap();
+        let group = format!("{}-readers", stage.name());
+        stage.feed_in_a_transaction(0..1, true).unwrap();
+        let job = stage.start(&format!("--log-format json --group {group}")).unwrap();
+        stage.wait_for_more_than(0, &job).unwrap();
+        stage.feed_in_a_transaction(1..5, false).unwrap();
+        let (input, endpoint) = (stage.input(), stage.endpoint());
+        let end = endpoint.watermarks(&input, 0, Isolation::Uncommitted).unwrap().1;
+        assert!(end > 2, "one record, its marker, four records, their marker: {end}");
+        let lag = || {
+            let log = std::fs::read_to_string(job.process().log())?;
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let status =
+                lines.map(|line| line["fields"].clone()).filter(|fields| fields["message"] == "running").last();
+            anyhow::Ok(status.and_then(|status| status["lag_records"].as_u64()))
+        };
+        stage.wait_until(&job, "a lag of 0", || Ok(lag()? == Some(0))).unwrap();
+        let in_group = || endpoint.committed(&group, &input, 0);
+        stage.wait_until(&job, "committed offsets at the end", || Ok(in_group()? == Some(end))).unwrap();
+        // What comes then is read from where it was.
+        stage.feed_in_a_transaction(5..6, true).unwrap();
+        stage.wait_until_caught_up(&job).unwrap();
+        assert_eq!(job.terminate(SOON).unwrap().code, Some(0));
+        stage.complete("--stop-at-end").unwrap();
+        assert_eq!(stage.table().unwrap(), stage.table_of_input().unwrap());
+    }
 }

@@ -54,12 +54,13 @@ pub trait Source: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Tells the system, for monitoring alone, how far the job has committed. Nothing is ever read back from it.
+    /// Tells the system, for monitoring alone, how far the job of this name has committed. Nothing is ever read back from
+    /// it.
     ///
     /// # Errors
     /// Any; the engine logs it and goes on.
-    fn report_committed(&self, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
-        let _ = positions;
+    fn report_committed(&self, job: &str, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
+        let _ = (job, positions);
         Ok(())
     }
 }

@@ -81,11 +81,7 @@ impl Kafka {
         if let Some(client) = &*kept {
             return Ok(client.clone());
         }
-        let mut settings = self.settings().consumer();
-        if let Some(group) = &self.options().group {
-            settings = settings.and(&[("group.id", group)]);
-        }
-        let client = Arc::new(Client::new(Role::Consumer, &settings, "questions about topics")?);
+        let client = Arc::new(Client::new(Role::Consumer, &self.settings().consumer(), "questions about topics")?);
         *kept = Some(client.clone());
         Ok(client)
     }

@@ -16,8 +16,8 @@
 //! from the offsets that the engine names; only committed records are delivered, and an offset that is gone is an error
 //! that names topic, partition, and what was wanted and is left. Lost connections and moved leaders are healed inside,
 //! and logged. A split's identity is the topic's id, so that a topic that was deleted and recreated is noticed, also
-//! under a reader; brokers before Kafka 2.8 know no ids, and there it is empty. With [`KafkaOptions::group`] the committed
-//! offsets are reported under a consumer group, for tools that watch lag; they are never read.
+//! under a reader; brokers before Kafka 2.8 know no ids, and there it is empty. Committed offsets are reported under a
+//! consumer group ([`KafkaOptions::group`]), for tools that watch lag; they are never read.
 //!
 //! # Out
 //!
@@ -27,6 +27,21 @@
 //! [`Kafka::upsert`] with `cleanup.policy=compact` and those of [`Kafka::append`] with `delete`. Topics that exist are used
 //! as they are, with a warning where their settings lose what is kept in them: retention of an upsert output or of the
 //! progress topic, compaction of an append output. The identity of an output, and of the progress topic, is the topic's id.
+//!
+//! What an output record carries:
+//!
+//! | part | content |
+//! | --- | --- |
+//! | key, value | what the job's format makes of them; no value deletes the key of an upsert output |
+//! | partition | by the key's bytes, as Java's default partitioner; an output's number of partitions never changes |
+//! | offset | ascending within a partition, with gaps: the markers of transactions take offsets too |
+//! | timestamp | when the record was sent, so records of one tick differ, and a record that is written again after a failure has another; with [`KafkaOptions::tick_header`] its tick, which stays the same |
+//! | headers | none; with [`KafkaOptions::tick_header`] `fluvial-tick`, the tick in decimal digits |
+//!
+//! The tick is not everywhere by default because librdkafka takes neither timestamps nor headers in batches, and one call a
+//! record costs about three times the CPU of handing over batches (0.95 against 0.33 seconds per million records). Records of
+//! aborted transactions are in the topic until it is compacted or they expire: consumers need
+//! `isolation.level=read_committed`, which is not the default.
 //!
 //! A transaction holds records and, after their delivery reports, progress. Any request of it that ends without an
 //! answer makes its outcome unknown, also where librdkafka sent it again and was answered then: the first may still be
@@ -58,7 +73,7 @@
 //! in several, and the greatest `(tick, position, generation)` is the newest. A record whose key is not of this form is
 //! none (a transaction touches its partition with `{"slot":n}` and no value before the first record, so that the broker
 //! knows of it in time). [`CutReader`] puts outputs and progress together; who reads outputs alone can have each
-//! record's tick in a header ([`KafkaOptions::tick_header`]).
+//! record's tick with it ([`KafkaOptions::tick_header`]).
 //!
 //! # Guarantees asked of the cluster
 //!

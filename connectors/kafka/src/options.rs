@@ -23,10 +23,13 @@ pub struct KafkaOptions {
     /// A setting of output topics that are made; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub topic_config: Vec<(String, String)>,
-    /// Give each output record a header `fluvial-tick`: its tick in decimal digits (about halves the output rate)
+    /// Give each output record its tick: as its timestamp, in place of the time of sending, and in decimal digits in a
+    /// header `fluvial-tick` (about halves the output rate)
     #[arg(long)]
     pub tick_header: bool,
-    /// Report committed offsets of the input under this consumer group, for monitoring; they are never read back
+    /// The consumer group under which the input's committed offsets are shown to tools that watch lag, such as
+    /// kafka-consumer-groups.sh: the job's name if this is not given, and none if it is empty. The group has no members, and
+    /// the job reads its own journal, never the group: --reset-offsets changes nothing, and is overwritten within seconds
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
 }

@@ -11,13 +11,15 @@ use fluvial_connector::{
 use crate::failure;
 use crate::identity::Identity;
 use crate::kafka::Kafka;
-use crate::native::{Bounds, Isolation, Survey, Unavailable};
+use crate::native::{Bounds, Code, Isolation, Survey, Unavailable};
 use crate::reading::Reading;
 
 /// How long a reader that begins waits for the number of partitions. Without it, it waits for records as for a few.
 const ASK_HOW_MANY: Duration = Duration::from_secs(5);
 /// How many partitions an idle job names in its fetches each second, at the most, up to a second for each fetch.
 const PARTITIONS_FETCHED_A_SECOND: u32 = 2000;
+/// How long a report of committed offsets may take, in milliseconds: the next one comes a few seconds later.
+const REPORT_WITHIN_MS: i32 = 2_000;
 
 /// A topic as an input. A split is a partition, named by its number; its identity is the topic's id.
 #[derive(Clone, Debug)]
@@ -87,16 +89,24 @@ impl Source for KafkaSource {
         Ok(compaction_warning(&self.topic, &settings, window).into_iter().collect())
     }
 
-    fn report_committed(&self, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
-        let Some(group) = &self.kafka.options().group else { return Ok(()) };
+    fn report_committed(&self, job: &str, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
+        let group = self.kafka.options().group.as_deref().unwrap_or(job);
+        if group.is_empty() || positions.is_empty() {
+            return Ok(());
+        }
         let offsets = positions
             .iter()
             .map(|(split, offset)| Ok((partition(&self.topic, split)?, offset.0)))
             .collect::<Result<Vec<_>, Error>>()?;
         let questions = self.kafka.questions()?;
         questions.note_errors();
-        questions.commit_offsets(&self.topic, &offsets).map_err(|code| {
-            failure::error(code, format!("report committed offsets of topic '{}' under group '{group}'", self.topic))
+        questions.commit_offsets(group, &self.topic, &offsets, REPORT_WITHIN_MS).map_err(|code| {
+            let cure = match code {
+                Code::GroupAuthorizationFailed => " (`--group ''` reports nothing)",
+                _ => "",
+            };
+            let what = format!("report committed offsets of topic '{}' under the group '{group}'{cure}", self.topic);
+            failure::error(code, what)
         })
     }
 }

@@ -95,7 +95,8 @@ impl KafkaTransactor {
         Ok(())
     }
 
-    /// As [`KafkaTransactor::send`], with the tick of each record in a header.
+    /// As [`KafkaTransactor::send`], with the tick of each record in a header and as its timestamp. That takes a call for
+    /// each record: a batch's records have the time of the call.
     fn send_with_ticks(
         &mut self,
         write: &PartitionWrite,
@@ -113,7 +114,7 @@ impl KafkaTransactor {
                 let opaque = Flight::opaque(group, *index);
                 let message = Message { key, value: value.as_deref(), opaque };
                 let header = (TICK_HEADER, digits.as_bytes());
-                let sent = self.producer.produce_with_header(to.0, to.1, message, header);
+                let sent = self.producer.produce_with_header(to.0, to.1, message, header, tick.0);
                 if sent.map_err(|code| self.refused(code, flight, group, opaque))? {
                     flight.sent(group, 1);
                     records.next();
@@ -131,8 +132,16 @@ impl KafkaTransactor {
         self.check(flight)
     }
 
-    /// The client refuses a message.
-    fn refused(&self, code: Code, flight: &Flight<'_>, group: usize, opaque: usize) -> CommitError {
+    /// Why librdkafka took no message.
+    fn refused(&self, code: Code, flight: &mut Flight<'_>, group: usize, opaque: usize) -> CommitError {
+        if code == Code::State {
+            // The transaction has failed since it began, and takes nothing more: what it failed of is what counts. It is
+            // in the reports of earlier messages, or the transaction says it.
+            self.producer.reports(Duration::ZERO, |report| flight.note(report));
+            if let Some(cause) = self.check(flight).err().or_else(|| self.cause_of_failure(flight)) {
+                return cause;
+            }
+        }
         match self.producer.fatal() {
             Some((code, reason)) => self.of_transaction(code, &reason, "write", flight.writes()),
             None => {
@@ -193,7 +202,7 @@ impl KafkaTransactor {
         match &flight.failed {
             Some(failed) if matches!(failed.code, Code::PurgeQueue | Code::PurgeInflight) => {
                 let unexplained = || failure::commit(failed.code, self.what("write"));
-                return Err(self.cause_of_purge(flight).unwrap_or_else(unexplained));
+                return Err(self.cause_of_failure(flight).unwrap_or_else(unexplained));
             }
             Some(failed) => {
                 return Err(match self.producer.fatal() {
@@ -214,8 +223,9 @@ impl KafkaTransactor {
         Ok(())
     }
 
-    /// Why messages were thrown away: the transaction failed, and says so when it is asked for its commit.
-    fn cause_of_purge(&self, flight: &Flight<'_>) -> Option<CommitError> {
+    /// Why messages were thrown away or are not taken: the transaction failed, and says so when it is asked for its
+    /// commit. Only to be called where it has: one that has not would begin to commit.
+    fn cause_of_failure(&self, flight: &Flight<'_>) -> Option<CommitError> {
         if let Some((code, reason)) = self.producer.fatal() {
             return Some(self.of_transaction(code, &reason, "write", flight.writes()));
         }

@@ -149,6 +149,32 @@ fn each_error_says_what_to_do() {
     }
 }
 
+/// Once a transaction has failed librdkafka takes nothing more for it, and says of that only that its state is erroneous. So
+/// a producer id that the cluster had given up looked like an outage, and a missing permission like one, again and again.
+#[test]
+fn a_transaction_that_fails_while_it_is_filled_says_of_what() {
+    type Is = fn(&CommitError) -> bool;
+    let (fenced, refused): (Is, Is) =
+        (|e| matches!(e, CommitError::Fenced(_)), |e| matches!(e, CommitError::Refused(_)));
+    for (api, error, expected) in [
+        (ApiKey::AddPartitionsToTxn, ResponseError::InvalidProducerIdMapping, fenced),
+        (ApiKey::AddPartitionsToTxn, ResponseError::TopicAuthorizationFailed, refused),
+        (ApiKey::Produce, ResponseError::TopicAuthorizationFailed, refused),
+    ] {
+        let mut job = Job::new();
+        let mut writer = job.fence();
+        job.broker.fault(Fault::fail(api, error).always());
+        // Enough that the answer comes while they are handed over.
+        let mut transaction = job.transaction(b"v");
+        let write = &mut transaction.writes[0];
+        let record = write.records.iter().next().unwrap().clone();
+        (write.records, write.ticks[0].records) = (vec![record; 300_000].into(), 300_000);
+        let failed = writer.prepare(&transaction).unwrap_err();
+        assert!(expected(&failed), "{api:?} {error:?} gave {failed:?}");
+        assert!(!format!("{failed:?}").contains("state"), "{failed:?}");
+    }
+}
+
 #[test]
 fn how_large_a_record_may_be_is_for_the_topic_to_say() {
     let mut job = Job::new();
@@ -182,7 +208,7 @@ fn a_transaction_that_outlives_its_time_is_given_up_by_the_broker() {
 }
 
 #[test]
-fn ticks_are_in_the_headers_on_request() {
+fn ticks_are_headers_and_timestamps_on_request() {
     use rdkafka::Message;
     use rdkafka::consumer::{BaseConsumer, Consumer};
     use rdkafka::message::Headers;
@@ -218,6 +244,8 @@ fn ticks_are_in_the_headers_on_request() {
         let message = consumer.poll(subject::PATIENCE).expect("records come in time").unwrap();
         let header = message.headers().unwrap().get(0);
         assert_eq!(header.key, "fluvial-tick");
+        let tick = std::str::from_utf8(header.value.unwrap()).unwrap().parse().unwrap();
+        assert_eq!(message.timestamp(), rdkafka::Timestamp::CreateTime(tick));
         ticks.push(String::from_utf8(header.value.unwrap().to_vec()).unwrap());
     }
     assert_eq!(ticks, ["7", "9", "9"]);

@@ -126,27 +126,25 @@ fn a_topic_that_may_not_be_read_is_a_configuration_error() {
 }
 
 #[test]
-fn committed_positions_are_shown_under_the_group() {
+fn committed_positions_are_shown_under_the_group_which_is_the_jobs_if_none_is_named() {
     use rdkafka::consumer::{BaseConsumer, Consumer};
     let (broker, mut input) = start();
     input.append(1, &record("a"));
-    let options = KafkaOptions { group: Some("monitoring".to_owned()), ..KafkaOptions::new(broker.bootstrap()) };
-    let source = options.connect().unwrap().source(&input.topic);
-    source.report_committed(&[(SplitId("1".to_owned()), Offset(1))]).unwrap();
-    let consumer: BaseConsumer = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", broker.bootstrap())
-        .set("group.id", "monitoring")
-        .create()
-        .unwrap();
-    let mut list = rdkafka::TopicPartitionList::new();
-    list.add_partition(&input.topic, 1);
-    let begun = Instant::now();
-    loop {
-        let committed = consumer.committed_offsets(list.clone(), subject::PATIENCE).unwrap();
-        if committed.elements()[0].offset() == rdkafka::Offset::Offset(1) {
-            return;
-        }
-        assert!(begun.elapsed() < subject::PATIENCE, "the report arrives in time");
+    for (option, expected) in [(Some("monitoring"), Some("monitoring")), (None, Some("job")), (Some(""), None)] {
+        let group = option.map(str::to_owned);
+        let options = KafkaOptions { group, ..KafkaOptions::new(broker.bootstrap()) };
+        let source = options.connect().unwrap().source(&input.topic);
+        source.report_committed("job", &[(SplitId("1".to_owned()), Offset(1))]).unwrap();
+        let Some(group) = expected else { continue };
+        let consumer: BaseConsumer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", broker.bootstrap())
+            .set("group.id", group)
+            .create()
+            .unwrap();
+        let mut list = rdkafka::TopicPartitionList::new();
+        list.add_partition(&input.topic, 1);
+        let committed = consumer.committed_offsets(list, subject::PATIENCE).unwrap();
+        assert_eq!(committed.elements()[0].offset(), rdkafka::Offset::Offset(1), "{group}");
     }
 }
 

@@ -69,7 +69,7 @@ impl Source for MemorySource {
         }))
     }
 
-    fn report_committed(&self, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
+    fn report_committed(&self, _: &str, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
         let topic = self.memory.topic(&self.topic)?;
         for (split, offset) in positions {
             let partition = self.partition(split)?;

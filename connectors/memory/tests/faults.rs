@@ -123,6 +123,6 @@ fn a_generated_topic_is_computed_when_it_is_read() {
 fn committed_positions_are_kept_for_who_asks() {
     let memory = Memory::new();
     memory.create_topic("in", 1);
-    memory.source("in").report_committed(&[(SplitId("0".to_owned()), Offset(3))]).unwrap();
+    memory.source("in").report_committed("job", &[(SplitId("0".to_owned()), Offset(3))]).unwrap();
     assert_eq!(memory.reported("in").unwrap()[&0], Offset(3));
 }

@@ -172,6 +172,21 @@ impl Endpoint {
         consumer.fetch_watermarks(topic, partition, PATIENCE).with_context(|| format!("watermarks of {topic}"))
     }
 
+    /// The offset that a group has committed in a partition, if it has.
+    ///
+    /// # Errors
+    /// The broker cannot be asked.
+    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Result<Option<i64>> {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create().context("create a consumer")?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        let committed = consumer.committed_offsets(list, PATIENCE).with_context(|| format!("offsets of {group}"))?;
+        Ok(committed.elements().first().and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }))
+    }
+
     /// A consumer that reports the ends of partitions and refuses offsets that are gone, for manual assignment.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod admin;
 mod client;
 mod consumer;
 mod error;
+mod groups;
 mod listing;
 mod metadata;
 mod offsets;

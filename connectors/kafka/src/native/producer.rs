@@ -118,13 +118,14 @@ impl Producer {
         Ok(good)
     }
 
-    /// Queues one message with one header. `Ok(false)` says that librdkafka's queue is full.
+    /// Queues one message with one header and a timestamp, in milliseconds since the Unix epoch. `Ok(false)` says that librdkafka's queue is full.
     pub(crate) fn produce_with_header(
         &mut self,
         topic: &str,
         partition: u32,
         message: Message<'_>,
         header: (&std::ffi::CStr, &[u8]),
+        timestamp_ms: u64,
     ) -> Result<bool, Code> {
         use rd::rd_kafka_vtype_t as T;
         use rd::{rd_kafka_vu_s__bindgen_ty_1 as U, rd_kafka_vu_t as Part};
@@ -148,6 +149,7 @@ impl Producer {
             Part { vtype: T::RD_KAFKA_VTYPE_KEY, u: memory(Some(message.key)) },
             Part { vtype: T::RD_KAFKA_VTYPE_VALUE, u: memory(message.value) },
             Part { vtype: T::RD_KAFKA_VTYPE_OPAQUE, u: U { ptr: ptr::without_provenance_mut(message.opaque) } },
+            Part { vtype: T::RD_KAFKA_VTYPE_TIMESTAMP, u: U { i64_: i64::try_from(timestamp_ms).unwrap_or(i64::MAX) } },
             Part { vtype: T::RD_KAFKA_VTYPE_HEADER, u: U { header } },
         ];
         // SAFETY: the parts are of the types that they say, and all bytes live through the call and are copied in it.

@@ -133,14 +133,4 @@ impl Client {
             Ok(topics.iter().map(|topic| settings.remove(*topic).unwrap_or(Err(Code::Fail))).collect())
         }
     }
-
-    /// Commits offsets under the client's group, without waiting. Only for monitoring.
-    pub(crate) fn commit_offsets(&self, topic: &str, offsets: &[(u32, u64)]) -> Result<(), Code> {
-        let list = super::consumer::Partitions::new(offsets.iter().map(|(p, o)| (topic, *p, *o)));
-        // SAFETY: client and list are valid; librdkafka copies the list.
-        match unsafe { rd::rd_kafka_commit(self.rk(), list.0, 1) }.into() {
-            Code::NoError => Ok(()),
-            code => Err(code),
-        }
-    }
 }

@@ -167,6 +167,7 @@ impl LeaderDriver {
     fn discover(shared: &Shared, tell: &Sender<Back>, waker: &Waker, before: Vec<FoundSplit>) -> Sender<Positions> {
         let (positions, inbox) = channel::<Positions>();
         let (sources, tell, waker) = (shared.sources.clone(), tell.clone(), waker.clone());
+        let job = shared.job.clone();
         let patience = shared.options.patience;
         let window = shared.options.checkpoint_every.saturating_mul(CHECKPOINTS_TO_REPLAY);
         let spawned = std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
@@ -180,6 +181,7 @@ impl LeaderDriver {
                     Err(error) => tracing::debug!(error = format!("{:#}", anyhow::Error::from(error)), "no settings"),
                 }
             }
+            let mut refused = None;
             let mut unavailable = Unavailable::default();
             unavailable.note(&before, OTHERS_GO_ON);
             let mut pause = Duration::MAX;
@@ -197,8 +199,11 @@ impl LeaderDriver {
                         .filter(|(of, ..)| of == name)
                         .map(|(_, split, at)| (split.clone(), *at))
                         .collect();
-                    if let Err(error) = source.report_committed(&of_source) {
-                        warn(error, "could not tell the source how far the job is");
+                    if let Err(error) = source.report_committed(&job, &of_source) {
+                        // Who may not do that need hear it once.
+                        if refused.replace(error.to_string()).is_none_or(|before| before != error.to_string()) {
+                            warn(error, "could not tell the source how far the job is");
+                        }
                     }
                 }
                 match Found::of_sources(&sources, patience) {

@@ -23,6 +23,7 @@ use fluvial_connector::{
 };
 
 use super::ambient;
+use super::control::Passed;
 use super::culprit;
 use super::ending::{Failure, Part};
 use super::input::SourceInput;
@@ -238,6 +239,7 @@ impl SourceDriver {
             waiting: VecDeque::new(),
             all_waiting: Volume::default(),
             until: self.ends.as_ref().and_then(|ends| ends.get(&name).copied()),
+            told_passed: Offset(0),
             paused: false,
         });
         reading.splits += 1;
@@ -484,6 +486,21 @@ impl SourceDriver {
             all_bytes += volume.bytes;
         }
         (!ranges.is_empty()).then_some((ranges, all_bytes))
+    }
+
+    /// The splits whose reader has passed offsets without a record since the last report and the last call. Nothing is
+    /// bound of those offsets: they are part of the range of the next record.
+    pub(crate) fn passed(&mut self) -> Vec<Passed> {
+        let mut all = Vec::new();
+        for split in &mut self.splits {
+            let to = self.sources[split.source].reader.position(split.slot);
+            let is_idle = split.volume.records == 0 && split.expected.is_empty() && !split.misses_its_begin();
+            if is_idle && to > split.next_from.max(split.told_passed) {
+                split.told_passed = to;
+                all.push(Passed { split: split.start.number, from: split.next_from, to });
+            }
+        }
+        all
     }
 
     /// Puts the next of the journal's ticks into the dataflow, if all of it has been read. Returns the tick.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Offset, Tick};
 
 use super::ambient;
+use super::control::Passed;
 use super::leader::{Ends, Positions};
 use super::process::Found;
 use crate::journal::{Range, SplitNumber, SplitStart};
@@ -27,6 +28,8 @@ pub(crate) struct StatusLine {
     foreign_records: u64,
     /// Splits by number, and how far each has been committed.
     splits: BTreeMap<SplitNumber, (SplitStart, Offset)>,
+    /// Where there are no records: from an offset, at which a reported range ended, to the next that is to be read.
+    passed: BTreeMap<SplitNumber, (Offset, Offset)>,
     /// Ranges that are minted and not committed.
     in_flight: VecDeque<(Tick, Vec<Range>)>,
     ends: Ends,
@@ -43,6 +46,7 @@ impl StatusLine {
             records_out: 0,
             foreign_records: 0,
             splits: BTreeMap::new(),
+            passed: BTreeMap::new(),
             in_flight: VecDeque::new(),
             ends: Ends::new(),
             ends_at: ambient::instant(),
@@ -60,6 +64,17 @@ impl StatusLine {
         if let Report::Read { ranges, .. } = report {
             self.records_in += ranges.iter().map(|r| r.count).sum::<u64>();
         }
+    }
+
+    /// Readers have passed offsets without a record: they are no lag.
+    pub(crate) fn passed(&mut self, passed: &[Passed]) {
+        self.passed.extend(passed.iter().map(|passed| (passed.split, (passed.from, passed.to))));
+    }
+
+    /// How far a split is done with: what is committed of it, and what follows without a record.
+    fn done(&self, split: SplitNumber, committed: Offset) -> Offset {
+        let passed = self.passed.get(&split).filter(|(from, _)| *from == committed);
+        passed.map_or(committed, |(_, to)| *to)
     }
 
     /// Records that a worker has committed.
@@ -98,7 +113,10 @@ impl StatusLine {
             return None;
         }
         self.asked = true;
-        Some(self.splits.values().map(|(start, at)| (start.source.clone(), start.split.clone(), *at)).collect())
+        let position = |(number, (start, at)): (&SplitNumber, &(SplitStart, Offset))| {
+            (start.source.clone(), start.split.clone(), self.done(*number, *at))
+        };
+        Some(self.splits.iter().map(position).collect())
     }
 
     /// How long there is nothing to ask or to print.
@@ -128,7 +146,7 @@ impl StatusLine {
         // What the sources have not said since the last line is not known: one that hangs must not look like one without
         // input.
         let age = self.ends_at.elapsed();
-        let known = self.splits.values().map(|(start, position)| self.behind(start, *position));
+        let known = self.splits.iter().map(|(number, (start, at))| self.behind(start, self.done(*number, *at)));
         let lag: Option<u64> = if age > passed { None } else { known.sum() };
         let unknown_for = lag.is_none().then_some(age);
         let now = ambient::now_ms();

@@ -12,11 +12,12 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, Tick, Waker};
 use timely::worker::Worker;
 
+use super::ambient;
 use super::control::{Control, Message};
 use super::culprit;
 use super::ending::{Ending, Failure, Part};
@@ -42,6 +43,9 @@ const MOST_REPLAYED_AT_ONCE: usize = 64;
 /// How many full ticks a worker reads ahead of those that are minted: what waits longer is no sooner in the dataflow, it
 /// takes memory, and has left the caches when its tick comes.
 const TICKS_READ_AHEAD: u64 = 2;
+
+/// How often the leader is told, at the most, where its workers read on without a record: its lag is printed less often.
+const TELL_PASSED_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs one worker from the opening to the end of its generation.
 pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<(), Failure> {
@@ -114,6 +118,7 @@ struct Running {
     ahead: VecDeque<Tick>,
     ready: bool,
     told_at_end: bool,
+    told_passed: Instant,
     finished: bool,
     more: bool,
 }
@@ -188,6 +193,7 @@ impl Running {
             ahead: VecDeque::new(),
             ready: false,
             told_at_end: false,
+            told_passed: ambient::instant(),
             finished: false,
             more: true,
         })
@@ -202,6 +208,10 @@ impl Running {
                 Message::AtEnd(worker) => self.with_leader(|l, c| l.at_end(worker, c))?,
                 Message::Found(found) => self.source.found(found)?,
                 Message::Ends(_) => return Err(bug("where to stop came after the journal was opened".to_owned())),
+                Message::Passed(passed) => self.with_leader(|l, _| {
+                    l.status.passed(&passed);
+                    Ok(())
+                })?,
                 Message::Wrote(records) => self.with_leader(|l, _| {
                     l.status.wrote(records);
                     Ok(())
@@ -280,6 +290,13 @@ impl Running {
                 && let Some((ranges, bytes)) = self.source.report()
             {
                 self.control.report(self.index, Report::Read { ranges, bytes });
+            }
+        }
+        if self.ready && self.source.replayed() && self.told_passed.elapsed() >= TELL_PASSED_EVERY {
+            self.told_passed = ambient::instant();
+            let passed = self.source.passed();
+            if !passed.is_empty() {
+                self.control.tell_leader(Message::Passed(passed));
             }
         }
         // Before all are ready the leader would stop, and leave out what others have reported early.

@@ -45,8 +45,8 @@ impl<S: Source> Source for Metered<S> {
         Ok(Box::new(MeteredReader { reader: self.source.reader(waker)?, meter: Arc::clone(&self.meter), paced }))
     }
 
-    fn report_committed(&self, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
-        self.source.report_committed(positions)
+    fn report_committed(&self, job: &str, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
+        self.source.report_committed(job, positions)
     }
 }
 

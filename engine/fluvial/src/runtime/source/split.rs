@@ -71,6 +71,8 @@ pub(super) struct Split {
     pub(super) all_waiting: Volume,
     /// Where to stop, if the job stops at the end of its input.
     pub(super) until: Option<Offset>,
+    /// Up to where the leader knows that there is no record from `next_from` on.
+    pub(super) told_passed: Offset,
     /// Whether the reader leaves it alone, because too much waits already.
     pub(super) paused: bool,
 }
