@@ -7,6 +7,18 @@ const BYTES_SHOWN: usize = 16;
 /// How many characters of a text are shown.
 const CHARACTERS_SHOWN: usize = 64;
 
+/// How formats begin that a topic may hold in place of JSON or text.
+const BEGINNINGS: &[(&[u8], &str)] = &[
+    (b"\xef\xbb\xbf", "UTF-8 with a byte order mark: write it without"),
+    (b"\xff\xfe", "UTF-16: write UTF-8"),
+    (b"\xfe\xff", "UTF-16: write UTF-8"),
+    (b"\x1f\x8b", "gzip: let the producer's `compression.type` compress, which readers need not know of"),
+    (b"\x28\xb5\x2f\xfd", "zstd: let the producer's `compression.type` compress, which readers need not know of"),
+    (b"Obj\x01", "an Avro file: give the source a decoder of the job's own"),
+    (b"\x03\x00", "the format of AWS Glue's schema registry: give the source a decoder of the job's own"),
+    (b"\x03\x05", "the format of AWS Glue's schema registry: give the source a decoder of the job's own"),
+];
+
 /// The beginning of the bytes, and which foreign format they look like, if any.
 pub(super) fn describe(bytes: &[u8]) -> String {
     let begins = beginning(bytes);
@@ -35,6 +47,9 @@ fn looks_like(bytes: &[u8]) -> Option<String> {
             "{format} in Confluent's wire format, with the schema id {id} of a schema registry: write the topic as plain \
              JSON, or give the source a decoder of the job's own"
         ));
+    }
+    if let Some((_, format)) = BEGINNINGS.iter().find(|(begin, _)| bytes.starts_with(begin)) {
+        return Some((*format).to_owned());
     }
     let Ok(Value::Object(fields)) = serde_json::from_slice(bytes) else { return None };
     let payload = fields.get("payload").filter(|_| fields.contains_key("schema"));
@@ -81,6 +96,9 @@ mod tests {
         let with_schema = format!(r#"{{"schema":{{}},"payload":{event}}}"#);
         check(with_schema.as_bytes(), r#""{\"schema\""#, Some("a change event of Debezium"));
         check(br#"{"schema":{},"payload":{"id":1}}"#, r#""{\"schema\""#, Some("Kafka Connect's JSON with schemas"));
+        check(b"\xef\xbb\xbf{}", "\"\\u{feff}", Some("UTF-8 with a byte order mark"));
+        check(b"\x1f\x8b\x08\0", "1f 8b 08 00", Some("gzip"));
+        check(b"Obj\x01\x04", "4f 62 6a 01 04", Some("an Avro file"));
         // Of these nothing is said: they may be anything.
         check(br#"{"payload":{"id":1}}"#, r#""{\"payload\""#, None);
         check(br#"{"op":"c","source":"x"}"#, r#""{\"op\""#, None);
