@@ -201,9 +201,7 @@ fn the_query_that_state_prints_gives_exactly_the_live_rows() {
             None => expected.remove(&id),
         };
     };
-    // Each run of the job leaves a run of state or more: new rows, rows that change, rows that go and come again. With
-    // the default of four that are merged, some are merged and some are not.
-    let mut most_runs = 0;
+    // Each run of the job leaves a run of state or more: new rows, rows that change, rows that go and come again.
     for round in 0..7u64 {
         for id in 0..12 {
             match (id + round) % 4 {
@@ -214,20 +212,36 @@ fn the_query_that_state_prints_gives_exactly_the_live_rows() {
             }
         }
         stage.complete("--workers 2 --stop-at-end").unwrap();
-        most_runs = most_runs.max(files(&newest_checkpoint(&stage)["operators"][0]).len());
     }
-    assert!(most_runs > 2, "{most_runs}");
-    let orders = newest_checkpoint(&stage)["operators"][0].clone();
-    let query = stage.ask_with("state", store_args(&stage), "--sql orders").unwrap();
-    let columns = "select key, value.product, value.revenue_cents from";
-    let mut rows = duckdb(&format!("{columns} ({}) order by key::bigint", query.trim_end().trim_end_matches(';')));
-    let expected: Vec<Value> = expected.into_values().collect();
-    assert_eq!(rows, expected);
-    assert_eq!(orders["live_keys"], rows.len());
-    assert!(orders["rows"].as_u64().unwrap() > rows.len() as u64, "no run had a key twice: {orders}");
-    // As it is printed, too.
-    rows = duckdb(&query);
-    assert_eq!(rows.len(), expected.len());
+    let check = |expected: Vec<&Value>| {
+        let orders = newest_checkpoint(&stage)["operators"][0].clone();
+        let query = stage.ask_with("state", store_args(&stage), "--sql orders").unwrap();
+        assert_eq!(duckdb(&query).len(), expected.len(), "as it is printed");
+        let columns = "select key, value.product, value.revenue_cents from";
+        let rows = duckdb(&format!("{columns} ({}) order by key::bigint", query.trim_end().trim_end_matches(';')));
+        assert_eq!(rows.iter().collect::<Vec<_>>(), expected);
+        assert_eq!(orders["live_keys"], rows.len());
+        assert!(orders["rows"].as_u64().unwrap() > rows.len() as u64, "no run had a key again: {orders}");
+        files(&orders).len()
+    };
+    let runs = check(expected.values().collect());
+    assert!(runs >= 7, "{runs}");
+    // Merged while the job runs, and changed again.
+    let job = stage.start("--workers 2 --checkpoint-every 100ms").unwrap();
+    let mut expected = expected.clone();
+    let mut cents = 1_000;
+    stage
+        .wait_until(&job, "merged runs", || {
+            cents += 1;
+            let message = order(1, "pen", cents);
+            stage.endpoint().writer(&[])?.write(&[Message::text(&input, 0, "1", &message)])?;
+            expected.insert(1, serde_json::json!(["1", "pen", cents]));
+            Ok(files(&newest_checkpoint(&stage)["operators"][0]).len() < runs)
+        })
+        .unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    assert_eq!(job.terminate(SOON).unwrap().code, Some(0));
+    check(expected.values().collect());
     let unknown = format!("{:#}", stage.ask_with("state", store_args(&stage), "--sql revenue").unwrap_err());
     assert!(unknown.contains("no durable operator 'revenue'; it has: orders"), "{unknown}");
 }
