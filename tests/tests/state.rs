@@ -228,7 +228,6 @@ fn the_query_that_state_prints_gives_exactly_the_live_rows() {
     assert!(runs >= 7, "{runs}");
     // Merged while the job runs, and changed again.
     let job = stage.start("--workers 2 --checkpoint-every 100ms").unwrap();
-    let mut expected = expected.clone();
     let mut cents = 1_000;
     stage
         .wait_until(&job, "merged runs", || {
