@@ -421,6 +421,7 @@ impl Bench {
         let mut config = bench.leader.config.clone();
         (config.outputs[0].envelope, config.sink, config.reconcile) = (envelope, sink(identity), reconcile);
         bench.leader = Leader::new(config, bench.now_ms);
+        bench.on(Event::Splits(ends_at(100))).unwrap();
         bench
     }
 
@@ -430,6 +431,7 @@ impl Bench {
         (config.nonce, config.sink, config.reconcile) = (Nonce::of_run(run, 9), sink(identity), reconcile);
         self.now_ms += 500;
         self.leader = Leader::new(config, self.now_ms);
+        self.on(Event::Splits(ends_at(100))).unwrap();
     }
 
     /// Carries out what the leader asks, until it ends or waits.
@@ -440,7 +442,7 @@ impl Bench {
                     let (_, answer) = self.call(call);
                     self.on(Event::Store(part, answer))?;
                 }
-                Request::Look => self.on(Event::Looked(vec![found("0", "first")]))?,
+                Request::Look => self.on(Event::Looked(ends_at(100)))?,
                 Request::Survey => self.on(Event::Surveyed(Vec::new()))?,
                 Request::Broadcast(_) | Request::Warn(_) => {}
             }
