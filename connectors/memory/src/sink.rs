@@ -80,6 +80,13 @@ impl SinkSession for MemorySession {
         })
     }
 
+    fn writers(&self, output: &str) -> Result<Vec<String>, Error> {
+        let writers = self.memory.writers();
+        let others = writers.progress.iter().filter(|(job, _)| **job != self.context.job);
+        let of_output = others.filter(|(_, progress)| progress.keys().any(|at| at.output == output));
+        Ok(of_output.map(|(job, _)| format!("job '{job}' writes it too")).collect())
+    }
+
     fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {
         let mut writers = self.memory.writers();
         let epoch = writers.epochs.entry(*id).or_insert(0);

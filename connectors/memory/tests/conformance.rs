@@ -103,6 +103,10 @@ impl SinkSubject for Outputs {
     fn context(&self) -> SinkContext {
         context()
     }
+
+    fn recreate(&mut self, output: &str) {
+        self.0.create_topic(output, 2);
+    }
 }
 
 #[test]

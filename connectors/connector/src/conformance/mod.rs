@@ -55,8 +55,11 @@ pub trait SinkSubject {
     /// The outputs.
     fn outputs(&self) -> [Arc<dyn Output>; 2];
 
-    /// Whose they are.
+    /// The job that they belong to.
     fn context(&self) -> SinkContext;
+
+    /// Deletes an output and creates it again, empty, with two partitions.
+    fn recreate(&mut self, output: &str);
 }
 
 /// How long a check waits for what must come.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{PATIENCE, SinkSubject};
 use crate::{
     CommitError, Digest, Generation, Incarnation, Offset, OutputPartition, OutputRecord, PartitionWrite, Position,
-    ProducerId, SinkSession, Tick, TickCount, TickEnd, Transaction, Transactor,
+    ProducerId, SinkContext, SinkSession, SinkStatus, Tick, TickCount, TickEnd, Transaction, Transactor,
 };
 
 /// A sentence and what shows it.
@@ -16,8 +16,10 @@ type Check<S> = (&'static str, fn(&mut S));
 
 /// Runs every check, each with a subject of its own.
 pub fn all<S: SinkSubject>(mut fresh: impl FnMut() -> S) {
-    let checks: [Check<S>; 12] = [
+    let checks: [Check<S>; 14] = [
         ("a new sink has its partitions and no progress", a_new_sink_has_its_partitions_and_no_progress),
+        ("an output that is recreated has another identity", an_output_that_is_recreated_has_another_identity),
+        ("other jobs that write an output are named", other_jobs_that_write_an_output_are_named),
         ("records and progress are committed together", records_and_progress_are_committed_together),
         ("what is not committed is never seen", what_is_not_committed_is_never_seen),
         ("a fenced writer can neither prepare nor commit", a_fenced_writer_can_neither_prepare_nor_commit),
@@ -119,6 +121,41 @@ pub fn a_new_sink_has_its_partitions_and_no_progress<S: SinkSubject>(subject: &m
     });
     assert!(job.session.progress().expect("the sink can be reached").is_empty());
     assert_eq!(job.session.status().expect("the sink can be reached"), status, "nothing has been recreated");
+}
+
+/// All else keeps its own.
+pub fn an_output_that_is_recreated_has_another_identity<S: SinkSubject>(subject: &mut S) {
+    let job = Job::of(subject);
+    let before = job.session.status().expect("the sink can be reached");
+    subject.recreate(&job.outputs[0]);
+    let after = job.session.status().expect("the sink can be reached");
+    let identity = |status: &SinkStatus, output: usize| status.outputs[&job.outputs[output]].identity.clone();
+    assert_ne!(identity(&before, 0), identity(&after, 0));
+    assert_eq!(identity(&before, 1), identity(&after, 1));
+    assert_eq!(before.progress_identity, after.progress_identity);
+}
+
+/// As soon as they have progress for it.
+pub fn other_jobs_that_write_an_output_are_named<S: SinkSubject>(subject: &mut S) {
+    let job = Job::of(subject);
+    let outputs = subject.outputs();
+    let specs = outputs.each_ref().map(|output| output.spec());
+    let name = format!("{}-copy", subject.context().job);
+    let context = SinkContext::new(name, PATIENCE);
+    let copy = outputs[0].sink().connect(&context, &specs).expect("the sink can be reached");
+    let writers = |session: &Arc<dyn SinkSession>, output: usize| {
+        session.writers(&job.outputs[output]).expect("the sink can be reached")
+    };
+    let mut writer = job.fence(0, 0);
+    writer
+        .prepare(&job.transaction(0, vec![write(job.at(0, 0), &records("k", 1), 5, Offset(0))]))
+        .expect("it can be prepared");
+    writer.commit().expect("it can be committed");
+    let named = writers(&copy, 0);
+    let name = format!("'{}'", subject.context().job);
+    assert!(named.len() == 1 && named[0].contains(&name), "{named:?}");
+    assert!(writers(&copy, 1).is_empty(), "nobody writes the other output");
+    assert!(writers(&job.session, 0).is_empty(), "a job is no other writer to itself");
 }
 
 /// One transaction over several partitions of several outputs, with several ticks.

@@ -227,12 +227,13 @@ impl SourceSubject for Input {
 /// Two outputs of a job of their own.
 pub struct Outputs {
     kafka: Kafka,
+    admin: Admin,
     job: String,
 }
 
 impl Outputs {
     pub fn new(brokers: &str) -> Self {
-        Self { kafka: kafka(brokers), job: fresh_name("job") }
+        Self { kafka: kafka(brokers), admin: Admin::of(brokers), job: fresh_name("job") }
     }
 }
 
@@ -244,5 +245,10 @@ impl SinkSubject for Outputs {
 
     fn context(&self) -> SinkContext {
         SinkContext::new(self.job.clone(), PATIENCE)
+    }
+
+    fn recreate(&mut self, output: &str) {
+        self.admin.delete_topic(output);
+        self.admin.create_topic(output, 2);
     }
 }
