@@ -264,23 +264,6 @@ impl ApacheKafka {
         self.start_again()
     }
 
-    /// Runs one of Kafka's own tools, named by its class such as `org.apache.kafka.tools.AclCommand`, and returns what it
-    /// prints.
-    ///
-    /// # Errors
-    /// The tool fails; the error holds what it said.
-    pub fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
-        let server = self.servers.first().context("there is a server")?;
-        // What the server is started with, without its own class and settings.
-        let java = &server.spec[..server.spec.len() - 2];
-        let output = Command::new("java").args(java).arg(class).args(args).output().context("run java")?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        if !output.status.success() {
-            bail!("{class} {args:?}: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(said)
-    }
-
     /// Where its settings, logs and data are.
     #[must_use]
     pub fn folder(&self) -> &Path {

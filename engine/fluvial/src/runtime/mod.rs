@@ -22,6 +22,7 @@ pub(crate) mod panics;
 pub(crate) mod peer;
 pub(crate) mod plan;
 pub(crate) mod process;
+mod pulse;
 mod reconcile;
 pub(crate) mod replay;
 mod sink;

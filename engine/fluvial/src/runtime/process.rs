@@ -24,6 +24,7 @@ use super::ending::{Ending, Failure, Part};
 use super::leader::Ends;
 use super::peer::{FromPeer, Invitation, Peer, Succession, SupervisorLink};
 use super::plan::plan;
+use super::pulse::Pulses;
 use super::stages::STAGES;
 use super::unavailable::{LOOK_AGAIN, Unavailable};
 use super::{Build, ambient, panics, turns, worker};
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) waits: Waits,
     /// When one of the workers has said last that it cannot commit.
     told_of_a_stall: Mutex<Option<Instant>>,
+    pub(crate) pulses: Pulses,
     supervisor: SupervisorLink,
 }
 
@@ -153,6 +155,7 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         .build()
         .map_err(|e| Failure::new(Ending::Failed, e))?;
     let first = peer.index == 0;
+    let threads = (options.workers() / options.processes) as usize;
     let shared = Arc::new(Shared {
         build: Arc::clone(build),
         options: options.clone(),
@@ -169,6 +172,7 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         for_the_leader: Mutex::new(None),
         waits: Waits::default(),
         told_of_a_stall: Mutex::new(None),
+        pulses: Pulses::new(threads),
         supervisor: peer.supervisor,
     });
     if first {
@@ -176,7 +180,8 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         *lock(&shared.for_the_leader) = Some((found, peer.stop));
         tracing::debug!(target: STAGES, "found");
     }
-    let threads = (options.workers() / options.processes) as usize;
+    let watched = shared.pulses.watch(peer.index * threads);
+    watched.map_err(|e| Failure::new(Ending::Failed, e))?;
     let failed = |error: String| Failure::new(Ending::Failed, anyhow::anyhow!(error));
     let hooks = Hooks::default();
     let local = ProcessBuilder::new_typed_vector(threads, hooks.refill.clone(), hooks.spill.clone());

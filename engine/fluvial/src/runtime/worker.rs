@@ -65,10 +65,12 @@ pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<(), Fail
     let (plan, ends) = wait_for_the_plan(worker, &mut control, &mut leader)?;
     let mut running = Running::open(worker, shared, &plan, ends, control, leader, &waker)?;
     while !running.finished {
+        shared.pulses.turn(worker.index());
         running.turn()?;
         let park = running.may_park();
         worker.step_or_park(Some(park));
     }
+    shared.pulses.ended(worker.index());
     // Dropping the inputs ends the dataflows, which the engine's caller runs to their end.
     Ok(())
 }
