@@ -177,34 +177,48 @@ impl Refusals {
 
     /// A record's timestamp is too far from the broker's clock.
     fn out_of_time(&self, doing: &str, place: &Place<'_>, failed: &Failed) -> CommitError {
-        const SETTING: &str = "message.timestamp.after.max.ms";
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let said = failed.reason.clone().unwrap_or_else(|| failed.code.to_string());
-        let settings =
-            self.kafka.questions().and_then(|client| client.settings_of(place.topic, Instant::now() + PATIENCE));
-        let after_max = settings.ok().and_then(|settings| settings.get(SETTING)?.parse::<i64>().ok());
-        let broker_ms = after_max.and_then(|after| Some(latest_allowed(&said)?.checked_sub(after)?));
-        let clocks = match broker_ms.map(|broker_ms| now_ms - broker_ms) {
-            Some(ahead) if ahead.abs() >= 2_000 => {
-                let way = if ahead > 0 { "ahead of" } else { "behind" };
-                format!("the clock of this host is {} {way} the clock of the broker", span(ahead.unsigned_abs()))
-            }
-            Some(_) => {
-                "the clocks of this host and of the broker agree, so the job's ticks were minted by a clock that \
-                        differed"
-                    .to_owned()
-            }
-            None => format!("the clock of this host reads {now_ms} ms since 1970, compare the broker's"),
-        };
-        let setting = after_max.map_or(SETTING.to_owned(), |after| format!("{SETTING}={after}"));
+        let client = self.kafka.questions();
+        let settings = client.and_then(|client| client.settings_of(place.topic, Instant::now() + PATIENCE));
+        let settings = settings.unwrap_or_default();
         let what = format!(
-            "{doing}: {} refuses the timestamp of a record: {said}: {clocks}: set the clocks, or raise the topic's limit \
-             ({setting})",
-            place.described
+            "{doing}: {} refuses the timestamp of a record: {said}: {}",
+            place.described,
+            clocks(&said, now_ms, |name| settings.get(name)?.parse().ok())
         );
         CommitError::Refused(Error::new(ErrorKind::Configuration, what))
     }
+}
+
+/// Which clocks differ, and what to do, where the broker says `Timestamp 1 of … The timestamp should be within [2, 3]`, in
+/// milliseconds, and the clock of this host reads `now_ms`. The range is that around the broker's clock which the topic's
+/// settings allow.
+fn clocks(said: &str, now_ms: i64, setting: impl Fn(&str) -> Option<i64>) -> String {
+    const AFTER: &str = "message.timestamp.after.max.ms";
+    const BEFORE: &str = "message.timestamp.before.max.ms";
+    let number = |text: &str| text.trim().parse::<i64>().ok();
+    let timestamp = said.split_once("Timestamp ").and_then(|(_, rest)| number(rest.split(' ').next()?));
+    let range = said.rsplit_once('[').and_then(|(_, rest)| rest.split_once(']')?.0.split_once(','));
+    let range = range.and_then(|(from, to)| Some((number(from)?, number(to)?)));
+    let is_early = timestamp.zip(range).is_some_and(|(timestamp, (from, _))| timestamp < from);
+    let name = if is_early { BEFORE } else { AFTER };
+    let shown = setting(name).map_or(name.to_owned(), |value| format!("{name}={value}"));
+    let broker_ms = range.zip(setting(AFTER)).map(|((_, to), after)| to.saturating_sub(after));
+    let differ = match broker_ms.map(|broker_ms| now_ms.saturating_sub(broker_ms)) {
+        Some(ahead) if ahead.abs() >= 2_000 => {
+            let way = if ahead > 0 { "ahead of" } else { "behind" };
+            format!("the clock of this host is {} {way} the clock of the broker: set them", span(ahead.unsigned_abs()))
+        }
+        Some(_) => {
+            "the clocks of this host and of the broker agree, so the tick was minted by a clock that differed or \
+                    long ago: set the clocks"
+                .to_owned()
+        }
+        None => format!("the clock of this host reads {now_ms} ms since 1970: compare the broker's"),
+    };
+    format!("{differ}, or raise the topic's limit ({shown})")
 }
 
 fn nth(write: Option<&PartitionWrite>, index: usize) -> Option<&OutputRecord> {
@@ -217,12 +231,6 @@ fn key(record: &OutputRecord) -> String {
     let more = if shown.len() < record.key.len() { "…" } else { "" };
     let text: String = String::from_utf8_lossy(shown).escape_debug().collect();
     format!("\"{text}{more}\"")
-}
-
-/// The latest timestamp that the broker takes, where it names a range: `… within [1790000000000, 1790003600000]`.
-fn latest_allowed(said: &str) -> Option<i64> {
-    let (_, range) = said.rsplit_once('[')?;
-    range.split_once(']')?.0.split(',').next_back()?.trim().parse().ok()
 }
 
 /// A time as people say it.
@@ -247,11 +255,30 @@ mod tests {
     }
 
     #[test]
-    fn the_brokers_clock_is_read_from_the_range_that_it_names() {
-        let said = "Timestamp 1790014400000 of message with offset 0 is out of range. The timestamp should be within \
-                    [-9223370246854775807, 1790003600000]";
-        assert_eq!(latest_allowed(said), Some(1_790_003_600_000));
-        assert_eq!(latest_allowed("Invalid timestamp"), None);
+    fn clocks_that_differ_are_told_with_the_difference_and_the_setting() {
+        const BROKER_MS: i64 = 1_790_000_000_000;
+        let hours = |hours: i64| hours * 3_600_000;
+        let said = |timestamp: i64, before: i64| {
+            let (from, to) = (BROKER_MS - before, BROKER_MS + hours(1));
+            format!(
+                "Timestamp {timestamp} of message with offset 0 is out of range. The timestamp should be within [{from}, \
+                 {to}]"
+            )
+        };
+        let setting = |name: &str| Some(if name.contains("after") { hours(1) } else { 5 });
+        let check = |timestamp: i64, before: i64, now_ms: i64, expected: [&str; 2]| {
+            let text = clocks(&said(timestamp, before), now_ms, setting);
+            assert!(expected.iter().all(|part| text.contains(part)), "{text}");
+        };
+        let later = BROKER_MS + hours(3);
+        let ahead = "this host is 3 h 0 min ahead of the clock of the broker";
+        check(later, i64::MAX, later, [ahead, "message.timestamp.after.max.ms=3600000"]);
+        check(later, i64::MAX, BROKER_MS, ["agree, so the tick was minted", "message.timestamp.after.max.ms=3600000"]);
+        let earlier = BROKER_MS - hours(2);
+        let behind = "this host is 2 h 0 min behind the clock of the broker";
+        check(earlier, 5, earlier, [behind, "message.timestamp.before.max.ms=5"]);
+        let unknown = clocks("Invalid timestamp", 7, |_| None);
+        assert!(unknown.contains("reads 7 ms since 1970") && unknown.contains("after.max.ms)"), "{unknown}");
     }
 
     #[test]

@@ -250,7 +250,9 @@ impl SinkSession for KafkaSession {
         let asked: Vec<_> = from.iter().map(|(at, _)| (&*at.output, at.partition)).collect();
         let bounds = self.kafka.bounds(&asked, Isolation::Uncommitted, deadline)?;
         let mut ends: Vec<Offset> = bounds.iter().map(|bounds| Offset(bounds.end)).collect();
-        let left = from.iter().zip(bounds).enumerate().filter(|(_, ((_, from), bounds))| from.0 < bounds.end);
+        // The record before the end may be held up as well, or not committed any more.
+        let is_due = |from: u64, Bounds { earliest, end }: &Bounds| from < *end || from == *end && from > *earliest;
+        let left = from.iter().zip(bounds).enumerate().filter(|(_, ((_, from), bounds))| is_due(from.0, bounds));
         // By place in `reading`: what is read there.
         let mut back: Vec<ReadBack> =
             left.map(|(number, ((_, from), bounds))| ReadBack::new(number, *from, bounds)).collect();

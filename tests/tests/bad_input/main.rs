@@ -14,7 +14,7 @@
 //! | an open transaction that holds up the progress topic or an output | [`progress`] |
 //! | a record or a batch that is too large for an output; an output that acknowledges nothing | [`refused`] |
 //! | a permission that is missing or taken away | [`permissions`] |
-//! | a host whose clock is hours ahead of the broker's | [`clock`] |
+//! | a timestamp that the broker refuses | [`clock`] |
 //! | a store that is unwritable, full or damaged | [`store`] |
 //! | a checkpoint of another job, of a newer format, with an operator that is missing or of another type | [`checkpoint`] |
 //!
