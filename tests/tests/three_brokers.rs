@@ -1,0 +1,84 @@
+//! Three brokers, as people run them: they restart one after the other, and one of them is down for long.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use fluvial_tests::apache::{ApacheKafka, Options, SURVIVES_A_KILL};
+use fluvial_tests::campaign::{Blow, Ground, Plan, Siege};
+use fluvial_tests::client::Endpoint;
+use fluvial_tests::stage::{MOST, Stage, Started};
+use fluvial_tests::subject::Subject;
+
+/// Six servers at once would take more of a machine than two cores have.
+fn one_cluster_at_a_time() -> MutexGuard<'static, ()> {
+    static CLUSTER: Mutex<()> = Mutex::new(());
+    CLUSTER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The most ordinary maintenance there is ended the run: a partition without a leader was taken for one that does not exist.
+///
+/// `cargo run --release -p fluvial-tests --bin campaign -- --rolling 5` is the same at length.
+#[test]
+fn brokers_that_restart_one_after_the_other_interrupt_the_output_for_seconds() {
+    let _alone = one_cluster_at_a_time();
+    let ground = Ground::of_three(SURVIVES_A_KILL).unwrap();
+    for (subject, blow) in [(Subject::Orders, Blow::RestartBroker), (Subject::Bank, Blow::KillBroker)] {
+        let siege = Siege::new(&ground, subject, Plan::rolling(3, blow, 3)).unwrap();
+        let report = siege.run().unwrap_or_else(|error| panic!("{error:#}"));
+        println!("{report}");
+        assert!(report.is_clean(), "{report}");
+    }
+}
+
+const OPTIONS: &str = "--workers 2 --processes 1 --keep-journal --tick-header";
+
+/// Waits until so many records of the input have been bound to ticks, and their output is there.
+fn wait_for_records(stage: &Stage, job: &Started, records: u64) {
+    stage.wait_for_journal(job, &format!("{records} records"), |journal| journal.records() == records).unwrap();
+}
+
+/// Nothing flowed, and a start ended after fifteen seconds with an error that blamed the address of the brokers.
+#[test]
+fn partitions_of_the_input_whose_broker_is_down_hold_up_nothing_but_a_replay_of_them() {
+    let _alone = one_cluster_at_a_time();
+    let mut kafka = ApacheKafka::start(&Options { brokers: 3, heap_mib: 512, ..Options::default() }).unwrap();
+    let endpoint = Endpoint::new(kafka.bootstrap());
+    let stage = Stage::without_input(&endpoint, kafka.bootstrap(), Subject::Orders).unwrap();
+    endpoint.create_topic_on(&stage.input(), &[&[1], &[2], &[3]]).unwrap();
+    let job = stage.start(&format!("{OPTIONS} --checkpoint-every 1s")).unwrap();
+    stage.feed(0..300).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+
+    kafka.stop_server(1).unwrap();
+    let is_down = format!("kafka topic '{}' partition 1 is unavailable: it has no leader", stage.input());
+    job.process().wait_for_line(&is_down, MOST).unwrap();
+    let before = (stage.visible().unwrap(), stage.journal().unwrap().checkpoints);
+    stage.feed_into(&[0, 2], 300..400).unwrap();
+    wait_for_records(&stage, &job, 400);
+    stage.wait_for_more_than(before.0, &job).unwrap();
+    // The second that is complete from here on began after the first, and holds these records.
+    stage.wait_for_journal(&job, "two checkpoints", |journal| journal.checkpoints >= before.1 + 2).unwrap();
+    assert!(job.job().stop(MOST).unwrap().success());
+
+    // Nothing of that partition has to be read again, and nothing is covered by a checkpoint from here on.
+    let job = stage.start(&format!("{OPTIONS} --checkpoint-every 1h")).unwrap();
+    job.process().wait_for_line("the job is open", MOST).unwrap();
+    stage.feed_into(&[0, 2], 400..500).unwrap();
+    wait_for_records(&stage, &job, 500);
+    kafka.start_server(1).unwrap();
+    stage.feed_into(&[0, 1, 2], 500..600).unwrap();
+    wait_for_records(&stage, &job, 600);
+    stage.wait_until_caught_up(&job).unwrap();
+    kafka.stop_server(1).unwrap();
+    job.job().kill_all().unwrap();
+
+    let job = stage.start(OPTIONS).unwrap();
+    let waits = format!("the start waits for kafka topic '{}' partition 1, whose offsets ", stage.input());
+    job.process().wait_for_line(&waits, MOST).unwrap();
+    assert!(!job.process().log_holds("the job is open"), "{}", job.process().log_end());
+    kafka.start_server(1).unwrap();
+    stage.feed(600..700).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    assert!(job.job().stop(MOST).unwrap().success());
+    stage.check().unwrap();
+}
