@@ -100,10 +100,7 @@ impl InDataflow {
         }
         let when =
             if first == last { format!("in tick {first}") } else { format!("in one of the ticks {first} to {last}") };
-        Some(match listed.is_empty() {
-            true => when,
-            false => format!("{when}, whose input is {}", listed.join(", ")),
-        })
+        Some(if listed.is_empty() { when } else { format!("{when}, whose input is {}", listed.join(", ")) })
     }
 
     fn name(&self, split: SplitNumber) -> String {

@@ -153,10 +153,13 @@ impl Committer {
             });
         }
         let next = self.data_to_come.front().copied().unwrap_or(self.data);
-        Some(match () {
-            () if self.sealed < next => Step::Seal(next),
-            () if self.complete < newest.min(self.sealed) => Step::Compute(newest.min(self.sealed)),
-            () => Step::Begin,
+        let to_compute = newest.min(self.sealed);
+        Some(if self.sealed < next {
+            Step::Seal(next)
+        } else if self.complete < to_compute {
+            Step::Compute(to_compute)
+        } else {
+            Step::Begin
         })
     }
 }
