@@ -123,17 +123,11 @@ fn a_transaction_whose_marker_is_lost_is_told_within_seconds_and_reconciled_afte
     let output = stage.outputs().swap_remove(0);
     let ends = stage.broker().end_offsets(&output);
     stage.broker().withhold_markers(&output);
-    // One tick, one transaction: the marker of a second one would end the first.
-    let job = stage.start(&format!("{KEPT} --checkpoint-every 1h --tick 2s")).unwrap();
+    let job = stage.start(KEPT).unwrap();
     stage.feed(50..80).unwrap();
-    stage.wait_until(&job, "output", || Ok(stage.broker().end_offsets(&output) != ends)).unwrap();
-    let progress = progress(&stage);
-    let committed = || {
-        Ok(stage.endpoint().watermarks(&progress, 0, Isolation::Uncommitted)?
-            == stage.endpoint().watermarks(&progress, 0, Isolation::Committed)?)
-    };
-    stage.wait_until(&job, "the commit", committed).unwrap();
-    job.job().kill_all().unwrap();
+    stage.wait_for_journal(&job, "all input in the journal", |journal| journal.records() == 80).unwrap();
+    // It commits what is left, and knows nothing of the markers.
+    assert_eq!(job.terminate(MOST).unwrap().code, Some(0));
 
     let job = stage.start(KEPT).unwrap();
     let log = || std::fs::read_to_string(job.process().log()).unwrap();
