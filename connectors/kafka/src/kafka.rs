@@ -108,11 +108,17 @@ impl Kafka {
 
     /// What a person can do about a question about these topics that was not answered.
     pub(crate) fn explain(&self, topics: &[&str], error: Error) -> Error {
+        self.unreachable(self.explain_denied("Describe", topics, error))
+    }
+
+    /// The same error, unless it says that this client is not authorized for an operation on one of these topics: then
+    /// that is said in full.
+    pub(crate) fn explain_denied(&self, operation: &str, topics: &[&str], error: Error) -> Error {
         if !code_of(&error).is_some_and(is_denied) {
-            return self.unreachable(error);
+            return error;
         }
         let topics = Resource::Topics(topics.iter().map(|topic| (*topic).to_owned()).collect());
-        denied(&error.to_string(), "Describe", &topics, self.settings().principal().as_deref())
+        denied(&error.to_string(), operation, &topics, self.settings().principal().as_deref())
     }
 
     /// Says what a person can do where the cluster does not answer, or does not let this client in.

@@ -49,7 +49,8 @@ impl KafkaSink {
         let created = found.contains(&None);
         for (topic, _) in wanted.iter().zip(found).filter(|(_, found)| found.is_none()) {
             tracing::info!(topic = %topic.name, partitions = topic.partitions, "creates a topic that does not exist");
-            questions.create_topic(topic, deadline)?;
+            let created = questions.create_topic(topic, deadline);
+            created.map_err(|error| self.kafka.explain_denied("Create", &[&topic.name], error))?;
         }
         if created { questions.appear(&names, deadline) } else { Ok(()) }
     }

@@ -81,6 +81,13 @@ fn a_permission_that_is_missing_or_taken_away_is_told_with_resource_operation_an
         assert_refused(&ended, 2, &["User:job is not authorized for", &said, "kafka-acls.sh --add"]);
         drop(denied);
     }
+    let new = Stage::on(&endpoint, kafka.at(Listener::Sasl), Subject::Orders, 1).unwrap();
+    let denied = Denied::new("Create", "--topic * --cluster");
+    let ended = new.start(&login).unwrap().finish(SOON).unwrap();
+    let said = format!("not authorized for the operation Create on topic '{}'", new.outputs().swap_remove(0));
+    assert_refused(&ended, 2, &["User:job is ", &said, "kafka-acls.sh --add"]);
+    drop(denied);
+
     let ended = stage.start(&format!("{login} --stop-at-end")).unwrap().finish(MOST).unwrap();
     assert_eq!(ended.code, Some(0), "{}", ended.said);
     assert_right(&stage);

@@ -12,6 +12,7 @@ use rdkafka::bindings as rd;
 use super::admin::{Answers, Options};
 use super::waiting::Failed;
 use super::{Client, Code, c_string, text};
+use crate::permission::is_denied;
 
 /// A topic's settings by their names, those that are the cluster's defaults included; or why they cannot be seen.
 pub(crate) type TopicSettings = Result<BTreeMap<String, String>, Code>;
@@ -34,16 +35,19 @@ impl Client {
     pub(crate) fn create_topic(&self, topic: &NewTopic, deadline: Instant) -> Result<(), Error> {
         let what = format!("make topic '{}' with {} partitions", topic.name, topic.partitions);
         let mut said = String::new();
+        let mut is_forbidden = false;
         let result = self.until(deadline, &what, &[], |wait_ms| match self.create_once(topic, wait_ms) {
             Ok(()) => Ok(()),
             Err((Code::TopicAlreadyExists, _)) => Ok(()),
             Err((code, reason)) => {
-                said = reason;
+                (said, is_forbidden) = (reason, is_denied(code));
                 Err(Failed::Code(code))
             }
         });
         result.map_err(|error| match error.kind {
             ErrorKind::Retry => error,
+            // Who asked knows who was not authorized.
+            _ if is_forbidden => error,
             kind if said.is_empty() => Error::caused(kind, what, error),
             kind => Error::new(kind, format!("{what}: {said}")),
         })
