@@ -44,6 +44,9 @@ fn build(name: &str) -> Result<PathBuf> {
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
+    if cfg!(feature = "tls") {
+        cargo.args(["--features", "tls"]);
+    }
     let output = cargo.output().context("run cargo build")?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr));

@@ -2,8 +2,8 @@
 //!
 //! The plain listener stays, for the servers themselves and for what a test does beside its subject: who comes by it is
 //! `User:ANONYMOUS`, who may do anything, as may [`ADMIN`]. Everybody else may do what [`ApacheKafka::acl`] allowed.
-//! Each listener with SASL takes PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER (with tokens that nobody signed, as
-//! Kafka's unsecured validator wants them).
+//! Each listener with SASL over TLS takes PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER (with tokens that nobody
+//! signed, as Kafka's unsecured validator wants them).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +23,7 @@ pub const PASSWORD: &str = "correct-horse";
 /// The listeners that a secured Kafka has besides the plain one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
-    /// SASL without TLS.
+    /// SASL without TLS, PLAIN alone.
     Sasl,
     /// TLS; the client shows a certificate, whose common name is the user.
     Tls,
@@ -105,6 +105,9 @@ impl Secured {
             if let Some(identity) = identity {
                 lines.push(format!("{prefix}.ssl.keystore.location={}", identity.keystore()?.display()));
             }
+            if listener == Listener::Sasl {
+                lines.push(format!("{prefix}.sasl.enabled.mechanisms=PLAIN"));
+            }
             if listener == Listener::Tls {
                 lines.push(format!("{prefix}.ssl.client.auth=required"));
             } else {
@@ -156,6 +159,29 @@ impl ApacheKafka {
         self.secured.as_ref().expect("this Kafka was started with `secured`")
     }
 
+    /// Writes the properties file of a client, as Kafka's own tools take it, and gives its path: the user `user` by
+    /// SCRAM-SHA-512 at [`Listener::SaslTls`].
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn client_properties(&self, user: &str) -> Result<PathBuf> {
+        let path = self.folder().join(format!("{user}.properties"));
+        let authority = self.secured().authority.certificate();
+        let lines = [
+            "security.protocol=SASL_SSL".to_owned(),
+            "sasl.mechanism=SCRAM-SHA-512".to_owned(),
+            format!(
+                "sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required username=\"{user}\" \
+                 password=\"{PASSWORD}\";"
+            ),
+            "ssl.truststore.type=PEM".to_owned(),
+            format!("ssl.truststore.location={}", authority.display()),
+            format!("bootstrap.servers={}", self.at(Listener::SaslTls)),
+        ];
+        std::fs::write(&path, lines.join("\n"))?;
+        Ok(path)
+    }
+
     /// Runs `kafka-acls.sh` with these arguments, as a user who may: for instance `--add --allow-principal User:job
     /// --operation Write --topic words`. With `--remove` goes `--force`. A change is known to every broker a moment
     /// later.
@@ -172,6 +198,19 @@ impl ApacheKafka {
             bail!("kafka-acls {arguments}: {said}{}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(())
+    }
+
+    /// Lets [`USER`] do what a job has to whose name and whose topics' names begin with `prefix`, and no more.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::acl`].
+    pub fn allow(&self, prefix: &str) -> Result<()> {
+        let user = format!("--add --allow-principal User:{USER}");
+        self.acl(&format!(
+            "{user} --resource-pattern-type prefixed --topic {prefix} --operation Read --operation Write --operation Create \
+             --operation Describe --operation DescribeConfigs"
+        ))?;
+        self.acl(&format!("{user} --transactional-id * --operation Write --operation Describe"))
     }
 
     pub(crate) fn log4j(&self) -> PathBuf {

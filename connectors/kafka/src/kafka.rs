@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use fluvial_connector::{Envelope, Error, ErrorKind};
 
+use crate::config;
 use crate::failure;
 use crate::native::{Bounds, Client, Code, Isolation, Role, TopicMetadata, check_settings};
 use crate::options::KafkaOptions;
@@ -20,22 +21,32 @@ pub struct Kafka(Arc<Inner>);
 
 struct Inner {
     options: KafkaOptions,
+    brokers: String,
     settings: Settings,
     questions: Mutex<Option<Arc<Client>>>,
 }
 
 impl std::fmt::Debug for Kafka {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kafka").field("brokers", &self.0.options.brokers).finish_non_exhaustive()
+        f.debug_struct("Kafka").field("brokers", &self.0.brokers).finish_non_exhaustive()
     }
 }
 
 impl Kafka {
     pub(crate) fn new(options: KafkaOptions) -> Result<Self, Error> {
-        let settings = Settings::of_user(&options.brokers, &options.settings)?;
+        let given = config::read(options.kafka_config.as_deref(), &options.settings)?;
+        let named = given.get("bootstrap.servers").map(|(brokers, origin)| (brokers, origin.of("bootstrap.servers")));
+        let named = options.brokers.as_ref().map(|brokers| (brokers, "--brokers".to_owned())).or(named);
+        let Some((brokers, origin)) = named else {
+            let what = "which brokers? Name them with --brokers, or as bootstrap.servers in --kafka-config";
+            return Err(Error::new(ErrorKind::Configuration, what));
+        };
+        let brokers = crate::options::brokers(brokers)
+            .map_err(|why| Error::new(ErrorKind::Configuration, format!("{origin}: {why}")))?;
+        let settings = Settings::of_user(&brokers, given)?;
         check_settings(&settings.consumer())?;
         check_settings(&settings.producer("check"))?;
-        Ok(Self(Arc::new(Inner { options, settings, questions: Mutex::new(None) })))
+        Ok(Self(Arc::new(Inner { options, brokers, settings, questions: Mutex::new(None) })))
     }
 
     /// A source of the records of one topic.
@@ -63,9 +74,14 @@ impl Kafka {
         &self.0.options
     }
 
+    /// The brokers to ask first.
+    pub(crate) fn brokers(&self) -> &str {
+        &self.0.brokers
+    }
+
     /// Which cluster it is, as far as its addresses tell.
     pub(crate) fn identity(&self) -> String {
-        let mut brokers: Vec<&str> = self.options().brokers.split(',').map(str::trim).collect();
+        let mut brokers: Vec<&str> = self.brokers().split(',').map(str::trim).collect();
         brokers.sort_unstable();
         format!("kafka {}", brokers.join(","))
     }
@@ -123,15 +139,15 @@ impl Kafka {
 
     /// Says what a person can do where the cluster does not answer, or does not let this client in.
     pub(crate) fn unreachable(&self, error: Error) -> Error {
-        let brokers = &self.options().brokers;
+        let brokers = self.brokers();
         let what = match (error.kind, code_of(&error)) {
             (ErrorKind::Retry, Some(_)) => format!(
                 "kafka at {brokers} cannot be reached: check --brokers, that it runs, and that it asks for no other \
-                 -X security.protocol"
+                 security.protocol"
             ),
-            (_, Some(code)) if failure::is_not_let_in(code) => format!(
-                "kafka at {brokers} does not let this job in: check -X security.protocol, sasl.mechanisms, \
-                 sasl.username and sasl.password"
+            (ErrorKind::Configuration, Some(code)) if failure::is_not_let_in(code) || failure::passes(code) => format!(
+                "kafka at {brokers} does not let this job in: check what --kafka-config and -X say of \
+                 security.protocol, sasl.mechanism, sasl.username, sasl.password and ssl.ca.location"
             ),
             _ => return error,
         };

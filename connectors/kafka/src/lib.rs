@@ -75,11 +75,83 @@
 //! knows of it in time). [`CutReader`] puts outputs and progress together; who reads outputs alone can have each
 //! record's tick with it ([`KafkaOptions::tick_header`]).
 //!
+//! # Connecting to a secured or managed Kafka
+//!
+//! The feature `tls` of this crate adds TLS and, of SASL, the mechanisms SCRAM and OAUTHBEARER; it needs OpenSSL's headers
+//! when building (Debian: `libssl-dev` and `pkg-config`) and its library when running. `tls-vendored` builds OpenSSL from
+//! source and links it in, which needs perl and takes minutes. Without either there are plain connections and SASL/PLAIN.
+//!
+//! Settings come from the properties file of `--kafka-config` ([`KafkaOptions::kafka_config`]) and from `-X`, which wins;
+//! both hold for every client that a job opens. A managed Kafka with API keys, such as Confluent Cloud, whose file for
+//! Java can be used as it was downloaded:
+//!
+//! ```properties
+//! bootstrap.servers=pkc-12345.eu-central-1.aws.confluent.cloud:9092
+//! security.protocol=SASL_SSL
+//! sasl.mechanism=PLAIN
+//! sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+//!     username="${env:KAFKA_KEY}" password="${env:KAFKA_SECRET}";
+//! ```
+//!
+//! SCRAM, such as Amazon MSK with users from its Secrets Manager. Where the brokers' certificates are signed by an
+//! authority that the system knows, `ssl.ca.location` can be left out:
+//!
+//! ```properties
+//! bootstrap.servers=b-1.example.kafka.eu-central-1.amazonaws.com:9096
+//! security.protocol=SASL_SSL
+//! sasl.mechanism=SCRAM-SHA-512
+//! sasl.username=orders
+//! sasl.password=${file:/etc/fluvial/secrets.properties:kafka.password}
+//! ```
+//!
+//! Client certificates (mTLS), as PEM files:
+//!
+//! ```properties
+//! bootstrap.servers=kafka.example.org:9093
+//! security.protocol=SSL
+//! ssl.ca.location=/etc/kafka/ca.pem
+//! ssl.certificate.location=/etc/kafka/client.pem
+//! ssl.key.location=/etc/kafka/client.key
+//! ```
+//!
+//! OAUTHBEARER, with a token that another program keeps in a file: a projected volume of Kubernetes, or a sidecar that asks
+//! an identity provider. The URL is that of Kafka's own clients; tokens are not fetched over HTTP:
+//!
+//! ```properties
+//! security.protocol=SASL_SSL
+//! sasl.mechanism=OAUTHBEARER
+//! sasl.oauthbearer.token.endpoint.url=file:///var/run/secrets/kafka/token
+//! ```
+//!
+//! The file is read again after 80 % of the token's life, and each minute where the token is no JSON Web Token. For tests,
+//! `enable.sasl.oauthbearer.unsecure.jwt=true` with `sasl.oauthbearer.config=principal=NAME` makes unsigned tokens.
+//!
+//! **Java's names.** `sasl.jaas.config` of the plain and the SCRAM login module becomes user name and password. A
+//! `ssl.truststore.location` that is PEM becomes `ssl.ca.location`; a `ssl.keystore.location` may be PKCS#12 or PEM with
+//! key and certificates; `ssl.truststore.certificates`, `ssl.keystore.key` and `ssl.keystore.certificate.chain` become
+//! librdkafka's `….pem`. JKS is refused with the command that converts it. Another setting that begins with `ssl.`,
+//! `sasl.` or `security.` and that librdkafka does not have is an error; any other is named in the log and not used, as is
+//! one that the engine decides itself, such as `group.id`.
+//!
+//! **Secrets** need not stand in the file or on the command line, which other users of the host can read: values may hold
+//! `${env:NAME}`, `${file:PATH:KEY}` (a value of another properties file) and `${dir:PATH:FILE}` (the text of a file),
+//! which are Kafka's config providers. No value of a setting is part of an error or a log line.
+//!
+//! **Renewal.** librdkafka reads certificates and keys when a client is made, and Fluvial reads the file and what it refers
+//! to when a process starts. So what is renewed on disk is used by every client that is made later, and by all from the
+//! next generation on; connections that stand go on with what they have. Tokens are renewed under running clients.
+//!
+//! **Permissions** that a job needs where the cluster has access control lists: *Read* and *Describe* on its inputs;
+//! *Read*, *Write*, *Describe* and *DescribeConfigs* on its outputs and on its progress topic, with *Create* where it is
+//! to make them; *Write* and *Describe* on its transactional ids; and with [`KafkaOptions::group`], *Read* on that group.
+//!
 //! # Guarantees asked of the cluster
 //!
 //! Kafka 3.6 or newer (older ones can leave hanging transactions), `acks=all`, and `min.insync.replicas` above one
 //! where records must outlive a broker.
 
+mod access;
+mod config;
 mod cut;
 mod failure;
 mod flight;
@@ -101,6 +173,7 @@ mod transactor;
 mod upkeep;
 mod writers;
 
+pub use config::Setting;
 pub use cut::{Cut, CutReader, CutRecord};
 pub use kafka::Kafka;
 pub use options::KafkaOptions;

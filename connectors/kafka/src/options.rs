@@ -1,19 +1,27 @@
 //! What a job's command line says about Kafka.
 
-use fluvial_connector::{Error, ErrorKind};
+use std::path::PathBuf;
 
+use fluvial_connector::Error;
+
+use crate::config::Setting;
 use crate::kafka::Kafka;
 
 /// How to reach a Kafka cluster and how to make topics there: the options of a job that uses this connector.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Kafka")]
 pub struct KafkaOptions {
-    /// The brokers to ask first: host:port, separated by commas
-    #[arg(long, value_name = "HOST:PORT,…", value_parser = brokers)]
-    pub brokers: String,
-    /// Any librdkafka setting, for all clients; may be repeated
-    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = pair)]
-    pub settings: Vec<(String, String)>,
+    /// The brokers to ask first: host:port, separated by commas; not needed where --kafka-config names them
+    #[arg(long, value_name = "HOST:PORT,…", value_parser = brokers, required_unless_present = "kafka_config")]
+    pub brokers: Option<String>,
+    /// A properties file of settings for all clients, as Kafka's own tools and librdkafka have it: the place for TLS and
+    /// SASL. Values may be ${env:NAME}, ${file:PATH:KEY} or ${dir:PATH:FILE}
+    #[arg(long, value_name = "FILE")]
+    pub kafka_config: Option<PathBuf>,
+    /// Any librdkafka setting, for all clients; may be repeated, and wins over --kafka-config. Others on this host can
+    /// read command lines: write a secret as -X 'sasl.password=${env:NAME}'
+    #[arg(short = 'X', value_name = "KEY=VALUE")]
+    pub settings: Vec<Setting>,
     /// How many partitions an output topic gets that does not exist
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub output_partitions: u32,
@@ -39,7 +47,8 @@ impl KafkaOptions {
     #[must_use]
     pub fn new(brokers: impl Into<String>) -> Self {
         Self {
-            brokers: brokers.into(),
+            brokers: Some(brokers.into()),
+            kafka_config: None,
             settings: Vec::new(),
             output_partitions: 4,
             replication_factor: None,
@@ -52,16 +61,15 @@ impl KafkaOptions {
     /// Checks the options and makes the handle that sources and outputs come from. Does not wait for the cluster.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] naming the setting that librdkafka does not know or take.
+    /// [`Configuration`](fluvial_connector::ErrorKind::Configuration), naming the setting that librdkafka does not know or
+    /// take, or that refers to what is not there.
     pub fn connect(&self) -> Result<Kafka, Error> {
-        if let Err(why) = brokers(&self.brokers) {
-            return Err(Error::new(ErrorKind::Configuration, format!("--brokers {}: {why}", self.brokers)));
-        }
         Kafka::new(self.clone())
     }
 }
 
-fn brokers(text: &str) -> Result<String, String> {
+/// Checks a list of brokers.
+pub(crate) fn brokers(text: &str) -> Result<String, String> {
     for broker in text.split(',') {
         let (host, port) = broker.rsplit_once(':').ok_or_else(|| format!("'{broker}' is not host:port"))?;
         if host.trim().is_empty() || port.trim().parse::<u16>().is_err() {
@@ -81,25 +89,54 @@ fn pair(text: &str) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use fluvial_connector::ErrorKind;
+
     use super::*;
 
     #[test]
     fn an_unknown_setting_is_named() {
-        let options =
-            KafkaOptions { settings: vec![("no.such".to_owned(), "1".to_owned())], ..KafkaOptions::new("localhost:1") };
+        let options = KafkaOptions { settings: vec![Setting::new("no.such", "1")], ..KafkaOptions::new("localhost:1") };
         let error = options.connect().err().unwrap();
         assert_eq!(error.kind, ErrorKind::Configuration);
-        assert_eq!(error.to_string(), "-X no.such=1: librdkafka has no setting 'no.such'");
+        assert_eq!(error.to_string(), "-X no.such: librdkafka has no setting 'no.such'");
     }
 
     #[test]
     fn a_value_that_librdkafka_does_not_take_is_named() {
         let options = KafkaOptions {
-            settings: vec![("fetch.min.bytes".to_owned(), "much".to_owned())],
+            settings: vec![Setting::new("fetch.min.bytes", "much")],
             ..KafkaOptions::new("localhost:1")
         };
         let error = options.connect().err().unwrap();
         assert!(error.to_string().contains("fetch.min.bytes"), "{error}");
+    }
+
+    /// The other build is the one that `tests/tests/secured.rs` is run with.
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn what_is_not_built_in_is_told_with_what_to_switch_on() {
+        for (name, value) in [
+            ("security.protocol", "ssl"),
+            ("security.protocol", "sasl_ssl"),
+            ("ssl.ca.location", "/etc/ssl/ca.pem"),
+            ("sasl.oauthbearer.config", "principal=me"),
+        ] {
+            let options =
+                KafkaOptions { settings: vec![Setting::new(name, value)], ..KafkaOptions::new("localhost:1") };
+            let error = options.connect().err().unwrap();
+            assert_eq!(error.kind, ErrorKind::Configuration);
+            let error = error.to_string();
+            for part in [&format!("-X {name}"), "built without TLS", "feature `tls` of fluvial-kafka", "libssl-dev"] {
+                assert!(error.contains(part), "{name}: {error}");
+            }
+        }
+        let scram =
+            [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "SCRAM-SHA-256"), ("sasl.username", "a")];
+        let mut settings = scram.map(|(name, value)| Setting::new(name, value)).to_vec();
+        settings.push(Setting::new("sasl.password", "b"));
+        let kafka = KafkaOptions { settings, ..KafkaOptions::new("localhost:1") }.connect().unwrap();
+        let error = kafka.questions().err().unwrap().to_string();
+        assert!(error.contains("SCRAM-SHA-256") && error.contains("feature `tls`"), "{error}");
     }
 
     #[test]

@@ -1,15 +1,36 @@
 //! librdkafka's settings: ours, the user's, and those that nobody may change.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use fluvial_connector::{Error, ErrorKind};
 
+use crate::config::{Given, Origin, Setting};
+
 /// Settings of one client, by librdkafka's names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Settings(BTreeMap<String, String>);
+#[derive(Clone, Default)]
+pub(crate) struct Settings {
+    values: BTreeMap<String, String>,
+    /// Where those of the user come from.
+    origins: BTreeMap<String, Origin>,
+    token_file: Option<PathBuf>,
+    let_in: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.values.iter().map(|(name, value)| Setting::new(name, value))).finish()
+    }
+}
+
+/// Where SASL/OAUTHBEARER gets its tokens from, in the words of Kafka's own clients.
+const TOKEN_URL: &str = "sasl.oauthbearer.token.endpoint.url";
 
 /// What the engine must decide itself, and what to use in place of the setting.
-const RESERVED: [(&str, &str); 16] = [
+pub(crate) const RESERVED: [(&str, &str); 16] = [
     ("bootstrap.servers", "use --brokers"),
     ("metadata.broker.list", "use --brokers"),
     ("group.id", "use --group"),
@@ -32,27 +53,51 @@ const RESERVED: [(&str, &str); 16] = [
 const REQUEST_MS: u32 = 30_000;
 
 impl Settings {
-    /// What the user asks for with `-X`, on the brokers of `--brokers`.
+    /// What the user asks for, on these brokers.
     ///
     /// # Errors
-    /// A setting is the engine's own.
-    pub(crate) fn of_user(brokers: &str, given: &[(String, String)]) -> Result<Self, Error> {
+    /// Tokens are to come from where they cannot be fetched.
+    pub(crate) fn of_user(brokers: &str, given: Given) -> Result<Self, Error> {
         let mut settings = Self::default();
-        for (name, value) in given {
-            if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| reserved == name) {
-                let what = format!("-X {name}={value}: '{name}' is not to be set: {instead}");
-                return Err(Error::new(ErrorKind::Configuration, what));
+        for (name, (value, origin)) in given {
+            if name == TOKEN_URL {
+                let Some(path) = value.strip_prefix("file:") else {
+                    let what = format!(
+                        "{}: tokens are not fetched over HTTP: let a program (a sidecar, a projected volume) keep one in a \
+                         file, and name that as file:///PATH",
+                        origin.of(&name)
+                    );
+                    return Err(Error::new(ErrorKind::Configuration, what));
+                };
+                settings.token_file = Some(path.strip_prefix("//").unwrap_or(path).into());
+                continue;
             }
-            settings.0.insert(name.clone(), value.clone());
+            settings.origins.insert(name.clone(), origin);
+            settings.values.insert(name, value);
         }
-        settings.0.insert("bootstrap.servers".to_owned(), brokers.to_owned());
+        settings.values.insert("bootstrap.servers".to_owned(), brokers.to_owned());
         Ok(settings)
+    }
+
+    /// The file that holds the token of SASL/OAUTHBEARER, if one does.
+    pub(crate) fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+
+    /// Whether the cluster has ever answered a client of these settings or of what they were made of.
+    pub(crate) fn let_in(&self) -> &Arc<AtomicBool> {
+        &self.let_in
+    }
+
+    /// What to call a setting in an error.
+    pub(crate) fn describe(&self, name: &str) -> String {
+        self.origins.get(name).map_or_else(|| format!("setting '{name}'"), |origin| origin.of(name))
     }
 
     /// With these, where the user has not said anything.
     pub(crate) fn or(mut self, defaults: &[(&str, &str)]) -> Self {
         for (name, value) in defaults {
-            self.0.entry((*name).to_owned()).or_insert_with(|| (*value).to_owned());
+            self.values.entry((*name).to_owned()).or_insert_with(|| (*value).to_owned());
         }
         self
     }
@@ -60,14 +105,14 @@ impl Settings {
     /// With these, whatever was said before.
     pub(crate) fn and(mut self, fixed: &[(&str, &str)]) -> Self {
         for (name, value) in fixed {
-            self.0.insert((*name).to_owned(), (*value).to_owned());
+            self.values.insert((*name).to_owned(), (*value).to_owned());
         }
         self
     }
 
     /// One setting.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.values.get(name).map(String::as_str)
     }
 
     /// Who the cluster takes these clients for, as far as the settings tell.
@@ -76,7 +121,7 @@ impl Settings {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.values.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Reconnecting within a second: a broker that restarts is unavailable for seconds, not minutes. A connection that has
@@ -157,13 +202,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn given(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    fn settings(name: &str, value: &str) -> Result<Settings, Error> {
+        Settings::of_user("b:1", crate::config::read(None, &[Setting::new(name, value)])?)
     }
 
     #[test]
     fn a_setting_of_the_user_wins_over_our_default() {
-        let settings = Settings::of_user("b:1", &given(&[("linger.ms", "7")])).unwrap().producer("id");
+        let settings = settings("linger.ms", "7").unwrap().producer("id");
         assert_eq!(settings.get("linger.ms"), Some("7"));
         assert_eq!(settings.get("bootstrap.servers"), Some("b:1"));
     }
@@ -171,7 +216,7 @@ mod tests {
     #[test]
     fn a_request_does_not_outlast_its_transaction() {
         for (transaction_ms, request_ms) in [("60000", "30000"), ("6000", "5000")] {
-            let settings = Settings::of_user("b:1", &given(&[("transaction.timeout.ms", transaction_ms)])).unwrap();
+            let settings = settings("transaction.timeout.ms", transaction_ms).unwrap();
             assert_eq!(settings.producer("id").get("socket.timeout.ms"), Some(request_ms));
             assert_eq!(settings.consumer().get("socket.timeout.ms"), Some("30000"));
         }
@@ -180,9 +225,18 @@ mod tests {
     #[test]
     fn what_the_engine_relies_on_cannot_be_set() {
         for (name, _) in RESERVED {
-            let error = Settings::of_user("b:1", &given(&[(name, "x")])).unwrap_err();
+            let error = settings(name, "x").unwrap_err();
             assert_eq!(error.kind, ErrorKind::Configuration);
             assert!(error.to_string().contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn tokens_come_from_a_file_or_not_at_all() {
+        let at = |url| settings(TOKEN_URL, url);
+        assert_eq!(at("file:///run/token").unwrap().token_file(), Some(Path::new("/run/token")));
+        assert_eq!(at("file:/run/token").unwrap().token_file(), Some(Path::new("/run/token")));
+        let error = at("https://example.org/token").unwrap_err();
+        assert!(error.to_string().contains("file:///PATH"), "{error}");
     }
 }

@@ -165,7 +165,7 @@ impl SinkSession for KafkaSession {
 
     fn warnings(&self) -> Result<Vec<String>, Error> {
         let deadline = Instant::now() + self.context.patience;
-        let (questions, brokers) = (self.kafka.questions()?, &self.kafka.options().brokers);
+        let (questions, brokers) = (self.kafka.questions()?, self.kafka.brokers());
         let topics: Vec<&str> = self.kept.iter().map(|(topic, _)| topic.as_str()).collect();
         let settings = questions.settings(&topics, deadline)?;
         let warning =

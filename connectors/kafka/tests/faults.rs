@@ -10,7 +10,7 @@ use fluvial_connector::{
     CommitError, Digest, Error, ErrorKind, Generation, Incarnation, Offset, Output, OutputPartition, OutputRecord,
     PartitionWrite, Position, ProducerId, SinkContext, SinkSession, Source, Tick, TickCount, Transaction, Transactor,
 };
-use fluvial_kafka::{KafkaOptions, KafkaOutput};
+use fluvial_kafka::{KafkaOptions, KafkaOutput, Setting};
 use fluvial_kafka_embedded::{ApiKey, Broker, Config, Fault, ResponseError};
 
 const OUTPUT: &str = "output";
@@ -32,7 +32,7 @@ impl Job {
     }
 
     fn on(broker: Broker, settings: &[(&str, &str)]) -> Self {
-        let settings = settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let settings = settings.iter().map(|(name, value)| Setting::new(*name, *value)).collect();
         let options = KafkaOptions { settings, ..KafkaOptions::new(broker.bootstrap()) };
         let output: KafkaOutput = options.connect().unwrap().upsert(OUTPUT);
         let context = SinkContext::new("job", subject::PATIENCE);

@@ -5,6 +5,7 @@
 //! cargo run --release -p fluvial-tests --bin campaign -- --seed 7 --minutes 30
 //! cargo run --release -p fluvial-tests --bin campaign -- --brokers 3 --minutes 30
 //! cargo run --release -p fluvial-tests --bin campaign -- --brokers 3 --rolling 5
+//! cargo run --release -p fluvial-tests --features tls --bin campaign -- --secured
 //! ```
 //!
 //! On stdout, at the end, a table of what each fault did. Exit code 1 if anything was lost, doubled or wrong, or if a job or
@@ -43,6 +44,10 @@ struct Options {
     #[arg(long, value_name = "ROUNDS")]
     rolling: Option<usize>,
 
+    /// Jobs reach the brokers by SASL over TLS; build with --features tls
+    #[arg(long)]
+    secured: bool,
+
     /// The version of Apache Kafka. The default survives to be killed; where another would be killed, it is stopped well
     #[arg(long, default_value = SURVIVES_A_KILL)]
     kafka: String,
@@ -70,6 +75,9 @@ fn main() -> Result<ExitCode> {
         };
         // Brokers of its own, so that no siege's leavings slow down another.
         let ground = match options.brokers {
+            brokers if options.secured => {
+                Ground::secured(if options.rolling.is_some() { 3 } else { brokers }, &options.kafka)
+            }
             1 if options.rolling.is_none() => Ground::new(&options.kafka),
             _ => Ground::of_three(&options.kafka),
         };

@@ -1,14 +1,17 @@
 //! Where sieges are laid: one server of Apache Kafka behind a proxy, or three; they may be stopped, killed and brought back.
 
+use std::ffi::OsString;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 
 use super::Plan;
+use crate::apache::secured::{Listener, USER};
 use crate::apache::{ApacheKafka, Options, SURVIVES_A_KILL};
 use crate::client::Endpoint;
 use crate::proxy::Proxy;
+use crate::subject::Subject;
 
 /// Brokers that tests reach directly, and jobs through a proxy if there is one broker alone.
 #[derive(Debug)]
@@ -19,6 +22,9 @@ pub struct Ground {
     /// Whose turn it is to be stopped or killed.
     next: AtomicUsize,
     endpoint: Endpoint,
+    /// Where jobs find the brokers, and what they are told besides.
+    jobs_see: String,
+    job_options: Vec<OsString>,
     survives_a_kill: bool,
 }
 
@@ -45,10 +51,30 @@ impl Ground {
         Ok(Self::on(ApacheKafka::start(&options)?, None, version))
     }
 
+    /// Starts one broker or three that jobs reach by SASL over TLS, as a user who may do what the job has to. There is no
+    /// proxy.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::start`].
+    pub fn secured(brokers: usize, version: &str) -> Result<Self> {
+        let options =
+            Options { brokers, version: version.to_owned(), heap_mib: 512, secured: true, ..Options::default() };
+        let kafka = ApacheKafka::start(&options)?;
+        for subject in [Subject::Orders, Subject::Bank] {
+            kafka.allow(subject.binary())?;
+        }
+        let file = kafka.client_properties(USER)?;
+        let jobs_see = kafka.at(Listener::SaslTls).to_owned();
+        let job_options = vec!["--kafka-config".into(), file.into()];
+        Ok(Self { jobs_see, job_options, ..Self::on(kafka, None, version) })
+    }
+
     fn on(kafka: ApacheKafka, proxy: Option<Proxy>, version: &str) -> Self {
         let endpoint = Endpoint::new(kafka.bootstrap());
+        let jobs_see = proxy.as_ref().map_or_else(|| endpoint.bootstrap().to_owned(), Proxy::bootstrap);
         let survives_a_kill = version == SURVIVES_A_KILL;
-        Self { proxy, kafka: Mutex::new(kafka), next: AtomicUsize::new(0), endpoint, survives_a_kill }
+        let (kafka, next, job_options) = (Mutex::new(kafka), AtomicUsize::new(0), Vec::new());
+        Self { proxy, kafka, next, endpoint, jobs_see, job_options, survives_a_kill }
     }
 
     /// A plan that the brokers survive: they are stopped well wherever they would be killed, if their version forgets
@@ -61,8 +87,14 @@ impl Ground {
 
     /// Where jobs find the brokers.
     #[must_use]
-    pub fn jobs_see(&self) -> String {
-        self.proxy.as_ref().map_or_else(|| self.endpoint.bootstrap().to_owned(), Proxy::bootstrap)
+    pub fn jobs_see(&self) -> &str {
+        &self.jobs_see
+    }
+
+    /// What jobs are told so that the brokers let them in.
+    #[must_use]
+    pub fn job_options(&self) -> &[OsString] {
+        &self.job_options
     }
 
     /// The broker as the harness reaches it.

@@ -44,7 +44,8 @@ impl<'a> Siege<'a> {
     pub fn new(ground: &'a Ground, subject: Subject, plan: Plan) -> Result<Self> {
         // Built before there is input, which would pile up meanwhile.
         binary(subject.binary())?;
-        let stage = Stage::on(ground.endpoint(), &ground.jobs_see(), subject, plan.input_partitions)?;
+        let stage = Stage::on(ground.endpoint(), ground.jobs_see(), subject, plan.input_partitions)?;
+        let stage = stage.with_options(ground.job_options());
         for output in stage.outputs() {
             ground.endpoint().create_topic(&output, OUTPUT_PARTITIONS, &[("cleanup.policy", "compact")])?;
         }

@@ -49,6 +49,8 @@ pub struct Stage {
     program: Option<PathBuf>,
     /// What starts the program, and its arguments before the program's own.
     launcher: Vec<OsString>,
+    /// What every command of the job is told besides.
+    options: Vec<OsString>,
     folder: Folder,
     name: String,
     runs: AtomicUsize,
@@ -92,6 +94,7 @@ impl Stage {
             subject,
             program: None,
             launcher: Vec::new(),
+            options: Vec::new(),
             folder,
             name,
             runs: AtomicUsize::new(0),
@@ -108,6 +111,12 @@ impl Stage {
     #[must_use]
     pub fn with_launcher(self, launcher: impl IntoIterator<Item: Into<OsString>>) -> Self {
         Self { launcher: launcher.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// The same with options that every command of the job gets.
+    #[must_use]
+    pub fn with_options(self, options: impl IntoIterator<Item: Into<OsString>>) -> Self {
+        Self { options: options.into_iter().map(Into::into).collect(), ..self }
     }
 
     /// The embedded broker.
@@ -163,7 +172,7 @@ impl Stage {
     /// What every command of the job is told.
     #[must_use]
     pub fn common_args(&self) -> Vec<OsString> {
-        self.subject.args(&self.jobs_see, &self.name, &self.store())
+        [self.subject.args(&self.jobs_see, &self.name, &self.store()), self.options.clone()].concat()
     }
 
     /// Starts `run` with these options besides: as they are on a command line, separated by blanks.

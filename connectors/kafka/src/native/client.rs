@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Error, ErrorKind};
 use rdkafka::bindings as rd;
 
+use super::error;
 use super::socket;
 use super::waiting::{Failed, Waiting};
 use super::watch::{self, Watch};
 use super::{Code, c_string, remaining_ms, text};
+use crate::access;
 use crate::failure;
 use crate::settings::Settings;
 
@@ -68,26 +70,16 @@ impl Conf {
             let result = unsafe {
                 rd::rd_kafka_conf_set(conf.0, c_name.as_ptr(), c_value.as_ptr(), reason.as_mut_ptr(), reason.len())
             };
-            match result {
-                rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => {}
-                rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_UNKNOWN => {
-                    return Err(Error::new(
-                        ErrorKind::Configuration,
-                        format!("-X {name}={value}: librdkafka has no setting '{name}'"),
-                    ));
-                }
+            let why = match result {
+                rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => continue,
+                rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_UNKNOWN => format!("librdkafka has no setting '{name}'"),
                 rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_INVALID => {
                     // SAFETY: librdkafka has filled the buffer.
                     let reason = unsafe { text(reason.as_ptr()) };
-                    // librdkafka names the library that it was built without, not what is missing by it.
-                    let cure = if reason.contains("OpenSSL") {
-                        " (Fluvial is built without TLS: use a listener of the broker that asks for none)"
-                    } else {
-                        ""
-                    };
-                    return Err(Error::new(ErrorKind::Configuration, format!("-X {name}={value}: {reason}{cure}")));
+                    format!("{reason}{}", access::missing_in_this_build(&reason))
                 }
-            }
+            };
+            return Err(Error::new(ErrorKind::Configuration, format!("{}: {why}", settings.describe(name))));
         }
         Ok(conf)
     }
@@ -102,6 +94,17 @@ impl Drop for Conf {
     }
 }
 
+/// Whether librdkafka has a setting of this name, in this build or in another.
+pub(crate) fn knows_setting(name: &str) -> bool {
+    let name = c_string(name);
+    // SAFETY: no precondition; the name ends with a zero byte, and no value stands for the default.
+    let result = unsafe {
+        let conf = Conf(rd::rd_kafka_conf_new());
+        rd::rd_kafka_conf_set(conf.0, name.as_ptr(), ptr::null(), ptr::null_mut(), 0)
+    };
+    result != rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_UNKNOWN
+}
+
 /// Whether librdkafka takes the settings.
 pub(crate) fn check_settings(settings: &Settings) -> Result<(), Error> {
     Conf::new(settings).map(drop)
@@ -111,7 +114,7 @@ impl Client {
     /// Makes a client. It connects by itself, later.
     pub(crate) fn new(role: Role, settings: &Settings, describe: impl Into<String>) -> Result<Self, Error> {
         let mut conf = Conf::new(settings)?;
-        let watch = Arc::new(Watch::default());
+        let watch = Arc::new(Watch::new(settings));
         let describe = describe.into();
         let kind = match role {
             Role::Consumer => rd::rd_kafka_type_t::RD_KAFKA_CONSUMER,
@@ -130,13 +133,22 @@ impl Client {
         if rk.is_null() {
             // SAFETY: librdkafka has filled the buffer.
             let reason = unsafe { text(reason.as_ptr()) };
-            return Err(Error::new(ErrorKind::Configuration, format!("make a kafka client for {describe}: {reason}")));
+            let cure = access::missing_in_this_build(&reason);
+            // A certificate that is being replaced while a job runs is readable a moment later.
+            let kind = if watch.was_let_in() { ErrorKind::Restart } else { ErrorKind::Configuration };
+            return Err(Error::new(kind, format!("make a kafka client for {describe}: {reason}{cure}")));
         }
         conf.0 = ptr::null_mut();
         // SAFETY: the client is valid.
         let main = unsafe { rd::rd_kafka_queue_get_main(rk) };
         let brokers = settings.get("bootstrap.servers").unwrap_or_default().to_owned();
-        Ok(Self { rk, main, watch, describe, brokers })
+        let client = Self { rk, main, watch, describe, brokers };
+        if settings.token_file().is_some() {
+            // SAFETY: the client is valid.
+            let enabled = unsafe { rd::rd_kafka_sasl_background_callbacks_enable(rk) };
+            error::call(enabled, || format!("serve tokens for {}", client.describe))?;
+        }
+        Ok(client)
     }
 
     pub(super) fn rk(&self) -> *mut rd::rd_kafka_t {
@@ -215,8 +227,11 @@ impl Client {
                 }
                 Err(failed) => failed,
             };
-            if let Some((code, reason)) = self.watch.refused() {
-                return Err(failure::error(code, format!("{what}: the cluster refuses this client: {reason}")));
+            // Who has been let in once is let in again, or a person mends it, or patience ends: no setting is wrong.
+            let was_let_in = self.watch.was_let_in();
+            if !was_let_in && let Some((code, reason)) = self.watch.refused() {
+                let what = format!("{what}: the cluster refuses this client: {}", access::explained(&reason));
+                return Err(Error::caused(ErrorKind::Configuration, what, code));
             }
             let (code, why) = match failed {
                 Failed::Missing(object) => {
@@ -232,7 +247,7 @@ impl Client {
                     missing_since = None;
                     (code, why)
                 }
-                Failed::Code(code) if failure::passes(code) => {
+                Failed::Code(code) if failure::passes(code) || (was_let_in && failure::is_not_let_in(code)) => {
                     missing_since = None;
                     let heard = self.watch.answers() != answers;
                     let why = match self.watch.last() {
@@ -247,7 +262,7 @@ impl Client {
             if Instant::now() >= deadline {
                 let what = format!("{what}: {why}");
                 // Whoever has been answered can reach the cluster.
-                let reached = self.watch.answers() != answers;
+                let reached = self.watch.answers() != answers || failure::is_not_let_in(code);
                 return Err(if reached { failure::unavailable(what) } else { failure::error(code, what) });
             }
             waiting.lasts(|| why, deadline);

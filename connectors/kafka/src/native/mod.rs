@@ -16,11 +16,12 @@ mod offsets;
 mod producer;
 mod questions;
 mod socket;
+mod token;
 mod topics;
 mod waiting;
 mod watch;
 
-pub(crate) use client::{Client, Role, check_settings};
+pub(crate) use client::{Client, Role, check_settings, knows_setting};
 pub(crate) use consumer::{Arrival, Consumer};
 pub(crate) use metadata::TopicMetadata;
 pub(crate) use offsets::{Bounds, Isolation};

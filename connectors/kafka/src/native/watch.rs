@@ -8,14 +8,17 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rdkafka::bindings as rd;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use super::text;
-use crate::failure;
+use super::{text, token};
+use crate::settings::Settings;
+use crate::{access, failure};
 
 /// Requests of a transaction whose loss makes its outcome uncertain, by Kafka's API keys: Produce, InitProducerId,
 /// AddPartitionsToTxn, AddOffsetsToTxn, EndTxn, TxnOffsetCommit.
@@ -24,6 +27,14 @@ const TRANSACTIONAL: [i16; 6] = [0, 22, 24, 25, 26, 28];
 /// The API key of what the cluster says of its topics.
 const METADATA: i16 = 3;
 
+/// Requests that are answered before the cluster has decided whether it lets the client in: SaslHandshake, ApiVersions,
+/// SaslAuthenticate.
+const BEFORE_LET_IN: [i16; 3] = [17, 18, 36];
+
+/// For how long a connection must have failed in a way that hints at a wrong `security.protocol` before it counts as
+/// refused: a broker that is about to end fails a connection so, too.
+const HINT: Duration = Duration::from_secs(2);
+
 /// Notes of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
@@ -31,11 +42,40 @@ pub(crate) struct Watch {
     told_of_topics: AtomicU64,
     answers: AtomicU64,
     refused: Mutex<Option<(Code, String)>>,
-    last: Mutex<Option<(Code, String)>>,
+    last: Mutex<Option<Last>>,
     denied_topics: Mutex<BTreeSet<String>>,
+    /// Why the last certificate of a broker is not trusted, if it is not.
+    certificate: Mutex<Option<String>>,
+    token_file: Option<PathBuf>,
+    /// Of all clients of one cluster in this process.
+    let_in: Arc<AtomicBool>,
+}
+
+/// The last error of a client.
+#[derive(Clone, Debug)]
+struct Last {
+    code: Code,
+    reason: String,
+    /// Since when every error has hinted at a wrong `security.protocol`.
+    hinting: Option<Instant>,
 }
 
 impl Watch {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let token_file = settings.token_file().map(Path::to_path_buf);
+        Self { token_file, let_in: settings.let_in().clone(), ..Self::default() }
+    }
+
+    /// Whether the cluster has answered any client of this process that is set up like this one.
+    pub(crate) fn was_let_in(&self) -> bool {
+        self.let_in.load(Ordering::Acquire)
+    }
+
+    /// The file that the client's tokens come from.
+    pub(super) fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+
     /// How many transactional requests have ended without an answer so far.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Acquire)
@@ -53,12 +93,16 @@ impl Watch {
 
     /// Why the cluster refuses this client, if it does.
     pub(crate) fn refused(&self) -> Option<(Code, String)> {
-        self.refused.lock().ok()?.clone()
+        let refused = self.refused.lock().ok()?.clone();
+        refused.or_else(|| {
+            let last = self.last.lock().ok()?.clone()?;
+            (last.hinting?.elapsed() >= HINT).then_some((last.code, last.reason))
+        })
     }
 
     /// The last error that the client met, for messages to people.
     pub(crate) fn last(&self) -> Option<(Code, String)> {
-        self.last.lock().ok()?.clone()
+        self.last.lock().ok()?.clone().map(|last| (last.code, last.reason))
     }
 
     /// The topics that the transactions of this client were not authorized to write.
@@ -77,7 +121,12 @@ impl Watch {
     }
 
     /// Notes an error that is not an answer to a call.
-    pub(super) fn note(&self, code: Code, reason: String) {
+    pub(super) fn note(&self, code: Code, mut reason: String) {
+        if code == Code::SSL
+            && let Some(certificate) = self.certificate.lock().ok().and_then(|noted| noted.clone())
+        {
+            reason = certificate;
+        }
         let refusal = failure::is_not_let_in(code) || code == Code::ClusterAuthorizationFailed;
         if refusal && let Ok(mut refused) = self.refused.lock() {
             *refused = Some((code, reason.clone()));
@@ -86,7 +135,9 @@ impl Watch {
         if code != Code::AllBrokersDown
             && let Ok(mut last) = self.last.lock()
         {
-            *last = Some((code, reason));
+            let since = last.as_ref().and_then(|last| last.hinting);
+            let hinting = access::hints_at_the_protocol(&reason).then(|| since.unwrap_or_else(Instant::now));
+            *last = Some(Last { code, reason, hinting });
         }
     }
 
@@ -96,6 +147,12 @@ impl Watch {
         }
         if api == METADATA {
             self.told_of_topics.fetch_add(1, Ordering::AcqRel);
+        }
+        if error == Code::NoError && !BEFORE_LET_IN.contains(&api) {
+            self.let_in.store(true, Ordering::Release);
+            if let Ok(mut refused) = self.refused.lock() {
+                *refused = None;
+            }
         }
         if error != Code::NoError && TRANSACTIONAL.contains(&api) {
             self.lost.fetch_add(1, Ordering::AcqRel);
@@ -113,6 +170,12 @@ pub(super) unsafe fn install(conf: *mut rd::rd_kafka_conf_t, watch: *const Watch
         rd::rd_kafka_conf_set_opaque(conf, watch.cast_mut().cast());
         rd::rd_kafka_conf_set_log_cb(conf, Some(on_log));
         rd::rd_kafka_conf_set_events(conf, rd::RD_KAFKA_EVENT_ERROR | rd::RD_KAFKA_EVENT_DR);
+        // Without TLS there is nothing to verify, and librdkafka refuses.
+        let _ = rd::rd_kafka_conf_set_ssl_cert_verify_cb(conf, Some(on_certificate));
+        if (*watch).token_file().is_some() {
+            rd::rd_kafka_conf_set_oauthbearer_token_refresh_cb(conf, Some(token::refresh));
+            rd::rd_kafka_conf_enable_sasl_queue(conf, 1);
+        }
         rd::rd_kafka_conf_interceptor_add_on_new(
             conf,
             c"fluvial".as_ptr(),
@@ -149,6 +212,27 @@ unsafe extern "C" fn on_response(
     // SAFETY: the opaque is the watch that `install` was given, which outlives the client.
     unsafe { &*watch.cast::<Watch>() }.answered(api, error.into());
     rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+/// Notes what OpenSSL has against a certificate, which librdkafka does not say; its verdict stays.
+unsafe extern "C" fn on_certificate(
+    _rk: *mut rd::rd_kafka_t,
+    broker: *const c_char,
+    _broker_id: i32,
+    error: *mut c_int,
+    _depth: c_int,
+    _certificate: *const c_char,
+    _size: usize,
+    _reason: *mut c_char,
+    _reason_size: usize,
+    watch: *mut c_void,
+) -> c_int {
+    // SAFETY: librdkafka hands a number and a text that live through the call, and the watch of `install`.
+    let (error, broker, watch) = unsafe { (*error, text(broker), &*watch.cast::<Watch>()) };
+    if let Ok(mut noted) = watch.certificate.lock() {
+        *noted = (error != 0).then(|| access::why_not_trusted(error, &broker));
+    }
+    c_int::from(error == 0)
 }
 
 /// The topic in a log line of librdkafka: `Failed to add partition "topic" [0] to transaction: Broker: Topic authorization

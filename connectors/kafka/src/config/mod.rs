@@ -1,0 +1,196 @@
+//! What the user says of Kafka's clients: `--kafka-config FILE`, then `-X`, which wins.
+//!
+//! ```text
+//!   FILE ─► lines (properties) ─► values (providers) ─► librdkafka's names (java) ─┐
+//!   -X   ─────────────────────► values (providers) ────────────────────────────────┴─► settings
+//! ```
+//!
+//! The file is read by every process of a job when it starts, so a secret that has changed is used from the next
+//! generation on.
+//!
+//! **Secrets.** A value is never part of an error or a log line, only the name of its setting: which settings hold
+//! secrets need not be known for that. Where a value is shown at all ([`std::fmt::Debug`]), [`is_secret`] hides it.
+
+mod java;
+mod properties;
+mod providers;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use fluvial_connector::{Error, ErrorKind};
+
+use crate::native::knows_setting;
+use crate::settings::RESERVED;
+
+/// A setting by librdkafka's name. Its [`Debug`](fmt::Debug) hides a value that may be a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name, such as `fetch.min.bytes`.
+    pub name: String,
+    /// Its value, which may refer to an environment variable or a file: `${env:NAME}`, `${file:PATH:KEY}`,
+    /// `${dir:PATH:FILE}`.
+    pub value: String,
+}
+
+impl Setting {
+    /// A setting of this name and value.
+    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { name: name.into(), value: value.into() }
+    }
+}
+
+impl FromStr for Setting {
+    type Err = std::convert::Infallible;
+
+    /// Reads `NAME=VALUE`. Text without `=` becomes a value without a name, which
+    /// [`KafkaOptions::connect`](crate::KafkaOptions::connect) refuses: an error of the command line would print the
+    /// text, and a secret may be in it.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, value) = text.split_once('=').unwrap_or(("", text));
+        Ok(Self::new(name.trim(), value))
+    }
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = if is_secret(&self.name) { "[hidden]" } else { &self.value };
+        write!(f, "{}={value}", self.name)
+    }
+}
+
+/// Whether the value of a setting of this name may be a secret. Names that nobody knows count as secrets when they look
+/// like one.
+pub(crate) fn is_secret(name: &str) -> bool {
+    const PARTS: [&str; 9] = [
+        "password",
+        "passphrase",
+        "secret",
+        "credential",
+        "jaas",
+        "token",
+        "private.key",
+        "user.info",
+        "oauthbearer.config",
+    ];
+    PARTS.iter().any(|part| name.contains(part)) || name.ends_with(".pem") || name == "ssl.keystore.key"
+}
+
+/// Where a setting comes from, for errors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The command line.
+    Option,
+    /// This file.
+    File(String),
+}
+
+impl Origin {
+    /// What to call a setting that comes from here.
+    pub(crate) fn of(&self, name: &str) -> String {
+        match self {
+            Self::Option => format!("-X {name}"),
+            Self::File(path) => format!("'{name}' in {path}"),
+        }
+    }
+
+    fn error(&self, name: &str, why: impl fmt::Display) -> Error {
+        Error::new(ErrorKind::Configuration, format!("{}: {why}", self.of(name)))
+    }
+}
+
+/// What the user has set, by librdkafka's names.
+pub(crate) type Given = BTreeMap<String, (String, Origin)>;
+
+/// All that the user has set, with where it comes from; `bootstrap.servers` is what the file says of it.
+///
+/// # Errors
+/// The file cannot be read, a value refers to what is not there, or a setting has no counterpart in librdkafka.
+pub(crate) fn read(file: Option<&Path>, options: &[Setting]) -> Result<Given, Error> {
+    let mut given = match file {
+        Some(path) => of_file(path)?,
+        None => Given::new(),
+    };
+    for Setting { name, value } in options {
+        if name.is_empty() {
+            let what = "what follows -X is not key=value: a name of librdkafka's, and its value";
+            return Err(Error::new(ErrorKind::Configuration, what));
+        }
+        if let Some((_, instead)) = RESERVED.iter().find(|(reserved, ..)| reserved == name) {
+            return Err(Origin::Option.error(name, format!("it is not to be set: {instead}")));
+        }
+        let value = providers::Providers::default().resolve(value).map_err(|why| Origin::Option.error(name, why))?;
+        // librdkafka has two names for one setting: the one that came last counts.
+        for alias in [name.as_str()].into_iter().chain(alias(name)) {
+            given.remove(alias);
+        }
+        given.insert(name.clone(), (value, Origin::Option));
+    }
+    Ok(given)
+}
+
+fn alias(name: &str) -> Option<&'static str> {
+    match name {
+        "sasl.mechanism" => Some("sasl.mechanisms"),
+        "sasl.mechanisms" => Some("sasl.mechanism"),
+        _ => None,
+    }
+}
+
+fn of_file(path: &Path) -> Result<Given, Error> {
+    let shown = path.display().to_string();
+    let unreadable = |why: &dyn fmt::Display| {
+        Error::new(ErrorKind::Configuration, format!("--kafka-config {shown}: the file cannot be read: {why}"))
+    };
+    let text = std::fs::read_to_string(path).map_err(|why| unreadable(&why))?;
+    let mut lines = properties::read(&text);
+    let origin = Origin::File(shown);
+    let providers = providers::Providers::of(&mut lines).map_err(|(name, why)| origin.error(&name, why))?;
+    for (name, value) in &mut lines {
+        *value = providers.resolve(value).map_err(|why| origin.error(name, why))?;
+    }
+    let lines = java::translate(lines).map_err(|(name, why)| origin.error(&name, why))?;
+    let mut given = Given::new();
+    for (name, value) in lines {
+        if let Some((_, instead)) = unused(&name, &value) {
+            tell_once(&origin.of(&name), instead);
+        } else if name != "bootstrap.servers" && !knows_setting(&name) {
+            // What decides who is let in must not be passed over.
+            if ["ssl.", "sasl.", "security."].iter().any(|prefix| name.starts_with(prefix)) {
+                return Err(origin.error(&name, "librdkafka has no such setting, and none that is known to replace it"));
+            }
+            tell_once(&origin.of(&name), "librdkafka has no such setting");
+        } else {
+            given.insert(name, (value, origin.clone()));
+        }
+    }
+    Ok(given)
+}
+
+/// Why a setting of a file that other programs use as well has no effect here, if it has none.
+fn unused<'a>(name: &'a str, value: &str) -> Option<(&'a str, &'static str)> {
+    let (_, instead) = RESERVED.iter().find(|(reserved, _)| *reserved == name && *reserved != "bootstrap.servers")?;
+    let as_it_is = matches!(
+        (name, value),
+        ("acks" | "request.required.acks", "all" | "-1")
+            | ("enable.idempotence" | "enable.partition.eof", "true")
+            | ("isolation.level", "read_committed")
+            | ("enable.auto.commit" | "enable.auto.offset.store" | "allow.auto.create.topics", "false")
+    );
+    Some((name, if as_it_is { "" } else { instead }))
+}
+
+/// Says once in a process that a setting has no effect: every worker reads the file.
+fn tell_once(setting: &str, why: &str) {
+    static TOLD: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+    let Ok(mut told) = TOLD.lock() else { return };
+    if !why.is_empty() && !told.iter().any(|known| known == setting) {
+        told.push(setting.to_owned());
+        tracing::info!("{setting} is not used: {why}");
+    }
+}
+
+#[cfg(test)]
+mod tests;
