@@ -32,6 +32,8 @@ pub(crate) enum Figure {
     Idle,
     /// How long a job of many partitions takes to open, and what it costs without input
     Partitions,
+    /// Rate from Kafka to Kafka by SASL over TLS, beside plain; not among all: it needs a build with --features tls
+    Secured,
 }
 
 impl Figure {
@@ -48,6 +50,7 @@ impl Figure {
             Self::Memory => memory::measure,
             Self::Idle => idle::measure,
             Self::Partitions => partitions::measure,
+            Self::Secured => throughput::measure_secured,
         };
         measure().with_context(|| format!("measure {self}"))
     }
@@ -63,6 +66,7 @@ impl fmt::Display for Figure {
             Self::Memory => "memory",
             Self::Idle => "idle",
             Self::Partitions => "partitions",
+            Self::Secured => "secured",
         })
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use fluvial_kafka_apache::child::Folder;
+use fluvial_kafka_apache::secured::{self, Listener};
 
 use crate::kafka::{self, feed, view::Ends};
 use crate::report::{Aim, Report, Value};
@@ -37,7 +38,7 @@ pub(crate) fn measure() -> Result<Report> {
     feed::load(brokers, 0..RECORDS, KEYS)?;
     // The broker is warm by what it was fed; still, ours stands between two of the others'.
     let before = bare(brokers, "bare-1")?;
-    let ours = engine(brokers)?;
+    let ours = engine(brokers, "totals", &[])?;
     let after = bare(brokers, "bare-2")?;
     let mean = |of: fn(&Run) -> f64| (of(&before) + of(&after)) / 2.0;
     let mut report = Report::new(format!(
@@ -59,10 +60,41 @@ pub(crate) fn measure() -> Result<Report> {
     Ok(report)
 }
 
-fn engine(brokers: &str) -> Result<Run> {
+/// The same job on the same records, by SASL over TLS and without.
+pub(crate) fn measure_secured() -> Result<Report> {
+    let kafka = kafka::start_secured()?;
+    let brokers = kafka.bootstrap();
+    kafka::make_topic(brokers, kafka::INPUT)?;
+    eprintln!("  producing {} M records", RECORDS / 1_000_000);
+    feed::load(brokers, 0..RECORDS, KEYS)?;
+    let file = kafka.client_properties(secured::ADMIN)?.display().to_string();
+    let before = engine(brokers, "plain-1", &[])?;
+    let by_tls = engine(brokers, "by-tls", &["--brokers", kafka.at(Listener::SaslTls), "--kafka-config", &file])?;
+    let after = engine(brokers, "plain-2", &[])?;
+    let mean = |of: fn(&Run) -> f64| (of(&before) + of(&after)) / 2.0;
+    let mut report =
+        Report::new(format!("Kafka to Kafka by SASL over TLS, beside plain, {} M records", RECORDS / 1_000_000));
+    report.compare("input rate", Value::Rate(by_tls.rate), Value::Rate(mean(|run| run.rate)), Aim::None);
+    let cpu = Value::CpuPerMillion(mean(|run| run.cpu_per_million));
+    report.compare("CPU", Value::CpuPerMillion(by_tls.cpu_per_million), cpu, Aim::None);
+    report.note(format!("plain before and after: {:.0} and {:.0} k/s", before.rate / 1e3, after.rate / 1e3));
+    Ok(report)
+}
+
+/// `more` are options of the job, which replace those of the same name.
+fn engine(brokers: &str, output: &str, more: &[&str]) -> Result<Run> {
     eprintln!("  ours");
     let folder = Folder::new("fluvial-benchmark-")?;
-    run(brokers, "totals", &job::totals_arguments(folder.path(), brokers, "totals", RECORDS), folder.path())
+    let mut arguments = job::totals_arguments(folder.path(), brokers, output, RECORDS);
+    // Each has progress of its own.
+    for option in ["--name", output].iter().chain(more).collect::<Vec<_>>().chunks(2) {
+        let [name, value] = option else { continue };
+        match arguments.iter().position(|argument| argument == **name) {
+            Some(at) => arguments[at + 1] = (**value).to_owned(),
+            None => arguments.extend([(**name).to_owned(), (**value).to_owned()]),
+        }
+    }
+    run(brokers, output, &arguments, folder.path())
 }
 
 fn bare(brokers: &str, output: &str) -> Result<Run> {

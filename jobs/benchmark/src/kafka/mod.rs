@@ -21,15 +21,24 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts Apache Kafka; a topic is made when it is first asked for.
 pub(crate) fn start() -> Result<ApacheKafka> {
-    start_with_partitions(PARTITIONS)
+    start_with(PARTITIONS, Options::default())
 }
 
 /// As [`start`], with so many partitions for each topic that is made.
 pub(crate) fn start_with_partitions(partitions: u32) -> Result<ApacheKafka> {
+    start_with(partitions, Options::default())
+}
+
+/// As [`start`], with TLS and SASL besides.
+pub(crate) fn start_secured() -> Result<ApacheKafka> {
+    start_with(PARTITIONS, Options { secured: true, ..Options::default() })
+}
+
+fn start_with(partitions: u32, options: Options) -> Result<ApacheKafka> {
     eprintln!("  starting Apache Kafka");
     let properties = [("num.partitions", partitions.to_string()), ("auto.create.topics.enable", "true".to_owned())];
     let properties = properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    ApacheKafka::start(&Options { properties, ..Options::default() })
+    ApacheKafka::start(&Options { properties, ..options })
 }
 
 /// Starts Apache Kafka with an input topic that holds a payment of each key.
