@@ -17,7 +17,8 @@
 //! that names topic, partition, and what was wanted and is left. Lost connections and moved leaders are healed inside,
 //! and logged. A split's identity is the topic's id, so that a topic that was deleted and recreated is noticed, also
 //! under a reader; brokers before Kafka 2.8 know no ids, and there it is empty. Committed offsets are reported under a
-//! consumer group ([`KafkaOptions::group`]), for tools that watch lag; they are never read.
+//! consumer group ([`KafkaOptions::group`]), for tools that watch lag; they are never read. A partition without a leader is
+//! unavailable ([`fluvial_connector::Availability`]), and the others are read meanwhile.
 //!
 //! # Out
 //!
@@ -144,6 +145,13 @@
 //! **Permissions** that a job needs where the cluster has access control lists: *Read* and *Describe* on its inputs;
 //! *Read*, *Write*, *Describe* and *DescribeConfigs* on its outputs and on its progress topic, with *Create* where it is
 //! to make them; *Write* and *Describe* on its transactional ids; and with [`KafkaOptions::group`], *Read* on that group.
+//!
+//! # Connections
+//!
+//! A NAT, a firewall or a load balancer may forget a connection without telling either end. So the connections of every
+//! client are probed when they have been idle for three seconds, and given up when the other host has acknowledged nothing
+//! for five. `-X socket.keepalive.enable=false` leaves that to the operating system. A request waits 30 s for its answer
+//! (`socket.timeout.ms`) and a new connection 10 s (`socket.connection.setup.timeout.ms`).
 //!
 //! # Guarantees asked of the cluster
 //!
