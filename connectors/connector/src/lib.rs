@@ -30,6 +30,6 @@ pub use sink::{
     PartitionWrite, Position, ProducerId, Progress, Sink, SinkContext, SinkSession, SinkStatus, TickCount, TickEnd,
     Transaction, Transactor,
 };
-pub use source::{Availability, Record, Slot, Source, SplitReader, SplitStatus, Waker};
+pub use source::{Availability, Compaction, Record, Slot, Source, SplitReader, SplitStatus, Waker};
 pub use waits::{Wait, Waits};
 pub use words::{Generation, Incarnation, Offset, SplitId, Tick};

@@ -54,6 +54,17 @@ pub trait Source: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Whether the system removes records from the middle of a split because a later record of the same key supersedes
+    /// them; `None` where it keeps every record up to the first that is gone. Asked when records that were read before
+    /// are missing. Waits no longer than `patience`.
+    ///
+    /// # Errors
+    /// As [`Source::splits`]; the engine then treats the missing records as lost.
+    fn compaction(&self, patience: Duration) -> Result<Option<Compaction>, Error> {
+        let _ = patience;
+        Ok(None)
+    }
+
     /// Tells the system, for monitoring alone, how far the job of this name has committed. Nothing is ever read back from
     /// it.
     ///
@@ -128,6 +139,16 @@ impl Availability {
             Self::Unavailable { why } => Some(why),
         }
     }
+}
+
+/// How a system compacts a source: it keeps at least the newest record of each key of a split, in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// How long a deletion, a record without a value, stays readable at the least after it was written. The newest record
+    /// of a key may disappear only if it is a deletion that is older.
+    pub deletions_kept: Duration,
+    /// For people: the setting that protects records which may have to be read again, and the value that it should have.
+    pub cure: String,
 }
 
 /// The engine's short name for a split within one reader.

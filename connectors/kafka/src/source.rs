@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    Availability, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker,
+    Availability, Compaction, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker,
 };
 
 use crate::failure;
@@ -89,6 +89,11 @@ impl Source for KafkaSource {
         Ok(compaction_warning(&self.topic, &settings, window).into_iter().collect())
     }
 
+    fn compaction(&self, patience: Duration) -> Result<Option<Compaction>, Error> {
+        let settings = self.kafka.questions()?.settings_of(&self.topic, Instant::now() + patience)?;
+        Ok(compaction(&self.topic, &settings))
+    }
+
     fn report_committed(&self, job: &str, positions: &[(SplitId, Offset)]) -> Result<(), Error> {
         let group = self.kafka.options().group.as_deref().unwrap_or(job);
         if group.is_empty() || positions.is_empty() {
@@ -117,14 +122,35 @@ fn fetch_wait_ms(partitions: u32) -> u32 {
     (partitions * 1000 / PARTITIONS_FETCHED_A_SECOND).clamp(100, 1000)
 }
 
+/// What the settings of a topic say of its compaction; `None` where it is not compacted.
+fn compaction(topic: &str, settings: &BTreeMap<String, String>) -> Option<Compaction> {
+    is_compacted(settings).then(|| Compaction {
+        // A broker that does not say how long it keeps deletions may have removed them at once.
+        deletions_kept: millis(settings, "delete.retention.ms").unwrap_or_default(),
+        cure: format!(
+            "min.compaction.lag.ms of topic '{topic}', set to several checkpoint intervals, keeps records for as long as a \
+             restart may read them again"
+        ),
+    })
+}
+
+fn is_compacted(settings: &BTreeMap<String, String>) -> bool {
+    settings.get("cleanup.policy").is_some_and(|policies| policies.split(',').any(|policy| policy.trim() == "compact"))
+}
+
+fn millis(settings: &BTreeMap<String, String>, name: &str) -> Option<Duration> {
+    Some(Duration::from_millis(settings.get(name)?.parse().ok()?))
+}
+
 /// What to say of a topic that may be compacted before `window` is over.
 fn compaction_warning(topic: &str, settings: &BTreeMap<String, String>, window: Duration) -> Option<String> {
-    let is_compacted = settings.get("cleanup.policy")?.split(',').any(|policy| policy.trim() == "compact");
-    let lag = Duration::from_millis(settings.get("min.compaction.lag.ms")?.parse().ok()?);
-    (is_compacted && lag < window).then(|| {
+    let lag = millis(settings, "min.compaction.lag.ms")?;
+    (is_compacted(settings) && lag < window).then(|| {
         format!(
-            "the input topic '{topic}' is compacted with min.compaction.lag.ms={}: a restart that finds records gone \
-             which it has to read again is refused; give the topic at least {}, several checkpoint intervals",
+            "the input topic '{topic}' is compacted with min.compaction.lag.ms={}: a restart that has to read compacted \
+             records again cannot repeat the output of their ticks, and is refused unless the job reads the topic as a \
+             changelog and writes upsert outputs only, which it then corrects; give the topic at least {}, several \
+             checkpoint intervals",
             lag.as_millis(),
             window.as_millis()
         )
@@ -199,5 +225,19 @@ mod tests {
         check("compact", "50000", false);
         check("delete", "0", false);
         assert_eq!(compaction_warning("orders", &BTreeMap::new(), Duration::MAX), None);
+    }
+
+    #[test]
+    fn only_a_topic_with_the_policy_to_compact_is_compacted() {
+        let check = |policy: &str, kept: Option<&str>, expected: Option<u64>| {
+            let mut settings = BTreeMap::from([("cleanup.policy".to_owned(), policy.to_owned())]);
+            settings.extend(kept.map(|kept| ("delete.retention.ms".to_owned(), kept.to_owned())));
+            let compaction = compaction("orders", &settings);
+            assert_eq!(compaction.map(|c| c.deletions_kept), expected.map(Duration::from_millis), "{policy}");
+        };
+        check("delete", Some("7"), None);
+        check("compact", Some("7"), Some(7));
+        check("delete,compact", Some("86400000"), Some(86_400_000));
+        check("compact", None, Some(0));
     }
 }

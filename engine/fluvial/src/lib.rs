@@ -28,4 +28,4 @@ pub use durable::{Average, Count, Sum};
 pub use fail_point::{Doom, FailPoint, Fate};
 pub use job::{Job, JobError};
 pub use runtime::source::OnMalformed;
-pub use stream::{Collection, ExactInt, Stream};
+pub use stream::{Changelog, Collection, ExactInt, Stream};

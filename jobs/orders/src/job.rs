@@ -7,7 +7,6 @@
 //! A later record of an order amends it, a null value cancels it.
 
 use differential_dataflow::operators::CountTotal;
-use fluvial::connector::Record;
 use fluvial::connector::format::{json, text};
 use fluvial::durable::Overflow;
 use fluvial::{ExactInt, Job, OnMalformed};
@@ -101,9 +100,9 @@ pub(crate) struct Revenue {
 /// The options are wrong.
 pub(crate) fn build(job: &mut Job<'_>, options: &OrdersOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
-    let decode = |record: &Record<'_>| Ok((text::decode_key(record)?, json::decode_value::<Order>(record)?));
-    let orders = job.source_with("orders", kafka.source(&options.input), decode, options.on_malformed);
-    let sales = orders.try_map("sales", |_, order: Option<Order>| order.map(Sale::of).transpose());
+    let (input, value) = (kafka.source(&options.input), json::decode_value::<Order>);
+    let orders = job.changelog_with("orders", input, text::decode_key, value, options.on_malformed);
+    let sales = orders.try_map_values("sales", |_, order| Sale::of(order));
     let sums = sales
         .latest("orders")
         .explode(|(_, sale)| {

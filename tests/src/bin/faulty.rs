@@ -62,6 +62,10 @@ struct Options {
     #[arg(long)]
     append: bool,
 
+    /// Read the orders as a changelog
+    #[arg(long)]
+    changelog: bool,
+
     /// A second topic for the same
     #[arg(long)]
     copy: Option<String>,
@@ -79,6 +83,9 @@ struct Order {
 
 fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
+    if options.changelog {
+        return build_of_changelog(job, options, &kafka);
+    }
     let on_malformed = if options.skip_malformed { OnMalformed::Skip } else { OnMalformed::Fail };
     let decode =
         |record: &fluvial::connector::Record<'_>| Ok((text::decode_key(record)?, json::decode_value::<Order>(record)?));
@@ -123,6 +130,18 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         job.write(&kafka.upsert(copy), json::Json, rows.clone())?;
     }
     job.write(&kafka.upsert(&options.output), json::Json, rows)?;
+    Ok(())
+}
+
+/// Which orders there are.
+fn build_of_changelog(job: &mut Job<'_>, options: &Options, kafka: &fluvial_kafka::Kafka) -> anyhow::Result<()> {
+    let orders = job.changelog("orders", kafka.source(&options.input), text::decode_key, json::decode_value::<Order>);
+    let ids = orders.map_values(|order| order.quantity).latest("rows").map(|(id, _)| (id, 1));
+    if options.append {
+        job.write(&kafka.append(&options.output), json::Json, ids)?;
+    } else {
+        job.write(&kafka.upsert(&options.output), json::Json, ids)?;
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 //! | unknown topic, unreachable broker, refused credentials | [`connection`] |
 //! | a record that does not decode; two rows for one key; a panic; output that differs on replay | [`code`] |
 //! | offsets that are gone; other records at the same offsets; and going on with `--reconcile` | [`replay`] |
+//! | records that compaction has removed, whether they have to be read again or not | [`compacted`] |
 //! | a tail that an unclean leader election has lost | [`cut`] |
 //! | a topic made anew, an input or output that has grown or is too short, an input compacted too soon | [`topics`] |
 //! | an output or progress topic that is recreated, written by somebody else, or kept for a time only | [`outputs`] |
@@ -24,6 +25,7 @@
 mod checkpoint;
 mod clock;
 mod code;
+mod compacted;
 mod connection;
 mod cut;
 mod outputs;

@@ -101,10 +101,14 @@ fn input_that_is_lost_before_it_was_ever_read_is_named() {
 }
 
 /// A stage on an Apache Kafka that looks often for what is to be removed.
-fn on_eager(partitions: i32) -> Stage {
+pub(super) fn on_eager(partitions: i32) -> Stage {
     static EAGER: std::sync::OnceLock<ApacheKafka> = std::sync::OnceLock::new();
     let kafka = EAGER.get_or_init(|| {
-        let properties = [("log.retention.check.interval.ms", "300"), ("log.initial.task.delay.ms", "100")];
+        let properties = [
+            ("log.retention.check.interval.ms", "300"),
+            ("log.initial.task.delay.ms", "100"),
+            ("log.cleaner.backoff.ms", "300"),
+        ];
         let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         ApacheKafka::start(&Options { properties, heap_mib: 512, ..Options::default() }).unwrap()
     });
@@ -112,7 +116,7 @@ fn on_eager(partitions: i32) -> Stage {
 }
 
 /// Waits until the broker has removed something.
-fn wait_for(stage: &Stage, what: &str, removed: impl Fn() -> bool) {
+pub(super) fn wait_for(stage: &Stage, what: &str, removed: impl Fn() -> bool) {
     let start = std::time::Instant::now();
     while !removed() {
         assert!(start.elapsed() < MOST, "{what} has not come to {} after {MOST:?}", stage.input());
@@ -137,26 +141,6 @@ fn input_that_retention_has_removed_on_apache_kafka_is_named_and_reconciled() {
     stage.complete("--reconcile --stop-at-end").unwrap();
     assert!(stage.table().unwrap().is_empty());
     goes_on_normally(&stage);
-}
-
-#[test]
-fn input_that_was_compacted_on_apache_kafka_is_named_and_reconciled() {
-    let compacts = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01"), ("segment.ms", "100")];
-    let stage = on_eager(1);
-    assert_eq!(stage.endpoint().alter_topic(&stage.input(), &compacts).unwrap(), "ok");
-    killed_before_its_first_checkpoint(&stage);
-    let records = || stage.endpoint().read(&stage.input(), Isolation::Committed).unwrap().len();
-    let before = records();
-    // A record after the segment's time closes it, and what is closed is compacted.
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    stage.feed(300..301).unwrap();
-    wait_for(&stage, "compaction", || records() < before);
-    let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-    let parts =
-        [&*stage.input(), "partition 0 no longer holds what was read from offset ", "compacted", "run --reconcile"];
-    assert_refused(&refused, 1, &parts);
-    stage.complete("--reconcile --stop-at-end").unwrap();
-    assert_right(&stage);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use differential_dataflow::ExchangeData;
 use fluvial_connector::format::{Decode, Encode};
-use fluvial_connector::{BoxError, Output, OutputSpec, Sink, Source, Tick};
+use fluvial_connector::{BoxError, Offset, Output, OutputSpec, Record, Sink, Source, Tick};
 use timely::dataflow::{InputHandleVec, Scope};
 
 use crate::Collection;
@@ -15,7 +15,7 @@ use crate::durable::Durables;
 use crate::runtime::input::TypedInput;
 use crate::runtime::output::{self, OutputQueue};
 use crate::runtime::source::{DeclaredSource, OnMalformed};
-use crate::stream::{self, Stream};
+use crate::stream::{self, Changelog, Stream};
 
 /// A job under construction. The closure that builds it runs once on every worker, and must build the same each time.
 ///
@@ -90,6 +90,50 @@ impl<'s> Job<'s> {
     where
         D: Decode<Item: Clone>,
     {
+        self.declare(name, source, decode, on_malformed, false)
+    }
+
+    /// The records of `source` as a changelog: of each key only the newest record counts, and one without a value deletes
+    /// the key. `key` is shown a record's key alone, so that a key here is one in the source's system. A record that
+    /// cannot be decoded ends the job; see [`Job::changelog_with`].
+    pub fn changelog<K: Clone + 'static, V: Clone + 'static>(
+        &mut self,
+        name: &str,
+        source: impl Source,
+        key: impl Decode<Item = K>,
+        value: impl Decode<Item = Option<V>>,
+    ) -> Changelog<'s, K, V> {
+        self.changelog_with(name, source, key, value, OnMalformed::Fail)
+    }
+
+    /// As [`Job::changelog`]; says what to do with a record that cannot be decoded.
+    ///
+    /// With [`OnMalformed::Skip`] a malformed record leaves the older one of its key in place. Compaction does not, so
+    /// where compacted records have to be read again the job then ends with an error, as one that reads a
+    /// [`Stream`](crate::Stream) does.
+    pub fn changelog_with<K: Clone + 'static, V: Clone + 'static>(
+        &mut self,
+        name: &str,
+        source: impl Source,
+        key: impl Decode<Item = K>,
+        value: impl Decode<Item = Option<V>>,
+        on_malformed: OnMalformed,
+    ) -> Changelog<'s, K, V> {
+        let decode = move |record: &Record<'_>| {
+            let bare = Record { offset: Offset(0), value: None, timestamp_ms: None, key: record.key };
+            Ok((key.decode(&bare)?, value.decode(record)?))
+        };
+        Changelog::new(self.declare(name, source, decode, on_malformed, on_malformed == OnMalformed::Fail))
+    }
+
+    fn declare<D: Decode<Item: Clone>>(
+        &mut self,
+        name: &str,
+        source: impl Source,
+        decode: D,
+        on_malformed: OnMalformed,
+        only_newest: bool,
+    ) -> Stream<'s, D::Item> {
         let mut handle = InputHandleVec::new();
         let stream = handle.to_stream(self.scope);
         self.declared.sources.push(DeclaredSource {
@@ -97,6 +141,7 @@ impl<'s> Job<'s> {
             source: Arc::new(source),
             input: Box::new(TypedInput::new(decode, handle)),
             on_malformed,
+            only_newest,
         });
         Stream::from_source(stream, &self.durables)
     }

@@ -70,7 +70,7 @@ pub(crate) struct JournalRecord {
 pub(crate) enum Entry {
     /// A generation began.
     Opened {
-        /// What tells builds of the binary apart: its size and time.
+        /// The content hash of its binary.
         binary: String,
         /// How many workers it has.
         workers: u32,
@@ -104,6 +104,12 @@ pub(crate) enum Entry {
         /// The outputs that have been recreated under their names, and are gone on with as they are.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         recreated: Vec<Recreated>,
+    },
+    /// As [`Entry::Reconciled`], because records that have to be read again after the checkpoint were removed by
+    /// compaction. Everything else is still compared with what was read before.
+    Compacted {
+        /// The takeover tick. The generation that met the loss names one too, but ends: the next one takes over.
+        tick: Tick,
     },
 }
 

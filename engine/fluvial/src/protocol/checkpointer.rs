@@ -21,6 +21,7 @@ use crate::state::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, S
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
     me: Identity,
+    binary: String,
     workers: u32,
     sinks: Vec<SinkStart>,
     most_workers: u32,
@@ -78,6 +79,7 @@ pub(crate) struct Complete {
 impl Checkpointer {
     pub(crate) fn new(
         me: Identity,
+        binary: String,
         workers: u32,
         sinks: Vec<SinkStart>,
         most: (u32, u32),
@@ -87,7 +89,7 @@ impl Checkpointer {
         let chains = newest.iter().flat_map(|(_, m)| &m.operators).map(|o| (o.name.clone(), o.clone())).collect();
         let (most_workers, most_turns) = most;
         let operators = BTreeSet::new();
-        Self { me, workers, sinks, most_workers, most_turns, operators, chains, newest, pending: None, rules }
+        Self { me, binary, workers, sinks, most_workers, most_turns, operators, chains, newest, pending: None, rules }
     }
 
     /// The durable operators that a worker has; all workers must have the same, and all that are stored.
@@ -196,6 +198,7 @@ impl Checkpointer {
         let manifest = Manifest {
             incarnation: self.me.incarnation,
             generation: self.me.generation,
+            binary: self.binary.clone(),
             tick: pending.tick,
             splits: std::mem::take(&mut pending.splits),
             sinks: self.sinks.clone(),
@@ -286,7 +289,7 @@ mod tests {
 
     /// Two workers, one operator, no outputs.
     fn checkpointer() -> Checkpointer {
-        let mut checkpointer = Checkpointer::new(ME, 2, Vec::new(), (2, 2), None, Rules::default());
+        let mut checkpointer = Checkpointer::new(ME, "b".to_owned(), 2, Vec::new(), (2, 2), None, Rules::default());
         for _ in 0..2 {
             checkpointer.has_operators(vec!["op".to_owned()]).unwrap();
         }
@@ -368,7 +371,7 @@ mod tests {
         let mut first = checkpointer();
         checkpoint(&mut first, 1, "a");
         let newest = first.newest.clone();
-        let mut next = Checkpointer::new(ME, 2, Vec::new(), (2, 2), newest, Rules::default());
+        let mut next = Checkpointer::new(ME, "b".to_owned(), 2, Vec::new(), (2, 2), newest, Rules::default());
         let ended = next.has_operators(vec!["renamed".to_owned()]).unwrap_err();
         assert!(ended.to_string().contains("durable operator 'op'"), "{ended}");
     }

@@ -176,6 +176,7 @@ mod tests {
         Manifest {
             incarnation: ME.incarnation,
             generation: ME.generation,
+            binary: String::new(),
             tick: Tick(1),
             splits: Vec::new(),
             sinks: Vec::new(),

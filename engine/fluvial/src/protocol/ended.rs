@@ -47,6 +47,22 @@ pub(crate) enum Ended {
         /// Its end now.
         end: Offset,
     },
+    /// Records that have to be read again were compacted. The journal says so now: the next generation goes on without them
+    /// and corrects the outputs.
+    #[error("{what}; the next generation goes on with what is left, and corrects the outputs")]
+    Compacted {
+        /// Which records, for people.
+        what: String,
+    },
+    /// An earlier generation began to correct the outputs after compaction, and this one cannot.
+    #[error(
+        "input that has to be read again was compacted, and the outputs have yet to be corrected for that, which this run \
+         cannot do: {why}; start the job as it was, or go on from the input as it is with `run --reconcile`"
+    )]
+    CannotCorrect {
+        /// Why.
+        why: String,
+    },
     /// The same input gave other output than before.
     #[error(
         "output {at} is not what it was when tick {tick} was first committed: either the code is not deterministic (a \
@@ -111,11 +127,14 @@ impl Ended {
             Self::Fenced { .. } => Some(ErrorKind::Fenced),
             Self::NotWritable { kind, .. } => Some(*kind),
             Self::Restart(_)
+            | Self::Compacted { .. }
             | Self::CommitsNothing { .. }
             | Self::CheckpointTooOld { .. }
             | Self::ClockJumped { .. } => Some(ErrorKind::Restart),
             Self::Refused(_) | Self::MadeAnew { .. } => Some(ErrorKind::Configuration),
-            Self::CutOff { .. } | Self::Diverged { .. } | Self::ForeignRecord { .. } => Some(ErrorKind::Data),
+            Self::CutOff { .. } | Self::CannotCorrect { .. } | Self::Diverged { .. } | Self::ForeignRecord { .. } => {
+                Some(ErrorKind::Data)
+            }
             Self::Bug(_) => Some(ErrorKind::Bug),
         }
     }

@@ -6,6 +6,7 @@
 use fluvial_connector::{Availability, Digest, Envelope, Generation, Incarnation, OutputPartition, SplitId, Tick};
 use serde::{Deserialize, Serialize};
 
+use super::compaction::Compare;
 use crate::journal::{Binding, Nonce, Range, SinkStart, SplitNumber, SplitStart};
 use crate::state::{Manifest, OperatorKind, OperatorState, RunRef};
 
@@ -59,6 +60,10 @@ pub(crate) struct Plan {
     pub sinks: Vec<SinkStart>,
     /// The tick of a reconciliation that is under way or to be done now; see [`crate::journal::Entry::Reconciled`].
     pub reconcile: Option<Tick>,
+    /// Whether that reconciliation is for records that compaction removed; see [`crate::journal::Entry::Compacted`].
+    pub compacted: bool,
+    /// Why this generation must not go on where records were compacted that it has to read again; `None` where it may.
+    pub cannot_correct: Option<String>,
 }
 
 impl Plan {
@@ -66,6 +71,16 @@ impl Plan {
     #[must_use]
     pub(crate) fn as_of(&self) -> Tick {
         self.checkpoint.as_ref().map_or(Tick(0), |c| c.tick)
+    }
+
+    /// How what is read again is compared with what was read before.
+    #[must_use]
+    pub(crate) fn compare(&self) -> Compare {
+        match self.reconcile {
+            None => Compare::All,
+            Some(_) if self.compacted => Compare::AllButCompacted,
+            Some(_) => Compare::Nothing,
+        }
     }
 
     /// The last sealed tick of earlier generations.
@@ -116,6 +131,13 @@ pub(crate) enum Report {
         /// The digests.
         outputs: Vec<(OutputPartition, Digest)>,
     },
+    /// Records that have to be read again are gone because the input was compacted, and the job can go on without them once
+    /// the journal says so; see [`crate::journal::Entry::Compacted`]. The worker puts nothing of that tick or a later one
+    /// into the dataflow.
+    Compacted {
+        /// Which records, for people.
+        what: String,
+    },
     /// Some of an operator's runs, which follow each other in the newest checkpoint, have been merged into one. The next
     /// checkpoint names it in their place.
     Merged {
@@ -141,6 +163,8 @@ pub(crate) struct FoundSplit {
     pub availability: Availability,
     /// Its identity; see [`fluvial_connector::SplitStatus::identity`].
     pub identity: String,
+    /// When the source was asked, in milliseconds since the Unix epoch.
+    pub asked_ms: u64,
 }
 
 /// An output of the binary that runs, for the leader.

@@ -19,6 +19,7 @@ mod checkpointer;
 mod claim;
 mod cleaner;
 mod committer;
+mod compaction;
 mod ended;
 mod history;
 mod leader;
@@ -34,6 +35,7 @@ mod simulation;
 mod store;
 
 pub(crate) use committer::{Action, Committer, CommitterConfig, Done, Failure, Stretch, Tail};
+pub(crate) use compaction::{Compare, Removed};
 pub(crate) use ended::Ended;
 pub(crate) use history::History;
 pub(crate) use leader::{Event, Leader, LeaderConfig, Request, Status};

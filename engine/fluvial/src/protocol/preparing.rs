@@ -10,6 +10,7 @@ use super::Ended;
 use super::appender::Appender;
 use super::checkpointer::Checkpointer;
 use super::cleaner::Cleaner;
+use super::compaction::{Compare, cannot_correct};
 use super::history::History;
 use super::leader::LeaderConfig;
 use super::messages::{FoundOutput, FoundSplit, HeldOutput, Plan};
@@ -33,6 +34,7 @@ pub(crate) struct Prepared {
     /// This generation's newest record.
     pub(crate) tail: Seq,
     history: History,
+    rules: Rules,
 }
 
 impl Prepared {
@@ -43,18 +45,28 @@ impl Prepared {
     pub(crate) fn new(
         config: &LeaderConfig,
         opened: Opened,
-        reconcile: bool,
+        compare: Compare,
         found: &[FoundSplit],
         now_ms: u64,
         rules: Rules,
     ) -> Result<(Self, Vec<String>), Ended> {
         let Opened { me, at, mut history, manifest, records, below } = opened;
         let mut appender = Appender::new(me, at.next(), config.append_every_ms, rules);
+        let cannot_correct = cannot_correct(config, &history);
+        let reconcile = compare == Compare::Nothing;
         let (new, mut warnings) = new_outputs(&config.outputs, &config.sink, reconcile, &history)?;
         let recreated = accepted(config, reconcile, &history)?;
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));
             history.sinks.push(start);
+        }
+        let tick = Tick(now_ms).max(history.sealed().next());
+        if compare == Compare::AllButCompacted {
+            if let Some(why) = cannot_correct {
+                return Err(Ended::CannotCorrect { why });
+            }
+            history.reconciled(tick, &[], &[]);
+            appender.push(Entry::Compacted { tick });
         }
         if reconcile {
             if !config.reconcile {
@@ -64,9 +76,9 @@ impl Prepared {
             } else if !config.leave_append_outputs {
                 refuse_append_outputs(&history)?;
             }
-            let tick = Tick(now_ms).max(history.sealed().next());
             let rewound = rewound(found, &history, &mut warnings);
             history.reconciled(tick, &rewound, &recreated);
+            history.compacted = false;
             appender.push(Entry::Reconciled { tick, rewound, recreated });
         }
         let mut cleaner = Cleaner::new(me, config.keep_journal, config.grace_ms, below, rules);
@@ -78,10 +90,11 @@ impl Prepared {
             cleaner.restored(name, manifest);
         }
         let most = (history.most_workers.max(config.workers), history.most_turns.max(config.turns));
-        let checkpointer = Checkpointer::new(me, config.workers, history.sinks.clone(), most, newest, rules);
+        let checkpointer =
+            Checkpointer::new(me, config.binary.clone(), config.workers, history.sinks.clone(), most, newest, rules);
         let fenced = if rules.has(Rule::FenceEverySlot) { most } else { (config.workers, config.turns) };
-        let plan = plan(me, &history, fenced);
-        Ok((Self { plan, appender, cleaner, checkpointer, tail: at, history }, warnings))
+        let plan = Plan { cannot_correct, ..plan(me, &history, fenced) };
+        Ok((Self { plan, appender, cleaner, checkpointer, tail: at, history, rules }, warnings))
     }
 
     /// Where each split stands that this generation goes on with.
@@ -114,7 +127,10 @@ impl Prepared {
             next_checkpoint_ms,
             last_checkpoint_ms: now_ms,
             last: None,
+            ends: BTreeMap::new(),
+            compacted: None,
             stopping,
+            rules: self.rules,
         }
     }
 }
@@ -131,6 +147,8 @@ fn plan(me: Identity, history: &History, (most_workers, most_turns): (u32, u32))
         replay: history.replay.clone(),
         sinks: history.sinks.clone(),
         reconcile: history.reconcile,
+        compacted: history.compacted,
+        cannot_correct: None,
     }
 }
 

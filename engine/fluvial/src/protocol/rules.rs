@@ -33,6 +33,10 @@ pub(crate) enum Rule {
     CheckpointAfterSinks,
     /// Runs are deleted only after the record that no longer names them.
     DeleteAfterRecord,
+    /// That input which has to be read again was compacted is in the journal before the generation that met it ends.
+    JournalWhatWasCompacted,
+    /// A reconciliation begins again with each generation until a checkpoint covers it.
+    ReconcileUntilCovered,
     /// Transactions of a worker's turns commit in the order in which they were prepared.
     CommitInOrder,
     /// Simulated sink only: after an unknown outcome no transaction begins in the old epoch.

@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use fluvial_connector::{Offset, Tick};
 
 use super::Ended;
-#[cfg(test)]
-use super::Rule;
 use super::appender::{Appended, Appender};
 use super::checkpointer::{Checkpointer, Stored};
 use super::cleaner::Cleaner;
 use super::leader::{LeaderConfig, Request};
 use super::messages::{FoundSplit, Order, Report};
+use super::rules::{Rule, Rules};
 use super::sequencer::Sequencer;
 use super::store::{Answer, Part};
 use crate::journal::{Entry, SplitNumber, SplitStart};
@@ -31,7 +30,12 @@ pub(crate) struct Running {
     pub(crate) last_checkpoint_ms: u64,
     /// The last tick, once it is minted.
     pub(crate) last: Option<Tick>,
+    /// Where splits ended when their source was asked, and when that was, until they have been read that far.
+    pub(crate) ends: BTreeMap<SplitNumber, (Offset, u64)>,
+    /// Records that were compacted and have to be read again, once a worker has met them.
+    pub(crate) compacted: Option<String>,
     pub(crate) stopping: bool,
+    pub(crate) rules: Rules,
 }
 
 impl Running {
@@ -83,6 +87,9 @@ impl Running {
                 }
                 Entry::SplitStarted(start) => out.push_back(Request::Broadcast(Order::SplitStarted(start.clone()))),
                 Entry::Checkpoint { .. } => self.checkpointed(now_ms, out)?,
+                Entry::Compacted { .. } => {
+                    return Err(Ended::Compacted { what: self.compacted.take().unwrap_or_default() });
+                }
                 _ => {}
             }
         }
@@ -129,11 +136,44 @@ impl Running {
                     self.cleaner.discard(object, now_ms);
                 }
             }
+            Report::Compacted { what } if self.compacted.is_none() => {
+                if !self.rules.has(Rule::JournalWhatWasCompacted) {
+                    return Err(Ended::Compacted { what });
+                }
+                self.compacted = Some(what);
+                self.appender.push(Entry::Compacted { tick: self.sequencer.last().next() });
+            }
+            Report::Compacted { .. } => {}
             Report::Fenced | Report::Ready { .. } => {
                 return Err(Ended::Bug(format!("worker {worker} reported the opening a second time")));
             }
         }
         Ok(())
+    }
+
+    /// Notes where splits end, which tells once they have been read that far that what lies beyond was written later.
+    fn note_ends(&mut self, found: &[FoundSplit]) {
+        self.catch_up();
+        let found: BTreeMap<_, _> = found.iter().map(|found| ((&found.source, &found.split), found)).collect();
+        for SplitState { start, .. } in self.sequencer.splits().values() {
+            let found = found.get(&(&start.source, &start.split));
+            if let Some((end, found)) = found.and_then(|found| Some((found.availability.end()?, found))) {
+                self.ends.entry(start.number).or_insert((end, found.asked_ms));
+            }
+        }
+        self.catch_up();
+    }
+
+    /// Notes which splits have been read to an end that they had.
+    fn catch_up(&mut self) {
+        for state in self.sequencer.splits_mut() {
+            if let Some((end, asked_ms)) = self.ends.get(&state.start.number).copied()
+                && state.position >= end
+            {
+                state.caught_up_ms = state.caught_up_ms.max(asked_ms);
+                self.ends.remove(&state.start.number);
+            }
+        }
     }
 
     /// Starts the splits that were not known and can be read: where another begins is not known yet.
@@ -143,19 +183,27 @@ impl Running {
     pub(crate) fn on_splits(&mut self, mut found: Vec<FoundSplit>) -> Result<(), Ended> {
         refuse_made_anew(&found, self.sequencer.splits())?;
         found.sort_by(|a, b| (&a.source, &a.split).cmp(&(&b.source, &b.split)));
-        for FoundSplit { source, split, availability, identity, .. } in found {
+        for FoundSplit { source, split, availability, identity, .. } in &found {
             let Some(earliest) = availability.earliest() else { continue };
             let known = self.sequencer.splits().values().map(|s| &s.start);
-            if known.into_iter().any(|s| s.source == source && s.split == split) {
+            if known.into_iter().any(|s| s.source == *source && s.split == *split) {
                 continue;
             }
             let last = self.sequencer.splits().keys().last();
             let number = SplitNumber(last.map_or(0, |last| last.0 + 1));
+            let (source, split, identity) = (source.clone(), split.clone(), identity.clone());
             let start = SplitStart { number, source, split, offset: earliest, identity };
-            let state = SplitState { start: start.clone(), position: start.offset, last: None, watermark: None };
+            let state = SplitState {
+                start: start.clone(),
+                position: start.offset,
+                last: None,
+                caught_up_ms: 0,
+                watermark: None,
+            };
             self.sequencer.add_split(state);
             self.appender.push(Entry::SplitStarted(start));
         }
+        self.note_ends(&found);
         Ok(())
     }
 
@@ -196,6 +244,7 @@ impl Running {
         let binding = self.sequencer.mint(now_ms, checkpoint)?;
         if checkpoint {
             self.next_checkpoint_ms = now_ms + config.checkpoint_every_ms;
+            self.catch_up();
             self.checkpointer.begin(binding.tick, self.sequencer.splits().values().cloned().collect());
         }
         if last {

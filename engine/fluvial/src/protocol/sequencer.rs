@@ -81,6 +81,11 @@ impl Sequencer {
         &self.splits
     }
 
+    /// The splits, to note what is not a matter of ticks.
+    pub(crate) fn splits_mut(&mut self) -> impl Iterator<Item = &mut SplitState> {
+        self.splits.values_mut()
+    }
+
     pub(crate) fn in_flight_bytes(&self) -> u64 {
         self.in_flight_bytes
     }
@@ -209,7 +214,7 @@ mod tests {
             offset: Offset(0),
             identity: String::new(),
         };
-        let split = SplitState { start, position: Offset(0), last: None, watermark: None };
+        let split = SplitState { start, position: Offset(0), last: None, caught_up_ms: 0, watermark: None };
         let mut sequencer = Sequencer::new(PACE, Tick(5000), [(SplitNumber(0), split)].into());
         sequencer.last_at_ms = 6000;
         sequencer

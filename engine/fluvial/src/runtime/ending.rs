@@ -129,6 +129,7 @@ impl From<Ended> for Failure {
             Some(ErrorKind::Fenced) => Ending::Fenced,
             Some(ErrorKind::Restart | ErrorKind::Retry) => match ended {
                 Ended::CheckpointTooOld { .. } => Ending::StoreFailed,
+                Ended::Compacted { .. } => Ending::SourceFailed,
                 _ => Ending::SinkFailed,
             },
             Some(ErrorKind::Configuration) => Ending::Misconfigured,

@@ -18,7 +18,7 @@ use super::calls::StoreCalls;
 use super::control::{Control, Message};
 use super::ending::{Ending, Failure, Part as Origin};
 use super::outputs::{self, OutputWatch};
-use super::process::{Found, Shared};
+use super::process::{ForTheLeader, Found, Shared};
 use super::stages::STAGES;
 use super::status::StatusLine;
 use super::turns::wait_out;
@@ -91,15 +91,16 @@ pub(crate) struct LeaderDriver {
 }
 
 impl LeaderDriver {
-    /// Begins with what the first process found; `stop` is where the supervisor asks for the end.
-    pub(crate) fn new(shared: &Arc<Shared>, found: Found, stop: Receiver<()>, waker: &Waker) -> Result<Self, Failure> {
+    /// Begins with what the first process found.
+    pub(crate) fn new(shared: &Arc<Shared>, with: ForTheLeader, waker: &Waker) -> Result<Self, Failure> {
+        let ForTheLeader { found, stop, binary } = with;
         let options = &shared.options;
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let config = LeaderConfig {
             incarnation: Incarnation(ambient::uuid()),
             nonce: Nonce::of_run(shared.succession.run, ambient::nonce()),
             follows: shared.succession.follows,
-            binary: shared.binary.clone(),
+            binary,
             workers: options.workers(),
             turns: super::TURNS,
             outputs: found.outputs.clone(),

@@ -7,6 +7,7 @@
 //! Whatever goes wrong ends the process at once, after it has told the supervisor why: a process holds nothing that
 //! its end at any moment could leave half done.
 
+use std::io::Read as _;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,6 +20,7 @@ use fluvial_connector::{
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::initialize::Hooks;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::ending::{Ending, Failure, Part};
 use super::leader::Ends;
@@ -45,18 +47,27 @@ pub(crate) struct Shared {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) sources: Vec<(String, Arc<dyn Source>)>,
     pub(crate) outputs: Vec<OutputSpec>,
-    pub(crate) binary: String,
     pub(crate) succession: Succession,
     sink: Arc<dyn Sink>,
     session: OnceLock<Arc<dyn SinkSession>>,
     connecting: Mutex<()>,
-    for_the_leader: Mutex<Option<(Found, Receiver<()>)>>,
+    for_the_leader: Mutex<Option<ForTheLeader>>,
     /// What the sink's calls wait for.
     pub(crate) waits: Waits,
     /// When one of the workers has said last that it cannot commit.
     told_of_a_stall: Mutex<Option<Instant>>,
     pub(crate) pulses: Pulses,
     supervisor: SupervisorLink,
+}
+
+/// What the leader begins with.
+pub(crate) struct ForTheLeader {
+    /// What the first process found.
+    pub(crate) found: Found,
+    /// Where the supervisor asks for the end.
+    pub(crate) stop: Receiver<()>,
+    /// The content hash of the binary.
+    pub(crate) binary: String,
 }
 
 /// What the first process finds before it opens the journal.
@@ -73,6 +84,7 @@ impl Found {
     pub(crate) fn of_sources(sources: &[(String, Arc<dyn Source>)], patience: Duration) -> Result<Self, Error> {
         let mut found = Self::default();
         for (name, source) in sources {
+            let asked_ms = ambient::now_ms();
             for status in source.splits(patience)? {
                 if let Some(end) = status.availability.end() {
                     found.ends.insert((name.clone(), status.split.clone()), end);
@@ -83,6 +95,7 @@ impl Found {
                     split: status.split,
                     availability: status.availability,
                     identity: status.identity,
+                    asked_ms,
                 });
             }
         }
@@ -164,7 +177,6 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         runtime: runtime.handle().clone(),
         sources: topology.sources,
         outputs: topology.outputs,
-        binary: stamp_of_this_binary().map_err(|e| Failure::new(Ending::Failed, e))?,
         succession: peer.succession,
         sink: topology.sink,
         session: OnceLock::new(),
@@ -176,8 +188,12 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         supervisor: peer.supervisor,
     });
     if first {
+        let failed = |e| Failure::new(Ending::Failed, e);
+        // It takes some milliseconds, in which Kafka can answer.
+        let hash = std::thread::Builder::new().name("hash".to_owned()).spawn(hash_of_this_binary).map_err(failed)?;
         let found = shared.look_around()?;
-        *lock(&shared.for_the_leader) = Some((found, peer.stop));
+        let binary = hash.join().unwrap_or_else(|_| Err(std::io::Error::other("panicked"))).map_err(failed)?;
+        *lock(&shared.for_the_leader) = Some(ForTheLeader { found, stop: peer.stop, binary });
         tracing::debug!(target: STAGES, "found");
     }
     let watched = shared.pulses.watch(peer.index * threads);
@@ -234,8 +250,8 @@ impl Shared {
         Ok(found)
     }
 
-    /// What the first process found, and where the supervisor's stop comes in; taken by the leader.
-    pub(crate) fn for_the_leader(&self) -> Option<(Found, Receiver<()>)> {
+    /// What the leader begins with, in the first process, once.
+    pub(crate) fn for_the_leader(&self) -> Option<ForTheLeader> {
         lock(&self.for_the_leader).take()
     }
 
@@ -283,10 +299,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn stamp_of_this_binary() -> std::io::Result<String> {
-    let path = std::env::current_exe()?;
-    let meta = std::fs::metadata(&path)?;
-    // Reading a large binary at every restart would cost more than the figure is worth: size and time tell builds apart.
-    let modified = meta.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Ok(format!("{:x}-{:x}", meta.len(), modified.as_nanos()))
+/// The content hash of the binary that this process runs, whatever stands in its place on the disk by now.
+fn hash_of_this_binary() -> std::io::Result<String> {
+    let mut binary = std::fs::File::open("/proc/self/exe")?;
+    let (mut hash, mut buffer) = (Xxh3::new(), vec![0; 1 << 20]);
+    loop {
+        match binary.read(&mut buffer)? {
+            0 => return Ok(format!("{:032x}", hash.digest128())),
+            read => hash.update(&buffer[..read]),
+        }
+    }
 }

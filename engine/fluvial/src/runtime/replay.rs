@@ -26,7 +26,7 @@ use crate::cli::StoreOptions;
 use crate::durable::Durables;
 use crate::job::{Job, Situation};
 use crate::journal::{Binding, JobStore, Seq, SinkStart, SplitStart};
-use crate::protocol::History;
+use crate::protocol::{Compare, History};
 
 /// How `replay` runs.
 #[derive(Clone, Debug, clap::Args)]
@@ -147,7 +147,8 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
     durables.built()?;
     let options = ReadOptions {
         most_waiting: Volume { records: u64::MAX, bytes: MOST_WAITING_BYTES / u64::from(workers) },
-        verify: true,
+        compare: Compare::All,
+        cannot_correct: Some("`replay` shows the output of each tick as it was".to_owned()),
         patience: PATIENCE,
         between_looks: BETWEEN_LOOKS,
     };
@@ -161,7 +162,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
     source.look().map_err(failed)?;
     source.begin_after(Tick(0));
     for start in &script.splits {
-        source.resume(start, start.offset, None).map_err(failed)?;
+        source.begin(start).map_err(failed)?;
     }
     source.replay(&script.bindings).map_err(failed)?;
     while !source.look_again().map_err(failed)? {

@@ -9,6 +9,7 @@
 //! Guarantees: records go into the dataflow exactly as the bindings say; a replay that reads anything else than what the
 //! journal's counts and digests say ends with an error. Does not mint, and does not know what is sealed.
 
+mod compare;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,9 @@ use super::input::SourceInput;
 use super::leader::{Ends, LOOKS};
 use super::panics::in_operator;
 use crate::journal::{Binding, Range, SplitNumber, SplitStart};
-use crate::protocol::{Ended, FoundSplit, split_owner};
+use crate::protocol::{Compare, Ended, FoundSplit, split_owner};
+use crate::state::SplitState;
+use compare::{Comparison, Known};
 pub(crate) use split::Volume;
 use split::{Expected, Split};
 
@@ -56,16 +59,20 @@ pub(crate) struct DeclaredSource {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) input: Box<dyn SourceInput>,
     pub(crate) on_malformed: OnMalformed,
+    /// Whether only the newest record of each key counts, whatever the job makes of it.
+    pub(crate) only_newest: bool,
 }
 
 /// How a worker reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ReadOptions {
     /// How much may wait for its tick before the readers are left alone. Records count only after the journal's replay:
     /// in it, it is the journal that says how far to read.
     pub(crate) most_waiting: Volume,
-    /// Whether replayed ranges are compared with the journal's digests.
-    pub(crate) verify: bool,
+    /// How replayed ranges are compared with the journal's digests.
+    pub(crate) compare: Compare,
+    /// See [`crate::protocol::Plan::cannot_correct`].
+    pub(crate) cannot_correct: Option<String>,
     /// How long to wait for the source's answer.
     pub(crate) patience: Duration,
     /// How long to wait before the source is asked again where a split seems to end too early.
@@ -108,6 +115,7 @@ struct Reading {
     declared: DeclaredSource,
     reader: Box<dyn SplitReader>,
     splits: usize,
+    known: Known,
 }
 
 impl SourceDriver {
@@ -122,7 +130,7 @@ impl SourceDriver {
         let mut sources = Vec::new();
         for declared in declared {
             let reader = declared.source.reader(waker.clone()).map_err(|e| Failure::of(Part::Source, e))?;
-            sources.push(Reading { declared, reader, splits: 0 });
+            sources.push(Reading { declared, reader, splits: 0, known: Known::default() });
         }
         Ok(Self {
             worker,
@@ -196,9 +204,25 @@ impl SourceDriver {
         of_source.insert(split, Held { identity, availability, answers });
     }
 
-    /// Takes over a split that was read through `position` before, `last` being the last range there; does nothing for
-    /// a split of another worker. [`SourceDriver::replay`], or [`SourceDriver::start_split`], begins to read it.
-    pub(crate) fn resume(&mut self, start: &SplitStart, position: Offset, last: Option<&Range>) -> Result<(), Failure> {
+    /// Takes over a split that stands as in the checkpoint; does nothing for a split of another worker.
+    /// [`SourceDriver::replay`] begins to read it.
+    pub(crate) fn resume(&mut self, state: &SplitState) -> Result<(), Failure> {
+        self.take_over(&state.start, state.position, state.last.as_ref(), Some(state.caught_up_ms))
+    }
+
+    /// Takes over a split that the checkpoint does not know, as [`SourceDriver::resume`].
+    pub(crate) fn begin(&mut self, start: &SplitStart) -> Result<(), Failure> {
+        self.take_over(start, start.offset, None, None)
+    }
+
+    /// `last` is the last range before `position`, which is read again.
+    fn take_over(
+        &mut self,
+        start: &SplitStart,
+        position: Offset,
+        last: Option<&Range>,
+        caught_up_ms: Option<u64>,
+    ) -> Result<(), Failure> {
         let name = (start.source.clone(), start.split.clone());
         self.known.insert(name.clone());
         let source = self.sources.iter().find(|s| s.declared.name == start.source);
@@ -241,6 +265,8 @@ impl SourceDriver {
             until: self.ends.as_ref().and_then(|ends| ends.get(&name).copied()),
             told_passed: Offset(0),
             paused: false,
+            caught_up_ms,
+            compacted: None,
         });
         reading.splits += 1;
         Ok(())
@@ -249,7 +275,7 @@ impl SourceDriver {
     /// A split was met while the job runs.
     pub(crate) fn start_split(&mut self, start: &SplitStart) -> Result<(), Failure> {
         let before = self.splits.len();
-        self.resume(start, start.offset, None)?;
+        self.begin(start)?;
         (before..self.splits.len()).try_for_each(|number| self.start_if_available(number))
     }
 
@@ -332,7 +358,7 @@ impl SourceDriver {
             }
         }
         let begins = split.begins;
-        if bound < begins && self.options.verify {
+        if bound < begins && self.options.compare != Compare::Nothing {
             let what = format!(
                 "{} begins at offset {begins} now, and has been read up to {bound}: what lies between is lost \
                  (retention, or a topic that was truncated or recreated); `run --reconcile` goes on from the input as it \
@@ -415,10 +441,11 @@ impl SourceDriver {
         let mut wanted = false;
         for split in self.splits.iter_mut().filter(|split| split.started) {
             let next = self.replay.front().and_then(|b| b.ranges.iter().find(|r| r.split == split.start.number));
+            let goes_on = split.compacted.is_none();
             let compares = split.available && split.compares();
-            let needed = next.is_some_and(|range| split.next_from < range.to) || compares;
+            let needed = goes_on && (next.is_some_and(|range| split.next_from < range.to) || compares);
             wanted |= needed;
-            let pause = reads_again && !needed && (full || split.paused && much);
+            let pause = !goes_on || reads_again && !needed && (full || split.paused && much);
             if pause != split.paused {
                 self.sources[split.source]
                     .reader
@@ -433,34 +460,71 @@ impl SourceDriver {
                 more |= self.poll(source)?;
             }
         }
+        self.note_what_is_gone();
         Ok(more)
     }
 
+    /// Says once what could not be compared.
+    fn note_what_is_gone(&mut self) {
+        let (verified, replayed) = (self.verified(), self.replayed());
+        for Reading { declared, known, .. } in &mut self.sources {
+            if verified && let Some(missing) = known.before.take() {
+                tracing::info!(
+                    "{} is compacted, and no longer holds {missing} of the last that was read before the checkpoint: the \
+                     checkpoint holds what they said, and that the rest is what was read then could not be verified",
+                    declared.source.describe()
+                );
+            }
+            if replayed && let Some(missing) = known.after.take() {
+                tracing::warn!(
+                    "{} is compacted, and no longer holds {missing} that had to be read again: the outputs are corrected \
+                     now that all that is left has been, and that the rest is what was read then could not be verified",
+                    declared.source.describe()
+                );
+            }
+        }
+    }
+
+    /// What is gone by compaction without which only the next generation can go on, in words.
+    pub(crate) fn compacted(&self) -> Option<&str> {
+        self.splits.iter().find_map(|split| split.compacted.as_deref())
+    }
+
     fn poll(&mut self, source: usize) -> Result<bool, Failure> {
-        let Self { sources, splits, options, skipped, .. } = self;
+        let Self { sources, splits, skipped, options, .. } = self;
         let reading = &mut sources[source];
         let mut by_slot: Vec<&mut Split> = splits.iter_mut().filter(|s| s.source == source).collect();
         let mut failed = None;
-        let DeclaredSource { source: described, input, on_malformed, .. } = &mut reading.declared;
+        let Reading { declared, reader, known, .. } = reading;
+        let DeclaredSource { name, source: described, input, on_malformed, only_newest } = declared;
         let described = described.as_ref();
+        let mut comparison = Comparison {
+            source: described,
+            name,
+            only_newest: *only_newest,
+            compare: options.compare,
+            cannot_correct: options.cannot_correct.as_deref(),
+            patience: options.patience,
+            known,
+        };
         let mut each = |slot: Slot, record: Record<'_>| {
             if failed.is_some() {
                 return;
             }
             let split = &mut *by_slot[slot.0 as usize];
             let taken = split
-                .finish_ranges(record.offset, described, input.as_mut(), options.verify)
+                .finish_ranges(record.offset, &mut comparison, input.as_mut())
                 .and_then(|()| split.take(&record, described, input.as_mut(), *on_malformed, skipped));
             failed = taken.err();
         };
-        let polled = in_operator("source", || reading.reader.poll(MOST_RECORDS_A_POLL, &mut each));
+        let polled = in_operator("source", || reader.poll(MOST_RECORDS_A_POLL, &mut each));
         let polled = polled.map_err(|e| Failure::of(Part::Source, e))?;
         if let Some(failure) = failed {
             return Err(failure);
         }
         for split in by_slot.into_iter().filter(|split| split.started) {
-            let position = reading.reader.position(split.slot);
-            split.finish_ranges(position, described, input.as_mut(), options.verify)?;
+            let position = reader.position(split.slot);
+            split.finish_ranges(position, &mut comparison, input.as_mut())?;
         }
         Ok(polled > 0)
     }

@@ -56,7 +56,7 @@ pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<(), Fail
     let waker = Waker::new(move || thread.unpark());
     let for_the_leader = if index == 0 { shared.for_the_leader() } else { None };
     let mut leader = match for_the_leader {
-        Some((found, stop)) => Some(LeaderDriver::new(shared, found, stop, &waker)?),
+        Some(with) => Some(LeaderDriver::new(shared, with, &waker)?),
         None => None,
     };
     if let Some(leader) = &mut leader {
@@ -121,6 +121,7 @@ struct Running {
     ready: bool,
     told_at_end: bool,
     told_passed: Instant,
+    told_compacted: bool,
     finished: bool,
     more: bool,
 }
@@ -161,7 +162,8 @@ impl Running {
                 records: shared.options.tick_records.saturating_mul(TICKS_READ_AHEAD),
                 bytes: shared.options.in_flight.0 / u64::from(workers),
             },
-            verify: plan.reconcile.is_none(),
+            compare: plan.compare(),
+            cannot_correct: plan.cannot_correct.clone(),
             patience: shared.options.patience,
             between_looks: BETWEEN_LOOKS,
         };
@@ -169,10 +171,10 @@ impl Running {
         source.look()?;
         source.begin_after(plan.as_of());
         for state in plan.checkpoint.iter().flat_map(|c| &c.splits) {
-            source.resume(&state.start, state.position, state.last.as_ref())?;
+            source.resume(state)?;
         }
         for start in &plan.splits {
-            source.resume(start, start.offset, None)?;
+            source.begin(start)?;
         }
         source.replay(&plan.replay)?;
         let failed = |e| Failure::new(Ending::Failed, e);
@@ -196,6 +198,7 @@ impl Running {
             ready: false,
             told_at_end: false,
             told_passed: ambient::instant(),
+            told_compacted: false,
             finished: false,
             more: true,
         })
@@ -271,6 +274,10 @@ impl Running {
     /// Reads input, and puts the ticks that are due into the dataflow.
     fn read(&mut self) -> Result<(), Failure> {
         self.more = self.source.read()?;
+        if let Some(what) = self.source.compacted().filter(|_| !self.told_compacted) {
+            self.told_compacted = true;
+            self.control.report(self.index, Report::Compacted { what: what.to_owned() });
+        }
         let complete = self.sink.complete();
         while self.ahead.pop_front_if(|tick| *tick <= complete).is_some() {}
         culprit::left(complete);

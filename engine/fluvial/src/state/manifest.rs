@@ -12,6 +12,8 @@ pub(crate) struct Manifest {
     pub incarnation: Incarnation,
     /// Who took it.
     pub generation: Generation,
+    /// The content hash of the binary that took it.
+    pub binary: String,
     /// The tick that it is a snapshot of.
     pub tick: Tick,
     /// Every split that has been met.
@@ -37,6 +39,9 @@ pub(crate) struct SplitState {
     pub position: Offset,
     /// The last range that was read before the checkpoint, if there was any: an opening reads it again.
     pub last: Option<Range>,
+    /// The last time at which nothing at or after `position` is known to have been written, in milliseconds since the Unix
+    /// epoch by the leader's clock; 0 where there is none.
+    pub caught_up_ms: u64,
     /// Engine state that belongs to the split: the highest event time seen, where the job uses event time.
     pub watermark: Option<i64>,
 }

@@ -317,6 +317,7 @@ fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
     let manifest = super::Manifest {
         incarnation,
         generation: Generation(3),
+        binary: String::new(),
         tick: Tick(17),
         splits: Vec::new(),
         sinks: Vec::new(),

@@ -12,6 +12,7 @@
 //! remember. The order of the records of a tick is that of their [`Origin`], however they are batched.
 //! **Does not** keep anything: the only way to state is a durable operator ([`crate::durable`]).
 
+mod changelog;
 mod checked;
 mod exact;
 mod flat_map;
@@ -23,6 +24,7 @@ use std::fmt;
 use differential_dataflow::VecCollection;
 use timely::dataflow::StreamVec;
 
+pub use changelog::Changelog;
 pub(crate) use checked::try_map;
 pub use exact::ExactInt;
 pub(crate) use origin::Origin;

@@ -81,6 +81,8 @@ pub(super) fn plan(partitions: u32, replay: &[u64]) -> Plan {
             progress: String::new(),
         }],
         reconcile: None,
+        compacted: false,
+        cannot_correct: None,
     }
 }
 

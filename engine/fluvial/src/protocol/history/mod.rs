@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fluvial_connector::{Generation, Incarnation, Tick};
 
@@ -59,11 +59,17 @@ pub(crate) struct History {
     pub replay: Vec<Binding>,
     /// A reconciliation that no checkpoint covers yet.
     pub reconcile: Option<Tick>,
+    /// Whether that one is for records that compaction removed.
+    pub compacted: bool,
+    /// The content hashes of the binaries that wrote output since the checkpoint, and of the one that took it.
+    pub binaries: BTreeSet<String>,
     /// The most workers and turns that any generation has had.
     pub most_workers: u32,
     /// See `most_workers`.
     pub most_turns: u32,
     writer: Option<(Generation, Nonce)>,
+    /// The binary of the last that opened.
+    opened: Option<String>,
 }
 
 impl History {
@@ -126,21 +132,25 @@ impl History {
             sinks: manifest.iter().flat_map(|m| m.sinks.clone()).collect(),
             replay: Vec::new(),
             reconcile: None,
+            compacted: false,
+            binaries: manifest.iter().map(|m| m.binary.clone()).collect(),
             most_workers: manifest.as_ref().map_or(0, |m| m.most_workers),
             most_turns: manifest.as_ref().map_or(0, |m| m.most_turns),
             writer: None,
+            opened: None,
             checkpoint: manifest,
         })
     }
 
     fn take(&mut self, seq: Seq, record: &JournalRecord, entry: &Entry) -> Result<(), Ended> {
         let writer = (record.generation, record.nonce);
-        if let Entry::Opened { workers, turns, .. } = entry {
+        if let Entry::Opened { binary, workers, turns } = entry {
             self.most_workers = self.most_workers.max(*workers);
             self.most_turns = self.most_turns.max(*turns);
             // One that lost the race to open may have a record behind the winner's; it has nothing else.
             if self.writer.is_none_or(|(generation, _)| record.generation >= generation) {
                 self.writer = Some(writer);
+                self.opened = Some(binary.clone());
             }
             return Ok(());
         }
@@ -149,12 +159,20 @@ impl History {
             let what = format!("is of generation {}, which had been fenced before", record.generation);
             return Err(Ended::journal(seq, what));
         }
+        // One that only opened, and was refused or ended before it minted anything, has no part in the output's logic.
+        self.binaries.extend(self.opened.clone());
         match entry {
             Entry::Binding(binding) => self.bind(seq, binding)?,
             Entry::SplitStarted(start) => {
                 self.splits.entry(start.number).or_insert_with(|| {
                     self.new_splits.push(start.number);
-                    SplitState { start: start.clone(), position: start.offset, last: None, watermark: None }
+                    SplitState {
+                        start: start.clone(),
+                        position: start.offset,
+                        last: None,
+                        caught_up_ms: 0,
+                        watermark: None,
+                    }
                 });
             }
             Entry::SinkStarted(start) => {
@@ -164,8 +182,13 @@ impl History {
             }
             Entry::Reconciled { tick, rewound, recreated } if *tick > self.as_of() => {
                 self.reconciled(*tick, rewound, recreated);
+                self.compacted = false;
             }
-            Entry::Reconciled { .. } => self.reconcile = None,
+            Entry::Compacted { tick } if *tick > self.as_of() => {
+                self.reconciled(*tick, &[], &[]);
+                self.compacted = true;
+            }
+            Entry::Reconciled { .. } | Entry::Compacted { .. } => self.reconcile = None,
             Entry::Opened { .. } | Entry::Checkpoint { .. } => {}
         }
         Ok(())

@@ -48,8 +48,9 @@ fn manifest(tick: u64, position: u64) -> Manifest {
     Manifest {
         incarnation: JOB,
         generation: Generation(1),
+        binary: "before".to_owned(),
         tick: Tick(tick),
-        splits: vec![SplitState { start, position: Offset(position), last: None, watermark: None }],
+        splits: vec![SplitState { start, position: Offset(position), last: None, caught_up_ms: 0, watermark: None }],
         sinks: vec![sink()],
         outputs: Vec::new(),
         operators: Vec::new(),
@@ -170,4 +171,28 @@ fn opened_records_and_no_ops_are_kept() {
     assert!(is_kept(&opened(1, 5, 1)));
     assert!(is_kept(&of(1, 5, Vec::new())));
     assert!(!is_kept(&of(1, 5, vec![bind(3, 10, 12)])));
+}
+
+#[test]
+fn the_binaries_that_count_wrote_something_or_took_the_checkpoint() {
+    let opened = |generation: u64, binary: &str| {
+        of(generation, generation, vec![Entry::Opened { binary: binary.to_owned(), workers: 1, turns: 1 }])
+    };
+    let records = journal(
+        0,
+        vec![
+            opened(1, "first"),
+            of(1, 1, vec![split(0), bind(3, 10, 12)]),
+            opened(2, "refused"),
+            opened(3, "third"),
+            of(3, 3, vec![bind(4, 12, 14)]),
+            opened(4, "mine"),
+        ],
+    );
+    let history = History::fold(JOB, &records, None).unwrap();
+    assert_eq!(history.binaries.iter().collect::<Vec<_>>(), ["first", "third"]);
+    // The opened record of who wrote at the floor lies before it.
+    let entry = CheckpointEntry { at: Seq(0), tick: Tick(3), manifest: String::new(), floor: Seq(4) };
+    let history = History::fold(JOB, &records, Some((entry, manifest(3, 12)))).unwrap();
+    assert_eq!(history.binaries.iter().collect::<Vec<_>>(), ["before"]);
 }

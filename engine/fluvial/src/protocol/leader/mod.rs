@@ -22,6 +22,7 @@ use fluvial_connector::{Envelope, Generation, Incarnation, SinkStatus, Tick};
 use crate::journal::{Nonce, Seq, SinkStart, SplitNumber};
 use crate::protocol::Ended;
 use crate::protocol::appender::lost_the_race;
+use crate::protocol::compaction::Compare;
 use crate::protocol::messages::{FoundOutput, FoundSplit, HeldOutput, Order, Report};
 use crate::protocol::opening::{Opened, Opener, Opening};
 use crate::protocol::preparing::{Prepared, refuse_held};
@@ -45,7 +46,7 @@ pub(crate) struct LeaderConfig {
     /// The newest generation of the same run that has opened, if one has. Where another run's has since, this one is
     /// fenced: a run begins the next generation by itself only after its own.
     pub follows: Option<Generation>,
-    /// What tells builds of the binary apart: its size and time.
+    /// The content hash of the binary.
     pub binary: String,
     /// How many workers this generation has.
     pub workers: u32,
@@ -344,7 +345,8 @@ impl Leader {
                         self.stage = Stage::Surveying(Box::new(opened));
                         return Ok(());
                     }
-                    self.prepare(opened, false)
+                    let compare = if opened.corrects() { Compare::AllButCompacted } else { Compare::All };
+                    self.prepare(opened, compare)
                 }
                 None => {
                     self.stage = Stage::Opening(opening);
@@ -379,7 +381,7 @@ impl Leader {
     fn on_look(&mut self, found: Vec<FoundSplit>) -> Result<(), Ended> {
         self.found = Some(found);
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Looking(opened) => self.prepare(*opened, true),
+            Stage::Looking(opened) => self.prepare(*opened, Compare::Nothing),
             stage => Err(Ended::Bug(format!("the sources answered at {}, where nothing was asked", stage.name()))),
         }
     }
@@ -388,7 +390,7 @@ impl Leader {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Surveying(opened) => {
                 refuse_held(held)?;
-                self.prepare(*opened, false)
+                self.prepare(*opened, Compare::All)
             }
             stage => {
                 Err(Ended::Bug(format!("the outputs were looked at in {}, where nothing was asked", stage.name())))
@@ -397,11 +399,11 @@ impl Leader {
     }
 
     /// Adds to the journal what this generation begins: new outputs, a reconciliation.
-    fn prepare(&mut self, opened: Opened, reconcile: bool) -> Result<(), Ended> {
+    fn prepare(&mut self, opened: Opened, compare: Compare) -> Result<(), Ended> {
         let found = self.found.as_deref().unwrap_or_default();
         // Before anything is appended, restored or replayed: nothing of it could be right.
         refuse_made_anew(found, &opened.history.splits)?;
-        let (prepared, warnings) = Prepared::new(&self.config, opened, reconcile, found, self.now_ms, self.rules)?;
+        let (prepared, warnings) = Prepared::new(&self.config, opened, compare, found, self.now_ms, self.rules)?;
         self.bound.clone_from(prepared.splits());
         self.sinks.clone_from(&prepared.plan.sinks);
         self.out.extend(warnings.into_iter().map(Request::Warn));

@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::journal::{Entry, JournalRecord, Range, Recreated, SplitNumber};
-use crate::protocol::PutOutcome;
+use crate::protocol::compaction::Compare;
+use crate::protocol::{Plan, PutOutcome};
 
 /// A leader of two workers, with a journal that does what it is told.
 struct Bench {
@@ -138,6 +139,7 @@ fn kind(entry: &Entry) -> &'static str {
         Entry::SinkStarted(_) => "sink",
         Entry::Checkpoint { .. } => "checkpoint",
         Entry::Reconciled { .. } => "reconciled",
+        Entry::Compacted { .. } => "compacted",
     }
 }
 
@@ -157,7 +159,7 @@ fn found(split: &str, identity: &str) -> FoundSplit {
     let described = format!("topic 'orders' partition {split}");
     let (source, split, identity) = ("in".to_owned(), SplitId(split.to_owned()), identity.to_owned());
     let availability = Availability::Available { earliest: Offset(3), end: Offset(1_000) };
-    FoundSplit { source, described, split, availability, identity }
+    FoundSplit { source, described, split, availability, identity, asked_ms: 0 }
 }
 
 fn read(from: u64, to: u64) -> Report {
@@ -365,6 +367,117 @@ fn a_reconciliation_that_no_checkpoint_covers_begins_again_with_the_next_generat
         bench.on(Event::Splits(ends_at(9))).unwrap();
         assert!(bench.requests().contains(&"look".to_owned()));
     }
+}
+
+/// A leader of another run on what another has left in its journal.
+fn next(bench: &Bench, binary: &str, change: impl FnOnce(&mut LeaderConfig)) -> Bench {
+    let mut config = LeaderConfig {
+        nonce: Nonce::of_run(9, bench.journal.len() as u64),
+        binary: binary.to_owned(),
+        ..bench.leader.config.clone()
+    };
+    change(&mut config);
+    let leader = Leader::new(config, bench.now_ms);
+    let mut next = Bench { leader, journal: bench.journal.clone(), now_ms: bench.now_ms };
+    next.on(Event::Splits(ends_at(9))).unwrap();
+    next
+}
+
+/// Until it ends, or waits.
+fn ended(bench: &mut Bench) -> Result<(), Ended> {
+    while let Some(request) = bench.leader.next_request() {
+        if let Request::Store(part, call) = request {
+            let (_, answer) = bench.call(call);
+            bench.on(Event::Store(part, answer))?;
+        }
+    }
+    Ok(())
+}
+
+/// The plan that the workers of a generation get.
+fn plan_of(mut bench: Bench) -> Result<Plan, Ended> {
+    loop {
+        match bench.leader.next_request().expect("it opens or ends") {
+            Request::Broadcast(Order::Opened(plan)) => return Ok(*plan),
+            Request::Store(part, call) => {
+                let (_, answer) = bench.call(call);
+                bench.on(Event::Store(part, answer))?;
+            }
+            Request::Look => bench.on(Event::Looked(ends_at(9)))?,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn what_was_compacted_is_in_the_journal_before_the_generation_ends_and_the_next_one_corrects() {
+    let upsert = |config: &mut LeaderConfig| config.outputs[0].envelope = Envelope::Upsert;
+    let mut bench = next(&Bench::new(), "binary", upsert).run();
+    bench.requests();
+    for worker in 0..2 {
+        bench.report(worker, Report::Compacted { what: format!("split {worker}") });
+    }
+    assert_eq!(ended(&mut bench), Err(Ended::Compacted { what: "split 0".to_owned() }));
+    let last = bench.journal.values().next_back().unwrap().entries.last().map(kind);
+    assert_eq!(last, Some("compacted"));
+
+    // Whoever comes next, as often as it is killed, corrects the outputs; it still compares everything else.
+    let mut following = next(&bench, "binary", |_| ());
+    for _ in 0..2 {
+        let plan = plan_of(next(&following, "binary", |_| ())).unwrap();
+        assert_eq!((plan.compare(), plan.cannot_correct), (Compare::AllButCompacted, None));
+        ended(&mut following).unwrap();
+        following = next(&following, "binary", |_| ());
+    }
+    // A binary with logic that may be another does not go on in silence, even where it has been started in between.
+    for binary in ["other", "another"] {
+        let refused = plan_of(next(&following, binary, |_| ())).unwrap_err();
+        assert!(matches!(&refused, Ended::CannotCorrect { why } if why.contains(binary)), "{refused}");
+        let mut other = next(&following, binary, |_| ());
+        assert!(ended(&mut other).is_err());
+        following = other;
+    }
+    assert!(plan_of(next(&following, "binary", |_| ())).is_ok());
+    // Told to, it takes the input as it is.
+    let plan = plan_of(next(&following, "other", |config| config.reconcile = true)).unwrap();
+    assert_eq!(plan.compare(), Compare::Nothing);
+}
+
+#[test]
+fn a_job_with_an_append_output_or_another_binary_than_wrote_the_output_cannot_correct() {
+    let upsert = |config: &mut LeaderConfig| config.outputs[0].envelope = Envelope::Upsert;
+    let why = |bench: Bench| plan_of(bench).unwrap().cannot_correct;
+    let append = Bench::running();
+    assert!(why(next(&append, "binary", |_| ())).unwrap().contains("output 'out' is an append output"));
+    let begun = next(&Bench::new(), "binary", upsert).run();
+    assert_eq!(why(next(&begun, "binary", |_| ())), None);
+    assert!(why(next(&begun, "other", |_| ())).unwrap().contains("content hash other"));
+}
+
+#[test]
+fn a_split_is_known_to_have_held_nothing_more_when_it_was_asked_once_it_has_been_read_that_far() {
+    let mut bench = Bench::running();
+    let asked = |bench: &mut Bench, end, asked_ms| {
+        let found = vec![FoundSplit { asked_ms, ..ends_at(end).swap_remove(0) }];
+        bench.on(Event::Splits(found)).unwrap();
+        let Stage::Running(running) = &bench.leader.stage else { panic!("it runs") };
+        running.sequencer.splits()[&SplitNumber(0)].caught_up_ms
+    };
+    assert_eq!(asked(&mut bench, 1_000, 1), 0, "it ended at 1000 when it was met");
+    let read_to = |bench: &mut Bench, from, to| {
+        bench.now_ms += 100;
+        bench.report(0, read(from, to));
+        bench.requests();
+    };
+    read_to(&mut bench, 3, 1_000);
+    assert_eq!(asked(&mut bench, 1_002, 2), 0, "it was asked at 0 then");
+    assert_eq!(asked(&mut bench, 1_005, 3), 0);
+    read_to(&mut bench, 1_000, 1_003);
+    assert_eq!(asked(&mut bench, 1_008, 4), 2, "up to 1002 it has been read, up to 1005 and 1008 it has not");
+    read_to(&mut bench, 1_003, 1_008);
+    assert_eq!(asked(&mut bench, 1_009, 5), 4);
+    read_to(&mut bench, 1_008, 1_009);
+    assert_eq!(asked(&mut bench, 1_009, 6), 6);
 }
 
 #[test]

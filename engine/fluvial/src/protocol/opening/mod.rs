@@ -102,13 +102,18 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Whether this generation takes the input as it is. A run that is `asked` to does so until it has a checkpoint: it
+    /// Whether this generation takes the input as it is, and corrects the outputs. A run that is `asked` to does so until it has a checkpoint: it
     /// would otherwise accept whatever changes as long as it lives. And whoever finds a reconciliation that no checkpoint
     /// covers has to begin it again: what the one before replayed for it has been compared with nothing.
     pub(crate) fn reconciles(&self, asked: bool) -> bool {
         let covers = |entry: &Entry| matches!(entry, Entry::Checkpoint { .. });
         let covered = self.records.values().any(|r| r.nonce.same_run(self.me.nonce) && r.entries.iter().any(covers));
-        asked && !covered || self.history.reconcile.is_some()
+        asked && !covered || self.history.reconcile.is_some() && !self.history.compacted
+    }
+
+    /// Whether this generation corrects the outputs because input that has to be read again was compacted.
+    pub(crate) fn corrects(&self) -> bool {
+        self.history.reconcile.is_some() && self.history.compacted
     }
 }
 
@@ -348,7 +353,10 @@ impl Opening {
         let manifest = checkpoint.as_ref().map(|(entry, _)| entry.manifest.clone());
         // Whatever goes wrong from here on is no longer about listing.
         self.phase = Phase::Relist;
-        let history = History::fold(self.me.incarnation, &self.records, checkpoint)?;
+        let mut history = History::fold(self.me.incarnation, &self.records, checkpoint)?;
+        if !self.rules.has(Rule::ReconcileUntilCovered) {
+            history.reconcile = None;
+        }
         let records = self.records.split_off(&floor);
         let below = self.positions.range(..floor).copied().collect();
         Ok(Some(Opened { me: self.me, at: self.at, history, manifest, records, below }))

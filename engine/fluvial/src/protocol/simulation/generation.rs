@@ -27,7 +27,7 @@ pub(super) struct Generation {
     looks: bool,
     /// Whether it waits for what the outputs hold.
     surveys: bool,
-    mesh: Mesh,
+    pub(super) mesh: Mesh,
     reports: Vec<VecDeque<Report>>,
 }
 

@@ -1,8 +1,9 @@
-//! The simulated source: splits with gaps between their offsets, that grow.
+//! The simulated source: splits with gaps between their offsets, that grow, and may be compacted.
+
+use std::collections::BTreeSet;
 
 use fluvial_connector::{Availability, Digest, Offset, SplitId, source_digest};
 
-use super::Violation;
 use super::dice::Dice;
 use crate::journal::{Range, SplitNumber, SplitStart};
 use crate::protocol::FoundSplit;
@@ -10,6 +11,8 @@ use crate::protocol::FoundSplit;
 /// A job's input.
 pub(super) struct Input {
     splits: Vec<Split>,
+    /// Whether it is a changelog that is compacted: only the newest record of each key counts, and each key is in one split.
+    compacts: bool,
 }
 
 struct Split {
@@ -19,19 +22,50 @@ struct Split {
     available: usize,
     /// Whether the split exists by now.
     exists: bool,
+    /// The offsets of the records that are gone.
+    removed: BTreeSet<u64>,
 }
 
 impl Input {
-    pub(super) fn new(dice: &mut Dice, splits: usize, records: usize, keys: usize) -> Self {
-        let split = |dice: &mut Dice, exists| {
+    pub(super) fn new(dice: &mut Dice, splits: usize, records: usize, keys: usize, compacts: bool) -> Self {
+        let split = |dice: &mut Dice, number: usize| {
             let mut offset = dice.below(5) as u64;
             let mut make = || {
                 offset += if dice.one_in(4) { 2 + dice.below(3) as u64 } else { 1 };
-                (offset, dice.below(keys) as u8)
+                let key = dice.below(keys);
+                (offset, if compacts { key * splits + number } else { key } as u8)
             };
-            Split { records: (0..records).map(|_| make()).collect(), available: 0, exists }
+            let records = (0..records).map(|_| make()).collect();
+            let exists = number + 1 < splits || splits == 1;
+            Split { records, available: 0, exists, removed: BTreeSet::new() }
         };
-        Self { splits: (0..splits).map(|number| split(dice, number + 1 < splits || splits == 1)).collect() }
+        Self { splits: (0..splits).map(|number| split(dice, number)).collect(), compacts }
+    }
+
+    pub(super) fn compacts(&self) -> bool {
+        self.compacts
+    }
+
+    /// What a record says of its key.
+    pub(super) fn value(&self, offset: u64) -> u64 {
+        if self.compacts { offset + 1 } else { 1 }
+    }
+
+    /// What two records, or more, say of their key together: which is the newest, or how many there are.
+    pub(super) fn both(&self, one: u64, other: u64) -> u64 {
+        if self.compacts { one.max(other) } else { one + other }
+    }
+
+    /// Removes some of the records that others of their key have superseded by now.
+    pub(super) fn compact(&mut self, dice: &mut Dice) {
+        let number = dice.below(self.splits.len());
+        let split = &mut self.splits[number];
+        let available = &split.records[..split.available];
+        let superseded =
+            |(at, (_, key)): &(usize, &(u64, u8))| available[at + 1..].iter().any(|(_, later)| later == key);
+        let until = dice.below(available.len() + 1);
+        let gone = available.iter().enumerate().take(until).filter(superseded);
+        split.removed.extend(gone.map(|(_, (offset, _))| *offset));
     }
 
     /// More input arrives; seldom a split appears.
@@ -76,6 +110,7 @@ impl Input {
                     end: Offset(u64::MAX),
                 },
                 identity: "first".to_owned(),
+                asked_ms: 0,
             })
             .collect()
     }
@@ -85,26 +120,20 @@ impl Input {
         &self.splits[number]
     }
 
-    /// Up to `most` records from `from` on, and where the next ones begin.
-    pub(super) fn read(&self, start: &SplitStart, from: Offset, most: usize) -> Option<Range> {
+    /// Up to `most` records from `from` on, and the range that they are.
+    pub(super) fn read(&self, start: &SplitStart, from: Offset, most: usize) -> Option<(Range, Vec<(u64, u8)>)> {
         let split = self.split(start);
-        let available = &split.records[..split.available];
-        let first = available.partition_point(|(offset, _)| *offset < from.0);
-        let taken = &available[first..available.len().min(first + most)];
+        let end = split.records[..split.available].last()?.0 + 1;
+        let taken: Vec<_> = self.held(start, from, Offset(end)).into_iter().take(most).collect();
         let to = Offset(taken.last()?.0 + 1);
-        Some(range_of(start.number, from, to, taken))
+        Some((range_of(start.number, from, to, &taken), taken))
     }
 
-    /// The keys of a range, whose digest must be what it was.
-    pub(super) fn replay(&self, start: &SplitStart, range: &Range) -> Result<Vec<u8>, Violation> {
-        let records = &self.split(start).records;
-        let first = records.partition_point(|(offset, _)| *offset < range.from.0);
-        let last = records.partition_point(|(offset, _)| *offset < range.to.0);
-        let taken = &records[first..last];
-        if range_of(range.split, range.from, range.to, taken) != *range {
-            return Err(Violation(format!("range {range:?} reads back as {taken:?}")));
-        }
-        Ok(taken.iter().map(|(_, key)| *key).collect())
+    /// What a split holds between two offsets by now.
+    pub(super) fn held(&self, start: &SplitStart, from: Offset, to: Offset) -> Vec<(u64, u8)> {
+        let split = self.split(start);
+        let within = |(offset, _): &&(u64, u8)| (from.0..to.0).contains(offset) && !split.removed.contains(offset);
+        split.records.iter().filter(within).copied().collect()
     }
 
     /// Whether a split has been read to its end.
@@ -118,7 +147,8 @@ impl Input {
     }
 }
 
-fn range_of(split: SplitNumber, from: Offset, to: Offset, records: &[(u64, u8)]) -> Range {
+/// The range of these records.
+pub(super) fn range_of(split: SplitNumber, from: Offset, to: Offset, records: &[(u64, u8)]) -> Range {
     let mut digest = Digest::default();
     for (offset, key) in records {
         digest.add(source_digest(Offset(*offset), Some(&[*key]), None));

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use fluvial_connector::Tick;
 
-use crate::journal::Binding;
+use crate::journal::{Binding, Range, SplitNumber};
 
 /// The ticks that are under way, by their number within the generation.
 #[derive(Default)]
 pub(super) struct Mesh {
+    /// What workers have read for the first time: split, offset and key.
+    pub(super) delivered: BTreeMap<(SplitNumber, u64), u8>,
     first: usize,
     ticks: VecDeque<MeshTick>,
 }
@@ -17,7 +19,7 @@ pub(super) struct Mesh {
 pub(super) struct MeshTick {
     pub(super) tick: Tick,
     pub(super) checkpoint: bool,
-    /// How many records of each key there are.
+    /// What the records of each key say together.
     pub(super) deltas: BTreeMap<u8, u64>,
     /// What each output partition gets.
     pub(super) outputs: BTreeMap<u32, Vec<(u8, u64)>>,
@@ -28,6 +30,12 @@ pub(super) struct MeshTick {
 }
 
 impl Mesh {
+    /// What workers have read of a range for the first time.
+    pub(super) fn delivered(&self, range: &Range) -> Vec<(u64, u8)> {
+        let within = (range.split, range.from.0)..(range.split, range.to.0);
+        self.delivered.range(within).map(|((_, offset), key)| (*offset, *key)).collect()
+    }
+
     /// The tick of that number, which `binding` binds.
     pub(super) fn tick(&mut self, number: usize, binding: &Binding) -> &mut MeshTick {
         if number == self.first + self.ticks.len() {

@@ -30,6 +30,8 @@ pub(super) struct Weather {
     pub(super) widens: bool,
     /// Some generations come with other logic, and reconcile.
     pub(super) upgrades: bool,
+    /// The input is compacted.
+    pub(super) compacts: bool,
 }
 
 impl Weather {
@@ -54,6 +56,7 @@ impl Weather {
             stale_commits: one_of(&[0, 0, 0, 1]) == 1,
             widens: one_of(&[0, 1]) == 1,
             upgrades: one_of(&[0, 0, 0, 1]) == 1,
+            compacts: one_of(&[0, 0, 0, 1]) == 1,
         }
     }
 }

@@ -112,3 +112,15 @@ fn without_the_records_first_progress_tells_of_records_that_never_came() {
 fn without_reading_to_the_high_watermark_committed_progress_is_hidden() {
     check(Rule::ProgressToHighWatermark);
 }
+
+/// The next generation meets the same, as does the one after it.
+#[test]
+fn without_journalling_what_was_compacted_no_generation_gets_past_it() {
+    check(Rule::JournalWhatWasCompacted);
+}
+
+/// Whoever comes after one that was killed while it corrected compares what was never replayed so before.
+#[test]
+fn without_reconciling_until_it_is_covered_half_of_a_correction_stays() {
+    check(Rule::ReconcileUntilCovered);
+}

@@ -1,11 +1,11 @@
-//! A simulated worker: a count by key, its runs at checkpoints, and a committer of its own.
+//! A simulated worker: a count by key or the newest record of each, its runs at checkpoints, and a committer of its own.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fluvial_connector::{Offset, OutputPartition, OutputRecord, Tick};
 
 use super::dice::Dice;
-use super::input::Input;
+use super::input::{Input, range_of};
 use super::kafka::Id;
 use super::mesh::Mesh;
 use super::store::Run;
@@ -14,7 +14,7 @@ use super::{OPERATOR, OUTPUT, Over, Violation};
 use crate::journal::{Binding, SplitNumber, SplitStart};
 use crate::protocol::rules::Rules;
 use crate::protocol::{
-    Action, Committer, CommitterConfig, Done, Ended, Identity, Order, Plan, Report, Tail, owner, split_owner,
+    Action, Committer, CommitterConfig, Compare, Done, Ended, Identity, Order, Plan, Report, Tail, owner, split_owner,
 };
 use crate::state::{OperatorKind, RunRef};
 
@@ -86,6 +86,7 @@ pub(super) struct Worker {
     emitted: usize,
     committed: Tick,
     runs: usize,
+    told_compacted: bool,
     /// What the partitions hold that are to be reconciled, once it has been asked for.
     held: Option<BTreeMap<u32, Option<Vec<OutputRecord>>>>,
     pub(super) tasks: VecDeque<Task>,
@@ -112,6 +113,7 @@ impl Worker {
             emitted: 0,
             committed: Tick(0),
             runs: 0,
+            told_compacted: false,
             held: None,
             tasks: VecDeque::new(),
             reports: VecDeque::new(),
@@ -260,41 +262,60 @@ impl Worker {
         for _ in 0..dice.between(1, 3) {
             self.release(mesh, input)?;
             if self.restored {
-                self.process(mesh);
+                self.process(mesh, input);
                 self.emit(mesh)?;
             }
         }
         self.report();
         if self.ready && dice.one_in(2) {
-            self.read(input, dice);
+            self.read(mesh, input, dice);
         }
         Ok(())
     }
 
-    /// Reads the next tick's ranges of the worker's own splits.
+    /// Reads the next tick's ranges of the worker's own splits; where records are gone that it cannot go on without, it
+    /// says so, once, and waits.
     fn release(&mut self, mesh: &mut Mesh, input: &Input) -> Result<(), Violation> {
-        let Some(binding) = self.bindings.pop_front() else { return Ok(()) };
-        let tick = mesh.tick(self.released, &binding);
+        let (Some(binding), Some(plan)) = (self.bindings.front(), &self.plan) else { return Ok(()) };
+        let mut records = Vec::new();
         for range in &binding.ranges {
-            if let Some((start, _)) = self.splits.get(&range.split) {
-                for key in input.replay(start, range)? {
-                    *tick.deltas.entry(key).or_default() += 1;
+            let Some((start, _)) = self.splits.get(&range.split) else { continue };
+            let again = binding.tick <= plan.sealed();
+            let found = if again { input.held(start, range.from, range.to) } else { mesh.delivered(range) };
+            if range_of(range.split, range.from, range.to, &found) != *range {
+                let compacted = input.compacts() && again && (found.len() as u64) < range.count;
+                if !compacted || plan.compare() == Compare::All && plan.cannot_correct.is_some() {
+                    return Err(Violation(format!("range {range:?} reads back as {found:?}")));
+                }
+                if plan.compare() == Compare::All {
+                    if !std::mem::replace(&mut self.told_compacted, true) {
+                        self.reports.push_back(Report::Compacted { what: format!("{range:?}") });
+                    }
+                    return Ok(());
                 }
             }
+            records.extend(found);
+        }
+        let tick = mesh.tick(self.released, binding);
+        for (offset, key) in records {
+            let delta = tick.deltas.entry(key).or_default();
+            *delta = input.both(*delta, input.value(offset));
         }
         tick.released += 1;
+        self.bindings.pop_front();
         self.released += 1;
         Ok(())
     }
 
     /// Counts the next tick's records of the worker's own keys.
-    fn process(&mut self, mesh: &mut Mesh) {
+    fn process(&mut self, mesh: &mut Mesh, input: &Input) {
         let (workers, index) = (self.shape.workers, self.index);
         let reconcile = self.reconcile();
         let Some(tick) = mesh.at(self.processed).filter(|tick| tick.released == workers) else { return };
         let mut changed = BTreeSet::new();
         for (key, delta) in tick.deltas.iter().filter(|(key, _)| owner(u32::from(**key), workers) == index) {
-            *self.counts.entry(*key).or_default() += delta;
+            let count = self.counts.entry(*key).or_default();
+            *count = input.both(*count, *delta);
             self.dirty.insert(*key);
             changed.insert(*key);
         }
@@ -388,10 +409,11 @@ impl Worker {
         }
     }
 
-    fn read(&mut self, input: &Input, dice: &mut Dice) {
+    fn read(&mut self, mesh: &mut Mesh, input: &Input, dice: &mut Dice) {
         let mut ranges = Vec::new();
         for (start, position) in self.splits.values_mut() {
-            if let Some(range) = input.read(start, *position, dice.between(1, 4)) {
+            if let Some((range, records)) = input.read(start, *position, dice.between(1, 4)) {
+                mesh.delivered.extend(records.into_iter().map(|(offset, key)| ((start.number, offset), key)));
                 *position = range.to;
                 ranges.push(range);
             }

@@ -69,8 +69,8 @@ impl World {
     fn new(seed: u64, rules: Rules, trace: bool) -> Self {
         let mut dice = Dice::new(seed);
         let splits = dice.between(1, 3);
-        let input = Input::new(&mut dice, splits, 24, 5);
         let weather = Weather::new(&mut dice);
+        let input = Input::new(&mut dice, splits, 24, 5, weather.compacts);
         Self {
             dice,
             now: 1_000_000,
@@ -239,7 +239,7 @@ impl World {
             incarnation: Incarnation(Uuid::from_u128(7 + number as u128)),
             nonce,
             follows: None,
-            binary: "simulated".to_owned(),
+            binary: format!("logic {}", self.version),
             workers: shape.workers,
             turns: shape.turns,
             outputs: vec![output],
@@ -277,6 +277,9 @@ impl World {
             14 => {
                 if self.dice.one_in(4) {
                     self.input.grow(&mut self.dice);
+                }
+                if self.weather.compacts && !self.calm && self.dice.one_in(8) {
+                    self.input.compact(&mut self.dice);
                 }
                 self.late()
             }
@@ -376,7 +379,7 @@ impl World {
         generation.over.get_or_insert_with(|| ended.to_string());
         match ended {
             Ended::Done(tick) => generation.done = Some(tick),
-            Ended::Restart(_) => {}
+            Ended::Restart(_) | Ended::Compacted { .. } => {}
             Ended::Fenced { by } => {
                 let nonce = generation.nonce;
                 if !self.store.has_opened(by, nonce) {

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use fluvial_connector::{Digest, Error, ErrorKind, Offset, Record, Slot, Source, source_digest};
 
 use super::OnMalformed;
+use super::compare::{Comparison, Verdict};
 use crate::journal::{Range, SplitStart};
 use crate::runtime::culprit;
 use crate::runtime::ending::{Failure, Part};
@@ -75,6 +76,10 @@ pub(super) struct Split {
     pub(super) told_passed: Offset,
     /// Whether the reader leaves it alone, because too much waits already.
     pub(super) paused: bool,
+    /// When the checkpoint was known to hold all of it; see [`crate::state::SplitState::caught_up_ms`].
+    pub(super) caught_up_ms: Option<u64>,
+    /// What is gone of it without which only the next generation can go on, in words.
+    pub(super) compacted: Option<String>,
 }
 
 impl Split {
@@ -131,6 +136,9 @@ impl Split {
         on_malformed: OnMalformed,
         skipped: &mut u64,
     ) -> Result<(), Failure> {
+        if self.compacted.is_some() {
+            return Ok(());
+        }
         let expected = self.expected.front();
         let behind_the_end = expected.is_none() && self.until.is_some_and(|until| record.offset >= until);
         if behind_the_end || expected.is_some_and(|e| record.offset < e.range.from) {
@@ -162,31 +170,26 @@ impl Split {
         Ok(())
     }
 
-    /// Ends every expected range that lies wholly before `position`, comparing it with what was read.
+    /// Ends every expected range that lies wholly before `position`, comparing it with what was read. Where records are
+    /// gone without which only the next generation can go on, the split goes no further.
     pub(super) fn finish_ranges(
         &mut self,
         position: Offset,
-        source: &dyn Source,
+        comparison: &mut Comparison<'_>,
         input: &mut dyn SourceInput,
-        verify: bool,
     ) -> Result<(), Failure> {
-        while let Some(Expected { range, keep }) = self.expected.pop_front_if(|e| e.range.to <= position) {
+        while self.compacted.is_none()
+            && let Some(expected) = self.expected.pop_front_if(|e| e.range.to <= position)
+        {
             let (digest, volume) = self.take_totals();
-            if (volume.records, digest) != (range.count, range.digest) {
-                if verify {
-                    return Err(self.differs(&range, volume.records, digest, source));
-                }
-                if !keep {
-                    tracing::warn!(
-                        "{} no longer holds what was read from offset {} to {}, the last of it before the checkpoint: what \
-                         was read of that and is gone stays in its state, and what may stand there in its place is not \
-                         read; a new job under another --name, with --reconcile, begins without it",
-                        self.name(source),
-                        range.from,
-                        range.to
-                    );
-                }
+            if (volume.records, digest) != (expected.range.count, expected.range.digest)
+                && let Verdict::Compacted(what) = comparison.judge(self, &expected, volume.records, digest)?
+            {
+                self.compacted = Some(what);
+                self.expected.push_front(expected);
+                return Ok(());
             }
+            let Expected { range, keep } = expected;
             if keep {
                 input.cut(self.index, range.to);
                 self.cut(range.to, volume);
@@ -196,25 +199,5 @@ impl Split {
             }
         }
         Ok(())
-    }
-
-    /// What is read again is not what was read first.
-    fn differs(&self, range: &Range, count: u64, digest: Digest, source: &dyn Source) -> Failure {
-        let name = self.name(source);
-        let Range { from, to, count: was_count, digest: was_digest, .. } = range;
-        let what = if *from < self.begins {
-            format!(
-                "{name} begins at offset {} now, and offsets {from} to {to} have to be read again: they are gone \
-                 (retention, or a topic that was truncated); `run --reconcile` goes on from the input as it is",
-                self.begins
-            )
-        } else {
-            format!(
-                "{name} no longer holds what was read from offset {from} to {to}: {was_count} records with digest \
-                 {was_digest} then, {count} with {digest} now (compacted, truncated or made anew); `run --reconcile` \
-                 goes on from the input as it is"
-            )
-        };
-        Failure::of(Part::Source, Error::new(ErrorKind::Data, what))
     }
 }

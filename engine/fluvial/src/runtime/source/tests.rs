@@ -53,10 +53,12 @@ fn not_looked(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
         source: Arc::new(memory.source("in")),
         input: Box::new(Nowhere),
         on_malformed: OnMalformed::Fail,
+        only_newest: false,
     };
     let options = ReadOptions {
         most_waiting: Volume { records: MOST_WAITING, bytes: 1 << 20 },
-        verify: true,
+        compare: Compare::All,
+        cannot_correct: None,
         patience: Duration::ZERO,
         between_looks: Duration::ZERO,
     };
@@ -72,6 +74,11 @@ fn start() -> SplitStart {
         offset: Offset(0),
         identity: String::new(),
     }
+}
+
+/// The split as a checkpoint has it, with the last range before that.
+fn state(position: u64, last: Option<Range>) -> SplitState {
+    SplitState { start: start(), position: Offset(position), last, caught_up_ms: 0, watermark: None }
 }
 
 /// The range of these records from `from` on.
@@ -93,7 +100,7 @@ fn binding(tick: u64, range: Range) -> Binding {
 fn the_range_before_the_checkpoint_is_read_again_and_compared() {
     for (last, fits) in [(["b", "c"], true), (["b", "x"], false)] {
         let mut driver = driver(&topic(&["a", "b", "c", "d"]), None);
-        driver.resume(&start(), Offset(3), Some(&range(1, &last))).unwrap();
+        driver.resume(&state(3, Some(range(1, &last)))).unwrap();
         driver.replay(&[]).unwrap();
         assert!(!driver.verified(), "nothing has been read yet");
         let read = driver.read();
@@ -112,7 +119,7 @@ fn the_range_before_the_checkpoint_is_read_again_and_compared() {
 fn a_tick_is_replayed_when_all_of_it_has_been_read_and_is_what_it_was() {
     let memory = topic(&["a", "b"]);
     let mut driver = not_looked(&memory, None);
-    driver.resume(&start(), Offset(0), None).unwrap();
+    driver.begin(&start()).unwrap();
     driver
         .replay(&[binding(1, range(0, &["a"])), binding(2, range(1, &["b", "c"])), binding(3, range(3, &["d"]))])
         .unwrap();
@@ -129,7 +136,7 @@ fn nothing_is_read_while_enough_waits_for_its_tick() {
     let first = ["a", "b", "c", "d", "e", "f"];
     let memory = topic(&first);
     let mut driver = driver(&memory, None);
-    driver.resume(&start(), Offset(0), None).unwrap();
+    driver.begin(&start()).unwrap();
     driver.replay(&[]).unwrap();
     driver.read().unwrap();
     memory.append("in", 0, None, Some(b"g")).unwrap();
@@ -146,7 +153,7 @@ fn however_much_waits_a_replay_goes_on() {
     let first = ["a", "b", "c", "d", "e", "f"];
     let memory = topic(&first);
     let mut driver = not_looked(&memory, None);
-    driver.resume(&start(), Offset(0), None).unwrap();
+    driver.begin(&start()).unwrap();
     driver.replay(&[binding(1, range(0, &first)), binding(2, range(6, &["g"]))]).unwrap();
     driver.read().unwrap();
     memory.append("in", 0, None, Some(b"g")).unwrap();
@@ -163,9 +170,9 @@ fn a_split_that_is_still_compared_does_not_let_another_be_read_for_ever() {
     let value = [b'x'; 1 << 20];
     memory.append("in", 1, None, Some(&value)).unwrap();
     let mut driver = not_looked(&memory, None);
-    driver.resume(&start(), Offset(1), Some(&range(0, &["a"]))).unwrap();
+    driver.resume(&state(1, Some(range(0, &["a"])))).unwrap();
     let other = SplitStart { number: SplitNumber(1), split: SplitId("1".to_owned()), ..start() };
-    driver.resume(&other, Offset(0), None).unwrap();
+    driver.begin(&other).unwrap();
     driver.replay(&[]).unwrap();
     driver.read().unwrap();
     memory.append("in", 1, None, Some(&value)).unwrap();
@@ -188,7 +195,7 @@ fn input_that_is_gone_before_it_was_bound_is_not_passed_over() {
     memory.truncate("in", 0, Offset(3)).unwrap();
     for (position, fits) in [(2, false), (3, true)] {
         let mut driver = driver(&memory, None);
-        driver.resume(&start(), Offset(position), None).unwrap();
+        driver.resume(&state(position, None)).unwrap();
         assert_eq!(driver.replay(&[]).is_ok(), fits, "from {position}");
     }
 }
@@ -202,7 +209,7 @@ fn a_split_that_ends_before_what_was_read_of_it_is_refused() {
         [(2, vec![], true), (3, vec![], false), (1, vec![bound(&["b"])], true), (1, vec![bound(&["b", "c"])], false)]
     {
         let mut driver = driver(&memory, None);
-        driver.resume(&start(), Offset(position), None).unwrap();
+        driver.resume(&state(position, None)).unwrap();
         match driver.replay(&bindings) {
             Ok(()) => assert!(fits, "from {position}"),
             Err(why) => {
@@ -218,7 +225,7 @@ fn a_split_that_ends_before_what_was_read_of_it_is_refused() {
 fn the_end_is_reached_when_everything_before_it_is_reported_and_nothing_after_it() {
     let memory = topic(&["a", "b", "c"]);
     let mut driver = driver(&memory, Some(2));
-    driver.resume(&start(), Offset(0), None).unwrap();
+    driver.begin(&start()).unwrap();
     driver.replay(&[]).unwrap();
     assert!(!driver.at_end());
     driver.read().unwrap();
@@ -237,6 +244,7 @@ fn found(memory: &Memory) -> Vec<FoundSplit> {
         split,
         availability,
         identity,
+        asked_ms: 0,
     };
     splits.map(found).collect()
 }
@@ -262,8 +270,8 @@ fn a_split_that_is_unavailable_is_compared_when_it_is_back_and_nothing_waits_for
     for (last, fits) in [("a", true), ("other", false)] {
         let memory = half_available();
         let mut driver = driver(&memory, None);
-        driver.resume(&start(), Offset(1), Some(&range(0, &[last]))).unwrap();
-        driver.resume(&other(), Offset(0), None).unwrap();
+        driver.resume(&state(1, Some(range(0, &[last])))).unwrap();
+        driver.begin(&other()).unwrap();
         driver.replay(&[]).unwrap();
         assert!(driver.verified() && driver.replayed(), "the job is open without the split");
         driver.read().unwrap();
@@ -290,8 +298,8 @@ fn a_split_that_is_unavailable_is_compared_when_it_is_back_and_nothing_waits_for
 fn a_replay_waits_for_the_split_that_it_has_to_read_again() {
     let memory = half_available();
     let mut driver = driver(&memory, None);
-    driver.resume(&start(), Offset(0), None).unwrap();
-    driver.resume(&other(), Offset(0), None).unwrap();
+    driver.begin(&start()).unwrap();
+    driver.begin(&other()).unwrap();
     let of_other = Range { split: SplitNumber(1), ..range(0, &["x"]) };
     driver.replay(&[binding(1, of_other), binding(2, range(0, &["a", "b"]))]).unwrap();
     driver.read().unwrap();
@@ -309,7 +317,7 @@ fn a_replay_waits_for_the_split_that_it_has_to_read_again() {
 fn a_split_that_comes_back_without_what_was_read_of_it_is_refused_when_several_answers_say_so() {
     let memory = half_available();
     let mut driver = driver(&memory, None);
-    driver.resume(&start(), Offset(3), None).unwrap();
+    driver.resume(&state(3, None)).unwrap();
     driver.replay(&[]).unwrap();
     memory.set_available("in", 0, true).unwrap();
     for _ in 1..LOOKS {
@@ -329,7 +337,7 @@ fn a_split_that_comes_back_without_what_was_read_of_it_is_refused_when_several_a
 fn the_end_is_not_reached_while_a_split_is_unavailable() {
     let memory = half_available();
     let mut driver = driver(&memory, Some(2));
-    driver.resume(&start(), Offset(2), None).unwrap();
+    driver.resume(&state(2, None)).unwrap();
     driver.replay(&[]).unwrap();
     assert!(!driver.at_end());
     memory.set_available("in", 0, true).unwrap();

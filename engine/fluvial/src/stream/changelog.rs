@@ -1,0 +1,82 @@
+//! A source whose records say what a key has become: of each key only the newest record counts.
+
+use std::fmt;
+
+use differential_dataflow::ExchangeData;
+use fluvial_connector::BoxError;
+
+use super::{Collection, Stream};
+
+/// The records of a source under the keys that they have in the source's system, of which only the newest of each key
+/// counts: an upsert topic of Kafka. Made by [`Job::changelog`](crate::Job::changelog).
+///
+/// It is less than a [`Stream`] on purpose: nothing can be made of it that an older record of a key could change. So its
+/// system may compact it while the job runs or stands still. Where records that have to be read again are gone, the job
+/// goes on with what is left and corrects its outputs, if all of them are upsert outputs and the binary is the same.
+///
+/// ```
+/// use fluvial::Job;
+/// use fluvial::connector::format::{json, text};
+/// # fn source() -> impl fluvial::connector::Source { fluvial_memory::Memory::new().source("prices") }
+/// # fn output() -> impl fluvial::connector::Output { fluvial_memory::Memory::new().upsert("in-cents", 1) }
+///
+/// fn build(job: &mut Job<'_>) -> anyhow::Result<()> {
+///     let prices = job.changelog("prices", source(), text::decode_key, json::decode_value::<i64>);
+///     let in_cents = prices.map_values(|price| price * 100).latest("prices");
+///     job.write(&output(), json::Json, in_cents)?;
+///     Ok(())
+/// }
+/// # let mut test = fluvial::harness::JobTest::new(1, build);
+/// # test.feed("prices", 1, [(Some("tea"), Some("3")), (Some("jam"), Some("2"))]);
+/// # test.feed("prices", 2, [(Some("tea"), Some("4")), (Some("jam"), None)]);
+/// # test.advance_past(2);
+/// # assert_eq!(test.table("in-cents"), [(r#""tea""#.into(), "400".into())]);
+/// ```
+pub struct Changelog<'s, K: 'static, V: 'static> {
+    records: Stream<'s, (K, Option<V>)>,
+}
+
+impl<'s, K: 'static, V: 'static> Changelog<'s, K, V> {
+    pub(crate) fn new(records: Stream<'s, (K, Option<V>)>) -> Self {
+        Self { records }
+    }
+
+    /// Makes another value of each: the part that is to be kept, for example.
+    #[must_use]
+    pub fn map_values<W: 'static>(self, logic: impl Fn(V) -> W + 'static) -> Changelog<'s, K, W> {
+        Changelog::new(self.records.map(move |(key, value)| (key, value.map(&logic))))
+    }
+}
+
+impl<'s, K: ExchangeData, V: 'static> Changelog<'s, K, V> {
+    /// As [`Changelog::map_values`], with logic that may refuse a value; see [`Stream::try_map`].
+    #[must_use]
+    pub fn try_map_values<W: 'static, E: Into<BoxError>>(
+        self,
+        name: &str,
+        logic: impl Fn(&K, V) -> Result<W, E> + 'static,
+    ) -> Changelog<'s, K, W> {
+        let logic = move |key: &K, value: Option<V>| value.map(|value| logic(key, value)).transpose();
+        Changelog::new(self.records.try_map(name, logic))
+    }
+}
+
+impl<'s, K: ExchangeData, V: ExchangeData> Changelog<'s, K, V> {
+    /// Keeps the newest value of each key, durably, as `name`; see [`Stream::latest`].
+    #[must_use]
+    pub fn latest(self, name: &str) -> Collection<'s, (K, V)> {
+        self.records.latest(name)
+    }
+}
+
+impl<K: Clone + 'static, V: Clone + 'static> Clone for Changelog<'_, K, V> {
+    fn clone(&self) -> Self {
+        Self { records: self.records.clone() }
+    }
+}
+
+impl<K: 'static, V: 'static> fmt::Debug for Changelog<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Changelog<{}, {}>", std::any::type_name::<K>(), std::any::type_name::<V>())
+    }
+}
