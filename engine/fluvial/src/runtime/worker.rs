@@ -274,7 +274,11 @@ impl Running {
     /// Reads input, and puts the ticks that are due into the dataflow.
     fn read(&mut self) -> Result<(), Failure> {
         self.more = self.source.read()?;
-        if let Some(what) = self.source.compacted().filter(|_| !self.told_compacted) {
+        // Before all are ready the leader has nothing to append it to.
+        if self.ready
+            && !self.told_compacted
+            && let Some(what) = self.source.compacted()
+        {
             self.told_compacted = true;
             self.control.report(self.index, Report::Compacted { what: what.to_owned() });
         }

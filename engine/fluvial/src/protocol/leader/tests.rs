@@ -117,7 +117,10 @@ impl Bench {
 
     fn run(mut self) -> Self {
         let bench = &mut self;
-        bench.requests();
+        if bench.requests().contains(&"survey".to_owned()) {
+            bench.on(Event::Surveyed(Vec::new())).unwrap();
+            bench.requests();
+        }
         for worker in 0..2 {
             bench.report(worker, Report::Fenced);
         }
@@ -383,17 +386,6 @@ fn next(bench: &Bench, binary: &str, change: impl FnOnce(&mut LeaderConfig)) -> 
     next
 }
 
-/// Until it ends, or waits.
-fn ended(bench: &mut Bench) -> Result<(), Ended> {
-    while let Some(request) = bench.leader.next_request() {
-        if let Request::Store(part, call) = request {
-            let (_, answer) = bench.call(call);
-            bench.on(Event::Store(part, answer))?;
-        }
-    }
-    Ok(())
-}
-
 /// The plan that the workers of a generation get.
 fn plan_of(mut bench: Bench) -> Result<Plan, Ended> {
     loop {
@@ -404,6 +396,7 @@ fn plan_of(mut bench: Bench) -> Result<Plan, Ended> {
                 bench.on(Event::Store(part, answer))?;
             }
             Request::Look => bench.on(Event::Looked(ends_at(9)))?,
+            Request::Survey => bench.on(Event::Surveyed(Vec::new()))?,
             _ => {}
         }
     }
@@ -417,7 +410,7 @@ fn what_was_compacted_is_in_the_journal_before_the_generation_ends_and_the_next_
     for worker in 0..2 {
         bench.report(worker, Report::Compacted { what: format!("split {worker}") });
     }
-    assert_eq!(ended(&mut bench), Err(Ended::Compacted { what: "split 0".to_owned() }));
+    assert_eq!(bench.until_it_ends(), Err(Ended::Compacted { what: "split 0".to_owned() }));
     let last = bench.journal.values().next_back().unwrap().entries.last().map(kind);
     assert_eq!(last, Some("compacted"));
 
@@ -426,7 +419,7 @@ fn what_was_compacted_is_in_the_journal_before_the_generation_ends_and_the_next_
     for _ in 0..2 {
         let plan = plan_of(next(&following, "binary", |_| ())).unwrap();
         assert_eq!((plan.compare(), plan.cannot_correct), (Compare::AllButCompacted, None));
-        ended(&mut following).unwrap();
+        following.until_it_ends().unwrap();
         following = next(&following, "binary", |_| ());
     }
     // A binary with logic that may be another does not go on in silence, even where it has been started in between.
@@ -434,7 +427,7 @@ fn what_was_compacted_is_in_the_journal_before_the_generation_ends_and_the_next_
         let refused = plan_of(next(&following, binary, |_| ())).unwrap_err();
         assert!(matches!(&refused, Ended::CannotCorrect { why } if why.contains(binary)), "{refused}");
         let mut other = next(&following, binary, |_| ());
-        assert!(ended(&mut other).is_err());
+        assert!(other.until_it_ends().is_err());
         following = other;
     }
     assert!(plan_of(next(&following, "binary", |_| ())).is_ok());

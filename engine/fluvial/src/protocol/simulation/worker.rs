@@ -288,7 +288,7 @@ impl Worker {
                     return Err(Violation(format!("range {range:?} reads back as {found:?}")));
                 }
                 if plan.compare() == Compare::All {
-                    if !std::mem::replace(&mut self.told_compacted, true) {
+                    if self.ready && !std::mem::replace(&mut self.told_compacted, true) {
                         self.reports.push_back(Report::Compacted { what: format!("{range:?}") });
                     }
                     return Ok(());

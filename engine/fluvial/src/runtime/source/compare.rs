@@ -3,6 +3,9 @@
 //! The source says itself whether it may have lost records in the middle, and is asked only when some are missing. Records
 //! before the checkpoint are in the state: of those that compaction has removed, only the comparison is lost.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use crate::runtime::ending::Ending;
 const MOST_WAITING: u64 = 6;
 
 /// Takes whatever comes, and keeps nothing.
-struct Nowhere;
+pub(super) struct Nowhere;
 
 impl SourceInput for Nowhere {
     fn add_split(&mut self, _: SplitNumber) {}
@@ -31,7 +31,7 @@ impl SourceInput for Nowhere {
 }
 
 /// A topic with one partition and these records.
-fn topic(values: &[&str]) -> Memory {
+pub(super) fn topic(values: &[&str]) -> Memory {
     let memory = Memory::new();
     memory.create_topic("in", 1);
     for value in values {
@@ -66,7 +66,7 @@ fn not_looked(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
     SourceDriver::new(0, 1, options, ends, vec![declared], &Waker::new(|| ())).unwrap()
 }
 
-fn start() -> SplitStart {
+pub(super) fn start() -> SplitStart {
     SplitStart {
         number: SplitNumber(0),
         source: "in".to_owned(),
@@ -77,12 +77,12 @@ fn start() -> SplitStart {
 }
 
 /// The split as a checkpoint has it, with the last range before that.
-fn state(position: u64, last: Option<Range>) -> SplitState {
+pub(super) fn state(position: u64, last: Option<Range>) -> SplitState {
     SplitState { start: start(), position: Offset(position), last, caught_up_ms: 0, watermark: None }
 }
 
 /// The range of these records from `from` on.
-fn range(from: u64, values: &[&str]) -> Range {
+pub(super) fn range(from: u64, values: &[&str]) -> Range {
     let mut digest = Digest::default();
     let offsets = from..from + values.len() as u64;
     for (offset, value) in offsets.clone().zip(values) {
@@ -92,7 +92,7 @@ fn range(from: u64, values: &[&str]) -> Range {
     Range { split: SplitNumber(0), from, to, count, digest }
 }
 
-fn binding(tick: u64, range: Range) -> Binding {
+pub(super) fn binding(tick: u64, range: Range) -> Binding {
     Binding { tick: Tick(tick), ranges: vec![range], checkpoint: false }
 }
 
