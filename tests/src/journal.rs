@@ -19,7 +19,7 @@ pub struct Journal {
     pub generations: usize,
     /// How many checkpoints were completed.
     pub checkpoints: usize,
-    /// How often the input was to be taken as it is.
+    /// How often the input was to be taken as it is, or as compaction has left it.
     pub reconciliations: usize,
 }
 
@@ -60,6 +60,7 @@ enum Entry {
     SinkStopped {},
     Checkpoint {},
     Reconciled {},
+    Compacted {},
 }
 
 #[derive(Deserialize)]
@@ -136,7 +137,7 @@ impl Journal {
                 }
                 self.ticks.push(TickInput { tick: binding.tick, ranges });
             }
-            Entry::Reconciled {} => self.reconciliations += 1,
+            Entry::Reconciled {} | Entry::Compacted {} => self.reconciliations += 1,
             Entry::SinkStarted {} | Entry::SinkStopped {} => {}
         }
         Ok(())
