@@ -17,6 +17,7 @@ use super::ambient;
 use super::calls::StoreCalls;
 use super::control::{Control, Message};
 use super::ending::{Ending, Failure, Part as Origin};
+use super::missed;
 use super::outputs::{self, OutputWatch};
 use super::process::{ForTheLeader, Found, Shared};
 use super::stages::STAGES;
@@ -26,7 +27,7 @@ use super::unavailable::{LOOK_AGAIN, Unavailable};
 use crate::fail_point::{FailPoint, reach};
 use crate::journal::Nonce;
 use crate::protocol::{
-    Answer, Call, Ended, Event, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Report, Request,
+    Answer, Call, Ended, Event, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Plan, Report, Request,
 };
 
 /// A generation ends whose last complete checkpoint is older than so many checkpoint intervals, and
@@ -329,6 +330,9 @@ impl LeaderDriver {
                 Request::Broadcast(order) => {
                     self.status.order(&order);
                     note(&order);
+                    if let Order::Opened(plan) = &order {
+                        self.warn_of_deletions(plan);
+                    }
                     control.broadcast(&order);
                     self.planned |= matches!(order, Order::Opened(_));
                     if let Order::Minted(_) = order {
@@ -369,6 +373,13 @@ impl LeaderDriver {
             control.tell_all(&Message::Ends(ends));
         }
         self.event(Event::Time, control)
+    }
+
+    fn warn_of_deletions(&self, plan: &Plan) {
+        let Some(checkpoint) = &plan.checkpoint else { return };
+        let (splits, sources) = (checkpoint.splits.clone(), self.shared.sources.clone());
+        let patience = self.shared.options.patience;
+        self.runtime.spawn_blocking(move || missed::warn_of_deletions(&splits, &sources, patience));
     }
 
     /// Asks the sources what there is, several times: whoever answers from before counts for nothing then. Where a split

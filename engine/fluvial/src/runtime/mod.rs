@@ -16,6 +16,7 @@ pub(crate) mod input;
 mod leader;
 mod merges;
 pub(crate) mod mesh;
+mod missed;
 pub(crate) mod output;
 mod outputs;
 pub(crate) mod panics;
