@@ -115,12 +115,12 @@ fn without_reading_to_the_high_watermark_committed_progress_is_hidden() {
 
 /// The next generation meets the same, as does the one after it.
 #[test]
-fn without_journalling_what_was_compacted_no_generation_gets_past_it() {
+fn without_journaling_what_was_compacted_no_generation_gets_past_it() {
     check(Rule::JournalWhatWasCompacted);
 }
 
-/// Whoever comes after one that was killed while it corrected compares what was never replayed so before.
+/// Each generation compares again what only a correction can do without.
 #[test]
-fn without_reconciling_until_it_is_covered_half_of_a_correction_stays() {
+fn without_reconciling_until_a_checkpoint_covers_it_no_correction_is_ever_made() {
     check(Rule::ReconcileUntilCovered);
 }
