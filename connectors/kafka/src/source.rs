@@ -60,7 +60,7 @@ impl Source for KafkaSource {
         let questions = self.kafka.questions()?;
         let Survey { id, partitions } = questions
             .survey(&self.topic, Isolation::Committed, deadline)
-            .map_err(|error| self.kafka.unreachable(error))?;
+            .map_err(|error| self.kafka.explain(&[&self.topic], error))?;
         self.identity.get_or_init(|| id.clone());
         let status = |(number, found): (u32, Result<Bounds, Unavailable>)| SplitStatus {
             split: SplitId(number.to_string()),
@@ -77,7 +77,8 @@ impl Source for KafkaSource {
 
     fn reader(&self, waker: Waker) -> Result<Box<dyn SplitReader>, Error> {
         let partitions = self.kafka.partitions(&[&self.topic], Instant::now() + ASK_HOW_MANY);
-        let wait_ms = fetch_wait_ms(partitions.unwrap_or(Vec::new()).first().copied().unwrap_or(0)).to_string();
+        let partitions = partitions.ok().and_then(|counts| counts.first().copied());
+        let wait_ms = fetch_wait_ms(partitions.unwrap_or_default()).to_string();
         let settings = self.kafka.settings().consumer_that_waits(&wait_ms);
         let identity = Identity::new(self.kafka.clone(), self.topic.clone(), Arc::clone(&self.identity), waker.clone());
         let reading = Reading::new(&settings, &self.describe(), Some(waker))?.of(identity);
@@ -210,6 +211,13 @@ impl SplitReader for KafkaReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fetches_of_many_partitions_wait_longer() {
+        for (partitions, wait_ms) in [(0, 100), (4, 100), (200, 100), (1000, 500), (2000, 1000), (100_000, 1000)] {
+            assert_eq!(fetch_wait_ms(partitions), wait_ms, "{partitions}");
+        }
+    }
 
     #[test]
     fn a_topic_that_may_be_compacted_too_soon_is_warned_of() {
