@@ -1,4 +1,4 @@
-//! Topics that are not what they were: made anew, grown, too short, or compacted too soon.
+//! Topics that are not what they were: recreated, grown, too short, or compacted too soon.
 
 use fluvial_kafka_embedded::ApiKey;
 use fluvial_tests::apache::ApacheKafka;
@@ -14,8 +14,8 @@ pub(super) fn recreate(stage: &Stage, topic: &str, partitions: i32) {
     stage.endpoint().create_topic(topic, partitions, &[]).unwrap();
 }
 
-/// Every way to go on with an input that was made anew is refused, and says what to do.
-fn assert_refused_as_made_anew(stage: &Stage) {
+/// Every way to go on with an input that was recreated is refused, and says what to do.
+fn assert_refused_as_recreated(stage: &Stage) {
     let before = stage.table().unwrap();
     for options in ["", "--reconcile", "--workers 2"] {
         let refused = stage.start(&format!("--stop-at-end {options}")).unwrap().finish(MOST).unwrap();
@@ -25,18 +25,18 @@ fn assert_refused_as_made_anew(stage: &Stage) {
 }
 
 #[test]
-fn an_input_that_was_made_anew_is_refused_whatever_is_in_it() {
+fn an_input_that_was_recreated_is_refused_whatever_is_in_it() {
     // Shorter; equal in every record; longer, so that every offset is there.
     for records in [5_000..5_010, 0..100, 5_000..5_300] {
         let stage = completed(100);
         recreate(&stage, &stage.input(), 2);
         stage.feed(records).unwrap();
-        assert_refused_as_made_anew(&stage);
+        assert_refused_as_recreated(&stage);
     }
 }
 
 #[test]
-fn an_input_that_was_made_anew_on_apache_kafka_is_refused_whatever_is_in_it() {
+fn an_input_that_was_recreated_on_apache_kafka_is_refused_whatever_is_in_it() {
     for records in [5_000..5_010, 0..100, 5_000..5_300] {
         let endpoint = Endpoint::new(ApacheKafka::shared().bootstrap());
         let stage = Stage::on(&endpoint, endpoint.bootstrap(), Subject::Orders, 2).unwrap();
@@ -44,12 +44,12 @@ fn an_input_that_was_made_anew_on_apache_kafka_is_refused_whatever_is_in_it() {
         stage.complete("--stop-at-end").unwrap();
         recreate(&stage, &stage.input(), 2);
         stage.feed(records).unwrap();
-        assert_refused_as_made_anew(&stage);
+        assert_refused_as_recreated(&stage);
     }
 }
 
 #[test]
-fn an_input_that_is_made_anew_under_a_running_job_ends_it() {
+fn an_input_that_is_recreated_under_a_running_job_ends_it() {
     let stage = Stage::new(Subject::Orders, 2).unwrap();
     let job = stage.start("").unwrap();
     stage.feed(0..100).unwrap();
@@ -59,12 +59,12 @@ fn an_input_that_is_made_anew_under_a_running_job_ends_it() {
     // Its reader may be the first to notice; that the topic is another one is told by the next start at the latest.
     assert_refused(&ended, ended.code.unwrap_or(0), &[&format!("'{}'", stage.input()), "recreated"]);
     assert!(matches!(ended.code, Some(1 | 2)), "{ended:?}");
-    assert_refused_as_made_anew(&stage);
+    assert_refused_as_recreated(&stage);
 }
 
 /// What was read of the other topic until the next look was committed.
 #[test]
-fn nothing_is_read_of_an_input_that_is_made_anew_under_a_running_job_on_apache_kafka() {
+fn nothing_is_read_of_an_input_that_is_recreated_under_a_running_job_on_apache_kafka() {
     let endpoint = Endpoint::new(ApacheKafka::shared().bootstrap());
     let stage = Stage::on(&endpoint, endpoint.bootstrap(), Subject::Orders, 2).unwrap();
     let job = stage.start("").unwrap();
@@ -81,7 +81,7 @@ fn nothing_is_read_of_an_input_that_is_made_anew_under_a_running_job_on_apache_k
     let anew = format!("topic '{}' was deleted and recreated (it has the id ", stage.input());
     assert_refused(&ended, 2, &[&anew, "another --name"]);
     assert_eq!(stage.visible().unwrap(), before, "input of another topic has been taken");
-    assert_refused_as_made_anew(&stage);
+    assert_refused_as_recreated(&stage);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_job_that_would_write_its_own_input_is_refused() {
 }
 
 #[test]
-fn a_new_job_goes_on_with_an_input_that_was_made_anew_and_clears_the_output_of_the_old_one() {
+fn a_new_job_goes_on_with_an_input_that_was_recreated_and_clears_the_output_of_the_old_one() {
     let stage = completed(100);
     recreate(&stage, &stage.input(), 2);
     stage.feed(5_000..5_010).unwrap();
@@ -144,7 +144,7 @@ fn partitions_that_an_output_gets_are_left_alone_with_a_warning() {
 }
 
 #[test]
-fn an_output_that_was_made_anew_is_refused_and_written_anew_where_a_person_asks() {
+fn an_output_that_was_recreated_is_refused_and_written_again_where_a_person_asks() {
     let stage = completed(100);
     let output = stage.outputs().swap_remove(0);
     recreate(&stage, &output, OUTPUT_PARTITIONS - 1);

@@ -15,7 +15,9 @@ use crate::protocol::HeldOutput;
 const EVERY: Duration = Duration::from_secs(10);
 
 /// The thread that looks at the outputs. It ends when this is dropped and its last question is answered.
-pub(crate) struct OutputWatch(#[allow(dead_code, reason = "the thread ends when it is dropped")] Sender<()>);
+pub(crate) struct OutputWatch {
+    _alive: Sender<()>,
+}
 
 impl OutputWatch {
     /// Begins to look. What the sink says goes to `told`, until that gives `false`.
@@ -44,7 +46,7 @@ impl OutputWatch {
                 }
             }
         };
-        std::thread::Builder::new().name("outputs".to_owned()).spawn(watch).map(|_| Self(alive))
+        std::thread::Builder::new().name("outputs".to_owned()).spawn(watch).map(|_| Self { _alive: alive })
     }
 }
 
