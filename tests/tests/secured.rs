@@ -24,7 +24,10 @@ const SOON: Duration = Duration::from_secs(10);
 fn kafka() -> &'static ApacheKafka {
     static SHARED: OnceLock<ApacheKafka> = OnceLock::new();
     SHARED.get_or_init(|| {
-        let kafka = ApacheKafka::start(&Options { secured: true, ..Options::default() }).unwrap();
+        // Sessions end with the tokens that began them.
+        let sessions = ("listener.name.sasltls.oauthbearer.connections.max.reauth.ms", "3600000");
+        let properties = vec![(sessions.0.to_owned(), sessions.1.to_owned())];
+        let kafka = ApacheKafka::start(&Options { secured: true, properties, ..Options::default() }).unwrap();
         kafka.allow("orders").unwrap();
         kafka
     })
@@ -150,9 +153,9 @@ fn certificates_let_a_job_in_and_a_renewed_one_is_used_by_the_next_generation() 
     user("--add", "renewed");
     kafka.acl("--add --allow-principal User:renewed --transactional-id * --operation All").unwrap();
     guest.write("client.pem", &both(&new));
+    job.signal_peer(0, rustix::process::Signal::KILL).unwrap();
     let topics = format!("--resource-pattern-type prefixed --topic {}", guest.stage.name());
     kafka.acl(&format!("--add --deny-principal User:{USER} {topics} --operation Read --operation Write")).unwrap();
-    job.signal_peer(0, rustix::process::Signal::KILL).unwrap();
     guest.stage.feed(50..100).unwrap();
     guest.stage.wait_until_caught_up(&job).unwrap();
     assert_eq!(job.terminate(MOST).unwrap().code, Some(0));
@@ -162,16 +165,16 @@ fn certificates_let_a_job_in_and_a_renewed_one_is_used_by_the_next_generation() 
 fn a_token_is_read_again_before_it_expires() {
     let (trusted, at) = (trusted(), kafka().at(Listener::SaslTls));
     let guest = Guest::new(at, &[]);
-    let file = guest.write("token", &token(USER, 5));
+    let file = guest.write("token", &token(USER, 12));
     let url = format!("sasl.oauthbearer.token.endpoint.url=file://{}", file.display());
     let lines = ["security.protocol=SASL_SSL", "sasl.mechanism=OAUTHBEARER", &trusted, &url];
     guest.write("kafka.properties", &lines.join("\n"));
     let job = guest.stage.start("").unwrap();
     guest.stage.feed(0..50).unwrap();
     guest.stage.wait_until_caught_up(&job).unwrap();
-    // Kafka ends a session whose token has expired: the job authenticates again with the new one.
+    // Kafka ends a session whose token has expired; the job authenticates again before, with the new one.
     guest.write("token", &token(USER, 3600));
-    std::thread::sleep(Duration::from_secs(6));
+    std::thread::sleep(Duration::from_secs(13));
     guest.stage.feed(50..100).unwrap();
     guest.stage.wait_until_caught_up(&job).unwrap();
     let finished = job.terminate(MOST).unwrap();

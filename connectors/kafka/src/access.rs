@@ -35,33 +35,44 @@ pub(crate) fn explained(reason: &str) -> String {
 }
 
 fn cause(reason: &str) -> Option<&'static str> {
-    let causes = [
+    // Signs in librdkafka's and OpenSSL's words. A broker that is sent what it does not expect closes the connection; one
+    // that expects TLS may send an alert first, whose bytes librdkafka takes for the length of an answer.
+    let causes: [(&[&str], &str); 5] = [
         (
-            "connecting to a SSL listener?",
+            &["connecting to a SSL listener?", "Invalid response size 3525"],
             "the connection was closed at the first request, as a port does that expects TLS: check that \
              security.protocol is ssl or sasl_ssl",
         ),
         (
-            "connecting to a PLAINTEXT broker listener?",
+            &["connecting to a PLAINTEXT broker listener?", "wrong version number", "unexpected eof while reading"],
             "the connection was closed during the TLS handshake, as a port does that expects no TLS: check that \
              security.protocol is plaintext or sasl_plaintext, or use the port for TLS",
         ),
         (
-            "wrong version number",
-            "the port does not speak TLS: use the port for TLS, or a security.protocol without it",
-        ),
-        (
-            "broker might require SASL authentication",
+            &["broker might require SASL authentication"],
             "the connection was closed at the first request, as a port does that expects SASL: check that \
              security.protocol is sasl_ssl or sasl_plaintext",
         ),
         (
-            "certificate required",
-            "the broker asks for a certificate of this client: name it as ssl.certificate.location and ssl.key.location, \
-             or as ssl.keystore.location",
+            &["Request not valid in current SASL state"],
+            "the port expects no SASL: check that security.protocol is ssl or plaintext, or use the port for SASL",
+        ),
+        (
+            &[
+                "certificate required",
+                "alert bad certificate",
+                "alert unknown ca",
+                "alert certificate unknown",
+                "alert certificate expired",
+                "client SSL authentication might be required",
+                // After a TLS handshake; without TLS librdkafka says something else.
+                "might be caused by broker version",
+            ],
+            "the broker asks for a certificate of this client that it trusts and that has not expired: name it as \
+             ssl.certificate.location and ssl.key.location, or as ssl.keystore.location",
         ),
     ];
-    causes.into_iter().find(|(sign, _)| reason.contains(sign)).map(|(_, cause)| cause)
+    causes.into_iter().find(|(signs, _)| signs.iter().any(|sign| reason.contains(sign))).map(|(_, cause)| cause)
 }
 
 /// What to do where librdkafka says that it was built without something.

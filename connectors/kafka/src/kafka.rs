@@ -145,10 +145,15 @@ impl Kafka {
                 "kafka at {brokers} cannot be reached: check --brokers, that it runs, and that it asks for no other \
                  security.protocol"
             ),
-            (ErrorKind::Configuration, Some(code)) if failure::is_not_let_in(code) || failure::passes(code) => format!(
-                "kafka at {brokers} does not let this job in: check what --kafka-config and -X say of \
+            // What is a matter of settings though its code is not: a connection that is closed at once.
+            (ErrorKind::Configuration, Some(code))
+                if failure::is_not_let_in(code) || failure::kind(code) != ErrorKind::Configuration =>
+            {
+                format!(
+                    "kafka at {brokers} does not let this job in: check what --kafka-config and -X say of \
                  security.protocol, sasl.mechanism, sasl.username, sasl.password and ssl.ca.location"
-            ),
+                )
+            }
             _ => return error,
         };
         Error::caused(error.kind, what, error)

@@ -110,8 +110,14 @@ impl Watch {
         self.denied_topics.lock().map(|topics| topics.iter().cloned().collect()).unwrap_or_default()
     }
 
-    /// Notes what librdkafka says only in its log: which topic could not be added to a transaction.
+    /// Notes what librdkafka says only in its log: which topic could not be added to a transaction, and that a broker has
+    /// closed a connection at its first request.
     fn logged(&self, facility: &str, message: &str) {
+        // The name of a thread comes first.
+        let failed = message.split_once("]: ").map_or(message, |(_, failed)| failed);
+        if facility == "FAIL" && access::hints_at_the_protocol(failed) {
+            self.note(Code::BrokerTransportFailure, failed.to_owned());
+        }
         if facility == "ADDPARTS"
             && let Some(topic) = denied_topic(message)
             && let Ok(mut topics) = self.denied_topics.lock()
@@ -265,7 +271,39 @@ unsafe extern "C" fn on_log(rk: *const rd::rd_kafka_t, level: c_int, facility: *
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_connection_that_fails_as_on_a_port_of_another_protocol_counts_as_refused_when_nothing_else_has_happened() {
+        let closed = "[thrd:b:1/bootstrap]: b:1/bootstrap: Disconnected while requesting ApiVersion: might be caused by \
+                      incorrect security.protocol configuration (connecting to a SSL listener?) or broker version is < 0.10";
+        let long_ago = |watch: &Watch| {
+            if let Some(last) = &mut *watch.last.lock().unwrap() {
+                last.hinting = last.hinting.map(|since| since - HINT);
+            }
+        };
+        let watch = Watch::default();
+        watch.logged("FAIL", closed);
+        assert_eq!(watch.refused(), None);
+        long_ago(&watch);
+        let (_, reason) = watch.refused().unwrap();
+        assert!(reason.starts_with("b:1/bootstrap: Disconnected"), "{reason}");
+        assert!(access::explained(&reason).starts_with("the connection was closed at the first request"), "{reason}");
+        // A broker that has just ended refuses connections next.
+        watch.note(
+            Code::BrokerTransportFailure,
+            "b:1/bootstrap: Connect to 127.0.0.1:1 failed: Connection refused".to_owned(),
+        );
+        assert_eq!(watch.refused(), None);
+        // Whoever is answered is let in.
+        watch.note(Code::SaslAuthenticationFailed, "wrong password".to_owned());
+        assert!(watch.refused().is_some() && !watch.was_let_in());
+        watch.answered(BEFORE_LET_IN[1], Code::NoError);
+        assert!(watch.refused().is_some() && !watch.was_let_in());
+        watch.answered(METADATA, Code::NoError);
+        assert!(watch.refused().is_none() && watch.was_let_in());
+    }
 
     #[test]
     fn the_topic_that_may_not_be_written_is_read_from_the_log() {
