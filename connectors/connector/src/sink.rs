@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Error, ErrorKind, Generation, Incarnation, Offset, Record, Tick, Waits};
+use crate::{Digest, Error, ErrorKind, Generation, Incarnation, JobProcess, Offset, Record, Tick, Waits};
 
 /// One named output of a job: a topic of a sink.
 pub trait Output: Send + Sync + 'static {
@@ -56,8 +56,8 @@ pub trait Sink: Send + Sync + 'static {
 /// The job that a session belongs to, and what the session shares with the engine.
 #[derive(Clone, Debug)]
 pub struct SinkContext {
-    /// The job's name; the progress is kept under it.
-    pub job: String,
+    /// The job, under whose name the progress is kept, and which of its processes connects.
+    pub process: JobProcess,
     /// How long a call may wait for a system that is away.
     pub patience: Duration,
     /// Called when a transaction's records are acknowledged and its progress is not yet written: there a test ends the
@@ -68,9 +68,10 @@ pub struct SinkContext {
 }
 
 impl SinkContext {
-    /// Of a job of this name.
+    /// Of the first process of a job of this name.
     pub fn new(job: impl Into<String>, patience: Duration) -> Self {
-        Self { job: job.into(), patience, between_records_and_progress: || {}, waits: Waits::default() }
+        let process = JobProcess { job: job.into(), index: 0 };
+        Self { process, patience, between_records_and_progress: || {}, waits: Waits::default() }
     }
 }
 
@@ -209,14 +210,14 @@ pub enum CommitError {
     Refused(#[source] Error),
 }
 
-/// Names one writer for ever: `incarnation-slot-turn`.
+/// Names one writer of a job for ever: `incarnation-slot-turn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProducerId {
     /// The job.
     pub incarnation: Incarnation,
-    /// The worker's index.
+    /// The process's index.
     pub slot: u32,
-    /// Which of the worker's writers, which take turns.
+    /// Which of the process's writers, which take turns.
     pub turn: u32,
 }
 
@@ -316,7 +317,7 @@ pub struct Transaction {
     pub incarnation: Incarnation,
     /// The generation that writes.
     pub generation: Generation,
-    /// Which worker writes: all progress of a slot goes to one place.
+    /// Which process writes: all progress of a slot goes to one place.
     pub slot: u32,
     /// What is written to each partition; a partition may have progress and no records.
     pub writes: Vec<PartitionWrite>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Offset, SplitId};
+use crate::{Error, JobProcess, Offset, SplitId};
 
 /// An input of a job: a set of splits, each an ordered log of records.
 ///
@@ -26,6 +26,12 @@ pub trait Source: Send + Sync + 'static {
     /// name. A job that reads what it writes is refused; `None` where nothing can be written.
     fn as_output(&self) -> Option<(String, String)> {
         None
+    }
+
+    /// Says which process of which job is going to use the source, so that the system can be told whose its connections
+    /// are. Called once in each process, before anything that connects.
+    fn used_by(&self, process: &JobProcess) {
+        let _ = process;
     }
 
     /// The splits that exist now, those included that cannot be read for the moment: as long as the system tells that a
@@ -157,7 +163,7 @@ pub struct Slot(pub u32);
 
 /// Reads splits in batches of borrowed records. Lives on one thread.
 pub trait SplitReader {
-    /// Begins to read `split` at `from`; its records come as `slot`. A split that is unavailable, or becomes so, delivers
+    /// Begins to read `split` at `from`; its records come as `slot`. One reader of a source at a time reads a split. A split that is unavailable, or becomes so, delivers
     /// nothing meanwhile and goes on by itself.
     ///
     /// # Errors

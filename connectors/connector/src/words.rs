@@ -57,6 +57,21 @@ impl fmt::Display for Incarnation {
     }
 }
 
+/// A process of a job, by which other systems tell the connections of one process from those of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobProcess {
+    /// The job's name.
+    pub job: String,
+    /// Which of the job's processes it is.
+    pub index: u32,
+}
+
+impl fmt::Display for JobProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.job, self.index)
+    }
+}
+
 /// One run of a job's processes; a number that only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

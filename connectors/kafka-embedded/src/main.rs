@@ -74,11 +74,13 @@ fn main() -> ExitCode {
         .with_env_filter(level)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // Nobody could be told that a line was not written.
+        .log_internal_errors(false)
         .init();
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fluvial-kafka-embedded: {error:#}");
+            let _ = writeln!(std::io::stderr(), "fluvial-kafka-embedded: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -99,11 +99,19 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         | Code::MessageSizeTooLarge
         | Code::MessageBatchTooLarge
         | Code::InvalidRecord
+        | Code::CriticalSystemResource
         | Code::NotConfigured => ErrorKind::Configuration,
         Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation => ErrorKind::Data,
         Code::InvalidArgument | Code::State | Code::Conflict | Code::NotImplemented => ErrorKind::Bug,
         _ => ErrorKind::Restart,
     }
+}
+
+/// What to say where this process may open no more files.
+pub(crate) fn too_many_files() -> String {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = most.map_or_else(|| "too few".to_owned(), |most| most.to_string());
+    format!("this process may have {most} files open, which is not enough: raise the limit, `ulimit -n`")
 }
 
 /// Whether the cluster turned the client away before it had asked for anything.

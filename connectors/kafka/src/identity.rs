@@ -6,7 +6,7 @@
 //! Kafka 3.1), is left to who asks for the splits.
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, ErrorKind, Waker};
@@ -18,12 +18,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to leave a cluster alone that could not say.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A topic's id, as it was when it was first asked for, and whether that still holds.
+/// A topic's id, as it was when it was first asked for, and whether that still holds. All readers of a source share it: one
+/// question answers them all.
+#[derive(Debug)]
 pub(crate) struct Identity {
     kafka: Kafka,
     topic: String,
-    was: Arc<OnceLock<String>>,
-    waker: Waker,
+    was: OnceLock<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Who is woken by an answer.
+    wakers: Vec<Waker>,
     /// The number of answers about topics after which the id was asked for last.
     holds_after: u64,
     /// A question that is under way, and the number of answers when it began.
@@ -31,30 +39,46 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// The identity of a topic that had the id `was`, as soon as that is known. `waker` is called after an answer.
-    pub(crate) fn new(kafka: Kafka, topic: String, was: Arc<OnceLock<String>>, waker: Waker) -> Self {
-        Self { kafka, topic, was, waker, holds_after: 0, asked: None }
+    /// The identity of a topic whose id is not known yet.
+    pub(crate) fn new(kafka: Kafka, topic: String) -> Self {
+        Self { kafka, topic, was: OnceLock::new(), state: Mutex::default() }
+    }
+
+    /// The topic has this id; the first to say it counts.
+    pub(crate) fn is(&self, id: &str) {
+        self.was.get_or_init(|| id.to_owned());
+    }
+
+    /// Calls `waker` after each answer.
+    pub(crate) fn wakes(&self, waker: Waker) {
+        self.state().wakers.push(waker);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the topic is known to be the same after so many answers about topics. Does not wait.
-    pub(crate) fn holds(&mut self, answers: u64) -> Result<bool, Error> {
-        if let Some((after, answer)) = &self.asked {
+    pub(crate) fn holds(&self, answers: u64) -> Result<bool, Error> {
+        let mut state = self.state();
+        if let Some((after, answer)) = &state.asked {
             match answer.try_recv() {
-                Err(TryRecvError::Empty) => return Ok(false),
+                Err(TryRecvError::Empty) => return Ok(answers <= state.holds_after),
                 Ok(Ok(is)) => {
                     self.compare(&is)?;
-                    self.holds_after = *after;
+                    state.holds_after = *after;
                 }
                 // A topic that is gone for now may come again, as another.
                 Ok(Err(error)) => tracing::debug!(%error, "the id of topic '{}' is not known for now", self.topic),
                 Err(TryRecvError::Disconnected) => {}
             }
-            self.asked = None;
+            state.asked = None;
         }
-        if self.holds_after < answers {
-            self.asked = Some((answers, self.ask()?));
+        if state.holds_after < answers {
+            let answer = self.ask(state.wakers.clone())?;
+            state.asked = Some((answers, answer));
         }
-        Ok(self.asked.is_none())
+        Ok(state.asked.is_none())
     }
 
     fn compare(&self, is: &str) -> Result<(), Error> {
@@ -73,9 +97,9 @@ impl Identity {
         ))
     }
 
-    fn ask(&self) -> Result<Receiver<Result<String, Error>>, Error> {
+    fn ask(&self, wakers: Vec<Waker>) -> Result<Receiver<Result<String, Error>>, Error> {
         let (tell, answer) = channel();
-        let (kafka, topic, waker) = (self.kafka.clone(), self.topic.clone(), self.waker.clone());
+        let (kafka, topic) = (self.kafka.clone(), self.topic.clone());
         let ask = move || {
             let said = kafka.questions().and_then(|questions| {
                 let said = questions.describe(&[&topic], true, Instant::now() + PATIENCE);
@@ -87,7 +111,7 @@ impl Identity {
             });
             // Who has stopped reading needs no answer.
             let _ = tell.send(said);
-            waker.wake();
+            wakers.iter().for_each(Waker::wake);
         };
         std::thread::Builder::new().name("topic-id".to_owned()).spawn(ask).map(|_| answer).map_err(|error| {
             Error::caused(ErrorKind::Restart, format!("begin to ask for the id of topic '{}'", self.topic), error)

@@ -1,10 +1,10 @@
 //! A cluster, and what comes from it: sources, outputs, and readers of consistent cuts.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
-use fluvial_connector::{Envelope, Error, ErrorKind};
+use fluvial_connector::{Envelope, Error, ErrorKind, JobProcess};
 
 use crate::config;
 use crate::failure;
@@ -23,6 +23,10 @@ struct Inner {
     options: KafkaOptions,
     brokers: String,
     settings: Settings,
+    /// Who uses it, as the cluster is to know.
+    process: OnceLock<JobProcess>,
+    /// By how long their fetches wait.
+    readers: Mutex<BTreeMap<u32, Arc<Client>>>,
     questions: Mutex<Option<Arc<Client>>>,
 }
 
@@ -46,7 +50,14 @@ impl Kafka {
         let settings = Settings::of_user(&brokers, given)?;
         check_settings(&settings.consumer())?;
         check_settings(&settings.producer("check"))?;
-        Ok(Self(Arc::new(Inner { options, brokers, settings, questions: Mutex::new(None) })))
+        Ok(Self(Arc::new(Inner {
+            options,
+            brokers,
+            settings,
+            process: OnceLock::new(),
+            readers: Mutex::default(),
+            questions: Mutex::new(None),
+        })))
     }
 
     /// A source of the records of one topic.
@@ -86,8 +97,51 @@ impl Kafka {
         format!("kafka {}", brokers.join(","))
     }
 
+    /// Says whose the clients are that are made from now on; the first to say it counts.
+    pub(crate) fn used_by(&self, process: &JobProcess) {
+        let _ = self.0.process.set(process.clone());
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// The settings of a consumer of committed records. `role` says what it is there for: brokers' logs, metrics and
+    /// quotas know it by that, by the job and by the process.
+    pub(crate) fn consumer(&self, role: &str) -> Settings {
+        self.named(role).consumer()
+    }
+
+    /// As [`Kafka::consumer`], of records whose transaction is open or aborted as well.
+    pub(crate) fn uncommitted_consumer(&self, role: &str) -> Settings {
+        self.named(role).uncommitted_consumer()
+    }
+
+    /// The settings of the transactional producer of one of the process's turns.
+    pub(crate) fn producer(&self, transactional_id: &str, turn: u32) -> Settings {
+        self.named(&format!("writer-{turn}")).producer(transactional_id)
+    }
+
+    /// A quota is for all clients of an id: one that the user gives is left as it is.
+    fn named(&self, role: &str) -> Settings {
+        let id = match self.0.process.get() {
+            Some(process) => format!("{process}-{role}"),
+            None => format!("fluvial-{role}"),
+        };
+        self.0.settings.clone().or(&[("client.id", &id)])
+    }
+
+    /// The client that the readers of all sources share whose fetches wait for so long. Made when it is first needed.
+    pub(crate) fn readers(&self, wait_ms: u32) -> Result<Arc<Client>, Error> {
+        let bug = |_| Error::new(ErrorKind::Bug, "take the client of the readers: a thread panicked");
+        let mut kept = self.0.readers.lock().map_err(bug)?;
+        if let Some(client) = kept.get(&wait_ms) {
+            return Ok(client.clone());
+        }
+        let settings = self.named("reader").consumer_that_waits(&wait_ms.to_string());
+        let client = Arc::new(Client::new(Role::Consumer, &settings, "the readers of sources")?);
+        kept.insert(wait_ms, client.clone());
+        Ok(client)
     }
 
     /// The client for questions about topics; it reads nothing. Made when it is first needed.
@@ -97,7 +151,7 @@ impl Kafka {
         if let Some(client) = &*kept {
             return Ok(client.clone());
         }
-        let client = Arc::new(Client::new(Role::Consumer, &self.settings().consumer(), "questions about topics")?);
+        let client = Arc::new(Client::new(Role::Consumer, &self.consumer("questions"), "questions about topics")?);
         *kept = Some(client.clone());
         Ok(client)
     }
@@ -163,4 +217,27 @@ impl Kafka {
 /// What librdkafka or the cluster called the error.
 fn code_of(error: &Error) -> Option<Code> {
     std::error::Error::source(error).and_then(|source| source.downcast_ref::<Code>()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn clients_are_named_by_job_process_and_role_unless_the_user_names_them() {
+        let process = JobProcess { job: "orders".to_owned(), index: 3 };
+        let mut options = KafkaOptions::new("b:1");
+        let kafka = options.connect().unwrap();
+        assert_eq!(kafka.consumer("cuts").get("client.id"), Some("fluvial-cuts"));
+        kafka.used_by(&process);
+        assert_eq!(kafka.consumer("reader").get("client.id"), Some("orders-3-reader"));
+        let writer = kafka.producer("orders-id-3-1", 1);
+        assert_eq!(writer.get("client.id"), Some("orders-3-writer-1"));
+        assert_eq!(writer.get("transactional.id"), Some("orders-id-3-1"));
+        options.settings = vec![("client.id".to_owned(), "billing".to_owned())];
+        let kafka = options.connect().unwrap();
+        kafka.used_by(&process);
+        assert_eq!(kafka.consumer("reader").get("client.id"), Some("billing"));
+    }
 }

@@ -12,7 +12,8 @@
 //!
 //! # In
 //!
-//! A topic's partitions are the splits of a [`KafkaSource`], named by their numbers. They are assigned by hand and read
+//! A topic's partitions are the splits of a [`KafkaSource`], named by their numbers. All readers of a process share one
+//! client, with a queue of its own for each. Partitions are assigned by hand and read
 //! from the offsets that the engine names; only committed records are delivered, and an offset that is gone is an error
 //! that names topic, partition, and what was wanted and is left. Lost connections and moved leaders are healed inside,
 //! and logged. A split's identity is the topic's id, so that a topic that was deleted and recreated is noticed, also
@@ -22,8 +23,8 @@
 //!
 //! # Out
 //!
-//! All outputs on the same brokers share one transaction per worker and turn, of the transactional id
-//! `incarnation-slot-turn`. A key goes to the partition that Java's default partitioner chooses ([`partition_of`]).
+//! All outputs on the same brokers share one transaction per process and turn, of the transactional id
+//! `{job}-{incarnation}-{process}-{turn}`. A key goes to the partition that Java's default partitioner chooses ([`partition_of`]).
 //! Topics that do not exist are created with the partitions, replicas and settings that the options say, those of
 //! [`Kafka::upsert`] with `cleanup.policy=compact` and those of [`Kafka::append`] with `delete`. Topics that exist are used
 //! as they are, with a warning where their settings lose what is kept in them: retention of an upsert output or of the
@@ -70,8 +71,8 @@
 //! | `end` | the offset after the last record |
 //! | `ticks` | where the records of each tick end (`end` is the offset after the last), ascending |
 //!
-//! All progress of a worker goes to one partition of the topic, `slot % partitions`; after a change of workers a key is
-//! in several, and the greatest `(tick, position, generation)` is the newest. A record whose key is not of this form is
+//! All progress of a process goes to one partition of the topic, `slot % partitions`; after a change of processes a key
+//! is in several, and the greatest `(tick, position, generation)` is the newest. A record whose key is not of this form is
 //! none (a transaction touches its partition with `{"slot":n}` and no value before the first record, so that the broker
 //! knows of it in time). [`CutReader`] puts outputs and progress together; who reads outputs alone can have each
 //! record's tick with it ([`KafkaOptions::tick_header`]).
@@ -152,6 +153,13 @@
 //! client are probed when they have been idle for three seconds, and given up when the other host has acknowledged nothing
 //! for five. `-X socket.keepalive.enable=false` leaves that to the operating system. A request waits 30 s for its answer
 //! (`socket.timeout.ms`) and a new connection 10 s (`socket.connection.setup.timeout.ms`).
+//!
+//! # What brokers call it
+//!
+//! Client ids are `{job}-{process}-{role}`, with the roles `reader`, `writer-0`, `writer-1`, `questions`,
+//! `progress` and `read-back`: brokers' logs, metrics and quotas tell clients apart by them. `-X client.id=…` gives all
+//! clients that one id instead. Access control lists need the job's name as a prefix of transactional ids (`--transactional-id
+//! {job}- --resource-pattern-type prefixed`).
 //!
 //! # Guarantees asked of the cluster
 //!

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The value is written in the transaction that writes the records it tells of: the records from `begin` to `end` are
-//! those of `ticks`, each of which ends before the offset that it names. All progress of a worker goes to one partition
+//! those of `ticks`, each of which ends before the offset that it names. All progress of a process goes to one partition
 //! of this topic, its slot modulo the topic's partitions, so a key may be in several of them: the greatest tick (then
 //! position, then generation) is the newest. Other keys (`{"slot":3}`, without a value: a transaction touches the
 //! partition early, so that the broker knows of it in time) are to be ignored.
@@ -154,14 +154,14 @@ pub(crate) fn rank(progress: &Progress) -> (u64, u64, u64) {
 /// The newest committed progress of each output partition. What was committed before the call is seen: it waits for
 /// transactions that are open at the call, no longer than the patience.
 pub(crate) fn read(kafka: &Kafka, context: &SinkContext) -> Result<BTreeMap<OutputPartition, Progress>, Error> {
-    let (topic, patience) = (progress_topic(&context.job), context.patience);
+    let (topic, patience) = (progress_topic(&context.process.job), context.patience);
     let wait = context.waits.begin(format!("read the progress topic '{topic}'"));
     let mut held_up_since = Instant::now();
     let deadline = Instant::now() + patience;
     let partitions = kafka.partitions(&[&topic], deadline)?[0];
     let asked: Vec<_> = (0..partitions).map(|partition| (&*topic, partition)).collect();
     let bounds = kafka.bounds(&asked, Isolation::Uncommitted, deadline)?;
-    let mut reading = Reading::new(&kafka.settings().consumer(), "the progress topic", None)?;
+    let mut reading = Reading::new(&kafka.consumer("progress"), "the progress topic", None)?;
     let mut ends = Vec::new();
     for (partition, Bounds { earliest, end }) in (0..).zip(bounds) {
         if earliest < end {

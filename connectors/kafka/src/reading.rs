@@ -3,13 +3,14 @@
 //! librdkafka's own position cannot be relied on: version 2.12.1 moves it past the end of a partition when it reports
 //! that end. So it is only told where to begin, and each record and each end that arrives moves the position here.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, ErrorKind, Record, Waker};
 
 use crate::failure;
 use crate::identity::Identity;
-use crate::native::{Arrival, Bounds, Code, Consumer, Isolation};
+use crate::native::{Arrival, Bounds, Client, Code, Consumer, Isolation};
 use crate::permission::{Resource, denied};
 use crate::settings::Settings;
 
@@ -21,7 +22,7 @@ pub(crate) struct Reading {
     consumer: Consumer,
     places: Vec<Place>,
     /// What has to hold before anything is handed on.
-    identity: Option<Identity>,
+    identity: Option<Arc<Identity>>,
     /// Who the cluster takes this client for, if that is known.
     principal: Option<String>,
     /// By topic number and partition: the place.
@@ -42,15 +43,16 @@ struct Place {
 impl Reading {
     /// Nothing yet. `waker` is called when records come after [`Reading::poll`] found none.
     pub(crate) fn new(settings: &Settings, describe: &str, waker: Option<Waker>) -> Result<Self, Error> {
-        let consumer = Consumer::new(settings, describe, waker)?;
-        let principal = settings.principal();
-        Ok(Self { consumer, places: Vec::new(), identity: None, principal, index: Vec::new() })
+        Ok(Self::with(Consumer::new(settings, describe, waker)?, settings, None))
     }
 
-    /// The same, of a topic that must stay the one that it is.
-    #[must_use]
-    pub(crate) fn of(self, identity: Identity) -> Self {
-        Self { identity: Some(identity), ..self }
+    /// The same with a client that others use as well, of a topic that must stay the one that it is.
+    pub(crate) fn sharing(client: Arc<Client>, settings: &Settings, identity: Arc<Identity>, waker: Waker) -> Self {
+        Self::with(Consumer::of(client, Some(waker)), settings, Some(identity))
+    }
+
+    fn with(consumer: Consumer, settings: &Settings, identity: Option<Arc<Identity>>) -> Self {
+        Self { consumer, places: Vec::new(), identity, principal: settings.principal(), index: Vec::new() }
     }
 
     /// Begins to read a partition at an offset. Returns its number in [`Reading::poll`]; the same again for a
@@ -121,7 +123,7 @@ impl Reading {
             let mut failed = None;
             self.consumer.fetch(most, wait)?;
             let told = self.consumer.told_of_topics();
-            if let Some(identity) = &mut self.identity
+            if let Some(identity) = &self.identity
                 && !identity.holds(told)?
             {
                 return Ok(records);

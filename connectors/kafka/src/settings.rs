@@ -134,7 +134,6 @@ impl Settings {
             ("socket.keepalive.enable", "true"),
             ("socket.connection.setup.timeout.ms", "10000"),
             ("socket.timeout.ms", &REQUEST_MS.to_string()),
-            ("client.id", "fluvial"),
         ])
     }
 

@@ -42,7 +42,7 @@ impl KafkaSink {
     fn make_missing(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<(), Error> {
         let deadline = Instant::now() + context.patience;
         let mut wanted: Vec<NewTopic> = outputs.iter().map(|output| self.new_topic(output)).collect();
-        wanted.push(progress::new_topic(&self.kafka, &context.job));
+        wanted.push(progress::new_topic(&self.kafka, &context.process.job));
         let names: Vec<&str> = wanted.iter().map(|topic| &*topic.name).collect();
         let questions = self.kafka.questions()?;
         let found = questions.find(&names, deadline).map_err(|error| self.kafka.explain(&names, error))?;
@@ -77,8 +77,9 @@ impl Sink for KafkaSink {
     }
 
     fn connect(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error> {
+        self.kafka.used_by(&context.process);
         self.make_missing(context, outputs)?;
-        let topic = progress_topic(&context.job);
+        let topic = progress_topic(&context.process.job);
         let progress_partitions = self.kafka.partitions(&[&topic], Instant::now() + context.patience)?[0];
         let limits = Limits::default();
         let written: Vec<_> = outputs.iter().map(|output| output.name.as_str()).chain([topic.as_str()]).collect();
@@ -98,6 +99,12 @@ impl Sink for KafkaSink {
     }
 }
 
+/// The transactional id of a writer. It begins with the job's name, so that Kafka's tools say whose a transaction is, and
+/// that one prefix is what the job must be allowed to use.
+fn transactional_id(job: &str, id: &ProducerId) -> String {
+    format!("{job}-{id}")
+}
+
 /// One job's use of a cluster's topics.
 struct KafkaSession {
     kafka: Kafka,
@@ -112,7 +119,7 @@ struct KafkaSession {
 impl KafkaSession {
     /// Whether a record that no reader of committed records sees is there all the same, and not compacted or deleted.
     fn was_aborted(&self, at: &OutputPartition, offset: u64) -> Result<bool, Error> {
-        let settings = self.kafka.settings().uncommitted_consumer();
+        let settings = self.kafka.uncommitted_consumer("read-back");
         let mut reading = Reading::new(&settings, "an output, read with aborted records", None)?;
         let place = reading.start(&at.output, at.partition, offset)?;
         let deadline = Instant::now() + self.context.patience;
@@ -149,7 +156,7 @@ impl KafkaSession {
 impl SinkSession for KafkaSession {
     fn status(&self) -> Result<SinkStatus, Error> {
         let deadline = Instant::now() + self.context.patience;
-        let topic = progress_topic(&self.context.job);
+        let topic = progress_topic(&self.context.process.job);
         let topics: Vec<&str> = self.outputs.iter().chain([&topic]).map(String::as_str).collect();
         let described = self.kafka.questions()?.describe(&topics, true, deadline);
         let mut described = described.map_err(|error| self.kafka.explain(&topics, error))?;
@@ -174,20 +181,21 @@ impl SinkSession for KafkaSession {
     }
 
     fn writers(&self, output: &str) -> Result<Vec<String>, Error> {
-        writers::of_output(&self.kafka, &self.context.job, output, self.context.patience)
+        writers::of_output(&self.kafka, &self.context.process.job, output, self.context.patience)
     }
 
     fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {
-        let what = format!("take over the kafka transactional id '{id}'");
+        let name = transactional_id(&self.context.process.job, id);
+        let what = format!("claim the kafka transactional id '{name}'");
         let deadline = Instant::now() + self.context.patience;
         let wait = self.context.waits.begin(what.clone());
-        let settings = self.kafka.settings().producer(&id.to_string());
+        let settings = self.kafka.producer(&name, id.turn);
         let number = |name: &str, default| settings.get(name).and_then(|bytes| bytes.parse().ok()).unwrap_or(default);
         let message_bytes = number("message.max.bytes", MESSAGE_MAX_BYTES);
         let batch_bytes = self.limits.smallest(number("batch.size", BATCH_SIZE).min(message_bytes));
         let settings = settings.and(&[("batch.size", &batch_bytes.to_string())]);
-        let mut producer = Producer::new(&settings, &format!("the producer '{id}'"))?;
-        let progress = progress_topic(&self.context.job);
+        let mut producer = Producer::new(&settings, &format!("the producer '{name}'"))?;
+        let progress = progress_topic(&self.context.process.job);
         let topics: Vec<&str> = self.outputs.iter().chain([&progress]).map(String::as_str).collect();
         // A producer that asks for a topic creates it: the other client looks first. And the producer must know all
         // partitions before it writes, or the first records of one key could be sent out of order.
@@ -201,7 +209,7 @@ impl SinkSession for KafkaSession {
         let taken = producer.client().until(deadline, &what, &[], |wait_ms| match producer.init(wait_ms) {
             Ok(()) => Ok(()),
             Err(error) => {
-                tracing::debug!(%id, fatal = error.fatal, retriable = error.retriable, "{}", error.reason);
+                tracing::debug!(id = name, fatal = error.fatal, retriable = error.retriable, "{}", error.reason);
                 wait.says(format!("{what}: {}", error.reason));
                 refused = refused.or(Some(error.code).filter(|code| is_denied(*code)));
                 Err(Failed::Code(error.code))
@@ -211,7 +219,7 @@ impl SinkSession for KafkaSession {
         let denied = |resource| denied(&what, "Write", &resource, principal.as_deref());
         taken.map_err(|error| match refused {
             Some(Code::ClusterAuthorizationFailed) => denied(Resource::Cluster),
-            Some(_) => denied(Resource::TransactionalId(id.to_string())),
+            Some(_) => denied(Resource::TransactionalId(name.clone())),
             None => error,
         })?;
         let header_bytes = if self.kafka.options().tick_header { TICK_HEADER_BYTES } else { 0 };
@@ -225,7 +233,7 @@ impl SinkSession for KafkaSession {
         };
         Ok(Box::new(KafkaTransactor::new(
             producer,
-            id,
+            name,
             refusals,
             self.progress_partitions,
             self.kafka.options().tick_header,
@@ -260,7 +268,7 @@ impl SinkSession for KafkaSession {
         if back.is_empty() {
             return Ok(ends);
         }
-        let mut reading = Reading::new(&self.kafka.settings().consumer(), "outputs, read back", None)?;
+        let mut reading = Reading::new(&self.kafka.consumer("read-back"), "outputs, read back", None)?;
         for ReadBack { number, begin, .. } in &back {
             let at = &from[*number].0;
             reading.start(&at.output, at.partition, *begin)?;
@@ -337,5 +345,18 @@ impl ReadBack {
         } else if record.offset.0 < self.end {
             take(self.number, record);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fluvial_connector::Incarnation;
+
+    use super::*;
+
+    #[test]
+    fn a_transactional_id_begins_with_the_jobs_name_and_names_one_writer() {
+        let id = ProducerId { incarnation: Incarnation(uuid::Uuid::nil()), slot: 2, turn: 1 };
+        assert_eq!(transactional_id("orders", &id), "orders-00000000-0000-0000-0000-000000000000-2-1");
     }
 }

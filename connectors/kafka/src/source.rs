@@ -1,11 +1,12 @@
 //! The way in: a topic's partitions as splits.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    Availability, Compaction, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker,
+    Availability, Compaction, Error, ErrorKind, JobProcess, Offset, Record, Slot, Source, SplitId, SplitReader,
+    SplitStatus, Waker,
 };
 
 use crate::failure;
@@ -26,13 +27,13 @@ const REPORT_WITHIN_MS: i32 = 2_000;
 pub struct KafkaSource {
     kafka: Kafka,
     topic: String,
-    /// The topic's id when its partitions were first asked for.
-    identity: Arc<OnceLock<String>>,
+    identity: Arc<Identity>,
 }
 
 impl KafkaSource {
     pub(crate) fn new(kafka: Kafka, topic: String) -> Self {
-        Self { kafka, topic, identity: Arc::default() }
+        let identity = Arc::new(Identity::new(kafka.clone(), topic.clone()));
+        Self { kafka, topic, identity }
     }
 
     /// The topic's name.
@@ -55,13 +56,17 @@ impl Source for KafkaSource {
         Some((self.kafka.identity(), self.topic.clone()))
     }
 
+    fn used_by(&self, process: &JobProcess) {
+        self.kafka.used_by(process);
+    }
+
     fn splits(&self, patience: Duration) -> Result<Vec<SplitStatus>, Error> {
         let deadline = Instant::now() + patience;
         let questions = self.kafka.questions()?;
         let Survey { id, partitions } = questions
             .survey(&self.topic, Isolation::Committed, deadline)
             .map_err(|error| self.kafka.explain(&[&self.topic], error))?;
-        self.identity.get_or_init(|| id.clone());
+        self.identity.is(&id);
         let status = |(number, found): (u32, Result<Bounds, Unavailable>)| SplitStatus {
             split: SplitId(number.to_string()),
             identity: id.clone(),
@@ -78,10 +83,10 @@ impl Source for KafkaSource {
     fn reader(&self, waker: Waker) -> Result<Box<dyn SplitReader>, Error> {
         let partitions = self.kafka.partitions(&[&self.topic], Instant::now() + ASK_HOW_MANY);
         let partitions = partitions.ok().and_then(|counts| counts.first().copied());
-        let wait_ms = fetch_wait_ms(partitions.unwrap_or_default()).to_string();
-        let settings = self.kafka.settings().consumer_that_waits(&wait_ms);
-        let identity = Identity::new(self.kafka.clone(), self.topic.clone(), Arc::clone(&self.identity), waker.clone());
-        let reading = Reading::new(&settings, &self.describe(), Some(waker))?.of(identity);
+        let wait_ms = fetch_wait_ms(partitions.unwrap_or_default());
+        self.identity.wakes(waker.clone());
+        let (client, settings) = (self.kafka.readers(wait_ms)?, self.kafka.settings());
+        let reading = Reading::sharing(client, settings, Arc::clone(&self.identity), waker);
         Ok(Box::new(KafkaReader { topic: self.topic.clone(), reading, slots: Vec::new(), numbers: BTreeMap::new() }))
     }
 

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    CommitError, Error, ErrorKind, Offset, OutputRecord, PartitionWrite, ProducerId, SinkContext, TickEnd, Transaction,
-    Transactor, Wait,
+    CommitError, Error, ErrorKind, Offset, OutputRecord, PartitionWrite, SinkContext, TickEnd, Transaction, Transactor,
+    Wait,
 };
 
 use crate::failure;
@@ -51,13 +51,13 @@ pub(crate) struct KafkaTransactor {
 impl KafkaTransactor {
     pub(crate) fn new(
         producer: Producer,
-        id: &ProducerId,
+        id: String,
         refusals: Refusals,
         progress_partitions: u32,
         tick_header: bool,
         context: &SinkContext,
     ) -> Self {
-        let (id, context) = (id.to_string(), context.clone());
+        let context = context.clone();
         Self { producer, id, refusals, progress_partitions, tick_header, context, prepared: None }
     }
 

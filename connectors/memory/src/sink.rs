@@ -74,7 +74,7 @@ impl SinkSession for MemorySession {
         };
         Ok(SinkStatus {
             outputs: self.outputs.iter().map(output).collect::<Result<_, Error>>()?,
-            progress_name: format!("the progress of job '{}'", self.context.job),
+            progress_name: format!("the progress of job '{}'", self.context.process.job),
             // It is kept as long as the memory is.
             progress_identity: String::new(),
         })
@@ -102,7 +102,7 @@ impl SinkSession for MemorySession {
     }
 
     fn progress(&self) -> Result<BTreeMap<OutputPartition, Progress>, Error> {
-        Ok(self.memory.writers().progress.get(&self.context.job).cloned().unwrap_or_default())
+        Ok(self.memory.writers().progress.get(&self.context.process.job).cloned().unwrap_or_default())
     }
 
     fn read_all_committed(
@@ -224,7 +224,7 @@ impl Transactor for MemoryTransactor {
             return Err(self.unknown("nothing is prepared"));
         };
         if lost != Some(LostCommit::Torn) {
-            let progress = writers.progress.entry(self.context.job.clone()).or_default();
+            let progress = writers.progress.entry(self.context.process.job.clone()).or_default();
             progress.extend(transaction.progress.iter().cloned());
         }
         // Progress and records under one lock: nobody sees the one without the other.

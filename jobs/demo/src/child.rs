@@ -37,8 +37,9 @@ impl Job {
         // A Ctrl-C is meant for the demo, which then tells the job in its turn.
         command.process_group(0);
         let hold = folder.hold().context("cannot hold the temporary folder")?;
-        let child =
-            command.stdin(Stdio::piped()).stdout(hold).stderr(stderr).spawn().context("cannot start the job")?;
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr);
+        let child = command.spawn().context("cannot start the job")?;
+        drop(hold);
         let this = Self { child, log };
         let (pid, events) = (this.pid(), events.clone());
         let wait = move || {

@@ -1,7 +1,7 @@
 //! A temporary folder that goes when its last holder does.
 //!
-//! A shell waits for the end of a pipe and removes the folder then. The demo holds the other end, and so does the job:
-//! it is the standard output of its processes, which print nothing there. So the folder is removed once all of them are
+//! A shell waits for the end of a pipe and removes the folder then. The demo holds the other end, and so do the job and
+//! its processes, which inherit it. So the folder is removed once all of them are
 //! gone, by `kill -9` too, and no process writes into it again.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,10 +33,13 @@ impl Folder {
         &self.path
     }
 
-    /// Another hold on the folder, for a process that writes into it.
+    /// Another hold on the folder. Whatever process is started while it lives inherits it, and so do those that are
+    /// started by that one.
     pub(crate) fn hold(&self) -> std::io::Result<OwnedFd> {
         let hold = self.hold.as_ref().ok_or(std::io::ErrorKind::BrokenPipe)?;
-        hold.as_fd().try_clone_to_owned()
+        let hold = hold.as_fd().try_clone_to_owned()?;
+        rustix::io::fcntl_setfd(&hold, rustix::io::FdFlags::empty())?;
+        Ok(hold)
     }
 }
 
@@ -58,7 +61,9 @@ mod tests {
         let folder = Folder::new("fluvial-demo-test-").unwrap();
         let path = folder.path().to_owned();
         std::fs::write(path.join("file"), "x").unwrap();
-        let mut holder = Command::new("cat").stdin(Stdio::piped()).stdout(folder.hold().unwrap()).spawn().unwrap();
+        let hold = folder.hold().unwrap();
+        let mut holder = Command::new("sh").args(["-c", "cat; true"]).stdin(Stdio::piped()).spawn().unwrap();
+        drop(hold);
         let dropping = std::thread::spawn(move || drop(folder));
         assert!(path.join("file").exists());
         holder.stdin.take();

@@ -1,7 +1,7 @@
 //! What is shown while the demo runs: redrawn in place on a terminal, a few plain lines elsewhere. On stderr: the
 //! results are what is printed in the end.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -41,7 +41,8 @@ impl Screen {
     pub(crate) fn say(&self, what: &str) {
         match &self.live {
             Some(live) => live.bar.set_message(what.to_owned()),
-            None => eprintln!("{what}"),
+            // Whoever read it may have gone away: the demo goes on.
+            None => drop(writeln!(std::io::stderr(), "{what}")),
         }
     }
 

@@ -77,11 +77,13 @@ pub(crate) fn give(demo: &dyn Demo, broker: &Broker, run: &Run) -> anyhow::Resul
     if faults.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
+    // The exit code says it also to those who do not read it.
+    let mut err = std::io::stderr().lock();
     for fault in faults.iter().take(TOLD) {
-        eprintln!("error: {fault}");
+        let _ = writeln!(err, "error: {fault}");
     }
     if faults.len() > TOLD {
-        eprintln!("error: and {} more", count((faults.len() - TOLD) as u64));
+        let _ = writeln!(err, "error: and {} more", count((faults.len() - TOLD) as u64));
     }
     Ok(ExitCode::FAILURE)
 }

@@ -31,7 +31,7 @@ const BATCH_RECORDS: usize = 4096;
 
 /// Reads several output topics of a job as one sequence of consistent states.
 ///
-/// The workers of a job commit apart, so a plain consumer of several partitions sees ticks of different age. This
+/// The processes of a job commit separately, so a plain consumer of several partitions sees ticks of different age. This
 /// reader hands out, tick by tick, the records of all partitions: a caller that applies [`Cut`] after [`Cut`] holds,
 /// after each of them, the job's whole output for some prefix of its input.
 ///
@@ -134,7 +134,7 @@ impl CutReader {
         let mut reader = Self {
             kafka: kafka.clone(),
             progress_topic: progress_topic(job),
-            reading: Reading::new(&kafka.settings().consumer(), "consistent cuts", None)?,
+            reading: Reading::new(&kafka.consumer("cuts"), "consistent cuts", None)?,
             places: Vec::new(),
             partitions: Vec::new(),
             ready: BTreeMap::new(),
@@ -271,7 +271,7 @@ impl CutReader {
 
     /// Finds out whether progress that is missing is gone.
     ///
-    /// After a change of workers progress may overtake what comes before it in another partition of the progress topic.
+    /// After a change of processes progress may overtake what comes before it in another partition of the progress topic.
     /// When all that was written there has been read, what is missing was compacted away.
     fn confirm(&mut self) -> Result<(), Error> {
         let was_asked = !self.progress_ends.is_empty() || !self.begun;

@@ -139,9 +139,19 @@ impl Client {
             return Err(Error::new(kind, format!("make a kafka client for {describe}: {reason}{cure}")));
         }
         conf.0 = ptr::null_mut();
-        // SAFETY: the client is valid.
-        let main = unsafe { rd::rd_kafka_queue_get_main(rk) };
         let brokers = settings.get("bootstrap.servers").unwrap_or_default().to_owned();
+        // SAFETY: the client is valid. What comes for a consumer and is of no partition are errors, to be noted as others.
+        let main = unsafe {
+            let main = rd::rd_kafka_queue_get_main(rk);
+            if role == Role::Consumer {
+                let queue = rd::rd_kafka_queue_get_consumer(rk);
+                if !queue.is_null() {
+                    rd::rd_kafka_queue_forward(queue, main);
+                    rd::rd_kafka_queue_destroy(queue);
+                }
+            }
+            main
+        };
         let client = Self { rk, main, watch, describe, brokers };
         if settings.token_file().is_some() {
             // SAFETY: the client is valid.
@@ -227,6 +237,9 @@ impl Client {
                 }
                 Err(failed) => failed,
             };
+            if let Some((code @ Code::CriticalSystemResource, reason)) = self.watch.refused() {
+                return Err(failure::error(code, format!("{what}: {}: {reason}", failure::too_many_files())));
+            }
             // Who has been let in once is let in again, or a person mends it, or patience ends: no setting is wrong.
             let was_let_in = self.watch.was_let_in();
             if !was_let_in && let Some((code, reason)) = self.watch.refused() {

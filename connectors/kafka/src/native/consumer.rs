@@ -2,15 +2,18 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_void};
 use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fluvial_connector::{Error, Waker};
 use rdkafka::bindings as rd;
 
 use super::client::{Client, Role, Topic};
-use super::error::call;
+use super::error::{call, take};
 use super::{Code, c_string};
 use crate::failure;
 use crate::settings::Settings;
@@ -18,9 +21,13 @@ use crate::settings::Settings;
 /// The most messages that are taken from librdkafka at once.
 const BATCH: usize = 4096;
 
-/// A consumer with partitions assigned by hand. Lives on one thread.
+/// Partitions of a client that one thread reads, assigned by hand. What is fetched of them comes through a queue of this
+/// reader's own: several readers share one client.
 pub(crate) struct Consumer {
-    /// Dropped before the client: librdkafka does not destroy a client whose queues are held.
+    /// The own queues of the partitions that are assigned, by topic and partition. They and the reader's queue are
+    /// dropped before the client: librdkafka does not destroy a client whose queues are held.
+    assigned: BTreeMap<(usize, u32), PartitionQueue>,
+    strays: Box<Strays>,
     queue: Queue,
     topics: Vec<(String, Topic)>,
     /// Partitions by topic number that librdkafka is still to be told of, all at once: each call sorts all that it reads.
@@ -31,10 +38,10 @@ pub(crate) struct Consumer {
     batch: Vec<*mut rd::rd_kafka_message_t>,
     /// How many answers about topics had arrived when the batch was taken.
     told_of_topics: u64,
-    client: Client,
+    client: Arc<Client>,
 }
 
-/// The queue that all fetched messages come through, and who is woken by it.
+/// The reader's queue, and who is woken by it.
 struct Queue {
     queue: *mut rd::rd_kafka_queue_t,
     waker: Option<Box<Waker>>,
@@ -50,6 +57,28 @@ impl Drop for Queue {
             rd::rd_kafka_queue_destroy(self.queue);
         }
     }
+}
+
+/// The own queue of a partition that is assigned. It is forwarded to the reader's.
+struct PartitionQueue(*mut rd::rd_kafka_queue_t);
+
+impl Drop for PartitionQueue {
+    fn drop(&mut self) {
+        // SAFETY: the queue is valid; disabling the callback under the queue's lock comes before its opaque is freed.
+        unsafe {
+            rd::rd_kafka_queue_cb_event_enable(self.0, None, ptr::null_mut());
+            rd::rd_kafka_queue_destroy(self.0);
+        }
+    }
+}
+
+/// Whether something has come into a partition's own queue. librdkafka takes the forwarding back at the end of an earlier
+/// assignment of the partition (`rd_kafka_toppar_fetch_stop`), at a time that it tells nobody: then it has to be asked for
+/// again, and brings along what has come.
+struct Strays {
+    some: AtomicBool,
+    /// The reader's queue.
+    queue: *mut rd::rd_kafka_queue_t,
 }
 
 // SAFETY: librdkafka's handles and messages may be used from any thread.
@@ -71,29 +100,39 @@ unsafe extern "C" fn wake(_rk: *mut rd::rd_kafka_t, waker: *mut c_void) {
     unsafe { &*waker.cast::<Waker>() }.wake();
 }
 
+unsafe extern "C" fn stray(_rk: *mut rd::rd_kafka_t, strays: *mut c_void) {
+    // SAFETY: the opaque is the reader's, and the callback is disabled before that is freed; the reader's queue is dropped
+    // after the partitions'. Yielding wakes whoever waits at it, and calls its waker.
+    unsafe {
+        let strays = &*strays.cast::<Strays>();
+        strays.some.store(true, Ordering::Release);
+        rd::rd_kafka_queue_yield(strays.queue);
+    }
+}
+
 impl Consumer {
-    /// Makes a consumer that calls `waker` when messages come after there were none.
+    /// Makes a client for this reader alone, which calls `waker` when messages come after there were none.
     pub(crate) fn new(settings: &Settings, describe: &str, waker: Option<Waker>) -> Result<Self, Error> {
-        let client = Client::new(Role::Consumer, settings, describe)?;
-        // SAFETY: the client is valid. The waker lies on the heap and is freed after the callback is disabled.
+        Ok(Self::of(Arc::new(Client::new(Role::Consumer, settings, describe)?), waker))
+    }
+
+    /// A reader of a client that others read of as well, but no partition that this one does.
+    pub(crate) fn of(client: Arc<Client>, waker: Option<Waker>) -> Self {
+        let waker = waker.map(Box::new);
+        // SAFETY: the client is valid, and lives longer than the queue. The waker lies on the heap and is freed after the
+        // callback is disabled.
         let queue = unsafe {
-            let queue = rd::rd_kafka_queue_get_consumer(client.rk());
-            let waker = waker.map(Box::new);
+            let queue = rd::rd_kafka_queue_new(client.rk());
             if let Some(waker) = &waker {
                 let opaque = ptr::from_ref::<Waker>(waker).cast_mut().cast();
                 rd::rd_kafka_queue_cb_event_enable(queue, Some(wake), opaque);
             }
             Queue { queue, waker }
         };
-        Ok(Self {
-            queue,
-            topics: Vec::new(),
-            to_assign: Vec::new(),
-            to_unassign: Vec::new(),
-            batch: Vec::with_capacity(BATCH),
-            told_of_topics: 0,
-            client,
-        })
+        let strays = Box::new(Strays { some: AtomicBool::new(false), queue: queue.queue });
+        let (assigned, topics, batch) = (BTreeMap::new(), Vec::new(), Vec::with_capacity(BATCH));
+        let (to_assign, to_unassign) = (Vec::new(), Vec::new());
+        Self { assigned, strays, queue, topics, to_assign, to_unassign, batch, told_of_topics: 0, client }
     }
 
     /// The client, for questions.
@@ -123,8 +162,14 @@ impl Consumer {
             // SAFETY: client and list are valid.
             let error = unsafe { rd::rd_kafka_incremental_unassign(self.client.rk(), list.0) };
             call(error, || format!("stop reading {} partitions", self.to_unassign.len()))?;
+            for partition in &self.to_unassign {
+                self.assigned.remove(partition);
+            }
         }
         if !self.to_assign.is_empty() {
+            for (topic, partition, _) in &self.to_assign {
+                self.assigned.insert((*topic, *partition), self.forwarded(name(*topic), *partition));
+            }
             let list =
                 Partitions::new(self.to_assign.iter().map(|(topic, number, from)| (name(*topic), *number, *from)));
             // SAFETY: client and list are valid.
@@ -134,6 +179,31 @@ impl Consumer {
         self.to_unassign.clear();
         self.to_assign.clear();
         Ok(())
+    }
+
+    /// A partition's own queue, forwarded to the reader's.
+    fn forwarded(&self, topic: &str, partition: u32) -> PartitionQueue {
+        let name = c_string(topic);
+        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+        // SAFETY: the client is valid and the name ends with a zero byte; a consumer's client makes the queue where it
+        // has none of the partition. The opaque lies on the heap and is freed after the callback is disabled.
+        unsafe {
+            let queue = rd::rd_kafka_queue_get_partition(self.client.rk(), name.as_ptr(), partition);
+            let opaque = ptr::from_ref::<Strays>(&self.strays).cast_mut().cast();
+            rd::rd_kafka_queue_cb_event_enable(queue, Some(stray), opaque);
+            rd::rd_kafka_queue_forward(queue, self.queue.queue);
+            PartitionQueue(queue)
+        }
+    }
+
+    /// Lets what has come into the partitions' own queues into the reader's.
+    fn forward(&self) {
+        if self.strays.some.swap(false, Ordering::AcqRel) {
+            for queue in self.assigned.values() {
+                // SAFETY: both queues are valid.
+                unsafe { rd::rd_kafka_queue_forward(queue.0, self.queue.queue) };
+            }
+        }
     }
 
     /// The topic's number in [`Consumer::hand_on`].
@@ -155,6 +225,7 @@ impl Consumer {
         if !self.batch.is_empty() {
             return Ok(());
         }
+        self.forward();
         let most = most.min(BATCH);
         // librdkafka waits until the batch is full: the first message is waited for alone.
         if self.fill(0, most) == 0 && !wait.is_zero() {
@@ -200,6 +271,11 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         drop(Batch { messages: &mut self.batch });
+        let name = |topic: usize| self.topics[topic].0.as_str();
+        let list = Partitions::new(self.assigned.keys().map(|(topic, partition)| (name(*topic), *partition, 0)));
+        // Others may go on with the client. An error means that it has ended.
+        // SAFETY: client and list are valid.
+        let _ = take(unsafe { rd::rd_kafka_incremental_unassign(self.client.rk(), list.0) });
     }
 }
 
@@ -264,12 +340,6 @@ pub(super) struct Partitions(pub(super) *mut rd::rd_kafka_topic_partition_list_t
 
 impl Partitions {
     pub(super) fn new<'a>(partitions: impl IntoIterator<Item = (&'a str, u32, u64)>) -> Self {
-        let offset = |offset: u64| i64::try_from(offset).unwrap_or(i64::MAX);
-        Self::with_offsets(partitions.into_iter().map(|(topic, partition, from)| (topic, partition, offset(from))))
-    }
-
-    /// As [`Partitions::new`], with offsets as the C interface has them, the negative ones of which have names.
-    pub(super) fn with_offsets<'a>(partitions: impl IntoIterator<Item = (&'a str, u32, i64)>) -> Self {
         // SAFETY: the list grows by itself; names end with a zero byte and are copied; the new element is valid.
         unsafe {
             let list = rd::rd_kafka_topic_partition_list_new(1);
@@ -277,7 +347,7 @@ impl Partitions {
                 let name = c_string(topic);
                 let partition = i32::try_from(partition).unwrap_or(i32::MAX);
                 let element = rd::rd_kafka_topic_partition_list_add(list, name.as_ptr(), partition);
-                (*element).offset = offset;
+                (*element).offset = i64::try_from(offset).unwrap_or(i64::MAX);
             }
             Self(list)
         }

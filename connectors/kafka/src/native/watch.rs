@@ -133,7 +133,10 @@ impl Watch {
         {
             reason = certificate;
         }
-        let refusal = failure::is_not_let_in(code) || code == Code::ClusterAuthorizationFailed;
+        // librdkafka takes it for a broker that cannot be reached, and tries again for ever.
+        let code = if reason.contains("Too many open files") { Code::CriticalSystemResource } else { code };
+        let refusal = failure::is_not_let_in(code)
+            || matches!(code, Code::ClusterAuthorizationFailed | Code::CriticalSystemResource);
         if refusal && let Ok(mut refused) = self.refused.lock() {
             *refused = Some((code, reason.clone()));
         }

@@ -10,6 +10,7 @@
 //!
 //! Results go to stdout, everything else to stderr. Owns parsing, logging and exit codes; what is done is elsewhere.
 
+mod files;
 mod options;
 mod state;
 
@@ -30,6 +31,7 @@ pub(crate) use options::{LogFormat, RunOptions, StoreOptions};
 
 use crate::job::Job;
 use crate::runtime::ending::{EXIT_CODES, Ending};
+use crate::runtime::log;
 use crate::runtime::peer::{Invitation, PEER_VARIABLE};
 use crate::runtime::plan::plan;
 use crate::runtime::replay::{self, ReplayOptions};
@@ -102,6 +104,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     /// Runs a command line.
     #[must_use]
     pub fn main_with(self, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+        files::raise_limit();
         let matches = match self.command_line().try_get_matches_from(arguments) {
             Ok(matches) => matches,
             Err(error) => {
@@ -110,7 +113,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                 return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
             }
         };
-        match self.dispatch(&matches) {
+        let code = match self.dispatch(&matches) {
             Ok(code) => code,
             Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
@@ -122,7 +125,9 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                     || of_connector.is_some_and(|error| error.kind == ErrorKind::Configuration);
                 ExitCode::from(if usage { 2 } else { 1 })
             }
-        }
+        };
+        log::finish();
+        code
     }
 
     fn command_line(&self) -> Command {
@@ -151,19 +156,18 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             Some(("run", matches)) => {
                 let options = RunOptions::from_arg_matches(matches)?;
                 options.check().map_err(Usage)?;
-                start_logging(options.store.log_format);
                 self.run(options, O::from_arg_matches(matches)?)
             }
             Some(("replay", matches)) => {
                 let options = ReplayOptions::from_arg_matches(matches)?;
-                start_logging(options.store.log_format);
+                start_logging(options.store.log_format, on_a_terminal());
                 let build = self.builder(O::from_arg_matches(matches)?);
                 replay::replay(&build, &options, self.name)?;
                 Ok(ExitCode::SUCCESS)
             }
             Some(("state", matches)) => {
                 let options = state::StateOptions::from_arg_matches(matches)?;
-                start_logging(options.store.log_format);
+                start_logging(options.store.log_format, on_a_terminal());
                 state::print(&options, self.name)?;
                 Ok(ExitCode::SUCCESS)
             }
@@ -193,8 +197,11 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                 .to_str()
                 .and_then(|text| serde_json::from_str(text).ok())
                 .with_context(|| format!("{PEER_VARIABLE} is for the engine alone; unset it"))?;
+            start_logging(options.store.log_format, invitation.ansi);
             return Ok(ExitCode::from(process::run(&invitation, &self.builder(own), &options, &name)?.exit_code()));
         }
+        log::print_for_the_run().context("cannot begin to print")?;
+        start_logging(options.store.log_format, on_a_terminal());
         if options.end_with_stdin {
             end_with_stdin().context("cannot watch standard input")?;
         }
@@ -202,6 +209,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             processes: options.processes as usize,
             restart: !options.no_restart,
             fail_point: options.fail_point,
+            ansi: on_a_terminal(),
         };
         let (ending, why) = supervise(supervision)?;
         if ending != Ending::Done {
@@ -222,6 +230,7 @@ fn end_with_stdin() -> std::io::Result<()> {
     let watch = || {
         // An error leaves as little to wait for as the end does.
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        log::finish();
         std::process::exit(i32::from(Ending::StoppedUncommitted.exit_code()));
     };
     std::thread::Builder::new().name("stdin".to_owned()).spawn(watch).map(drop)
@@ -236,24 +245,29 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
+fn on_a_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+}
+
 /// The one line that says why a command ends, as the logs are written: for people or for machines. It is not filtered.
 fn say_why(format: LogFormat, why: &str) {
     match format {
-        LogFormat::Text => eprintln!("error: {why}"),
+        LogFormat::Text => log::say(&format!("error: {why}")),
         LogFormat::Json => tracing::subscriber::with_default(logs().json().finish(), || tracing::error!("{why}")),
     }
 }
 
-fn logs() -> SubscriberBuilder<DefaultFields, Format, LevelFilter, fn() -> std::io::Stderr> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr as fn() -> std::io::Stderr).with_target(false)
+fn logs() -> SubscriberBuilder<DefaultFields, Format, LevelFilter, log::Writer> {
+    tracing_subscriber::fmt().with_writer(log::Writer).with_target(false)
 }
 
-fn start_logging(format: LogFormat) {
+/// Starts the log; with colours where `ansi` says that a person reads it on a terminal.
+fn start_logging(format: LogFormat, ansi: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = logs().with_env_filter(filter);
     // A second start, in a test that runs several command lines, keeps the first one's settings.
     let _ = match format {
-        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Text => logs.with_ansi(ansi).try_init(),
         LogFormat::Json => logs.json().try_init(),
     };
 }

@@ -13,6 +13,7 @@ use super::workers::{Records, Site};
 use crate::durable::Durables;
 use crate::job::{Job, Situation};
 use crate::journal::SplitNumber;
+use crate::protocol::TickRecords;
 use crate::runtime::input::SourceInput;
 use crate::runtime::output::OutputQueue;
 
@@ -276,7 +277,7 @@ impl Site<Vec<Message>> for JobSite {
             }
             let messages = queue.ready.drain(..).flat_map(|complete| {
                 let tick = complete.tick.0;
-                let records = complete.partitions.into_values().flatten();
+                let records = complete.partitions.into_values().flat_map(TickRecords::into_records);
                 records.map(move |record| Message { tick, record, envelope: *envelope })
             });
             made.push((output.clone(), messages.collect()));

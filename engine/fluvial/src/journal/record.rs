@@ -74,7 +74,9 @@ pub(crate) enum Entry {
         binary: String,
         /// How many workers it has.
         workers: u32,
-        /// How many writers each worker has, which take turns.
+        /// How many processes they run in. Each is a slot in the names of the writers.
+        processes: u32,
+        /// How many writers each process has, which take turns.
         turns: u32,
     },
     /// A tick was minted.

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io;
 
 use fluvial_connector::ErrorKind;
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 /// Why a call to the store failed, as far as that matters to who made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub(crate) enum Trouble {
     Full,
     /// It does not pass until somebody changes who may do what.
     Forbidden,
+    /// This process may open no more files.
+    TooManyFiles,
 }
 
 impl Trouble {
@@ -22,7 +26,11 @@ impl Trouble {
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
-            match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            let error_of_system = error.downcast_ref::<io::Error>();
+            if error_of_system.and_then(io::Error::raw_os_error) == Some(Errno::MFILE.raw_os_error()) {
+                return Self::TooManyFiles;
+            }
+            match error_of_system.map(io::Error::kind) {
                 Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => return Self::Forbidden,
                 Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => return Self::Full,
                 _ => next = error.source(),
@@ -36,17 +44,22 @@ impl Trouble {
     pub(crate) fn kind(self) -> ErrorKind {
         match self {
             Self::Away | Self::Full => ErrorKind::Retry,
-            Self::Forbidden => ErrorKind::Configuration,
+            Self::Forbidden | Self::TooManyFiles => ErrorKind::Configuration,
         }
     }
 
     /// What a person should do, to be put behind what went wrong.
     #[must_use]
-    pub(crate) fn cure(self) -> &'static str {
+    pub(crate) fn cure(self) -> String {
         match self {
-            Self::Away => "",
-            Self::Full => " (the store is full: free some space)",
-            Self::Forbidden => " (let the user that runs the job read and write there)",
+            Self::Away => String::new(),
+            Self::Full => " (the store is full: free some space)".to_owned(),
+            Self::Forbidden => " (let the user that runs the job read and write there)".to_owned(),
+            Self::TooManyFiles => {
+                let most = getrlimit(Resource::Nofile).current;
+                let most = most.map_or_else(|| "too few".to_owned(), |most| most.to_string());
+                format!(" (this process may have {most} files open, which is not enough: raise the limit, `ulimit -n`)")
+            }
         }
     }
 }
@@ -58,6 +71,7 @@ mod tests {
     #[test]
     fn only_what_nobody_need_change_is_waited_out() {
         for (code, expected) in [
+            (rustix::io::Errno::MFILE, Trouble::TooManyFiles),
             (rustix::io::Errno::NOSPC, Trouble::Full),
             (rustix::io::Errno::DQUOT, Trouble::Full),
             (rustix::io::Errno::ACCESS, Trouble::Forbidden),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use fluvial_connector::{Digest, OutputPartition, Tick};
 
 use super::Ended;
+use super::messages::Layout;
 use super::rules::{Rule, Rules};
 use super::store::{Answer, Call, Identity, PutOutcome};
 use crate::journal::{Entry, Seq, SinkStart};
@@ -22,9 +23,9 @@ use crate::state::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, S
 pub(crate) struct Checkpointer {
     me: Identity,
     binary: String,
-    workers: u32,
+    layout: Layout,
     sinks: Vec<SinkStart>,
-    most_workers: u32,
+    most_slots: u32,
     most_turns: u32,
     /// The durable operators of the binary.
     operators: BTreeSet<String>,
@@ -80,16 +81,16 @@ impl Checkpointer {
     pub(crate) fn new(
         me: Identity,
         binary: String,
-        workers: u32,
+        layout: Layout,
         sinks: Vec<SinkStart>,
         most: (u32, u32),
         newest: Option<(String, Arc<Manifest>)>,
         rules: Rules,
     ) -> Self {
         let chains = newest.iter().flat_map(|(_, m)| &m.operators).map(|o| (o.name.clone(), o.clone())).collect();
-        let (most_workers, most_turns) = most;
+        let (most_slots, most_turns) = most;
         let operators = BTreeSet::new();
-        Self { me, binary, workers, sinks, most_workers, most_turns, operators, chains, newest, pending: None, rules }
+        Self { me, binary, layout, sinks, most_slots, most_turns, operators, chains, newest, pending: None, rules }
     }
 
     /// The durable operators that a worker has; all workers must have the same, and all that are stored.
@@ -140,10 +141,10 @@ impl Checkpointer {
         }
     }
 
-    /// A worker's sinks have committed through `tick`, with these digests.
-    pub(crate) fn sink_at(&mut self, worker: u32, tick: Tick, outputs: Vec<(OutputPartition, Digest)>) {
+    /// A process has committed through `tick`, with these digests.
+    pub(crate) fn sink_at(&mut self, process: u32, tick: Tick, outputs: Vec<(OutputPartition, Digest)>) {
         if let Some(pending) = self.pending.as_mut().filter(|p| p.tick == tick) {
-            pending.digests.insert(worker, outputs);
+            pending.digests.insert(process, outputs);
         }
     }
 
@@ -156,7 +157,7 @@ impl Checkpointer {
         true
     }
 
-    /// Builds the manifest once everything has come; `committed` is what all workers' sinks have committed through.
+    /// Builds the manifest once everything has come; `committed` is what all processes have committed through.
     ///
     /// # Errors
     /// [`Ended::Bug`] for digests that are not those of the job's output partitions.
@@ -166,8 +167,8 @@ impl Checkpointer {
         let complete = pending.manifest.is_none()
             && sinks_done
             && pending.sealed_at.is_some()
-            && pending.digests.len() == self.workers as usize
-            && pending.runs.len() == self.operators.len() * self.workers as usize;
+            && pending.digests.len() == self.layout.processes as usize
+            && pending.runs.len() == self.operators.len() * self.layout.workers as usize;
         if !complete {
             return Ok(());
         }
@@ -190,7 +191,7 @@ impl Checkpointer {
         let expected: u32 = self.sinks.iter().map(|sink| sink.partitions).sum();
         if outputs.len() != expected as usize {
             return Err(Ended::Bug(format!(
-                "the workers gave the digests of {} output partitions at tick {}; the job has {expected}",
+                "the processes gave the digests of {} output partitions at tick {}; the job has {expected}",
                 outputs.len(),
                 pending.tick
             )));
@@ -204,7 +205,7 @@ impl Checkpointer {
             sinks: self.sinks.clone(),
             outputs,
             operators: self.chains.values().cloned().collect(),
-            most_workers: self.most_workers,
+            most_slots: self.most_slots,
             most_turns: self.most_turns,
         };
         let name = manifest_name(&self.me, pending.tick);
@@ -275,6 +276,8 @@ mod tests {
 
     const ME: Identity = Identity { incarnation: Incarnation(Uuid::nil()), generation: Generation(3), nonce: Nonce(7) };
 
+    const LAYOUT: Layout = Layout { workers: 2, processes: 2 };
+
     fn run(name: &str) -> RunRef {
         RunRef { object: name.to_owned(), rows: 1, bytes: 1, crc32: 0 }
     }
@@ -287,9 +290,9 @@ mod tests {
         Stored { kind: kind(), run, keys: Some(5) }
     }
 
-    /// Two workers, one operator, no outputs.
+    /// Two processes of a worker each, one operator, no outputs.
     fn checkpointer() -> Checkpointer {
-        let mut checkpointer = Checkpointer::new(ME, "b".to_owned(), 2, Vec::new(), (2, 2), None, Rules::default());
+        let mut checkpointer = Checkpointer::new(ME, "b".to_owned(), LAYOUT, Vec::new(), (2, 2), None, Rules::default());
         for _ in 0..2 {
             checkpointer.has_operators(vec!["op".to_owned()]).unwrap();
         }
@@ -371,7 +374,7 @@ mod tests {
         let mut first = checkpointer();
         checkpoint(&mut first, 1, "a");
         let newest = first.newest.clone();
-        let mut next = Checkpointer::new(ME, "b".to_owned(), 2, Vec::new(), (2, 2), newest, Rules::default());
+        let mut next = Checkpointer::new(ME, "b".to_owned(), LAYOUT, Vec::new(), (2, 2), newest, Rules::default());
         let ended = next.has_operators(vec!["renamed".to_owned()]).unwrap_err();
         assert!(ended.to_string().contains("durable operator 'op'"), "{ended}");
     }

@@ -187,14 +187,14 @@ mod tests {
                 runs: runs.iter().map(run).collect(),
                 keys: None,
             }],
-            most_workers: 1,
+            most_slots: 1,
             most_turns: 1,
         }
     }
 
     fn cleaner(keep_journal: bool) -> Cleaner {
         let mut cleaner = Cleaner::new(ME, keep_journal, 100, vec![Seq(0), Seq(1)], Rules::default());
-        let opened = Entry::Opened { binary: String::new(), workers: 1, turns: 1 };
+        let opened = Entry::Opened { binary: String::new(), workers: 1, processes: 1, turns: 1 };
         for (seq, entries) in [
             (4, vec![opened]),
             (5, vec![]),

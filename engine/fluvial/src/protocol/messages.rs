@@ -13,11 +13,12 @@ use crate::state::{Manifest, OperatorKind, OperatorState, RunRef};
 /// From the leader to every worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// The journal has been opened: fence your share of the writers (every `slot` with `slot % workers == worker`,
-    /// `slot < most_workers`, each with all turns), begin to restore, then report [`Report::Fenced`].
+    /// The journal has been opened: begin to restore. Each process fences its share of the writers (every `slot` with
+    /// `slot % processes == process`, `slot < most_slots`, each with all turns), then reports [`Report::Fenced`].
     Opened(Box<Plan>),
-    /// Every writer of every earlier generation is fenced, and no newer generation exists: read the progress of your
-    /// output partitions, check it, look for torn transactions, then report [`Report::Ready`].
+    /// Every writer of every earlier generation is fenced, and no newer generation exists. Each process reads the
+    /// progress of its output partitions, checks it and looks for torn transactions; then its workers report
+    /// [`Report::Ready`].
     AllFenced,
     /// A split was met; read it from its start on if it is yours (`number % workers`).
     SplitStarted(SplitStart),
@@ -45,9 +46,9 @@ pub(crate) struct Plan {
     pub generation: Generation,
     /// What tells it from another of that number.
     pub nonce: Nonce,
-    /// How many workers any generation has had, this one included.
-    pub most_workers: u32,
-    /// How many turns any generation's workers have had, this one's included.
+    /// How many slots any generation has had, this one included: one for each process.
+    pub most_slots: u32,
+    /// How many turns any generation's slots have had, this one's included.
     pub most_turns: u32,
     /// The checkpoint to restore, if there is one.
     pub checkpoint: Option<Manifest>,
@@ -90,13 +91,13 @@ impl Plan {
     }
 }
 
-/// From a worker to the leader.
+/// From a worker to the leader. What is about committing comes from the first worker of each process, for the process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// The worker's share of the writers is fenced.
+    /// The process's share of the writers is fenced.
     Fenced,
-    /// State is restored, progress has been read and checked (and every output partition has some), the last ranges
-    /// before the checkpoint have been read again and are equal.
+    /// State is restored, the last ranges before the checkpoint have been read again and are equal. From the first
+    /// worker of a process also: progress has been read and checked, and every output partition of the process has some.
     Ready {
         /// The names of all durable operators of the dataflow; the same on every worker. Each reports
         /// [`Report::RunStored`] for every checkpoint.
@@ -122,9 +123,9 @@ pub(crate) enum Report {
         /// How many keys have a row on this worker; `None` where rows have no keys.
         keys: Option<u64>,
     },
-    /// The worker's output partitions are committed through `tick`.
+    /// The process's output partitions are committed through `tick`.
     Committed(Tick),
-    /// The digests of the worker's output partitions as of the checkpoint tick `tick`, all committed.
+    /// The digests of the process's output partitions as of the checkpoint tick `tick`, all committed.
     SinkAt {
         /// The checkpoint's tick.
         tick: Tick,
@@ -189,7 +190,36 @@ pub(crate) struct HeldOutput {
     pub writers: Vec<String>,
 }
 
-/// Which worker a split or an output partition belongs to.
+/// How a generation's workers are spread: equally many in each process, numbered process by process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// How many workers the generation has.
+    pub workers: u32,
+    /// How many processes they run in, of which it is a multiple.
+    pub processes: u32,
+}
+
+impl Layout {
+    /// How many workers each process has.
+    #[must_use]
+    pub(crate) fn threads(self) -> u32 {
+        self.workers / self.processes
+    }
+
+    /// The process that a worker runs in.
+    #[must_use]
+    pub(crate) fn process_of(self, worker: u32) -> u32 {
+        worker / self.threads()
+    }
+
+    /// The process that commits an output partition: its rows go to one of the workers there.
+    #[must_use]
+    pub(crate) fn committer_of(self, partition: u32) -> u32 {
+        self.process_of(owner(partition, self.workers))
+    }
+}
+
+/// Which worker a split or the rows of an output partition belong to.
 #[must_use]
 pub(crate) fn owner(number: u32, workers: u32) -> u32 {
     number % workers

@@ -6,7 +6,7 @@
 //!                            │ (History)                        Cleaner           │    broadcasts)
 //!                            └────────────────────────────────────────────────────┘
 //!                                   Order ▼        ▲ Report
-//!   one a worker and sink    Answer ─►┌──── Committer ────┐─► Action (fence, prepare, commit, read progress)
+//!   one a process            Answer ─►┌──── Committer ────┐─► Action (fence, prepare, commit, read progress)
 //!                                     └───────────────────┘
 //! ```
 //!
@@ -34,12 +34,12 @@ mod sequencer;
 mod simulation;
 mod store;
 
-pub(crate) use committer::{Action, Committer, CommitterConfig, Done, Failure, Stretch, Tail};
+pub(crate) use committer::{Action, Committer, CommitterConfig, Done, Failure, Stretch, Tail, TickRecords};
 pub(crate) use compaction::{Compare, Removed};
 pub(crate) use ended::Ended;
 pub(crate) use history::History;
 pub(crate) use leader::{Event, Leader, LeaderConfig, Request, Status};
-pub(crate) use messages::{FoundOutput, FoundSplit, HeldOutput, Order, Plan, Report, owner, split_owner};
+pub(crate) use messages::{FoundOutput, FoundSplit, HeldOutput, Layout, Order, Plan, Report, owner, split_owner};
 pub(crate) use sequencer::Pace;
 pub(crate) use store::{Answer, Call, FoundObject, Identity, Object, Part, PutOutcome, Verdict};
 

@@ -89,10 +89,10 @@ impl Prepared {
         if let Some((name, manifest)) = &newest {
             cleaner.restored(name, manifest);
         }
-        let most = (history.most_workers.max(config.workers), history.most_turns.max(config.turns));
+        let most = (history.most_slots.max(config.layout.processes), history.most_turns.max(config.turns));
         let checkpointer =
-            Checkpointer::new(me, config.binary.clone(), config.workers, history.sinks.clone(), most, newest, rules);
-        let fenced = if rules.has(Rule::FenceEverySlot) { most } else { (config.workers, config.turns) };
+            Checkpointer::new(me, config.binary.clone(), config.layout, history.sinks.clone(), most, newest, rules);
+        let fenced = if rules.has(Rule::FenceEverySlot) { most } else { (config.layout.processes, config.turns) };
         let plan = Plan { cannot_correct, ..plan(me, &history, fenced) };
         Ok((Self { plan, appender, cleaner, checkpointer, tail: at, history, rules }, warnings))
     }
@@ -122,7 +122,8 @@ impl Prepared {
             appender: self.appender,
             checkpointer: self.checkpointer,
             cleaner: self.cleaner,
-            committed: vec![Tick(0); config.workers as usize],
+            layout: config.layout,
+            committed: vec![Tick(0); config.layout.processes as usize],
             sealed,
             next_checkpoint_ms,
             last_checkpoint_ms: now_ms,
@@ -135,12 +136,12 @@ impl Prepared {
     }
 }
 
-fn plan(me: Identity, history: &History, (most_workers, most_turns): (u32, u32)) -> Plan {
+fn plan(me: Identity, history: &History, (most_slots, most_turns): (u32, u32)) -> Plan {
     Plan {
         incarnation: me.incarnation,
         generation: me.generation,
         nonce: me.nonce,
-        most_workers,
+        most_slots,
         most_turns,
         checkpoint: history.checkpoint.clone(),
         splits: history.new_splits.iter().map(|number| history.splits[number].start.clone()).collect(),

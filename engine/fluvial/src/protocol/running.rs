@@ -9,7 +9,7 @@ use super::appender::{Appended, Appender};
 use super::checkpointer::{Checkpointer, Stored};
 use super::cleaner::Cleaner;
 use super::leader::{LeaderConfig, Request};
-use super::messages::{FoundSplit, Order, Report};
+use super::messages::{FoundSplit, Layout, Order, Report};
 use super::rules::{Rule, Rules};
 use super::sequencer::Sequencer;
 use super::store::{Answer, Part};
@@ -23,7 +23,8 @@ pub(crate) struct Running {
     pub(crate) appender: Appender,
     pub(crate) checkpointer: Checkpointer,
     pub(crate) cleaner: Cleaner,
-    /// What each worker has committed through.
+    pub(crate) layout: Layout,
+    /// What each process has committed through.
     pub(crate) committed: Vec<Tick>,
     pub(crate) sealed: Tick,
     pub(crate) next_checkpoint_ms: u64,
@@ -39,7 +40,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// What every worker has committed through.
+    /// What every process has committed through.
     pub(crate) fn committed(&self) -> Tick {
         self.committed.iter().min().copied().unwrap_or_default()
     }
@@ -125,11 +126,14 @@ impl Running {
                 self.checkpointer.run_stored(worker, tick, operator, Stored { kind, run, keys });
             }
             Report::Committed(tick) => {
-                let committed = self.committed.get_mut(worker as usize).ok_or_else(|| unknown_worker(worker))?;
+                let process = self.layout.process_of(worker);
+                let committed = self.committed.get_mut(process as usize).ok_or_else(|| unknown_worker(worker))?;
                 *committed = tick.max(*committed);
                 self.sequencer.committed(self.committed());
             }
-            Report::SinkAt { tick, outputs } => self.checkpointer.sink_at(worker, tick, outputs),
+            Report::SinkAt { tick, outputs } => {
+                self.checkpointer.sink_at(self.layout.process_of(worker), tick, outputs);
+            }
             Report::Merged { operator, removed, added } => {
                 let object = added.object.clone();
                 if !self.checkpointer.merged(&operator, &removed, added) {

@@ -102,7 +102,7 @@ impl LeaderDriver {
             nonce: Nonce::of_run(shared.succession.run, ambient::nonce()),
             follows: shared.succession.follows,
             binary,
-            workers: options.workers(),
+            layout: shared.layout(),
             turns: super::TURNS,
             outputs: found.outputs.clone(),
             sink: found.sink.clone(),

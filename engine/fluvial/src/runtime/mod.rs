@@ -12,8 +12,11 @@ mod calls;
 pub(crate) mod control;
 pub(crate) mod culprit;
 pub(crate) mod ending;
+mod inbox;
 pub(crate) mod input;
 mod leader;
+pub(crate) mod log;
+mod memory;
 mod merges;
 pub(crate) mod mesh;
 mod missed;
@@ -44,5 +47,5 @@ use crate::job::Job;
 /// Builds a job's dataflow on a worker.
 pub(crate) type Build = Arc<dyn for<'s> Fn(&mut Job<'s>) -> anyhow::Result<()> + Send + Sync>;
 
-/// How many writers each worker has, which take turns.
+/// How many writers each process has, which take turns.
 pub(crate) const TURNS: u32 = 2;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  collection ──partition of the key's bytes──► exchange to the partition's owner ──► per tick: consolidate, encode, sort
-//!                                                                                   └──► OutputQueue ──► committer
+//!                                                                    add up digests └──► OutputQueue ──► Outlet
 //! ```
 //!
 //! A tick's output leaves here once, when the frontier has passed the tick, in the order (partition, key, value). The
@@ -24,13 +24,14 @@ use timely::dataflow::operators::vec::Map;
 use super::culprit::at_tick;
 use super::panics::{in_operator, lasting};
 use super::stages::STAGES;
+use crate::protocol::TickRecords;
 
 /// The complete output of one tick for the partitions of one output that this worker owns.
 pub(crate) struct TickOutput {
     /// The tick.
     pub(crate) tick: Tick,
     /// The records of each partition that has any, in their order.
-    pub(crate) partitions: BTreeMap<u32, Vec<OutputRecord>>,
+    pub(crate) partitions: BTreeMap<u32, TickRecords>,
 }
 
 /// Where an output's operator leaves what is complete.
@@ -226,7 +227,8 @@ fn tick_output<K: Ord, V: Ord>(
             twice.map_or(Ok(()), |key| Err(two_rows(&key)))?;
         }
     }
-    Ok(TickOutput { tick, partitions })
+    let partitions = partitions.into_iter().map(|(partition, records)| (partition, TickRecords::new(records)));
+    Ok(TickOutput { tick, partitions: partitions.collect() })
 }
 
 fn readable(key: &[u8]) -> String {
@@ -261,7 +263,7 @@ mod tests {
         let got = tick_output("out", envelope, Tick(5), rows, &Caseless);
         match (got, expected) {
             (Ok(output), Ok(expected)) => {
-                let records: Vec<_> = output.partitions.into_values().flatten().collect();
+                let records: Vec<_> = output.partitions.into_values().flat_map(TickRecords::into_records).collect();
                 let expected: Vec<_> = expected
                     .iter()
                     .map(|(k, v)| OutputRecord { key: k.as_bytes().to_vec(), value: v.map(|v| v.as_bytes().to_vec()) })

@@ -9,6 +9,7 @@ use std::panic::PanicHookInfo;
 
 use super::culprit::{self, At};
 use super::ending::Ending;
+use super::log;
 use super::peer::{FromPeer, SupervisorLink};
 
 thread_local! {
@@ -48,7 +49,7 @@ pub(crate) fn end_the_process_on_panic(supervisor: SupervisorLink) {
 pub(crate) fn end_the_command_on_panic() {
     std::panic::set_hook(Box::new(|info| {
         let (ending, why) = explain(info);
-        eprintln!("error: {why}");
+        log::say(&format!("error: {why}"));
         std::process::exit(i32::from(ending.exit_code()));
     }));
 }

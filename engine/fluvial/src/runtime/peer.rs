@@ -30,6 +30,8 @@ pub(crate) struct Invitation {
     pub index: usize,
     /// After which generation it comes.
     pub succession: Succession,
+    /// Whether its log has colours: what it prints goes through the supervisor to a terminal.
+    pub ansi: bool,
     /// Where it ends or stands still, if a test asks for that.
     pub fail_point: Option<Doom>,
 }

@@ -11,11 +11,12 @@ use std::io::Read as _;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use fluvial_connector::{
-    Availability, Envelope, Error, Generation, OutputSpec, Sink, SinkContext, SinkSession, SinkStatus, Source, Waits,
+    Availability, Envelope, Error, Generation, JobProcess, OutputSpec, Sink, SinkContext, SinkSession, SinkStatus,
+    Source, Waits,
 };
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
@@ -23,6 +24,7 @@ use timely::communication::initialize::Hooks;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::ending::{Ending, Failure, Part};
+use super::inbox::Inbox;
 use super::leader::Ends;
 use super::peer::{FromPeer, Invitation, Peer, Succession, SupervisorLink};
 use super::plan::plan;
@@ -33,29 +35,26 @@ use super::{Build, ambient, panics, turns, worker};
 use crate::cli::RunOptions;
 use crate::fail_point::{self, FailPoint};
 use crate::journal::JobStore;
-use crate::protocol::{FoundOutput, FoundSplit};
-
-/// The least time between two warnings of one process that nothing is committed.
-const BETWEEN_STALLS: Duration = Duration::from_secs(30);
+use crate::protocol::{FoundOutput, FoundSplit, Layout};
 
 /// What the workers of one process share.
 pub(crate) struct Shared {
+    /// The job's name, and which process of its generation this is.
+    pub(crate) process: JobProcess,
     pub(crate) build: Build,
     pub(crate) options: RunOptions,
-    pub(crate) job: String,
     pub(crate) store: JobStore,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) sources: Vec<(String, Arc<dyn Source>)>,
     pub(crate) outputs: Vec<OutputSpec>,
     pub(crate) succession: Succession,
+    /// What the workers' dataflows have put out.
+    pub(crate) inbox: Arc<Inbox>,
     sink: Arc<dyn Sink>,
     session: OnceLock<Arc<dyn SinkSession>>,
-    connecting: Mutex<()>,
     for_the_leader: Mutex<Option<ForTheLeader>>,
     /// What the sink's calls wait for.
     pub(crate) waits: Waits,
-    /// When one of the workers has said last that it cannot commit.
-    told_of_a_stall: Mutex<Option<Instant>>,
     pub(crate) pulses: Pulses,
     supervisor: SupervisorLink,
 }
@@ -169,21 +168,23 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         .map_err(|e| Failure::new(Ending::Failed, e))?;
     let first = peer.index == 0;
     let threads = (options.workers() / options.processes) as usize;
+    let index = u32::try_from(peer.index).expect("processes are few");
+    let process = JobProcess { job: job.to_owned(), index };
+    topology.sources.iter().for_each(|(_, source)| source.used_by(&process));
     let shared = Arc::new(Shared {
+        process,
         build: Arc::clone(build),
         options: options.clone(),
-        job: job.to_owned(),
         store,
         runtime: runtime.handle().clone(),
         sources: topology.sources,
         outputs: topology.outputs,
         succession: peer.succession,
+        inbox: Arc::new(Inbox::new(threads)),
         sink: topology.sink,
         session: OnceLock::new(),
-        connecting: Mutex::new(()),
         for_the_leader: Mutex::new(None),
         waits: Waits::default(),
-        told_of_a_stall: Mutex::new(None),
         pulses: Pulses::new(threads),
         supervisor: peer.supervisor,
     });
@@ -250,20 +251,24 @@ impl Shared {
         Ok(found)
     }
 
+    /// How the generation's workers are spread.
+    pub(crate) fn layout(&self) -> Layout {
+        Layout { workers: self.options.workers(), processes: self.options.processes }
+    }
+
     /// What the leader begins with, in the first process, once.
     pub(crate) fn for_the_leader(&self) -> Option<ForTheLeader> {
         lock(&self.for_the_leader).take()
     }
 
-    /// The process's one session with the sink.
+    /// The process's one session with the sink, for its first worker.
     pub(crate) fn session(&self) -> Result<Arc<dyn SinkSession>, Failure> {
-        let _one_at_a_time = lock(&self.connecting);
         if let Some(session) = self.session.get() {
             return Ok(Arc::clone(session));
         }
         let patience = self.options.patience;
         let context = SinkContext {
-            job: self.job.clone(),
+            process: self.process.clone(),
             patience,
             between_records_and_progress: || fail_point::reach(FailPoint::BetweenDataAndProgress),
             waits: self.waits.clone(),
@@ -271,17 +276,6 @@ impl Shared {
         let session = turns::wait_out("sink", patience, || self.sink.connect(&context, &self.outputs))
             .map_err(|e| Failure::of(Part::Sink, e))?;
         Ok(Arc::clone(self.session.get_or_init(|| session)))
-    }
-
-    /// Whether nobody in this process has said of late that it cannot commit: what holds up one worker holds up the others
-    /// as a rule, and one warning is enough. It counts as said then.
-    pub(crate) fn may_tell_of_a_stall(&self) -> bool {
-        let mut told = lock(&self.told_of_a_stall);
-        let may = told.is_none_or(|at| at.elapsed() >= BETWEEN_STALLS);
-        if may {
-            *told = Some(ambient::instant());
-        }
-        may
     }
 
     /// Tells the supervisor that the generation has its place in the journal.

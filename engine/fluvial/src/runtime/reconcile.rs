@@ -13,13 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use fluvial_connector::{Envelope, Offset, OutputPartition, OutputRecord, Tick};
 
 use crate::journal::SinkStart;
+use crate::protocol::TickRecords;
 
 type Table = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What one tick gives to one partition.
-type PartitionOutput = (OutputPartition, Vec<OutputRecord>);
+type PartitionOutput = (OutputPartition, TickRecords);
 
-/// A reconciliation under way on one worker.
+/// A reconciliation under way in one process.
 pub(crate) struct Reconciling {
     at: Tick,
     /// The append outputs, which cannot be corrected.
@@ -46,7 +47,7 @@ impl Reconciling {
         let (left, corrected): (Vec<_>, Vec<_>) =
             output.into_iter().partition(|(at, _)| self.left.contains(&at.output));
         for (at, records) in corrected {
-            apply(self.whole.entry(at).or_default(), records.into_iter());
+            apply(self.whole.entry(at).or_default(), records.into_records().into_iter());
         }
         left
     }
@@ -75,7 +76,7 @@ impl Reconciling {
     }
 
     /// The corrections of each partition, in key order, once all have been read back.
-    pub(crate) fn corrections(&mut self) -> Option<Vec<(OutputPartition, Vec<OutputRecord>)>> {
+    pub(crate) fn corrections(&mut self) -> Option<Vec<PartitionOutput>> {
         if !self.asked || self.held.values().any(Option::is_none) {
             return None;
         }
@@ -85,7 +86,7 @@ impl Reconciling {
                 .map(|(at, held)| {
                     let whole = self.whole.remove(&at).unwrap_or_default();
                     let corrections = difference(&held.unwrap_or_default(), whole);
-                    (at, corrections)
+                    (at, TickRecords::new(corrections))
                 })
                 .collect(),
         )
@@ -138,10 +139,12 @@ mod tests {
         let mut reconciling =
             Reconciling::new(Tick(9), &[sink("out", Envelope::Upsert), sink("log", Envelope::Append)]);
         let first = vec![record("a", Some("1")), record("b", Some("2")), record("x", Some("0"))];
-        assert_eq!(reconciling.take(vec![(at.clone(), first)]), []);
-        let log = (OutputPartition { output: "log".to_owned(), partition: 3 }, vec![record("a", Some("9"))]);
+        assert!(reconciling.take(vec![(at.clone(), TickRecords::new(first))]).is_empty());
+        let log = OutputPartition { output: "log".to_owned(), partition: 3 };
+        let of_log = (log.clone(), TickRecords::new(vec![record("a", Some("9"))]));
         let second = vec![record("b", Some("3")), record("c", Some("4")), record("x", None)];
-        assert_eq!(reconciling.take(vec![log.clone(), (at.clone(), second)]), [log]);
+        let left = reconciling.take(vec![of_log, (at.clone(), TickRecords::new(second))]);
+        assert_eq!(left.into_iter().map(|(at, _)| at).collect::<Vec<_>>(), [log]);
         reconciling.ask([at.clone()].into_iter());
         assert!(reconciling.corrections().is_none());
         let held = vec![
@@ -154,6 +157,7 @@ mod tests {
         assert!(!reconciling.reads(&at));
         let corrections = reconciling.corrections().unwrap();
         let expected = vec![record("b", Some("3")), record("c", Some("4")), record("d", None)];
+        let corrections: Vec<_> = corrections.into_iter().map(|(at, records)| (at, records.into_records())).collect();
         assert_eq!(corrections, vec![(at, expected)]);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use fluvial_connector::{Digest, OutputPartition, OutputRecord, Tick, Waker, output_digest};
+use fluvial_connector::{Digest, OutputPartition, OutputRecord, Tick, Waker};
 use serde::Serialize;
 use timely::worker::Worker;
 
@@ -220,12 +220,10 @@ impl Outputs {
                 for (partition, records) in tick.partitions {
                     let at = OutputPartition { output: output.clone(), partition };
                     let (digest, count) = self.digests.entry(at).or_default();
-                    let mut sum = Digest::default();
-                    records.iter().for_each(|r| sum.add(output_digest(Some(&r.key), r.value.as_deref())));
-                    *digest = digest.chain(tick.tick, sum);
+                    *digest = digest.chain(tick.tick, records.sum());
                     *count += records.len() as u64;
                     if self.print {
-                        print(tick.tick, output, partition, &records)?;
+                        print(tick.tick, output, partition, records.records())?;
                     }
                 }
             }

@@ -1,24 +1,23 @@
-//! Drives the sink on one worker: takes complete ticks from the dataflow, and does what the committer decides.
+//! Drives the sink of one process, on its first worker: takes complete ticks from the dataflow, and does what the
+//! committer decides.
 //!
 //! ```text
-//!   OutputQueues ──complete ticks, in order──► Committer ──actions──► turns (threads), journal's tail ──► Committer
+//!   Inbox ──complete ticks, in order──► Committer ──actions──► turns (threads), journal's tail ──► Committer
 //! ```
+//!
+//! One for each process, not for each worker: a writer is a client of the sink with connections and threads of its own.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{
-    CommitError, Error, Offset, OutputPartition, OutputRecord, ProducerId, SinkSession, Tick, Waker,
-};
+use fluvial_connector::{CommitError, Error, Offset, OutputPartition, ProducerId, SinkSession, Tick, Waker};
 
 use super::ambient;
 use super::calls::StoreCalls;
 use super::ending::{Ending, Failure, Part};
-use super::output::OutputQueue;
+use super::inbox::Inbox;
 use super::process::Shared;
 use super::reconcile::Reconciling;
 use super::stages::STAGES;
@@ -26,7 +25,7 @@ use super::strangers::Strangers;
 use super::turns::{self, Done, Turns};
 use crate::fail_point::{FailPoint, reach};
 use crate::journal::Binding;
-use crate::protocol::{self, Action, Committer, CommitterConfig, Identity, Plan, Report, owner};
+use crate::protocol::{self, Action, Committer, CommitterConfig, Identity, Plan, Report, TickRecords, owner};
 
 /// The most records in one transaction.
 const TRANSACTION_RECORDS: usize = 100_000;
@@ -48,9 +47,10 @@ enum Back {
     Newest(Result<(crate::journal::Seq, crate::journal::JournalRecord), Error>),
 }
 
-/// The sink of one worker.
+/// The sink of one process.
 pub(crate) struct SinkDriver {
-    index: u32,
+    /// The process's index.
+    slot: u32,
     identity: Identity,
     committer: Committer,
     turns: Turns,
@@ -62,7 +62,7 @@ pub(crate) struct SinkDriver {
     runtime: tokio::runtime::Handle,
     /// What is still to be fenced before the leader is told: own turns, and the rest as one.
     to_fence: usize,
-    queues: Vec<(String, Rc<RefCell<OutputQueue>>)>,
+    inbox: Arc<Inbox>,
     /// Outputs that are to be corrected before anything else is written.
     reconciling: Option<Reconciling>,
     /// Records handed to the committer by tick, until they are committed.
@@ -80,19 +80,17 @@ pub(crate) struct SinkDriver {
 }
 
 impl SinkDriver {
-    /// Begins to fence this worker's share of the writers.
+    /// Begins to fence this process's share of the writers.
     pub(crate) fn start(
-        index: u32,
-        workers: u32,
         plan: &Plan,
         session: Arc<dyn SinkSession>,
         shared: &Arc<Shared>,
         waker: &Waker,
     ) -> Result<Self, Failure> {
-        let patience = shared.options.patience;
+        let (slot, layout, patience) = (shared.process.index, shared.layout(), shared.options.patience);
         let config = CommitterConfig {
-            worker: index,
-            workers,
+            slot,
+            layout,
             turns: super::TURNS,
             outputs: plan.sinks.iter().map(|s| s.output.clone()).collect(),
             transaction_records: TRANSACTION_RECORDS,
@@ -104,13 +102,13 @@ impl SinkDriver {
             Turns::start(&session, super::TURNS, patience, waker).map_err(|e| Failure::new(Ending::Failed, e))?;
         let strangers = Strangers::new(Arc::clone(&session), waker.clone());
         for turn in 0..super::TURNS {
-            turns.fence(turn, ProducerId { incarnation: plan.incarnation, slot: index, turn });
+            turns.fence(turn, ProducerId { incarnation: plan.incarnation, slot, turn });
         }
         let (tell, back) = channel();
-        let share = (0..plan.most_workers).filter(|slot| owner(*slot, workers) == index);
+        let share = (0..plan.most_slots).filter(|other| owner(*other, layout.processes) == slot);
         let others: Vec<ProducerId> = share
             .flat_map(|slot| (0..plan.most_turns).map(move |turn| (slot, turn)))
-            .filter(|(slot, turn)| *slot != index || *turn >= super::TURNS)
+            .filter(|(other, turn)| *other != slot || *turn >= super::TURNS)
             .map(|(slot, turn)| ProducerId { incarnation: plan.incarnation, slot, turn })
             .collect();
         let mut to_fence = super::TURNS as usize;
@@ -127,7 +125,7 @@ impl SinkDriver {
                 .map_err(|e| Failure::new(Ending::Failed, e))?;
         }
         Ok(Self {
-            index,
+            slot,
             identity: Identity { incarnation: plan.incarnation, generation: plan.generation, nonce: plan.nonce },
             committer: Committer::new(plan, config),
             turns,
@@ -138,7 +136,7 @@ impl SinkDriver {
             calls: Arc::new(StoreCalls::new(shared.store.clone(), patience)),
             runtime: shared.runtime.clone(),
             to_fence,
-            queues: Vec::new(),
+            inbox: Arc::clone(&shared.inbox),
             reconciling: plan.reconcile.map(|at| Reconciling::new(at, &plan.sinks)),
             waiting: VecDeque::new(),
             waiting_records: 0,
@@ -150,11 +148,6 @@ impl SinkDriver {
             started: ambient::instant(),
             looked_ms: 0,
         })
-    }
-
-    /// Where the dataflow leaves its output.
-    pub(crate) fn reads(&mut self, queues: Vec<(String, Rc<RefCell<OutputQueue>>)>) {
-        self.queues = queues;
     }
 
     /// Every writer of earlier generations is fenced.
@@ -175,16 +168,6 @@ impl SinkDriver {
     /// The ticks through this one are durable in the journal.
     pub(crate) fn sealed(&mut self, tick: Tick) {
         self.committer.sealed(tick);
-    }
-
-    /// Whether more ticks may be replayed: not too much waits for its commit.
-    pub(crate) fn has_room(&self) -> bool {
-        self.waiting_records < MOST_WAITING_RECORDS
-    }
-
-    /// The tick that the dataflow's output is complete through.
-    pub(crate) fn complete(&self) -> Tick {
-        self.complete
     }
 
     /// Records committed since the last call, if there are any.
@@ -222,6 +205,7 @@ impl SinkDriver {
         }
         self.report();
         self.warn_of_a_stall();
+        self.inbox.set_full(self.waiting_records >= MOST_WAITING_RECORDS);
         Ok(std::mem::take(&mut self.reports))
     }
 
@@ -233,16 +217,13 @@ impl SinkDriver {
         }
         self.looked_ms = now_ms;
         let Some(stall) = self.committer.stalled(now_ms) else { return };
-        if !self.shared.may_tell_of_a_stall() {
-            return;
-        }
         let sink = self.shared.waits.now();
         tracing::warn!(
             for_s = stall.for_ms / 1000,
             sink = (!sink.is_empty()).then(|| sink.join("; ")),
             last_failure = stall.failed,
-            "nothing has been committed though there is output to commit: worker {} waits for {}",
-            self.index,
+            "nothing has been committed though there is output to commit: process {} waits for {}",
+            self.slot,
             stall.step
         );
     }
@@ -253,23 +234,11 @@ impl SinkDriver {
         self.committer.deadline_ms().map_or(Duration::from_secs(1), |at| Duration::from_millis(at.saturating_sub(now)))
     }
 
-    /// Hands the complete ticks of all outputs to the committer, in the order of ticks.
+    /// Hands the complete ticks to the committer, in their order.
     fn take_output(&mut self) -> Result<(), Failure> {
-        let mut upper: Option<u64> = None;
-        for (_, queue) in &self.queues {
-            let mut queue = queue.borrow_mut();
-            if let Some(error) = queue.failed.take() {
-                return Err(Failure::new(Ending::Failed, error));
-            }
-            upper = match (upper, queue.upper) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-        }
-        // The dataflow has ended only when the generation has.
-        let Some(mut upper) = upper else { return Ok(()) };
         if let Some(at) = self.reconciling.as_ref().map(Reconciling::at) {
-            for (tick, mut partitions) in complete_ticks(&self.queues, upper.min(at.0 + 1)) {
+            let (ticks, upper) = self.inbox.take(at);
+            for (tick, mut partitions) in ticks {
                 tracing::debug!(%tick, "goes into the table that the outputs should hold");
                 if let Some(reconciling) = &mut self.reconciling {
                     partitions = reconciling.take(partitions);
@@ -283,23 +252,27 @@ impl SinkDriver {
             }
             // Nothing later is handed over before the corrections have been.
             if self.reconciling.is_some() {
-                upper = upper.min(at.0);
+                return self.complete_before(upper.min(at.0));
             }
         }
-        for (tick, partitions) in complete_ticks(&self.queues, upper) {
+        let (ticks, upper) = self.inbox.take(Tick(u64::MAX));
+        for (tick, partitions) in ticks {
             self.hand_over(tick, partitions)?;
         }
-        if upper > 0 {
-            if upper - 1 > self.complete.0 {
-                tracing::trace!(target: STAGES, tick = upper - 1, "complete");
-            }
-            self.complete = Tick(upper - 1);
-            self.committer.complete(self.complete)?;
+        self.complete_before(upper)
+    }
+
+    /// All ticks before this one have been handed over.
+    fn complete_before(&mut self, upper: u64) -> Result<(), Failure> {
+        let complete = Tick(upper.saturating_sub(1));
+        if complete > self.complete {
+            self.complete = complete;
+            self.committer.complete(complete)?;
         }
         Ok(())
     }
 
-    fn hand_over(&mut self, tick: Tick, partitions: Vec<(OutputPartition, Vec<OutputRecord>)>) -> Result<(), Failure> {
+    fn hand_over(&mut self, tick: Tick, partitions: Vec<(OutputPartition, TickRecords)>) -> Result<(), Failure> {
         let records = partitions.iter().map(|(_, records)| records.len()).sum();
         for (at, records) in partitions {
             self.committer.output(tick, &at, records)?;
@@ -332,7 +305,7 @@ impl SinkDriver {
         match action {
             Action::Fence { turn } => {
                 let incarnation = self.identity.incarnation;
-                self.turns.fence(turn, ProducerId { incarnation, slot: self.index, turn });
+                self.turns.fence(turn, ProducerId { incarnation, slot: self.slot, turn });
             }
             Action::CheckJournal => {
                 let (calls, tell, waker) = (Arc::clone(&self.calls), self.tell.clone(), self.waker.clone());
@@ -399,7 +372,7 @@ impl SinkDriver {
         }
     }
 
-    /// Says how far the worker has committed, and its digests at a checkpoint.
+    /// Says how far the process has committed, and its digests at a checkpoint.
     fn report(&mut self) {
         if !self.committer.is_ready() {
             return;
@@ -417,23 +390,6 @@ impl SinkDriver {
             self.reports.push(Report::SinkAt { tick, outputs });
         }
     }
-}
-
-/// The ticks before `upper` that the outputs have left, ascending.
-fn complete_ticks(
-    queues: &[(String, Rc<RefCell<OutputQueue>>)],
-    upper: u64,
-) -> BTreeMap<Tick, Vec<(OutputPartition, Vec<OutputRecord>)>> {
-    let mut complete: BTreeMap<Tick, Vec<(OutputPartition, Vec<OutputRecord>)>> = BTreeMap::new();
-    for (output, queue) in queues {
-        while let Some(tick) = queue.borrow_mut().ready.pop_front_if(|t| t.tick.0 < upper) {
-            let partitions = tick.partitions.into_iter();
-            let partitions =
-                partitions.map(|(partition, records)| (OutputPartition { output: output.clone(), partition }, records));
-            complete.entry(tick.tick).or_default().extend(partitions);
-        }
-    }
-    complete
 }
 
 /// What the committer has to know of a failure: what it means, and the whole reason.

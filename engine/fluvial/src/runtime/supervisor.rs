@@ -13,6 +13,7 @@
 //! so that the person who started it sees why. Only the loss of a process is no such error.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -20,12 +21,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fluvial_connector::Generation;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGKILL, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::allocator;
 use super::ambient;
 use super::ending::Ending;
+use super::log::Following;
+use super::memory::Memory;
 use super::mesh::Secret;
 use super::peer::{FromPeer, Invitation, PEER_VARIABLE, PeerLink, Succession, ToPeer, read_line};
 use crate::fail_point::Doom;
@@ -50,6 +53,8 @@ pub(crate) struct Supervision {
     pub restart: bool,
     /// Where the processes of the first generation end or stand still.
     pub fail_point: Option<Doom>,
+    /// Whether their logs have colours.
+    pub ansi: bool,
 }
 
 /// What the supervisor's threads tell it.
@@ -151,6 +156,10 @@ impl Process {
 struct Processes {
     number: u64,
     processes: Vec<Process>,
+    /// What they print.
+    following: Following,
+    /// What the kernel had killed for memory before they were started.
+    memory: Memory,
     /// Where they connect; a thread waits on it.
     listener: TcpListener,
 }
@@ -164,6 +173,7 @@ impl Drop for Processes {
             // An error here means that it has been reaped already.
             let _ = process.child.wait();
         }
+        self.following.end();
     }
 }
 
@@ -180,19 +190,31 @@ impl Processes {
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on the loopback interface")?;
         let secret = Secret(ambient::secret());
         let binary = std::env::current_exe().context("cannot find this binary")?;
-        let mut this = Self { number, processes: Vec::new(), listener };
+        let (following, memory) = (Following::new(), Memory::now());
+        let mut this = Self { number, processes: Vec::new(), following, memory, listener };
         let supervisor = this.listener.local_addr()?;
         for index in 0..count {
-            let invitation = Invitation { supervisor, secret: secret.to_hex(), index, succession, fail_point };
-            let child = Command::new(&binary)
+            let invitation = Invitation {
+                supervisor,
+                secret: secret.to_hex(),
+                index,
+                succession,
+                ansi: supervision.ansi,
+                fail_point,
+            };
+            let mut child = Command::new(&binary)
                 .args(std::env::args_os().skip(1))
                 .env(PEER_VARIABLE, serde_json::to_string(&invitation)?)
                 .env(allocator::VARIABLE, allocator::tunables(std::env::var_os(allocator::VARIABLE)))
                 .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
                 .spawn()
                 .with_context(|| format!("cannot start process {index} of the job"))?;
             let pid = Pid::from_child(&child);
+            let following = this.following.follow(&mut child);
             this.processes.push(Process { child, link: None, exited: false, silent: false, ending: None });
+            following.context("cannot begin to read what the job's processes print")?;
             let events = events.clone();
             thread("exit", move || {
                 wait_for_exit(pid);
@@ -297,9 +319,15 @@ impl Processes {
             match process.ending.take() {
                 Some(ending) => said.push(ending),
                 None => {
-                    let status = process.child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
-                    silent_death
-                        .get_or_insert((Ending::PeerLost, format!("process {index} of the job died ({status})")));
+                    let status = process.child.wait();
+                    let killed = status.as_ref().is_ok_and(|s| s.signal() == Some(SIGKILL));
+                    let for_memory = if killed { self.memory.explain() } else { None };
+                    let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
+                    let why = match for_memory {
+                        Some(memory) => format!("process {index} of the job died ({status}): {memory}"),
+                        None => format!("process {index} of the job died ({status})"),
+                    };
+                    silent_death.get_or_insert((Ending::PeerLost, why));
                 }
             }
         }

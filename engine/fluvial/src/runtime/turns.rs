@@ -1,8 +1,8 @@
-//! The threads that make a sink's blocking calls for one worker.
+//! The threads that make a sink's blocking calls for one process.
 //!
 //! ```text
-//!   worker loop ──Prepare, Commit, Fence──► turn 0 ─┐
-//!               ──Prepare, Commit, Fence──► turn 1 ─┼── Done ──► worker loop (and a wake-up)
+//!   first worker ─Prepare, Commit, Fence──► turn 0 ─┐
+//!               ──Prepare, Commit, Fence──► turn 1 ─┼── Done ──► first worker (and a wake-up)
 //!               ──progress, tails─────────► reader ─┘
 //! ```
 //!
@@ -53,7 +53,7 @@ enum Reading {
     Tails(Vec<(OutputPartition, Offset)>),
 }
 
-/// The sink's threads of one worker; they end when this is dropped and their last call has returned.
+/// The sink's threads of one process; they end when this is dropped and their last call has returned.
 pub(crate) struct Turns {
     turns: Vec<Sender<Command>>,
     reader: Sender<Reading>,

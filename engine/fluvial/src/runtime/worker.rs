@@ -1,12 +1,13 @@
 //! The loop of one worker.
 //!
 //! ```text
-//!   ┌► control messages ─► leader (worker 0) ─► sources: read, report, release ─► dataflow ─► sink: offer, commit ─┐
+//!   ┌► control messages ─► leader (worker 0) ─► sources: read, report, release ─► dataflow ─► outlet ─► sink ──────┐
 //!   └────────────────────────────────── park until something wakes us ◄──────────────────────────────────────────┘
 //! ```
 //!
-//! A generation begins with an opening: the leader claims the journal, every worker fences its share of earlier writers
-//! and restores its state, and only when all are ready is anything minted.
+//! The sink is the first worker's of each process. A generation begins with an opening: the leader claims the journal,
+//! every process fences its share of earlier writers, every worker restores its state, and only when all are ready is
+//! anything minted.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use super::ambient;
 use super::control::{Control, Message};
 use super::culprit;
 use super::ending::{Ending, Failure, Part};
+use super::inbox::Outlet;
 use super::leader::{BETWEEN_LOOKS, Ends, LeaderDriver};
 use super::merges::Merges;
 use super::output::OutputQueue;
@@ -109,7 +111,9 @@ struct Running {
     control: Control,
     leader: Option<LeaderDriver>,
     source: SourceDriver,
-    sink: SinkDriver,
+    outlet: Outlet,
+    /// The process's sink, on its first worker.
+    sink: Option<SinkDriver>,
     durables: Durables,
     uploads: Uploads,
     /// Merging, on the leader's worker.
@@ -118,6 +122,8 @@ struct Running {
     minted: VecDeque<Binding>,
     /// Replayed ticks that are in the dataflow and not out of it.
     ahead: VecDeque<Tick>,
+    /// Whether the writers of earlier generations are fenced, and no newer generation exists.
+    all_fenced: bool,
     ready: bool,
     told_at_end: bool,
     told_passed: Instant,
@@ -139,9 +145,14 @@ impl Running {
     ) -> Result<Self, Failure> {
         let index = u32::try_from(worker.index()).expect("the number of workers is small");
         let workers = u32::try_from(worker.peers()).expect("the number of workers is small");
-        let session = shared.session()?;
-        reach(FailPoint::BeforeFencing);
-        let mut sink = SinkDriver::start(index, workers, plan, session, shared, waker)?;
+        let thread = index % shared.layout().threads();
+        let sink = if thread == 0 {
+            let session = shared.session()?;
+            reach(FailPoint::BeforeFencing);
+            Some(SinkDriver::start(plan, session, shared, waker)?)
+        } else {
+            None
+        };
         let store = RunStore::new(shared.store.clone(), shared.runtime.clone());
         let restore = plan.checkpoint.as_ref().map(|manifest| Restore {
             as_of: manifest.tick,
@@ -156,7 +167,7 @@ impl Running {
         tracing::debug!(target: STAGES, "restored");
         let queues: Vec<(String, Rc<RefCell<OutputQueue>>)> =
             declared.outputs.into_iter().map(|o| (o.spec.name, o.queue)).collect();
-        sink.reads(queues);
+        let outlet = Outlet::new(thread as usize, &shared.inbox, queues, waker);
         let options = ReadOptions {
             most_waiting: Volume {
                 records: shared.options.tick_records.saturating_mul(TICKS_READ_AHEAD),
@@ -189,12 +200,14 @@ impl Running {
             control,
             leader,
             source,
+            outlet,
             sink,
             durables,
             uploads,
             merges,
             minted: VecDeque::new(),
             ahead: VecDeque::new(),
+            all_fenced: false,
             ready: false,
             told_at_end: false,
             told_passed: ambient::instant(),
@@ -231,7 +244,8 @@ impl Running {
         self.read()?;
         self.state()?;
         self.write()?;
-        if !self.ready && self.sink.is_ready() && self.source.verified() {
+        let may_be_ready = !self.ready && self.all_fenced;
+        if may_be_ready && self.sink.as_ref().is_none_or(SinkDriver::is_ready) && self.source.verified() {
             reach(FailPoint::BeforeReady);
             self.ready = true;
             tracing::debug!(target: STAGES, "ready");
@@ -255,12 +269,19 @@ impl Running {
         match order {
             Order::Opened(_) => return Err(bug("the journal was opened twice".to_owned())),
             Order::AllFenced => {
-                reach(FailPoint::AfterAllFenced);
-                self.sink.all_fenced();
+                self.all_fenced = true;
+                if let Some(sink) = &mut self.sink {
+                    reach(FailPoint::AfterAllFenced);
+                    sink.all_fenced();
+                }
             }
             Order::SplitStarted(start) => self.source.start_split(&start)?,
             Order::Minted(binding) => self.minted.push_back(binding),
-            Order::Sealed(tick) => self.sink.sealed(tick),
+            Order::Sealed(tick) => {
+                if let Some(sink) = &mut self.sink {
+                    sink.sealed(tick);
+                }
+            }
             Order::CheckpointComplete { operators, .. } => {
                 if let Some(merges) = &self.merges {
                     merges.consider(operators);
@@ -282,11 +303,11 @@ impl Running {
             self.told_compacted = true;
             self.control.report(self.index, Report::Compacted { what: what.to_owned() });
         }
-        let complete = self.sink.complete();
+        let complete = self.outlet.complete();
         while self.ahead.pop_front_if(|tick| *tick <= complete).is_some() {}
         culprit::left(complete);
         while self.ahead.len() < MOST_REPLAYED_AT_ONCE
-            && self.sink.has_room()
+            && self.outlet.has_room()
             && let Some(binding) = self.source.replay_next()
         {
             self.ahead.push_back(binding.tick);
@@ -296,7 +317,9 @@ impl Running {
                 if binding.checkpoint {
                     self.durables.mark_checkpoint(binding.tick);
                 }
-                self.sink.minted(&binding);
+                if let Some(sink) = &mut self.sink {
+                    sink.minted(&binding);
+                }
                 self.source.release(&binding);
             }
             if self.ready
@@ -339,13 +362,15 @@ impl Running {
 
     /// Commits what is complete and sealed.
     fn write(&mut self) -> Result<(), Failure> {
-        for report in self.sink.turn()? {
+        self.outlet.hand_on()?;
+        let Some(sink) = &mut self.sink else { return Ok(()) };
+        for report in sink.turn()? {
             self.control.report(self.index, report);
         }
-        if let Some(records) = self.sink.wrote() {
+        if let Some(records) = sink.wrote() {
             self.control.tell_leader(Message::Wrote(records));
         }
-        if let Some(offsets) = self.sink.strangers() {
+        if let Some(offsets) = sink.strangers() {
             self.control.tell_leader(Message::Strangers(offsets));
         }
         Ok(())
@@ -357,7 +382,8 @@ impl Running {
             return Duration::ZERO;
         }
         let leader = self.leader.as_ref().map_or(Duration::from_secs(1), LeaderDriver::may_park);
-        leader.min(self.sink.may_park())
+        let sink = self.sink.as_ref().map_or(Duration::from_secs(1), SinkDriver::may_park);
+        leader.min(sink)
     }
 }
 
@@ -373,7 +399,14 @@ fn build(worker: &mut Worker, shared: &Shared, plan: &Plan, durables: &Durables)
         .dataflow_named::<u64, _, _>("job", |scope| {
             let mut job = Job::new(scope, durables.clone(), situation);
             (shared.build)(&mut job)?;
-            Ok(job.finish())
+            let mut declared = job.finish();
+            // All workers use the process's sources, and with them its connections.
+            for own in &mut declared.sources {
+                if let Some((_, source)) = shared.sources.iter().find(|(name, _)| *name == own.name) {
+                    own.source = Arc::clone(source);
+                }
+            }
+            Ok(declared)
         })
         .map_err(|error: anyhow::Error| Failure::new(Ending::Misconfigured, error))
 }

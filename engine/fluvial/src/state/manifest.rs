@@ -24,9 +24,9 @@ pub(crate) struct Manifest {
     pub outputs: Vec<OutputState>,
     /// Every durable operator.
     pub operators: Vec<OperatorState>,
-    /// The most workers and turns that any generation so far has had.
-    pub most_workers: u32,
-    /// See `most_workers`.
+    /// The most slots (processes) and turns that any generation so far has had.
+    pub most_slots: u32,
+    /// See `most_slots`.
     pub most_turns: u32,
 }
 

@@ -328,7 +328,7 @@ fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
             runs: vec![run.clone(), run.clone()],
             keys: Some(1),
         }],
-        most_workers: 1,
+        most_slots: 1,
         most_turns: 1,
     };
     let entries = vec![Entry::Checkpoint { tick: Tick(17), manifest: "checkpoints/17.json".to_owned(), floor: Seq(0) }];

@@ -16,10 +16,11 @@ use std::sync::Arc;
 
 use fluvial_connector::{
     Digest, Envelope, Offset, OutputPartition, OutputRecord, OutputRecords, PartitionWrite, Position, Progress, Tick,
-    TickCount, TickEnd, output_digest,
+    TickCount, TickEnd,
 };
 
 use super::holes::Holes;
+use super::records::{self, TickRecords, sum};
 use crate::journal::SinkStart;
 use crate::protocol::Ended;
 
@@ -89,7 +90,7 @@ impl Room {
     }
 }
 
-/// One output partition that a worker owns.
+/// One output partition of the process.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) at: OutputPartition,
@@ -155,9 +156,9 @@ impl Lane {
     }
 
     /// Takes a tick's output, in its order.
-    pub(super) fn take(&mut self, tick: Tick, records: Vec<OutputRecord>) -> Result<(), Ended> {
+    pub(super) fn take(&mut self, tick: Tick, records: TickRecords) -> Result<(), Ended> {
         let not_its = tick < self.starts || tick <= self.as_of || self.reconcile.is_some_and(|first| tick < first);
-        if not_its || records.is_empty() {
+        if not_its || records.len() == 0 {
             return Ok(());
         }
         if tick <= self.last {
@@ -172,11 +173,10 @@ impl Lane {
         let reconciled = self.reconcile == Some(tick);
         let prior = self.running;
         if !reconciled {
-            let mut sum = Digest::default();
-            records.iter().for_each(|record| sum.add(digest(record)));
-            self.running = prior.chain(tick, sum);
+            self.running = prior.chain(tick, records.sum());
         }
-        self.items.push_back(Item { tick, records: records.into(), prior, digest: self.running, reconciled });
+        let records = records.into_records().into();
+        self.items.push_back(Item { tick, records, prior, digest: self.running, reconciled });
         self.settle(Tick(0))
     }
 
@@ -232,8 +232,7 @@ impl Lane {
                 self.before
             }
             (Some(item), Position::Records(count)) if item.tick == tick && count <= item.records.len() as u64 => {
-                let mut sum = Digest::default();
-                item.records.iter().take(count as usize).for_each(|record| sum.add(self::digest(record)));
+                let sum = sum(item.records.iter().take(count as usize));
                 self.committed.sum = sum;
                 self.planned.sum = sum;
                 item.digest_of(sum)
@@ -410,7 +409,7 @@ impl Lane {
         }
         if count > begun {
             let mut sum = if begun > 0 { self.planned.sum } else { Digest::default() };
-            item.records[begun..count].iter().for_each(|record| sum.add(digest(record)));
+            sum.add(records::sum(&item.records[begun..count]));
             let position = Position::Records(count as u64);
             self.planned = Point { tick: item.tick, position, digest: item.digest_of(sum), end, sum };
         }
@@ -427,8 +426,4 @@ impl Lane {
         write.earlier = std::mem::take(&mut self.earlier);
         self.planned
     }
-}
-
-fn digest(record: &OutputRecord) -> Digest {
-    output_digest(Some(&record.key), record.value.as_deref())
 }

@@ -1,4 +1,4 @@
-//! Committing output: one committer a worker and sink, for the output partitions that the worker owns.
+//! Committing output: one committer a process, for the output partitions whose rows go to the process's workers.
 //!
 //! ```text
 //!            ┌────────────────── an outcome is unknown ──────────────────┐
@@ -20,6 +20,7 @@
 mod action;
 mod holes;
 mod lane;
+mod records;
 mod recovery;
 #[cfg(test)]
 mod tests;
@@ -28,25 +29,26 @@ mod writing;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, OutputRecord, Progress, Tick};
+use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, Progress, Tick};
 
 pub(crate) use action::{Action, Done, Failure, Tail};
 use lane::{Lane, Point};
+pub(crate) use records::TickRecords;
 use waiting::Watch;
 
 use super::Ended;
-use super::messages::{Plan, owner};
+use super::messages::{Layout, Plan};
 use super::rules::{Rule, Rules};
 use crate::journal::{Binding, SinkStart};
 
 /// How a committer writes.
 #[derive(Clone, Debug)]
 pub(crate) struct CommitterConfig {
-    /// The worker's index.
-    pub worker: u32,
-    /// How many workers this generation has.
-    pub workers: u32,
-    /// How many writers the worker has, which take turns.
+    /// The process's index: its place in the names of its writers.
+    pub slot: u32,
+    /// How many workers and processes this generation has.
+    pub layout: Layout,
+    /// How many writers the process has, which take turns.
     pub turns: u32,
     /// The outputs of this sink.
     pub outputs: Vec<String>,
@@ -60,7 +62,7 @@ pub(crate) struct CommitterConfig {
     pub patience_ms: u64,
 }
 
-/// Commits the output of one worker's partitions of one sink.
+/// Commits the output of one process's partitions.
 #[derive(Debug)]
 pub(crate) struct Committer {
     config: CommitterConfig,
@@ -71,6 +73,8 @@ pub(crate) struct Committer {
     as_of: Tick,
     sinks: Vec<SinkStart>,
     lanes: Vec<Lane>,
+    /// Where each partition is among them.
+    by_partition: BTreeMap<OutputPartition, usize>,
     complete: Tick,
     sealed: Tick,
     /// What was sealed when the tails were last read: whatever is torn is of these ticks.
@@ -165,12 +169,13 @@ impl Committer {
         let sinks = plan.sinks.iter().filter(|sink| config.outputs.contains(&sink.output));
         let sinks: Vec<SinkStart> = sinks.cloned().collect();
         for sink in &sinks {
-            for partition in (0..sink.partitions).filter(|p| owner(*p, config.workers) == config.worker) {
+            for partition in (0..sink.partitions).filter(|p| config.layout.committer_of(*p) == config.slot) {
                 let at = OutputPartition { output: sink.output.clone(), partition };
                 let digest = digests.get(&at).copied().unwrap_or_default();
                 lanes.push(Lane::new(sink, partition, as_of, plan.reconcile, digest));
             }
         }
+        let by_partition = lanes.iter().enumerate().map(|(index, lane)| (lane.at.clone(), index)).collect();
         let data = plan.replay.iter().rev().find(|binding| !binding.ranges.is_empty());
         Self {
             incarnation: plan.incarnation,
@@ -179,6 +184,7 @@ impl Committer {
             as_of,
             sinks,
             lanes,
+            by_partition,
             complete: as_of,
             sealed: plan.sealed(),
             tails_at: plan.sealed(),
@@ -197,7 +203,7 @@ impl Committer {
         }
     }
 
-    /// Every writer of earlier generations is fenced, this worker's turns have fresh transactors, and the journal has
+    /// Every writer of earlier generations is fenced, this process's turns have fresh transactors, and the journal has
     /// no newer generation.
     pub(crate) fn all_fenced(&mut self) {
         self.phase = if self.lanes.is_empty() { Phase::Active } else { Phase::Reading { asked: false } };
@@ -239,12 +245,12 @@ impl Committer {
     /// the restored state itself, and of ticks before the output began, is dropped.
     ///
     /// # Errors
-    /// [`Ended::Bug`] for a partition of another worker, or a tick out of turn. Output that is not what was committed
+    /// [`Ended::Bug`] for a partition of another process, or a tick out of turn. Output that is not what was committed
     /// before ends the generation by [`Committer::on`], when the journal has been asked.
-    pub(crate) fn output(&mut self, tick: Tick, at: &OutputPartition, records: Vec<OutputRecord>) -> Result<(), Ended> {
-        let result = match self.lanes.iter_mut().find(|lane| &lane.at == at) {
-            Some(lane) => lane.take(tick, records),
-            None => Err(Ended::Bug(format!("output of {at} came to a worker that does not own it"))),
+    pub(crate) fn output(&mut self, tick: Tick, at: &OutputPartition, records: TickRecords) -> Result<(), Ended> {
+        let result = match self.by_partition.get(at) {
+            Some(&lane) => self.lanes[lane].take(tick, records),
+            None => Err(Ended::Bug(format!("output of {at} came to a process that does not own it"))),
         };
         self.or_doubt(result)
     }
@@ -285,7 +291,7 @@ impl Committer {
         first.map_or(through, |tick| Tick(tick.0 - 1).min(through))
     }
 
-    /// The digests of the worker's partitions as of the checkpoint that was marked last, once progress through it is
+    /// The digests of the process's partitions as of the checkpoint that was marked last, once progress through it is
     /// committed in all of them; only once.
     pub(crate) fn checkpointed(&mut self) -> Option<(Tick, Vec<(OutputPartition, Digest)>)> {
         let tick = self.marked.filter(|tick| *tick <= self.complete)?;

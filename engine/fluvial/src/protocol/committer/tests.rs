@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Action, Committer, CommitterConfig, Done, Failure, Stretch, Tail};
 use crate::journal::{Binding, Nonce, Range, SinkStart, SplitNumber};
-use crate::protocol::{Ended, Plan, Verdict};
+use crate::protocol::{Ended, Layout, Plan, TickRecords, Verdict};
 
 const JOB: Incarnation = Incarnation(Uuid::from_u128(1));
 const OTHER_JOB: Incarnation = Incarnation(Uuid::from_u128(2));
@@ -67,7 +67,7 @@ pub(super) fn plan(partitions: u32, replay: &[u64]) -> Plan {
         incarnation: JOB,
         generation: Generation(2),
         nonce: Nonce(1),
-        most_workers: 1,
+        most_slots: 1,
         most_turns: 2,
         checkpoint: None,
         splits: Vec::new(),
@@ -88,8 +88,8 @@ pub(super) fn plan(partitions: u32, replay: &[u64]) -> Plan {
 
 fn committer(plan: &Plan) -> Committer {
     let config = CommitterConfig {
-        worker: 0,
-        workers: 1,
+        slot: 0,
+        layout: Layout { workers: 1, processes: 1 },
         turns: 2,
         outputs: vec!["out".to_owned()],
         transaction_records: 3,
@@ -175,7 +175,7 @@ pub(super) fn committed(committer: &mut Committer, turn: u32) {
 /// Hands in one tick of partition 0, sealed.
 pub(super) fn tick(committer: &mut Committer, tick: u64, text: &str) {
     committer.minted(&binding(tick, false));
-    committer.output(Tick(tick), &at(0), records(text)).unwrap();
+    committer.output(Tick(tick), &at(0), TickRecords::new(records(text))).unwrap();
     committer.complete(Tick(tick)).unwrap();
     committer.sealed(Tick(tick));
 }
@@ -202,7 +202,7 @@ fn a_new_job_begins_with_progress_alone_and_writes_what_is_sealed() {
     assert!(committer.is_ready());
 
     committer.minted(&binding(7, false));
-    committer.output(Tick(7), &at(0), records("a1 b2")).unwrap();
+    committer.output(Tick(7), &at(0), TickRecords::new(records("a1 b2"))).unwrap();
     committer.complete(Tick(7)).unwrap();
     assert_eq!(actions(&mut committer, 0), [""; 0]);
     assert_eq!(committer.committed_through(), Tick(0));
@@ -236,7 +236,7 @@ fn replay_is_dropped_up_to_the_progress_and_compared_there() {
         let mut committer = committer(&plan(1, &[1, 2, 3]));
         recover(&mut committer, &[(Some(progress(2, Position::Complete, &[(1, "a1"), (2, "b1 c1")], 4)), "")]).unwrap();
         for (tick, text) in replayed {
-            committer.output(Tick(*tick), &at(0), records(text)).unwrap();
+            committer.output(Tick(*tick), &at(0), TickRecords::new(records(text))).unwrap();
         }
         committer.complete(Tick(3)).unwrap();
         let first = actions(&mut committer, 0).remove(0);
@@ -269,7 +269,7 @@ fn a_large_tick_is_written_in_parts_and_gone_on_from_in_the_middle() {
 
     let mut next = committer(&plan(1, &[5, 6]));
     recover(&mut next, &[(Some(progress(6, Position::Records(3), &[(6, "a1 b1 c1")], 13)), "")]).unwrap();
-    next.output(Tick(6), &at(0), records("a1 b1 c1 d1 e1")).unwrap();
+    next.output(Tick(6), &at(0), TickRecords::new(records("a1 b1 c1 d1 e1"))).unwrap();
     next.complete(Tick(6)).unwrap();
     assert_eq!(actions(&mut next, 0), ["prepare 0: out/0 d1 e1 @6 from 13"]);
 }
@@ -297,7 +297,7 @@ fn what_is_torn_is_left_out_and_keeps_its_tick() {
     let mut committer = committer(&plan(1, &[1, 2, 3]));
     recover(&mut committer, &[(Some(progress(1, Position::Complete, &[(1, "a1")], 5)), "b1 c1 d1")]).unwrap();
     for (tick, text) in [(1, "a1"), (2, "b1 c1"), (3, "d1 e1")] {
-        committer.output(Tick(tick), &at(0), records(text)).unwrap();
+        committer.output(Tick(tick), &at(0), TickRecords::new(records(text))).unwrap();
     }
     committer.complete(Tick(3)).unwrap();
     let expected = "prepare 0: out/0 e1 @3 from 8 earlier 2-7 earlier 3-8";
@@ -309,8 +309,8 @@ fn a_committed_record_that_the_job_does_not_write_is_refused() {
     for torn in ["b2", "b1 c1 d1"] {
         let mut committer = committer(&plan(1, &[1, 2]));
         recover(&mut committer, &[(Some(progress(1, Position::Complete, &[(1, "a1")], 5)), torn)]).unwrap();
-        committer.output(Tick(1), &at(0), records("a1")).unwrap();
-        committer.output(Tick(2), &at(0), records("b1 c1")).unwrap();
+        committer.output(Tick(1), &at(0), TickRecords::new(records("a1"))).unwrap();
+        committer.output(Tick(2), &at(0), TickRecords::new(records("b1 c1"))).unwrap();
         committer.complete(Tick(2)).unwrap();
         assert_eq!(actions(&mut committer, 0), ["journal"]);
         let ended = committer.on(Done::Journal(Verdict::Mine)).unwrap_err();
@@ -436,9 +436,9 @@ fn idle_partitions_follow_with_the_heartbeat_and_only_after_input() {
 fn a_checkpoint_waits_for_the_progress_of_every_partition_and_has_the_digests_of_its_tick() {
     let mut committer = ready(2);
     committer.minted(&binding(6, true));
-    committer.output(Tick(6), &at(0), records("a1")).unwrap();
+    committer.output(Tick(6), &at(0), TickRecords::new(records("a1"))).unwrap();
     committer.minted(&binding(7, false));
-    committer.output(Tick(7), &at(0), records("a2")).unwrap();
+    committer.output(Tick(7), &at(0), TickRecords::new(records("a2"))).unwrap();
     committer.complete(Tick(7)).unwrap();
     assert_eq!(committer.checkpointed(), None);
     committer.sealed(Tick(6));
@@ -471,8 +471,8 @@ fn a_reconciliation_gives_up_what_was_before_and_begins_the_digests_anew() {
     let mut committer = committer(&reconciling);
     recover(&mut committer, &[(Some(progress(1, Position::Complete, &[(1, "x1")], 5)), "y1")]).unwrap();
     // What is replayed may differ, and is not written.
-    committer.output(Tick(1), &at(0), records("a1")).unwrap();
-    committer.output(Tick(2), &at(0), records("b1")).unwrap();
+    committer.output(Tick(1), &at(0), TickRecords::new(records("a1"))).unwrap();
+    committer.output(Tick(2), &at(0), TickRecords::new(records("b1"))).unwrap();
     committer.complete(Tick(2)).unwrap();
     assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 @2 from 6"]);
     prepared(&mut committer, 0, &[6]);
@@ -490,7 +490,7 @@ fn a_reconciliation_gives_up_what_was_before_and_begins_the_digests_anew() {
     let mut next = self::committer(&Plan { replay: vec![binding(9, false), binding(10, false)], ..reconciling });
     recover(&mut next, &[(Some(progress(10, Position::Complete, &[(10, "d1")], 8)), "")]).unwrap();
     assert_eq!(next.to_reconcile().count(), 0);
-    next.output(Tick(10), &at(0), records("d1")).unwrap();
+    next.output(Tick(10), &at(0), TickRecords::new(records("d1"))).unwrap();
     next.complete(Tick(10)).unwrap();
     assert!(next.is_ready());
     assert_eq!(actions(&mut next, 0), [""; 0]);
@@ -508,9 +508,9 @@ fn a_reconciliation_leaves_an_append_output_and_goes_on_after_its_progress() {
     let mut committer = committer(&leaving(&[1, 2, 3]));
     recover(&mut committer, &[(Some(progress(2, Position::Complete, &[(1, "x1"), (2, "y1")], 5)), "")]).unwrap();
     // Nothing of this was written before, but its ticks were.
-    committer.output(Tick(1), &at(0), records("a1")).unwrap();
-    committer.output(Tick(2), &at(0), records("b1 b2")).unwrap();
-    committer.output(Tick(3), &at(0), records("c1")).unwrap();
+    committer.output(Tick(1), &at(0), TickRecords::new(records("a1"))).unwrap();
+    committer.output(Tick(2), &at(0), TickRecords::new(records("b1 b2"))).unwrap();
+    committer.output(Tick(3), &at(0), TickRecords::new(records("c1"))).unwrap();
     committer.complete(Tick(3)).unwrap();
     assert_eq!(committer.to_reconcile().count(), 0);
     tick(&mut committer, 9, "d1");
@@ -525,7 +525,7 @@ fn a_reconciliation_leaves_an_append_output_and_goes_on_after_its_progress() {
         let mut next = self::committer(&leaving(&[1, 2, 3, 9]));
         recover(&mut next, &[(Some(found), "")]).unwrap();
         for (number, text) in [(1, "a1"), (2, "b1 b2"), (3, "c1"), (9, "d1")] {
-            next.output(Tick(number), &at(0), records(text)).unwrap();
+            next.output(Tick(number), &at(0), TickRecords::new(records(text))).unwrap();
         }
         next.complete(Tick(9)).unwrap();
         let doubts = actions(&mut next, 0);
@@ -539,15 +539,15 @@ fn an_append_output_that_is_left_keeps_its_parts_and_torn_records_whatever_they_
     let mut committer = committer(&leaving(&[1, 2, 3]));
     let found = progress(2, Position::Records(2), &[(1, "x1")], 5);
     recover(&mut committer, &[(Some(found), "q1 q2")]).unwrap();
-    committer.output(Tick(2), &at(0), records("b1")).unwrap();
-    committer.output(Tick(3), &at(0), records("c1 c2 c3")).unwrap();
+    committer.output(Tick(2), &at(0), TickRecords::new(records("b1"))).unwrap();
+    committer.output(Tick(3), &at(0), TickRecords::new(records("c1 c2 c3"))).unwrap();
     committer.complete(Tick(3)).unwrap();
     assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 c3 @3 from 7 earlier 3-7"]);
 
     // All that is torn is more than there is to write.
     let mut committer = self::committer(&leaving(&[1, 2]));
     recover(&mut committer, &[(Some(progress(1, Position::Complete, &[(1, "x1")], 5)), "q1 q2")]).unwrap();
-    committer.output(Tick(2), &at(0), records("b1")).unwrap();
+    committer.output(Tick(2), &at(0), TickRecords::new(records("b1"))).unwrap();
     committer.complete(Tick(2)).unwrap();
     assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 @2 from 7 earlier 2-6"]);
     tick(&mut committer, 10, "d1");
@@ -618,7 +618,7 @@ fn a_reconciliation_that_leaves_an_append_output_goes_on_where_it_ends_now() {
     committer.on(Done::Progress([(at(0), found)].into(), SinkStatus::default())).unwrap();
     assert_eq!(actions(&mut committer, 0), ["tail out/0 from 5"]);
     committer.on(Done::Tails(vec![Tail { records: Vec::new(), end: Offset(0) }])).unwrap();
-    committer.output(Tick(1), &at(0), records("a1")).unwrap();
+    committer.output(Tick(1), &at(0), TickRecords::new(records("a1"))).unwrap();
     tick(&mut committer, 9, "d1");
     assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 d1 @9 from 0"]);
 }

@@ -172,7 +172,7 @@ mod tests {
     use super::super::tests::{actions, at, binding, committed, plan, prepared, ready, records, tick};
     use super::super::{Done, Failure};
     use super::*;
-    use crate::protocol::Verdict;
+    use crate::protocol::{TickRecords, Verdict};
 
     fn step(committer: &mut Committer, now_ms: u64) -> Option<Step> {
         committer.stalled(now_ms).map(|stall| stall.step)
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(step(&mut committer, 10_000), Some(Step::Seal(Tick(6))));
         committer.sealed(Tick(6));
         assert_eq!(step(&mut committer, 70_000), Some(Step::Compute(Tick(6))));
-        committer.output(Tick(6), &at(0), records("a1")).unwrap();
+        committer.output(Tick(6), &at(0), TickRecords::new(records("a1"))).unwrap();
         committer.complete(Tick(6)).unwrap();
         assert_eq!(step(&mut committer, 130_000), Some(Step::Begin));
         actions(&mut committer, 0);

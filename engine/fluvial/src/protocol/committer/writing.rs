@@ -127,7 +127,7 @@ impl Committer {
         let mut transaction = Transaction {
             incarnation: self.incarnation,
             generation: self.generation,
-            slot: self.config.worker,
+            slot: self.config.slot,
             writes: Vec::new(),
         };
         for (index, write) in writes.into_iter().enumerate() {

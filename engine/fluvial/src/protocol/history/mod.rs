@@ -63,9 +63,9 @@ pub(crate) struct History {
     pub compacted: bool,
     /// The content hashes of the binaries that wrote output since the checkpoint, and of the one that took it.
     pub binaries: BTreeSet<String>,
-    /// The most workers and turns that any generation has had.
-    pub most_workers: u32,
-    /// See `most_workers`.
+    /// The most slots (processes) and turns that any generation has had.
+    pub most_slots: u32,
+    /// See `most_slots`.
     pub most_turns: u32,
     writer: Option<(Generation, Nonce)>,
     /// The binary of the last that opened.
@@ -134,7 +134,7 @@ impl History {
             reconcile: None,
             compacted: false,
             binaries: manifest.iter().map(|m| m.binary.clone()).collect(),
-            most_workers: manifest.as_ref().map_or(0, |m| m.most_workers),
+            most_slots: manifest.as_ref().map_or(0, |m| m.most_slots),
             most_turns: manifest.as_ref().map_or(0, |m| m.most_turns),
             writer: None,
             opened: None,
@@ -144,8 +144,8 @@ impl History {
 
     fn take(&mut self, seq: Seq, record: &JournalRecord, entry: &Entry) -> Result<(), Ended> {
         let writer = (record.generation, record.nonce);
-        if let Entry::Opened { binary, workers, turns } = entry {
-            self.most_workers = self.most_workers.max(*workers);
+        if let Entry::Opened { binary, processes, turns, .. } = entry {
+            self.most_slots = self.most_slots.max(*processes);
             self.most_turns = self.most_turns.max(*turns);
             // One that lost the race to open may have a record behind the winner's; it has nothing else.
             if self.writer.is_none_or(|(generation, _)| record.generation >= generation) {

@@ -12,8 +12,9 @@ fn of(generation: u64, nonce: u64, entries: Vec<Entry>) -> JournalRecord {
     JournalRecord { incarnation: JOB, generation: Generation(generation), nonce: Nonce(nonce), entries }
 }
 
-fn opened(generation: u64, nonce: u64, workers: u32) -> JournalRecord {
-    of(generation, nonce, vec![Entry::Opened { binary: "b".to_owned(), workers, turns: 2 }])
+fn opened(generation: u64, nonce: u64, processes: u32) -> JournalRecord {
+    let workers = 2 * processes;
+    of(generation, nonce, vec![Entry::Opened { binary: "b".to_owned(), workers, processes, turns: 2 }])
 }
 
 fn split(number: u32) -> Entry {
@@ -54,7 +55,7 @@ fn manifest(tick: u64, position: u64) -> Manifest {
         sinks: vec![sink()],
         outputs: Vec::new(),
         operators: Vec::new(),
-        most_workers: 7,
+        most_slots: 7,
         most_turns: 1,
     }
 }
@@ -69,7 +70,7 @@ fn a_journal_without_a_checkpoint_is_replayed_from_its_beginning() {
     let records = journal(0, vec![opened(1, 5, 4), begin, of(1, 5, vec![bind(3, 10, 12), bind(4, 12, 12)])]);
     let history = History::fold(JOB, &records, None).unwrap();
     assert_eq!((history.as_of(), history.sealed()), (Tick(0), Tick(4)));
-    assert_eq!((history.most_workers, history.most_turns), (4, 2));
+    assert_eq!((history.most_slots, history.most_turns), (4, 2));
     assert_eq!((history.new_splits.len(), history.sinks.len()), (1, 1));
     assert_eq!(history.splits[&SplitNumber(0)].position, Offset(12));
     assert!(history.replay.iter().all(|binding| !binding.checkpoint));
@@ -101,7 +102,7 @@ fn a_checkpoint_covers_what_is_at_or_before_its_tick() {
     assert_eq!((history.as_of(), history.sealed()), (Tick(4), Tick(6)));
     assert_eq!(history.replay.len(), 1);
     assert_eq!(history.new_splits, [SplitNumber(1)]);
-    assert_eq!((history.most_workers, history.most_turns), (7, 2));
+    assert_eq!((history.most_slots, history.most_turns), (7, 2));
     assert_eq!(history.reconcile, None, "the checkpoint covers it");
 }
 
@@ -163,7 +164,7 @@ fn one_that_lost_the_race_to_open_takes_nothing_from_the_winner() {
     let records =
         journal(0, vec![opened(1, 5, 1), opened(3, 7, 1), opened(2, 6, 9), of(3, 7, vec![split(0), bind(3, 10, 12)])]);
     let history = History::fold(JOB, &records, None).unwrap();
-    assert_eq!((history.sealed(), history.most_workers), (Tick(3), 9));
+    assert_eq!((history.sealed(), history.most_slots), (Tick(3), 9));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!   opening ─► (looking) ─► preparing ─► fencing ─────► tail ─────────► restoring ────► running ─► ended
 //!   journal    where input  outputs      Order::Opened  read it again,  Order::         Minted, Sealed,
-//!              ends; what   begin        Report::Fenced every worker    AllFenced       SplitStarted,
+//!              ends; what   begin        Report::Fenced every process   AllFenced       SplitStarted,
 //!              outputs hold                             has fenced      Report::Ready   CheckpointComplete, Finish
 //! ```
 //!
@@ -23,7 +23,7 @@ use crate::journal::{Nonce, Seq, SinkStart, SplitNumber};
 use crate::protocol::Ended;
 use crate::protocol::appender::lost_the_race;
 use crate::protocol::compaction::Compare;
-use crate::protocol::messages::{FoundOutput, FoundSplit, HeldOutput, Order, Report};
+use crate::protocol::messages::{FoundOutput, FoundSplit, HeldOutput, Layout, Order, Report};
 use crate::protocol::opening::{Opened, Opener, Opening};
 use crate::protocol::preparing::{Prepared, refuse_held};
 use crate::protocol::recreated::refuse_recreated;
@@ -48,9 +48,9 @@ pub(crate) struct LeaderConfig {
     pub follows: Option<Generation>,
     /// The content hash of the binary.
     pub binary: String,
-    /// How many workers this generation has.
-    pub workers: u32,
-    /// How many writers each worker has, which take turns.
+    /// How many workers and processes this generation has.
+    pub layout: Layout,
+    /// How many writers each process has, which take turns.
     pub turns: u32,
     /// The outputs of the binary, with the partitions that they have now.
     pub outputs: Vec<FoundOutput>,
@@ -121,7 +121,7 @@ pub(crate) struct Status {
     pub minted: Tick,
     /// The last tick that is durable in the journal.
     pub sealed: Tick,
-    /// What every worker has committed through.
+    /// What every process has committed through.
     pub committed: Tick,
     /// The newest complete checkpoint.
     pub checkpoint: Option<Tick>,
@@ -161,7 +161,7 @@ enum Stage {
     Surveying(Box<Opened>),
     /// What the opening adds to the journal is being appended.
     Preparing(Box<Prepared>),
-    /// Workers fence the writers of earlier generations.
+    /// Processes fence the writers of earlier generations.
     Fencing {
         prepared: Box<Prepared>,
         fenced: BTreeSet<u32>,
@@ -195,7 +195,7 @@ impl Leader {
             nonce: config.nonce,
             follows: config.follows,
             binary: config.binary.clone(),
-            workers: config.workers,
+            layout: config.layout,
             turns: config.turns,
         };
         let stage = Stage::Opening(Box::new(Opening::new(opener, rules)));
@@ -451,7 +451,7 @@ impl Leader {
         match (std::mem::replace(&mut self.stage, Stage::Over), report) {
             (Stage::Fencing { prepared, mut fenced }, Report::Fenced) => {
                 fenced.insert(worker);
-                if fenced.len() < self.config.workers as usize {
+                if fenced.len() < self.config.layout.processes as usize {
                     self.stage = Stage::Fencing { prepared, fenced };
                 } else if self.rules.has(Rule::SecondTailRead) {
                     self.stage = Stage::Tail { prepared, beyond: None, asked: false };
@@ -463,7 +463,7 @@ impl Leader {
             (Stage::Restoring { mut prepared, mut ready, early }, Report::Ready { operators }) => {
                 prepared.checkpointer.has_operators(operators)?;
                 ready.insert(worker);
-                if ready.len() < self.config.workers as usize {
+                if ready.len() < self.config.layout.workers as usize {
                     self.stage = Stage::Restoring { prepared, ready, early };
                     return Ok(());
                 }

@@ -13,7 +13,7 @@ use crate::journal::{Entry, JournalRecord, Range, Recreated, SplitNumber};
 use crate::protocol::compaction::Compare;
 use crate::protocol::{Plan, PutOutcome};
 
-/// A leader of two workers, with a journal that does what it is told.
+/// A leader of two processes of two workers, with a journal that does what it is told.
 struct Bench {
     leader: Leader,
     journal: BTreeMap<Seq, JournalRecord>,
@@ -31,7 +31,7 @@ impl Bench {
             nonce: Nonce(7),
             follows: None,
             binary: "binary".to_owned(),
-            workers: 2,
+            layout: Layout { workers: 4, processes: 2 },
             turns: 2,
             outputs: vec![FoundOutput { output: "out".to_owned(), partitions: 1, envelope: Envelope::Append }],
             sink: SinkStatus::default(),
@@ -121,11 +121,11 @@ impl Bench {
             bench.on(Event::Surveyed(Vec::new())).unwrap();
             bench.requests();
         }
-        for worker in 0..2 {
+        for worker in [0, 2] {
             bench.report(worker, Report::Fenced);
         }
         bench.requests();
-        for worker in 0..2 {
+        for worker in 0..4 {
             bench.report(worker, Report::Ready { operators: Vec::new() });
         }
         bench.requests();
@@ -179,10 +179,12 @@ fn an_opening_goes_in_the_order_of_the_protocol() {
     let opening = ["list after None", "put 0: opened", "list after None", "put 1: sink", "Opened"];
     assert_eq!(bench.requests(), opening);
     bench.report(0, Report::Fenced);
-    assert_eq!(bench.requests(), [""; 0], "the other worker still fences");
-    bench.report(1, Report::Fenced);
+    assert_eq!(bench.requests(), [""; 0], "the other process still fences");
+    bench.report(2, Report::Fenced);
     assert_eq!(bench.requests(), ["list after Some(Seq(1))", "AllFenced"]);
-    bench.report(1, Report::Ready { operators: Vec::new() });
+    for worker in 1..4 {
+        bench.report(worker, Report::Ready { operators: Vec::new() });
+    }
     bench.now_ms += 10_000;
     bench.on(Event::Time).unwrap();
     assert_eq!(bench.requests(), [""; 0], "nothing is minted before all are ready");
@@ -215,7 +217,7 @@ fn ticks_that_follow_each_other_fast_share_a_record_which_is_begun_in_time() {
 fn a_newer_record_after_the_fencing_ends_the_generation() {
     let mut bench = Bench::new();
     bench.requests();
-    for worker in 0..2 {
+    for worker in [0, 2] {
         bench.report(worker, Report::Fenced);
     }
     let newer = Identity { incarnation: Incarnation(Uuid::from_u128(1)), generation: Generation(2), nonce: Nonce(9) };
@@ -236,7 +238,7 @@ fn what_is_read_is_minted_at_once_and_sealed_when_it_is_durable() {
     assert_eq!(bench.requests(), ["Minted 50500", "put 3: binding", "Sealed 50500"]);
     assert_eq!((bench.leader.status().minted, bench.leader.status().committed), (Tick(50_500), Tick(0)));
     bench.report(0, Report::Committed(Tick(50_500)));
-    bench.report(1, Report::Committed(Tick(50_000)));
+    bench.report(2, Report::Committed(Tick(50_000)));
     assert_eq!(bench.leader.status().committed, Tick(50_000));
 }
 
@@ -250,7 +252,7 @@ fn a_stop_takes_a_last_checkpoint_and_then_ends_well() {
     let last = Tick(50_002);
     let requests = ["Minted 50001", "Minted 50002", "put 3: binding, binding with checkpoint", "Sealed 50002"];
     assert_eq!(bench.requests(), requests);
-    for worker in 0..2 {
+    for worker in [0, 2] {
         bench.report(worker, Report::Committed(last));
         let outputs = (worker == 0).then(|| (OutputPartition { output: "out".to_owned(), partition: 0 }, Digest(1)));
         bench.report(worker, Report::SinkAt { tick: last, outputs: outputs.into_iter().collect() });

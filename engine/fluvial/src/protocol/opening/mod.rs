@@ -23,6 +23,7 @@ use crate::protocol::Ended;
 use crate::protocol::appender::lost_the_race;
 use crate::protocol::claim::{Claim, Claimed};
 use crate::protocol::history::{CheckpointEntry, History, newest_checkpoint};
+use crate::protocol::messages::Layout;
 use crate::protocol::rules::{Rule, Rules};
 use crate::protocol::store::{Answer, Call, Identity, Verdict};
 
@@ -39,7 +40,7 @@ pub(crate) struct Opener {
     pub(crate) incarnation: Incarnation,
     pub(crate) nonce: Nonce,
     pub(crate) binary: String,
-    pub(crate) workers: u32,
+    pub(crate) layout: Layout,
     pub(crate) turns: u32,
     /// The newest generation of the same run that has opened, if one has: where the journal has another run's since, that
     /// one has taken over.
@@ -266,8 +267,8 @@ impl Opening {
 
     fn claim(&mut self, at: Seq) {
         self.at = at;
-        let Opener { binary, workers, turns, .. } = &self.opener;
-        let entry = Entry::Opened { binary: binary.clone(), workers: *workers, turns: *turns };
+        let Opener { binary, layout: Layout { workers, processes }, turns, .. } = &self.opener;
+        let entry = Entry::Opened { binary: binary.clone(), workers: *workers, processes: *processes, turns: *turns };
         self.phase = Phase::Claim(Claim::new(at, self.me.record(vec![entry]), self.rules));
     }
 

@@ -4,7 +4,7 @@ use fluvial_connector::Tick;
 use uuid::Uuid;
 
 use super::*;
-use crate::protocol::PutOutcome;
+use crate::protocol::{Layout, PutOutcome};
 
 /// A store that holds only a journal, and the older generation that goes on appending to it.
 struct Journal {
@@ -19,7 +19,7 @@ fn identity(generation: u64) -> Identity {
 }
 
 fn opened_by(generation: u64) -> JournalRecord {
-    let entry = Entry::Opened { binary: String::new(), workers: 1, turns: 1 };
+    let entry = Entry::Opened { binary: String::new(), workers: 1, processes: 1, turns: 1 };
     (*identity(generation).record(vec![entry])).clone()
 }
 
@@ -69,8 +69,14 @@ impl Journal {
 
 fn opener(nonce: u64, rules: Rules) -> Opening {
     let incarnation = Incarnation(Uuid::nil());
-    let opener =
-        Opener { incarnation, nonce: Nonce(nonce), binary: String::new(), workers: 1, turns: 1, follows: None };
+    let opener = Opener {
+        incarnation,
+        nonce: Nonce(nonce),
+        binary: String::new(),
+        layout: Layout { workers: 1, processes: 1 },
+        turns: 1,
+        follows: None,
+    };
     Opening::new(opener, rules)
 }
 
@@ -197,7 +203,7 @@ fn a_run_takes_the_input_as_it_is_until_it_has_a_checkpoint() {
         Opened { me, at: Seq(4), history, manifest: None, records, below: Vec::new() }
     };
     let checkpoint = || Entry::Checkpoint { tick: Tick(9), manifest: String::new(), floor: Seq(0) };
-    let opened = || Entry::Opened { binary: String::new(), workers: 1, turns: 1 };
+    let opened = || Entry::Opened { binary: String::new(), workers: 1, processes: 1, turns: 1 };
     for (run, entry, expected) in [(2, checkpoint(), false), (3, checkpoint(), true), (2, opened(), true)] {
         let opened = of_run(run, entry);
         assert_eq!((opened.reconciles(true), opened.reconciles(false)), (expected, false), "run {run}");

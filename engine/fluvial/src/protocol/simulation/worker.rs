@@ -1,4 +1,5 @@
-//! A simulated worker: a count by key or the newest record of each, its runs at checkpoints, and a committer of its own.
+//! A simulated worker, which is a process of its own: a count by key or the newest record of each, its runs at
+//! checkpoints, and a committer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -14,7 +15,8 @@ use super::{OPERATOR, OUTPUT, Over, Violation};
 use crate::journal::{Binding, SplitNumber, SplitStart};
 use crate::protocol::rules::Rules;
 use crate::protocol::{
-    Action, Committer, CommitterConfig, Compare, Done, Ended, Identity, Order, Plan, Report, Tail, owner, split_owner,
+    Action, Committer, CommitterConfig, Compare, Done, Ended, Identity, Layout, Order, Plan, Report, Tail, TickRecords,
+    owner, split_owner,
 };
 use crate::state::{OperatorKind, RunRef};
 
@@ -162,7 +164,7 @@ impl Worker {
 
     fn open(&mut self, plan: Plan) {
         let Shape { workers, turns, transaction_records, rules, .. } = self.shape;
-        for slot in (0..plan.most_workers).filter(|slot| owner(*slot, workers) == self.index) {
+        for slot in (0..plan.most_slots).filter(|slot| owner(*slot, workers) == self.index) {
             for turn in 0..plan.most_turns {
                 let own = (slot == self.index && turn < turns).then_some(turn);
                 self.tasks.push_back(Task::Fence { id: (slot, turn), own, opening: true });
@@ -171,8 +173,8 @@ impl Worker {
         }
         self.tasks.push_back(Task::Restore { next: 0 });
         let config = CommitterConfig {
-            worker: self.index,
-            workers,
+            slot: self.index,
+            layout: Layout { workers, processes: workers },
             turns,
             outputs: vec![OUTPUT.to_owned()],
             transaction_records,
@@ -368,7 +370,7 @@ impl Worker {
                 records = corrections(held, records);
             }
             let at = OutputPartition { output: OUTPUT.to_owned(), partition };
-            committer.output(tick.tick, &at, records)?;
+            committer.output(tick.tick, &at, TickRecords::new(records))?;
         }
         committer.complete(tick.tick)?;
         tick.emitted += 1;

@@ -15,7 +15,7 @@ use super::worker::{Shape, Task};
 use super::{OUTPUT, OUTPUT_PARTITIONS, Over, PROGRESS_PARTITIONS, Violation};
 use crate::journal::Nonce;
 use crate::protocol::rules::Rules;
-use crate::protocol::{Call, Ended, Event, FoundOutput, Leader, LeaderConfig, Pace};
+use crate::protocol::{Call, Ended, Event, FoundOutput, Layout, Leader, LeaderConfig, Pace};
 
 /// How many generations are started into the chaos.
 const GENERATIONS: usize = 5;
@@ -240,7 +240,7 @@ impl World {
             nonce,
             follows: None,
             binary: format!("logic {}", self.version),
-            workers: shape.workers,
+            layout: Layout { workers: shape.workers, processes: shape.workers },
             turns: shape.turns,
             outputs: vec![output],
             sink: SinkStatus::default(),
