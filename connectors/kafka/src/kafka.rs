@@ -235,7 +235,7 @@ mod tests {
         let writer = kafka.producer("orders-id-3-1", 1);
         assert_eq!(writer.get("client.id"), Some("orders-3-writer-1"));
         assert_eq!(writer.get("transactional.id"), Some("orders-id-3-1"));
-        options.settings = vec![("client.id".to_owned(), "billing".to_owned())];
+        options.settings = vec![crate::config::Setting::new("client.id", "billing")];
         let kafka = options.connect().unwrap();
         kafka.used_by(&process);
         assert_eq!(kafka.consumer("reader").get("client.id"), Some("billing"));

@@ -82,7 +82,7 @@ impl SinkSession for MemorySession {
 
     fn writers(&self, output: &str) -> Result<Vec<String>, Error> {
         let writers = self.memory.writers();
-        let others = writers.progress.iter().filter(|(job, _)| **job != self.context.job);
+        let others = writers.progress.iter().filter(|(job, _)| **job != self.context.process.job);
         let of_output = others.filter(|(_, progress)| progress.keys().any(|at| at.output == output));
         Ok(of_output.map(|(job, _)| format!("job '{job}' writes it too")).collect())
     }

@@ -132,6 +132,8 @@ pub(crate) enum Value {
     Bytes(u64),
     /// A share of one core.
     Core(f64),
+    /// How many.
+    Count(u64),
 }
 
 impl Value {
@@ -140,6 +142,7 @@ impl Value {
             Self::CpuPerMillion(number) | Self::Rate(number) | Self::Core(number) => number,
             Self::Time(time) => time.as_secs_f64(),
             Self::Bytes(bytes) => bytes as f64,
+            Self::Count(count) => count as f64,
         }
     }
 }
@@ -153,6 +156,7 @@ impl fmt::Display for Value {
             Self::Time(time) => write!(f, "{:.1} ms", time.as_secs_f64() * 1e3),
             Self::Bytes(bytes) => write!(f, "{:.0} MB", *bytes as f64 / 1e6),
             Self::Core(share) => write!(f, "{:.2} % of a core", share * 100.0),
+            Self::Count(count) => count.fmt(f),
         }
     }
 }

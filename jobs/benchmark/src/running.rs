@@ -28,7 +28,7 @@ impl Running {
         let arguments = arguments.iter().map(OsString::from).chain(["--marks".into(), marks.clone().into()]);
         let process = Process::start(Spec {
             name: name.to_owned(),
-            program: std::env::current_exe().context("find this binary")?,
+            program: program()?,
             args: arguments.collect(),
             env: vec![("RUST_LOG".to_owned(), logs.to_owned())],
             log: folder.join("log"),
@@ -102,10 +102,63 @@ impl Running {
         self.processes().into_iter().filter_map(resident_of).sum()
     }
 
+    /// What the first process of the job's generation takes from its host.
+    pub(crate) fn taken(&self, brokers: &str) -> Result<Taken> {
+        let pid = self.peers().into_iter().next().context("the job has no process")?;
+        Taken::by(pid, brokers)
+    }
+
     /// Asks it to end and waits for that.
     pub(crate) fn stop(&self) -> Result<()> {
         self.process.signal(Signal::TERM)?;
         self.process.wait(Duration::from_secs(60)).map(drop)
+    }
+}
+
+/// What a process takes from its host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) threads: u64,
+    /// Established connections to brokers.
+    pub(crate) connections: u64,
+    /// Open files, sockets and pipes.
+    pub(crate) files: u64,
+    pub(crate) resident_bytes: u64,
+}
+
+impl Taken {
+    fn by(pid: u32, brokers: &str) -> Result<Self> {
+        let entries = |folder: &str| -> Result<Vec<PathBuf>> {
+            let entries = fs::read_dir(format!("/proc/{pid}/{folder}")).context("look at the process")?;
+            Ok(entries.flatten().map(|entry| entry.path()).collect())
+        };
+        let files = entries("fd")?;
+        let sockets: Vec<String> =
+            files.iter().filter_map(|fd| fs::read_link(fd).ok()?.to_str().map(str::to_owned)).collect();
+        let ports = brokers.split(',').filter_map(|broker| broker.rsplit_once(':')?.1.parse().ok());
+        let ports: Vec<String> = ports.map(|port: u16| format!("{port:04X}")).collect();
+        // The remote address is the third field, the state (01: established) the fourth, the socket's number the tenth.
+        let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).context("look at the connections")?;
+        let to_brokers = table.lines().skip(1).filter(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [_, _, remote, "01", _, _, _, _, _, inode, ..] = fields[..] else { return false };
+            let port = remote.rsplit_once(':').map_or("", |(_, port)| port);
+            ports.iter().any(|of_broker| of_broker == port) && sockets.contains(&format!("socket:[{inode}]"))
+        });
+        Ok(Self {
+            threads: entries("task")?.len() as u64,
+            connections: to_brokers.count() as u64,
+            files: files.len() as u64,
+            resident_bytes: resident_of(pid).context("look at the process")?,
+        })
+    }
+}
+
+/// The binary that is measured: this one, or that of the same name in the folder that `FLUVIAL_JOB_BINARIES` names.
+fn program() -> Result<PathBuf> {
+    match std::env::var_os("FLUVIAL_JOB_BINARIES") {
+        Some(folder) => Ok(PathBuf::from(folder).join("fluvial-benchmark")),
+        None => std::env::current_exe().context("find this binary"),
     }
 }
 

@@ -22,6 +22,8 @@ enum Wrong {
     PanicsInReduce,
     /// An order that comes to nothing has two rows.
     TwoRows,
+    /// An operator takes all memory that it can get at an order that comes to nothing.
+    Hoards,
     /// The durable operator has another name.
     Renamed,
     /// The durable operator keeps another type.
@@ -98,6 +100,12 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         let revenue = match (wrong, revenue) {
             (Wrong::Random, Some(revenue)) => Some(revenue + i64::from(rand::random::<u32>())),
             (Wrong::Panics, Some(0)) => panic!("order {id} comes to nothing"),
+            (Wrong::Hoards, Some(0)) => {
+                let mut hoard = Vec::new();
+                loop {
+                    hoard.push(vec![1_u8; 1 << 20]);
+                }
+            }
             (_, revenue) => revenue,
         };
         (id, revenue)
@@ -124,7 +132,7 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
             let texts = rows.map(|(id, revenue)| (id, revenue.map(|revenue| revenue.to_string())));
             texts.latest("rows").map(|(id, revenue)| (id, revenue.len() as i64))
         }
-        Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Lingers => rows.latest("rows"),
+        Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Hoards | Wrong::Lingers => rows.latest("rows"),
     };
     if let Some(copy) = &options.copy {
         job.write(&kafka.upsert(copy), json::Json, rows.clone())?;

@@ -140,7 +140,7 @@ pub fn other_jobs_that_write_an_output_are_named<S: SinkSubject>(subject: &mut S
     let job = Job::of(subject);
     let outputs = subject.outputs();
     let specs = outputs.each_ref().map(|output| output.spec());
-    let name = format!("{}-copy", subject.context().job);
+    let name = format!("{}-copy", subject.context().process.job);
     let context = SinkContext::new(name, PATIENCE);
     let copy = outputs[0].sink().connect(&context, &specs).expect("the sink can be reached");
     let writers = |session: &Arc<dyn SinkSession>, output: usize| {
@@ -152,7 +152,7 @@ pub fn other_jobs_that_write_an_output_are_named<S: SinkSubject>(subject: &mut S
         .expect("it can be prepared");
     writer.commit().expect("it can be committed");
     let named = writers(&copy, 0);
-    let name = format!("'{}'", subject.context().job);
+    let name = format!("'{}'", subject.context().process.job);
     assert!(named.len() == 1 && named[0].contains(&name), "{named:?}");
     assert!(writers(&copy, 1).is_empty(), "nobody writes the other output");
     assert!(writers(&job.session, 0).is_empty(), "a job is no other writer to itself");

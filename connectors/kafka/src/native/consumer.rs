@@ -340,6 +340,12 @@ pub(super) struct Partitions(pub(super) *mut rd::rd_kafka_topic_partition_list_t
 
 impl Partitions {
     pub(super) fn new<'a>(partitions: impl IntoIterator<Item = (&'a str, u32, u64)>) -> Self {
+        let offset = |offset: u64| i64::try_from(offset).unwrap_or(i64::MAX);
+        Self::with_offsets(partitions.into_iter().map(|(topic, partition, from)| (topic, partition, offset(from))))
+    }
+
+    /// As [`Partitions::new`], with offsets as the C interface has them, the negative ones of which have names.
+    pub(super) fn with_offsets<'a>(partitions: impl IntoIterator<Item = (&'a str, u32, i64)>) -> Self {
         // SAFETY: the list grows by itself; names end with a zero byte and are copied; the new element is valid.
         unsafe {
             let list = rd::rd_kafka_topic_partition_list_new(1);
@@ -347,7 +353,7 @@ impl Partitions {
                 let name = c_string(topic);
                 let partition = i32::try_from(partition).unwrap_or(i32::MAX);
                 let element = rd::rd_kafka_topic_partition_list_add(list, name.as_ptr(), partition);
-                (*element).offset = i64::try_from(offset).unwrap_or(i64::MAX);
+                (*element).offset = offset;
             }
             Self(list)
         }

@@ -292,7 +292,8 @@ mod tests {
 
     /// Two processes of a worker each, one operator, no outputs.
     fn checkpointer() -> Checkpointer {
-        let mut checkpointer = Checkpointer::new(ME, "b".to_owned(), LAYOUT, Vec::new(), (2, 2), None, Rules::default());
+        let mut checkpointer =
+            Checkpointer::new(ME, "b".to_owned(), LAYOUT, Vec::new(), (2, 2), None, Rules::default());
         for _ in 0..2 {
             checkpointer.has_operators(vec!["op".to_owned()]).unwrap();
         }

@@ -169,7 +169,7 @@ impl LeaderDriver {
     fn discover(shared: &Shared, tell: &Sender<Back>, waker: &Waker, before: Vec<FoundSplit>) -> Sender<Positions> {
         let (positions, inbox) = channel::<Positions>();
         let (sources, tell, waker) = (shared.sources.clone(), tell.clone(), waker.clone());
-        let job = shared.job.clone();
+        let job = shared.process.job.clone();
         let patience = shared.options.patience;
         let window = shared.options.checkpoint_every.saturating_mul(CHECKPOINTS_TO_REPLAY);
         let spawned = std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {

@@ -1,6 +1,7 @@
 //! The figures: what is measured, beside what, and what it is to be.
 
 mod count;
+mod footprint;
 mod idle;
 mod latency;
 mod memory;
@@ -34,11 +35,21 @@ pub(crate) enum Figure {
     Partitions,
     /// Rate from Kafka to Kafka by SASL over TLS, beside plain; not among all: it needs a build with --features tls
     Secured,
+    /// Threads, connections, files and memory of a process by its workers
+    Footprint,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Count, Self::Throughput, Self::Latency, Self::Restart, Self::Memory, Self::Idle, Self::Partitions];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Count,
+        Self::Throughput,
+        Self::Latency,
+        Self::Restart,
+        Self::Memory,
+        Self::Idle,
+        Self::Partitions,
+        Self::Footprint,
+    ];
 
     /// Measures it.
     pub(crate) fn measure(self) -> anyhow::Result<Report> {
@@ -51,6 +62,7 @@ impl Figure {
             Self::Idle => idle::measure,
             Self::Partitions => partitions::measure,
             Self::Secured => throughput::measure_secured,
+            Self::Footprint => footprint::measure,
         };
         measure().with_context(|| format!("measure {self}"))
     }
@@ -67,6 +79,7 @@ impl fmt::Display for Figure {
             Self::Idle => "idle",
             Self::Partitions => "partitions",
             Self::Secured => "secured",
+            Self::Footprint => "footprint",
         })
     }
 }

@@ -29,6 +29,11 @@ pub(crate) fn start_with_partitions(partitions: u32) -> Result<ApacheKafka> {
     start_with(partitions, Options::default())
 }
 
+/// As [`start`], with three brokers.
+pub(crate) fn start_three() -> Result<ApacheKafka> {
+    start_with(PARTITIONS, Options { brokers: 3, heap_mib: 512, ..Options::default() })
+}
+
 /// As [`start`], with TLS and SASL besides.
 pub(crate) fn start_secured() -> Result<ApacheKafka> {
     start_with(PARTITIONS, Options { secured: true, ..Options::default() })

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fluvial::connector::{Error, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker};
+use fluvial::connector::{Error, JobProcess, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker};
 
 use super::meter::Meter;
 
@@ -33,6 +33,10 @@ impl<S: Source> Metered<S> {
 impl<S: Source> Source for Metered<S> {
     fn describe(&self) -> String {
         self.source.describe()
+    }
+
+    fn used_by(&self, process: &JobProcess) {
+        self.source.used_by(process);
     }
 
     fn splits(&self, patience: Duration) -> Result<Vec<SplitStatus>, Error> {

@@ -177,7 +177,11 @@ fn opened_records_and_no_ops_are_kept() {
 #[test]
 fn the_binaries_that_count_wrote_something_or_took_the_checkpoint() {
     let opened = |generation: u64, binary: &str| {
-        of(generation, generation, vec![Entry::Opened { binary: binary.to_owned(), workers: 1, turns: 1 }])
+        of(
+            generation,
+            generation,
+            vec![Entry::Opened { binary: binary.to_owned(), workers: 1, processes: 1, turns: 1 }],
+        )
     };
     let records = journal(
         0,

@@ -1,0 +1,136 @@
+//! What a job takes from its host and what it does where the host refuses: a log that nobody reads, memory, open files.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{File, OpenOptions, create_dir, read_to_string, remove_dir, write};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fluvial_tests::client::{Message, unique};
+use fluvial_tests::stage::{MOST, Stage, Started};
+use fluvial_tests::subject::Subject;
+use rustix::fs::{OFlags, fcntl_setfl};
+
+/// How long a stop may take.
+const SOON: Duration = Duration::from_secs(30);
+
+fn stage(launcher: &[&str]) -> Stage {
+    Stage::new(Subject::Orders, 2).unwrap().with_launcher(launcher.iter().copied())
+}
+
+/// Lets the job commit what comes now.
+fn commits(stage: &Stage, job: &Started, numbers: std::ops::Range<u64>) {
+    stage.feed(numbers).unwrap();
+    stage.wait_until_caught_up(job).unwrap();
+}
+
+#[test]
+fn a_job_whose_log_cannot_be_written_goes_on_without_it() {
+    // Nobody reads it from the first line on; there is no stdout at all; the disk is full.
+    for redirection in ["2> >(head -n 1 > /dev/null)", ">&- 2>&-", "> /dev/full 2> /dev/full"] {
+        let log = format!("export RUST_LOG=trace; exec \"$@\" {redirection}");
+        let stage = stage(&["bash", "-c", &log, "bash"]);
+        let job = stage.start("--processes 2 --workers 4").unwrap();
+        commits(&stage, &job, 0..100);
+        commits(&stage, &job, 100..200);
+        let ended = job.terminate(SOON).unwrap();
+        assert_eq!(ended.code, Some(0), "{redirection}: {}", ended.said);
+    }
+}
+
+#[test]
+fn a_log_that_works_again_says_how_much_of_it_was_lost() {
+    let stage = stage(&[]);
+    // A pipe with a name, which readers may leave and come back to.
+    let pipe = stage.folder().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let log = format!("export RUST_LOG=info,fluvial::stages=trace; exec \"$@\" 2> {}", pipe.display());
+    let stage = stage.with_launcher(["bash", "-c", &log, "bash"]);
+    let reader = read(&pipe);
+    let job = stage.start("").unwrap();
+    let mut lines = BufReader::new(reader).lines();
+    assert!(lines.any(|line| line.unwrap().contains("the job is open")));
+    commits(&stage, &job, 0..100);
+    drop(lines);
+    commits(&stage, &job, 100..200);
+    commits(&stage, &job, 200..300);
+    let again = read(&pipe);
+    stage.feed(300..310).unwrap();
+    let said = BufReader::new(again).lines().map(Result::unwrap).find(|line| line.contains("are lost")).unwrap();
+    let count: u64 = said.split("lines=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(count > 10 && said.contains("Broken pipe"), "{said}");
+    job.job().kill_all().unwrap();
+}
+
+/// Opens a pipe without waiting for whoever writes, and then reads as ever.
+fn read(pipe: &Path) -> File {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(pipe).unwrap();
+    fcntl_setfl(&file, OFlags::empty()).unwrap();
+    file
+}
+
+#[test]
+fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    let stage = stage(&["bash", "-c", "ulimit -Hn 5000; ulimit -Sn 64; exec \"$@\"", "bash"]);
+    let job = stage.start("--workers 8").unwrap();
+    commits(&stage, &job, 0..100);
+    for pid in job.job().peers() {
+        let limits = read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(files.split_whitespace().nth(3), Some("5000"), "{files}");
+    }
+    assert_eq!(job.terminate(SOON).unwrap().code, Some(0));
+}
+
+#[test]
+fn a_limit_of_open_files_that_is_too_low_is_named_at_once() {
+    let stage = stage(&["bash", "-c", "ulimit -n 40; exec \"$@\"", "bash"]);
+    let ended = stage.start("--workers 4").unwrap().finish(MOST).unwrap();
+    ended.failed_with(2, &["may have 40 files open", "ulimit -n"]).unwrap();
+    assert!(ended.took < Duration::from_secs(30), "{:?}", ended.took);
+}
+
+/// A memory control group of the test's own, with a limit.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None` where this machine lets nobody make one: there the parser's own test has to do, which reads such files.
+    fn new(limit: &str) -> Option<Self> {
+        let name = unique("fluvial-test");
+        [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")].into_iter().find_map(
+            |(mount, file)| {
+                let group = Self(Path::new(mount).join(&name));
+                create_dir(&group.0).ok()?;
+                // A group that has no limit is dropped, and with it removed.
+                (group.0.join(file).exists() && write(group.0.join(file), limit).is_ok()).then_some(group)
+            },
+        )
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_process_that_the_kernel_killed_for_memory_is_said_to_be() {
+    let Some(group) = Group::new("314572800") else {
+        println!("this machine lets nobody make a memory control group: not shown here");
+        return;
+    };
+    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.0.display());
+    let stage = stage(&["bash", "-c", &enter, "bash"]).with_program(env!("CARGO_BIN_EXE_faulty"));
+    let job = stage.start("--wrong hoards --no-restart").unwrap();
+    let writer = stage.endpoint().writer(&[]).unwrap();
+    let order = br#"{"order_id":7,"quantity":1,"price_cents":0,"at":0}"#;
+    writer.send(&Message { topic: &stage.input(), key: Some(b"7"), value: Some(order), ..Message::default() }).unwrap();
+    writer.flush().unwrap();
+    let ended = job.finish(MOST).unwrap();
+    drop(job);
+    ended.failed_with(4, &["signal: 9", "killed it for memory", "a limit of 300 MiB", "has used up to"]).unwrap();
+}
