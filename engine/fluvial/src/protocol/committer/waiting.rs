@@ -19,7 +19,9 @@ const REPORT_EVERY_MS: u64 = 60_000;
 /// The step that has to be done before anything more is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Earlier writers have to be fenced.
+    /// All workers have to fence the writers of earlier generations, and to restore their state.
+    Open,
+    /// This worker's earlier writers have to be fenced.
     Fence,
     /// The journal has to say whether a newer generation exists.
     AskJournal,
@@ -42,7 +44,10 @@ pub(crate) enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fence => f.write_str("the writers of earlier transactions to be fenced"),
+            Self::Open => {
+                f.write_str("all workers to fence the writers of earlier generations and to restore their state")
+            }
+            Self::Fence => f.write_str("the writers of its earlier transactions to be fenced"),
             Self::AskJournal => f.write_str("the journal to say whether a newer generation exists"),
             Self::ReadProgress => f.write_str("the committed progress of the outputs to be read"),
             Self::ReadTails(at) => write!(f, "the end of output {} to be read", Listed(at)),
@@ -130,7 +135,8 @@ impl Committer {
     fn awaited(&self) -> Option<Step> {
         match &self.phase {
             _ if self.lanes.is_empty() => None,
-            Phase::Waiting | Phase::Fencing { .. } => Some(Step::Fence),
+            Phase::Waiting => Some(Step::Open),
+            Phase::Fencing { .. } => Some(Step::Fence),
             Phase::Checking { .. } | Phase::Judging { .. } | Phase::Doubting { .. } => Some(Step::AskJournal),
             Phase::Reading { .. } => Some(Step::ReadProgress),
             Phase::Tails { .. } => Some(Step::ReadTails(self.lanes.iter().map(|lane| lane.at.clone()).collect())),
@@ -209,7 +215,7 @@ mod tests {
     #[test]
     fn every_step_on_the_way_to_a_commit_is_named() {
         let mut committer = Committer::new(&plan(1, &[]), ready(1).config);
-        assert_eq!(step(&mut committer, 10_000), Some(Step::Fence));
+        assert_eq!(step(&mut committer, 10_000), Some(Step::Open));
         committer.all_fenced();
         assert_eq!(step(&mut committer, 70_000), Some(Step::ReadProgress));
 
