@@ -130,12 +130,14 @@ fn fetch_wait_ms(partitions: u32) -> u32 {
 
 /// What the settings of a topic say of its compaction; `None` where it is not compacted.
 fn compaction(topic: &str, settings: &BTreeMap<String, String>) -> Option<Compaction> {
+    // A broker that does not say how long it keeps deletions may have removed them at once.
+    let deletions_kept = millis(settings, "delete.retention.ms").unwrap_or_default();
     is_compacted(settings).then(|| Compaction {
-        // A broker that does not say how long it keeps deletions may have removed them at once.
-        deletions_kept: millis(settings, "delete.retention.ms").unwrap_or_default(),
+        deletions_kept,
         cure: format!(
             "min.compaction.lag.ms of topic '{topic}', set to several checkpoint intervals, keeps records for as long as a \
-             restart may read them again"
+             restart may read them again, and delete.retention.ms (now {}) deletions for as long as a job may stand still",
+            deletions_kept.as_millis()
         ),
     })
 }

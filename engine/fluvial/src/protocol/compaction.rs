@@ -68,8 +68,8 @@ impl Removed<'_> {
                 format!("the checkpoint last held all of the split {} s ago", age.as_secs())
             };
             format!(
-                "{known}, and deletions written since may be gone as well: they are kept for {} s \
-                 (delete.retention.ms), of which half is relied on",
+                "{known}, and deletions written since may be gone as well: they are kept for {} s, of which half is relied \
+                 on",
                 self.deletions_kept.as_secs()
             )
         })
@@ -115,7 +115,11 @@ mod tests {
         check(removed.clone(), 112, None);
         check(removed.clone(), 113, Some("46800 s ago"));
         check(Removed { caught_up_ms: Some(0), ..removed.clone() }, 100, Some("it is not known when"));
-        check(Removed { deletions_kept: Duration::ZERO, ..removed.clone() }, 101, Some("delete.retention.ms"));
+        check(
+            Removed { deletions_kept: Duration::ZERO, ..removed.clone() },
+            101,
+            Some("deletions written since may be gone"),
+        );
         // Nothing of it is in the state.
         check(Removed { caught_up_ms: None, deletions_kept: Duration::ZERO, ..removed.clone() }, 1000, None);
         check(Removed { only_newest: false, ..removed.clone() }, 100, Some("source 'orders'"));
