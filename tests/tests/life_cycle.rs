@@ -248,15 +248,15 @@ fn the_newer_of_two_copies_fences_the_older() {
     stage.check().unwrap();
 }
 
-/// A writer of a worker that the next generation does not have.
+/// A writer of a process that the next generation does not have. Its id begins with the job's name.
 #[test]
 fn a_smaller_generation_fences_the_writers_of_a_larger_one() {
     let stage = Stage::new(Subject::Bank, 2).unwrap();
     stage.feed(0..50).unwrap();
-    stage.complete(&format!("{KEPT} --workers 4 --stop-at-end")).unwrap();
+    stage.complete(&format!("{KEPT} --workers 4 --processes 4 --stop-at-end")).unwrap();
     let opened = std::fs::read_to_string(stage.store().join(stage.name()).join("journal/00000000000000000000.json"));
     let opened: serde_json::Value = serde_json::from_str(opened.unwrap().split_once('\n').unwrap().1).unwrap();
-    let zombie = format!("{}-3-1", opened["incarnation"].as_str().unwrap());
+    let zombie = format!("{}-{}-3-1", stage.name(), opened["incarnation"].as_str().unwrap());
     let zombie = stage.endpoint().transactional(&zombie, &[]).unwrap();
     zombie.begin().unwrap();
     let total = format!("{}.total", stage.name());

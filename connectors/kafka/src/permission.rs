@@ -11,8 +11,13 @@ use crate::native::Code;
 pub(crate) enum Resource {
     /// A topic, or several where the cluster does not say which of them.
     Topics(Vec<String>),
-    /// A transactional id.
-    TransactionalId(String),
+    /// A transactional id of a job, all of whose ids begin with its name.
+    TransactionalId {
+        /// The id.
+        id: String,
+        /// The job.
+        job: String,
+    },
     /// The cluster itself.
     Cluster,
 }
@@ -27,7 +32,9 @@ impl Resource {
     fn option(&self) -> String {
         match self {
             Self::Topics(names) => names.iter().map(|name| format!("--topic {name}")).collect::<Vec<_>>().join(" "),
-            Self::TransactionalId(id) => format!("--transactional-id {id}"),
+            Self::TransactionalId { job, .. } => {
+                format!("--transactional-id {job}- --resource-pattern-type prefixed")
+            }
             Self::Cluster => "--cluster".to_owned(),
         }
     }
@@ -38,7 +45,7 @@ impl fmt::Display for Resource {
         match self {
             Self::Topics(names) if names.len() == 1 => write!(f, "topic '{}'", names[0]),
             Self::Topics(names) => write!(f, "one of the topics '{}'", names.join("', '")),
-            Self::TransactionalId(id) => write!(f, "transactional id '{id}'"),
+            Self::TransactionalId { id, .. } => write!(f, "transactional id '{id}'"),
             Self::Cluster => f.write_str("the cluster"),
         }
     }

@@ -219,7 +219,7 @@ impl SinkSession for KafkaSession {
         let denied = |resource| denied(&what, "Write", &resource, principal.as_deref());
         taken.map_err(|error| match refused {
             Some(Code::ClusterAuthorizationFailed) => denied(Resource::Cluster),
-            Some(_) => denied(Resource::TransactionalId(name.clone())),
+            Some(_) => denied(Resource::TransactionalId { id: name.clone(), job: self.context.process.job.clone() }),
             None => error,
         })?;
         let header_bytes = if self.kafka.options().tick_header { TICK_HEADER_BYTES } else { 0 };

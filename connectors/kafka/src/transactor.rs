@@ -243,7 +243,10 @@ impl KafkaTransactor {
                 let all = || all.into_iter().chain([self.refusals.progress_topic.clone()]).collect();
                 ("Write", Resource::Topics(if named.is_empty() { all() } else { named }))
             }
-            Code::TransactionalIdAuthorizationFailed => ("Write", Resource::TransactionalId(self.id.clone())),
+            Code::TransactionalIdAuthorizationFailed => {
+                let (id, job) = (self.id.clone(), self.context.process.job.clone());
+                ("Write", Resource::TransactionalId { id, job })
+            }
             Code::ClusterAuthorizationFailed => ("IdempotentWrite", Resource::Cluster),
             code => return failure::commit(code, format!("{what}: {reason}")),
         };

@@ -74,7 +74,11 @@ fn a_permission_that_is_missing_or_taken_away_is_told_with_resource_operation_an
     for (operation, resource, said) in [
         ("Read", format!("--topic {input}"), format!("the operation Read on topic '{input}'")),
         ("Describe", format!("--topic {input}"), format!("the operation Describe on topic '{input}'")),
-        ("Write", "--transactional-id *".to_owned(), "the operation Write on transactional id '".to_owned()),
+        (
+            "Write",
+            "--transactional-id *".to_owned(),
+            format!("the operation Write on transactional id '{}-", stage.name()),
+        ),
     ] {
         let denied = Denied::new(operation, &resource);
         let ended = stage.start(&format!("{login} --stop-at-end")).unwrap().finish(SOON).unwrap();
