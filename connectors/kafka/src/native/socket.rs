@@ -14,11 +14,12 @@ use std::time::Duration;
 use rdkafka::bindings as rd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
-/// How long what was sent, or a probe, may stay unacknowledged before the connection is given up. A network that loses
-/// nothing for so long has lost the connection; one that is merely slow acknowledges in a fraction of it.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+/// How long what was sent, or a probe, may stay unacknowledged before the connection is given up. A network that works and
+/// is merely slow acknowledges in a fraction of it. A job may find out by one connection after the other, and is to write
+/// again within ten seconds.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(4);
 /// How long a connection is idle before it is probed.
-const PROBE_AFTER: Duration = Duration::from_secs(3);
+const PROBE_AFTER: Duration = Duration::from_secs(2);
 /// How long after each other probes are sent.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -60,8 +61,8 @@ mod tests {
     fn a_socket_gives_up_a_peer_that_does_not_answer() {
         for family in [AddressFamily::INET, AddressFamily::INET6] {
             let socket = open(family.as_raw()).unwrap();
-            assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 5000);
-            assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(3));
+            assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 4000);
+            assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(2));
         }
     }
 }
