@@ -131,6 +131,9 @@ impl Client {
             rd::rd_kafka_new(kind, conf.0, reason.as_mut_ptr(), reason.len())
         };
         if rk.is_null() {
+            // `rd_kafka_new` frees the interceptors of a configuration that it refuses late, and leaves them in it: to free
+            // the configuration as well would free them twice. It is left, since a client that cannot be made ends the job.
+            conf.0 = ptr::null_mut();
             // SAFETY: librdkafka has filled the buffer.
             let reason = unsafe { text(reason.as_ptr()) };
             let cure = access::missing_in_this_build(&reason);
