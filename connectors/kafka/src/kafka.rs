@@ -201,7 +201,7 @@ impl Kafka {
             ),
             // What is a matter of settings though its code is not: a connection that is closed at once.
             (ErrorKind::Configuration, Some(code))
-                if failure::is_not_let_in(code) || failure::kind(code) != ErrorKind::Configuration =>
+                if failure::is_not_let_in(code) || code == Code::BrokerTransportFailure =>
             {
                 format!(
                     "kafka at {brokers} does not let this job in: check what --kafka-config and -X say of \
