@@ -91,7 +91,7 @@ fn an_input_partition_without_a_leader_is_unavailable_and_the_others_are_not() {
     broker.set_leader("orders", 2, false);
     let splits = source.splits(subject::PATIENCE).unwrap();
     let why: Vec<_> = splits.iter().map(|split| split.availability.why_not()).collect();
-    assert_eq!(why, [None, None, Some("partition 2 has no leader"), None]);
+    assert_eq!(why, [None, None, Some("it has no leader"), None]);
     broker.set_leader("orders", 2, true);
     assert!(source.splits(subject::PATIENCE).unwrap().iter().all(|split| split.availability.end() == Some(Offset(0))));
 }
