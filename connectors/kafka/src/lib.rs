@@ -150,8 +150,8 @@
 //! # Connections
 //!
 //! A NAT, a firewall or a load balancer may forget a connection without telling either end. So the connections of every
-//! client are probed when they have been idle for two seconds, and given up when the other host has acknowledged nothing
-//! for four. `-X socket.keepalive.enable=false` leaves that to the operating system. A request waits 30 s for its answer
+//! client are probed when they have been idle for a second, and given up when the other host has acknowledged nothing for
+//! three. `-X socket.keepalive.enable=false` leaves that to the operating system. A request waits 30 s for its answer
 //! (`socket.timeout.ms`) and a new connection 10 s (`socket.connection.setup.timeout.ms`).
 //!
 //! # What brokers call it

@@ -15,11 +15,11 @@ use rdkafka::bindings as rd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
 /// How long what was sent, or a probe, may stay unacknowledged before the connection is given up. A network that works and
-/// is merely slow acknowledges in a fraction of it. A job may find out by one connection after the other, and is to write
-/// again within ten seconds.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(4);
+/// is merely slow acknowledges in a fraction of it. A client may find out by two or three connections one after
+/// the other, since what it has lost on one it sends again on the next, and a job is to write again within ten seconds.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(3);
 /// How long a connection is idle before it is probed.
-const PROBE_AFTER: Duration = Duration::from_secs(2);
+const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// How long after each other probes are sent.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,8 +61,8 @@ mod tests {
     fn a_socket_gives_up_a_peer_that_does_not_answer() {
         for family in [AddressFamily::INET, AddressFamily::INET6] {
             let socket = open(family.as_raw()).unwrap();
-            assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 4000);
-            assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(2));
+            assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 3000);
+            assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(1));
         }
     }
 }
