@@ -6,7 +6,7 @@
 //! Kafka 3.1), is left to who asks for the splits.
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, ErrorKind, Waker};
@@ -30,8 +30,8 @@ pub(crate) struct Identity {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Who is woken by an answer.
-    wakers: Vec<Waker>,
+    /// Who is woken by an answer, as long as they are there.
+    wakers: Vec<Weak<Waker>>,
     /// The number of answers about topics after which the id was asked for last.
     holds_after: u64,
     /// A question that is under way, and the number of answers when it began.
@@ -49,9 +49,11 @@ impl Identity {
         self.was.get_or_init(|| id.to_owned());
     }
 
-    /// Calls `waker` after each answer.
-    pub(crate) fn wakes(&self, waker: Waker) {
-        self.state().wakers.push(waker);
+    /// Calls `waker` after each answer, as long as somebody else holds it.
+    pub(crate) fn wakes(&self, waker: &Arc<Waker>) {
+        let mut state = self.state();
+        state.wakers.retain(|other| other.strong_count() > 0);
+        state.wakers.push(Arc::downgrade(waker));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -97,7 +99,7 @@ impl Identity {
         ))
     }
 
-    fn ask(&self, wakers: Vec<Waker>) -> Result<Receiver<Result<String, Error>>, Error> {
+    fn ask(&self, wakers: Vec<Weak<Waker>>) -> Result<Receiver<Result<String, Error>>, Error> {
         let (tell, answer) = channel();
         let (kafka, topic) = (self.kafka.clone(), self.topic.clone());
         let ask = move || {
@@ -111,7 +113,7 @@ impl Identity {
             });
             // Who has stopped reading needs no answer.
             let _ = tell.send(said);
-            wakers.iter().for_each(Waker::wake);
+            wakers.iter().filter_map(Weak::upgrade).for_each(|waker| waker.wake());
         };
         std::thread::Builder::new().name("topic-id".to_owned()).spawn(ask).map(|_| answer).map_err(|error| {
             Error::caused(ErrorKind::Restart, format!("begin to ask for the id of topic '{}'", self.topic), error)

@@ -21,8 +21,8 @@ const ASK_WHAT_IS_LEFT: Duration = Duration::from_secs(5);
 pub(crate) struct Reading {
     consumer: Consumer,
     places: Vec<Place>,
-    /// What has to hold before anything is handed on.
-    identity: Option<Arc<Identity>>,
+    /// What has to hold before anything is handed on, and what it wakes us by.
+    identity: Option<(Arc<Identity>, Arc<Waker>)>,
     /// Who the cluster takes this client for, if that is known.
     principal: Option<String>,
     /// By topic number and partition: the place.
@@ -48,10 +48,12 @@ impl Reading {
 
     /// The same with a client that others use as well, of a topic that must stay the one that it is.
     pub(crate) fn sharing(client: Arc<Client>, settings: &Settings, identity: Arc<Identity>, waker: Waker) -> Self {
-        Self::with(Consumer::of(client, Some(waker)), settings, Some(identity))
+        let held = Arc::new(waker.clone());
+        identity.wakes(&held);
+        Self::with(Consumer::of(client, Some(waker)), settings, Some((identity, held)))
     }
 
-    fn with(consumer: Consumer, settings: &Settings, identity: Option<Arc<Identity>>) -> Self {
+    fn with(consumer: Consumer, settings: &Settings, identity: Option<(Arc<Identity>, Arc<Waker>)>) -> Self {
         Self { consumer, places: Vec::new(), identity, principal: settings.principal(), index: Vec::new() }
     }
 
@@ -123,7 +125,7 @@ impl Reading {
             let mut failed = None;
             self.consumer.fetch(most, wait)?;
             let told = self.consumer.told_of_topics();
-            if let Some(identity) = &self.identity
+            if let Some((identity, _)) = &self.identity
                 && !identity.holds(told)?
             {
                 return Ok(records);

@@ -84,7 +84,6 @@ impl Source for KafkaSource {
         let partitions = self.kafka.partitions(&[&self.topic], Instant::now() + ASK_HOW_MANY);
         let partitions = partitions.ok().and_then(|counts| counts.first().copied());
         let wait_ms = fetch_wait_ms(partitions.unwrap_or_default());
-        self.identity.wakes(waker.clone());
         let (client, settings) = (self.kafka.readers(wait_ms)?, self.kafka.settings());
         let reading = Reading::sharing(client, settings, Arc::clone(&self.identity), waker);
         Ok(Box::new(KafkaReader { topic: self.topic.clone(), reading, slots: Vec::new(), numbers: BTreeMap::new() }))
