@@ -24,7 +24,7 @@ pub(crate) fn is_unknown(code: Code) -> bool {
 /// The metadata of the cluster has said again and again that there is no such object.
 pub(crate) fn missing(object: &str, brokers: &str) -> Error {
     let what = format!("{object} does not exist on {brokers}: create it, or check its name");
-    Error::caused(ErrorKind::Configuration, what, Code::UnknownTopicOrPartition)
+    Error::new(ErrorKind::Configuration, what)
 }
 
 /// The cluster has answered, and something of it stayed unavailable; `what` says what, and why. There is no code in it:

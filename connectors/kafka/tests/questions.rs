@@ -9,33 +9,14 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Error, ErrorKind, Offset, Output, OutputPartition, SinkContext, SinkSession, Source};
 use fluvial_kafka_embedded::{ApiKey, Broker, Config, Fault, ResponseError};
 
-/// What was logged on a thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<(Duration, String)>>>);
+/// What this process logs, each line with its time. One subscriber for all tests: what a line is of, its topic says.
+static LOG: Mutex<Vec<(Instant, String)>> = Mutex::new(Vec::new());
 
-impl Log {
-    /// The lines that `call` logs, each with its time.
-    fn of<T>(call: impl FnOnce() -> T) -> (T, Vec<(Duration, String)>) {
-        let (log, begun) = (Self::default(), Instant::now());
-        let writes = log.clone();
-        let make = move || Line { log: writes.clone(), begun, text: Vec::new() };
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::INFO).with_writer(make);
-        let result = tracing::subscriber::with_default(subscriber.finish(), call);
-        let lines = log.0.lock().unwrap().clone();
-        (result, lines)
-    }
-}
-
-struct Line {
-    log: Log,
-    begun: Instant,
-    text: Vec<u8>,
-}
+struct Line(Vec<u8>);
 
 impl std::io::Write for Line {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.text.extend_from_slice(bytes);
+        self.0.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -46,9 +27,20 @@ impl std::io::Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let text = String::from_utf8_lossy(&self.text).into_owned();
-        self.log.0.lock().unwrap().push((self.begun.elapsed(), text));
+        LOG.lock().unwrap().push((Instant::now(), String::from_utf8_lossy(&self.0).into_owned()));
     }
+}
+
+/// What `call` returns, and the lines that are logged meanwhile, each with how long after the call's begin it came.
+fn logged<T>(call: impl FnOnce() -> T) -> (T, Vec<(Duration, String)>) {
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::INFO);
+    // Another test may have set it already.
+    let _ = tracing::subscriber::set_global_default(subscriber.with_writer(|| Line(Vec::new())).finish());
+    let begun = Instant::now();
+    let result = call();
+    let lines = LOG.lock().unwrap();
+    let since = lines.iter().filter_map(|(at, line)| Some((at.checked_duration_since(begun)?, line.clone())));
+    (result, since.collect())
 }
 
 fn broker_with(topic: &str, partitions: i32) -> Broker {
@@ -110,7 +102,7 @@ fn a_progress_partition_without_a_leader_is_waited_for_and_named() {
     let broker = broker_with("table", 1);
     let session = session(&broker);
     let progress = fluvial_kafka::progress_topic("job");
-    let (read, lines) = without_leader(&broker, &progress, 1, SOME_TIME, || Log::of(|| session.progress()));
+    let (read, lines) = without_leader(&broker, &progress, 1, SOME_TIME, || logged(|| session.progress()));
     assert!(read.unwrap().is_empty());
     check_told(&lines, &["topic 'job.fluvial-progress' partition 1 has no leader"]);
 }
