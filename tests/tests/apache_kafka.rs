@@ -64,7 +64,9 @@ fn a_secured_one_lets_users_in_by_password_and_do_what_they_were_allowed() {
     );
     kafka.acl(&format!("--add --allow-principal User:{} --operation Write --topic {topic}", secured::USER)).unwrap();
     write().unwrap();
-    kafka.acl(&format!("--remove --force --allow-principal User:{} --topic {topic}", secured::USER)).unwrap();
+    kafka
+        .acl(&format!("--remove --force --allow-principal User:{} --operation Write --topic {topic}", secured::USER))
+        .unwrap();
     assert!(write().is_err());
     let stranger = Endpoint::new(kafka.at(Listener::Sasl)).with(&settings("wrong"));
     assert!(stranger.writer(&[]).unwrap().write(&[Message::text(&topic, 0, "a", "v")]).is_err());

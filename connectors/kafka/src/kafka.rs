@@ -199,13 +199,13 @@ impl Kafka {
                 "kafka at {brokers} cannot be reached: check --brokers, that it runs, and that it asks for no other \
                  security.protocol"
             ),
-            // What is a matter of settings though its code is not: a connection that is closed at once.
+            // A connection that is closed at once, or answered by what is no answer, is a matter of settings, too.
             (ErrorKind::Configuration, Some(code))
-                if failure::is_not_let_in(code) || code == Code::BrokerTransportFailure =>
+                if failure::is_not_let_in(code) || matches!(code, Code::BrokerTransportFailure | Code::BadMessage) =>
             {
                 format!(
                     "kafka at {brokers} does not let this job in: check what --kafka-config and -X say of \
-                 security.protocol, sasl.mechanism, sasl.username, sasl.password and ssl.ca.location"
+                     security.protocol, sasl.mechanism, sasl.username, sasl.password and ssl.ca.location"
                 )
             }
             _ => return error,

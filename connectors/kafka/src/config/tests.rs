@@ -75,8 +75,9 @@ fn secrets_come_from_files_and_the_environment() {
     let files = Files::new(&[("token", b"one\n"), ("secrets", b"user = me\npassword=a\\=b\n")]);
     let text = "config.providers=vault\nconfig.providers.vault.class=org.apache.kafka.common.config.provider.FileConfigProvider\n\
                 sasl.username=${vault:DIR/secrets:user}\nsasl.password=x${file:DIR/secrets:password}y${dir:DIR:token}${no:thing}";
-    let given = files.read(text, &[("client.id", "${env:CARGO_PKG_NAME}")]).unwrap();
-    let expected = [("client.id", "fluvial-kafka"), ("sasl.username", "me"), ("sasl.password", "xa=byone${no:thing}")];
+    let given = files.read(text, &[("client.id", "${env:PATH}")]).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let expected = [("client.id", &*path), ("sasl.username", "me"), ("sasl.password", "xa=byone${no:thing}")];
     assert_eq!(given, pairs(&expected));
 }
 

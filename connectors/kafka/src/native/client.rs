@@ -130,6 +130,9 @@ impl Client {
             }
             rd::rd_kafka_new(kind, conf.0, reason.as_mut_ptr(), reason.len())
         };
+        // The client owns it, or librdkafka has failed and freed a part of it, the interceptors: to destroy it would free
+        // them a second time, so what is left of it is left.
+        conf.0 = ptr::null_mut();
         if rk.is_null() {
             // `rd_kafka_new` frees the interceptors of a configuration that it refuses late, and leaves them in it: to free
             // the configuration as well would free them twice. It is left, since a client that cannot be made ends the job.
@@ -141,7 +144,6 @@ impl Client {
             let kind = if watch.was_let_in() { ErrorKind::Restart } else { ErrorKind::Configuration };
             return Err(Error::new(kind, format!("make a kafka client for {describe}: {reason}{cure}")));
         }
-        conf.0 = ptr::null_mut();
         let brokers = settings.get("bootstrap.servers").unwrap_or_default().to_owned();
         // SAFETY: the client is valid. What comes for a consumer and is of no partition are errors, to be noted as others.
         let main = unsafe {
