@@ -32,9 +32,8 @@ fn output_goes_on_within_seconds_after_every_connection_was_dropped_without_a_wo
     stage.wait_for_more_than(before, &job).unwrap();
     stage.wait_until_caught_up(&job).unwrap();
     let after = since.elapsed();
-    println!("{dropped} connections dropped; all committed again after {after:?}");
+    println!("{dropped} connections dropped; all committed again after {after:?}\n{}", job.process().log_end());
     assert!(after < COMMITS_AGAIN_WITHIN, "{after:?}; the log ends with\n{}", job.process().log_end());
     assert!(job.job().stop(MOST).unwrap().success());
-    assert_eq!(stage.journal().unwrap().generations, 1);
     stage.check().unwrap();
 }
