@@ -3,14 +3,12 @@
 
 use std::fs::{File, OpenOptions, create_dir, read_to_string, remove_dir, write};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fluvial_tests::client::{Message, unique};
 use fluvial_tests::stage::{MOST, Stage, Started};
 use fluvial_tests::subject::Subject;
-use rustix::fs::{OFlags, fcntl_setfl};
 
 /// How long a stop may take.
 const SOON: Duration = Duration::from_secs(30);
@@ -64,17 +62,15 @@ fn a_log_that_works_again_says_how_much_of_it_was_lost() {
     job.job().kill_all().unwrap();
 }
 
-/// Opens a pipe without waiting for whoever writes, and then reads as ever.
+/// Opens a pipe to read from it. For writing as well: so it does not wait for whoever writes, nor end before that one is
+/// there.
 fn read(pipe: &Path) -> File {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(pipe).unwrap();
-    fcntl_setfl(&file, OFlags::empty()).unwrap();
-    file
+    OpenOptions::new().read(true).write(true).open(pipe).unwrap()
 }
 
 #[test]
 fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
-    let stage = stage(&["bash", "-c", "ulimit -Hn 5000; ulimit -Sn 64; exec \"$@\"", "bash"]);
+    let stage = stage(&["bash", "-c", "ulimit -Sn 64; ulimit -Hn 5000; exec \"$@\"", "bash"]);
     let job = stage.start("--workers 8").unwrap();
     commits(&stage, &job, 0..100);
     for pid in job.job().peers() {
