@@ -181,7 +181,7 @@ fn foreign_bytes_are_named() {
         let message = Message { value: Some(value), ..Message::text(&input, 1, "7", "") };
         stage.endpoint().writer(&[]).unwrap().write(&[message]).unwrap();
         let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-        let at = format!("the record at offset {offset} of kafka topic '{}' partition 1: ", stage.input());
+        let at = format!("the record at offset {offset} of kafka topic '{}' partition 1 (", stage.input());
         assert_refused(&refused, 1, &[&[&*at][..], &parts].concat());
         stage.complete("--stop-at-end --on-malformed skip").unwrap();
     }
