@@ -21,38 +21,55 @@ pub(crate) fn why_not_trusted(error: i32, broker: &str) -> String {
     format!("the certificate of broker {broker} {why}")
 }
 
-/// Whether a connection ended as it does where one side expects TLS or SASL and the other does not.
-pub(crate) fn hints_at_the_protocol(reason: &str) -> bool {
-    cause(reason).is_some()
-}
-
 /// The reason with what to change, where that is known.
-pub(crate) fn explained(reason: &str) -> String {
-    match cause(reason) {
+pub(crate) fn explained(reason: &str, cause: Option<&str>) -> String {
+    match cause {
         Some(cause) => format!("{cause} (librdkafka: {reason})"),
         None => reason.to_owned(),
     }
 }
 
-fn cause(reason: &str) -> Option<&'static str> {
+const EXPECTS_TLS: &str = "the connection was closed at the first request, as a port does that expects TLS: check that \
+                           security.protocol is ssl or sasl_ssl";
+const EXPECTS_SASL: &str = "the connection was closed at the first request, as a port does that expects SASL: check that \
+                            security.protocol is sasl_ssl or sasl_plaintext";
+const EXPECTS_A_CERTIFICATE: &str = "the broker asks for a certificate of this client that it trusts and that has not \
+                                     expired: name it as ssl.certificate.location and ssl.key.location, or as \
+                                     ssl.keystore.location";
+
+/// For how long a connection that a port of another protocol closes has been in its state, milliseconds, at most.
+const EARLY_MS: u64 = 2000;
+
+/// What it means that a broker has closed a connection of this protocol, if it did so at the first request; `failed` is
+/// librdkafka's log line, which ends with `(after 3ms in state UP)`.
+pub(crate) fn closed_early(failed: &str, protocol: &str) -> Option<&'static str> {
+    let (failed, state) = failed.rsplit_once("(after ")?;
+    let (ms, state) = state.split_once("ms in state ")?;
+    if !failed.contains("Disconnected") || ms.parse::<u64>().ok()? > EARLY_MS {
+        return None;
+    }
+    let (sasl, tls) = (protocol.starts_with("sasl"), protocol.ends_with("ssl"));
+    if state.starts_with("APIVERSION_QUERY") {
+        Some(if tls { EXPECTS_A_CERTIFICATE } else { EXPECTS_TLS })
+    } else if state.starts_with("UP") && !sasl {
+        Some(EXPECTS_SASL)
+    } else {
+        None
+    }
+}
+
+/// What an error means whose text shows that one side expects TLS or SASL and the other does not.
+pub(crate) fn cause(reason: &str) -> Option<&'static str> {
     // Signs in librdkafka's and OpenSSL's words. A broker that is sent what it does not expect closes the connection; one
     // that expects TLS may send an alert first, whose bytes librdkafka takes for the length of an answer.
     let causes: [(&[&str], &str); 5] = [
-        (
-            &["connecting to a SSL listener?", "Invalid response size 3525"],
-            "the connection was closed at the first request, as a port does that expects TLS: check that \
-             security.protocol is ssl or sasl_ssl",
-        ),
+        (&["connecting to a SSL listener?", "Invalid response size 3525"], EXPECTS_TLS),
         (
             &["connecting to a PLAINTEXT broker listener?", "wrong version number", "unexpected eof while reading"],
             "the connection was closed during the TLS handshake, as a port does that expects no TLS: check that \
              security.protocol is plaintext or sasl_plaintext, or use the port for TLS",
         ),
-        (
-            &["broker might require SASL authentication"],
-            "the connection was closed at the first request, as a port does that expects SASL: check that \
-             security.protocol is sasl_ssl or sasl_plaintext",
-        ),
+        (&["broker might require SASL authentication"], EXPECTS_SASL),
         (
             &["Request not valid in current SASL state"],
             "the port expects no SASL: check that security.protocol is ssl or plaintext, or use the port for SASL",
@@ -68,8 +85,7 @@ fn cause(reason: &str) -> Option<&'static str> {
                 // After a TLS handshake; without TLS librdkafka says something else.
                 "might be caused by broker version",
             ],
-            "the broker asks for a certificate of this client that it trusts and that has not expired: name it as \
-             ssl.certificate.location and ssl.key.location, or as ssl.keystore.location",
+            EXPECTS_A_CERTIFICATE,
         ),
     ];
     causes.into_iter().find(|(signs, _)| signs.iter().any(|sign| reason.contains(sign))).map(|(_, cause)| cause)
@@ -87,5 +103,29 @@ pub(crate) fn missing_in_this_build(reason: &str) -> &'static str {
         " (known are PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER)"
     } else {
         ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_closed_at_once_tells_which_protocol_the_port_expects() {
+        let closed = |state: &str| format!("b:1/bootstrap: Disconnected: connection closed by peer (after {state})");
+        for (state, protocol, expected) in [
+            ("0ms in state APIVERSION_QUERY", "plaintext", Some(EXPECTS_TLS)),
+            ("0ms in state APIVERSION_QUERY, 3 identical error(s) suppressed", "sasl_plaintext", Some(EXPECTS_TLS)),
+            ("5ms in state APIVERSION_QUERY", "sasl_ssl", Some(EXPECTS_A_CERTIFICATE)),
+            ("5ms in state UP", "plaintext", Some(EXPECTS_SASL)),
+            ("5ms in state UP", "ssl", Some(EXPECTS_SASL)),
+            ("5ms in state UP", "sasl_ssl", None),
+            ("5000ms in state UP", "plaintext", None),
+        ] {
+            assert_eq!(closed_early(&closed(state), protocol), expected, "{state} {protocol}");
+        }
+        let refused =
+            "b:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)";
+        assert_eq!(closed_early(refused, "plaintext"), None);
     }
 }

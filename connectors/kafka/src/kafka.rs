@@ -200,7 +200,7 @@ impl Kafka {
                  security.protocol"
             ),
             // A connection that is closed at once, or answered by what is no answer, is a matter of settings, too.
-            (ErrorKind::Configuration, Some(code))
+            (ErrorKind::Configuration | ErrorKind::Restart, Some(code))
                 if failure::is_not_let_in(code) || matches!(code, Code::BrokerTransportFailure | Code::BadMessage) =>
             {
                 format!(

@@ -146,6 +146,6 @@ fn refused_credentials_are_told_at_once_and_right_ones_work() {
 fn a_broker_that_asks_for_credentials_which_are_not_given_is_told_within_seconds() {
     let stage = on_guarded(1);
     let ended = stage.start("").unwrap().finish(MOST).unwrap();
-    assert_refused(&ended, 2, &[stage.endpoint().bootstrap(), "security.protocol", "expects SASL"]);
+    assert_refused(&ended, 6, &[stage.endpoint().bootstrap(), "security.protocol", "expects SASL"]);
     assert!(ended.took < SOON, "{:?}", ended.took);
 }

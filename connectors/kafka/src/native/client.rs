@@ -248,8 +248,12 @@ impl Client {
             // Who has been let in once is let in again, or a person mends it, or patience ends: no setting is wrong.
             let was_let_in = self.watch.was_let_in();
             if !was_let_in && let Some((code, reason)) = self.watch.refused() {
-                let what = format!("{what}: the cluster refuses this client: {}", access::explained(&reason));
+                let what = format!("{what}: the cluster refuses this client: {reason}");
                 return Err(Error::caused(ErrorKind::Configuration, what, code));
+            }
+            // What an outage may look like ends the attempt, and leaves it to the run whether another generation follows.
+            if !was_let_in && let Some((code, reason)) = self.watch.seems_refused() {
+                return Err(Error::caused(ErrorKind::Restart, format!("{what}: {reason}"), code));
             }
             let (code, why) = match failed {
                 Failed::Missing(object) => {

@@ -47,6 +47,8 @@ pub(crate) struct Watch {
     /// Why the last certificate of a broker is not trusted, if it is not.
     certificate: Mutex<Option<String>>,
     token_file: Option<PathBuf>,
+    /// `security.protocol`, in small letters.
+    protocol: String,
     /// Of all clients of one cluster in this process.
     let_in: Arc<AtomicBool>,
 }
@@ -63,7 +65,8 @@ struct Last {
 impl Watch {
     pub(super) fn new(settings: &Settings) -> Self {
         let token_file = settings.token_file().map(Path::to_path_buf);
-        Self { token_file, let_in: settings.let_in().clone(), ..Self::default() }
+        let protocol = settings.get("security.protocol").unwrap_or("plaintext").to_lowercase();
+        Self { token_file, protocol, let_in: settings.let_in().clone(), ..Self::default() }
     }
 
     /// Whether the cluster has answered any client of this process that is set up like this one.
@@ -93,11 +96,13 @@ impl Watch {
 
     /// Why the cluster refuses this client, if it does.
     pub(crate) fn refused(&self) -> Option<(Code, String)> {
-        let refused = self.refused.lock().ok()?.clone();
-        refused.or_else(|| {
-            let last = self.last.lock().ok()?.clone()?;
-            (last.hinting?.elapsed() >= HINT).then_some((last.code, last.reason))
-        })
+        self.refused.lock().ok()?.clone()
+    }
+
+    /// Why it seems that the cluster expects another protocol of this client: an outage may look the same.
+    pub(crate) fn seems_refused(&self) -> Option<(Code, String)> {
+        let last = self.last.lock().ok()?.clone()?;
+        (last.hinting?.elapsed() >= HINT).then_some((last.code, last.reason))
     }
 
     /// The last error that the client met, for messages to people.
@@ -115,8 +120,10 @@ impl Watch {
     fn logged(&self, facility: &str, message: &str) {
         // The name of a thread comes first.
         let failed = message.split_once("]: ").map_or(message, |(_, failed)| failed);
-        if facility == "FAIL" && access::hints_at_the_protocol(failed) {
-            self.note(Code::BrokerTransportFailure, failed.to_owned());
+        if facility == "FAIL"
+            && let Some(cause) = access::closed_early(failed, &self.protocol)
+        {
+            self.keep(Code::BrokerTransportFailure, failed, Some(cause));
         }
         if facility == "ADDPARTS"
             && let Some(topic) = denied_topic(message)
@@ -135,18 +142,27 @@ impl Watch {
         }
         // librdkafka takes it for a broker that cannot be reached, and tries again for ever.
         let code = if reason.contains("Too many open files") { Code::CriticalSystemResource } else { code };
-        let refusal = failure::is_not_let_in(code)
-            || matches!(code, Code::ClusterAuthorizationFailed | Code::CriticalSystemResource);
-        if refusal && let Ok(mut refused) = self.refused.lock() {
-            *refused = Some((code, reason.clone()));
+        let cause = access::cause(&reason);
+        self.keep(code, &reason, cause);
+    }
+
+    fn keep(&self, code: Code, reason: &str, cause: Option<&str>) {
+        let refusal = failure::is_not_let_in(code) || code == Code::ClusterAuthorizationFailed;
+        let closed = reason.contains("unexpected eof");
+        let explained = access::explained(reason, cause);
+        if refusal
+            && !closed
+            && let Ok(mut refused) = self.refused.lock()
+        {
+            *refused = Some((code, explained.clone()));
         }
         // That all brokers are down says less than why the last one is, and nothing where none says why.
         if code != Code::AllBrokersDown
             && let Ok(mut last) = self.last.lock()
         {
             let since = last.as_ref().and_then(|last| last.hinting);
-            let hinting = access::hints_at_the_protocol(&reason).then(|| since.unwrap_or_else(Instant::now));
-            *last = Some(Last { code, reason, hinting });
+            let hinting = cause.map(|_| since.unwrap_or_else(Instant::now));
+            *last = Some(Last { code, reason: explained, hinting });
         }
     }
 
@@ -279,26 +295,25 @@ mod tests {
 
     #[test]
     fn a_connection_that_fails_as_on_a_port_of_another_protocol_counts_as_refused_when_nothing_else_has_happened() {
-        let closed = "[thrd:b:1/bootstrap]: b:1/bootstrap: Disconnected while requesting ApiVersion: might be caused by \
-                      incorrect security.protocol configuration (connecting to a SSL listener?) or broker version is < 0.10";
+        let closed = "[thrd:b:1/bootstrap]: b:1/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN \
+                      (after 3ms in state APIVERSION_QUERY)";
         let long_ago = |watch: &Watch| {
             if let Some(last) = &mut *watch.last.lock().unwrap() {
                 last.hinting = last.hinting.map(|since| since - HINT);
             }
         };
-        let watch = Watch::default();
+        let watch = Watch::new(&Settings::default());
         watch.logged("FAIL", closed);
-        assert_eq!(watch.refused(), None);
+        assert_eq!(watch.seems_refused(), None);
         long_ago(&watch);
-        let (_, reason) = watch.refused().unwrap();
-        assert!(reason.starts_with("b:1/bootstrap: Disconnected"), "{reason}");
-        assert!(access::explained(&reason).starts_with("the connection was closed at the first request"), "{reason}");
+        let (_, reason) = watch.seems_refused().unwrap();
+        assert!(reason.contains("expects TLS") && reason.contains("(librdkafka: b:1/bootstrap: Disconn"), "{reason}");
         // A broker that has just ended refuses connections next.
         watch.note(
             Code::BrokerTransportFailure,
             "b:1/bootstrap: Connect to 127.0.0.1:1 failed: Connection refused".to_owned(),
         );
-        assert_eq!(watch.refused(), None);
+        assert_eq!(watch.seems_refused(), None);
         // Whoever is answered is let in.
         watch.note(Code::SaslAuthenticationFailed, "wrong password".to_owned());
         assert!(watch.refused().is_some() && !watch.was_let_in());
