@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Envelope, Error, Incarnation, Offset, SinkStatus, SplitId, Waker};
@@ -23,7 +23,7 @@ use super::process::{ForTheLeader, Found, Shared};
 use super::stages::STAGES;
 use super::status::StatusLine;
 use super::turns::wait_out;
-use super::unavailable::{LOOK_AGAIN, Unavailable};
+use super::unavailable::Unavailable;
 use crate::fail_point::{FailPoint, reach};
 use crate::journal::Nonce;
 use crate::protocol::{
@@ -186,16 +186,10 @@ impl LeaderDriver {
             let mut refused = None;
             let mut unavailable = Unavailable::default();
             unavailable.note(&before, OTHERS_GO_ON);
-            let mut pause = Duration::MAX;
-            loop {
-                // The leader sends positions every few seconds, which is how often it is time to look; oftener while
-                // something is waited for.
-                let positions = match inbox.recv_timeout(pause) {
-                    Ok(positions) => positions,
-                    Err(RecvTimeoutError::Timeout) => Positions::new(),
-                    Err(RecvTimeoutError::Disconnected) => return,
-                };
-                for (name, source) in sources.iter().filter(|_| !positions.is_empty()) {
+            // The leader sends positions every few seconds, which is how often it is time to look. No oftener: that a split
+            // ends too early is believed when two answers say so which are so far apart.
+            for positions in inbox {
+                for (name, source) in &sources {
                     let of_source: Vec<_> = positions
                         .iter()
                         .filter(|(of, ..)| of == name)
@@ -210,8 +204,7 @@ impl LeaderDriver {
                 }
                 match Found::of_sources(&sources, patience) {
                     Ok(found) => {
-                        let count = unavailable.note(&found.splits, OTHERS_GO_ON);
-                        pause = if count == 0 { Duration::MAX } else { LOOK_AGAIN };
+                        unavailable.note(&found.splits, OTHERS_GO_ON);
                         if tell.send(Back::Discovered(found)).is_err() {
                             return;
                         }
