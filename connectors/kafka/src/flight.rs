@@ -39,7 +39,7 @@ pub(crate) struct Failed {
 
 impl Failed {
     /// Whether something else has failed, of which this is only a consequence.
-    fn is_consequence(&self) -> bool {
+    pub(crate) fn is_consequence(&self) -> bool {
         matches!(self.code, Code::PurgeQueue | Code::PurgeInflight | Code::InvalidDifferentRecord)
     }
 }

@@ -1,5 +1,6 @@
 //! Why a record was not written: which record it is, what refuses it, and what a person can do.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -173,6 +174,28 @@ impl Refusals {
                 ))
             }
         }
+    }
+
+    /// A batch of a transaction with these writes is larger than its topic takes, and nothing says which: `what` is all that
+    /// is known.
+    pub(crate) fn some_batch_is_too_large(&self, what: &str, writes: &[PartitionWrite]) -> CommitError {
+        let topics: BTreeSet<&str> = writes.iter().map(|write| write.at.output.as_str()).collect();
+        let topics: Vec<&str> = topics.into_iter().chain([self.progress_topic.as_str()]).collect();
+        self.limits.read(&self.kafka, &topics);
+        if topics.iter().any(|topic| self.limits.of(topic).is_none()) {
+            self.limits.halve(self.batch_bytes);
+        }
+        let smaller = self.limits.smallest(self.batch_bytes);
+        if smaller == self.batch_bytes {
+            return CommitError::Refused(Error::new(ErrorKind::Data, what));
+        }
+        tracing::warn!(
+            ?topics,
+            bytes = smaller,
+            "the topic's limit has been lowered: one of these refused a batch of up to {} bytes, and smaller ones follow",
+            self.batch_bytes
+        );
+        CommitError::Unknown(Error::new(ErrorKind::Restart, format!("{what}; the next batches are smaller")))
     }
 
     /// A record's timestamp is too far from the broker's clock.

@@ -30,6 +30,9 @@ const SLICE: Duration = Duration::from_millis(250);
 /// How long records may stay unacknowledged before the cluster is asked why, and asked again.
 const ASK_WHY: Duration = Duration::from_secs(4);
 
+/// How long to wait for the report of the message that a transaction failed of.
+const REPORTS_OF_A_FAILURE: Duration = Duration::from_secs(2);
+
 /// The header that tells a record's tick, in decimal digits.
 const TICK_HEADER: &std::ffi::CStr = c"fluvial-tick";
 
@@ -198,10 +201,11 @@ impl KafkaTransactor {
     }
 
     /// Fails if the messages under way cannot all arrive any more.
-    fn check(&self, flight: &Flight<'_>) -> Result<(), CommitError> {
+    fn check(&self, flight: &mut Flight<'_>) -> Result<(), CommitError> {
         match &flight.failed {
-            Some(failed) if matches!(failed.code, Code::PurgeQueue | Code::PurgeInflight) => {
-                let unexplained = || failure::commit(failed.code, self.what("write"));
+            Some(failed) if failed.is_consequence() => {
+                let code = failed.code;
+                let unexplained = || failure::commit(code, self.what("write"));
                 return Err(self.cause_of_failure(flight).unwrap_or_else(unexplained));
             }
             Some(failed) => {
@@ -223,11 +227,20 @@ impl KafkaTransactor {
         Ok(())
     }
 
-    /// Why messages were thrown away or are not taken: the transaction failed, and says so when it is asked for its
-    /// commit. Only to be called where it has: one that has not would begin to commit.
-    fn cause_of_failure(&self, flight: &Flight<'_>) -> Option<CommitError> {
+    /// Why messages were thrown away or are not taken: the transaction failed. The message that it failed of may be
+    /// reported after those that were thrown away for it; otherwise the transaction says why when it is asked for its
+    /// commit. Only to be called where it has failed: one that has not would begin to commit.
+    fn cause_of_failure(&self, flight: &mut Flight<'_>) -> Option<CommitError> {
+        let until = Instant::now() + REPORTS_OF_A_FAILURE;
+        let known = |flight: &Flight<'_>| flight.failed.clone().filter(|failed| !failed.is_consequence());
+        while known(flight).is_none() && flight.pending > 0 && Instant::now() < until {
+            self.producer.reports(SLICE, |report| flight.note(report));
+        }
         if let Some((code, reason)) = self.producer.fatal() {
             return Some(self.of_transaction(code, &reason, "write", flight.writes()));
+        }
+        if let Some(failed) = known(flight) {
+            return Some(self.refusals.by_broker(&self.what("write"), flight, &failed));
         }
         let TransactionError { code, reason, .. } = self.producer.commit(1).err()?;
         Some(self.of_transaction(code, &reason, "write", flight.writes()))
@@ -248,6 +261,9 @@ impl KafkaTransactor {
                 ("Write", Resource::TransactionalId { id, job })
             }
             Code::ClusterAuthorizationFailed => ("IdempotentWrite", Resource::Cluster),
+            Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => {
+                return self.refusals.some_batch_is_too_large(&format!("{what}: {reason}"), writes);
+            }
             code => return failure::commit(code, format!("{what}: {reason}")),
         };
         self.refusals.denied(&what, operation, &resource)
