@@ -1,7 +1,7 @@
 //! Looks at the outputs beside the job: what a person should know of them when it starts, and whether they are still the
 //! same while it runs.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -68,7 +68,7 @@ pub(crate) fn survey(session: &dyn SinkSession, outputs: &[String]) -> Result<Ve
 
 /// How many keys of an output have a value. Only hashes of the keys are kept.
 fn count_rows(session: &dyn SinkSession, output: &str, partitions: u32) -> Result<u64, Error> {
-    let (mut rows, hasher) = (HashSet::new(), RandomState::new());
+    let (mut rows, hasher) = (BTreeSet::new(), RandomState::new());
     let from: Vec<_> = (0..partitions)
         .map(|partition| (OutputPartition { output: output.to_owned(), partition }, Offset(0)))
         .collect();
