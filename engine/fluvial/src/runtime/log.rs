@@ -335,6 +335,11 @@ mod tests {
         let (hold, held) = channel();
         let lines = Lines::to("test", Still(held)).unwrap();
         let line = [vec![b'x'; 1 << 20], vec![b'\n']].concat();
+        lines.push(line.clone());
+        // The writer has taken the first line once none waits, and stands still with it.
+        while !lines.state().waiting.is_empty() {
+            std::thread::yield_now();
+        }
         (0..20).for_each(|_| lines.push(line.clone()));
         assert!(lines.state().overflowed >= 15);
         lines.drain(Duration::from_millis(1));
