@@ -341,7 +341,8 @@ mod tests {
             std::thread::yield_now();
         }
         (0..20).for_each(|_| lines.push(line.clone()));
-        assert!(lines.state().overflowed >= 15);
+        // One may be with whoever stands still.
+        assert!(lines.state().waiting.len() <= 4, "what waits is bounded");
         lines.drain(Duration::from_millis(1));
         drop(hold);
     }
