@@ -307,8 +307,7 @@ fn control_records_and_aborted_records_are_no_lag() {
         let lag = || {
             let log = std::fs::read_to_string(job.process().log())?;
             let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-            let status =
-                lines.map(|line| line["fields"].clone()).filter(|fields| fields["message"] == "running").next_back();
+            let status = lines.map(|line| line["fields"].clone()).rfind(|fields| fields["message"] == "running");
             anyhow::Ok(status.and_then(|status| status["lag_records"].as_u64()))
         };
         stage.wait_until(&job, "a lag of 0", || Ok(lag()? == Some(0))).unwrap();
