@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use fluvial_kafka_embedded::{Broker, Config};
 use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::child::{Folder, Spec};
 use crate::client::{Endpoint, Isolation, PATIENCE, Seen, Writer, partitions_of, unique};
@@ -256,7 +257,12 @@ impl Stage {
         let mut sum = 0;
         for output in self.outputs() {
             for partition in 0..partitions_of(&consumer, &output)? {
-                sum += consumer.fetch_watermarks(&output, partition, PATIENCE)?.1;
+                sum += match consumer.fetch_watermarks(&output, partition, PATIENCE) {
+                    Ok((_, end)) => end,
+                    // The job has just created the topic.
+                    Err(error) if has_no_leader_yet(&error) => 0,
+                    Err(error) => return Err(error.into()),
+                };
             }
         }
         Ok(sum)
@@ -391,4 +397,9 @@ impl Stage {
     fn model(&self) -> Box<dyn Model> {
         self.subject.model(&self.name)
     }
+}
+
+fn has_no_leader_yet(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
+    matches!(error.rdkafka_error_code(), Some(LeaderNotAvailable | NotLeaderForPartition))
 }
