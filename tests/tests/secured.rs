@@ -286,6 +286,6 @@ fn kills_and_rolling_restarts_lose_nothing_by_tls() {
         assert!(report.is_clean(), "seed {seed}: {report}");
     };
     let ground = Ground::secured(3, SURVIVES_A_KILL).unwrap();
-    siege(&ground, Subject::Orders, Plan::new(11, 2));
+    siege(&ground, Subject::Orders, Plan::new(11, 1));
     siege(&ground, Subject::Bank, Plan::rolling(12, Blow::RestartBroker, 3));
 }
