@@ -33,8 +33,6 @@ pub(crate) struct Failed {
     pub(crate) last: usize,
     /// Why.
     pub(crate) code: Code,
-    /// What the broker says of the first, if it says more than the code.
-    pub(crate) reason: Option<String>,
 }
 
 impl Failed {
@@ -115,10 +113,10 @@ impl<'a> Flight<'a> {
                 }
             }
             // The first failure is the cause; what was thrown away in its wake says less.
-            Err((code, reason)) => match &mut self.failed {
+            Err(code) => match &mut self.failed {
                 Some(known) if known.group == group && known.code == code => known.last = known.last.max(index),
                 Some(known) if !known.is_consequence() => {}
-                _ => self.failed = Some(Failed { group, first: index, last: index, code, reason }),
+                _ => self.failed = Some(Failed { group, first: index, last: index, code }),
             },
         }
     }
@@ -199,7 +197,7 @@ mod tests {
     fn the_first_failure_is_kept_unless_it_says_nothing() {
         let mut flight = Flight::new(&[], 0, Instant::now());
         let mut fail = |group, index, code| {
-            flight.note(Report { opaque: Flight::opaque(group, index), result: Err((code, None)) });
+            flight.note(Report { opaque: Flight::opaque(group, index), result: Err(code) });
             flight.failed.clone().map(|failed| (failed.group, failed.first, failed.last, failed.code))
         };
         assert_eq!(fail(0, 0, Code::PurgeQueue), Some((0, 0, 0, Code::PurgeQueue)));

@@ -54,20 +54,13 @@ impl Refusals {
     pub(crate) fn by_broker(&self, doing: &str, flight: &Flight<'_>, failed: &Failed) -> CommitError {
         let write = flight.write(failed.group);
         let place = self.place(write);
-        let reason = failed.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
-        let on_time = failed.reason.as_ref().is_some_and(|reason| reason.to_lowercase().contains("timestamp"));
         match failed.code {
             Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => self.too_large(doing, &place, write, failed),
             Code::TopicAuthorizationFailed => self.denied(doing, "Write", &Resource::topic(place.topic)),
-            Code::InvalidTimestamp => self.out_of_time(doing, &place, failed),
-            Code::InvalidRecord if on_time => self.out_of_time(doing, &place, failed),
-            Code::InvalidRecord => {
-                let record = nth(write, failed.first)
-                    .map_or(String::new(), |record| format!(" the record with the key {}", key(record)));
-                let what = format!("{doing}: {} refuses{record}{reason}", place.described);
-                CommitError::Refused(Error::caused(ErrorKind::Data, what, failed.code))
-            }
-            code => failure::commit(code, format!("{doing}: {}{reason}", place.described)),
+            // Where several records of a batch are out of time, librdkafka calls each of them invalid. Nothing else of ours
+            // is: every record has a key, and is encoded by librdkafka itself.
+            Code::InvalidTimestamp | Code::InvalidRecord => self.out_of_time(doing, &place, failed),
+            code => failure::commit(code, format!("{doing}: {}", place.described)),
         }
     }
 
@@ -201,47 +194,20 @@ impl Refusals {
     /// A record's timestamp is too far from the broker's clock.
     fn out_of_time(&self, doing: &str, place: &Place<'_>, failed: &Failed) -> CommitError {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-        let said = failed.reason.clone().unwrap_or_else(|| failed.code.to_string());
         let client = self.kafka.questions();
         let settings = client.and_then(|client| client.settings_of(place.topic, Instant::now() + PATIENCE));
         let settings = settings.unwrap_or_default();
+        let limits = ["message.timestamp.after.max.ms", "message.timestamp.before.max.ms"]
+            .map(|name| settings.get(name).map_or_else(|| name.to_owned(), |value| format!("{name}={value}")));
         let what = format!(
-            "{doing}: {} refuses the timestamp of a record: {said}: {}",
+            "{doing}: {} refuses the timestamp of a record: the clock of this host, which reads {} s since 1970 (`date +%s`), \
+             and that of the broker differ by more than the topic allows: set the clocks, or raise the topic's limits ({})",
             place.described,
-            clocks(&said, now_ms, |name| settings.get(name)?.parse().ok())
+            now.as_secs(),
+            limits.join(", ")
         );
-        CommitError::Refused(Error::new(ErrorKind::Configuration, what))
+        CommitError::Refused(Error::caused(ErrorKind::Configuration, what, failed.code))
     }
-}
-
-/// Which clocks differ, and what to do, where the broker says `Timestamp 1 of … The timestamp should be within [2, 3]`, in
-/// milliseconds, and the clock of this host reads `now_ms`. The range is that around the broker's clock which the topic's
-/// settings allow.
-fn clocks(said: &str, now_ms: i64, setting: impl Fn(&str) -> Option<i64>) -> String {
-    const AFTER: &str = "message.timestamp.after.max.ms";
-    const BEFORE: &str = "message.timestamp.before.max.ms";
-    let number = |text: &str| text.trim().parse::<i64>().ok();
-    let timestamp = said.split_once("Timestamp ").and_then(|(_, rest)| number(rest.split(' ').next()?));
-    let range = said.rsplit_once('[').and_then(|(_, rest)| rest.split_once(']')?.0.split_once(','));
-    let range = range.and_then(|(from, to)| Some((number(from)?, number(to)?)));
-    let is_early = timestamp.zip(range).is_some_and(|(timestamp, (from, _))| timestamp < from);
-    let name = if is_early { BEFORE } else { AFTER };
-    let shown = setting(name).map_or(name.to_owned(), |value| format!("{name}={value}"));
-    let broker_ms = range.zip(setting(AFTER)).map(|((_, to), after)| to.saturating_sub(after));
-    let differ = match broker_ms.map(|broker_ms| now_ms.saturating_sub(broker_ms)) {
-        Some(ahead) if ahead.abs() >= 2_000 => {
-            let way = if ahead > 0 { "ahead of" } else { "behind" };
-            format!("the clock of this host is {} {way} the clock of the broker: set them", span(ahead.unsigned_abs()))
-        }
-        Some(_) => {
-            "the clocks of this host and of the broker agree, so the tick was minted by a clock that differed or \
-                    long ago: set the clocks"
-                .to_owned()
-        }
-        None => format!("the clock of this host reads {now_ms} ms since 1970: compare the broker's"),
-    };
-    format!("{differ}, or raise the topic's limit ({shown})")
 }
 
 fn nth(write: Option<&PartitionWrite>, index: usize) -> Option<&OutputRecord> {
@@ -256,16 +222,6 @@ fn key(record: &OutputRecord) -> String {
     format!("\"{text}{more}\"")
 }
 
-/// A time as people say it.
-fn span(ms: u64) -> String {
-    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{seconds} s"),
-        (0, _) => format!("{minutes} min {seconds} s"),
-        _ => format!("{hours} h {minutes} min"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,37 +231,5 @@ mod tests {
         let shown = |bytes: &[u8]| key(&OutputRecord { key: bytes.to_vec(), value: None });
         assert_eq!(shown(b"{\"a\":1}\n"), r#""{\"a\":1}\n""#);
         assert_eq!(shown(&[b'k'; 100]), format!("\"{}…\"", "k".repeat(64)));
-    }
-
-    #[test]
-    fn clocks_that_differ_are_told_with_the_difference_and_the_setting() {
-        const BROKER_MS: i64 = 1_790_000_000_000;
-        let hours = |hours: i64| hours * 3_600_000;
-        let said = |timestamp: i64, before: i64| {
-            let (from, to) = (BROKER_MS - before, BROKER_MS + hours(1));
-            format!(
-                "Timestamp {timestamp} of message with offset 0 is out of range. The timestamp should be within [{from}, \
-                 {to}]"
-            )
-        };
-        let setting = |name: &str| Some(if name.contains("after") { hours(1) } else { 5 });
-        let check = |timestamp: i64, before: i64, now_ms: i64, expected: [&str; 2]| {
-            let text = clocks(&said(timestamp, before), now_ms, setting);
-            assert!(expected.iter().all(|part| text.contains(part)), "{text}");
-        };
-        let later = BROKER_MS + hours(3);
-        let ahead = "this host is 3 h 0 min ahead of the clock of the broker";
-        check(later, i64::MAX, later, [ahead, "message.timestamp.after.max.ms=3600000"]);
-        check(later, i64::MAX, BROKER_MS, ["agree, so the tick was minted", "message.timestamp.after.max.ms=3600000"]);
-        let earlier = BROKER_MS - hours(2);
-        let behind = "this host is 2 h 0 min behind the clock of the broker";
-        check(earlier, 5, earlier, [behind, "message.timestamp.before.max.ms=5"]);
-        let unknown = clocks("Invalid timestamp", 7, |_| None);
-        assert!(unknown.contains("reads 7 ms since 1970") && unknown.contains("after.max.ms)"), "{unknown}");
-    }
-
-    #[test]
-    fn times_are_said_in_their_units() {
-        assert_eq!([3_000, 61_000, 10_800_000].map(span), ["3 s", "1 min 1 s", "3 h 0 min"]);
     }
 }

@@ -36,8 +36,9 @@ pub(crate) struct Message<'a> {
 pub(crate) struct Report {
     /// The message's own.
     pub(crate) opaque: usize,
-    /// Its offset; or why it was not written, and what the broker says of that.
-    pub(crate) result: Result<u64, (Code, Option<String>)>,
+    /// Its offset, or why it was not written. What the broker says beyond the code is not to be had: librdkafka 2.12.1 frees
+    /// that text before it hands out the report, and `rd_kafka_message_produce_errstr` then points to freed memory.
+    pub(crate) result: Result<u64, Code>,
 }
 
 /// A transactional producer.
@@ -176,11 +177,8 @@ impl Producer {
                     }
                     let message = &*message;
                     let result = match message.err.into() {
-                        Code::NoError => u64::try_from(message.offset).map_err(|_| (Code::Unknown, None)),
-                        code => {
-                            let said = text(rd::rd_kafka_message_produce_errstr(message));
-                            Err((code, Some(said).filter(|said| !said.is_empty())))
-                        }
+                        Code::NoError => u64::try_from(message.offset).map_err(|_| Code::Unknown),
+                        code => Err(code),
                     };
                     take(Report { opaque: message._private.addr(), result });
                 }
