@@ -22,8 +22,8 @@ fn one_cluster_at_a_time() -> MutexGuard<'static, ()> {
 fn brokers_that_restart_one_after_the_other_interrupt_the_output_for_seconds() {
     let _alone = one_cluster_at_a_time();
     let ground = Ground::of_three(SURVIVES_A_KILL).unwrap();
-    for (subject, blow) in [(Subject::Orders, Blow::RestartBroker), (Subject::Bank, Blow::KillBroker)] {
-        let siege = Siege::new(&ground, subject, Plan::rolling(3, blow, 3)).unwrap();
+    for (subject, blow, times) in [(Subject::Orders, Blow::RestartBroker, 3), (Subject::Bank, Blow::KillBroker, 2)] {
+        let siege = Siege::new(&ground, subject, Plan::rolling(3, blow, times)).unwrap();
         let report = siege.run().unwrap_or_else(|error| panic!("{error:#}"));
         println!("{report}");
         assert!(report.is_clean(), "{report}");
@@ -32,7 +32,7 @@ fn brokers_that_restart_one_after_the_other_interrupt_the_output_for_seconds() {
 
 const OPTIONS: &str = "--workers 2 --processes 1 --keep-journal --tick-header";
 
-/// Waits until so many records of the input have been bound to ticks, and their output is there.
+/// Waits until so many records of the input have been bound to ticks.
 fn wait_for_records(stage: &Stage, job: &Started, records: u64) {
     stage.wait_for_journal(job, &format!("{records} records"), |journal| journal.records() == records).unwrap();
 }
@@ -68,7 +68,6 @@ fn partitions_of_the_input_whose_broker_is_down_hold_up_nothing_but_a_replay_of_
     kafka.start_server(1).unwrap();
     stage.feed_into(&[0, 1, 2], 500..600).unwrap();
     wait_for_records(&stage, &job, 600);
-    stage.wait_until_caught_up(&job).unwrap();
     kafka.stop_server(1).unwrap();
     job.job().kill_all().unwrap();
 
@@ -78,7 +77,7 @@ fn partitions_of_the_input_whose_broker_is_down_hold_up_nothing_but_a_replay_of_
     assert!(!job.process().log_holds("the job is open"), "{}", job.process().log_end());
     kafka.start_server(1).unwrap();
     stage.feed(600..700).unwrap();
-    stage.wait_until_caught_up(&job).unwrap();
+    wait_for_records(&stage, &job, 700);
     assert!(job.job().stop(MOST).unwrap().success());
     stage.check().unwrap();
 }
