@@ -130,13 +130,11 @@ impl Client {
             }
             rd::rd_kafka_new(kind, conf.0, reason.as_mut_ptr(), reason.len())
         };
-        // The client owns it, or librdkafka has failed and freed a part of it, the interceptors: to destroy it would free
-        // them a second time, so what is left of it is left.
+        // The client owns the configuration now, or librdkafka has refused it. In that case it may have freed the
+        // interceptors and left them in the configuration, so that destroying it would free them twice: it is leaked, since
+        // a client that cannot be made ends the run.
         conf.0 = ptr::null_mut();
         if rk.is_null() {
-            // `rd_kafka_new` frees the interceptors of a configuration that it refuses late, and leaves them in it: to free
-            // the configuration as well would free them twice. It is left, since a client that cannot be made ends the job.
-            conf.0 = ptr::null_mut();
             // SAFETY: librdkafka has filled the buffer.
             let reason = unsafe { text(reason.as_ptr()) };
             let cure = access::missing_in_this_build(&reason);
@@ -242,8 +240,9 @@ impl Client {
                 }
                 Err(failed) => failed,
             };
-            if let Some((code @ Code::CriticalSystemResource, reason)) = self.watch.refused() {
-                return Err(failure::error(code, format!("{what}: {}: {reason}", failure::too_many_files())));
+            if self.watch.is_out_of_files() {
+                let what = format!("{what}: no connection can be opened: {}", failure::too_many_files());
+                return Err(Error::new(ErrorKind::Configuration, what));
             }
             // Who has been let in once is let in again, or a person mends it, or patience ends: no setting is wrong.
             let was_let_in = self.watch.was_let_in();

@@ -35,6 +35,10 @@ const BEFORE_LET_IN: [i16; 3] = [17, 18, 36];
 /// refused: a broker that is about to end fails a connection so, too.
 const HINT: Duration = Duration::from_secs(2);
 
+/// For how long a connection that could not be opened for want of files explains why an operation fails: twice the time
+/// for which librdkafka logs the same failure only once.
+const OUT_OF_FILES: Duration = Duration::from_secs(60);
+
 /// Notes of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
@@ -44,6 +48,8 @@ pub(crate) struct Watch {
     refused: Mutex<Option<(Code, String)>>,
     last: Mutex<Option<Last>>,
     denied_topics: Mutex<BTreeSet<String>>,
+    /// When the client last could not open a connection because this process may open no more files.
+    out_of_files: Mutex<Option<Instant>>,
     /// Why the last certificate of a broker is not trusted, if it is not.
     certificate: Mutex<Option<String>>,
     token_file: Option<PathBuf>,
@@ -105,6 +111,21 @@ impl Watch {
         (last.hinting?.elapsed() >= HINT).then_some((last.code, last.reason))
     }
 
+    /// Whether connections have lately failed because this process may open no more files.
+    pub(crate) fn is_out_of_files(&self) -> bool {
+        self.out_of_files.lock().is_ok_and(|at| at.is_some_and(|at| at.elapsed() < OUT_OF_FILES))
+    }
+
+    /// Notes the failure of a connection if the cause is that this process may open no more files: librdkafka takes it
+    /// for a broker that cannot be reached, and tries again for ever.
+    fn look_for_files(&self, failure: &str) {
+        if failure.contains("Too many open files")
+            && let Ok(mut at) = self.out_of_files.lock()
+        {
+            *at = Some(Instant::now());
+        }
+    }
+
     /// The last error that the client met, for messages to people.
     pub(crate) fn last(&self) -> Option<(Code, String)> {
         self.last.lock().ok()?.clone().map(|last| (last.code, last.reason))
@@ -120,6 +141,9 @@ impl Watch {
     fn logged(&self, facility: &str, message: &str) {
         // The name of a thread comes first.
         let failed = message.split_once("]: ").map_or(message, |(_, failed)| failed);
+        if facility == "FAIL" {
+            self.look_for_files(failed);
+        }
         if facility == "FAIL"
             && let Some(cause) = access::closed_early(failed, &self.protocol)
         {
@@ -140,8 +164,7 @@ impl Watch {
         {
             reason = certificate;
         }
-        // librdkafka takes it for a broker that cannot be reached, and tries again for ever.
-        let code = if reason.contains("Too many open files") { Code::CriticalSystemResource } else { code };
+        self.look_for_files(&reason);
         let cause = access::cause(&reason);
         self.keep(code, &reason, cause);
     }
@@ -321,6 +344,16 @@ mod tests {
         assert!(watch.refused().is_some() && !watch.was_let_in());
         watch.answered(METADATA, Code::NoError);
         assert!(watch.refused().is_none() && watch.was_let_in());
+    }
+
+    #[test]
+    fn a_connection_that_fails_for_want_of_files_is_noted_whoever_tells() {
+        let failed = "b:1/1: Failed to create socket: Too many open files (after 0ms in state CONNECT)";
+        let (logged, noted) = (Watch::default(), Watch::default());
+        assert!(!logged.is_out_of_files());
+        logged.logged("FAIL", &format!("[thrd:TxnCoordinator]: {failed}"));
+        noted.note(Code::BrokerTransportFailure, failed.to_owned());
+        assert!(logged.is_out_of_files() && noted.is_out_of_files());
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl<'s, K: ExchangeData, V: 'static> Stream<'s, (K, V)> {
     ///     });
     ///     scope.output("revenue", revenue.aggregate("revenue", fluvial::Sum(|revenue: &i64| *revenue)));
     /// });
-    /// test.feed("orders", 1, [(7u64, (i64::MAX, 2))]);
+    /// test.feed("orders", 1, [(7u64, (i64::MAX, 2i64))]);
     /// let error = test.try_advance_past(1).unwrap_err();
     /// assert!(error.contains("operator 'price' cannot go on at tick 1, key 7: quantity times price"), "{error}");
     /// ```

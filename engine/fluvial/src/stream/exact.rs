@@ -20,7 +20,7 @@ use crate::durable::Overflow;
 ///     let total = accounts.explode(|(_, balance)| Some(((), (1, ExactInt::from(balance))))).count_total();
 ///     scope.output("total", total.map(|((), (accounts, total)): ((), (isize, ExactInt))| (accounts, total.get())));
 /// });
-/// test.feed("accounts", 1, [(1, Some(i64::MAX)), (2, Some(i64::MAX))]);
+/// test.feed("accounts", 1, [(1u64, Some(i64::MAX)), (2, Some(i64::MAX))]);
 /// test.advance_past(1);
 /// assert_eq!(test.table::<(isize, i128)>("total"), [(2, 2 * i128::from(i64::MAX))]);
 /// ```
