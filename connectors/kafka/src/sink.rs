@@ -46,13 +46,17 @@ impl KafkaSink {
         let names: Vec<&str> = wanted.iter().map(|topic| &*topic.name).collect();
         let questions = self.kafka.questions()?;
         let found = questions.find(&names, deadline).map_err(|error| self.kafka.explain(&names, error))?;
-        let created = found.contains(&None);
-        for (topic, _) in wanted.iter().zip(found).filter(|(_, found)| found.is_none()) {
-            tracing::info!(topic = %topic.name, partitions = topic.partitions, "creates a topic that does not exist");
-            let created = questions.create_topic(topic, deadline);
-            created.map_err(|error| self.kafka.explain_denied("Create", &[&topic.name], error))?;
+        let missing: Vec<&NewTopic> =
+            wanted.iter().zip(found).filter(|(_, found)| found.is_none()).map(|(topic, _)| topic).collect();
+        if missing.is_empty() {
+            return Ok(());
         }
-        if created { questions.appear(&names, deadline) } else { Ok(()) }
+        for topic in &missing {
+            tracing::info!(topic = %topic.name, partitions = topic.partitions, "creates a topic that does not exist");
+        }
+        let created = questions.create_topics(&missing, deadline);
+        created.map_err(|(topic, error)| self.kafka.explain_denied("Create", &[&topic], error))?;
+        questions.appear(&names, deadline)
     }
 
     fn new_topic(&self, output: &OutputSpec) -> NewTopic {

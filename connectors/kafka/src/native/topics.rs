@@ -31,64 +31,90 @@ pub(crate) struct NewTopic {
 }
 
 impl Client {
-    /// Makes a topic. One that exists is taken as it is.
-    pub(crate) fn create_topic(&self, topic: &NewTopic, deadline: Instant) -> Result<(), Error> {
-        let what = format!("make topic '{}' with {} partitions", topic.name, topic.partitions);
-        let mut said = String::new();
-        let mut is_forbidden = false;
-        let result = self.until(deadline, &what, &[], |wait_ms| match self.create_once(topic, wait_ms) {
-            Ok(()) => Ok(()),
-            Err((Code::TopicAlreadyExists, _)) => Ok(()),
-            Err((code, reason)) => {
-                (said, is_forbidden) = (reason, is_denied(code));
-                Err(Failed::Code(code))
+    /// Makes topics, in one request: a broker that has heard of a topic makes all of its partitions before it learns of
+    /// the next request's. One that exists is taken as it is. An error comes with the topic that it is about.
+    pub(crate) fn create_topics(&self, topics: &[&NewTopic], deadline: Instant) -> Result<(), (String, Error)> {
+        let of = |topic: &NewTopic| format!("make topic '{}' with {} partitions", topic.name, topic.partitions);
+        let what = topics.iter().map(|topic| of(topic)).collect::<Vec<_>>().join(", ");
+        let mut left = topics.to_vec();
+        let mut last: Option<(&NewTopic, Code, String)> = None;
+        let result = self.until(deadline, &what, &[], |wait_ms| {
+            let mut failed = Vec::new();
+            for (topic, result) in left.iter().zip(self.create_once(&left, wait_ms)?) {
+                match result {
+                    Ok(()) | Err((Code::TopicAlreadyExists, _)) => {}
+                    Err((code, reason)) => failed.push((*topic, code, reason)),
+                }
             }
+            left = failed.iter().map(|(topic, ..)| *topic).collect();
+            last = failed.into_iter().next();
+            last.as_ref().map_or(Ok(()), |(_, code, _)| Err(Failed::Code(*code)))
         });
-        result.map_err(|error| match error.kind {
-            ErrorKind::Retry => error,
-            // Who asked knows who was not authorized.
-            _ if is_forbidden => error,
-            kind if said.is_empty() => Error::caused(kind, what, error),
-            kind => Error::new(kind, format!("{what}: {said}")),
+        result.map_err(|error| {
+            let about = last.as_ref().map(|(topic, ..)| *topic).or(topics.first().copied());
+            let (name, what) = about.map(|topic| (topic.name.clone(), of(topic))).unwrap_or_default();
+            let error = match (error.kind, last) {
+                (ErrorKind::Retry, _) => error,
+                // Who asked knows who was not authorized.
+                (_, Some((_, code, _))) if is_denied(code) => error,
+                (kind, Some((_, _, reason))) if !reason.is_empty() => Error::new(kind, format!("{what}: {reason}")),
+                (kind, _) => Error::caused(kind, what, error),
+            };
+            (name, error)
         })
     }
 
-    fn create_once(&self, topic: &NewTopic, wait_ms: i32) -> Result<(), (Code, String)> {
-        let name = c_string(&topic.name);
-        let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
-        let replicas = topic.replication_factor.map_or(-1, i32::from);
+    /// Asks once for topics to be made. Returns what became of each, in their order.
+    fn create_once(&self, topics: &[&NewTopic], wait_ms: i32) -> Result<Vec<Result<(), (Code, String)>>, Code> {
         let mut reason = [0 as c_char; 512];
-        // SAFETY: strings end with a zero byte, the buffer has the size that is said, and each handle is freed once
-        // after its last use.
+        // SAFETY: strings end with a zero byte, the buffer has the size that is said, each handle is freed once after its
+        // last use, and what an event holds lives as long as the event.
         unsafe {
-            let mut new =
-                rd::rd_kafka_NewTopic_new(name.as_ptr(), partitions, replicas, reason.as_mut_ptr(), reason.len());
-            if new.is_null() {
-                return Err((Code::InvalidTopic, text(reason.as_ptr())));
-            }
-            for (name, value) in &topic.settings {
-                let (name, value) = (c_string(name), c_string(value));
-                rd::rd_kafka_NewTopic_set_config(new, name.as_ptr(), value.as_ptr());
+            let make = |topic: &&NewTopic| {
+                let name = c_string(&topic.name);
+                let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+                let replicas = topic.replication_factor.map_or(-1, i32::from);
+                let new =
+                    rd::rd_kafka_NewTopic_new(name.as_ptr(), partitions, replicas, reason.as_mut_ptr(), reason.len());
+                if !new.is_null() {
+                    for (name, value) in &topic.settings {
+                        let (name, value) = (c_string(name), c_string(value));
+                        rd::rd_kafka_NewTopic_set_config(new, name.as_ptr(), value.as_ptr());
+                    }
+                }
+                new
+            };
+            let made: Vec<_> = topics.iter().map(make).collect();
+            let mut valid: Vec<_> = made.iter().copied().filter(|new| !new.is_null()).collect();
+            if valid.len() < made.len() {
+                rd::rd_kafka_NewTopic_destroy_array(valid.as_mut_ptr(), valid.len());
+                let invalid = |new: &*mut rd::rd_kafka_NewTopic_t| {
+                    if new.is_null() { Err((Code::InvalidTopic, text(reason.as_ptr()))) } else { Ok(()) }
+                };
+                return Ok(made.iter().map(invalid).collect());
             }
             let answers = Answers::new(self);
             let options = Options::new(self, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS, wait_ms);
-            rd::rd_kafka_CreateTopics(self.rk(), &raw mut new, 1, options.0, answers.0);
-            rd::rd_kafka_NewTopic_destroy(new);
+            rd::rd_kafka_CreateTopics(self.rk(), valid.as_mut_ptr(), valid.len(), options.0, answers.0);
+            rd::rd_kafka_NewTopic_destroy_array(valid.as_mut_ptr(), valid.len());
             let event = answers.event();
-            event.error().map_err(|code| (code, String::new()))?;
+            event.error()?;
             let mut count = 0;
             let results = rd::rd_kafka_CreateTopics_result_topics(
                 rd::rd_kafka_event_CreateTopics_result(event.0),
                 &raw mut count,
             );
-            if results.is_null() || count == 0 {
-                return Err((Code::Fail, "the cluster did not answer for the topic".to_owned()));
+            if results.is_null() || count != topics.len() {
+                return Err(Code::Fail);
             }
-            let result = *results;
-            match rd::rd_kafka_topic_result_error(result).into() {
-                Code::NoError => Ok(()),
-                code => Err((code, text(rd::rd_kafka_topic_result_error_string(result)))),
-            }
+            let result = |index| {
+                let result = *results.add(index);
+                match rd::rd_kafka_topic_result_error(result).into() {
+                    Code::NoError => Ok(()),
+                    code => Err((code, text(rd::rd_kafka_topic_result_error_string(result)))),
+                }
+            };
+            Ok((0..count).map(result).collect())
         }
     }
 

@@ -43,11 +43,17 @@ fn outputs(report: &mut Report) -> Result<()> {
     let store = Folder::new("fluvial-benchmark-")?;
     let arguments = arguments(store.path(), brokers, OUTPUT_PARTITIONS);
     let aim = Duration::from_secs(2);
+    // The first time the broker makes what it keeps for all transactions.
+    kafka::bare_first_start(brokers, "bare-1", OUTPUT_PARTITIONS)?;
+    let theirs = kafka::bare_first_start(brokers, "bare-2", OUTPUT_PARTITIONS)?;
     for (how, begin) in [("first start", 0), ("after a stop", 1), ("after kill -9", 2)] {
         eprintln!("  {OUTPUT_PARTITIONS} partitions of output: {how}");
         let run = Folder::new("fluvial-benchmark-")?;
         let running =
             open(report, format!("{OUTPUT_PARTITIONS} partitions of output, {how}"), &arguments, run.path(), aim)?;
+        if begin == 0 {
+            report.show("… the same topics and claims by a plain client", Value::Time(theirs));
+        }
         let feed = Feed::start(brokers, begin * KEYS, KEYS, RATE, meter::now_us())?;
         pause_whole(FED);
         if begin == 0 {
@@ -63,6 +69,7 @@ fn inputs(report: &mut Report) -> Result<()> {
     let kafka = kafka::start_with_partitions(INPUT_PARTITIONS)?;
     let brokers = kafka.bootstrap();
     kafka::make_topic_of(brokers, kafka::INPUT, INPUT_PARTITIONS)?;
+    kafka::wait_until_served(brokers, kafka::INPUT, INPUT_PARTITIONS)?;
     let store = Folder::new("fluvial-benchmark-")?;
     let arguments = arguments(store.path(), brokers, kafka::PARTITIONS);
     let aim = Duration::from_secs(3);

@@ -4,12 +4,15 @@ pub(crate) mod feed;
 pub(crate) mod payment;
 pub(crate) mod view;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fluvial_kafka_apache::{ApacheKafka, Options};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
 
 /// How many partitions each topic has.
 pub(crate) const PARTITIONS: u32 = 4;
@@ -62,8 +65,11 @@ pub(crate) fn make_topic(brokers: &str, topic: &str) -> Result<()> {
 
 /// As [`make_topic`], for a topic that gets so many partitions.
 pub(crate) fn make_topic_of(brokers: &str, topic: &str, count: u32) -> Result<()> {
-    let consumer: BaseConsumer =
-        config(brokers).set("allow.auto.create.topics", "true").create().context("make a consumer")?;
+    let consumer = config(brokers).set("allow.auto.create.topics", "true").create().context("make a consumer")?;
+    wait_until_led(&consumer, topic, count)
+}
+
+fn wait_until_led(consumer: &BaseConsumer, topic: &str, count: u32) -> Result<()> {
     let led = || -> Result<bool> {
         let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).with_context(|| format!("ask for {topic}"))?;
         let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
@@ -72,6 +78,51 @@ pub(crate) fn make_topic_of(brokers: &str, topic: &str, count: u32) -> Result<()
     // Nothing tells of new metadata; each question is a round trip.
     while !led()? {}
     Ok(())
+}
+
+/// Waits until the broker serves every partition of a topic: it has leaders before their logs exist.
+pub(crate) fn wait_until_served(brokers: &str, topic: &str, count: u32) -> Result<()> {
+    let consumer: BaseConsumer = config(brokers).create().context("make a consumer")?;
+    for partition in 0..i32::try_from(count)? {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = consumer.fetch_watermarks(topic, partition, PATIENCE) {
+            if Instant::now() >= deadline {
+                return Err(error).with_context(|| format!("ask for the offsets of {topic} partition {partition}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How long a plain client takes for what a job's first start has to ask of the cluster: to create two topics, one of so
+/// many partitions, and to claim two transactional ids.
+pub(crate) fn bare_first_start(brokers: &str, name: &str, partitions: u32) -> Result<Duration> {
+    let begun = Instant::now();
+    let consumer: BaseConsumer = config(brokers).create().context("make a consumer")?;
+    let admin: AdminClient<DefaultClientContext> = config(brokers).create().context("make an admin client")?;
+    let progress = format!("{name}-progress");
+    let topics = [(name, partitions), (progress.as_str(), PARTITIONS)];
+    let mut new = Vec::new();
+    for (topic, count) in topics {
+        new.push(NewTopic::new(topic, i32::try_from(count)?, TopicReplication::Fixed(-1)));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    for created in runtime.block_on(admin.create_topics(&new, &AdminOptions::new()))? {
+        if let Err((topic, code)) = created {
+            bail!("create topic {topic}: {code}");
+        }
+    }
+    for (topic, count) in topics {
+        wait_until_led(&consumer, topic, count)?;
+        wait_until_served(brokers, topic, count)?;
+    }
+    for turn in 0..2 {
+        let id = format!("{name}-{turn}");
+        let producer: BaseProducer =
+            config(brokers).set("transactional.id", &id).create().context("make a producer")?;
+        producer.init_transactions(PATIENCE).with_context(|| format!("claim {id}"))?;
+    }
+    Ok(begun.elapsed())
 }
 
 fn config(brokers: &str) -> ClientConfig {
