@@ -8,7 +8,8 @@
 //! One kind of newest record does disappear: a deletion, some time after it was written. Where the checkpoint holds a row
 //! whose deletion has to be read again and is gone, the row would come back for good. A deletion that was written after
 //! the split was last read to its end is kept at least as long as the system says from then on. Half of that time is left to
-//! the replay itself and to clocks that differ.
+//! the replay itself and to clocks that differ. A row and its deletion may be in different splits, as partitions of a topic
+//! that has got more of them.
 //!
 //! This decides for one range of one split. It does not know how records are compared, and corrects nothing.
 
@@ -37,8 +38,8 @@ pub(crate) struct Removed<'a> {
     pub source: &'a str,
     /// Whether only the newest record of each key counts, whatever the job makes of it.
     pub only_newest: bool,
-    /// When the split had nothing that the checkpoint does not hold, in milliseconds since the epoch; `None` for a split
-    /// that the checkpoint does not know: no row of its state can have been deleted.
+    /// When the split had nothing that the checkpoint does not hold, in milliseconds since the epoch; `None` where the
+    /// checkpoint holds nothing of the source: no row of its state can have been deleted.
     pub caught_up_ms: Option<u64>,
     /// How long the system keeps deletions.
     pub deletions_kept: Duration,

@@ -3,7 +3,9 @@
 //! The leader runs beside worker 0. Its messages reach every worker in the order in which they were sent; a worker's
 //! messages reach the leader in order too. Nothing here is stored.
 
-use fluvial_connector::{Availability, Digest, Envelope, Generation, Incarnation, OutputPartition, SplitId, Tick};
+use fluvial_connector::{
+    Availability, Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, SplitId, Tick,
+};
 use serde::{Deserialize, Serialize};
 
 use super::compaction::Compare;
@@ -74,6 +76,15 @@ impl Plan {
         self.checkpoint.as_ref().map_or(Tick(0), |c| c.tick)
     }
 
+    /// When a split that was met after the checkpoint had nothing that the checkpoint does not hold, in milliseconds since
+    /// the epoch; `None` where the checkpoint holds nothing of its source. Otherwise that is not known, which is 0: the
+    /// split may have existed, unavailable, when the others were last read to their ends.
+    #[must_use]
+    pub(crate) fn caught_up_ms(&self, start: &SplitStart) -> Option<u64> {
+        let mut splits = self.checkpoint.iter().flat_map(|checkpoint| &checkpoint.splits);
+        splits.any(|state| state.start.source == start.source).then_some(0)
+    }
+
     /// How what is read again is compared with what was read before.
     #[must_use]
     pub(crate) fn compare(&self) -> Compare {
@@ -110,6 +121,8 @@ pub(crate) enum Report {
         /// Their size, for back-pressure.
         bytes: u64,
     },
+    /// Readers have passed offsets without a record.
+    Passed(Vec<Passed>),
     /// A durable operator's part of the checkpoint of `tick` on this worker is stored.
     RunStored {
         /// The checkpoint's tick.
@@ -149,6 +162,26 @@ pub(crate) enum Report {
         /// The run that holds them all.
         added: RunRef,
     },
+}
+
+/// A stretch of a split that a reader has passed without a record: Kafka's control markers, what was aborted, what was
+/// compacted. Nothing is bound of it: it becomes a part of the range of the next record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Passed {
+    /// The split.
+    pub split: SplitNumber,
+    /// Where the last reported range of it ends.
+    pub from: Offset,
+    /// The offset to read next.
+    pub to: Offset,
+}
+
+impl Passed {
+    /// Where reading stands if everything before `position` is done with.
+    #[must_use]
+    pub(crate) fn read_to(self, position: Offset) -> Offset {
+        if position < self.from { position } else { position.max(self.to) }
+    }
 }
 
 /// A split as a source reports it, for the leader.

@@ -39,7 +39,9 @@ pub(crate) use compaction::{Compare, Removed};
 pub(crate) use ended::Ended;
 pub(crate) use history::History;
 pub(crate) use leader::{Event, Leader, LeaderConfig, Request, Status};
-pub(crate) use messages::{FoundOutput, FoundSplit, HeldOutput, Layout, Order, Plan, Report, owner, split_owner};
+pub(crate) use messages::{
+    FoundOutput, FoundSplit, HeldOutput, Layout, Order, Passed, Plan, Report, owner, split_owner,
+};
 pub(crate) use sequencer::Pace;
 pub(crate) use store::{Answer, Call, FoundObject, Identity, Object, Part, PutOutcome, Verdict};
 

@@ -110,6 +110,7 @@ impl Prepared {
     /// All workers are ready: minting begins.
     pub(crate) fn run(self, config: &LeaderConfig, now_ms: u64, stopping: bool) -> Running {
         let sealed = self.history.sealed();
+        let replayed = self.history.replay.last().map(|binding| binding.tick);
         let mut sequencer = Sequencer::new(config.pace, sealed, self.history.splits);
         let mut next_checkpoint_ms = now_ms + config.checkpoint_every_ms;
         if let Some(tick) = self.history.reconcile {
@@ -127,8 +128,10 @@ impl Prepared {
             sealed,
             next_checkpoint_ms,
             last_checkpoint_ms: now_ms,
+            replays_through: replayed.max(self.history.reconcile),
             last: None,
             ends: BTreeMap::new(),
+            passed: BTreeMap::new(),
             compacted: None,
             stopping,
             rules: self.rules,

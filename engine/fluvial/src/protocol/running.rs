@@ -9,7 +9,7 @@ use super::appender::{Appended, Appender};
 use super::checkpointer::{Checkpointer, Stored};
 use super::cleaner::Cleaner;
 use super::leader::{LeaderConfig, Request};
-use super::messages::{FoundSplit, Layout, Order, Report};
+use super::messages::{FoundSplit, Layout, Order, Passed, Report};
 use super::rules::{Rule, Rules};
 use super::sequencer::Sequencer;
 use super::store::{Answer, Part};
@@ -29,10 +29,15 @@ pub(crate) struct Running {
     pub(crate) sealed: Tick,
     pub(crate) next_checkpoint_ms: u64,
     pub(crate) last_checkpoint_ms: u64,
+    /// The last tick that this generation has to replay, or to correct its outputs at, until it is committed: no checkpoint
+    /// can be complete before.
+    pub(crate) replays_through: Option<Tick>,
     /// The last tick, once it is minted.
     pub(crate) last: Option<Tick>,
     /// Where splits ended when their source was asked, and when that was, until they have been read that far.
     pub(crate) ends: BTreeMap<SplitNumber, (Offset, u64)>,
+    /// The newest stretch of each split that was passed without a record.
+    pub(crate) passed: BTreeMap<SplitNumber, Passed>,
     /// Records that were compacted and have to be read again, once a worker has met them.
     pub(crate) compacted: Option<String>,
     pub(crate) stopping: bool,
@@ -122,6 +127,7 @@ impl Running {
             // After the last tick nothing more is minted, so nothing more need gather.
             Report::Read { .. } if self.stopping => {}
             Report::Read { ranges, bytes } => self.sequencer.gather(ranges, bytes)?,
+            Report::Passed(passed) => self.passed.extend(passed.into_iter().map(|passed| (passed.split, passed))),
             Report::RunStored { tick, operator, kind, run, keys } => {
                 self.checkpointer.run_stored(worker, tick, operator, Stored { kind, run, keys });
             }
@@ -129,7 +135,11 @@ impl Running {
                 let process = self.layout.process_of(worker);
                 let committed = self.committed.get_mut(process as usize).ok_or_else(|| unknown_worker(worker))?;
                 *committed = tick.max(*committed);
-                self.sequencer.committed(self.committed());
+                let committed = self.committed();
+                self.sequencer.committed(committed);
+                if self.replays_through.take_if(|replayed| *replayed <= committed).is_some() {
+                    self.last_checkpoint_ms = now_ms;
+                }
             }
             Report::SinkAt { tick, outputs } => {
                 self.checkpointer.sink_at(self.layout.process_of(worker), tick, outputs);
@@ -171,8 +181,10 @@ impl Running {
     /// Notes which splits have been read to an end that they had.
     fn catch_up(&mut self) {
         for state in self.sequencer.splits_mut() {
+            let passed = self.passed.get(&state.start.number);
+            let read_to = passed.map_or(state.position, |passed| passed.read_to(state.position));
             if let Some((end, asked_ms)) = self.ends.get(&state.start.number).copied()
-                && state.position >= end
+                && read_to >= end
             {
                 state.caught_up_ms = state.caught_up_ms.max(asked_ms);
                 self.ends.remove(&state.start.number);
@@ -224,7 +236,7 @@ impl Running {
         }
         self.checkpointer.advance(self.committed())?;
         let age_ms = now_ms.saturating_sub(self.last_checkpoint_ms);
-        if age_ms > config.checkpoint_age_limit_ms {
+        if self.replays_through.is_none() && age_ms > config.checkpoint_age_limit_ms {
             return Err(Ended::CheckpointTooOld { age_ms });
         }
         Ok(())
@@ -272,6 +284,7 @@ impl Running {
     pub(crate) fn deadline_ms(&self, config: &LeaderConfig) -> u64 {
         let minting = if self.is_minting() { self.sequencer.deadline_ms() } else { None };
         let age = self.last_checkpoint_ms.saturating_add(config.checkpoint_age_limit_ms).saturating_add(1);
+        let age = if self.replays_through.is_none() { age } else { u64::MAX };
         [minting, self.appender.deadline_ms(), self.cleaner.deadline_ms()].into_iter().flatten().fold(age, u64::min)
     }
 }

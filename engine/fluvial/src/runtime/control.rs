@@ -15,7 +15,6 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 use timely::worker::Worker;
 
-use crate::journal::SplitNumber;
 use crate::protocol::{FoundSplit, Order, Report};
 
 /// What goes over the control channel.
@@ -31,25 +30,11 @@ pub(crate) enum Message {
     Found(Vec<FoundSplit>),
     /// To the leader: this worker has reported all input up to those ends.
     AtEnd(u32),
-    /// To the leader, for lag and committed offsets: between these offsets of the splits there is no record.
-    Passed(Vec<Passed>),
     /// To the leader, for the status line: so many records have been committed since the last time.
     Wrote(u64),
     /// To the leader, for the status line: so many offsets of outputs have been taken by other writers since the last
     /// time.
     Strangers(u64),
-}
-
-/// A stretch of a split that a reader has passed without a record: Kafka's control markers, what was aborted, what was
-/// compacted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Passed {
-    /// The split.
-    pub(crate) split: SplitNumber,
-    /// Where the last reported range of it ends.
-    pub(crate) from: Offset,
-    /// The offset to read next.
-    pub(crate) to: Offset,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

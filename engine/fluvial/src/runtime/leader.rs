@@ -88,6 +88,7 @@ pub(crate) struct LeaderDriver {
     /// Whether the workers have their plan.
     planned: bool,
     running: bool,
+    said_open: bool,
     pub(crate) status: StatusLine,
 }
 
@@ -157,6 +158,7 @@ impl LeaderDriver {
             opened: false,
             planned: false,
             running: false,
+            said_open: false,
             status: StatusLine::new(),
         };
         driver.status.found(&found);
@@ -341,11 +343,14 @@ impl LeaderDriver {
         if !self.running && self.leader.is_running() {
             self.running = true;
             tracing::debug!(target: STAGES, "input flows");
+            self.shared.supervisor_says_running();
+        }
+        if !self.said_open && self.leader.has_replayed() {
+            self.said_open = true;
             let (workers, processes) = (self.shared.options.workers(), self.shared.options.processes);
             let generation = self.leader.identity().map(|me| me.generation.0);
             let checkpoint = self.leader.status().checkpoint.map(|tick| tick.0);
             tracing::info!(generation, workers, processes, checkpoint, "the job is open");
-            self.shared.supervisor_says_running();
         }
         match result {
             Ok(()) => Ok(()),

@@ -162,7 +162,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
     source.look().map_err(failed)?;
     source.begin_after(Tick(0));
     for start in &script.splits {
-        source.begin(start).map_err(failed)?;
+        source.begin(start, None).map_err(failed)?;
     }
     source.replay(&script.bindings).map_err(failed)?;
     while !source.look_again().map_err(failed)? {

@@ -24,14 +24,13 @@ use fluvial_connector::{
 };
 
 use super::ambient;
-use super::control::Passed;
 use super::culprit;
 use super::ending::{Failure, Part};
 use super::input::SourceInput;
 use super::leader::{Ends, LOOKS};
 use super::panics::in_operator;
 use crate::journal::{Binding, Range, SplitNumber, SplitStart};
-use crate::protocol::{Compare, Ended, FoundSplit, split_owner};
+use crate::protocol::{Compare, Ended, FoundSplit, Passed, split_owner};
 use crate::state::SplitState;
 use compare::{Comparison, Known};
 pub(crate) use split::Volume;
@@ -211,8 +210,9 @@ impl SourceDriver {
     }
 
     /// Takes over a split that the checkpoint does not know, as [`SourceDriver::resume`].
-    pub(crate) fn begin(&mut self, start: &SplitStart) -> Result<(), Failure> {
-        self.take_over(start, start.offset, None, None)
+    /// `caught_up_ms` is that of [`crate::protocol::Plan::caught_up_ms`].
+    pub(crate) fn begin(&mut self, start: &SplitStart, caught_up_ms: Option<u64>) -> Result<(), Failure> {
+        self.take_over(start, start.offset, None, caught_up_ms)
     }
 
     /// `last` is the last range before `position`, which is read again.
@@ -275,7 +275,7 @@ impl SourceDriver {
     /// A split was met while the job runs.
     pub(crate) fn start_split(&mut self, start: &SplitStart) -> Result<(), Failure> {
         let before = self.splits.len();
-        self.begin(start)?;
+        self.begin(start, None)?;
         (before..self.splits.len()).try_for_each(|number| self.start_if_available(number))
     }
 

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Offset, Tick};
 
 use super::ambient;
-use super::control::Passed;
 use super::leader::{Ends, Positions};
 use super::process::Found;
 use crate::journal::{Range, SplitNumber, SplitStart};
-use crate::protocol::{Order, Report, Status};
+use crate::protocol::{Order, Passed, Report, Status};
 
 /// How often the line is printed.
 const EVERY: Duration = Duration::from_secs(5);
@@ -29,7 +28,7 @@ pub(crate) struct StatusLine {
     /// Splits by number, and how far each has been committed.
     splits: BTreeMap<SplitNumber, (SplitStart, Offset)>,
     /// Where there are no records: from an offset, at which a reported range ended, to the next that is to be read.
-    passed: BTreeMap<SplitNumber, (Offset, Offset)>,
+    passed: BTreeMap<SplitNumber, Passed>,
     /// Ranges that are minted and not committed.
     in_flight: VecDeque<(Tick, Vec<Range>)>,
     ends: Ends,
@@ -61,20 +60,17 @@ impl StatusLine {
     }
 
     pub(crate) fn hear(&mut self, report: &Report) {
-        if let Report::Read { ranges, .. } = report {
-            self.records_in += ranges.iter().map(|r| r.count).sum::<u64>();
+        match report {
+            Report::Read { ranges, .. } => self.records_in += ranges.iter().map(|r| r.count).sum::<u64>(),
+            // They are no lag.
+            Report::Passed(passed) => self.passed.extend(passed.iter().map(|passed| (passed.split, *passed))),
+            _ => {}
         }
-    }
-
-    /// Readers have passed offsets without a record: they are no lag.
-    pub(crate) fn passed(&mut self, passed: &[Passed]) {
-        self.passed.extend(passed.iter().map(|passed| (passed.split, (passed.from, passed.to))));
     }
 
     /// How far a split is done with: what is committed of it, and what follows without a record.
     fn done(&self, split: SplitNumber, committed: Offset) -> Offset {
-        let passed = self.passed.get(&split).filter(|(from, _)| *from == committed);
-        passed.map_or(committed, |(_, to)| *to)
+        self.passed.get(&split).map_or(committed, |passed| passed.read_to(committed))
     }
 
     /// Records that a worker has committed.

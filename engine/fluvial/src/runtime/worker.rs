@@ -185,7 +185,7 @@ impl Running {
             source.resume(state)?;
         }
         for start in &plan.splits {
-            source.begin(start)?;
+            source.begin(start, plan.caught_up_ms(start))?;
         }
         source.replay(&plan.replay)?;
         let failed = |e| Failure::new(Ending::Failed, e);
@@ -226,10 +226,6 @@ impl Running {
                 Message::AtEnd(worker) => self.with_leader(|l, c| l.at_end(worker, c))?,
                 Message::Found(found) => self.source.found(found)?,
                 Message::Ends(_) => return Err(bug("where to stop came after the journal was opened".to_owned())),
-                Message::Passed(passed) => self.with_leader(|l, _| {
-                    l.status.passed(&passed);
-                    Ok(())
-                })?,
                 Message::Wrote(records) => self.with_leader(|l, _| {
                     l.status.wrote(records);
                     Ok(())
@@ -332,7 +328,7 @@ impl Running {
             self.told_passed = ambient::instant();
             let passed = self.source.passed();
             if !passed.is_empty() {
-                self.control.tell_leader(Message::Passed(passed));
+                self.control.report(self.index, Report::Passed(passed));
             }
         }
         // Before all are ready the leader would stop, and leave out what others have reported early.

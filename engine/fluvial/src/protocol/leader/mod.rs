@@ -287,6 +287,12 @@ impl Leader {
         matches!(self.stage, Stage::Running(_))
     }
 
+    /// Whether everything is replayed that earlier generations bound, and their outputs are corrected if they are to be.
+    #[must_use]
+    pub(crate) fn has_replayed(&self) -> bool {
+        matches!(&self.stage, Stage::Running(running) if running.replays_through.is_none())
+    }
+
     /// How far this generation is.
     #[must_use]
     pub(crate) fn status(&self) -> Status {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::journal::{Entry, JournalRecord, Range, Recreated, SplitNumber};
 use crate::protocol::compaction::Compare;
-use crate::protocol::{Plan, PutOutcome};
+use crate::protocol::{Passed, Plan, PutOutcome};
 
 /// A leader of two processes of two workers, with a journal that does what it is told.
 struct Bench {
@@ -473,6 +473,13 @@ fn a_split_is_known_to_have_held_nothing_more_when_it_was_asked_once_it_has_been
     assert_eq!(asked(&mut bench, 1_009, 5), 4);
     read_to(&mut bench, 1_008, 1_009);
     assert_eq!(asked(&mut bench, 1_009, 6), 6);
+    // What ends with a marker of a transaction has been read to its end, too.
+    assert_eq!(asked(&mut bench, 1_011, 7), 6);
+    let passed = Passed { split: SplitNumber(0), from: Offset(1_010), to: Offset(1_011) };
+    bench.report(0, Report::Passed(vec![passed]));
+    assert_eq!(asked(&mut bench, 1_011, 8), 6, "the record before the marker is not bound yet");
+    read_to(&mut bench, 1_009, 1_010);
+    assert_eq!(asked(&mut bench, 1_011, 9), 9);
 }
 
 #[test]
@@ -500,6 +507,30 @@ fn time_does_not_go_back_with_the_clock_nor_leap_with_it() {
 fn a_generation_without_checkpoints_does_not_go_on_for_ever() {
     let mut bench = Bench::running();
     bench.now_ms += 60_001;
+    assert_eq!(bench.on(Event::Time), Err(Ended::CheckpointTooOld { age_ms: 60_001 }));
+}
+
+#[test]
+fn a_generation_may_replay_for_as_long_as_it_takes() {
+    let mut first = Bench::running();
+    first.now_ms += 100;
+    first.report(0, read(3, 10));
+    first.requests();
+    let sealed = first.leader.status().sealed;
+    let mut bench = next(&first, "binary", |_| ()).run();
+    assert!(!bench.leader.has_replayed());
+    for _ in 0..3 {
+        bench.now_ms += 60_001;
+        bench.on(Event::Time).unwrap();
+        bench.requests();
+    }
+    bench.report(0, Report::Committed(sealed));
+    assert!(!bench.leader.has_replayed(), "the other process has not");
+    bench.report(2, Report::Committed(sealed));
+    assert!(bench.leader.has_replayed());
+    bench.now_ms += 60_000;
+    bench.on(Event::Time).unwrap();
+    bench.now_ms += 1;
     assert_eq!(bench.on(Event::Time), Err(Ended::CheckpointTooOld { age_ms: 60_001 }));
 }
 

@@ -119,7 +119,7 @@ fn the_range_before_the_checkpoint_is_read_again_and_compared() {
 fn a_tick_is_replayed_when_all_of_it_has_been_read_and_is_what_it_was() {
     let memory = topic(&["a", "b"]);
     let mut driver = not_looked(&memory, None);
-    driver.begin(&start()).unwrap();
+    driver.begin(&start(), None).unwrap();
     driver
         .replay(&[binding(1, range(0, &["a"])), binding(2, range(1, &["b", "c"])), binding(3, range(3, &["d"]))])
         .unwrap();
@@ -136,7 +136,7 @@ fn nothing_is_read_while_enough_waits_for_its_tick() {
     let first = ["a", "b", "c", "d", "e", "f"];
     let memory = topic(&first);
     let mut driver = driver(&memory, None);
-    driver.begin(&start()).unwrap();
+    driver.begin(&start(), None).unwrap();
     driver.replay(&[]).unwrap();
     driver.read().unwrap();
     memory.append("in", 0, None, Some(b"g")).unwrap();
@@ -153,7 +153,7 @@ fn however_much_waits_a_replay_goes_on() {
     let first = ["a", "b", "c", "d", "e", "f"];
     let memory = topic(&first);
     let mut driver = not_looked(&memory, None);
-    driver.begin(&start()).unwrap();
+    driver.begin(&start(), None).unwrap();
     driver.replay(&[binding(1, range(0, &first)), binding(2, range(6, &["g"]))]).unwrap();
     driver.read().unwrap();
     memory.append("in", 0, None, Some(b"g")).unwrap();
@@ -172,7 +172,7 @@ fn a_split_that_is_still_compared_does_not_let_another_be_read_for_ever() {
     let mut driver = not_looked(&memory, None);
     driver.resume(&state(1, Some(range(0, &["a"])))).unwrap();
     let other = SplitStart { number: SplitNumber(1), split: SplitId("1".to_owned()), ..start() };
-    driver.begin(&other).unwrap();
+    driver.begin(&other, None).unwrap();
     driver.replay(&[]).unwrap();
     driver.read().unwrap();
     memory.append("in", 1, None, Some(&value)).unwrap();
@@ -225,7 +225,7 @@ fn a_split_that_ends_before_what_was_read_of_it_is_refused() {
 fn the_end_is_reached_when_everything_before_it_is_reported_and_nothing_after_it() {
     let memory = topic(&["a", "b", "c"]);
     let mut driver = driver(&memory, Some(2));
-    driver.begin(&start()).unwrap();
+    driver.begin(&start(), None).unwrap();
     driver.replay(&[]).unwrap();
     assert!(!driver.at_end());
     driver.read().unwrap();
@@ -271,7 +271,7 @@ fn a_split_that_is_unavailable_is_compared_when_it_is_back_and_nothing_waits_for
         let memory = half_available();
         let mut driver = driver(&memory, None);
         driver.resume(&state(1, Some(range(0, &[last])))).unwrap();
-        driver.begin(&other()).unwrap();
+        driver.begin(&other(), None).unwrap();
         driver.replay(&[]).unwrap();
         assert!(driver.verified() && driver.replayed(), "the job is open without the split");
         driver.read().unwrap();
@@ -298,8 +298,8 @@ fn a_split_that_is_unavailable_is_compared_when_it_is_back_and_nothing_waits_for
 fn a_replay_waits_for_the_split_that_it_has_to_read_again() {
     let memory = half_available();
     let mut driver = driver(&memory, None);
-    driver.begin(&start()).unwrap();
-    driver.begin(&other()).unwrap();
+    driver.begin(&start(), None).unwrap();
+    driver.begin(&other(), None).unwrap();
     let of_other = Range { split: SplitNumber(1), ..range(0, &["x"]) };
     driver.replay(&[binding(1, of_other), binding(2, range(0, &["a", "b"]))]).unwrap();
     driver.read().unwrap();

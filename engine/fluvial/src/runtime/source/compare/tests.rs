@@ -117,7 +117,7 @@ fn what_has_to_be_read_again_goes_no_further_than_what_is_gone_until_the_next_ge
     let memory = topic(&values);
     let bindings = [binding(1, range(0, &["a", "b"])), binding(2, range(2, &["c", "d"])), binding(3, range(4, &["e"]))];
     let mut driver = self::driver(&memory, &[2], DAY, Compare::All);
-    driver.begin(&start()).unwrap();
+    driver.begin(&start(), None).unwrap();
     driver.replay(&bindings).unwrap();
     for _ in 0..3 {
         driver.read().unwrap();
@@ -128,7 +128,7 @@ fn what_has_to_be_read_again_goes_no_further_than_what_is_gone_until_the_next_ge
     assert!(driver.report().is_none(), "nothing more is read");
 
     let mut driver = self::driver(&memory, &[2], DAY, Compare::AllButCompacted);
-    driver.begin(&start()).unwrap();
+    driver.begin(&start(), None).unwrap();
     driver.replay(&bindings).unwrap();
     driver.read().unwrap();
     let ticks = std::iter::from_fn(|| driver.replay_next()).map(|binding| binding.tick.0);
