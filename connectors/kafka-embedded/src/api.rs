@@ -89,6 +89,8 @@ pub(crate) struct Call<'a> {
     pub(crate) now: Now,
     /// A fault: the error to answer with, in place of doing anything.
     pub(crate) forced: Option<ResponseError>,
+    /// A fault: the offset after which no partition ends, as far as the answer says.
+    pub(crate) old_end: Option<i64>,
     /// Wakes the connection's long poll.
     pub(crate) reader: &'a Arc<Notify>,
 }

@@ -134,11 +134,12 @@ impl Connection {
             Some(action) => tracing::info!(?api, client_id, ?action, "a fault strikes"),
             None => tracing::trace!(?api, version, client_id, "request"),
         }
-        let mut forced = None;
+        let (mut forced, mut old_end) = (None, None);
         match action {
             Some(Action::Drop) => return Ok(Answer::Close),
             Some(Action::Delay(delay)) => tokio::time::sleep(delay).await,
             Some(Action::Fail(error)) => forced = Some(error),
+            Some(Action::End(offset)) => old_end = Some(offset),
             Some(Action::Lose) | None => {}
         }
         let call = Call {
@@ -150,6 +151,7 @@ impl Connection {
             host: &self.host,
             now: Now::read(),
             forced,
+            old_end,
             reader: &self.reader,
         };
         let answer = api::answer(&call, &mut frame).await?;

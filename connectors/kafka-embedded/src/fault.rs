@@ -23,6 +23,9 @@ pub enum Action {
     Delay(Duration),
     /// The request is not carried out, and answered with this error.
     Fail(ResponseError),
+    /// A `ListOffsets` request is told of no end after this offset, as by a broker that has lost the leadership of its
+    /// partitions and does not know it yet.
+    End(i64),
 }
 
 /// A fault to be put into a [`Broker`](crate::Broker).
@@ -70,6 +73,11 @@ impl Fault {
         Self::new(api, Action::Fail(error))
     }
 
+    /// Says in answer to `ListOffsets` that partitions end at this offset, where they end after it.
+    pub fn old_end(offset: i64) -> Self {
+        Self::new(ApiKey::ListOffsets, Action::End(offset))
+    }
+
     /// Strikes at the n-th request from now, the next one being the first.
     pub fn nth(self, nth: u64) -> Self {
         Self { nth: nth.max(1), ..self }
@@ -94,7 +102,7 @@ impl Fault {
 /// A fault that could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "'{0}' is not a fault: write API:NTH[xTIMES]:ACTION[@CLIENT], as in Produce:3:drop, Fetch:1x*:delay=200ms, EndTxn:2:lose or Produce:1x5:error=NOT_LEADER_OR_FOLLOWER"
+    "'{0}' is not a fault: write API:NTH[xTIMES]:ACTION[@CLIENT], as in Produce:3:drop, Fetch:1x*:delay=200ms, EndTxn:2:lose, Produce:1x5:error=NOT_LEADER_OR_FOLLOWER or ListOffsets:1x6:end=40"
 )]
 pub struct FaultSyntax(String);
 
@@ -102,7 +110,7 @@ impl FromStr for Fault {
     type Err = FaultSyntax;
 
     /// Reads `API:NTH[xTIMES]:ACTION[@CLIENT]`: the API's name or `*` for any, a count from 1, `*` times for ever, and one of `drop`,
-    /// `lose`, `delay=200ms`, `error=NAME` (or its number).
+    /// `lose`, `delay=200ms`, `error=NAME` (or its number), `end=40` (of `ListOffsets` only).
     fn from_str(text: &str) -> Result<Self, FaultSyntax> {
         parse(text).ok_or_else(|| FaultSyntax(text.to_owned()))
     }
@@ -127,6 +135,7 @@ fn parse(text: &str) -> Option<Fault> {
         None if action == "lose" => Action::Lose,
         Some(("delay", delay)) => Action::Delay(humantime::parse_duration(delay).ok()?),
         Some(("error", error)) => Action::Fail(parse_error(error)?),
+        Some(("end", offset)) if api == Some(ApiKey::ListOffsets) => Action::End(offset.parse().ok()?),
         _ => return None,
     };
     Some(Fault { api, client, nth, times, action })
@@ -208,11 +217,20 @@ mod tests {
             ("fetch:1x*:delay=200ms", Fault::delay(ApiKey::Fetch, Duration::from_millis(200)).always()),
             ("EndTxn:1x2:error=51", Fault::fail(ApiKey::EndTxn, ResponseError::ConcurrentTransactions).times(2)),
             ("*:1x*:drop", Fault::drop(None).always()),
+            ("ListOffsets:1x6:end=40", Fault::old_end(40).times(6)),
             ("end_txn:1:lose@bank", Fault::lose(ApiKey::EndTxn).client("bank")),
         ] {
             assert_eq!(text.parse::<Fault>().unwrap(), fault, "{text}");
         }
-        for text in ["", "Produce", "Produce:0:drop", "Make:1:drop", "Produce:1:error=NO_SUCH", "Produce:1:delay=x"] {
+        for text in [
+            "",
+            "Produce",
+            "Produce:0:drop",
+            "Make:1:drop",
+            "Produce:1:error=NO_SUCH",
+            "Produce:1:delay=x",
+            "Fetch:1:end=40",
+        ] {
             assert!(text.parse::<Fault>().is_err(), "{text}");
         }
     }

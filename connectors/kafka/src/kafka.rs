@@ -169,9 +169,21 @@ impl Kafka {
         isolation: Isolation,
         deadline: Instant,
     ) -> Result<Vec<Bounds>, Error> {
-        let bounds = self.questions()?.bounds(asked, isolation, deadline);
+        let asked: Vec<_> = asked.iter().map(|at| (*at, 0)).collect();
+        self.bounds_beyond(&asked, isolation, deadline)
+    }
+
+    /// As [`Kafka::bounds`], for partitions of which each has been committed up to the offset beside it: an end before that
+    /// is believed only when it is still so after some seconds.
+    pub(crate) fn bounds_beyond(
+        &self,
+        asked: &[((&str, u32), u64)],
+        isolation: Isolation,
+        deadline: Instant,
+    ) -> Result<Vec<Bounds>, Error> {
+        let bounds = self.questions()?.bounds_beyond(asked, isolation, deadline);
         bounds.map_err(|error| {
-            let topics: BTreeSet<&str> = asked.iter().map(|(topic, _)| *topic).collect();
+            let topics: BTreeSet<&str> = asked.iter().map(|((topic, _), _)| *topic).collect();
             self.explain(&topics.into_iter().collect::<Vec<_>>(), error)
         })
     }

@@ -24,6 +24,9 @@ use crate::writers;
 /// How long it is asked how far an output can be read, when it cannot be read to its end, and how often.
 const ASK_WHAT_IS_READABLE: Duration = Duration::from_secs(5);
 
+/// The offset to read from for whoever asks only where a partition ends. Any other is known to be committed.
+const ONLY_THE_END: Offset = Offset(u64::MAX);
+
 /// librdkafka's own value of `batch.size`, for producers whose user has set none.
 const BATCH_SIZE: usize = 1_000_000;
 /// librdkafka's own value of `message.max.bytes`.
@@ -260,8 +263,9 @@ impl SinkSession for KafkaSession {
         });
         let deadline = Instant::now() + self.context.patience;
         // Not the last stable offset: a commit is answered before it moves.
-        let asked: Vec<_> = from.iter().map(|(at, _)| (&*at.output, at.partition)).collect();
-        let bounds = self.kafka.bounds(&asked, Isolation::Uncommitted, deadline)?;
+        let committed = |from: Offset| if from == ONLY_THE_END { 0 } else { from.0 };
+        let asked: Vec<_> = from.iter().map(|(at, from)| ((&*at.output, at.partition), committed(*from))).collect();
+        let bounds = self.kafka.bounds_beyond(&asked, Isolation::Uncommitted, deadline)?;
         let mut ends: Vec<Offset> = bounds.iter().map(|bounds| Offset(bounds.end)).collect();
         // The record before the end may be held up as well, or not committed any more.
         let is_due = |from: u64, Bounds { earliest, end }: &Bounds| from < *end || from == *end && from > *earliest;

@@ -162,3 +162,38 @@ fn many_partitions_take_few_requests() {
     assert_eq!(source.splits(subject::PATIENCE).unwrap().len(), 500);
     assert!(broker.requests(ApiKey::ListOffsets) <= 8, "{}", broker.requests(ApiKey::ListOffsets));
 }
+
+/// Ten records, and a session that reads them back.
+fn ten_committed() -> (Broker, Arc<dyn SinkSession>, OutputPartition) {
+    let broker = broker_with("table", 1);
+    let session = session(&broker);
+    let records: Vec<_> = (0..10).map(|n| (format!("k{n}").into_bytes(), Some(b"v".to_vec()))).collect();
+    subject::send(&subject::writer(&broker.bootstrap(), None), "table", 0, &records);
+    (broker, session, OutputPartition { output: "table".to_owned(), partition: 0 })
+}
+
+/// A broker that was no leader any more ended a job for good, as if its output had lost records.
+#[test]
+fn an_end_before_what_is_committed_is_asked_for_again_and_told() {
+    let (broker, session, at) = ten_committed();
+    // The beginning and the end are two requests. The pauses between eight answers take about two seconds.
+    broker.fault(Fault::old_end(3).times(16).client("questions"));
+    let (end, lines) = logged(|| session.read_committed(&at, Offset(10), &mut |record| panic!("{record:?}")));
+    assert_eq!(end.unwrap(), Offset(10));
+    check_told(&lines, &["topic 'table' partition 0 ends at offset 3", "written up to 10"]);
+}
+
+#[test]
+fn an_end_that_stays_before_what_is_committed_is_believed() {
+    let (broker, session, at) = ten_committed();
+    broker.fault(Fault::old_end(3).always().client("questions"));
+    let begun = Instant::now();
+    let mut read = 0;
+    assert_eq!(session.read_committed(&at, Offset(10), &mut |_| read += 1).unwrap(), Offset(3));
+    let took = begun.elapsed();
+    assert!(read == 0 && Duration::from_secs(3) <= took && took < Duration::from_secs(8), "{read} records in {took:?}");
+    // Who asks for the end alone knows of nothing that contradicts it.
+    let begun = Instant::now();
+    assert_eq!(session.end(&at).unwrap(), Offset(3));
+    assert!(begun.elapsed() < Duration::from_secs(2), "it took {:?}", begun.elapsed());
+}

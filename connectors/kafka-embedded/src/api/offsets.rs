@@ -44,7 +44,7 @@ pub(super) fn list_offsets(call: &Call<'_>, request: ListOffsetsRequest) -> List
                 let log = &state.topics.served(Named::Name(&topic.name), asked.partition_index)?.log;
                 let at = |offset| Some(Found { offset, timestamp: -1 });
                 Ok(match asked.timestamp {
-                    LATEST => at(log.limit(isolation)),
+                    LATEST => at(call.old_end.map_or(i64::MAX, |old| old.max(log.start())).min(log.limit(isolation))),
                     EARLIEST => at(log.start()),
                     GREATEST_TIMESTAMP => log.newest(),
                     timestamp => log.find(timestamp, isolation),

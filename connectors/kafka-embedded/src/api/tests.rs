@@ -65,6 +65,7 @@ impl Asked {
                 host: "/127.0.0.1",
                 now: Now::read(),
                 forced: None,
+                old_end: None,
                 reader: &Arc::default(),
             };
             let answered = self.runtime.block_on(answer(&call, &mut body.freeze()));

@@ -21,6 +21,12 @@ use crate::failure;
 /// How long a partition may be without a leader and still be waited for by who would go on without it.
 const MOMENT: Duration = Duration::from_secs(1);
 
+/// That a partition ends before an offset which is known to be committed is believed when so many answers have said it, and
+/// none the contrary, over
+const SHORTER_TIMES: u32 = 4;
+/// so long: a broker that is no leader any more, and does not know it yet, answers from before.
+const SHORTER_FOR: Duration = Duration::from_secs(3);
+
 /// A partition that exists and cannot be asked now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unavailable {
@@ -45,6 +51,32 @@ impl Unavailable {
             code => format!("is not served by its leader ({code})"),
         };
         Self { code, why }
+    }
+
+    fn ends_before(end: u64, committed: u64) -> Self {
+        let why = format!(
+            "ends at offset {end} by what its leader says, and was written up to {committed}: a broker that is no leader any \
+             more may say so, and it is asked again"
+        );
+        Self { code: Code::NotLeaderForPartition, why }
+    }
+}
+
+/// An end of a partition that contradicts what is known to be committed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Doubted {
+    /// When it was first said.
+    since: Option<Instant>,
+    /// How many answers have said it.
+    answers: u32,
+}
+
+impl Doubted {
+    /// Counts one more answer. Returns whether enough have said it, or no more can be had.
+    fn is_believed(&mut self, now: Instant, deadline: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        self.answers += 1;
+        now >= deadline || self.answers >= SHORTER_TIMES && now.saturating_duration_since(since) >= SHORTER_FOR
     }
 }
 
@@ -129,9 +161,25 @@ impl Client {
         isolation: Isolation,
         deadline: Instant,
     ) -> Result<Vec<Bounds>, Error> {
+        let asked: Vec<_> = asked.iter().map(|at| (*at, 0)).collect();
+        self.bounds_beyond(&asked, isolation, deadline)
+    }
+
+    /// As [`Client::bounds`], for partitions of which each has been committed up to the offset beside it. An end that lies
+    /// before that is believed only when it is still so after some seconds.
+    pub(crate) fn bounds_beyond(
+        &self,
+        asked: &[((&str, u32), u64)],
+        isolation: Isolation,
+        deadline: Instant,
+    ) -> Result<Vec<Bounds>, Error> {
+        let committed: BTreeMap<(&str, u32), u64> = asked.iter().copied().collect();
+        let asked: Vec<_> = asked.iter().map(|(at, _)| *at).collect();
+        let asked = asked.as_slice();
         let topics = topics_in(asked);
         let what = format!("ask kafka for the offsets of {}", partitions_of(asked));
         let mut known: BTreeMap<(&str, u32), Bounds> = BTreeMap::new();
+        let mut doubted: BTreeMap<(&str, u32), Doubted> = BTreeMap::new();
         self.until(deadline, &what, &topics, |wait_ms| {
             let left: Vec<_> = asked.iter().copied().filter(|at| !known.contains_key(at)).collect();
             let topics = topics_in(&left);
@@ -144,6 +192,12 @@ impl Client {
             let mut held_up: Vec<((&str, u32), Unavailable)> = Vec::new();
             for (at, bounds) in left.iter().zip(self.bounds_of(&left, &metadata, isolation, wait_ms)?) {
                 match bounds {
+                    Ok(Bounds { end, .. })
+                        if committed.get(at).is_some_and(|committed| end < *committed)
+                            && !doubted.entry(*at).or_default().is_believed(Instant::now(), deadline) =>
+                    {
+                        held_up.push((*at, Unavailable::ends_before(end, committed[at])));
+                    }
                     Ok(bounds) => drop(known.insert(*at, bounds)),
                     Err(unavailable) => held_up.push((*at, unavailable)),
                 }
@@ -300,6 +354,20 @@ fn partitions_of(partitions: &[(&str, u32)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_that_contradicts_what_is_committed_is_believed_of_several_answers_over_some_time() {
+        let begun = Instant::now();
+        let deadline = begun + Duration::from_secs(60);
+        let believed = |answers: &[u64], deadline| -> Vec<bool> {
+            let mut doubted = Doubted::default();
+            answers.iter().map(|ms| doubted.is_believed(begun + Duration::from_millis(*ms), deadline)).collect()
+        };
+        assert_eq!(believed(&[0, 400, 800, 1200, 2999, 3000], deadline), [false, false, false, false, false, true]);
+        assert_eq!(believed(&[0, 5000, 5001, 5002], deadline), [false, false, false, true]);
+        // Who can ask no more has to believe it.
+        assert_eq!(believed(&[0, 2000], begun + Duration::from_secs(2)), [false, true]);
+    }
 
     #[test]
     fn partitions_are_named_in_ranges() {
