@@ -119,8 +119,9 @@ pub trait SinkSession: Send + Sync {
 
     /// Reads the committed records of output partitions, all different, each from its offset to what is its end at the
     /// call; `take` gets the partition's place in `from` with each. Returns the ends, in the same order: one lies before
-    /// its `from` where records have been lost, or where only the end was asked for, from `Offset(u64::MAX)`. Any other `from`
-    /// is where records end that are known to be committed: that the partition ends before it is said only when it is sure. The partitions are read side by side.
+    /// its `from` where records have been lost, or where only the end was asked for, from `Offset(u64::MAX)`. The partitions
+    /// are read side by side. Any other `from` is where records end that are known to be committed: the sink makes sure of
+    /// an end before it, which no later call would take back.
     /// **Contract:** as for [`SinkSession::progress`]: what was committed before the call is seen, and open transactions
     /// are waited for.
     ///

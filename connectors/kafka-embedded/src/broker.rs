@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) cluster_id: String,
     state: Mutex<State>,
     watched: Mutex<Watched>,
+    /// How far the broker's wall clock is ahead of the host's.
+    pub(crate) clock_ahead_ms: AtomicI64,
     /// Changes when all connections are to be closed.
     pub(crate) disconnect: watch::Sender<()>,
 }
@@ -79,6 +82,7 @@ impl Broker {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(config.memory_limit_bytes)),
             watched: Mutex::default(),
+            clock_ahead_ms: AtomicI64::new(0),
             cluster_id: uuid::Uuid::new_v4().simple().to_string(),
             disconnect: watch::Sender::default(),
             config,
@@ -198,6 +202,11 @@ impl Broker {
         let partition = state.topics.partition_mut(Named::Name(topic), partition).expect("the partition exists");
         partition.leaderless = !has_leader;
         partition.waiters.wake_all();
+    }
+
+    /// Sets the clock by which timestamps of records are judged so many milliseconds ahead of the host's, or behind it.
+    pub fn set_clock_ahead_ms(&self, ms: i64) {
+        self.shared.clock_ahead_ms.store(ms, Ordering::Relaxed);
     }
 
     /// How many requests of an API have come in.

@@ -17,4 +17,9 @@ impl Now {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { instant: Instant::now(), wall_ms: since.as_millis().try_into().unwrap_or(i64::MAX) }
     }
+
+    /// The same moment by a wall clock that is so many milliseconds ahead.
+    pub(crate) fn ahead(self, ms: i64) -> Self {
+        Self { wall_ms: self.wall_ms.saturating_add(ms), ..self }
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader};
@@ -149,7 +150,7 @@ impl Connection {
             correlation_id: header.correlation_id,
             client_id,
             host: &self.host,
-            now: Now::read(),
+            now: Now::read().ahead(self.shared.clock_ahead_ms.load(Ordering::Relaxed)),
             forced,
             old_end,
             reader: &self.reader,

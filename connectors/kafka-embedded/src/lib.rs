@@ -24,8 +24,9 @@
 //!
 //! - **Keep anything**: all is gone when it ends.
 //! - **Compact or expire records**: `cleanup.policy`, `retention.*` and the like are taken and shown, and have no effect.
-//! - Replicate, authenticate, encrypt or authorise; limit rates; set timestamps (they are the producer's).
+//! - Replicate, authenticate, encrypt or authorise; limit rates.
 //! - KIP-848's consumer groups, share groups, KIP-890's second part, formats before magic 2, fetch sessions.
+//! - Set timestamps; those that a topic does not take (`message.timestamp.before.max.ms`) are refused.
 //! - Check that records of a compacted topic have keys, as it does not look inside batches.
 //!
 //! # How it is built

@@ -11,6 +11,7 @@ pub(crate) mod log;
 mod memory;
 mod producers;
 pub(crate) mod settings;
+pub(crate) mod timestamps;
 pub(crate) mod topics;
 pub(crate) mod transactions;
 mod waiters;

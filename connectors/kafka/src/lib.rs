@@ -167,6 +167,7 @@
 //! where records must outlive a broker.
 
 mod access;
+mod clocks;
 mod config;
 mod cut;
 mod failure;

@@ -1,16 +1,17 @@
 //! Why a record was not written: which record it is, what refuses it, and what a person can do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use fluvial_connector::{CommitError, Error, ErrorKind, OutputRecord, PartitionWrite};
 
+use crate::clocks::{self, AFTER, Allowed, BEFORE, OutOfRange};
 use crate::failure;
 use crate::flight::{Failed, Flight};
 use crate::kafka::Kafka;
 use crate::limits::{Limits, batch_of_one};
-use crate::native::Code;
+use crate::native::{Code, Watch, Words};
 use crate::permission::{Resource, denied};
 
 /// How long the settings are asked for that explain a refusal.
@@ -50,17 +51,31 @@ impl Refusals {
         }
     }
 
-    /// The broker has refused messages; `doing` names the operation.
-    pub(crate) fn by_broker(&self, doing: &str, flight: &Flight<'_>, failed: &Failed) -> CommitError {
+    /// The broker has refused messages; `doing` names the operation, `watch` holds what the broker said of it.
+    pub(crate) fn by_broker(&self, doing: &str, flight: &Flight<'_>, failed: &Failed, watch: &Watch) -> CommitError {
         let write = flight.write(failed.group);
         let place = self.place(write);
+        let words = watch.words_on(place.topic, write.map(|write| write.at.partition));
         match failed.code {
             Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => self.too_large(doing, &place, write, failed),
             Code::TopicAuthorizationFailed => self.denied(doing, "Write", &Resource::topic(place.topic)),
-            // Where several records of a batch are out of time, librdkafka calls each of them invalid. Nothing else of ours
-            // is: every record has a key, and is encoded by librdkafka itself.
-            Code::InvalidTimestamp | Code::InvalidRecord => self.out_of_time(doing, &place, failed),
-            code => failure::commit(code, format!("{doing}: {}", place.described)),
+            // Where several records of a batch have a bad timestamp, librdkafka calls each of them invalid.
+            code @ (Code::InvalidTimestamp | Code::InvalidRecord) => {
+                let is_invalid = |words: &Words| matches!(words.code, Code::InvalidTimestamp | Code::InvalidRecord);
+                let words = words.filter(is_invalid);
+                let settings = || {
+                    let client = self.kafka.questions().ok()?;
+                    client.settings_of(place.topic, Instant::now() + PATIENCE).ok()
+                };
+                let why = why_invalid(code, words.as_ref(), SystemTime::now(), settings);
+                let what = format!("{doing}: {} refuses a record {why}", place.described);
+                CommitError::Refused(Error::caused(ErrorKind::Configuration, what, code))
+            }
+            code => {
+                let words = words.filter(|words| words.code == code);
+                let said = words.map_or(String::new(), |words| format!("; the broker says: {}", words.text));
+                failure::commit(code, format!("{doing}: {}{said}", place.described))
+            }
         }
     }
 
@@ -190,24 +205,41 @@ impl Refusals {
         );
         CommitError::Unknown(Error::new(ErrorKind::Restart, format!("{what}; the next batches are smaller")))
     }
+}
 
-    /// A record's timestamp is too far from the broker's clock.
-    fn out_of_time(&self, doing: &str, place: &Place<'_>, failed: &Failed) -> CommitError {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let client = self.kafka.questions();
-        let settings = client.and_then(|client| client.settings_of(place.topic, Instant::now() + PATIENCE));
-        let settings = settings.unwrap_or_default();
-        let limits = ["message.timestamp.after.max.ms", "message.timestamp.before.max.ms"]
-            .map(|name| settings.get(name).map_or_else(|| name.to_owned(), |value| format!("{name}={value}")));
-        let what = format!(
-            "{doing}: {} refuses the timestamp of a record: the clock of this host, which reads {} s since 1970 (`date +%s`), \
-             and that of the broker differ by more than the topic allows: set the clocks, or raise the topic's limits ({})",
-            place.described,
-            now.as_secs(),
-            limits.join(", ")
-        );
-        CommitError::Refused(Error::caused(ErrorKind::Configuration, what, failed.code))
-    }
+/// Why a broker refuses a record with one of Kafka's two codes for that, and what a person can do. The broker's words say
+/// it, if there are any; `now` is this host's clock, `settings` asks for the settings of the topic. What is returned goes
+/// on after `refuses a record `.
+fn why_invalid(
+    code: Code,
+    words: Option<&Words>,
+    now: SystemTime,
+    settings: impl FnOnce() -> Option<BTreeMap<String, String>>,
+) -> String {
+    let by_clocks = || format!("compare this host's clock, which reads {}, with the broker's", clocks::now(now));
+    let Some(Words { text, heard, .. }) = words else {
+        return match code {
+            Code::InvalidTimestamp => format!(
+                "for its timestamp, and the broker says no more: {} and set the clocks, or raise the topic's {AFTER} or \
+                 {BEFORE}",
+                by_clocks()
+            ),
+            _ => format!(
+                "as invalid, and the broker does not say why: either a check of its own refuses it (a schema that is \
+                 validated there, say), or its timestamp is too far from the broker's clock: {}; the topic's {AFTER} and \
+                 {BEFORE} say how far they may differ",
+                by_clocks()
+            ),
+        };
+    };
+    let why = match OutOfRange::parse(text) {
+        Some(refused) => refused.explain(settings().as_ref().and_then(Allowed::of), *heard),
+        None if code == Code::InvalidTimestamp => {
+            format!("for its timestamp: {} and set the clocks, or raise the topic's {AFTER} or {BEFORE}", by_clocks())
+        }
+        None => "as invalid".to_owned(),
+    };
+    format!("{why}; the broker says: {text}")
 }
 
 fn nth(write: Option<&PartitionWrite>, index: usize) -> Option<&OutputRecord> {
@@ -225,6 +257,43 @@ fn key(record: &OutputRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn why(code: Code, text: Option<&str>) -> String {
+        let heard = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+        let words = text.map(|text| Words { code, text: text.to_owned(), heard });
+        let settings = [(BEFORE, i64::MAX.to_string()), (AFTER, "3600000".to_owned())];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value));
+        why_invalid(code, words.as_ref(), heard, || Some(BTreeMap::from(settings)))
+    }
+
+    #[test]
+    fn clocks_are_named_only_where_the_broker_speaks_of_timestamps_or_not_at_all() {
+        let schema = "Log record DefaultRecord(offset=0, timestamp=1790000000000, key=1 bytes, value=1 bytes) is rejected by \
+                      the record interceptor io.confluent.kafka.schemaregistry.validator.RecordSchemaValidator";
+        assert_eq!(why(Code::InvalidRecord, Some(schema)), format!("as invalid; the broker says: {schema}"));
+        let unknown = why(Code::InvalidRecord, None);
+        assert!(unknown.contains("a schema") && unknown.contains("clock"), "{unknown}");
+        for words in [None, Some("One or more records have been rejected due to invalid timestamp")] {
+            let said = why(Code::InvalidTimestamp, words);
+            assert!(said.contains("which reads 2026-09-21T14:13:20.000Z"), "{said}");
+            assert!(said.contains(AFTER) && said.ends_with(words.unwrap_or(BEFORE)), "{said}");
+        }
+    }
+
+    /// Several such records in one batch are invalid ones, by librdkafka.
+    #[test]
+    fn words_about_a_timestamp_tell_the_clocks_whatever_the_code_is() {
+        let words = "Timestamp 1790000000000 of message with offset 0 is out of range. The timestamp should be within \
+                     [-9223370246865575807, 1789992800000]";
+        for code in [Code::InvalidTimestamp, Code::InvalidRecord] {
+            let said = why(code, Some(words));
+            assert!(said.contains("this host's clock is 3h ahead of the broker's"), "{said}");
+            assert!(
+                said.contains("raise the topic's message.timestamp.after.max.ms=3600000; the broker says: Time"),
+                "{said}"
+            );
+        }
+    }
 
     #[test]
     fn a_key_is_shortened_and_escaped() {

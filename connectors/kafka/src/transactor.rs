@@ -211,7 +211,9 @@ impl KafkaTransactor {
             Some(failed) => {
                 return Err(match self.producer.fatal() {
                     Some((code, reason)) => self.of_transaction(code, &reason, "write", flight.writes()),
-                    None => self.refusals.by_broker(&self.what("write"), flight, failed),
+                    None => {
+                        self.refusals.by_broker(&self.what("write"), flight, failed, self.producer.client().watch())
+                    }
                 });
             }
             None => {}
@@ -240,7 +242,8 @@ impl KafkaTransactor {
             return Some(self.of_transaction(code, &reason, "write", flight.writes()));
         }
         if let Some(failed) = known(flight) {
-            return Some(self.refusals.by_broker(&self.what("write"), flight, &failed));
+            let watch = self.producer.client().watch();
+            return Some(self.refusals.by_broker(&self.what("write"), flight, &failed, watch));
         }
         let TransactionError { code, reason, .. } = self.producer.commit(1).err()?;
         Some(self.of_transaction(code, &reason, "write", flight.writes()))

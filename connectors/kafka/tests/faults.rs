@@ -174,6 +174,57 @@ fn a_transaction_that_fails_while_it_is_filled_says_of_what() {
     }
 }
 
+/// The refusal of a record, with what caused it.
+fn refused(result: Result<(), CommitError>) -> String {
+    match result {
+        Err(CommitError::Refused(error)) => cause(&error),
+        other => panic!("it was {other:?}"),
+    }
+}
+
+#[test]
+fn a_clock_that_differs_from_the_brokers_is_told_with_the_difference() {
+    let hours = |hours: i64| hours * 3_600_000;
+    for (broker_ahead_ms, difference, setting) in [
+        (
+            hours(-3),
+            ["this host's clock is 3h ahead of", "this host's clock is 3h 1s ahead of"],
+            "after.max.ms=3600000",
+        ),
+        (hours(25), ["this host's clock is 1day 1h behind", "59s behind"], "before.max.ms=86400000"),
+    ] {
+        for records in [1, 3] {
+            let broker = Broker::start(Config::default()).unwrap();
+            let strict = [("message.timestamp.before.max.ms", "86400000")];
+            broker.create_topic_with(OUTPUT, 1, strict).unwrap();
+            let any_time = [("message.timestamp.after.max.ms", "9223372036854775807")];
+            broker.create_topic_with(&fluvial_kafka::progress_topic("job"), 1, any_time).unwrap();
+            let mut job = Job::on(broker, &[]);
+            let mut writer = job.fence();
+            job.broker.set_clock_ahead_ms(broker_ahead_ms);
+            let mut transaction = job.transaction(b"v");
+            let write = &mut transaction.writes[0];
+            let record = write.records.iter().next().unwrap().clone();
+            (write.records, write.ticks[0].records) = (vec![record; records].into(), records);
+            let said = refused(writer.prepare(&transaction).map(drop));
+            assert!(difference.iter().any(|difference| said.contains(difference)), "{said}");
+            assert!(
+                said.contains(&format!("set the clocks, or raise the topic's message.timestamp.{setting}")),
+                "{said}"
+            );
+            assert!(said.contains("topic 'output' partition 0 refuses a record for its timestamp, 20"), "{said}");
+            assert!(said.contains("; the broker says: Timestamp "), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_record_that_the_broker_finds_invalid_is_refused_in_its_words() {
+    let said = refused(Job::new().run(Fault::fail(ApiKey::Produce, ResponseError::InvalidRecord).always()));
+    assert!(said.contains("refuses a record as invalid; the broker says: "), "{said}");
+    assert!(!said.contains("clock"), "{said}");
+}
+
 #[test]
 fn how_large_a_record_may_be_is_for_the_topic_to_say() {
     let mut job = Job::new();

@@ -79,8 +79,8 @@ pub(crate) const KNOWN: &[Known] = &[
     known("local.retention.ms", Kind::Long, "-2"),
     known("max.compaction.lag.ms", Kind::Long, "9223372036854775807"),
     known(MAX_MESSAGE_BYTES, Kind::Int, "1048588"),
-    known("message.timestamp.after.max.ms", Kind::Long, "3600000"),
-    known("message.timestamp.before.max.ms", Kind::Long, "9223372036854775807"),
+    known(TIMESTAMP_AFTER, Kind::Long, "3600000"),
+    known(TIMESTAMP_BEFORE, Kind::Long, "9223372036854775807"),
     Known { one_of: &["CreateTime"], ..known("message.timestamp.type", Kind::Text, "CreateTime") },
     known("min.cleanable.dirty.ratio", Kind::Double, "0.5"),
     known("min.compaction.lag.ms", Kind::Long, "0"),
@@ -97,6 +97,8 @@ pub(crate) const KNOWN: &[Known] = &[
 ];
 
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+const TIMESTAMP_AFTER: &str = "message.timestamp.after.max.ms";
+const TIMESTAMP_BEFORE: &str = "message.timestamp.before.max.ms";
 
 fn find(name: &str) -> Result<&'static Known, Refusal> {
     KNOWN
@@ -188,6 +190,12 @@ impl Settings {
     /// Whether it was set for this topic.
     pub(crate) fn is_set(&self, known: &'static Known) -> bool {
         self.0.contains_key(known.name)
+    }
+
+    /// How many milliseconds a record's timestamp may be before the broker's clock, and how many after it.
+    pub(crate) fn timestamp_limits_ms(&self) -> (i64, i64) {
+        let limit = |name, default| self.0.get(name).and_then(|v| v.parse().ok()).unwrap_or(default);
+        (limit(TIMESTAMP_BEFORE, i64::MAX), limit(TIMESTAMP_AFTER, 3_600_000))
     }
 
     /// The longest batch that the topic takes.

@@ -30,6 +30,7 @@ pub(crate) use questions::{Survey, Unavailable};
 pub(crate) use rdkafka::types::RDKafkaErrorCode as Code;
 pub(crate) use topics::{NewTopic, TopicSettings};
 pub(crate) use waiting::Failed;
+pub(crate) use watch::{Watch, Words};
 
 use std::ffi::{CStr, CString, c_char};
 use std::time::{Duration, Instant};

@@ -36,8 +36,9 @@ pub(crate) struct Message<'a> {
 pub(crate) struct Report {
     /// The message's own.
     pub(crate) opaque: usize,
-    /// Its offset, or why it was not written. What the broker says beyond the code is not to be had: librdkafka 2.12.1 frees
-    /// that text before it hands out the report, and `rd_kafka_message_produce_errstr` then points to freed memory.
+    /// Its offset, or why it was not written. What the broker says beyond the code is in the client's `Watch`: librdkafka
+    /// 2.12.1 frees that text before it hands out the report, and `rd_kafka_message_produce_errstr` then points to freed
+    /// memory.
     pub(crate) result: Result<u64, Code>,
 }
 

@@ -6,12 +6,12 @@
 
 #![allow(unsafe_code)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::bindings as rd;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -39,6 +39,21 @@ const HINT: Duration = Duration::from_secs(2);
 /// for which librdkafka logs the same failure only once.
 const OUT_OF_FILES: Duration = Duration::from_secs(60);
 
+/// What librdkafka itself says of the valid records of a batch that holds an invalid one.
+const OF_THE_OTHERS: &str = "Failed to append record because it was part of a batch";
+
+/// The most characters of a broker's words that are kept.
+const MOST_WORDS: usize = 1000;
+
+/// What a broker says of a record that it refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Words {
+    pub(crate) code: Code,
+    pub(crate) text: String,
+    /// This host's clock when they came.
+    pub(crate) heard: SystemTime,
+}
+
 /// Notes of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
@@ -48,6 +63,8 @@ pub(crate) struct Watch {
     refused: Mutex<Option<(Code, String)>>,
     last: Mutex<Option<Last>>,
     denied_topics: Mutex<BTreeSet<String>>,
+    /// By topic and partition: the first words of a broker on records that it refuses.
+    words: Mutex<BTreeMap<(String, i32), Words>>,
     /// When the client last could not open a connection because this process may open no more files.
     out_of_files: Mutex<Option<Instant>>,
     /// Why the last certificate of a broker is not trusted, if it is not.
@@ -134,6 +151,28 @@ impl Watch {
     /// The topics that the transactions of this client were not authorized to write.
     pub(crate) fn denied_topics(&self) -> Vec<String> {
         self.denied_topics.lock().map(|topics| topics.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// What a broker has said first of a record that it refuses in a partition of a topic, or in any if it is not known in
+    /// which.
+    pub(crate) fn words_on(&self, topic: &str, partition: Option<u32>) -> Option<Words> {
+        let words = self.words.lock().ok()?;
+        let meant = |number: i32| partition.is_none_or(|partition| i64::from(partition) == i64::from(number));
+        let found = words.iter().find(|((of, number), _)| of == topic && meant(*number));
+        found.map(|(_, words)| words.clone())
+    }
+
+    /// Notes a broker's words on a record that it refuses. Only the first are kept of a partition: a transaction has failed
+    /// with them, and its producer is of no further use.
+    fn refused_record(&self, topic: String, partition: i32, code: Code, text: &str) {
+        if text.is_empty() || text.starts_with(OF_THE_OTHERS) {
+            return;
+        }
+        let Ok(mut words) = self.words.lock() else { return };
+        words.entry((topic, partition)).or_insert_with(|| {
+            let text = text.chars().take(MOST_WORDS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            Words { code, text, heard: SystemTime::now() }
+        });
     }
 
     /// Notes what librdkafka says only in its log: which topic could not be added to a transaction, and that a broker has
@@ -241,7 +280,40 @@ unsafe extern "C" fn on_new(
     _error_size: usize,
 ) -> rd::rd_kafka_resp_err_t {
     // SAFETY: called by `rd_kafka_new` with the client that it makes.
-    unsafe { rd::rd_kafka_interceptor_add_on_response_received(rk, c"fluvial".as_ptr(), Some(on_response), watch) }
+    unsafe {
+        let name = c"fluvial".as_ptr();
+        match rd::rd_kafka_interceptor_add_on_response_received(rk, name, Some(on_response), watch) {
+            rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                rd::rd_kafka_interceptor_add_on_acknowledgement(rk, name, Some(on_acknowledgement), watch)
+            }
+            error => error,
+        }
+    }
+}
+
+/// Notes what the broker says of a message that it refuses. librdkafka frees these words before it hands out the delivery
+/// report; here, before the report is queued, they live.
+unsafe extern "C" fn on_acknowledgement(
+    _rk: *mut rd::rd_kafka_t,
+    message: *mut rd::rd_kafka_message_t,
+    watch: *mut c_void,
+) -> rd::rd_kafka_resp_err_t {
+    let fine = rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+    // SAFETY: the message lives through the call.
+    let of = unsafe { &*message };
+    // Brokers' errors are positive. librdkafka's own have no words, and with them come messages of a batch that was not
+    // taken, which are the caller's own and have no place for words; those have no topic either.
+    if of.err as i32 <= 0 || of.rkt.is_null() {
+        return fine;
+    }
+    // SAFETY: a message that a broker has refused is librdkafka's; its topic and its words, if any, live through the call.
+    // The opaque is the watch that `install` was given, which outlives the client.
+    unsafe {
+        let words = text(rd::rd_kafka_message_produce_errstr(message));
+        let topic = text(rd::rd_kafka_topic_name(of.rkt));
+        (*watch.cast::<Watch>()).refused_record(topic, of.partition, of.err.into(), &words);
+    }
+    fine
 }
 
 unsafe extern "C" fn on_response(
@@ -354,6 +426,21 @@ mod tests {
         logged.logged("FAIL", &format!("[thrd:TxnCoordinator]: {failed}"));
         noted.note(Code::BrokerTransportFailure, failed.to_owned());
         assert!(logged.is_out_of_files() && noted.is_out_of_files());
+    }
+
+    #[test]
+    fn the_first_words_of_a_broker_are_kept_for_each_partition() {
+        let watch = Watch::default();
+        let note = |partition, code, text: &str| watch.refused_record("t".to_owned(), partition, code, text);
+        note(1, Code::InvalidTimestamp, &format!("{OF_THE_OTHERS} which had one more more invalid records"));
+        note(1, Code::InvalidTimestamp, "");
+        note(1, Code::InvalidTimestamp, "too\nlate");
+        note(1, Code::InvalidTimestamp, "later");
+        note(2, Code::InvalidRecord, "no schema");
+        let on = |topic, partition| watch.words_on(topic, partition).map(|words| (words.code, words.text));
+        assert_eq!(on("t", Some(1)), Some((Code::InvalidTimestamp, "too late".to_owned())));
+        assert_eq!(on("t", Some(2)), Some((Code::InvalidRecord, "no schema".to_owned())));
+        assert_eq!((on("t", None), on("t", Some(0)), on("other", None)), (on("t", Some(1)), None, None));
     }
 
     #[test]
