@@ -27,8 +27,8 @@ pub use digest::{Digest, output_digest, source_digest};
 pub use error::{BoxError, Error, ErrorKind};
 pub use sink::{
     CommitError, Envelope, Output, OutputPartition, OutputRecord, OutputRecords, OutputSpec, OutputStatus,
-    PartitionWrite, Position, ProducerId, Progress, Sink, SinkContext, SinkSession, SinkStatus, TickCount, TickEnd,
-    Transaction, Transactor,
+    PartitionWrite, Position, ProducerId, Progress, ReadEnd, Sink, SinkContext, SinkSession, SinkStatus, TickCount,
+    TickEnd, Transaction, Transactor,
 };
 pub use source::{Availability, Compaction, Record, Slot, Source, SplitReader, SplitStatus, Waker};
 pub use waits::{Wait, Waits};

@@ -118,12 +118,12 @@ pub trait SinkSession: Send + Sync {
     fn progress(&self) -> Result<BTreeMap<OutputPartition, Progress>, Error>;
 
     /// Reads the committed records of output partitions, all different, each from its offset to what is its end at the
-    /// call; `take` gets the partition's place in `from` with each. Returns the ends, in the same order: one lies before
-    /// its `from` where records have been lost, or where only the end was asked for, from `Offset(u64::MAX)`. The partitions
-    /// are read side by side. Any other `from` is where records end that are known to be committed: the sink makes sure of
-    /// an end before it, which no later call would take back.
+    /// call; `take` gets the partition's place in `from` with each. Returns what was found of each, in the same order: an
+    /// end lies before its `from` where records have been lost, or where only the end was asked for, from
+    /// `Offset(u64::MAX)`. The partitions are read side by side. Any other `from` is where records end that are known to be
+    /// committed: the sink makes sure of an end before it, which no later call would take back.
     /// **Contract:** as for [`SinkSession::progress`]: what was committed before the call is seen, and open transactions
-    /// are waited for.
+    /// are waited for. A committed record right before `from` that is aborted by now is told as [`ReadEnd::aborted`].
     ///
     /// # Errors
     /// As [`SinkSession::progress`].
@@ -131,9 +131,9 @@ pub trait SinkSession: Send + Sync {
         &self,
         from: &[(OutputPartition, Offset)],
         take: &mut dyn FnMut(usize, Record<'_>),
-    ) -> Result<Vec<Offset>, Error>;
+    ) -> Result<Vec<ReadEnd>, Error>;
 
-    /// As [`SinkSession::read_all_committed`], for one partition.
+    /// As [`SinkSession::read_all_committed`], for one partition, of which only the end is returned.
     ///
     /// # Errors
     /// As there.
@@ -144,7 +144,9 @@ pub trait SinkSession: Send + Sync {
         take: &mut dyn FnMut(Record<'_>),
     ) -> Result<Offset, Error> {
         let ends = self.read_all_committed(&[(at.clone(), from)], &mut |_, record| take(record))?;
-        ends.first().copied().ok_or_else(|| Error::new(ErrorKind::Bug, format!("output {at} was read and has no end")))
+        ends.first()
+            .map(|read| read.end)
+            .ok_or_else(|| Error::new(ErrorKind::Bug, format!("output {at} was read and has no end")))
     }
 
     /// Where an output partition ends: no later record has a smaller offset, and every earlier one has.
@@ -153,6 +155,27 @@ pub trait SinkSession: Send + Sync {
     /// As [`SinkSession::progress`].
     fn end(&self, at: &OutputPartition) -> Result<Offset, Error> {
         self.read_committed(at, Offset(u64::MAX), &mut |_| ())
+    }
+}
+
+/// What was found of an output partition beside its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadEnd {
+    /// Where the partition ends: no later record has a smaller offset. It lies before the offset from which the partition
+    /// was to be read where records have been lost, or where only the end was asked for.
+    pub end: Offset,
+    /// The offset of the record right before the one from which the partition was to be read, if that record is there and
+    /// does not count as committed any more: its transaction was aborted after a job had learnt that it was committed.
+    /// `None` where that record is committed, where it is gone (compaction, retention, truncation), and where the place
+    /// before holds no record.
+    pub aborted: Option<Offset>,
+}
+
+impl ReadEnd {
+    /// The end of a partition in which nothing was aborted that had been committed.
+    #[must_use]
+    pub fn at(end: Offset) -> Self {
+        Self { end, aborted: None }
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    Error, ErrorKind, Offset, OutputPartition, OutputSpec, OutputStatus, ProducerId, Progress, Record, Sink,
-    SinkContext, SinkSession, SinkStatus, Transactor,
+    Error, Offset, OutputPartition, OutputSpec, OutputStatus, ProducerId, Progress, ReadEnd, Record, Sink, SinkContext,
+    SinkSession, SinkStatus, Transactor,
 };
 
 use crate::failure;
@@ -256,7 +256,7 @@ impl SinkSession for KafkaSession {
         &self,
         from: &[(OutputPartition, Offset)],
         take: &mut dyn FnMut(usize, Record<'_>),
-    ) -> Result<Vec<Offset>, Error> {
+    ) -> Result<Vec<ReadEnd>, Error> {
         let wait = self.context.waits.begin(match from {
             [(at, _)] => format!("read back output {at}"),
             _ => format!("read back {} partitions of the outputs", from.len()),
@@ -266,7 +266,7 @@ impl SinkSession for KafkaSession {
         let committed = |from: Offset| if from == ONLY_THE_END { 0 } else { from.0 };
         let asked: Vec<_> = from.iter().map(|(at, from)| ((&*at.output, at.partition), committed(*from))).collect();
         let bounds = self.kafka.bounds_beyond(&asked, Isolation::Uncommitted, deadline)?;
-        let mut ends: Vec<Offset> = bounds.iter().map(|bounds| Offset(bounds.end)).collect();
+        let mut ends: Vec<ReadEnd> = bounds.iter().map(|bounds| ReadEnd::at(Offset(bounds.end))).collect();
         // The record before the end may be held up as well, or not committed any more.
         let is_due = |from: u64, Bounds { earliest, end }: &Bounds| from < *end || from == *end && from > *earliest;
         let left = from.iter().zip(bounds).enumerate().filter(|(_, ((_, from), bounds))| is_due(from.0, bounds));
@@ -297,26 +297,17 @@ impl SinkSession for KafkaSession {
             } else if asked_at.elapsed() >= ASK_WHAT_IS_READABLE {
                 wait.says(held_up(&reading));
                 asked_at = Instant::now();
-                for (place, part) in back.iter_mut().enumerate() {
-                    part.held_up |= reading.position(place) < part.end;
-                }
             }
         }
-        for ReadBack { number, before, is_there, held_up, .. } in back {
+        for ReadBack { number, before, is_there, .. } in back {
             let at = &from[number].0;
             if let Some(before) = before.filter(|_| !is_there)
                 && self.was_aborted(at, before)?
             {
-                let what = format!(
-                    "output {at}: the record at offset {before}, which this job had committed, was aborted: \
-                     `run --reconcile` writes the rows of an upsert output again"
-                );
-                // Who waited for it has seen how it was aborted; who comes later takes it for an output that ends there.
-                if held_up {
-                    return Err(Error::new(ErrorKind::Data, what));
-                }
-                tracing::warn!("{what}");
-                ends[number] = Offset(before);
+                // Whoever goes on from this end must not find the aborted record before it again. An abort that was waited
+                // for has moved the end by its marker.
+                let end = self.kafka.bounds(&[(&at.output, at.partition)], Isolation::Uncommitted, deadline)?[0].end;
+                ends[number] = ReadEnd { end: Offset(end), aborted: Some(Offset(before)) };
             }
         }
         Ok(ends)
@@ -335,8 +326,6 @@ struct ReadBack {
     before: Option<u64>,
     /// Whether that is so.
     is_there: bool,
-    /// Whether somebody has been told that it cannot be read to its end.
-    held_up: bool,
 }
 
 impl ReadBack {
@@ -344,7 +333,7 @@ impl ReadBack {
         // What retention or deletion took from an output is not missing.
         let before = from.0.checked_sub(1).filter(|before| *before >= earliest);
         let begin = before.unwrap_or(from.0.max(earliest));
-        Self { number, begin, end, before, is_there: before.is_none(), held_up: false }
+        Self { number, begin, end, before, is_there: before.is_none() }
     }
 
     fn take(&mut self, record: Record<'_>, take: &mut dyn FnMut(usize, Record<'_>)) {

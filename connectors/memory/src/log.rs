@@ -76,6 +76,14 @@ impl Log {
         }
     }
 
+    /// Whether a record is there whose transaction was aborted.
+    pub(crate) fn is_aborted(&self, offset: u64) -> bool {
+        let place = offset.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        let entry = place.and_then(|place| self.entries.get(place));
+        let Some(Entry::Record { transaction: Some(id), .. }) = entry else { return false };
+        self.transactions.get(id) == Some(&Fate::Aborted)
+    }
+
     /// Forgets all entries before `offset`.
     pub(crate) fn truncate(&mut self, offset: u64) {
         while self.first < offset && self.entries.pop_front().is_some() {
@@ -133,7 +141,12 @@ mod tests {
         let mut log = Log::default();
         log.append(None, None, Some(1));
         log.finish(1, false);
-        assert_eq!(read(&log, 0), (vec![], 2));
+        log.append(None, None, Some(2));
+        assert_eq!([0, 1, 2, 3].map(|offset| log.is_aborted(offset)), [true, false, false, false]);
+        log.finish(2, true);
+        assert_eq!(read(&log, 0), (vec![2], 4));
+        log.truncate(1);
+        assert!(!log.is_aborted(0), "it is gone");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use fluvial_connector::{
     CommitError, Envelope, Error, ErrorKind, Offset, Output, OutputPartition, OutputSpec, OutputStatus, PartitionWrite,
-    ProducerId, Progress, Record, Sink, SinkContext, SinkSession, SinkStatus, TickEnd, Transaction, Transactor,
+    ProducerId, Progress, ReadEnd, Record, Sink, SinkContext, SinkSession, SinkStatus, TickEnd, Transaction,
+    Transactor,
 };
 
 use crate::faults::LostCommit;
@@ -109,12 +110,13 @@ impl SinkSession for MemorySession {
         &self,
         from: &[(OutputPartition, Offset)],
         take: &mut dyn FnMut(usize, Record<'_>),
-    ) -> Result<Vec<Offset>, Error> {
+    ) -> Result<Vec<ReadEnd>, Error> {
         let read = |(place, (at, from)): (usize, &(OutputPartition, Offset))| {
             let topic = self.memory.topic(&at.output)?;
             let log = topic.read(at.partition).ok_or_else(|| no_partition(&at.output, at.partition))?;
             log.read(from.0, usize::MAX, &mut |record: Record<'_>| take(place, record));
-            Ok(Offset(log.end()))
+            let before = from.0.checked_sub(1).filter(|before| log.is_aborted(*before));
+            Ok(ReadEnd { end: Offset(log.end()), aborted: before.map(Offset) })
         };
         from.iter().enumerate().map(read).collect()
     }

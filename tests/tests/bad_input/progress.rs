@@ -1,6 +1,7 @@
 //! The progress topic and the journal belong together: one without the other, or with another, is refused. A transaction
 //! that somebody has left open in it, or in an output, is named.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -144,9 +145,47 @@ fn a_transaction_whose_marker_is_lost_is_told_within_seconds_and_reconciled_afte
     // Whoever waits for it notices that it was aborted, and so does whoever comes later.
     stage.broker().abort_withheld();
     let ended = job.finish(MOST).unwrap();
-    assert_refused(&ended, 1, &[&output, "which this job had committed, was aborted", "run --reconcile"]);
+    assert_refused(&ended, 2, &[&output, "which this job had committed, was aborted", "run --reconcile"]);
     let refused = stage.start(&format!("{KEPT} --stop-at-end")).unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 2, &[&output, "has lost records", "run --reconcile"]);
+    assert_refused(&refused, 2, &[&output, "which this job had committed, was aborted", "run --reconcile"]);
+    stage.complete(&format!("{KEPT} --stop-at-end --reconcile")).unwrap();
+    assert_right(&stage);
+}
+
+/// The tick that each partition of the output is committed through, as the progress topic says.
+fn committed_through(stage: &Stage) -> BTreeMap<Vec<u8>, u64> {
+    let mut through = BTreeMap::new();
+    for record in stage.endpoint().read(&progress(stage), Isolation::Committed).unwrap() {
+        let (Some(key), Some(value)) = (record.key, record.value) else { continue };
+        let value: serde_json::Value = serde_json::from_slice(&value).unwrap();
+        let tick = through.entry(key).or_default();
+        *tick = value["tick"].as_u64().unwrap().max(*tick);
+    }
+    through
+}
+
+/// It was a WARN, and the job went on without the rows.
+#[test]
+fn a_job_whose_committed_records_are_aborted_while_it_runs_ends_at_the_next_recovery() {
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let output = stage.outputs().swap_remove(0);
+    let job = stage.start(KEPT).unwrap();
+    stage.feed(0..50).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    stage.broker().withhold_markers(&output);
+    stage.feed(50..80).unwrap();
+    stage.wait_for_journal(&job, "all input in the journal", |journal| journal.records() == 80).unwrap();
+    let last = stage.journal().unwrap().ticks.iter().rfind(|tick| !tick.ranges.is_empty()).unwrap().tick;
+    let all_committed = || Ok(committed_through(&stage).values().all(|tick| *tick >= last));
+    stage.wait_until(&job, "progress through the last tick", all_committed).unwrap();
+    stage.broker().abort_withheld();
+
+    // The outcome of the next transaction is unknown. It writes one row, so that the other partitions end as before.
+    stage.broker().fault(Fault::lose(ApiKey::EndTxn));
+    let order = r#"{"order_id":9001,"customer":"c","region":"new","product":"p","quantity":1,"price_cents":1,"at":0}"#;
+    stage.endpoint().writer(&[]).unwrap().write(&[Message::text(&stage.input(), 0, "9001", order)]).unwrap();
+    let ended = job.finish(MOST).unwrap();
+    assert_refused(&ended, 2, &[&output, "which this job had committed, was aborted", "run --reconcile"]);
     stage.complete(&format!("{KEPT} --stop-at-end --reconcile")).unwrap();
     assert_right(&stage);
 }

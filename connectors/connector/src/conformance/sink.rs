@@ -16,12 +16,13 @@ type Check<S> = (&'static str, fn(&mut S));
 
 /// Runs every check, each with a subject of its own.
 pub fn all<S: SinkSubject>(mut fresh: impl FnMut() -> S) {
-    let checks: [Check<S>; 14] = [
+    let checks: [Check<S>; 15] = [
         ("a new sink has its partitions and no progress", a_new_sink_has_its_partitions_and_no_progress),
         ("an output that is recreated has another identity", an_output_that_is_recreated_has_another_identity),
         ("other jobs that write an output are named", other_jobs_that_write_an_output_are_named),
         ("records and progress are committed together", records_and_progress_are_committed_together),
         ("what is not committed is never seen", what_is_not_committed_is_never_seen),
+        ("that the record before was aborted is told", that_the_record_before_was_aborted_is_told),
         ("a fenced writer can neither prepare nor commit", a_fenced_writer_can_neither_prepare_nor_commit),
         ("progress sees what was committed before", progress_sees_what_was_committed_before),
         ("the newest progress wins whichever worker wrote it", the_newest_progress_wins_whichever_worker_wrote_it),
@@ -202,6 +203,34 @@ pub fn what_is_not_committed_is_never_seen<S: SinkSubject>(subject: &mut S) {
     writer.prepare(&kept).expect("it can be prepared");
     writer.commit().expect("it can be committed");
     assert_eq!(just_records(job.committed(&job.at(0, 0))), records("kept", 2));
+}
+
+/// To whoever goes on after a record that it took for committed.
+pub fn that_the_record_before_was_aborted_is_told<S: SinkSubject>(subject: &mut S) {
+    let job = Job::of(subject);
+    let at = job.at(0, 0);
+    let from = |from: Offset| {
+        let read = job.session.read_all_committed(&[(at.clone(), from)], &mut |_, _| ());
+        read.expect("an output can be read back")[0]
+    };
+    let mut writer = job.fence(0, 0);
+    let prepared = |writer: &mut Box<dyn Transactor>, tick, before| {
+        let one = write(at.clone(), &records("k", 3), tick, before);
+        writer.prepare(&job.transaction(0, vec![one])).expect("it can be prepared")[0]
+    };
+    let kept = prepared(&mut writer, 5, Offset(0));
+    writer.commit().expect("it can be committed");
+    assert_eq!(from(kept).aborted, None, "it is committed");
+    let lost = prepared(&mut writer, 6, kept);
+    drop(writer);
+    let mut writer = job.fence(0, 0);
+    assert_eq!(from(lost).aborted, Some(Offset(lost.0 - 1)));
+    assert!(from(lost).end >= lost, "nothing is gone");
+    assert_eq!(from(kept).aborted, None, "what comes later does not count");
+    let again = prepared(&mut writer, 7, lost);
+    writer.commit().expect("it can be committed");
+    assert_eq!(from(again).aborted, None, "what came before does not count");
+    assert_eq!(from(Offset(u64::MAX)).aborted, None, "only the end was asked for");
 }
 
 /// Whatever it had begun.

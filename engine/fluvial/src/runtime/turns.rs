@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::ambient;
 
 use fluvial_connector::{
-    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, SinkSession,
+    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, ReadEnd, SinkSession,
     SinkStatus, Tick, Transaction, Transactor, Waker,
 };
 
@@ -212,7 +212,8 @@ fn read(session: &dyn SinkSession, inbox: &Receiver<Reading>, tell: &Tell, patie
                         let value = record.value.map(<[u8]>::to_vec);
                         records[place].push((record.offset, OutputRecord { key, value }));
                     })?;
-                    Ok(records.into_iter().zip(ends).map(|(records, end)| Tail { records, end }).collect())
+                    let tail = |(records, read): (_, ReadEnd)| Tail { records, end: read.end, aborted: read.aborted };
+                    Ok(records.into_iter().zip(ends).map(tail).collect())
                 });
                 Done::Tails { of: from.into_iter().map(|(at, _)| at).collect(), result }
             }

@@ -74,6 +74,8 @@ pub(crate) struct Tail {
     pub(crate) records: Vec<(Offset, OutputRecord)>,
     /// Where the partition ends.
     pub(crate) end: Offset,
+    /// See [`fluvial_connector::ReadEnd::aborted`].
+    pub(crate) aborted: Option<Offset>,
 }
 
 /// Why a turn's transactor is of no further use; see [`fluvial_connector::CommitError`].

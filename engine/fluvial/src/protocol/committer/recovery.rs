@@ -1,6 +1,6 @@
 //! Finding out what is committed: when a generation opens, and after an outcome that nobody knows.
 
-use fluvial_connector::{Offset, OutputRecord, Position, Progress, Tick};
+use fluvial_connector::{Offset, Position, Progress, Tick};
 
 use super::{Action, Committer, Done, Lane, Phase, Tail};
 use crate::protocol::recreated::refuse_recreated;
@@ -80,10 +80,10 @@ impl Committer {
                 self.phase = Phase::Tails { progress, asked: false };
             }
             (Phase::Tails { mut progress, .. }, Done::Tails(tails)) if tails.len() == self.lanes.len() => {
-                for (index, Tail { records, end }) in tails.into_iter().enumerate() {
+                for (index, tail) in tails.into_iter().enumerate() {
                     match progress.remove(&self.lanes[index].at) {
-                        Some(progress) => self.found(index, progress, records, end)?,
-                        None => self.lanes[index].begin_at(end),
+                        Some(progress) => self.found(index, progress, tail)?,
+                        None => self.lanes[index].begin_at(tail.end),
                     }
                 }
                 self.first_recovery = false;
@@ -143,13 +143,13 @@ impl Committer {
         Ok(())
     }
 
-    fn found(
-        &mut self,
-        index: usize,
-        mut progress: Progress,
-        mut torn: Vec<(Offset, OutputRecord)>,
-        end: Offset,
-    ) -> Result<(), Ended> {
+    /// Takes what a partition holds, against what its progress says.
+    ///
+    /// That the partition merely ends before its progress is refused when a generation opens; in a running one the next
+    /// write notices it, whose offsets go back. That a record which was committed is aborted by now is refused in every
+    /// recovery: no later write notices it, and none repeats the rows, since they count as committed.
+    fn found(&mut self, index: usize, mut progress: Progress, tail: Tail) -> Result<(), Ended> {
+        let Tail { records: mut torn, end, aborted } = tail;
         let lane = &mut self.lanes[index];
         if let Some((written, since)) = lane.went_back {
             return Err(Ended::Refused(format!(
@@ -164,14 +164,24 @@ impl Committer {
             && progress.generation < self.generation
             && (progress.tick < tick || progress.tick == tick && within)
         {
-            // What is gone of the output is corrected like anything else that it lacks.
-            let end = torn.last().map_or(progress.end.min(end), |(offset, _)| Offset(offset.0 + 1));
+            // What is gone of the output is corrected like anything else that it lacks. The next recovery looks at the
+            // record before this end: it must not be an aborted one again.
+            let without_torn = if aborted.is_some() { end } else { progress.end.min(end) };
+            let end = torn.last().map_or(without_torn, |(offset, _)| Offset(offset.0 + 1));
             lane.give_up_through(self.opened_at.min(Tick(tick.0 - 1)), end);
             return Ok(());
         }
-        if end < progress.end && lane.is_left(progress.tick) {
+        if lane.is_left(progress.tick) {
             // What an append output has lost stays lost.
-            progress.end = end;
+            if end < progress.end || aborted.is_some() && torn.is_empty() {
+                progress.end = end;
+            }
+        } else if let Some(offset) = aborted {
+            return Err(Ended::Refused(format!(
+                "output {}: the record at offset {offset}, which this job had committed, was aborted; {}",
+                lane.at,
+                lane.way_out()
+            )));
         }
         if end < progress.end && self.first_recovery {
             return Err(Ended::Refused(format!(

@@ -157,7 +157,7 @@ fn recover(committer: &mut Committer, found: &[(Option<Progress>, &str)]) -> Res
         let torn = records(torn).into_iter().enumerate();
         let torn: Vec<_> = torn.map(|(i, record)| (Offset(begin.0 + i as u64), record)).collect();
         let end = Offset(begin.0 + torn.len() as u64);
-        tails.push(Tail { records: torn, end });
+        tails.push(Tail { records: torn, end, aborted: None });
     }
     assert_eq!(asked, [questions.join(", ")]);
     committer.on(Done::Tails(tails))
@@ -342,7 +342,7 @@ fn an_output_that_has_lost_what_was_committed_is_refused_unless_it_is_corrected(
         let found = progress(2, Position::Complete, &[(1, "a1")], 5);
         committer.on(Done::Progress([(at(0), found)].into(), SinkStatus::default())).unwrap();
         assert_eq!(actions(committer, 0), ["tail out/0 from 5"]);
-        committer.on(Done::Tails(vec![Tail { records: Vec::new(), end: Offset(3) }])).unwrap();
+        committer.on(Done::Tails(vec![Tail { records: Vec::new(), end: Offset(3), aborted: None }])).unwrap();
         actions(committer, 0)
     };
     let mut refused = committer(&plan(1, &[1, 2]));
@@ -351,6 +351,54 @@ fn an_output_that_has_lost_what_was_committed_is_refused_unless_it_is_corrected(
     assert!(ended.to_string().contains("output out/0 ends at offset 3, and was written up to 5"), "{ended}");
     let mut corrected = committer(&Plan { reconcile: Some(Tick(9)), ..plan(1, &[1, 2]) });
     assert_eq!(lost(&mut corrected), ["prepare 0: out/0 @2 from 3"]);
+}
+
+/// Answers the questions of a recovery: progress at tick 5 that ends at offset 10, whose last record was aborted.
+fn find_aborted(committer: &mut Committer) -> Vec<String> {
+    assert_eq!(actions(committer, 0), ["progress"]);
+    let found = progress(5, Position::Complete, &[], 10);
+    committer.on(Done::Progress([(at(0), found)].into(), SinkStatus::default())).unwrap();
+    assert_eq!(actions(committer, 0), ["tail out/0 from 10"]);
+    // The marker of the abort is after the record.
+    let tail = Tail { records: Vec::new(), end: Offset(11), aborted: Some(Offset(9)) };
+    committer.on(Done::Tails(vec![tail])).unwrap();
+    actions(committer, 0)
+}
+
+#[test]
+fn a_committed_record_that_is_aborted_by_now_is_refused_in_every_recovery() {
+    let opening = committer(&plan(1, &[5]));
+    let mut running = ready(1);
+    tick(&mut running, 6, "a1");
+    actions(&mut running, 0);
+    prepared(&mut running, 0, &[11]);
+    assert_eq!(actions(&mut running, 0), ["commit 0"]);
+    running.on(Done::Committed { turn: 0, result: Err(Failure::Unknown("no answer".to_owned())) }).unwrap();
+    assert_eq!(actions(&mut running, 0), ["fence 1", "fence 0"]);
+    for turn in 0..2 {
+        running.on(Done::Fenced { turn }).unwrap();
+    }
+    assert_eq!(actions(&mut running, 0), ["journal"]);
+    running.on(Done::Journal(Verdict::Mine)).unwrap();
+    for mut committer in [opening, running] {
+        assert_eq!(find_aborted(&mut committer), ["journal"], "a newer generation may have moved on");
+        let ended = committer.on(Done::Journal(Verdict::Mine)).unwrap_err();
+        assert!(matches!(ended, Ended::Refused(_)), "{ended}");
+        let ended = ended.to_string();
+        let said = "output out/0: the record at offset 9, which this job had committed, was aborted; `run --reconcile`";
+        assert!(ended.contains(said), "{ended}");
+    }
+}
+
+#[test]
+fn a_reconciliation_goes_on_after_an_aborted_record_and_does_not_find_it_again() {
+    let mut corrected = committer(&Plan { reconcile: Some(Tick(9)), ..plan(1, &[5]) });
+    assert_eq!(find_aborted(&mut corrected), ["prepare 0: out/0 @5 from 11"]);
+    let mut left = committer(&leaving(&[5]));
+    assert_eq!(find_aborted(&mut left), [""; 0]);
+    left.complete(Tick(5)).unwrap();
+    tick(&mut left, 9, "d1");
+    assert_eq!(actions(&mut left, 0), ["prepare 0: out/0 d1 @9 from 11"]);
 }
 
 #[test]
@@ -617,7 +665,7 @@ fn a_reconciliation_that_leaves_an_append_output_goes_on_where_it_ends_now() {
     let found = progress(1, Position::Complete, &[(1, "x1")], 5);
     committer.on(Done::Progress([(at(0), found)].into(), SinkStatus::default())).unwrap();
     assert_eq!(actions(&mut committer, 0), ["tail out/0 from 5"]);
-    committer.on(Done::Tails(vec![Tail { records: Vec::new(), end: Offset(0) }])).unwrap();
+    committer.on(Done::Tails(vec![Tail { records: Vec::new(), end: Offset(0), aborted: None }])).unwrap();
     committer.output(Tick(1), &at(0), TickRecords::new(records("a1"))).unwrap();
     tick(&mut committer, 9, "d1");
     assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 d1 @9 from 0"]);

@@ -243,6 +243,12 @@ impl Kafka {
         visible.filter_map(|(offset, entry)| Some((Offset(offset as u64), entry.body.as_ref()?)))
     }
 
+    /// Whether there is a record at an offset whose transaction was aborted.
+    pub(super) fn is_aborted(&self, of: Partition, at: Offset) -> bool {
+        let entry = self.logs[of].entries.get(at.0 as usize);
+        entry.is_some_and(|entry| entry.body.is_some() && entry.committed == Some(false))
+    }
+
     /// Whether a transaction is being ended.
     pub(super) fn is_ending(&self) -> bool {
         self.writers.values().any(|writer| matches!(writer.state, State::Ending { .. }))

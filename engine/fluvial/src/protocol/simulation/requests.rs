@@ -101,11 +101,13 @@ impl World {
                 };
                 let partition = at.partition as usize;
                 let end = *known.get_or_insert_with(|| self.kafka.end(partition));
-                let mut records = Vec::new();
+                let (mut records, mut aborted) = (Vec::new(), None);
                 if let Some(from) = from {
                     if self.kafka.stable(partition) < end {
                         return Ok(Step::Again);
                     }
+                    let before = from.0.checked_sub(1).map(Offset);
+                    aborted = before.filter(|before| self.kafka.is_aborted(partition, *before));
                     let tail = self.kafka.read(partition, from.0 as usize, end);
                     records.extend(tail.filter_map(|(offset, body)| match body {
                         Body::Record(record) => Some((offset, record.clone())),
@@ -115,7 +117,7 @@ impl World {
                         self.say(|| format!("g{generation}/{process} finds records in {at} after {from}: {records:?}"));
                     }
                 }
-                found.push(Tail { records, end: Offset(end as u64) });
+                found.push(Tail { records, end: Offset(end as u64), aborted });
                 left.pop_front();
                 *known = None;
                 return Ok(Step::Again);
