@@ -40,7 +40,8 @@ pub trait Source: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for an input that does not exist or may not be
-    /// read, [`ErrorKind::Retry`](crate::ErrorKind::Retry) for a system that cannot be reached.
+    /// read, which ends a running job when it is said several times in a row;
+    /// [`ErrorKind::Retry`](crate::ErrorKind::Retry) for a system that cannot be reached, which does not.
     fn splits(&self, patience: Duration) -> Result<Vec<SplitStatus>, Error>;
 
     /// A reader for some of the splits, used by one thread. It calls `waker` when records may be had after

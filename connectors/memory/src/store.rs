@@ -92,6 +92,11 @@ impl Memory {
         self.put(name, Partitions::Logs((0..partitions).map(|_| RwLock::default()).collect()));
     }
 
+    /// Takes a topic away. Readers that it has stay with what they read.
+    pub fn delete_topic(&self, name: &str) {
+        self.0.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
     /// Makes a topic of `splits` splits with `records` records each, which `generator` computes when they are read. It
     /// must fill in the same for the same split and offset, always. [`u64::MAX`] records are an endless input.
     pub fn generate(

@@ -307,19 +307,6 @@ pub(crate) fn refuse_made_anew(found: &[FoundSplit], known: &BTreeMap<SplitNumbe
     Ok(())
 }
 
-/// Refuses splits that end before the place that they have been read to.
-///
-/// # Errors
-/// [`Ended::CutOff`] with the first of them.
-pub(crate) fn refuse_cut_off(found: &[FoundSplit], bound: &BTreeMap<SplitNumber, SplitState>) -> Result<(), Ended> {
-    match cut_off(found, bound).next() {
-        None => Ok(()),
-        Some((state, FoundSplit { described, .. }, end)) => {
-            Err(Ended::CutOff { described: described.clone(), read: state.position, end })
-        }
-    }
-}
-
 /// The splits that end before the place that they have been read to, and where. What was `found` must be asked for after
 /// that; where a split ends that is unavailable is not known.
 pub(crate) fn cut_off<'a>(

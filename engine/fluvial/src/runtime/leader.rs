@@ -16,6 +16,7 @@ use fluvial_connector::{Envelope, Error, Incarnation, Offset, SinkStatus, SplitI
 use super::ambient;
 use super::calls::StoreCalls;
 use super::control::{Control, Message};
+use super::discovery::{Asking, Discovered, Discovery};
 use super::ending::{Ending, Failure, Part as Origin};
 use super::missed;
 use super::outputs::{self, OutputWatch};
@@ -23,7 +24,6 @@ use super::process::{ForTheLeader, Found, Shared};
 use super::stages::STAGES;
 use super::status::StatusLine;
 use super::turns::wait_out;
-use super::unavailable::Unavailable;
 use crate::fail_point::{FailPoint, reach};
 use crate::journal::Nonce;
 use crate::protocol::{
@@ -49,15 +49,13 @@ pub(crate) const LOOKS: u32 = 4;
 /// so long after each other.
 pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
-/// What follows from a split that is unavailable.
-const OTHERS_GO_ON: &str = "the other splits go on";
-
 /// How far the job has committed in each split of each source.
 pub(crate) type Positions = Vec<(String, SplitId, Offset)>;
 
 enum Back {
     Answered(Part, Result<Answer, Error>),
-    Discovered(Found),
+    /// What a source says while the job runs.
+    Discovered(Discovered),
     /// What the outputs are now.
     Outputs(SinkStatus),
     /// What the upsert outputs hold that this job has no progress for.
@@ -75,7 +73,7 @@ pub(crate) struct LeaderDriver {
     runtime: tokio::runtime::Handle,
     back: Receiver<Back>,
     tell: Sender<Back>,
-    discovery: Sender<Positions>,
+    discovery: Discovery,
     _outputs: OutputWatch,
     waker: Waker,
     shared: Arc<Shared>,
@@ -134,7 +132,7 @@ impl LeaderDriver {
                 }
             })
             .map_err(|e| Failure::new(Ending::Failed, e))?;
-        let discovery = Self::discover(shared, &tell, waker, found.splits.clone());
+        let discovery = Self::discover(shared, &tell, waker, &found.splits);
         let (of_outputs, wake) = (tell.clone(), waker.clone());
         let outputs = OutputWatch::start(shared.session()?, move |status| {
             let told = of_outputs.send(Back::Outputs(status)).is_ok();
@@ -167,59 +165,20 @@ impl LeaderDriver {
         Ok(driver)
     }
 
-    /// Asks the sources for their splits, again and again, on a thread of its own, and tells them how far the job is.
-    fn discover(shared: &Shared, tell: &Sender<Back>, waker: &Waker, before: Vec<FoundSplit>) -> Sender<Positions> {
-        let (positions, inbox) = channel::<Positions>();
-        let (sources, tell, waker) = (shared.sources.clone(), tell.clone(), waker.clone());
-        let job = shared.process.job.clone();
-        let patience = shared.options.patience;
-        let window = shared.options.checkpoint_every.saturating_mul(CHECKPOINTS_TO_REPLAY);
-        let spawned = std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
-            let warn = |error: Error, what: &str| {
-                tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "{what}");
-            };
-            for (_, source) in &sources {
-                match source.warnings(window, patience) {
-                    Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
-                    // Who may read a topic may not always see its settings.
-                    Err(error) => tracing::debug!(error = format!("{:#}", anyhow::Error::from(error)), "no settings"),
-                }
-            }
-            let mut refused = None;
-            let mut unavailable = Unavailable::default();
-            unavailable.note(&before, OTHERS_GO_ON);
-            // The leader sends positions every few seconds, which is how often it is time to look. No oftener: that a split
-            // ends too early is believed when two answers say so which are so far apart.
-            for positions in inbox {
-                for (name, source) in &sources {
-                    let of_source: Vec<_> = positions
-                        .iter()
-                        .filter(|(of, ..)| of == name)
-                        .map(|(_, split, at)| (split.clone(), *at))
-                        .collect();
-                    if let Err(error) = source.report_committed(&job, &of_source) {
-                        // Who may not do that need hear it once.
-                        if refused.replace(error.to_string()).is_none_or(|before| before != error.to_string()) {
-                            warn(error, "could not tell the source how far the job is");
-                        }
-                    }
-                }
-                match Found::of_sources(&sources, patience) {
-                    Ok(found) => {
-                        unavailable.note(&found.splits, OTHERS_GO_ON);
-                        if tell.send(Back::Discovered(found)).is_err() {
-                            return;
-                        }
-                        waker.wake();
-                    }
-                    Err(error) => warn(error, "could not look for new splits"),
-                }
-            }
-        });
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "new splits will not be found");
-        }
-        positions
+    /// Begins to ask the sources for their splits, and to tell them how far the job is.
+    fn discover(shared: &Shared, tell: &Sender<Back>, waker: &Waker, before: &[FoundSplit]) -> Discovery {
+        let options = &shared.options;
+        let asking = Asking {
+            job: shared.process.job.clone(),
+            patience: options.patience,
+            window: options.checkpoint_every.saturating_mul(CHECKPOINTS_TO_REPLAY),
+        };
+        let (tell, waker) = (tell.clone(), waker.clone());
+        Discovery::start(&shared.sources, &asking, before, move |discovered| {
+            let told = tell.send(Back::Discovered(discovered)).is_ok();
+            waker.wake();
+            told
+        })
     }
 
     /// A worker's report.
@@ -231,10 +190,17 @@ impl LeaderDriver {
     /// A worker has reported all that was to be read; the job ends when all have.
     pub(crate) fn at_end(&mut self, worker: u32, control: &mut Control) -> Result<(), Failure> {
         self.at_end.insert(worker);
-        if self.at_end.len() == self.shared.options.workers() as usize {
-            self.event(Event::Stop, control)?;
-        }
-        Ok(())
+        if self.is_at_end() { self.event(Event::Stop, control) } else { Ok(()) }
+    }
+
+    /// Whether all that was to be read has been reported.
+    fn is_at_end(&self) -> bool {
+        self.at_end.len() == self.shared.options.workers() as usize
+    }
+
+    /// Whether the job has been told to finish.
+    fn is_stopping(&self) -> bool {
+        self.stopping.is_some() || self.is_at_end()
     }
 
     fn stop(&mut self, control: &mut Control) -> Result<(), Failure> {
@@ -257,7 +223,10 @@ impl LeaderDriver {
                 Back::Answered(_, Err(error)) => return Err(Failure::of(Origin::Store, error)),
                 Back::Stop => self.stop(control)?,
                 Back::Outputs(status) => self.event(Event::Outputs(status), control)?,
-                Back::Discovered(found) => {
+                // Who is about to end needs no more input.
+                Back::Discovered(Discovered::Refused(_)) if self.is_stopping() => {}
+                Back::Discovered(Discovered::Refused(error)) => return Err(Failure::of(Origin::Source, error)),
+                Back::Discovered(Discovered::Splits(found)) => {
                     self.status.found(&found);
                     if self.planned {
                         control.tell_all(&Message::Found(found.splits.clone()));
@@ -275,8 +244,7 @@ impl LeaderDriver {
         if self.opened
             && let Some(positions) = self.status.ask()
         {
-            // Without the thread there is nobody to tell, which has been said.
-            let _ = self.discovery.send(positions);
+            self.discovery.ask(&positions);
         }
         Ok(())
     }

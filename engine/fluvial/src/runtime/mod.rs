@@ -11,6 +11,7 @@ mod ambient;
 mod calls;
 pub(crate) mod control;
 pub(crate) mod culprit;
+mod discovery;
 pub(crate) mod ending;
 mod inbox;
 pub(crate) mod input;

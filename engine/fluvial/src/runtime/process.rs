@@ -69,8 +69,8 @@ pub(crate) struct ForTheLeader {
     pub(crate) binary: String,
 }
 
-/// What the first process finds before it opens the journal.
-#[derive(Clone, Default)]
+/// What the first process finds before it opens the journal; while the job runs, what one source says of its splits.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     pub(crate) splits: Vec<FoundSplit>,
     pub(crate) ends: Ends,
@@ -79,24 +79,39 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// The splits of the sources and where they end now.
+    /// The splits of all sources and where they end now.
+    ///
+    /// # Errors
+    /// One of the sources cannot be asked: a start needs them all.
     pub(crate) fn of_sources(sources: &[(String, Arc<dyn Source>)], patience: Duration) -> Result<Self, Error> {
         let mut found = Self::default();
         for (name, source) in sources {
-            let asked_ms = ambient::now_ms();
-            for status in source.splits(patience)? {
-                if let Some(end) = status.availability.end() {
-                    found.ends.insert((name.clone(), status.split.clone()), end);
-                }
-                found.splits.push(FoundSplit {
-                    source: name.clone(),
-                    described: source.describe_split(&status.split),
-                    split: status.split,
-                    availability: status.availability,
-                    identity: status.identity,
-                    asked_ms,
-                });
+            let Self { splits, ends, .. } = Self::of_source(name, source.as_ref(), patience)?;
+            found.splits.extend(splits);
+            found.ends.extend(ends);
+        }
+        Ok(found)
+    }
+
+    /// The splits of one source and where they end now.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub(crate) fn of_source(name: &str, source: &dyn Source, patience: Duration) -> Result<Self, Error> {
+        let mut found = Self::default();
+        let asked_ms = ambient::now_ms();
+        for status in source.splits(patience)? {
+            if let Some(end) = status.availability.end() {
+                found.ends.insert((name.to_owned(), status.split.clone()), end);
             }
+            found.splits.push(FoundSplit {
+                source: name.to_owned(),
+                described: source.describe_split(&status.split),
+                split: status.split,
+                availability: status.availability,
+                identity: status.identity,
+                asked_ms,
+            });
         }
         Ok(found)
     }

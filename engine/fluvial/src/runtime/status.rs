@@ -32,8 +32,8 @@ pub(crate) struct StatusLine {
     /// Ranges that are minted and not committed.
     in_flight: VecDeque<(Tick, Vec<Range>)>,
     ends: Ends,
-    /// When the sources said that.
-    ends_at: Instant,
+    /// When each source said that, with an end for each of its splits.
+    ends_at: BTreeMap<String, Instant>,
 }
 
 impl StatusLine {
@@ -48,15 +48,21 @@ impl StatusLine {
             passed: BTreeMap::new(),
             in_flight: VecDeque::new(),
             ends: Ends::new(),
-            ends_at: ambient::instant(),
+            ends_at: BTreeMap::new(),
         }
     }
 
+    /// Takes what sources say; that of the others stays.
     pub(crate) fn found(&mut self, found: &Found) {
-        self.ends.clone_from(&found.ends);
-        if found.splits.iter().all(|split| split.availability.end().is_some()) {
-            self.ends_at = ambient::instant();
+        for of_source in found.splits.chunk_by(|one, next| one.source == next.source) {
+            let (source, now) = (&of_source[0].source, ambient::instant());
+            self.ends.retain(|(of, _), _| of != source);
+            let at = self.ends_at.entry(source.clone()).or_insert(now);
+            if of_source.iter().all(|split| split.availability.end().is_some()) {
+                *at = now;
+            }
         }
+        self.ends.extend(found.ends.clone());
     }
 
     pub(crate) fn hear(&mut self, report: &Report) {
@@ -139,9 +145,9 @@ impl StatusLine {
         if status.minted == Tick(0) {
             return;
         }
-        // What the sources have not said since the last line is not known: one that hangs must not look like one without
+        // What a source has not said since the last line is not known: one that hangs must not look like one without
         // input.
-        let age = self.ends_at.elapsed();
+        let age = self.ends_at.values().min().map_or(passed, Instant::elapsed);
         let known = self.splits.iter().map(|(number, (start, at))| self.behind(start, self.done(*number, *at)));
         let lag: Option<u64> = if age > passed { None } else { known.sum() };
         let unknown_for = lag.is_none().then_some(age);

@@ -28,7 +28,7 @@ use crate::protocol::opening::{Opened, Opener, Opening};
 use crate::protocol::preparing::{Prepared, refuse_held};
 use crate::protocol::recreated::refuse_recreated;
 use crate::protocol::rules::{Rule, Rules};
-use crate::protocol::running::{Running, refuse_cut_off, refuse_made_anew};
+use crate::protocol::running::{Running, cut_off, refuse_made_anew};
 use crate::protocol::sequencer::Pace;
 use crate::protocol::store::{Answer, Call, Identity, Part, Verdict};
 use crate::state::SplitState;
@@ -83,8 +83,8 @@ pub(crate) enum Event {
     Store(Part, Answer),
     /// A worker's report.
     FromWorker(u32, Report),
-    /// The splits that the sources have now; known ones may be among them. Asked for before the journal was opened, or
-    /// after [`Leader::identity`] is known.
+    /// The splits that some of the sources have now, all splits of each; known ones may be among them. Asked for before the
+    /// journal was opened, and then of all sources, or after [`Leader::identity`] is known.
     Splits(Vec<FoundSplit>),
     /// The answer to [`Request::Look`]: as [`Event::Splits`], asked for since, and every split is available.
     Looked(Vec<FoundSplit>),
@@ -141,8 +141,8 @@ pub(crate) struct Leader {
     bound: BTreeMap<SplitNumber, SplitState>,
     /// The outputs that it goes on with.
     sinks: Vec<SinkStart>,
-    /// Whether the last answer said that a split ends before that.
-    seems_cut_off: bool,
+    /// The splits that end before what is bound of them, by the last answer of their source.
+    seem_cut_off: BTreeSet<SplitNumber>,
     stop: bool,
     now_ms: u64,
     /// How far the clock has gone back since the beginning: time does not.
@@ -207,7 +207,7 @@ impl Leader {
             found: None,
             bound: BTreeMap::new(),
             sinks: Vec::new(),
-            seems_cut_off: false,
+            seem_cut_off: BTreeSet::new(),
             stop: false,
             now_ms,
             back_ms: 0,
@@ -310,12 +310,8 @@ impl Leader {
         match event {
             Event::Splits(found) => {
                 refuse_made_anew(&found, &self.bound)?;
-                // A broker that is no leader any more may answer from before: what is said twice in a row counts.
-                let cut_off = refuse_cut_off(&found, &self.bound);
-                if std::mem::replace(&mut self.seems_cut_off, cut_off.is_err()) {
-                    cut_off?;
-                }
-                self.found = Some(found);
+                self.refuse_cut_off(&found)?;
+                self.found = Some(with_other_sources(found, self.found.take().unwrap_or_default()));
             }
             Event::Looked(found) => self.on_look(found)?,
             Event::Surveyed(held) => self.on_survey(&held)?,
@@ -332,6 +328,23 @@ impl Leader {
             running.stopping |= self.stop;
             running.step(&self.config, self.now_ms, &mut self.out)?;
         }
+        Ok(())
+    }
+
+    /// Refuses splits that end before the place that they have been read to. A broker that is no leader any more may answer
+    /// from before: what two answers in a row say of a split counts.
+    fn refuse_cut_off(&mut self, found: &[FoundSplit]) -> Result<(), Ended> {
+        let mut seem_cut_off = BTreeSet::new();
+        for (SplitState { start, position, .. }, FoundSplit { described, .. }, end) in cut_off(found, &self.bound) {
+            if self.seem_cut_off.contains(&start.number) {
+                return Err(Ended::CutOff { described: described.clone(), read: *position, end });
+            }
+            seem_cut_off.insert(start.number);
+        }
+        let sources: BTreeSet<&str> = found.iter().map(|found| &*found.source).collect();
+        let is_answered = |state: &SplitState| sources.contains(&*state.start.source);
+        self.seem_cut_off.retain(|number| !self.bound.get(number).is_some_and(is_answered));
+        self.seem_cut_off.append(&mut seem_cut_off);
         Ok(())
     }
 
@@ -489,6 +502,14 @@ impl Leader {
             (stage, report) => Err(Ended::Bug(format!("worker {worker} reported {report:?} at {}", stage.name()))),
         }
     }
+}
+
+/// What some of the sources have just said, and what the others have said before.
+fn with_other_sources(found: Vec<FoundSplit>, mut before: Vec<FoundSplit>) -> Vec<FoundSplit> {
+    let sources: BTreeSet<&str> = found.iter().map(|found| &*found.source).collect();
+    before.retain(|before| !sources.contains(&*before.source));
+    before.extend(found);
+    before
 }
 
 impl Stage {

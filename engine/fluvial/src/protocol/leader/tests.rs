@@ -348,6 +348,25 @@ fn a_split_that_is_cut_off_while_it_is_read_again_is_refused() {
 }
 
 #[test]
+fn each_source_is_judged_by_its_own_answers_whatever_the_others_say_between_them() {
+    let other = || FoundSplit { source: "other".to_owned(), ..found("0", "its own") };
+    let mut bench = after_reading(false);
+    bench.on(Event::Splits(ends_at(8))).unwrap();
+    bench.on(Event::Splits(vec![other()])).unwrap();
+    let ended = bench.on(Event::Splits(ends_at(8))).unwrap_err();
+    assert!(ended.to_string().contains("ends at offset 8 now"), "{ended}");
+
+    // While a generation opens, what comes from one source is not all that there is.
+    let mut bench = Bench::new();
+    bench.on(Event::Splits(vec![other()])).unwrap();
+    bench.on(Event::Splits(vec![found("0", "first"), found("1", "first")])).unwrap();
+    let bench = bench.run();
+    let Stage::Running(running) = &bench.leader.stage else { panic!("it runs") };
+    let started = running.sequencer.splits().values().map(|state| (&*state.start.source, &*state.start.split.0));
+    assert_eq!(started.collect::<Vec<_>>(), [("in", "0"), ("in", "1"), ("other", "0")]);
+}
+
+#[test]
 fn a_split_that_was_cut_off_is_gone_on_with_from_its_end_where_the_input_is_taken_as_it_is() {
     for (end, position) in [(6, 6), (9, 9), (20, 9)] {
         let mut bench = after_reading(true);

@@ -1,0 +1,337 @@
+//! Asks the sources for their splits while the job runs, and tells them how far it is.
+//!
+//! ```text
+//!   positions, every few seconds ─┬─► source A's thread ─► its splits ────────────────► leader
+//!                                 └─► source B's thread ─► waits for an outage to end
+//! ```
+//!
+//! Each source has a thread of its own: one that cannot be asked waits out its patience and holds up no other, and what
+//! the others say is told as it comes. That a source could not be asked is a WARN, for as long as it lasts, since an outage
+//! passes. An answer that a person must change something (a topic that does not exist, a permission that was taken away)
+//! does not pass: a reader of that input gets nothing more, and cannot say so. After several such answers in a row the run
+//! ends with the last of them.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use fluvial_connector::{Error, ErrorKind, Offset, Source, SplitId};
+
+use super::leader::{LOOKS, Positions};
+use super::process::Found;
+use super::unavailable::Unavailable;
+use crate::protocol::FoundSplit;
+
+/// What follows from a split that is unavailable.
+const OTHERS_GO_ON: &str = "the other splits go on";
+
+/// What a source has said.
+#[derive(Debug)]
+pub(crate) enum Discovered {
+    /// The splits of one source, all of them.
+    Splits(Found),
+    /// The source cannot be read until a person changes something: the run ends.
+    Refused(Error),
+}
+
+/// How the sources are asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Asking {
+    /// The job's name.
+    pub(crate) job: String,
+    /// How long one question waits for a source's answer.
+    pub(crate) patience: Duration,
+    /// How much of the input may have to be read again after a restart.
+    pub(crate) window: Duration,
+}
+
+/// The threads that ask. Each ends when this is dropped and its last question is answered.
+pub(crate) struct Discovery(Vec<(String, Sender<Vec<(SplitId, Offset)>>)>);
+
+impl Discovery {
+    /// Begins with what was found `before`. `tell` gets what the sources say, until it gives `false`.
+    pub(crate) fn start(
+        sources: &[(String, Arc<dyn Source>)],
+        asking: &Asking,
+        before: &[FoundSplit],
+        tell: impl FnMut(Discovered) -> bool + Clone + Send + 'static,
+    ) -> Self {
+        let mut threads = Vec::new();
+        for (name, source) in sources {
+            let (positions, inbox) = channel();
+            let before: Vec<_> = before.iter().filter(|found| found.source == *name).cloned().collect();
+            let mut unavailable = Unavailable::default();
+            unavailable.note(&before, OTHERS_GO_ON);
+            let asked = Asked {
+                name: name.clone(),
+                source: Arc::clone(source),
+                asking: asking.clone(),
+                unavailable,
+                untold: None,
+                refusals: Refusals::default(),
+            };
+            let tell = tell.clone();
+            let thread = std::thread::Builder::new().name("discovery".to_owned());
+            match thread.spawn(move || asked.run(&inbox, tell)) {
+                Ok(_) => threads.push((name.clone(), positions)),
+                Err(error) => tracing::warn!(%error, source = name, "new splits will not be found"),
+            }
+        }
+        Self(threads)
+    }
+
+    /// Tells the sources how far the job is, and asks for their splits.
+    pub(crate) fn ask(&self, positions: &Positions) {
+        for (name, thread) in &self.0 {
+            let of_source = positions.iter().filter(|(of, ..)| of == name);
+            // A thread that has ended has told its last.
+            let _ = thread.send(of_source.map(|(_, split, at)| (split.clone(), *at)).collect());
+        }
+    }
+}
+
+/// A source that is asked again and again.
+struct Asked {
+    name: String,
+    source: Arc<dyn Source>,
+    asking: Asking,
+    unavailable: Unavailable,
+    /// Why the source could not be told how far the job is.
+    untold: Option<String>,
+    refusals: Refusals,
+}
+
+impl Asked {
+    fn run(mut self, inbox: &Receiver<Vec<(SplitId, Offset)>>, mut tell: impl FnMut(Discovered) -> bool) {
+        match self.source.warnings(self.asking.window, self.asking.patience) {
+            Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
+            // Who may read a topic may not always see its settings.
+            Err(error) => tracing::debug!(error = chain(error), "no settings"),
+        }
+        // The leader sends positions every few seconds, which is how often it is time to look. No oftener: that a split
+        // ends too early is believed when two answers say so which are so far apart.
+        while let Ok(positions) = inbox.recv() {
+            // What came while the source did not answer is one question.
+            let positions = inbox.try_iter().last().unwrap_or(positions);
+            self.report(&positions);
+            if self.look().is_some_and(|discovered| !tell(discovered)) {
+                return;
+            }
+        }
+    }
+
+    fn report(&mut self, positions: &[(SplitId, Offset)]) {
+        let Err(error) = self.source.report_committed(&self.asking.job, positions) else { return };
+        let said = error.to_string();
+        // Who may not do that need hear it once.
+        if self.untold.replace(said.clone()).is_none_or(|before| before != said) {
+            tracing::warn!(source = self.name, error = chain(error), "could not tell the source how far the job is");
+        }
+    }
+
+    fn look(&mut self) -> Option<Discovered> {
+        let found = Found::of_source(&self.name, self.source.as_ref(), self.asking.patience);
+        let refused = self.refusals.note(found.as_ref().err().map(|error| error.kind));
+        match found {
+            Ok(found) => {
+                self.unavailable.note(&found.splits, OTHERS_GO_ON);
+                Some(Discovered::Splits(found))
+            }
+            Err(error) if refused => {
+                let what = format!("source '{}' has said {LOOKS} times in a row that it cannot be read", self.name);
+                Some(Discovered::Refused(Error::caused(error.kind, what, error)))
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(error), "could not look for new splits of source '{}'", self.name);
+                None
+            }
+        }
+    }
+}
+
+/// How often in a row a source has said that a person must change something.
+#[derive(Debug, Default)]
+struct Refusals(u32);
+
+impl Refusals {
+    /// Takes the next answer: the kind of its error, or that there was none. Returns whether it is to be believed that the
+    /// source cannot be read. A broker that does not know yet what it should may say so once.
+    fn note(&mut self, error: Option<ErrorKind>) -> bool {
+        self.0 = if error == Some(ErrorKind::Configuration) { self.0 + 1 } else { 0 };
+        self.0 >= LOOKS
+    }
+}
+
+fn chain(error: Error) -> String {
+    format!("{:#}", anyhow::Error::from(error))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use fluvial_connector::{Availability, SplitReader, SplitStatus, Waker};
+    use fluvial_memory::{Memory, MemorySource};
+
+    use super::*;
+    use crate::runtime::ambient;
+
+    const MOST: Duration = Duration::from_secs(20);
+
+    /// A source that cannot be asked for its splits while it is told so.
+    struct Failing {
+        source: MemorySource,
+        /// What the next answers are.
+        errors: Mutex<VecDeque<ErrorKind>>,
+        /// No question is answered before something comes from here or it is closed.
+        held: Option<Mutex<Receiver<()>>>,
+    }
+
+    impl Failing {
+        fn new(memory: &Memory, errors: impl IntoIterator<Item = ErrorKind>, held: Option<Receiver<()>>) -> Self {
+            let errors = Mutex::new(errors.into_iter().collect());
+            Self { source: memory.source("a"), errors, held: held.map(Mutex::new) }
+        }
+    }
+
+    impl Source for Failing {
+        fn describe(&self) -> String {
+            self.source.describe()
+        }
+
+        fn splits(&self, patience: Duration) -> Result<Vec<SplitStatus>, Error> {
+            if let Some(held) = &self.held {
+                let _ = held.lock().unwrap().recv();
+            }
+            match self.errors.lock().unwrap().pop_front() {
+                Some(kind) => Err(Error::new(kind, "it is not to be asked")),
+                None => self.source.splits(patience),
+            }
+        }
+
+        fn reader(&self, waker: Waker) -> Result<Box<dyn SplitReader>, Error> {
+            self.source.reader(waker)
+        }
+    }
+
+    fn memory() -> Memory {
+        let memory = Memory::new();
+        memory.create_topic("a", 1);
+        memory.create_topic("b", 2);
+        memory
+    }
+
+    /// Two sources that are asked: `first`, of the name `a`, and the topic `b`.
+    struct Bench {
+        discovery: Discovery,
+        told: Receiver<Discovered>,
+    }
+
+    impl Bench {
+        fn new(memory: &Memory, first: impl Source) -> Self {
+            let sources: [(String, Arc<dyn Source>); 2] =
+                [("a".to_owned(), Arc::new(first)), ("b".to_owned(), Arc::new(memory.source("b")))];
+            let asking =
+                Asking { job: "job".to_owned(), patience: Duration::from_secs(1), window: Duration::from_secs(1) };
+            let (tell, told) = channel();
+            let discovery = Discovery::start(&sources, &asking, &[], move |discovered| tell.send(discovered).is_ok());
+            Self { discovery, told }
+        }
+
+        /// Asks until something comes that `expected` gives something of.
+        fn ask_until<T>(&self, mut expected: impl FnMut(Discovered) -> Option<T>) -> T {
+            let began = ambient::instant();
+            loop {
+                assert!(began.elapsed() < MOST, "what is expected has not come");
+                self.discovery.ask(&Vec::new());
+                if let Ok(discovered) = self.told.recv_timeout(Duration::from_millis(100))
+                    && let Some(found) = expected(discovered)
+                {
+                    return found;
+                }
+            }
+        }
+
+        /// Asks until a source answers with its splits, and returns which of them are available.
+        fn splits_of(&self, name: &str) -> Vec<bool> {
+            self.ask_until(|discovered| match discovered {
+                Discovered::Splits(found) if found.splits.iter().all(|split| split.source == name) => {
+                    let available = |split: &FoundSplit| matches!(split.availability, Availability::Available { .. });
+                    Some(found.splits.iter().map(available).collect())
+                }
+                Discovered::Splits(_) => None,
+                Discovered::Refused(error) => panic!("{error}"),
+            })
+        }
+    }
+
+    /// A partition of one topic that came back was never read while another topic was gone.
+    #[test]
+    fn what_a_source_says_is_told_while_another_is_gone_and_the_run_ends_with_the_one_that_is_gone() {
+        let memory = memory();
+        memory.set_available("b", 1, false).unwrap();
+        let bench = Bench::new(&memory, memory.source("a"));
+        assert_eq!(bench.splits_of("a"), [true]);
+        assert_eq!(bench.splits_of("b"), [true, false]);
+        memory.delete_topic("a");
+        memory.set_available("b", 1, true).unwrap();
+        let said = bench.ask_until(|discovered| match discovered {
+            Discovered::Refused(error) => Some(chain(error)),
+            Discovered::Splits(_) => None,
+        });
+        assert!(said.starts_with("source 'a' has said 4 times in a row"), "{said}");
+        assert!(said.contains("memory topic 'a' does not exist"), "{said}");
+        // The other is asked as before.
+        bench.ask_until(|discovered| match discovered {
+            Discovered::Splits(found) => (found.splits.len() == 2 && found.ends.len() == 2).then_some(()),
+            Discovered::Refused(_) => None,
+        });
+    }
+
+    #[test]
+    fn a_source_that_waits_for_its_system_holds_up_no_other() {
+        let memory = memory();
+        let (release, held) = channel();
+        let bench = Bench::new(&memory, Failing::new(&memory, [], Some(held)));
+        for _ in 0..3 {
+            assert_eq!(bench.splits_of("b"), [true, true]);
+        }
+        memory.set_available("b", 0, false).unwrap();
+        bench.ask_until(|discovered| match discovered {
+            Discovered::Splits(found) => (found.ends.len() == 1 && found.splits.len() == 2).then_some(()),
+            Discovered::Refused(error) => panic!("{error}"),
+        });
+        drop(release);
+        assert_eq!(bench.splits_of("a"), [true]);
+    }
+
+    #[test]
+    fn an_outage_is_no_reason_to_end_however_long_it_lasts() {
+        let memory = memory();
+        let errors = [ErrorKind::Retry; 3 * LOOKS as usize];
+        let bench = Bench::new(&memory, Failing::new(&memory, errors, None));
+        assert_eq!(bench.splits_of("a"), [true]);
+    }
+
+    #[test]
+    fn only_answers_in_a_row_that_a_person_must_change_something_are_believed() {
+        let check = |answers: &[Option<ErrorKind>], expected: &[bool]| {
+            let mut refusals = Refusals::default();
+            let believed: Vec<bool> = answers.iter().map(|answer| refusals.note(*answer)).collect();
+            assert_eq!(believed, expected, "{answers:?}");
+        };
+        let (refused, away) = (Some(ErrorKind::Configuration), Some(ErrorKind::Retry));
+        check(&[refused; 5], &[false, false, false, true, true]);
+        for other in [None, away, Some(ErrorKind::Restart)] {
+            check(&[refused, refused, refused, other, refused, refused, refused, refused], &{
+                let mut expected = [false; 8];
+                expected[7] = true;
+                expected
+            });
+        }
+        check(&[away; 20], &[false; 20]);
+    }
+}
