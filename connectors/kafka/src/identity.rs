@@ -18,6 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to leave a cluster alone that could not say.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What a person can do where the topic that a job reads is gone.
+pub(crate) const BEGIN_ANOTHER: &str =
+    "begin a new one on it under another --name, with --reconcile if it is to correct the same outputs";
+
 /// A topic's id, as it was when it was first asked for, and whether that still holds. All readers of a source share it: one
 /// question answers them all.
 #[derive(Debug)]
@@ -47,6 +51,11 @@ impl Identity {
     /// The topic has this id; the first to say it counts.
     pub(crate) fn is(&self, id: &str) {
         self.was.get_or_init(|| id.to_owned());
+    }
+
+    /// Whether the topic has been there.
+    pub(crate) fn is_known(&self) -> bool {
+        self.was.get().is_some()
     }
 
     /// Calls `waker` after each answer, as long as somebody else holds it.
@@ -92,8 +101,7 @@ impl Identity {
             ErrorKind::Configuration,
             format!(
                 "kafka topic '{}' was deleted and recreated (it has the id {is} and had {was}): a job cannot go on with \
-                 other input; begin a new one on it under another --name, with --reconcile if it is to correct the same \
-                 outputs",
+                 other input; {BEGIN_ANOTHER}",
                 self.topic
             ),
         ))

@@ -10,13 +10,15 @@ use fluvial_connector::{
 };
 
 use crate::failure;
-use crate::identity::Identity;
+use crate::identity::{BEGIN_ANOTHER, Identity};
 use crate::kafka::Kafka;
 use crate::native::{Bounds, Code, Isolation, Survey, Unavailable};
 use crate::reading::Reading;
 
 /// How long a reader that begins waits for the number of partitions. Without it, it waits for records as for a few.
 const ASK_HOW_MANY: Duration = Duration::from_secs(5);
+/// How long it is asked whether a topic is gone that could not be asked about.
+const ASK_IF_GONE: Duration = Duration::from_secs(2);
 /// How many partitions an idle job names in its fetches each second, at the most, up to a second for each fetch.
 const PARTITIONS_FETCHED_A_SECOND: u32 = 2000;
 /// How long a report of committed offsets may take, in milliseconds: the next one comes a few seconds later.
@@ -41,6 +43,26 @@ impl KafkaSource {
     pub fn topic(&self) -> &str {
         &self.topic
     }
+
+    /// What a person can do about a question about the topic that was not answered. Where the topic has been there before,
+    /// creating it is no way out: it would be another one.
+    fn explain(&self, error: Error) -> Error {
+        if error.kind == ErrorKind::Configuration && self.identity.is_known() && self.is_gone() {
+            let (topic, brokers) = (&self.topic, self.kafka.brokers());
+            let what = format!(
+                "topic '{topic}' does not exist on {brokers} any more: it was deleted after this job had begun to read it. \
+                 A topic that is created again is another one, and a job cannot go on with other input; {BEGIN_ANOTHER}"
+            );
+            return Error::new(ErrorKind::Configuration, what);
+        }
+        self.kafka.explain(&[&self.topic], error)
+    }
+
+    /// Whether the cluster says now that there is no such topic.
+    fn is_gone(&self) -> bool {
+        let found = self.kafka.questions().and_then(|asked| asked.find(&[&self.topic], Instant::now() + ASK_IF_GONE));
+        found.is_ok_and(|found| found.iter().all(Option::is_none))
+    }
 }
 
 impl Source for KafkaSource {
@@ -63,9 +85,8 @@ impl Source for KafkaSource {
     fn splits(&self, patience: Duration) -> Result<Vec<SplitStatus>, Error> {
         let deadline = Instant::now() + patience;
         let questions = self.kafka.questions()?;
-        let Survey { id, partitions } = questions
-            .survey(&self.topic, Isolation::Committed, deadline)
-            .map_err(|error| self.kafka.explain(&[&self.topic], error))?;
+        let Survey { id, partitions } =
+            questions.survey(&self.topic, Isolation::Committed, deadline).map_err(|error| self.explain(error))?;
         self.identity.is(&id);
         let status = |(number, found): (u32, Result<Bounds, Unavailable>)| SplitStatus {
             split: SplitId(number.to_string()),

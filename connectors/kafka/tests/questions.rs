@@ -134,7 +134,10 @@ fn a_topic_that_was_deleted_does_not_exist_whatever_is_asked() {
     source.splits(subject::PATIENCE).unwrap();
     let admin = subject::Admin::of(&broker.bootstrap());
     admin.delete_topic("orders");
-    refused(&source.splits(subject::PATIENCE).unwrap_err(), "orders");
+    let error = source.splits(subject::PATIENCE).unwrap_err();
+    refused(&error, "orders");
+    // To create it again is no way out.
+    assert!(error.to_string().contains("another --name") && !error.to_string().contains("create it"), "{error}");
     refused(&source.warnings(Duration::ZERO, subject::PATIENCE).unwrap_err(), "orders");
     admin.delete_topic(&fluvial_kafka::progress_topic("job"));
     refused(&session.progress().unwrap_err(), &fluvial_kafka::progress_topic("job"));
