@@ -52,6 +52,10 @@ struct Options {
     #[arg(long)]
     input: String,
 
+    /// A second topic of orders
+    #[arg(long)]
+    also: Option<String>,
+
     /// The topic for each order's revenue
     #[arg(long)]
     output: String,
@@ -91,7 +95,10 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     let on_malformed = if options.skip_malformed { OnMalformed::Skip } else { OnMalformed::Fail };
     let decode =
         |record: &fluvial::connector::Record<'_>| Ok((text::decode_key(record)?, json::decode_value::<Order>(record)?));
-    let orders = job.source_with("orders", kafka.source(&options.input), decode, on_malformed);
+    let mut orders = job.source_with("orders", kafka.source(&options.input), decode, on_malformed);
+    if let Some(also) = &options.also {
+        orders = orders.union(job.source_with("also", kafka.source(also), decode, on_malformed));
+    }
     let wrong = options.wrong;
     let lingering = (wrong == Wrong::Lingers).then_some(Lingering);
     let rows = orders.map(move |(id, order): (String, Option<Order>)| {

@@ -8,7 +8,7 @@
 //! | offsets that are gone; other records at the same offsets; and going on with `--reconcile` | [`replay`] |
 //! | records that compaction has removed, whether they have to be read again or not | [`compacted`] |
 //! | a tail that an unclean leader election has lost | [`cut`] |
-//! | a recreated topic, an input or output that has grown or is too short, an input compacted too soon | [`topics`] |
+//! | a topic that is recreated or deleted, has grown or is too short, or is compacted too soon | [`topics`] |
 //! | an output or progress topic that is recreated, written by somebody else, or kept for a time only | [`outputs`] |
 //! | a progress topic that is lost, of another incarnation, or ahead of the journal | [`progress`] |
 //! | a progress topic of which a partition has no leader for some seconds | [`progress`] |

@@ -1,4 +1,4 @@
-//! Topics that are not what they were: recreated, grown, too short, or compacted too soon.
+//! Topics that are not what they were: recreated, deleted, grown, too short, or compacted too soon.
 
 use fluvial_kafka_embedded::ApiKey;
 use fluvial_tests::apache::ApacheKafka;
@@ -6,7 +6,8 @@ use fluvial_tests::client::{Endpoint, Isolation, Message};
 use fluvial_tests::stage::{MOST, OUTPUT_PARTITIONS, Stage};
 use fluvial_tests::subject::Subject;
 
-use super::{KEPT, SOON, args_with, assert_refused, assert_right, completed};
+use super::code::rows;
+use super::{KEPT, SOON, args_with, assert_refused, assert_right, completed, faulty};
 
 /// Deletes a topic and creates it again.
 pub(super) fn recreate(stage: &Stage, topic: &str, partitions: i32) {
@@ -60,6 +61,30 @@ fn an_input_that_is_recreated_under_a_running_job_ends_it() {
     assert_refused(&ended, ended.code.unwrap_or(0), &[&format!("'{}'", stage.input()), "recreated"]);
     assert!(matches!(ended.code, Some(1 | 2)), "{ended:?}");
     assert_refused_as_recreated(&stage);
+}
+
+/// The job went on without a word to its end, and a partition of the other input that came back was never read.
+#[test]
+fn an_input_that_is_deleted_under_a_running_job_ends_it_and_the_other_input_is_read_until_then() {
+    let stage = faulty(Stage::new(Subject::Orders, 2).unwrap());
+    let also = format!("{}-also", stage.input());
+    stage.endpoint().create_topic(&also, 1, &[]).unwrap();
+    stage.feed(0..50).unwrap();
+    stage.broker().set_leader(&stage.input(), 1, false);
+    let job = stage.start(&format!("--also {also}")).unwrap();
+    job.process().wait_for_line("partition 1 is unavailable", MOST).unwrap();
+    job.process().wait_for_line("the job is open", MOST).unwrap();
+    assert_eq!(stage.endpoint().delete_topic(&also).unwrap(), "ok");
+    job.process().wait_for_line("could not look for new splits of source 'also'", MOST).unwrap();
+    stage.broker().set_leader(&stage.input(), 1, true);
+    let all_rows = || {
+        let (expected, seen) = rows(&stage);
+        Ok(expected == seen)
+    };
+    stage.wait_until(&job, "the rows of the partition that came back", all_rows).unwrap();
+    let ended = job.finish(MOST).unwrap();
+    let gone = format!("topic '{also}' does not exist on ");
+    assert_refused(&ended, 2, &["source 'also'", &gone, "was deleted", "another --name"]);
 }
 
 /// What was read of the other topic until the next look was committed.
