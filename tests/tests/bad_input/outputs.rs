@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use fluvial_tests::apache::ApacheKafka;
-use fluvial_tests::client::{Endpoint, Message};
+use fluvial_tests::client::{Endpoint, Isolation, Message};
 use fluvial_tests::stage::{Finished, MOST, OUTPUT_PARTITIONS, Stage};
 use fluvial_tests::subject::Subject;
 
@@ -55,15 +55,20 @@ fn is_restored_by_reconciling(stage: &Stage) {
     assert_right(stage);
 }
 
-/// The job wrote on into the other topic: rows were lost without a word.
+/// The job wrote on into the other topic: rows were lost without a word. It wrote to each partition before, so that what
+/// it writes to the other topic lies before that and is not committed, also before it has looked at the id.
 fn recreated_while_it_is_idle(stage: &Stage) {
     let job = stage.start("--workers 2 --processes 2").unwrap();
     stage.feed(0..100).unwrap();
     stage.wait_until_caught_up(&job).unwrap();
+    let before = stage.endpoint().read(&output(stage), Isolation::Committed).unwrap();
+    assert!((0..OUTPUT_PARTITIONS).all(|partition| before.iter().any(|record| record.partition == partition)));
     recreate(stage, &output(stage), OUTPUT_PARTITIONS);
     stage.feed(100..110).unwrap();
     let ended = job.finish(KNOWN_WITHIN + SOON).unwrap();
     assert_recreated(stage, &ended);
+    let held = stage.endpoint().lines(&output(stage), Isolation::Committed).unwrap();
+    assert!(held.is_empty(), "the job has written to the other topic: {held:?}");
     is_restored_by_reconciling(stage);
 }
 
@@ -113,7 +118,7 @@ fn an_append_output_that_is_recreated_goes_on_without_what_it_held_where_a_perso
     let stage = faulty(Stage::new(Subject::Orders, 2).unwrap());
     stage.feed(0..100).unwrap();
     stage.complete("--append --stop-at-end").unwrap();
-    let seen = || stage.endpoint().read(&output(&stage), fluvial_tests::client::Isolation::Committed).unwrap().len();
+    let seen = || stage.endpoint().read(&output(&stage), Isolation::Committed).unwrap().len();
     assert!(seen() > 0);
     recreate(&stage, &output(&stage), OUTPUT_PARTITIONS);
     let id = format!("output '{}' was deleted and recreated (it has the id ", output(&stage));
