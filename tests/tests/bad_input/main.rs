@@ -38,7 +38,7 @@ mod topics;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fluvial_tests::stage::{Finished, Stage};
 use fluvial_tests::subject::Subject;
@@ -54,6 +54,19 @@ const KEPT: &str = "--keep-journal --tick-header";
 fn assert_refused(ended: &Finished, code: i32, parts: &[&str]) {
     ended.failed_with(code, parts).unwrap();
     assert_eq!(ended.said.lines().last(), ended.error().ok(), "the error is not the last line:\n{}", ended.said);
+}
+
+/// How long after `since` a line of the log was written, as its own timestamp says; within a day.
+#[track_caller]
+fn written_after(since: SystemTime, line: &str) -> Duration {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let time = line.split_whitespace().find_map(|word| word.strip_suffix('Z')?.split_once('T'));
+    let (_, time) = time.unwrap_or_else(|| panic!("the line has no timestamp: {line}"));
+    let part = |number: usize| time.split(':').nth(number).unwrap().parse::<f64>().unwrap();
+    let written = Duration::from_secs_f64(part(0) * 3600.0 + part(1) * 60.0 + part(2));
+    let since = since.duration_since(UNIX_EPOCH).unwrap().as_nanos() % DAY.as_nanos();
+    let since = Duration::from_nanos(u64::try_from(since).unwrap());
+    if written < since { written + DAY - since } else { written - since }
 }
 
 /// The arguments of a run with one of the job's options changed.

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use fluvial_kafka_embedded::{ApiKey, Fault};
 use fluvial_tests::client::{Isolation, Message};
 use fluvial_tests::stage::{MOST, Stage};
 use fluvial_tests::subject::Subject;
 
-use super::{KEPT, SOON, args_with, assert_refused, assert_right, completed};
+use super::{KEPT, SOON, args_with, assert_refused, assert_right, completed, written_after};
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
@@ -30,6 +31,7 @@ fn goes_on(stage: &Stage) {
 #[test]
 fn a_lost_progress_topic_is_refused() {
     let stage = completed(100);
+    let before = stage.visible().unwrap();
     assert_eq!(stage.endpoint().delete_topic(&progress(&stage)).unwrap(), "ok");
     let name = progress(&stage);
     for options in ["", "--reconcile"] {
@@ -37,6 +39,7 @@ fn a_lost_progress_topic_is_refused() {
         let parts =
             [&*format!("the progress topic '{name}'"), "has the id ", "deleted and recreated", "another --name"];
         assert_refused(&refused, 2, &parts);
+        assert_eq!(stage.visible().unwrap(), before, "a run that was refused has written something");
     }
     // The way out: the new job corrects what the old one has left.
     let args = args_with(&stage, "--name", &format!("{}-again", stage.name()), "--reconcile --stop-at-end");
@@ -130,11 +133,15 @@ fn a_transaction_whose_marker_is_lost_is_told_within_seconds_and_reconciled_afte
     // It commits what is left, and knows nothing of the markers.
     assert_eq!(job.terminate(MOST).unwrap().code, Some(0));
 
+    let since = SystemTime::now();
     let job = stage.start(KEPT).unwrap();
     let log = || std::fs::read_to_string(job.process().log()).unwrap();
     stage.wait_until(&job, "a warning", || Ok(log().contains("nothing has been committed"))).unwrap();
     let said = log();
     let line = said.lines().find(|line| line.contains("nothing has been committed")).unwrap();
+    // Ten seconds, and what a start takes on a busy machine.
+    let after = written_after(since, line);
+    assert!(after < Duration::from_secs(25), "{after:?}: {line}");
     let held = (0..)
         .zip(&ends)
         .find(|(partition, end)| line.contains(&format!("--partition {partition} --start-offset {end}`")));

@@ -1,6 +1,6 @@
 //! What an output does not take: a record, a batch, for its size; and a job that cannot commit says what it waits for.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fluvial_kafka_embedded::{ApiKey, Fault, ResponseError};
 use fluvial_tests::client::Message;
@@ -8,7 +8,7 @@ use fluvial_tests::stage::{MOST, OUTPUT_PARTITIONS, Stage, Started};
 use fluvial_tests::subject::Subject;
 
 use super::code::rows;
-use super::{SOON, assert_refused, faulty};
+use super::{SOON, assert_refused, faulty, written_after};
 
 const ORDER: &str = r#"{"order_id":7,"customer":"c","region":"eu","product":"p","quantity":1,"price_cents":5,"at":0}"#;
 
@@ -99,6 +99,7 @@ fn a_job_that_cannot_commit_says_after_ten_seconds_what_it_waits_for_and_goes_on
     stage.wait_until_caught_up(&job).unwrap();
     assert!(!log(&job).contains("nothing has been committed"), "{}", log(&job));
     let held_up = Fault::fail(ApiKey::Produce, ResponseError::NotLeaderOrFollower).always().client("held-up");
+    let since = SystemTime::now();
     stage.broker().fault(held_up);
     stage.feed(100..200).unwrap();
     let warned = || Ok(log(&job).contains("nothing has been committed"));
@@ -109,6 +110,9 @@ fn a_job_that_cannot_commit_says_after_ten_seconds_what_it_waits_for_and_goes_on
     for part in ["WARN", "waits for the records of a transaction to be acknowledged", &output, "not acknowledged: "] {
         assert!(line.contains(part), "the warning does not say {part:?}: {line}");
     }
+    // The ten seconds are counted from when the job, then idle, last checked for something to commit: up to a second before.
+    let after = written_after(since, line);
+    assert!((Duration::from_secs(8)..Duration::from_secs(20)).contains(&after), "{after:?}: {line}");
     assert_eq!(said.lines().filter(|line| line.contains("nothing has been committed")).count(), 1, "{said}");
     stage.broker().clear_faults();
     stage.wait_until_caught_up(&job).unwrap();
