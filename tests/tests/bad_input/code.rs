@@ -50,8 +50,14 @@ fn code_that_is_not_deterministic_is_caught_at_the_first_restart_and_reconciled(
     stage.wait_for_more_than(0, &job).unwrap();
     job.job().kill_all().unwrap();
     let output = stage.outputs().swap_remove(0);
-    let ended = stage.start(&format!("{random} --stop-at-end")).unwrap().finish(MOST).unwrap();
-    assert_refused(&ended, 1, &[&output, "tick", "not deterministic", "run --reconcile"]);
+    let is_refused = || {
+        let ended = stage.start(&format!("{random} --stop-at-end")).unwrap().finish(MOST).unwrap();
+        assert_refused(&ended, 1, &[&output, "tick", "not deterministic", "run --reconcile"]);
+        stage.endpoint().lines(&output, Isolation::Committed).unwrap()
+    };
+    // The first of the two also ends the transactions that were open when the job was killed.
+    let before = is_refused();
+    assert_eq!(is_refused(), before, "a run that was refused has written something");
     // The code is put right, and the output with it.
     let right = format!("{KEPT} --stop-at-end");
     stage.complete(&format!("{right} --reconcile --workers 3")).unwrap();
