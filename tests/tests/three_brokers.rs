@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use fluvial_tests::apache::{ApacheKafka, Options, SURVIVES_A_KILL};
-use fluvial_tests::campaign::{Blow, Ground, Plan, Siege};
+use fluvial_tests::campaign::{Blow, Ground, Pauses, Plan, Siege};
 use fluvial_tests::client::Endpoint;
 use fluvial_tests::stage::{MOST, Stage, Started};
 use fluvial_tests::subject::Subject;
@@ -14,6 +15,12 @@ fn one_cluster_at_a_time() -> MutexGuard<'static, ()> {
     static CLUSTER: Mutex<()> = Mutex::new(());
     CLUSTER.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// The longest pause of the output that a broker's restart may make. The aim is ten seconds; a busy machine is given twice
+/// that.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// How much longer it may be than that of the input, where whoever writes that was held up for longer still.
+const AFTER_THE_INPUT: Duration = Duration::from_secs(10);
 
 /// The most ordinary maintenance there is ended the run: a partition without a leader was taken for one that does not exist.
 ///
@@ -27,6 +34,13 @@ fn brokers_that_restart_one_after_the_other_interrupt_the_output_for_seconds() {
         let report = siege.run().unwrap_or_else(|error| panic!("{error:#}"));
         println!("{report}");
         assert!(report.is_clean(), "{report}");
+        let pauses: Vec<Pauses> = report.struck.iter().filter_map(|struck| struck.pauses).collect();
+        assert_eq!(pauses.len(), times, "{report}");
+        for Pauses { output, input } in pauses {
+            assert!(output <= LONGEST_PAUSE.max(input + AFTER_THE_INPUT), "{output:?}, the input {input:?}: {report}");
+        }
+        // One for each of the two runs, and no more than one for each time that a broker was taken down.
+        assert!((2..=2 + times).contains(&report.generations), "{report}");
     }
 }
 
@@ -35,6 +49,20 @@ const OPTIONS: &str = "--workers 2 --processes 1 --keep-journal --tick-header";
 /// Waits until so many records of the input have been bound to ticks.
 fn wait_for_records(stage: &Stage, job: &Started, records: u64) {
     stage.wait_for_journal(job, &format!("{records} records"), |journal| journal.records() == records).unwrap();
+}
+
+/// Waits until so many lines of the job's log hold this; the same is said again each minute.
+fn wait_for_lines(job: &Started, text: &str, lines: usize) {
+    const AGAIN: Duration = Duration::from_secs(60);
+    let (start, most) = (Instant::now(), AGAIN * u32::try_from(lines).unwrap() + MOST);
+    let said = || std::fs::read_to_string(job.process().log()).unwrap();
+    while said().lines().filter(|line| line.contains(text)).count() < lines {
+        let (status, log) = (job.process().status(), job.process().log_end());
+        assert!(status.is_none(), "the job ended ({}) before it said {text:?} {lines} times\n{log}", status.unwrap());
+        assert!(start.elapsed() < most, "{text:?} was not said {lines} times within {most:?}\n{log}");
+        // Returns early when the job ends; nothing else tells.
+        let _ = job.process().wait(Duration::from_millis(100));
+    }
 }
 
 /// Nothing flowed, and a start ended after fifteen seconds with an error that blamed the address of the brokers.
@@ -73,9 +101,11 @@ fn partitions_of_the_input_whose_broker_is_down_hold_up_nothing_but_a_replay_of_
 
     let job = stage.start(OPTIONS).unwrap();
     let waits = format!("the start waits for kafka topic '{}' partition 1, whose offsets ", stage.input());
-    job.process().wait_for_line(&waits, MOST).unwrap();
+    // The second comes a minute after the first, when everything else that a start does has long been done.
+    wait_for_lines(&job, &waits, 2);
     assert!(!job.process().log_holds("the job is open"), "{}", job.process().log_end());
     kafka.start_server(1).unwrap();
+    job.process().wait_for_line("the job is open", MOST).unwrap();
     stage.feed(600..700).unwrap();
     wait_for_records(&stage, &job, 700);
     assert!(job.job().stop(MOST).unwrap().success());
