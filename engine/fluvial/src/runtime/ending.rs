@@ -52,8 +52,9 @@ impl Ending {
         }
     }
 
-    /// Whether the next generation may do better. What has never worked under this run, as `ever_opened` says, is more
-    /// likely to be set up wrongly than to be away; a process is lost whatever the settings are.
+    /// Whether the next generation may succeed. If no generation of this run has opened yet (`ever_opened`),
+    /// misconfiguration is more likely than an outage, so the run fails instead of retrying. The loss of a process does
+    /// not depend on the settings and is always retried.
     #[must_use]
     pub(crate) fn a_restart_may_mend(self, ever_opened: bool) -> bool {
         match self {
