@@ -2,12 +2,11 @@
 //! same while it runs.
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use fluvial_connector::{Error, Offset, OutputPartition, SinkSession, SinkStatus};
+use fluvial_connector::{Error, Offset, OutputPartition, SinkSession, SinkStatus, output_digest};
 
 use crate::protocol::HeldOutput;
 
@@ -66,14 +65,14 @@ pub(crate) fn survey(session: &dyn SinkSession, outputs: &[String]) -> Result<Ve
     held.collect()
 }
 
-/// How many keys of an output have a value. Only hashes of the keys are kept.
+/// How many keys of an output have a value. Of each key only 64 bits of its digest are kept.
 fn count_rows(session: &dyn SinkSession, output: &str, partitions: u32) -> Result<u64, Error> {
-    let (mut rows, hasher) = (BTreeSet::new(), RandomState::new());
+    let mut rows = BTreeSet::new();
     let from: Vec<_> = (0..partitions)
         .map(|partition| (OutputPartition { output: output.to_owned(), partition }, Offset(0)))
         .collect();
     session.read_all_committed(&from, &mut |partition, record| {
-        let key = hasher.hash_one((partition, record.key));
+        let key = (partition, output_digest(record.key, None).0 as u64);
         if record.value.is_some() {
             rows.insert(key)
         } else {
