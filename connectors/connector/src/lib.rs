@@ -32,4 +32,4 @@ pub use sink::{
 };
 pub use source::{Availability, Compaction, Record, Slot, Source, SplitReader, SplitStatus, Waker};
 pub use waits::{Wait, Waits};
-pub use words::{Generation, Incarnation, JobProcess, Offset, SplitId, Tick};
+pub use words::{Generation, Incarnation, JobProcess, Offset, SplitId, Tick, describe_offsets};

@@ -35,6 +35,16 @@ impl fmt::Display for Offset {
     }
 }
 
+/// The offsets from `from` up to and without `end`, as people read them: `offset 5`, `offsets 5 to 9`.
+#[must_use]
+pub fn describe_offsets(from: Offset, end: Offset) -> String {
+    match end.0.saturating_sub(from.0) {
+        0 => format!("no offsets from {from} on"),
+        1 => format!("offset {from}"),
+        _ => format!("offsets {from} to {}", end.0 - 1),
+    }
+}
+
 /// Names one split of a source, for ever: a Kafka partition's number, a file's path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -80,5 +90,20 @@ pub struct Generation(pub u64);
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_named_with_both_ends() {
+        let check = |from, end, said: &str| assert_eq!(describe_offsets(Offset(from), Offset(end)), said);
+        check(5, 10, "offsets 5 to 9");
+        check(5, 7, "offsets 5 to 6");
+        check(5, 6, "offset 5");
+        check(5, 5, "no offsets from 5 on");
+        check(5, 4, "no offsets from 5 on");
     }
 }

@@ -1,6 +1,6 @@
 //! What Kafka's errors mean for the engine.
 
-use fluvial_connector::{CommitError, Error, ErrorKind};
+use fluvial_connector::{CommitError, Error, ErrorKind, Offset, describe_offsets};
 
 use crate::native::Code;
 
@@ -156,9 +156,9 @@ pub(crate) fn commit(code: Code, what: impl Into<String>) -> CommitError {
 pub(crate) fn how_to_end_a_hanging_transaction(topic: &str, partition: u32, from: u64, committed: u64) -> String {
     let follows = if from < committed {
         format!(
-            "if the transaction is this job's own, what the job committed from offset {from} to {committed} is aborted \
-             with it: then start the job with --reconcile, which writes the rows of an upsert output again (an append \
-             output lacks them for good)"
+            "if the transaction is this job's own, what the job committed at {} is aborted with it: then start the job with \
+             --reconcile, which writes the rows of an upsert output again (an append output lacks them for good)",
+            describe_offsets(Offset(from), Offset(committed))
         )
     } else {
         "what it wrote is written again".to_owned()

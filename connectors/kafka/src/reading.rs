@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Error, ErrorKind, Record, Waker};
+use fluvial_connector::{Error, ErrorKind, Offset, Record, Waker, describe_offsets};
 
 use crate::failure;
 use crate::identity::Identity;
@@ -180,7 +180,9 @@ impl Reading {
         let deadline = Instant::now() + ASK_WHAT_IS_LEFT;
         let left = self.consumer.client().bounds_at(topic, *partition, Isolation::Committed, deadline);
         let left = match left {
-            Ok(Bounds { earliest, end }) => format!("the partition now holds offsets {earliest} to {end}"),
+            Ok(Bounds { earliest, end }) => {
+                format!("the partition now holds {}", describe_offsets(Offset(earliest), Offset(end)))
+            }
             Err(_) => "which offsets are left could not be found out".to_owned(),
         };
         failure::error(

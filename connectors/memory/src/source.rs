@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fluvial_connector::{
     Availability, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Waker,
+    describe_offsets,
 };
 
 use crate::store::Memory;
@@ -105,9 +106,11 @@ impl Drop for MemoryReader {
 impl MemoryReader {
     fn gone(&self, place: &Place, earliest: u64, end: u64) -> Error {
         let what = format!(
-            "read memory topic '{}' partition {} at offset {}: the offset is gone; the partition now holds offsets \
-             {earliest} to {end}",
-            self.source.topic, place.partition, place.position
+            "read memory topic '{}' partition {} at offset {}: the offset is gone; the partition now holds {}",
+            self.source.topic,
+            place.partition,
+            place.position,
+            describe_offsets(Offset(earliest), Offset(end))
         );
         Error::new(ErrorKind::Data, what)
     }

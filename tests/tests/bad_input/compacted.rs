@@ -116,7 +116,7 @@ fn a_job_that_stopped_well_needs_nothing_that_is_compacted_while_it_stands_still
     let read = end(&stage);
     compact(&stage, &KEYS, 0, read);
     let said = completes(&stage).said;
-    assert_eq!(lines(&said, "could not be verified"), 1, "{said}");
+    assert_eq!(lines(&said, "cannot be verified"), 1, "{said}");
     assert_right(&stage);
     goes_on_normally(&stage);
 }
@@ -132,7 +132,7 @@ fn a_job_of_any_kind_needs_nothing_that_its_checkpoint_holds() {
     compacts(&stage, &[]);
     compact(&stage, &KEYS, 0, read);
     let said = stage.complete("--append --stop-at-end").unwrap().said;
-    assert_eq!(lines(&said, "could not be verified"), 1, "{said}");
+    assert_eq!(lines(&said, "cannot be verified"), 1, "{said}");
     // What was there, and what is new, each once.
     assert_eq!(appended(&stage), sorted(before, made_of(&stage, "--append", read)));
 }
@@ -198,7 +198,7 @@ fn a_changelog_that_is_compacted_before_it_is_read_again_is_gone_on_with_and_its
     write(&stage, &["1"], 500..501);
     wait_for_compaction(&stage, &["1", "6"], checkpoint, read);
     let said = completes(&stage).said;
-    assert_eq!(lines(&said, "the outputs are corrected"), 1, "{said}");
+    assert_eq!(lines(&said, "the outputs are being corrected"), 1, "{said}");
     assert_eq!(lines(&said, "the next generation goes on with what is left"), 1, "{said}");
     assert_eq!(products(), [false, false, true]);
     assert_right(&stage);
@@ -283,7 +283,7 @@ fn a_job_that_reads_more_than_the_newest_record_of_a_key_is_refused_and_reconcil
         let refused = stage.start(&format!("--stop-at-end {options}")).unwrap().finish(MOST).unwrap();
         let parts = [
             &*stage.input(),
-            "partition 0 no longer holds what was read from offset 0 to ",
+            "partition 0 no longer holds what was read at offset",
             "which has to be read again after the newest checkpoint",
             "it is compacted; the job cannot go on without them",
             why,

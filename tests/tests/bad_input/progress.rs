@@ -232,7 +232,7 @@ fn a_transaction_that_may_hold_committed_records_is_not_to_be_aborted() {
     let refused = stage.start("--stop-at-end --patience 2s").unwrap().finish(MOST).unwrap();
     // The way to end it is not told without what would be lost by it.
     let abort = format!("--partition 0 --start-offset {begins}` ends it; if the transaction is this job's own");
-    let lost = format!("what the job committed from offset {begins} to ");
+    let lost = format!("what the job committed at offsets {begins} to ");
     assert_refused(&refused, 5, &["an open transaction holds it up", &abort, &lost, "start the job with --reconcile"]);
     open.abort().unwrap();
     goes_on(&stage);

@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 
-use fluvial_connector::{Offset, Tick};
+use fluvial_connector::{Offset, Tick, describe_offsets};
 
 use crate::journal::{Binding, Range, SplitNumber};
 use crate::stream::Origin;
@@ -93,7 +93,7 @@ impl InDataflow {
         let listed = ranges
             .iter()
             .take(MOST_LISTED)
-            .map(|(split, (from, to))| format!("{} offsets {from} to {}", self.name(*split), to.0.saturating_sub(1)));
+            .map(|(split, (from, to))| format!("{} {}", self.name(*split), describe_offsets(*from, *to)));
         let mut listed: Vec<String> = listed.collect();
         if ranges.len() > MOST_LISTED {
             listed.push(format!("{} more", ranges.len() - MOST_LISTED));
@@ -139,10 +139,10 @@ mod tests {
             "on the record at offset 11 of topic 'a' split 0 in tick 5"
         );
         assert_eq!(said(At::Record(SplitNumber(2), Offset(1))), "on the record at offset 1 of split number 2");
-        assert_eq!(said(At::Tick(6)), "in tick 6, whose input is topic 'a' split 0 offsets 12 to 12");
+        assert_eq!(said(At::Tick(6)), "in tick 6, whose input is topic 'a' split 0 offset 12");
         assert_eq!(
             said(At::Unknown),
-            "in one of the ticks 5 to 6, whose input is topic 'a' split 0 offsets 10 to 12, topic 'a' split 1 offsets 7 to 7"
+            "in one of the ticks 5 to 6, whose input is topic 'a' split 0 offsets 10 to 12, topic 'a' split 1 offset 7"
         );
         assert_eq!(said(At::Tick(7)), "");
     }

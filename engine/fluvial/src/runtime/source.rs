@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use fluvial_connector::{
     Availability, Digest, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Tick,
-    Waker,
+    Waker, describe_offsets,
 };
 
 use super::ambient;
@@ -371,7 +371,11 @@ impl SourceDriver {
         if let Some(last) = compared.filter(|last| last.from < begins) {
             // Only a comparison is lost with it: what it held is in the state.
             let SplitStart { source, split: name, .. } = &split.start;
-            tracing::warn!(split = %name, source, %begins, from = %last.from, "the last input before the checkpoint is gone and cannot be compared");
+            let from = last.from;
+            tracing::warn!(
+                split = %name, source, %begins, %from,
+                "the last input before the checkpoint is gone and cannot be compared"
+            );
             split.next_from = last.to;
             split.expected.pop_front();
         }
@@ -389,8 +393,9 @@ impl SourceDriver {
             let name = split.name(self.sources[split.source].declared.source.as_ref());
             let why = held.availability.why_not().unwrap_or("it seems to end too early, and is asked again");
             tracing::warn!(
-                "the start waits for {name}, whose offsets {from} to {to} have to be read again: {why}; it goes on by \
-                 itself when the split is available"
+                "the start waits for {name}, whose {} must be read again: {why}; it goes on by itself when the split is \
+                 available",
+                describe_offsets(from, to)
             );
         }
     }
@@ -470,15 +475,16 @@ impl SourceDriver {
         for Reading { declared, known, .. } in &mut self.sources {
             if verified && let Some(missing) = known.before.take() {
                 tracing::info!(
-                    "{} is compacted, and no longer holds {missing} of the last that was read before the checkpoint: the \
-                     checkpoint holds what they said, and that the rest is what was read then could not be verified",
+                    "{} was compacted: {missing} of the last range before the checkpoint are gone. The checkpoint \
+                     contains their effect; the digest of the remaining records cannot be verified.",
                     declared.source.describe()
                 );
             }
             if replayed && let Some(missing) = known.after.take() {
                 tracing::warn!(
-                    "{} is compacted, and no longer holds {missing} that had to be read again: the outputs are corrected \
-                     now that all that is left has been, and that the rest is what was read then could not be verified",
+                    "{} was compacted: {missing} that had to be replayed are gone. The remaining records have been \
+                     replayed, and the outputs are being corrected; the digest of the remaining records cannot be \
+                     verified.",
                     declared.source.describe()
                 );
             }

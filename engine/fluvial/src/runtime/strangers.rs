@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use fluvial_connector::{Error, SinkSession, Waker};
+use fluvial_connector::{Error, SinkSession, Waker, describe_offsets};
 
 use crate::protocol::Stretch;
 
@@ -78,9 +78,10 @@ impl Strangers {
                     let Stretch { at, from, to, .. } = &stretch;
                     let who = if writers.is_empty() { String::new() } else { format!(" ({})", writers.join("; ")) };
                     tracing::warn!(
-                        "output {at} has {others} records between offsets {from} and {to} that this job has not written: \
-                         another writer's records are mixed into it{who}; stop that writer, then `run --reconcile` makes \
-                         an upsert output this job's table again"
+                        "output {at} has {others} records within {} that this job has not written: another writer's \
+                         records are mixed into it{who}; stop that writer, then `run --reconcile` makes an upsert output \
+                         this job's table again",
+                        describe_offsets(*from, *to)
                     );
                 }
                 Err(error) => {

@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fluvial_connector::{Generation, Incarnation, Tick};
+use fluvial_connector::{Generation, Incarnation, Tick, describe_offsets};
 
 use crate::journal::{Binding, Entry, JournalRecord, Nonce, Range, Recreated, Rewound, Seq, SinkStart, SplitNumber};
 use crate::protocol::Ended;
@@ -241,8 +241,11 @@ pub(crate) fn advance(splits: &mut BTreeMap<SplitNumber, SplitState>, range: &Ra
     };
     if range.from != split.position || range.to < range.from {
         return Err(format!(
-            "has offsets {} to {} of split {} of source {}, which stands at {}",
-            range.from, range.to, split.start.split, split.start.source, split.position
+            "has {} of split {} of source {}, which stands at {}",
+            describe_offsets(range.from, range.to),
+            split.start.split,
+            split.start.source,
+            split.position
         ));
     }
     split.position = range.to;

@@ -9,7 +9,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fluvial_connector::{Compaction, Digest, Error, ErrorKind, Source, SplitId};
+use fluvial_connector::{Compaction, Digest, Error, ErrorKind, Source, SplitId, describe_offsets};
 
 use super::split::{Expected, Split};
 use crate::journal::Range;
@@ -83,13 +83,13 @@ impl Comparison<'_> {
     ) -> Result<Verdict, Failure> {
         let Expected { range, keep } = expected;
         let Range { from, to, count: was, .. } = range;
-        let name = split.name(self.source);
+        let (name, offsets) = (split.name(self.source), describe_offsets(*from, *to));
         if self.compare == Compare::Nothing {
             if !keep {
                 tracing::warn!(
-                    "{name} no longer holds what was read from offset {from} to {to}, the last of it before the \
-                     checkpoint: what was read of that and is gone stays in its state, and what may stand there in its \
-                     place is not read; a new job under another --name, with --reconcile, begins without it"
+                    "{name} no longer holds the records that were read at {offsets}, the last range before the checkpoint. \
+                     The state keeps their effect, and records now at these offsets are not read. To start without them, \
+                     run a new job under another --name with --reconcile."
                 );
             }
             return Ok(Verdict::GoOn);
@@ -110,8 +110,8 @@ impl Comparison<'_> {
         };
         if let Some(why) = removed.why_not(ambient::now_ms()) {
             let what = format!(
-                "{name} no longer holds what was read from offset {from} to {to}, which has to be read again after the \
-                 newest checkpoint: {was} records then, {count} now, as it is compacted; the job cannot go on without \
+                "{name} no longer holds what was read at {offsets}, which has to be read again after the newest \
+                 checkpoint: {was} records then, {count} now, as it is compacted; the job cannot go on without \
                  them: {why}; `run --reconcile` goes on from the input as it is; {}",
                 compaction.cure
             );
@@ -122,8 +122,7 @@ impl Comparison<'_> {
             return Ok(Verdict::GoOn);
         }
         Ok(Verdict::Compacted(format!(
-            "{name} is compacted and holds only {count} of the {was} records from offset {from} to {to}, which have to be \
-             read again"
+            "{name} is compacted and holds only {count} of the {was} records at {offsets}, which have to be read again"
         )))
     }
 
@@ -146,16 +145,17 @@ impl Comparison<'_> {
     fn differs(&self, split: &Split, range: &Range, count: u64, digest: Digest) -> Failure {
         let name = split.name(self.source);
         let Range { from, to, count: was_count, digest: was_digest, .. } = range;
+        let offsets = describe_offsets(*from, *to);
         let what = if *from < split.begins {
             format!(
-                "{name} begins at offset {} now, and offsets {from} to {to} have to be read again: they are gone \
+                "{name} begins at offset {} now: the records at {offsets}, which have to be read again, are gone \
                  (retention, or a topic that was truncated); `run --reconcile` goes on from the input as it is",
                 split.begins
             )
         } else {
             format!(
-                "{name} no longer holds what was read from offset {from} to {to}: {was_count} records with digest \
-                 {was_digest} then, {count} with {digest} now (truncated or recreated, or compacted before its settings \
+                "{name} no longer holds what was read at {offsets}: {was_count} records with digest {was_digest} then, \
+                 {count} with {digest} now (truncated or recreated, or compacted before its settings \
                  changed); `run --reconcile` goes on from the input as it is"
             )
         };

@@ -124,7 +124,7 @@ fn what_has_to_be_read_again_goes_no_further_than_what_is_gone_until_the_next_ge
     }
     assert_eq!(driver.replay_next().map(|binding| binding.tick.0), Some(1));
     assert!(driver.replay_next().is_none(), "the second tick is not what it was");
-    assert!(driver.compacted().unwrap().contains("holds only 1 of the 2 records from offset 2 to 4"));
+    assert!(driver.compacted().unwrap().contains("holds only 1 of the 2 records at offsets 2 to 3"));
     assert!(driver.report().is_none(), "nothing more is read");
 
     let mut driver = self::driver(&memory, &[2], DAY, Compare::AllButCompacted);
