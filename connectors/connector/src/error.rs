@@ -8,7 +8,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What the caller should do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The same call may succeed later: the system is away or busy. It may also have *happened*.
+    /// The same call may succeed later: the system is unreachable or busy. It may also have *happened*.
     Retry,
     /// This client is of no further use; a new generation may succeed.
     Restart,
@@ -16,7 +16,7 @@ pub enum ErrorKind {
     Fenced,
     /// A person must change a setting: an unknown topic, refused credentials.
     Configuration,
-    /// The data is not what it must be: lost offsets, a topic made anew.
+    /// The data is not what it must be: lost offsets, a recreated topic.
     Data,
     /// A fault in the engine or the connector.
     Bug,

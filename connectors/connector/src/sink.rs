@@ -58,7 +58,7 @@ pub trait Sink: Send + Sync + 'static {
 pub struct SinkContext {
     /// The job, under whose name the progress is kept, and which of its processes connects.
     pub process: JobProcess,
-    /// How long a call may wait for a system that is away.
+    /// How long a call may wait for a system that is unreachable.
     pub patience: Duration,
     /// Called when a transaction's records are acknowledged and its progress is not yet written: there a test ends the
     /// process, to show that nothing is lost or doubled.

@@ -322,7 +322,7 @@ fn java(jars: &Path, log4j: &Path, heap_mib: u32) -> Vec<OsString> {
 }
 
 /// A port below the range that the kernel gives to outgoing connections, so that none of these takes it while a server
-/// is away.
+/// is down.
 fn free_port() -> Result<u16> {
     for _ in 0..1_000 {
         let port = rand::rng().random_range(12_000..32_000);

@@ -42,7 +42,7 @@ impl Kafka {
         let named = given.get("bootstrap.servers").map(|(brokers, origin)| (brokers, origin.of("bootstrap.servers")));
         let named = options.brokers.as_ref().map(|brokers| (brokers, "--brokers".to_owned())).or(named);
         let Some((brokers, origin)) = named else {
-            let what = "which brokers? Name them with --brokers, or as bootstrap.servers in --kafka-config";
+            let what = "no brokers are configured: set --brokers, or bootstrap.servers in the file of --kafka-config";
             return Err(Error::new(ErrorKind::Configuration, what));
         };
         let brokers = crate::options::brokers(brokers)

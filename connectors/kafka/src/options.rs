@@ -22,13 +22,13 @@ pub struct KafkaOptions {
     /// read command lines: write a secret as -X 'sasl.password=${env:NAME}'
     #[arg(short = 'X', value_name = "KEY=VALUE")]
     pub settings: Vec<Setting>,
-    /// How many partitions an output topic gets that does not exist
+    /// Partitions of an output topic that the job creates
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub output_partitions: u32,
-    /// How many replicas a topic gets that is made; the cluster's default where nothing is said
+    /// Replication factor of topics that the job creates [default: the cluster's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
     pub replication_factor: Option<u16>,
-    /// A setting of output topics that are made; may be repeated
+    /// A setting of output topics that the job creates; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub topic_config: Vec<(String, String)>,
     /// Give each output record its tick: as its timestamp, in place of the time of sending, and in decimal digits in a

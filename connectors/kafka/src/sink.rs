@@ -55,7 +55,7 @@ impl KafkaSink {
             return Ok(());
         }
         for topic in &missing {
-            tracing::info!(topic = %topic.name, partitions = topic.partitions, "creates a topic that does not exist");
+            tracing::info!(topic = %topic.name, partitions = topic.partitions, "creating topic");
         }
         let created = questions.create_topics(&missing, deadline);
         created.map_err(|(topic, error)| self.kafka.explain_denied("Create", &[&topic], error))?;

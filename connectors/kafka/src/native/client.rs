@@ -302,7 +302,10 @@ impl Drop for Client {
         let end = End { rk: self.rk, main: self.main, watch: self.watch.clone() };
         let name = "kafka-client-end".to_owned();
         if let Err(error) = std::thread::Builder::new().name(name).spawn(move || end.destroy()) {
-            tracing::warn!(client = %self.describe, "no thread to end a kafka client, which is left as it is: {error}");
+            tracing::warn!(
+                client = %self.describe, %error,
+                "cannot start the thread that closes a Kafka client; the client stays open until the process ends"
+            );
         }
     }
 }

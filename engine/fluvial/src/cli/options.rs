@@ -125,7 +125,7 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub stop_within: Duration,
 
-    /// How much input may wait for its tick, and how much more may have its tick and not be committed
+    /// The most input that may wait for a tick, and as much again in ticks that are not committed
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub in_flight: Bytes,
 

@@ -30,7 +30,7 @@ impl StoreCalls {
     /// it is answered.
     ///
     /// # Errors
-    /// The store has been away for longer than the patience, or has something that is damaged.
+    /// The store has been unavailable for longer than the patience, or an object in it is damaged.
     pub(crate) async fn make(&self, call: Call) -> Result<Answer, Error> {
         let creates = matches!(call, Call::Put(..) | Call::PutManifest(..));
         loop {
@@ -47,7 +47,7 @@ impl StoreCalls {
                     }
                     tracing::warn!(
                         error = format!("{:#}", anyhow::Error::from(error)),
-                        "the store is away, trying again"
+                        "the store is unavailable, retrying"
                     );
                     tokio::time::sleep(PAUSE).await;
                     if creates {

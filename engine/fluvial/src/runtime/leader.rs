@@ -261,7 +261,7 @@ impl LeaderDriver {
         due.min(rests).min(Duration::from_secs(1))
     }
 
-    /// The time for a good end is bounded: a store or a broker that is away must not hold up a stop for ever.
+    /// The time for a good end is bounded: an unreachable store or broker must not hold up a stop for ever.
     fn give_up_stopping(&self) -> Result<(), Failure> {
         let within = self.shared.options.stop_within;
         if self.stopping.is_none_or(|since| since.elapsed() < within) {

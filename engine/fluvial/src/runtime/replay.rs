@@ -74,7 +74,7 @@ struct DigestLine {
     digest: Digest,
 }
 
-/// How long to wait for a source that is away.
+/// How long to wait for a source that is unavailable.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How much input waits for its tick at the most, on all workers.
 const MOST_WAITING_BYTES: u64 = 256 << 20;

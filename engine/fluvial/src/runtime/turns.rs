@@ -224,7 +224,7 @@ fn read(session: &dyn SinkSession, inbox: &Receiver<Reading>, tell: &Tell, patie
     }
 }
 
-/// Makes a call again while the system is away, no longer than the patience.
+/// Repeats a call while the system is unavailable, no longer than the patience.
 pub(crate) fn wait_out<T>(
     system: &str,
     patience: Duration,
@@ -236,7 +236,7 @@ pub(crate) fn wait_out<T>(
             Err(error) if error.kind == ErrorKind::Retry && started.elapsed() < patience => {
                 tracing::warn!(
                     error = format!("{:#}", anyhow::Error::from(error)),
-                    "the {system} is away, trying again"
+                    "the {system} is unavailable, retrying"
                 );
                 ambient::pause(PAUSE);
             }
