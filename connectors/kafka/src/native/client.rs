@@ -22,14 +22,14 @@ use crate::settings::Settings;
 /// How long one blocking call may last before the client's errors are looked at.
 const SLICE: Duration = Duration::from_millis(1000);
 
-/// The pause after a call that failed at once; it doubles
+/// The pause after the first call that failed at once. It doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// up to this.
+/// The longest pause between two calls that fail at once.
 const LAST_PAUSE: Duration = Duration::from_millis(400);
 
-/// That something does not exist is believed when so many answers have said it, and none the contrary, over
+/// How many answers in a row must say that an object does not exist before it counts as missing.
 const MISSING_TIMES: u32 = 3;
-/// so long: what was just created is not known to every broker at once.
+/// How long these answers must span: an object that was just created is not known to every broker at once.
 const MISSING_FOR: Duration = Duration::from_millis(1500);
 
 /// What a client does.

@@ -34,7 +34,9 @@ mod sequencer;
 mod simulation;
 mod store;
 
-pub(crate) use committer::{Action, Committer, CommitterConfig, Done, Failure, Stretch, Tail, TickRecords};
+pub(crate) use committer::{
+    Action, Committer, CommitterConfig, Done, Failure, REPORT_AFTER_MS, REPORT_EVERY_MS, Stretch, Tail, TickRecords,
+};
 pub(crate) use compaction::{Compare, Removed};
 pub(crate) use ended::Ended;
 pub(crate) use history::History;

@@ -30,9 +30,10 @@ use crate::protocol::{
     Answer, Call, Ended, Event, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Plan, Report, Request,
 };
 
-/// A generation ends whose last complete checkpoint is older than so many checkpoint intervals, and
+/// A generation ends when its last complete checkpoint is older than both this many checkpoint intervals and
+/// [`CHECKPOINT_AGE`].
 const CHECKPOINT_AGE_INTERVALS: u32 = 20;
-/// than this.
+/// The age that a checkpoint may reach however short the checkpoint interval is.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(300);
 
 /// A record of the journal costs two fsyncs and a third of a millisecond of CPU, whatever it holds: ticks that follow each
@@ -43,10 +44,10 @@ const APPEND_EVERY: Duration = Duration::from_millis(4);
 /// its time.
 const CHECKPOINTS_TO_REPLAY: u32 = 5;
 
-/// A broker that is no leader any more and does not know it yet may say that a split ends before the place where it does.
-/// So before that is believed the sources are asked so many times, and
+/// How many times the sources are asked where a split ends before it is treated as truncated: a broker that has lost
+/// leadership without noticing still reports an older end.
 pub(crate) const LOOKS: u32 = 4;
-/// so long after each other.
+/// The pause between two of these questions.
 pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// How far the job has committed in each split of each source.

@@ -6,13 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::ambient;
+use crate::protocol::{REPORT_AFTER_MS, REPORT_EVERY_MS};
 
 /// How often the workers are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A turn of a worker's loop that is longer than this is reported,
-const REPORT_AFTER_MS: u64 = 10_000;
-/// and reported again so often.
-const REPORT_EVERY_MS: u64 = 60_000;
 
 /// When each worker of a process began its last turn. Clones share that.
 #[derive(Clone)]

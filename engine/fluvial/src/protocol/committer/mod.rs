@@ -35,6 +35,7 @@ pub(crate) use action::{Action, Done, Failure, Tail};
 use lane::{Lane, Point};
 pub(crate) use records::TickRecords;
 use waiting::Watch;
+pub(crate) use waiting::{REPORT_AFTER_MS, REPORT_EVERY_MS};
 
 use super::Ended;
 use super::messages::{Layout, Plan};

@@ -11,17 +11,17 @@ use fluvial_connector::{OutputPartition, Tick};
 
 use super::{Committer, Flight, FlightState, Phase};
 
-/// A wait that is longer than this is reported,
-const REPORT_AFTER_MS: u64 = 10_000;
-/// and reported again so often.
-const REPORT_EVERY_MS: u64 = 60_000;
+/// How long something may stand still before it is reported.
+pub(crate) const REPORT_AFTER_MS: u64 = 10_000;
+/// The time between two reports of the same standstill.
+pub(crate) const REPORT_EVERY_MS: u64 = 60_000;
 
 /// The step that has to be done before anything more is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// All workers have to fence the writers of earlier generations, and to restore their state.
     Open,
-    /// This worker's earlier writers have to be fenced.
+    /// This process's earlier writers have to be fenced.
     Fence,
     /// The journal has to say whether a newer generation exists.
     AskJournal,
