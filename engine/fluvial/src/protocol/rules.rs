@@ -37,7 +37,7 @@ pub(crate) enum Rule {
     JournalWhatWasCompacted,
     /// A reconciliation begins again with each generation until a checkpoint covers it.
     ReconcileUntilCovered,
-    /// Transactions of a worker's turns commit in the order in which they were prepared.
+    /// Transactions of a process's turns commit in the order in which they were prepared.
     CommitInOrder,
     /// Simulated sink only: after an unknown outcome no transaction begins in the old epoch.
     #[cfg(test)]

@@ -79,7 +79,7 @@ impl StatusLine {
         self.passed.get(&split).map_or(committed, |passed| passed.read_to(committed))
     }
 
-    /// Records that a worker has committed.
+    /// Records that a process has committed.
     pub(crate) fn wrote(&mut self, records: u64) {
         self.records_out += records;
     }

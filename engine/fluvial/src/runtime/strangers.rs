@@ -15,7 +15,7 @@ use fluvial_connector::{Error, SinkSession, Waker, describe_offsets};
 
 use crate::protocol::Stretch;
 
-/// What is known of the other writers of one worker's output partitions.
+/// What is known of the other writers of this process's output partitions.
 pub(crate) struct Strangers {
     session: Arc<dyn SinkSession>,
     waker: Waker,
