@@ -36,7 +36,8 @@ pub struct OutputSpec {
     pub name: String,
     /// How records become messages.
     pub envelope: Envelope,
-    /// Which of so many partitions a key goes to.
+    /// The partition of a key among `partitions`, less than `partitions`. Must never change for a key: replay compares
+    /// output per partition.
     pub partition_of: fn(key: &[u8], partitions: u32) -> u32,
 }
 
@@ -207,8 +208,9 @@ pub struct OutputStatus {
 /// ```
 pub trait Transactor: Send {
     /// Begins a transaction, writes the records, waits until they are acknowledged, and only then writes each
-    /// partition's progress and waits for that. Returns each partition's end offset after its records. Calls
-    /// [`SinkContext::between_records_and_progress`] there.
+    /// partition's progress and waits for that. Calls [`SinkContext::between_records_and_progress`] after the records are
+    /// acknowledged and before progress is written. Returns each partition's end offset, in the order of
+    /// [`Transaction::writes`].
     ///
     /// # Errors
     /// [`CommitError`]; the transaction is not committed, and never will be.

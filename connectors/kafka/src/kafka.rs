@@ -67,13 +67,13 @@ impl Kafka {
     }
 
     /// A topic that is to hold a table: the newest message of a key is its row, a null value deletes it. Where the
-    /// topic does not exist it is made with `cleanup.policy=compact`.
+    /// topic does not exist it is created with `cleanup.policy=compact`.
     #[must_use]
     pub fn upsert(&self, topic: impl Into<String>) -> KafkaOutput {
         KafkaOutput::new(self.clone(), topic.into(), Envelope::Upsert)
     }
 
-    /// A topic that each record is appended to.
+    /// A topic that each record is appended to, created with `cleanup.policy=delete` if it does not exist.
     #[must_use]
     pub fn append(&self, topic: impl Into<String>) -> KafkaOutput {
         KafkaOutput::new(self.clone(), topic.into(), Envelope::Append)

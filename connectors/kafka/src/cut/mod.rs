@@ -111,6 +111,19 @@ pub struct CutRecord {
 impl Kafka {
     /// Reads output topics of the job `job` from their beginning as consistent cuts.
     ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use fluvial_kafka::KafkaOptions;
+    ///
+    /// let kafka = KafkaOptions::new("localhost:9092").connect()?;
+    /// let mut cuts = kafka.cuts("orders", ["revenue"], Duration::from_secs(10))?;
+    /// while let Some(cut) = cuts.next_cut(Duration::from_secs(1))? {
+    ///     println!("tick {}: {} records", cut.tick, cut.records.len());
+    /// }
+    /// # Ok::<(), fluvial_connector::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// A topic does not exist, or the cluster cannot be reached within the patience.
     pub fn cuts<'a>(
