@@ -178,12 +178,12 @@ impl Reading {
             return failure::error(code, format!("{what}: {reason}"));
         }
         let deadline = Instant::now() + ASK_WHAT_IS_LEFT;
-        let left = self.consumer.client().bounds_at(topic, *partition, Isolation::Committed, deadline);
-        let left = match left {
-            Ok(Bounds { earliest, end }) => {
-                format!("the partition now holds {}", describe_offsets(Offset(earliest), Offset(end)))
+        let left = self.consumer.client().bounds(&[(topic, *partition)], Isolation::Committed, deadline);
+        let left = match left.as_deref() {
+            Ok([Bounds { earliest, end }]) => {
+                format!("the partition now holds {}", describe_offsets(Offset(*earliest), Offset(*end)))
             }
-            Err(_) => "which offsets are left could not be found out".to_owned(),
+            _ => "which offsets are left could not be found out".to_owned(),
         };
         failure::error(
             code,

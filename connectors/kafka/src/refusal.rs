@@ -13,6 +13,7 @@ use crate::kafka::Kafka;
 use crate::limits::{Limits, batch_of_one};
 use crate::native::{Code, Watch, Words};
 use crate::permission::{Resource, denied};
+use crate::transactor::TICK_HEADER_BYTES;
 
 /// How long the settings are asked for that explain a refusal.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,8 +29,6 @@ pub(crate) struct Refusals {
     pub(crate) batch_bytes: usize,
     /// The largest message that the client takes.
     pub(crate) message_bytes: usize,
-    /// How many bytes of headers each record has.
-    pub(crate) header_bytes: usize,
 }
 
 /// Where a message was to go.
@@ -39,6 +38,16 @@ struct Place<'a> {
 }
 
 impl Refusals {
+    /// Whether each record has its tick in a header.
+    pub(crate) fn has_tick_headers(&self) -> bool {
+        self.kafka.options().tick_header
+    }
+
+    /// How many bytes of headers each record has.
+    fn header_bytes(&self) -> usize {
+        if self.has_tick_headers() { TICK_HEADER_BYTES } else { 0 }
+    }
+
     fn place<'a>(&'a self, write: Option<&'a PartitionWrite>) -> Place<'a> {
         match write {
             Some(PartitionWrite { at, .. }) => {
@@ -90,7 +99,7 @@ impl Refusals {
         let place = self.place(write);
         match nth(write, index) {
             Some(record) if code == Code::MessageSizeTooLarge => {
-                let (key, bytes, most) = (key(record), batch_of_one(record, self.header_bytes), self.message_bytes);
+                let (key, bytes, most) = (key(record), batch_of_one(record, self.header_bytes()), self.message_bytes);
                 let what = format!(
                     "{doing}: the record with the key {key} for {} is too large: it has {bytes} bytes, and the client's \
                      message.max.bytes is {most}: make the record smaller, or raise the limit with -X \
@@ -122,7 +131,7 @@ impl Refusals {
         self.limits.read(&self.kafka, &[topic]);
         let records = write.into_iter().flat_map(|write| write.records.iter());
         let records = records.skip(failed.first).take(failed.last - failed.first + 1);
-        let sized = records.map(|record| (batch_of_one(record, self.header_bytes), record));
+        let sized = records.map(|record| (batch_of_one(record, self.header_bytes()), record));
         let largest = sized.max_by_key(|(bytes, _)| *bytes);
         let (bytes, record) = largest.map_or((0, None), |(bytes, record)| (bytes, Some(record)));
         let said = record.map_or("a record".to_owned(), |record| format!("the record with the key {}", key(record)));

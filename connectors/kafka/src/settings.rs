@@ -115,6 +115,17 @@ impl Settings {
         self.values.get(name).map(String::as_str)
     }
 
+    /// One setting that is a number of bytes.
+    ///
+    /// # Errors
+    /// It is not given in decimal digits. librdkafka reads other notations, too.
+    pub(crate) fn bytes(&self, name: &str) -> Result<usize, Error> {
+        self.get(name).and_then(|bytes| bytes.parse().ok()).ok_or_else(|| {
+            let what = format!("{}: give the number of bytes in decimal digits", self.describe(name));
+            Error::new(ErrorKind::Configuration, what)
+        })
+    }
+
     /// Who the cluster takes these clients for, as far as the settings tell.
     pub(crate) fn principal(&self) -> Option<String> {
         self.get("sasl.username").or(self.get("sasl.kerberos.principal")).map(|name| format!("User:{name}"))
@@ -191,6 +202,8 @@ impl Settings {
                 // How large a record may be is for the topic to say. It is no more than this, as librdkafka sets aside
                 // so much for each request.
                 ("message.max.bytes", "8388608"),
+                // librdkafka's own value, so that it can be compared with the limits of the topics.
+                ("batch.size", "1000000"),
             ])
             .and(&[("transactional.id", transactional_id), ("enable.idempotence", "true"), ("acks", "all")])
     }

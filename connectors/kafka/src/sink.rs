@@ -17,7 +17,7 @@ use crate::permission::{Resource, denied, is_denied};
 use crate::progress::{self, progress_topic};
 use crate::reading::Reading;
 use crate::refusal::Refusals;
-use crate::transactor::{KafkaTransactor, TICK_HEADER_BYTES};
+use crate::transactor::KafkaTransactor;
 use crate::upkeep::Kept;
 use crate::writers;
 
@@ -26,11 +26,6 @@ const ASK_WHAT_IS_READABLE: Duration = Duration::from_secs(5);
 
 /// The offset to read from for whoever asks only where a partition ends. Any other is known to be committed.
 const ONLY_THE_END: Offset = Offset(u64::MAX);
-
-/// librdkafka's own value of `batch.size`, for producers whose user has set none.
-const BATCH_SIZE: usize = 1_000_000;
-/// librdkafka's own value of `message.max.bytes`.
-const MESSAGE_MAX_BYTES: usize = 1_000_000;
 
 /// The topics of one cluster, which share transactions.
 pub(crate) struct KafkaSink {
@@ -94,7 +89,6 @@ impl Sink for KafkaSink {
         Ok(Arc::new(KafkaSession {
             kafka: self.kafka.clone(),
             context: context.clone(),
-            outputs: outputs.iter().map(|output| output.name.clone()).collect(),
             kept: outputs
                 .iter()
                 .map(|output| (output.name.clone(), Kept::from(output.envelope)))
@@ -116,14 +110,18 @@ fn transactional_id(job: &str, id: &ProducerId) -> String {
 struct KafkaSession {
     kafka: Kafka,
     context: SinkContext,
-    outputs: Vec<String>,
-    /// What is kept in each topic that the job writes.
+    /// What is kept in each topic that the job writes: its outputs, and last the progress topic.
     kept: Vec<(String, Kept)>,
     progress_partitions: u32,
     limits: Arc<Limits>,
 }
 
 impl KafkaSession {
+    /// The topics that the job writes: its outputs, and last the progress topic.
+    fn topics(&self) -> Vec<&str> {
+        self.kept.iter().map(|(topic, _)| topic.as_str()).collect()
+    }
+
     /// Whether a record that no reader of committed records sees is there all the same, and not compacted or deleted.
     fn was_aborted(&self, at: &OutputPartition, offset: u64) -> Result<bool, Error> {
         let settings = self.kafka.uncommitted_consumer("read-back");
@@ -163,25 +161,23 @@ impl KafkaSession {
 impl SinkSession for KafkaSession {
     fn status(&self) -> Result<SinkStatus, Error> {
         let deadline = Instant::now() + self.context.patience;
-        let topic = progress_topic(&self.context.process.job);
-        let topics: Vec<&str> = self.outputs.iter().chain([&topic]).map(String::as_str).collect();
+        let topics = self.topics();
         let described = self.kafka.questions()?.describe(&topics, true, deadline);
         let mut described = described.map_err(|error| self.kafka.explain(&topics, error))?;
         let progress_identity = described.pop().unwrap_or_default().id;
         let output =
             |metadata: TopicMetadata| OutputStatus { partitions: metadata.partitions(), identity: metadata.id };
         Ok(SinkStatus {
-            outputs: self.outputs.iter().cloned().zip(described.into_iter().map(output)).collect(),
+            outputs: topics.iter().map(|topic| (*topic).to_owned()).zip(described.into_iter().map(output)).collect(),
             progress_identity,
-            progress_name: format!("the progress topic '{topic}'"),
+            progress_name: format!("the progress topic '{}'", progress_topic(&self.context.process.job)),
         })
     }
 
     fn warnings(&self) -> Result<Vec<String>, Error> {
         let deadline = Instant::now() + self.context.patience;
         let (questions, brokers) = (self.kafka.questions()?, self.kafka.brokers());
-        let topics: Vec<&str> = self.kept.iter().map(|(topic, _)| topic.as_str()).collect();
-        let settings = questions.settings(&topics, deadline)?;
+        let settings = questions.settings(&self.topics(), deadline)?;
         let warning =
             |((topic, kept), settings): (&(String, Kept), TopicSettings)| kept.warning(topic, &settings.ok()?, brokers);
         Ok(self.kept.iter().zip(settings).filter_map(warning).collect())
@@ -197,13 +193,11 @@ impl SinkSession for KafkaSession {
         let deadline = Instant::now() + self.context.patience;
         let wait = self.context.waits.begin(what.clone());
         let settings = self.kafka.producer(&name, id.turn);
-        let number = |name: &str, default| settings.get(name).and_then(|bytes| bytes.parse().ok()).unwrap_or(default);
-        let message_bytes = number("message.max.bytes", MESSAGE_MAX_BYTES);
-        let batch_bytes = self.limits.smallest(number("batch.size", BATCH_SIZE).min(message_bytes));
+        let message_bytes = settings.bytes("message.max.bytes")?;
+        let batch_bytes = self.limits.smallest(settings.bytes("batch.size")?.min(message_bytes));
         let settings = settings.and(&[("batch.size", &batch_bytes.to_string())]);
         let mut producer = Producer::new(&settings, &format!("the producer '{name}'"))?;
-        let progress = progress_topic(&self.context.process.job);
-        let topics: Vec<&str> = self.outputs.iter().chain([&progress]).map(String::as_str).collect();
+        let topics = self.topics();
         // A producer that asks for a topic creates it: the other client looks first. And the producer must know all
         // partitions before it writes, or the first records of one key could be sent out of order.
         self.kafka.partitions(&topics, deadline)?;
@@ -229,23 +223,14 @@ impl SinkSession for KafkaSession {
             Some(_) => denied(Resource::TransactionalId { id: name.clone(), job: self.context.process.job.clone() }),
             None => error,
         })?;
-        let header_bytes = if self.kafka.options().tick_header { TICK_HEADER_BYTES } else { 0 };
         let refusals = Refusals {
             kafka: self.kafka.clone(),
             limits: Arc::clone(&self.limits),
-            progress_topic: progress,
+            progress_topic: progress_topic(&self.context.process.job),
             batch_bytes,
             message_bytes,
-            header_bytes,
         };
-        Ok(Box::new(KafkaTransactor::new(
-            producer,
-            name,
-            refusals,
-            self.progress_partitions,
-            self.kafka.options().tick_header,
-            &self.context,
-        )))
+        Ok(Box::new(KafkaTransactor::new(producer, name, refusals, self.progress_partitions, &self.context)))
     }
 
     fn progress(&self) -> Result<BTreeMap<OutputPartition, Progress>, Error> {

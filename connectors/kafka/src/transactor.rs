@@ -45,7 +45,6 @@ pub(crate) struct KafkaTransactor {
     id: String,
     refusals: Refusals,
     progress_partitions: u32,
-    tick_header: bool,
     context: SinkContext,
     /// How many requests had been lost when the transaction that is prepared began.
     prepared: Option<u64>,
@@ -57,11 +56,10 @@ impl KafkaTransactor {
         id: String,
         refusals: Refusals,
         progress_partitions: u32,
-        tick_header: bool,
         context: &SinkContext,
     ) -> Self {
         let context = context.clone();
-        Self { producer, id, refusals, progress_partitions, tick_header, context, prepared: None }
+        Self { producer, id, refusals, progress_partitions, context, prepared: None }
     }
 
     fn what(&self, doing: &str) -> String {
@@ -73,7 +71,7 @@ impl KafkaTransactor {
         if self.producer.client().watch().lost() == lost {
             return Ok(());
         }
-        let why = self.producer.client().watch().last().map_or(String::new(), |(_, reason)| format!(": {reason}"));
+        let why = self.producer.client().watch().last().map_or(String::new(), |reason| format!(": {reason}"));
         let what = format!("{}: a request went without an answer{why}", self.what(doing));
         Err(CommitError::Unknown(Error::new(ErrorKind::Restart, what)))
     }
@@ -193,7 +191,7 @@ impl KafkaTransactor {
                 }
             }
         }
-        if let Some((_, reason)) = self.producer.client().watch().last() {
+        if let Some(reason) = self.producer.client().watch().last() {
             said = format!("{said}; the client's last error: {reason}");
         }
         wait.says(said);
@@ -290,7 +288,7 @@ impl Transactor for KafkaTransactor {
             self.send(Flight::OTHER, progress_to, touch.into_iter(), &mut flight)?;
         }
         for (group, write) in transaction.writes.iter().enumerate() {
-            if self.tick_header {
+            if self.refusals.has_tick_headers() {
                 self.send_with_ticks(write, group, &mut flight)?;
                 continue;
             }

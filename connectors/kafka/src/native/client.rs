@@ -272,7 +272,7 @@ impl Client {
                     missing_since = None;
                     let heard = self.watch.answers() != answers;
                     let why = match self.watch.last() {
-                        Some((_, reason)) if !heard => format!("no answer from the cluster ({reason})"),
+                        Some(reason) if !heard => format!("no answer from the cluster ({reason})"),
                         _ if !heard => "no answer from the cluster".to_owned(),
                         _ => format!("the cluster answers, but not yet to this: {code}"),
                     };

@@ -1,15 +1,18 @@
-//! What the cluster's metadata says of topics, asked once.
+//! What the cluster's metadata says: which topics there are, and what some of them are, asked once.
 
 #![allow(unsafe_code)]
 
 use std::ffi::c_char;
 use std::ptr;
+use std::time::Instant;
 
+use fluvial_connector::Error;
 use rdkafka::bindings as rd;
 
 use super::admin::{Answers, Options};
 use super::client::Topic;
-use super::{Client, Code, c_string};
+use super::waiting::Failed;
+use super::{Client, Code, c_string, text};
 
 /// A topic that exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,8 +20,8 @@ pub(crate) struct TopicMetadata {
     /// Its id, which is another one after it was deleted and recreated; empty where it was not asked for, or where the
     /// brokers know none.
     pub(crate) id: String,
-    /// By partition: the broker that leads it, or why none does.
-    pub(crate) leaders: Vec<Result<i32, Code>>,
+    /// By partition: whether a broker leads it, or why none does.
+    pub(crate) leaders: Vec<Result<(), Code>>,
 }
 
 impl TopicMetadata {
@@ -27,7 +30,7 @@ impl TopicMetadata {
         u32::try_from(self.leaders.len()).unwrap_or(u32::MAX)
     }
 
-    fn set_leader(&mut self, partition: i32, leader: Result<i32, Code>) {
+    fn set_leader(&mut self, partition: i32, leader: Result<(), Code>) {
         let Ok(partition) = usize::try_from(partition) else { return };
         if self.leaders.len() <= partition {
             self.leaders.resize(partition + 1, Err(Code::LeaderNotAvailable));
@@ -40,6 +43,27 @@ impl TopicMetadata {
 pub(crate) type Described = Result<TopicMetadata, Code>;
 
 impl Client {
+    /// The names of all topics that this client may see.
+    pub(crate) fn topics(&self, deadline: Instant) -> Result<Vec<String>, Error> {
+        self.until(deadline, "ask kafka for its topics", &[], |wait_ms| {
+            let mut metadata: *const rd::rd_kafka_metadata = ptr::null();
+            // SAFETY: the client is valid; on success the metadata is ours to free, and its array has the length that it
+            // says.
+            unsafe {
+                let code: Code =
+                    rd::rd_kafka_metadata(self.rk(), 1, ptr::null_mut(), &raw mut metadata, wait_ms).into();
+                if code != Code::NoError {
+                    return Err(Failed::Code(code));
+                }
+                let count = usize::try_from((*metadata).topic_cnt).unwrap_or(0);
+                let topic = |index| text((*(*metadata).topics.add(index)).topic);
+                let names = (0..count).map(topic).collect();
+                rd::rd_kafka_metadata_destroy(metadata);
+                Ok(names)
+            }
+        })
+    }
+
     /// What the cluster says now of these topics, in their order, with their ids if `ids` says so.
     ///
     /// The first topic is asked for at any broker that answers; that one is then asked for all of them at once.
@@ -115,7 +139,7 @@ unsafe fn described(topic: &rd::rd_kafka_metadata_topic) -> Described {
         // SAFETY: the caller's promise.
         let partition = unsafe { &*topic.partitions.add(index) };
         let leader = match partition.err.into() {
-            _ if partition.leader >= 0 => Ok(partition.leader),
+            _ if partition.leader >= 0 => Ok(()),
             Code::NoError => Err(Code::LeaderNotAvailable),
             code => Err(code),
         };
@@ -147,8 +171,8 @@ unsafe fn description(topic: *const rd::rd_kafka_TopicDescription_t) -> Describe
         for index in 0..count {
             let partition = *partitions.add(index);
             let leader = rd::rd_kafka_TopicPartitionInfo_leader(partition);
-            let leader = if leader.is_null() { -1 } else { rd::rd_kafka_Node_id(leader) };
-            let leader = if leader < 0 { Err(Code::LeaderNotAvailable) } else { Ok(leader) };
+            let is_led = !leader.is_null() && rd::rd_kafka_Node_id(leader) >= 0;
+            let leader = if is_led { Ok(()) } else { Err(Code::LeaderNotAvailable) };
             found.set_leader(rd::rd_kafka_TopicPartitionInfo_partition(partition), leader);
         }
         let id = rd::rd_kafka_TopicDescription_topic_id(topic);

@@ -10,7 +10,6 @@ mod client;
 mod consumer;
 mod error;
 mod groups;
-mod listing;
 mod metadata;
 mod offsets;
 mod producer;

@@ -207,18 +207,6 @@ impl Client {
         Ok(asked.iter().filter_map(|at| known.get(at).copied()).collect())
     }
 
-    /// Where one partition begins and ends.
-    pub(crate) fn bounds_at(
-        &self,
-        topic: &str,
-        partition: u32,
-        isolation: Isolation,
-        deadline: Instant,
-    ) -> Result<Bounds, Error> {
-        let bounds = self.bounds(&[(topic, partition)], isolation, deadline)?;
-        bounds.first().copied().ok_or_else(|| failure::error(Code::Fail, "ask for the offsets of one partition"))
-    }
-
     /// The settings of these topics, in their order. Who may use a topic may not always see them.
     pub(crate) fn settings(&self, topics: &[&str], deadline: Instant) -> Result<Vec<TopicSettings>, Error> {
         let what = format!("ask kafka for the settings of {}", topics_of(topics));
@@ -244,37 +232,27 @@ impl Client {
         isolation: Isolation,
         wait_ms: i32,
     ) -> Result<Vec<Result<Bounds, Unavailable>>, Failed> {
-        let mut bounds = Vec::with_capacity(asked.len());
-        let mut led = Vec::new();
-        for (topic, partition) in asked {
+        let leader = |&(topic, partition): &(&str, u32)| {
             let leaders = topics.get(topic).map_or(&[][..], |metadata| &metadata.leaders);
-            bounds.push(match leaders.get(*partition as usize) {
-                None => {
-                    let of = leaders.len();
-                    return Err(Failed::Missing(format!("partition {partition} of topic '{topic}', which has {of},")));
-                }
-                Some(Err(code)) => Err(Unavailable::leaderless(*code)),
-                Some(Ok(_)) => {
-                    led.push((*topic, *partition));
-                    Err(Unavailable::refused_by_leader(Code::LeaderNotAvailable))
-                }
-            });
-        }
+            let missing =
+                || Failed::Missing(format!("partition {partition} of topic '{topic}', which has {},", leaders.len()));
+            leaders.get(partition as usize).copied().ok_or_else(missing)
+        };
+        let leaders = asked.iter().map(leader).collect::<Result<Vec<_>, _>>()?;
+        let led: Vec<_> = asked.iter().zip(&leaders).filter(|(_, leader)| leader.is_ok()).map(|(at, _)| *at).collect();
         let mut answers = self.bounds_once(&led, isolation, wait_ms)?.into_iter();
-        for (place, (topic, partition)) in bounds.iter_mut().zip(asked) {
-            if topics.get(topic).and_then(|m| m.leaders.get(*partition as usize)).is_none_or(Result::is_err) {
-                continue;
-            }
-            *place = match answers.next() {
-                Some(Ok(found)) => Ok(found),
+        let bounds = leaders.into_iter().map(|leader| match leader {
+            Err(code) => Ok(Err(Unavailable::leaderless(code))),
+            Ok(()) => match answers.next() {
+                Some(Ok(found)) => Ok(Ok(found)),
                 Some(Err(code)) if failure::passes(code) || failure::is_unknown(code) => {
-                    Err(Unavailable::refused_by_leader(code))
+                    Ok(Err(Unavailable::refused_by_leader(code)))
                 }
-                Some(Err(code)) => return Err(code.into()),
-                None => return Err(Code::Fail.into()),
-            };
-        }
-        Ok(bounds)
+                Some(Err(code)) => Err(code.into()),
+                None => Err(Code::Fail.into()),
+            },
+        });
+        bounds.collect()
     }
 
     /// Asks the metadata, after something else has said that an object of one of these topics is unknown. Returns what

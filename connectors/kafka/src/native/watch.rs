@@ -144,8 +144,8 @@ impl Watch {
     }
 
     /// The last error that the client met, for messages to people.
-    pub(crate) fn last(&self) -> Option<(Code, String)> {
-        self.last.lock().ok()?.clone().map(|last| (last.code, last.reason))
+    pub(crate) fn last(&self) -> Option<String> {
+        self.last.lock().ok()?.as_ref().map(|last| last.reason.clone())
     }
 
     /// The topics that the transactions of this client were not authorized to write.
