@@ -54,3 +54,11 @@ impl std::error::Error for Error {
         self.source.as_ref().map(|s| &**s as &(dyn std::error::Error + 'static))
     }
 }
+
+/// What a person should do where this process may open no more files, with the limit that it has.
+#[must_use]
+pub fn too_many_files() -> String {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = most.map_or_else(|| "too few".to_owned(), |most| most.to_string());
+    format!("this process may have {most} files open, which is not enough: raise the limit, `ulimit -n`")
+}

@@ -24,7 +24,7 @@ mod waits;
 mod words;
 
 pub use digest::{Digest, output_digest, source_digest};
-pub use error::{BoxError, Error, ErrorKind};
+pub use error::{BoxError, Error, ErrorKind, too_many_files};
 pub use sink::{
     CommitError, Envelope, Output, OutputPartition, OutputRecord, OutputRecords, OutputSpec, OutputStatus,
     PartitionWrite, Position, ProducerId, Progress, ReadEnd, Sink, SinkContext, SinkSession, SinkStatus, TickCount,

@@ -107,13 +107,6 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
     }
 }
 
-/// What to say where this process may open no more files.
-pub(crate) fn too_many_files() -> String {
-    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let most = most.map_or_else(|| "too few".to_owned(), |most| most.to_string());
-    format!("this process may have {most} files open, which is not enough: raise the limit, `ulimit -n`")
-}
-
 /// Whether the cluster turned the client away before it had asked for anything.
 pub(crate) fn is_not_let_in(code: Code) -> bool {
     matches!(

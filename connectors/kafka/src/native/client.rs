@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Error, ErrorKind};
+use fluvial_connector::{Error, ErrorKind, too_many_files};
 use rdkafka::bindings as rd;
 
 use super::error;
@@ -241,7 +241,7 @@ impl Client {
                 Err(failed) => failed,
             };
             if self.watch.is_out_of_files() {
-                let what = format!("{what}: no connection can be opened: {}", failure::too_many_files());
+                let what = format!("{what}: no connection can be opened: {}", too_many_files());
                 return Err(Error::new(ErrorKind::Configuration, what));
             }
             // Who has been let in once is let in again, or a person mends it, or patience ends: no setting is wrong.

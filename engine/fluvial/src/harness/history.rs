@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::workers::{BuildSite, Records, Step, Stepped, Workers};
 use crate::durable::{Frozen, Restore};
 use crate::journal::JobStore;
+use crate::runtime::ending::chain;
 use crate::state::{OperatorState, RunStore};
 
 /// Drives the stores of all tests in a process.
@@ -174,8 +175,7 @@ impl<U: Send + 'static> History<U> {
 
 fn add_run(operators: &mut Vec<OperatorState>, frozen: Frozen, store: &RunStore, unique: Uuid) -> Result<(), String> {
     let (name, kind) = (frozen.operator().to_owned(), frozen.kind().clone());
-    let run =
-        frozen.store(store, Generation(1), unique).map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+    let run = frozen.store(store, Generation(1), unique).map_err(chain)?;
     let operator = match operators.iter_mut().find(|operator| operator.name == name) {
         Some(operator) => operator,
         None => {

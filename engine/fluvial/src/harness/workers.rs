@@ -14,6 +14,7 @@ use timely::communication::WorkerGuards;
 use timely::worker::Worker;
 
 use crate::durable::{Durables, Frozen, Restore};
+use crate::runtime::ending::chain;
 
 /// Records of one input at one tick; what they are, input and test agree on.
 pub(super) type Records = Arc<dyn Any + Send + Sync>;
@@ -150,7 +151,7 @@ fn run<M>(
 ) -> Result<(), String> {
     let durables = Durables::new(worker.index() as u32, worker.peers() as u32, restore);
     let mut site = build(worker, &durables).map_err(|error| format!("{error:#}"))?;
-    durables.built().map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+    durables.built().map_err(chain)?;
     let operators = durables.names().len();
     for Step { tick, feeds } in steps {
         durables.mark_checkpoint(Tick(tick));
@@ -161,7 +162,7 @@ fn run<M>(
         let mut frozen = Vec::new();
         while !site.is_past(tick) || frozen.len() < operators {
             if let Some(error) = durables.failure() {
-                return Err(format!("{:#}", anyhow::Error::from(error)));
+                return Err(chain(error));
             }
             if failed.load(Ordering::SeqCst) {
                 return Err(ANOTHER.to_owned());

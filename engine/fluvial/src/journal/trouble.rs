@@ -3,9 +3,8 @@
 use std::error::Error;
 use std::io;
 
-use fluvial_connector::ErrorKind;
+use fluvial_connector::{ErrorKind, too_many_files};
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 
 /// Why a call to the store failed, as far as that matters to who made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +54,7 @@ impl Trouble {
             Self::Away => String::new(),
             Self::Full => " (the store is full: free some space)".to_owned(),
             Self::Forbidden => " (let the user that runs the job read and write there)".to_owned(),
-            Self::TooManyFiles => {
-                let most = getrlimit(Resource::Nofile).current;
-                let most = most.map_or_else(|| "too few".to_owned(), |most| most.to_string());
-                format!(" (this process may have {most} files open, which is not enough: raise the limit, `ulimit -n`)")
-            }
+            Self::TooManyFiles => format!(" ({})", too_many_files()),
         }
     }
 }

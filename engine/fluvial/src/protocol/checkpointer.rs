@@ -245,11 +245,6 @@ impl Checkpointer {
         Some((&storing.name, &storing.manifest))
     }
 
-    #[cfg(test)]
-    pub(crate) fn rules(&self) -> Rules {
-        self.rules
-    }
-
     /// The journal names the checkpoint: it is complete.
     pub(crate) fn recorded(&mut self) -> Option<Complete> {
         let pending = self.pending.take()?;

@@ -67,7 +67,7 @@ impl Running {
                 if let Some(entry) = self.checkpointer.on(&answer) {
                     #[cfg(test)]
                     if let Some((name, manifest)) = self.checkpointer.on_its_way()
-                        && !self.checkpointer.rules().has(Rule::DeleteAfterRecord)
+                        && !self.rules.has(Rule::DeleteAfterRecord)
                     {
                         let (name, manifest) = (name.to_owned(), manifest.clone());
                         self.cleaner.too_early(&name, &manifest);
@@ -209,13 +209,7 @@ impl Running {
             let number = SplitNumber(last.map_or(0, |last| last.0 + 1));
             let (source, split, identity) = (source.clone(), split.clone(), identity.clone());
             let start = SplitStart { number, source, split, offset: earliest, identity };
-            let state = SplitState {
-                start: start.clone(),
-                position: start.offset,
-                last: None,
-                caught_up_ms: 0,
-                watermark: None,
-            };
+            let state = SplitState { start: start.clone(), position: start.offset, last: None, caught_up_ms: 0 };
             self.sequencer.add_split(state);
             self.appender.push(Entry::SplitStarted(start));
         }

@@ -214,7 +214,7 @@ mod tests {
             offset: Offset(0),
             identity: String::new(),
         };
-        let split = SplitState { start, position: Offset(0), last: None, caught_up_ms: 0, watermark: None };
+        let split = SplitState { start, position: Offset(0), last: None, caught_up_ms: 0 };
         let mut sequencer = Sequencer::new(PACE, Tick(5000), [(SplitNumber(0), split)].into());
         sequencer.last_at_ms = 6000;
         sequencer

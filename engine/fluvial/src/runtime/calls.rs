@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Error, ErrorKind, Generation};
 
 use super::ambient;
+use super::ending::chain;
 use crate::fail_point::{FailPoint, reach};
 use crate::journal::{Created, Entry, JobStore, Seq, journal_object};
 use crate::protocol::{Answer, Call, FoundObject, Object, PutOutcome};
@@ -45,10 +46,7 @@ impl StoreCalls {
                     if since.elapsed() >= self.patience {
                         return Err(error);
                     }
-                    tracing::warn!(
-                        error = format!("{:#}", anyhow::Error::from(error)),
-                        "the store is unavailable, retrying"
-                    );
+                    tracing::warn!(error = chain(error), "the store is unavailable, retrying");
                     tokio::time::sleep(PAUSE).await;
                     if creates {
                         return Ok(Answer::Put(PutOutcome::Unknown));

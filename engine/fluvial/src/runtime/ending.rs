@@ -77,6 +77,11 @@ Exit codes:
 
 Unless --no-restart is given, 4 is followed by a restart; so are 5, 6 and 7 once the job has opened under this run.";
 
+/// An error with all of its causes, in one line.
+pub(crate) fn chain(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
+}
+
 /// Which part of the engine an error came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use fluvial_connector::{ErrorKind, Generation, Waker};
 
 use super::ambient;
+use super::ending::chain;
 use crate::protocol::Report;
 use crate::state::{OperatorState, RunStore, StateError, merge, merge_due, run_object};
 
@@ -88,7 +89,7 @@ fn merge_one(store: &RunStore, operator: &OperatorState, generation: Generation)
 /// The job goes on without the merge; the next checkpoint tries again.
 fn say(operator: &OperatorState, error: StateError) {
     let kind = error.kind();
-    let error = format!("{:#}", anyhow::Error::from(error));
+    let error = chain(error);
     if kind == ErrorKind::Retry {
         tracing::warn!(operator = operator.name, error, "runs could not be merged");
     } else {

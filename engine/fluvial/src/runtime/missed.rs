@@ -9,6 +9,7 @@ use std::time::Duration;
 use fluvial_connector::Source;
 
 use super::ambient;
+use super::ending::chain;
 use crate::state::SplitState;
 
 /// How long ago the checkpoint last held all of a source, where that is known.
@@ -34,7 +35,7 @@ pub(super) fn warn_of_deletions(splits: &[SplitState], sources: &[(String, Arc<d
             ),
             Ok(_) => {}
             // Who may read a topic may not always see its settings.
-            Err(error) => tracing::debug!(error = format!("{:#}", anyhow::Error::from(error)), "no settings"),
+            Err(error) => tracing::debug!(error = chain(error), "no settings"),
         }
     }
 }

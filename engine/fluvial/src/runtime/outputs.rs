@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fluvial_connector::{Error, Offset, OutputPartition, SinkSession, SinkStatus, output_digest};
 
+use super::ending::chain;
 use crate::protocol::HeldOutput;
 
 /// How often the outputs are looked at while they are written. A write that fails looks at them at once.
@@ -80,8 +81,4 @@ fn count_rows(session: &dyn SinkSession, output: &str, partitions: u32) -> Resul
         };
     })?;
     Ok(rows.len() as u64)
-}
-
-fn chain(error: Error) -> String {
-    format!("{:#}", anyhow::Error::from(error))
 }

@@ -16,7 +16,7 @@ use fluvial_connector::{CommitError, Error, Offset, OutputPartition, ProducerId,
 
 use super::ambient;
 use super::calls::StoreCalls;
-use super::ending::{Ending, Failure, Part};
+use super::ending::{Ending, Failure, Part, chain};
 use super::inbox::Inbox;
 use super::process::Shared;
 use super::reconcile::Reconciling;
@@ -394,7 +394,6 @@ impl SinkDriver {
 
 /// What the committer has to know of a failure: what it means, and the whole reason.
 fn explain(error: CommitError) -> protocol::Failure {
-    let chain = |error: Error| format!("{:#}", anyhow::Error::from(error));
     let (failure, why): (fn(String) -> protocol::Failure, String) = match error {
         CommitError::Fenced(error) => (protocol::Failure::Fenced, chain(error)),
         CommitError::Unknown(error) => (protocol::Failure::Unknown, chain(error)),

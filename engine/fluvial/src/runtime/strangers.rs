@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use fluvial_connector::{Error, SinkSession, Waker, describe_offsets};
 
+use super::ending::chain;
 use crate::protocol::Stretch;
 
 /// What is known of the other writers of this process's output partitions.
@@ -85,8 +86,7 @@ impl Strangers {
                     );
                 }
                 Err(error) => {
-                    let error = format!("{:#}", anyhow::Error::from(error));
-                    tracing::debug!(error, at = %stretch.at, "who else writes an output is not known");
+                    tracing::debug!(error = chain(error), at = %stretch.at, "who else writes an output is not known");
                     self.outputs.remove(&stretch.at.output);
                 }
             }

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use super::ambient;
-
 use fluvial_connector::{
     CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, ReadEnd, SinkSession,
     SinkStatus, Tick, Transaction, Transactor, Waker,
 };
 
+use super::ambient;
+use super::ending::chain;
 use super::stages::STAGES;
 use crate::fail_point::{FailPoint, reach};
 use crate::protocol::Tail;
@@ -234,10 +234,7 @@ pub(crate) fn wait_out<T>(
     loop {
         match call() {
             Err(error) if error.kind == ErrorKind::Retry && started.elapsed() < patience => {
-                tracing::warn!(
-                    error = format!("{:#}", anyhow::Error::from(error)),
-                    "the {system} is unavailable, retrying"
-                );
+                tracing::warn!(error = chain(error), "the {system} is unavailable, retrying");
                 ambient::pause(PAUSE);
             }
             result => return result,

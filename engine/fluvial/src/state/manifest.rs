@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::{Range, SinkStart, SplitStart};
 
-/// A consistent snapshot of a job as of one tick. No worker is mentioned in it.
+/// A consistent snapshot of a job as of one tick. Nothing in it is keyed by worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     /// The job.
@@ -42,8 +42,6 @@ pub(crate) struct SplitState {
     /// The last time at which nothing at or after `position` is known to have been written, in milliseconds since the Unix
     /// epoch by the leader's clock; 0 where there is none.
     pub caught_up_ms: u64,
-    /// Engine state that belongs to the split: the highest event time seen, where the job uses event time.
-    pub watermark: Option<i64>,
 }
 
 /// An output partition as of the checkpoint.

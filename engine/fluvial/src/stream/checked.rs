@@ -16,6 +16,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use super::{Collection, Stream};
 use crate::durable::{DataflowError, Durables};
+use crate::runtime::ending::chain;
 use crate::runtime::panics::{in_operator, lasting};
 
 impl<'s, K: ExchangeData, V: 'static> Stream<'s, (K, V)> {
@@ -82,7 +83,7 @@ struct Refusal {
 
 impl Refusal {
     fn new(tick: u64, key: &impl std::fmt::Debug, error: impl Into<BoxError>) -> Self {
-        Self { tick, key: format!("{key:?}"), reason: format!("{:#}", anyhow::Error::from_boxed(error.into())) }
+        Self { tick, key: format!("{key:?}"), reason: chain(anyhow::Error::from_boxed(error.into())) }
     }
 }
 

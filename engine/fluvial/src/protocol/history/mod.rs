@@ -166,13 +166,7 @@ impl History {
             Entry::SplitStarted(start) => {
                 self.splits.entry(start.number).or_insert_with(|| {
                     self.new_splits.push(start.number);
-                    SplitState {
-                        start: start.clone(),
-                        position: start.offset,
-                        last: None,
-                        caught_up_ms: 0,
-                        watermark: None,
-                    }
+                    SplitState { start: start.clone(), position: start.offset, last: None, caught_up_ms: 0 }
                 });
             }
             Entry::SinkStarted(start) => {

@@ -51,7 +51,7 @@ fn manifest(tick: u64, position: u64) -> Manifest {
         generation: Generation(1),
         binary: "before".to_owned(),
         tick: Tick(tick),
-        splits: vec![SplitState { start, position: Offset(position), last: None, caught_up_ms: 0, watermark: None }],
+        splits: vec![SplitState { start, position: Offset(position), last: None, caught_up_ms: 0 }],
         sinks: vec![sink()],
         outputs: Vec::new(),
         operators: Vec::new(),

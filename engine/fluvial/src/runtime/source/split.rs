@@ -9,7 +9,7 @@ use super::OnMalformed;
 use super::compare::{Comparison, Verdict};
 use crate::journal::{Range, SplitStart};
 use crate::runtime::culprit;
-use crate::runtime::ending::{Failure, Part};
+use crate::runtime::ending::{Failure, Part, chain};
 use crate::runtime::input::SourceInput;
 use crate::stream::Origin;
 
@@ -163,7 +163,7 @@ impl Split {
                 }
                 OnMalformed::Skip => {
                     *skipped += 1;
-                    tracing::warn!(skipped, error = format!("{:#}", anyhow::Error::from(error)), "{what}; skipped");
+                    tracing::warn!(skipped, error = chain(error), "{what}; skipped");
                 }
             }
         }

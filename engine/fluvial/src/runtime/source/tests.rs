@@ -78,7 +78,7 @@ pub(super) fn start() -> SplitStart {
 
 /// The split as a checkpoint has it, with the last range before that.
 pub(super) fn state(position: u64, last: Option<Range>) -> SplitState {
-    SplitState { start: start(), position: Offset(position), last, caught_up_ms: 0, watermark: None }
+    SplitState { start: start(), position: Offset(position), last, caught_up_ms: 0 }
 }
 
 /// The range of these records from `from` on.
