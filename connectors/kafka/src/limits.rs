@@ -50,7 +50,6 @@ impl Limits {
                         lock(&self.said).insert((*topic).to_owned(), limit);
                     }
                 }
-                // Who may write a topic may not always see its settings.
                 Err(code) => tracing::debug!(?code, "the settings of topic '{topic}' cannot be read"),
             }
         }

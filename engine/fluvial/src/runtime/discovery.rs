@@ -162,9 +162,6 @@ impl Refusals {
     }
 }
 
-fn chain(error: Error) -> String {
-    format!("{:#}", anyhow::Error::from(error))
-}
 
 #[cfg(test)]
 mod tests {

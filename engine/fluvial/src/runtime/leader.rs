@@ -21,6 +21,7 @@ use super::ending::{Ending, Failure, Part as Origin};
 use super::missed;
 use super::outputs::{self, OutputWatch};
 use super::process::{ForTheLeader, Found, Shared};
+use super::send_back;
 use super::stages::STAGES;
 use super::status::StatusLine;
 use super::turns::wait_out;
@@ -362,9 +363,7 @@ impl LeaderDriver {
                 Found::when_all_available(&sources, patience, "--reconcile, which takes the input as it is,")
             });
             let found = looks.reduce(|before, now| Ok(now?.with_ends_of(&before?)));
-            // The worker that is gone needs no answer.
-            let _ = tell.send(Back::Looked(found.expect("there is one look at the least")));
-            waker.wake();
+            send_back(&tell, Back::Looked(found.expect("there is one look at the least")), &waker);
         });
     }
 
@@ -376,9 +375,7 @@ impl LeaderDriver {
         let (tell, waker) = (self.tell.clone(), self.waker.clone());
         self.runtime.spawn_blocking(move || {
             let held = wait_out("sink", patience, || outputs::survey(session.as_ref(), &upserts));
-            // The worker that is gone needs no answer.
-            let _ = tell.send(Back::Surveyed(held));
-            waker.wake();
+            send_back(&tell, Back::Surveyed(held), &waker);
         });
         Ok(())
     }
@@ -391,9 +388,7 @@ impl LeaderDriver {
         let (calls, tell, waker) = (Arc::clone(&self.calls), self.tell.clone(), self.waker.clone());
         self.runtime.spawn(async move {
             let answer = calls.make(call).await;
-            // The worker that is gone needs no answer.
-            let _ = tell.send(Back::Answered(part, answer));
-            waker.wake();
+            send_back(&tell, Back::Answered(part, answer), &waker);
         });
     }
 }

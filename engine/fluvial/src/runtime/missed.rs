@@ -34,7 +34,6 @@ pub(super) fn warn_of_deletions(splits: &[SplitState], sources: &[(String, Arc<d
                 behind.as_secs()
             ),
             Ok(_) => {}
-            // Who may read a topic may not always see its settings.
             Err(error) => tracing::debug!(error = chain(error), "no settings"),
         }
     }

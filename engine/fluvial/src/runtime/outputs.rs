@@ -32,7 +32,6 @@ impl OutputWatch {
         let watch = move || {
             match session.warnings() {
                 Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
-                // Who may write a topic may not always see its settings.
                 Err(error) => tracing::debug!(error = chain(error), "the settings of the outputs are not known"),
             }
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(EVERY) {

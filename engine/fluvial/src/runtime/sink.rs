@@ -20,6 +20,7 @@ use super::ending::{Ending, Failure, Part, chain};
 use super::inbox::Inbox;
 use super::process::Shared;
 use super::reconcile::Reconciling;
+use super::send_back;
 use super::stages::STAGES;
 use super::strangers::Strangers;
 use super::turns::{self, Done, Turns};
@@ -118,9 +119,8 @@ impl SinkDriver {
             std::thread::Builder::new()
                 .name("fence".to_owned())
                 .spawn(move || {
-                    // A worker that is gone needs no answer.
-                    let _ = tell.send(Back::OthersFenced(turns::fence_all(&session, others, patience)));
-                    waker.wake();
+                    let result = turns::fence_all(&session, others, patience);
+                    send_back(&tell, Back::OthersFenced(result), &waker);
                 })
                 .map_err(|e| Failure::new(Ending::Failed, e))?;
         }
@@ -310,9 +310,8 @@ impl SinkDriver {
             Action::CheckJournal => {
                 let (calls, tell, waker) = (Arc::clone(&self.calls), self.tell.clone(), self.waker.clone());
                 self.runtime.spawn(async move {
-                    // A worker that is gone needs no answer.
-                    let _ = tell.send(Back::Newest(calls.newest_record().await));
-                    waker.wake();
+                    let newest = calls.newest_record().await;
+                    send_back(&tell, Back::Newest(newest), &waker);
                 });
             }
             Action::ReadProgress => self.turns.progress(),

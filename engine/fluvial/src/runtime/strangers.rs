@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use fluvial_connector::{Error, SinkSession, Waker, describe_offsets};
 
 use super::ending::chain;
+use super::send_back;
 use crate::protocol::Stretch;
 
 /// What is known of the other writers of this process's output partitions.
@@ -59,9 +60,7 @@ impl Strangers {
         let (session, tell, waker) = (Arc::clone(&self.session), self.tell.clone(), self.waker.clone());
         let look = move || {
             let found = found(session.as_ref(), &stretch);
-            // A worker that is gone needs no answer.
-            let _ = tell.send((stretch, found));
-            waker.wake();
+            send_back(&tell, (stretch, found), &waker);
         };
         if let Err(error) = std::thread::Builder::new().name("strangers".to_owned()).spawn(look) {
             tracing::debug!(%error, "other writers are not looked for");
