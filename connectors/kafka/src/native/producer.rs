@@ -120,7 +120,8 @@ impl Producer {
         Ok(good)
     }
 
-    /// Queues one message with one header and a timestamp, in milliseconds since the Unix epoch. `Ok(false)` says that librdkafka's queue is full.
+    /// Queues one message with one header and a timestamp, in milliseconds since the Unix epoch. `Ok(false)` says that
+    /// librdkafka's queue is full.
     pub(crate) fn produce_with_header(
         &mut self,
         topic: &str,

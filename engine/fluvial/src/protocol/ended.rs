@@ -22,9 +22,11 @@ pub(crate) enum Ended {
     /// A person must look at it: what is stored is not what this job and binary can go on from.
     #[error("{0}")]
     Refused(String),
-    /// An input was deleted and made anew under its name.
+    /// An input was deleted and recreated under its name.
     #[error(
-        "{described} was deleted and recreated, or is another than the job has read (its id is {is} and was {was}): a job cannot go on with other input; begin a new one on it under another --name, with --reconcile if it is to correct the same outputs"
+        "{described} was deleted and recreated, or is another than the job has read (its id is {is} and was {was}): a job \
+         cannot go on with other input; begin a new one on it under another --name, with --reconcile if it is to correct \
+         the same outputs"
     )]
     MadeAnew {
         /// The split that was found to be another, as its source describes it.

@@ -103,9 +103,9 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Whether this generation takes the input as it is, and corrects the outputs. A run that is `asked` to does so until it has a checkpoint: it
-    /// would otherwise accept whatever changes as long as it lives. And whoever finds a reconciliation that no checkpoint
-    /// covers has to begin it again: what the one before replayed for it has been compared with nothing.
+    /// Whether this generation takes the input as it is, and corrects the outputs. A run that is `asked` to does so until it
+    /// has a checkpoint: it would otherwise accept whatever changes as long as it lives. And whoever finds a reconciliation
+    /// that no checkpoint covers has to begin it again: what the one before replayed for it has been compared with nothing.
     pub(crate) fn reconciles(&self, asked: bool) -> bool {
         let covers = |entry: &Entry| matches!(entry, Entry::Checkpoint { .. });
         let covered = self.records.values().any(|r| r.nonce.same_run(self.me.nonce) && r.entries.iter().any(covers));
