@@ -15,13 +15,14 @@
 
 use std::time::Duration;
 
-use fluvial_connector::Envelope;
+use fluvial_connector::{Envelope, Tick};
+use serde::{Deserialize, Serialize};
 
 use super::history::History;
 use super::leader::LeaderConfig;
 
 /// How what is read again is compared with what was read before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Compare {
     /// Everything must be as it was.
     All,
@@ -29,6 +30,15 @@ pub(crate) enum Compare {
     AllButCompacted,
     /// The input is taken as it is.
     Nothing,
+}
+
+/// The outputs are corrected, because not all of the input that is read again is what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reconciliation {
+    /// The tick at which they are.
+    pub tick: Tick,
+    /// What is compared all the same; never [`Compare::All`].
+    pub compare: Compare,
 }
 
 /// Records that have to be read again and that compaction removed, as the worker that reads the split knows them.

@@ -8,7 +8,7 @@ use fluvial_connector::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::compaction::Compare;
+use super::compaction::{Compare, Reconciliation};
 use crate::journal::{Binding, Nonce, Range, SinkStart, SplitNumber, SplitStart};
 use crate::state::{Manifest, OperatorKind, OperatorState, RunRef};
 
@@ -61,10 +61,9 @@ pub(crate) struct Plan {
     pub replay: Vec<Binding>,
     /// Every output of the job with its pinned partition count.
     pub sinks: Vec<SinkStart>,
-    /// The tick of a reconciliation that is under way or to be done now; see [`crate::journal::Entry::Reconciled`].
-    pub reconcile: Option<Tick>,
-    /// Whether that reconciliation is for records that compaction removed; see [`crate::journal::Entry::Compacted`].
-    pub compacted: bool,
+    /// A reconciliation that is under way or to be done now; see [`crate::journal::Entry::Reconciled`] and
+    /// [`crate::journal::Entry::Compacted`].
+    pub reconciliation: Option<Reconciliation>,
     /// Why this generation must not go on where records were compacted that it has to read again; `None` where it may.
     pub cannot_correct: Option<String>,
 }
@@ -88,11 +87,7 @@ impl Plan {
     /// How what is read again is compared with what was read before.
     #[must_use]
     pub(crate) fn compare(&self) -> Compare {
-        match self.reconcile {
-            None => Compare::All,
-            Some(_) if self.compacted => Compare::AllButCompacted,
-            Some(_) => Compare::Nothing,
-        }
+        self.reconciliation.map_or(Compare::All, |reconciliation| reconciliation.compare)
     }
 
     /// The last sealed tick of earlier generations.

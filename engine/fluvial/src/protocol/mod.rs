@@ -37,7 +37,7 @@ mod store;
 pub(crate) use committer::{
     Action, Committer, CommitterConfig, Done, Failure, REPORT_AFTER_MS, REPORT_EVERY_MS, Stretch, Tail, TickRecords,
 };
-pub(crate) use compaction::{Compare, Removed};
+pub(crate) use compaction::{Compare, Reconciliation, Removed};
 pub(crate) use ended::Ended;
 pub(crate) use history::History;
 pub(crate) use leader::{Event, Leader, LeaderConfig, Request, Status};

@@ -65,7 +65,7 @@ impl Prepared {
             if let Some(why) = cannot_correct {
                 return Err(Ended::CannotCorrect { why });
             }
-            history.reconciled(tick, &[], &[]);
+            history.compacted(tick);
             appender.push(Entry::Compacted { tick });
         }
         if reconcile {
@@ -78,7 +78,6 @@ impl Prepared {
             }
             let rewound = rewound(found, &history, &mut warnings);
             history.reconciled(tick, &rewound, &recreated);
-            history.compacted = false;
             appender.push(Entry::Reconciled { tick, rewound, recreated });
         }
         let mut cleaner = Cleaner::new(me, config.keep_journal, config.grace_ms, below, rules);
@@ -113,7 +112,8 @@ impl Prepared {
         let replayed = self.history.replay.last().map(|binding| binding.tick);
         let mut sequencer = Sequencer::new(config.pace, sealed, self.history.splits);
         let mut next_checkpoint_ms = now_ms + config.checkpoint_every_ms;
-        if let Some(tick) = self.history.reconcile {
+        let corrects_at = self.history.reconciliation.map(|reconciliation| reconciliation.tick);
+        if let Some(tick) = corrects_at {
             // Until a checkpoint covers it, every generation has to reconcile again.
             next_checkpoint_ms = now_ms;
             sequencer.begin_at(tick);
@@ -128,7 +128,7 @@ impl Prepared {
             sealed,
             next_checkpoint_ms,
             last_checkpoint_ms: now_ms,
-            replays_through: replayed.max(self.history.reconcile),
+            replays_through: replayed.max(corrects_at),
             last: None,
             ends: BTreeMap::new(),
             passed: BTreeMap::new(),
@@ -150,8 +150,7 @@ fn plan(me: Identity, history: &History, (most_slots, most_turns): (u32, u32)) -
         splits: history.new_splits.iter().map(|number| history.splits[number].start.clone()).collect(),
         replay: history.replay.clone(),
         sinks: history.sinks.clone(),
-        reconcile: history.reconcile,
-        compacted: history.compacted,
+        reconciliation: history.reconciliation,
         cannot_correct: None,
     }
 }

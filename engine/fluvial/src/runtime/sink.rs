@@ -137,7 +137,7 @@ impl SinkDriver {
             runtime: shared.runtime.clone(),
             to_fence,
             inbox: Arc::clone(&shared.inbox),
-            reconciling: plan.reconcile.map(|at| Reconciling::new(at, &plan.sinks)),
+            reconciling: plan.reconciliation.map(|at| Reconciling::new(at.tick, &plan.sinks)),
             waiting: VecDeque::new(),
             waiting_records: 0,
             complete: Tick(0),

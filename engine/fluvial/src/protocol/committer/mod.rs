@@ -164,6 +164,7 @@ impl Committer {
 
     pub(crate) fn with_rules(plan: &Plan, config: CommitterConfig, rules: Rules) -> Self {
         let as_of = plan.as_of();
+        let reconcile = plan.reconciliation.map(|reconciliation| reconciliation.tick);
         let digests = plan.checkpoint.iter().flat_map(|manifest| &manifest.outputs);
         let digests: BTreeMap<&OutputPartition, Digest> = digests.map(|output| (&output.at, output.digest)).collect();
         let mut lanes = Vec::new();
@@ -173,7 +174,7 @@ impl Committer {
             for partition in (0..sink.partitions).filter(|p| config.layout.committer_of(*p) == config.slot) {
                 let at = OutputPartition { output: sink.output.clone(), partition };
                 let digest = digests.get(&at).copied().unwrap_or_default();
-                lanes.push(Lane::new(sink, partition, as_of, plan.reconcile, digest));
+                lanes.push(Lane::new(sink, partition, as_of, reconcile, digest));
             }
         }
         let by_partition = lanes.iter().enumerate().map(|(index, lane)| (lane.at.clone(), index)).collect();

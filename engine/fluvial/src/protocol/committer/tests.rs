@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Action, Committer, CommitterConfig, Done, Failure, Stretch, Tail};
 use crate::journal::{Binding, Nonce, Range, SinkStart, SplitNumber};
-use crate::protocol::{Ended, Layout, Plan, TickRecords, Verdict};
+use crate::protocol::{Compare, Ended, Layout, Plan, Reconciliation, TickRecords, Verdict};
 
 const JOB: Incarnation = Incarnation(Uuid::from_u128(1));
 const OTHER_JOB: Incarnation = Incarnation(Uuid::from_u128(2));
@@ -80,10 +80,13 @@ pub(super) fn plan(partitions: u32, replay: &[u64]) -> Plan {
             identity: String::new(),
             progress: String::new(),
         }],
-        reconcile: None,
-        compacted: false,
+        reconciliation: None,
         cannot_correct: None,
     }
+}
+
+fn reconciliation(tick: u64) -> Option<Reconciliation> {
+    Some(Reconciliation { tick: Tick(tick), compare: Compare::Nothing })
 }
 
 fn committer(plan: &Plan) -> Committer {
@@ -349,7 +352,7 @@ fn an_output_that_has_lost_what_was_committed_is_refused_unless_it_is_corrected(
     assert_eq!(lost(&mut refused), ["journal"]);
     let ended = refused.on(Done::Journal(Verdict::Mine)).unwrap_err();
     assert!(ended.to_string().contains("output out/0 ends at offset 3, and was written up to 5"), "{ended}");
-    let mut corrected = committer(&Plan { reconcile: Some(Tick(9)), ..plan(1, &[1, 2]) });
+    let mut corrected = committer(&Plan { reconciliation: reconciliation(9), ..plan(1, &[1, 2]) });
     assert_eq!(lost(&mut corrected), ["prepare 0: out/0 @2 from 3"]);
 }
 
@@ -515,7 +518,7 @@ fn a_worker_without_output_partitions_commits_whatever_is_sealed_and_complete() 
 
 #[test]
 fn a_reconciliation_gives_up_what_was_before_and_begins_the_digests_anew() {
-    let reconciling = Plan { reconcile: Some(Tick(9)), ..plan(1, &[1, 2]) };
+    let reconciling = Plan { reconciliation: reconciliation(9), ..plan(1, &[1, 2]) };
     let mut committer = committer(&reconciling);
     recover(&mut committer, &[(Some(progress(1, Position::Complete, &[(1, "x1")], 5)), "y1")]).unwrap();
     // What is replayed may differ, and is not written.
@@ -546,7 +549,7 @@ fn a_reconciliation_gives_up_what_was_before_and_begins_the_digests_anew() {
 
 /// A plan that reconciles at tick 9 and has an append output.
 fn leaving(replay: &[u64]) -> Plan {
-    let mut plan = Plan { reconcile: Some(Tick(9)), ..plan(1, replay) };
+    let mut plan = Plan { reconciliation: reconciliation(9), ..plan(1, replay) };
     plan.sinks[0].envelope = Envelope::Append;
     plan
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fluvial_connector::{Generation, Incarnation, Tick, describe_offsets};
 
 use crate::journal::{Binding, Entry, JournalRecord, Nonce, Range, Recreated, Rewound, Seq, SinkStart, SplitNumber};
-use crate::protocol::Ended;
+use crate::protocol::{Compare, Ended, Reconciliation};
 use crate::state::{Manifest, SplitState};
 
 /// The newest checkpoint that a journal names.
@@ -58,9 +58,7 @@ pub(crate) struct History {
     /// The bindings after the checkpoint, without their checkpoint marks: those checkpoints will never be complete.
     pub replay: Vec<Binding>,
     /// A reconciliation that no checkpoint covers yet.
-    pub reconcile: Option<Tick>,
-    /// Whether that one is for records that compaction removed.
-    pub compacted: bool,
+    pub reconciliation: Option<Reconciliation>,
     /// The content hashes of the binaries that wrote output since the checkpoint, and of the one that took it.
     pub binaries: BTreeSet<String>,
     /// The most slots (processes) and turns that any generation has had.
@@ -131,8 +129,7 @@ impl History {
             new_splits: Vec::new(),
             sinks: manifest.iter().flat_map(|m| m.sinks.clone()).collect(),
             replay: Vec::new(),
-            reconcile: None,
-            compacted: false,
+            reconciliation: None,
             binaries: manifest.iter().map(|m| m.binary.clone()).collect(),
             most_slots: manifest.as_ref().map_or(0, |m| m.most_slots),
             most_turns: manifest.as_ref().map_or(0, |m| m.most_turns),
@@ -176,13 +173,9 @@ impl History {
             }
             Entry::Reconciled { tick, rewound, recreated } if *tick > self.as_of() => {
                 self.reconciled(*tick, rewound, recreated);
-                self.compacted = false;
             }
-            Entry::Compacted { tick } if *tick > self.as_of() => {
-                self.reconciled(*tick, &[], &[]);
-                self.compacted = true;
-            }
-            Entry::Reconciled { .. } | Entry::Compacted { .. } => self.reconcile = None,
+            Entry::Compacted { tick } if *tick > self.as_of() => self.compacted(*tick),
+            Entry::Reconciled { .. } | Entry::Compacted { .. } => self.reconciliation = None,
             Entry::Opened { .. } | Entry::Checkpoint { .. } => {}
         }
         Ok(())
@@ -192,7 +185,7 @@ impl History {
     /// and in the bindings after it, whose digests no longer count. An output that was recreated is known by the identity
     /// that it has since.
     pub(crate) fn reconciled(&mut self, tick: Tick, rewound: &[Rewound], recreated: &[Recreated]) {
-        self.reconcile = Some(tick);
+        self.corrected(Reconciliation { tick, compare: Compare::Nothing });
         for Recreated { output, identity } in recreated {
             for sink in self.sinks.iter_mut().filter(|sink| &sink.output == output) {
                 sink.identity.clone_from(identity);
@@ -209,6 +202,15 @@ impl History {
                 (range.from, range.to) = (range.from.min(*to), range.to.min(*to));
             }
         }
+    }
+
+    /// Goes on without records that compaction removed, and corrects the outputs at `tick`.
+    pub(crate) fn compacted(&mut self, tick: Tick) {
+        self.corrected(Reconciliation { tick, compare: Compare::AllButCompacted });
+    }
+
+    fn corrected(&mut self, reconciliation: Reconciliation) {
+        self.reconciliation = Some(reconciliation);
         // A checkpoint from there on vouches for nothing that was read first before it.
         self.splits.values_mut().for_each(|state| state.last = None);
     }

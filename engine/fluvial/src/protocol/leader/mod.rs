@@ -353,7 +353,8 @@ impl Leader {
             Stage::Opening(mut opening) => match opening.on(answer)? {
                 Some(opened) => {
                     self.me = Some(opened.me);
-                    if opened.reconciles(self.config.reconcile) {
+                    let compare = opened.compare(self.config.reconcile);
+                    if compare == Compare::Nothing {
                         self.out.push_back(Request::Look);
                         self.stage = Stage::Looking(Box::new(opened));
                         return Ok(());
@@ -364,7 +365,6 @@ impl Leader {
                         self.stage = Stage::Surveying(Box::new(opened));
                         return Ok(());
                     }
-                    let compare = if opened.corrects() { Compare::AllButCompacted } else { Compare::All };
                     self.prepare(opened, compare)
                 }
                 None => {

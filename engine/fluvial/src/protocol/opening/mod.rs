@@ -19,13 +19,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use fluvial_connector::{Generation, Incarnation};
 
 use crate::journal::{Entry, JournalRecord, Nonce, Seq};
-use crate::protocol::Ended;
 use crate::protocol::appender::lost_the_race;
 use crate::protocol::claim::{Claim, Claimed};
 use crate::protocol::history::{CheckpointEntry, History, newest_checkpoint};
 use crate::protocol::messages::Layout;
 use crate::protocol::rules::{Rule, Rules};
 use crate::protocol::store::{Answer, Call, Identity, Verdict};
+use crate::protocol::{Compare, Ended};
 
 /// How many positions beyond the newest a generation claims first: so many appends may a busy older one make meanwhile.
 const AHEAD: u64 = 4;
@@ -103,18 +103,16 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Whether this generation takes the input as it is, and corrects the outputs. A run that is `asked` to does so until it
-    /// has a checkpoint: it would otherwise accept whatever changes as long as it lives. And whoever finds a reconciliation
-    /// that no checkpoint covers has to begin it again: what the one before replayed for it has been compared with nothing.
-    pub(crate) fn reconciles(&self, asked: bool) -> bool {
+    /// How this generation compares what it reads again. A run that is `asked` to takes the input as it is until it has a
+    /// checkpoint: it would otherwise accept whatever changes as long as it lives. And whoever finds a reconciliation that no
+    /// checkpoint covers has to begin it again: what the one before replayed for it has been compared no further.
+    pub(crate) fn compare(&self, asked: bool) -> Compare {
         let covers = |entry: &Entry| matches!(entry, Entry::Checkpoint { .. });
         let covered = self.records.values().any(|r| r.nonce.same_run(self.me.nonce) && r.entries.iter().any(covers));
-        asked && !covered || self.history.reconcile.is_some() && !self.history.compacted
-    }
-
-    /// Whether this generation corrects the outputs because input that has to be read again was compacted.
-    pub(crate) fn corrects(&self) -> bool {
-        self.history.reconcile.is_some() && self.history.compacted
+        if asked && !covered {
+            return Compare::Nothing;
+        }
+        self.history.reconciliation.map_or(Compare::All, |reconciliation| reconciliation.compare)
     }
 }
 
@@ -356,7 +354,7 @@ impl Opening {
         self.phase = Phase::Relist;
         let mut history = History::fold(self.me.incarnation, &self.records, checkpoint)?;
         if !self.rules.has(Rule::ReconcileUntilCovered) {
-            history.reconcile = None;
+            history.reconciliation = None;
         }
         let records = self.records.split_off(&floor);
         let below = self.positions.range(..floor).copied().collect();

@@ -346,7 +346,7 @@ impl Worker {
     }
 
     fn reconcile(&self) -> Option<Tick> {
-        self.plan.as_ref().and_then(|plan| plan.reconcile)
+        self.plan.as_ref()?.reconciliation.map(|reconciliation| reconciliation.tick)
     }
 
     /// Hands the next tick's output in the worker's own partitions to the committer.
