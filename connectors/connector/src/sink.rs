@@ -208,8 +208,8 @@ pub struct OutputStatus {
 /// ```
 pub trait Transactor: Send {
     /// Begins a transaction, writes the records, waits until they are acknowledged, and only then writes each
-    /// partition's progress and waits for that. Calls [`SinkContext::between_records_and_progress`] after the records are
-    /// acknowledged and before progress is written. Returns each partition's end offset, in the order of
+    /// partition's progress and waits for that. Calls [`SinkContext::between_records_and_progress`] after the records
+    /// are acknowledged and before progress is written. Returns each partition's end offset, in the order of
     /// [`Transaction::writes`].
     ///
     /// # Errors

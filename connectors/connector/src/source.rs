@@ -164,8 +164,8 @@ pub struct Slot(pub u32);
 
 /// Reads splits in batches of borrowed records. Lives on one thread.
 pub trait SplitReader {
-    /// Begins to read `split` at `from`; its records come as `slot`. One reader of a source at a time reads a split. A split
-    /// that is unavailable, or becomes so, delivers nothing meanwhile and goes on by itself.
+    /// Begins to read `split` at `from`; its records come as `slot`. One reader of a source at a time reads a split. A
+    /// split that is unavailable, or becomes so, delivers nothing meanwhile and goes on by itself.
     ///
     /// # Errors
     /// The split does not exist or cannot be read.

@@ -149,8 +149,8 @@ pub(crate) fn commit(code: Code, what: impl Into<String>) -> CommitError {
 pub(crate) fn how_to_end_a_hanging_transaction(topic: &str, partition: u32, from: u64, committed: u64) -> String {
     let follows = if from < committed {
         format!(
-            "if the transaction is this job's own, what the job committed at {} is aborted with it: then start the job with \
-             --reconcile, which writes the rows of an upsert output again (an append output lacks them for good)",
+            "if the transaction is this job's own, what the job committed at {} is aborted with it: then start the job \
+             with --reconcile, which writes the rows of an upsert output again (an append output lacks them for good)",
             describe_offsets(Offset(from), Offset(committed))
         )
     } else {

@@ -25,11 +25,11 @@
 //!
 //! All outputs on the same brokers share one transaction per process and turn, of the transactional id
 //! `{job}-{incarnation}-{process}-{turn}`. A key goes to the partition that Java's default partitioner chooses
-//! ([`partition_of`]). Topics that do not exist are created with the partitions, replicas and settings that the options say,
-//! those of [`Kafka::upsert`] with `cleanup.policy=compact` and those of [`Kafka::append`] with `delete`. Topics that exist
-//! are used as they are, with a warning where their settings lose what is kept in them: retention of an upsert output or of
-//! the progress topic, compaction of an append output. The identity of an output, and of the progress topic, is the topic's
-//! id.
+//! ([`partition_of`]). Topics that do not exist are created with the partitions, replicas and settings that the options
+//! say, those of [`Kafka::upsert`] with `cleanup.policy=compact` and those of [`Kafka::append`] with `delete`. Topics
+//! that exist are used as they are, with a warning where their settings lose what is kept in them: retention of an
+//! upsert output or of the progress topic, compaction of an append output. The identity of an output, and of the
+//! progress topic, is the topic's id.
 //!
 //! What an output record carries:
 //!

@@ -47,8 +47,8 @@ impl Client {
     pub(crate) fn topics(&self, deadline: Instant) -> Result<Vec<String>, Error> {
         self.until(deadline, "ask kafka for its topics", &[], |wait_ms| {
             let mut metadata: *const rd::rd_kafka_metadata = ptr::null();
-            // SAFETY: the client is valid; on success the metadata is ours to free, and its array has the length that it
-            // says.
+            // SAFETY: the client is valid; on success the metadata is ours to free, and its array has the length that
+            // it says.
             unsafe {
                 let code: Code =
                     rd::rd_kafka_metadata(self.rk(), 1, ptr::null_mut(), &raw mut metadata, wait_ms).into();

@@ -24,9 +24,9 @@ pub(crate) enum Ended {
     Refused(String),
     /// An input was deleted and recreated under its name.
     #[error(
-        "{described} was deleted and recreated, or is another than the job has read (its id is {is} and was {was}): a job \
-         cannot go on with other input; begin a new one on it under another --name, with --reconcile if it is to correct \
-         the same outputs"
+        "{described} was deleted and recreated, or is another than the job has read (its id is {is} and was {was}): a \
+         job cannot go on with other input; begin a new one on it under another --name, with --reconcile if it is to \
+         correct the same outputs"
     )]
     MadeAnew {
         /// The split that was found to be another, as its source describes it.

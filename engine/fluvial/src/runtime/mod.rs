@@ -54,8 +54,8 @@ pub(crate) type Build = Arc<dyn for<'s> Fn(&mut Job<'s>) -> anyhow::Result<()> +
 /// How many writers each process has, which take turns.
 pub(crate) const TURNS: u32 = 2;
 
-/// Sends what a thread has found out back to the worker that asked for it, and wakes the worker. One that is gone needs no
-/// answer.
+/// Sends what a thread has found out back to the worker that asked for it, and wakes the worker. One that is gone needs
+/// no answer.
 fn send_back<T>(to: &Sender<T>, answer: T, worker: &Waker) {
     let _ = to.send(answer);
     worker.wake();

@@ -393,8 +393,8 @@ impl SourceDriver {
             let name = split.name(self.sources[split.source].declared.source.as_ref());
             let why = held.availability.why_not().unwrap_or("it seems to end too early, and is asked again");
             tracing::warn!(
-                "the start waits for {name}, whose {} must be read again: {why}; it goes on by itself when the split is \
-                 available",
+                "the start waits for {name}, whose {} must be read again: {why}; it goes on by itself when the split \
+                 is available",
                 describe_offsets(from, to)
             );
         }

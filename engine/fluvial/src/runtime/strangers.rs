@@ -79,8 +79,8 @@ impl Strangers {
                     let who = if writers.is_empty() { String::new() } else { format!(" ({})", writers.join("; ")) };
                     tracing::warn!(
                         "output {at} has {others} records within {} that this job has not written: another writer's \
-                         records are mixed into it{who}; stop that writer, then `run --reconcile` makes an upsert output \
-                         this job's table again",
+                         records are mixed into it{who}; stop that writer, then `run --reconcile` makes an upsert \
+                         output this job's table again",
                         describe_offsets(*from, *to)
                     );
                 }

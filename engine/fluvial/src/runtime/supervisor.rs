@@ -9,8 +9,8 @@
 //! The supervisor is the `run` process itself; it holds no dataflow, so every generation begins with fresh processes.
 //! When it dies, however it dies, its processes die with it. When one process of a generation ends, all end.
 //!
-//! Until a generation has opened, misconfiguration is more likely than an outage, so an error ends the run instead of being
-//! retried. Only the loss of a process is retried even then.
+//! Until a generation has opened, misconfiguration is more likely than an outage, so an error ends the run instead of
+//! being retried. Only the loss of a process is retried even then.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;

@@ -103,9 +103,10 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// How this generation compares what it reads again. A run that is `asked` to takes the input as it is until it has a
-    /// checkpoint: it would otherwise accept whatever changes as long as it lives. And whoever finds a reconciliation that no
-    /// checkpoint covers has to begin it again: what the one before replayed for it has been compared no further.
+    /// How this generation compares what it reads again. A run that is `asked` to takes the input as it is until it has
+    /// a checkpoint: it would otherwise accept whatever changes as long as it lives. And whoever finds a reconciliation
+    /// that no checkpoint covers has to begin it again: what the one before replayed for it has been compared no
+    /// further.
     pub(crate) fn compare(&self, asked: bool) -> Compare {
         let covers = |entry: &Entry| matches!(entry, Entry::Checkpoint { .. });
         let covered = self.records.values().any(|r| r.nonce.same_run(self.me.nonce) && r.entries.iter().any(covers));

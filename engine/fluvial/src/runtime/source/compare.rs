@@ -87,9 +87,9 @@ impl Comparison<'_> {
         if self.compare == Compare::Nothing {
             if !keep {
                 tracing::warn!(
-                    "{name} no longer holds the records that were read at {offsets}, the last range before the checkpoint. \
-                     The state keeps their effect, and records now at these offsets are not read. To start without them, \
-                     run a new job under another --name with --reconcile."
+                    "{name} no longer holds the records that were read at {offsets}, the last range before the \
+                     checkpoint. The state keeps their effect, and records now at these offsets are not read. To start \
+                     without them, run a new job under another --name with --reconcile."
                 );
             }
             return Ok(Verdict::GoOn);
