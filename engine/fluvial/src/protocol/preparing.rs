@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use fluvial_connector::{Envelope, SinkStatus, Tick};
+use fluvial_connector::{Envelope, SinkStatus, Tick, describe_offsets};
 
 use super::Ended;
 use super::appender::Appender;
@@ -172,8 +172,9 @@ fn rewound(found: &[FoundSplit], history: &History, warnings: &mut Vec<String>) 
             if let Some(kept) = of_checkpoint(number).filter(|kept| end < *kept) {
                 let _ = write!(
                     warning,
-                    "; what was read from there up to {kept} stays in its state: a new job under another --name, with \
-                     --reconcile, begins without it"
+                    "; the state keeps the effect of {}: to start without it, run a new job under another --name with \
+                     --reconcile",
+                    describe_offsets(end, kept)
                 );
             }
             warnings.push(warning);
