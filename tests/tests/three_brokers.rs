@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fluvial_tests::apache::{ApacheKafka, Options, SURVIVES_A_KILL};
 use fluvial_tests::campaign::{Blow, Ground, Pauses, Plan, Siege};
@@ -49,20 +49,6 @@ const OPTIONS: &str = "--workers 2 --processes 1 --keep-journal --tick-header";
 /// Waits until so many records of the input have been bound to ticks.
 fn wait_for_records(stage: &Stage, job: &Started, records: u64) {
     stage.wait_for_journal(job, &format!("{records} records"), |journal| journal.records() == records).unwrap();
-}
-
-/// Waits until so many lines of the job's log hold this; the same is said again each minute.
-fn wait_for_lines(job: &Started, text: &str, lines: usize) {
-    const AGAIN: Duration = Duration::from_secs(60);
-    let (start, most) = (Instant::now(), AGAIN * u32::try_from(lines).unwrap() + MOST);
-    let said = || std::fs::read_to_string(job.process().log()).unwrap();
-    while said().lines().filter(|line| line.contains(text)).count() < lines {
-        let (status, log) = (job.process().status(), job.process().log_end());
-        assert!(status.is_none(), "the job ended ({}) before it said {text:?} {lines} times\n{log}", status.unwrap());
-        assert!(start.elapsed() < most, "{text:?} was not said {lines} times within {most:?}\n{log}");
-        // Returns early when the job ends; nothing else tells.
-        let _ = job.process().wait(Duration::from_millis(100));
-    }
 }
 
 /// Nothing flowed, and a start ended after fifteen seconds with an error that blamed the address of the brokers.

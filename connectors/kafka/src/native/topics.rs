@@ -17,6 +17,9 @@ use crate::permission::is_denied;
 /// A topic's settings by their names, those that are the cluster's defaults included; or why they cannot be seen.
 pub(crate) type TopicSettings = Result<BTreeMap<String, String>, Code>;
 
+/// What became of one topic that was to be made: an error comes with the cluster's words, if it said any.
+type Creation = Result<(), (Code, String)>;
+
 /// A topic to be made.
 #[derive(Clone, Debug)]
 pub(crate) struct NewTopic {
@@ -65,7 +68,7 @@ impl Client {
     }
 
     /// Asks once for topics to be made. Returns what became of each, in their order.
-    fn create_once(&self, topics: &[&NewTopic], wait_ms: i32) -> Result<Vec<Result<(), (Code, String)>>, Code> {
+    fn create_once(&self, topics: &[&NewTopic], wait_ms: i32) -> Result<Vec<Creation>, Code> {
         let mut reason = [0 as c_char; 512];
         // SAFETY: strings end with a zero byte, the buffer has the size that is said, each handle is freed once after its
         // last use, and what an event holds lives as long as the event.

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use fluvial_connector::{Error, ErrorKind, Offset, Source, SplitId};
 
+use super::ending::chain;
 use super::leader::{LOOKS, Positions};
 use super::process::Found;
 use super::unavailable::Unavailable;
@@ -45,8 +46,11 @@ pub(crate) struct Asking {
     pub(crate) window: Duration,
 }
 
-/// The threads that ask. Each ends when this is dropped and its last question is answered.
-pub(crate) struct Discovery(Vec<(String, Sender<Vec<(SplitId, Offset)>>)>);
+/// How far the job is in the splits of one source.
+type OfSource = Vec<(SplitId, Offset)>;
+
+/// The threads that ask, by source. Each ends when this is dropped and its last question is answered.
+pub(crate) struct Discovery(Vec<(String, Sender<OfSource>)>);
 
 impl Discovery {
     /// Begins with what was found `before`. `tell` gets what the sources say, until it gives `false`.
@@ -161,7 +165,6 @@ impl Refusals {
         self.0 >= LOOKS
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -395,7 +395,7 @@ fn a_committed_record_that_is_aborted_by_now_is_refused_in_every_recovery() {
 
 #[test]
 fn a_reconciliation_goes_on_after_an_aborted_record_and_does_not_find_it_again() {
-    let mut corrected = committer(&Plan { reconcile: Some(Tick(9)), ..plan(1, &[5]) });
+    let mut corrected = committer(&Plan { reconciliation: reconciliation(9), ..plan(1, &[5]) });
     assert_eq!(find_aborted(&mut corrected), ["prepare 0: out/0 @5 from 11"]);
     let mut left = committer(&leaving(&[5]));
     assert_eq!(find_aborted(&mut left), [""; 0]);
