@@ -260,8 +260,8 @@ fn a_panic_in_an_aggregate_names_the_operator() {
 fn a_panic_in_an_operator_of_differential_dataflow_names_it() {
     let stage = stage();
     let (ended, poison) = fed_with_nothing(&stage, "panics-in-reduce");
-    let range = format!(" to {poison}");
-    let parts = ["operator 'reduce' on worker ", "in tick ", &stage.input(), &range, "an order comes to nothing"];
+    let range = format!(" {poison}: an order comes to nothing");
+    let parts = ["operator 'reduce' on worker ", "in tick ", &stage.input(), " partition ", " offset", &range];
     assert_refused(&ended, 10, &parts);
 }
 

@@ -223,6 +223,7 @@ impl Client {
     ) -> Result<T, Error> {
         let mut waiting = Waiting::new(what);
         let mut missing_since: Option<(Instant, u32)> = None;
+        let mut unavailable: Option<String> = None;
         let mut pause = FIRST_PAUSE;
         let answers = self.watch.answers();
         loop {
@@ -266,6 +267,7 @@ impl Client {
                 }
                 Failed::Unavailable { code, why } => {
                     missing_since = None;
+                    unavailable = Some(why.clone());
                     (code, why)
                 }
                 Failed::Code(code) if failure::passes(code) || (was_let_in && failure::is_not_let_in(code)) => {
@@ -281,6 +283,9 @@ impl Client {
                 Failed::Code(code) => return Err(failure::error(code, what)),
             };
             if Instant::now() >= deadline {
+                // The last attempt may have had little time: what the one before has met says more.
+                let cut_short = code == Code::OperationTimedOut;
+                let why = unavailable.filter(|_| cut_short).unwrap_or(why);
                 let what = format!("{what}: {why}");
                 // Whoever has been answered can reach the cluster.
                 let reached = self.watch.answers() != answers || failure::is_not_let_in(code);

@@ -227,7 +227,7 @@ impl SourceDriver {
         self.known.insert(name.clone());
         let source = self.sources.iter().find(|s| s.declared.name == start.source);
         if let Some(Reading { declared, .. }) = source {
-            culprit::named(start.number, format!("{} split {}", declared.source.describe(), start.split));
+            culprit::named(start.number, declared.source.describe_split(&start.split));
         }
         if split_owner(start.number, self.workers) != self.worker {
             return Ok(());
