@@ -31,6 +31,8 @@ pub(crate) fn explained(reason: &str, cause: Option<&str>) -> String {
 
 const EXPECTS_TLS: &str = "the connection was closed at the first request, as a port does that expects TLS: check that \
                            security.protocol is ssl or sasl_ssl";
+const EXPECTS_NO_TLS: &str = "the connection was closed during the TLS handshake, as a port does that expects no TLS: check \
+                              that security.protocol is plaintext or sasl_plaintext, or use the port for TLS";
 const EXPECTS_SASL: &str = "the connection was closed at the first request, as a port does that expects SASL: check that \
                             security.protocol is sasl_ssl or sasl_plaintext";
 const EXPECTS_A_CERTIFICATE: &str = "the broker asks for a certificate of this client that it trusts and that has not \
@@ -66,8 +68,7 @@ pub(crate) fn cause(reason: &str) -> Option<&'static str> {
         (&["connecting to a SSL listener?", "Invalid response size 3525"], EXPECTS_TLS),
         (
             &["connecting to a PLAINTEXT broker listener?", "wrong version number", "unexpected eof while reading"],
-            "the connection was closed during the TLS handshake, as a port does that expects no TLS: check that \
-             security.protocol is plaintext or sasl_plaintext, or use the port for TLS",
+            EXPECTS_NO_TLS,
         ),
         (&["broker might require SASL authentication"], EXPECTS_SASL),
         (
@@ -88,6 +89,10 @@ pub(crate) fn cause(reason: &str) -> Option<&'static str> {
             EXPECTS_A_CERTIFICATE,
         ),
     ];
+    // librdkafka says so of every second connection or so that is closed before TLS.
+    if reason.contains("SSL connection closed by peer") && reason.contains("in state SSL_HANDSHAKE") {
+        return Some(EXPECTS_NO_TLS);
+    }
     causes.into_iter().find(|(signs, _)| signs.iter().any(|sign| reason.contains(sign))).map(|(_, cause)| cause)
 }
 
@@ -127,5 +132,17 @@ mod tests {
         let refused =
             "b:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)";
         assert_eq!(closed_early(refused, "plaintext"), None);
+    }
+
+    #[test]
+    fn every_way_to_be_closed_during_a_tls_handshake_tells_that_the_port_expects_none() {
+        for said in [
+            "ssl://b:1/bootstrap: SSL handshake failed: Disconnected: SSL connection closed by peer: connecting to a PLAINTEXT \
+             broker listener? (after 12ms in state SSL_HANDSHAKE)",
+            "ssl://b:1/bootstrap: Disconnected: SSL connection closed by peer (after 1ms in state SSL_HANDSHAKE)",
+        ] {
+            assert_eq!(cause(said), Some(EXPECTS_NO_TLS), "{said}");
+        }
+        assert_eq!(cause("ssl://b:1/1: Disconnected: SSL connection closed by peer (after 60000ms in state UP)"), None);
     }
 }
