@@ -104,6 +104,9 @@ pub(crate) fn missing_in_this_build(reason: &str) -> &'static str {
     } else if !cfg!(feature = "tls") && reason.to_lowercase().contains("openssl") {
         " (Fluvial was built without TLS, SCRAM and OAUTHBEARER: build the job with the feature `tls` of fluvial-kafka, \
          which needs the packages libssl-dev and pkg-config; in its Cargo.toml: fluvial-kafka = { …, features = [\"tls\"] })"
+    } else if reason.contains("SASL mechanism GSSAPI:") {
+        " (sasl.mechanism is not set, and Kafka's default, GSSAPI, is not supported: set PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 \
+         or OAUTHBEARER)"
     } else if reason.contains("No provider for SASL mechanism") || reason.contains("Unsupported SASL mechanism") {
         " (known are PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER)"
     } else {

@@ -72,6 +72,9 @@ impl KafkaOptions {
 pub(crate) fn brokers(text: &str) -> Result<String, String> {
     for broker in text.split(',') {
         let (host, port) = broker.rsplit_once(':').ok_or_else(|| format!("'{broker}' is not host:port"))?;
+        if host.contains('/') {
+            return Err(format!("'{broker}' is not host:port: leave out what is before the host"));
+        }
         if host.trim().is_empty() || port.trim().parse::<u16>().is_err() {
             return Err(format!("'{broker}' is not host:port"));
         }

@@ -136,10 +136,11 @@ impl Refusals {
         let (bytes, record) = largest.map_or((0, None), |(bytes, record)| (bytes, Some(record)));
         let said = record.map_or("a record".to_owned(), |record| format!("the record with the key {}", key(record)));
         let refused = |what: String| CommitError::Refused(Error::new(ErrorKind::Data, what));
+        let brokers = self.kafka.brokers();
         let raise = |setting: &str| {
             format!(
-                "make the record smaller, or raise the limit with `kafka-configs.sh --alter --entity-type topics \
-                 --entity-name {topic} --add-config {setting}={}`",
+                "make the record smaller, or raise the limit with `kafka-configs.sh --bootstrap-server {brokers} --alter \
+                 --entity-type topics --entity-name {topic} --add-config {setting}={}`",
                 bytes + 1024
             )
         };

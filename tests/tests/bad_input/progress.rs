@@ -56,7 +56,11 @@ fn the_progress_of_a_job_of_the_same_name_with_another_store_is_refused() {
     for _ in 0..2 {
         let args = args_with(&stage, "--store", elsewhere.to_str().unwrap(), "--stop-at-end");
         let refused = stage.start_with(args).unwrap().finish(MOST).unwrap();
-        assert_refused(&refused, 2, &["is of incarnation", "a job of the same name has another store", "--name"]);
+        assert_refused(
+            &refused,
+            2,
+            &["is of incarnation", "a job of the same name has written it from another store", "--name"],
+        );
     }
     assert_eq!(stage.visible().unwrap(), before);
     goes_on(&stage);

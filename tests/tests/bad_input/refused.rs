@@ -40,7 +40,7 @@ fn a_record_that_is_too_large_for_its_topic_is_named_with_its_size_and_the_limit
     stage.endpoint().writer(&[]).unwrap().write(&[Message::text(&input, 0, &key, ORDER)]).unwrap();
     let ended = stage.start("--stop-at-end").unwrap().finish(SOON).unwrap();
     let shown = format!("the record with the key \"\\\"{}…\" for topic '{output}' partition ", "k".repeat(63));
-    let cure = format!("kafka-configs.sh --alter --entity-type topics --entity-name {output} --add-config");
+    let cure = format!(" --alter --entity-type topics --entity-name {output} --add-config");
     // 61 bytes of a batch, 7 and a half of a record (the lengths of the record and of the key take two bytes), the key
     // as JSON, and the value "5".
     let size = 61 + 2 + 4 + 2 + 3002 + 1 + 1;

@@ -115,11 +115,11 @@ pub(crate) fn read(file: Option<&Path>, options: &[Setting]) -> Result<Given, Er
     };
     for Setting { name, value } in options {
         if name.is_empty() {
-            let what = "what follows -X is not key=value: a name of librdkafka's, and its value";
+            let what = "-X takes key=value, a setting of librdkafka, as in -X linger.ms=5";
             return Err(Error::new(ErrorKind::Configuration, what));
         }
         if let Some((_, instead)) = RESERVED.iter().find(|(reserved, ..)| reserved == name) {
-            return Err(Origin::Option.error(name, format!("it is not to be set: {instead}")));
+            return Err(Origin::Option.error(name, format!("it cannot be set: {instead}")));
         }
         let value = providers::Providers::default().resolve(value).map_err(|why| Origin::Option.error(name, why))?;
         // librdkafka has two names for one setting: the one that came last counts.
@@ -155,13 +155,20 @@ fn of_file(path: &Path) -> Result<Given, Error> {
     let mut given = Given::new();
     for (name, value) in lines {
         if let Some((_, instead)) = unused(&name, &value) {
-            tell_once(&origin.of(&name), instead);
+            if !instead.is_empty() && is_new(&origin.of(&name)) {
+                tracing::info!("{} is not used: {instead}", origin.of(&name));
+            }
         } else if name != "bootstrap.servers" && !knows_setting(&name) {
             // What decides who is let in must not be passed over.
             if ["ssl.", "sasl.", "security."].iter().any(|prefix| name.starts_with(prefix)) {
-                return Err(origin.error(&name, "librdkafka has no such setting, and none that is known to replace it"));
+                return Err(origin.error(
+                    &name,
+                    "librdkafka has no such setting, and no setting is known that replaces it: check the name",
+                ));
             }
-            tell_once(&origin.of(&name), "librdkafka has no such setting");
+            if is_new(&origin.of(&name)) {
+                tracing::warn!("{} is not used: librdkafka has no such setting: check the name", origin.of(&name));
+            }
         } else {
             given.insert(name, (value, origin.clone()));
         }
@@ -182,14 +189,15 @@ fn unused<'a>(name: &'a str, value: &str) -> Option<(&'a str, &'static str)> {
     Some((name, if as_it_is { "" } else { instead }))
 }
 
-/// Says once in a process that a setting has no effect: every worker reads the file.
-fn tell_once(setting: &str, why: &str) {
+/// Whether nothing has been said of a setting yet in this process: the file is read several times.
+fn is_new(setting: &str) -> bool {
     static TOLD: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
-    let Ok(mut told) = TOLD.lock() else { return };
-    if !why.is_empty() && !told.iter().any(|known| known == setting) {
+    let Ok(mut told) = TOLD.lock() else { return false };
+    let is_new = !told.iter().any(|known| known == setting);
+    if is_new {
         told.push(setting.to_owned());
-        tracing::info!("{setting} is not used: {why}");
     }
+    is_new
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub(crate) struct StoreOptions {
     #[arg(long, value_name = "URL")]
     pub store: String,
 
-    /// The job's name: its folder in the store and its progress topic bear it [default: the name that its code gives it]
+    /// The job's name, after which its folder in the store and its progress topic are named [default: the name in its code]
     #[arg(long, value_parser = job_name)]
     pub name: Option<String>,
 
@@ -103,7 +103,8 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration)]
     pub tick: Duration,
 
-    /// The most records of one tick, but for what one worker reads at once; each worker reads twice as many ahead
+    /// A soft limit of the records of one tick: it may exceed it by what each worker reads at once, and each worker reads
+    /// twice as many ahead
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub tick_records: u64,
 
@@ -125,7 +126,7 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub stop_within: Duration,
 
-    /// The most input that may wait for a tick, and as much again in ticks that are not committed
+    /// The most input that may wait for its tick; ticks that are not committed may hold as much again
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub in_flight: Bytes,
 
@@ -134,8 +135,8 @@ pub(crate) struct RunOptions {
     pub keep_journal: bool,
 
     /// Take the input as it is now, although it or the output differs from before: correct upsert outputs by reading them
-    /// back, and begin new ones. Rows of others in them are deleted, and outputs that were recreated are written again. Done
-    /// until the run has a checkpoint, not by each of its generations
+    /// back, and begin new ones. Rows of others in them are deleted, and outputs that were recreated are written again. It
+    /// applies to this run until its first checkpoint is complete; later restarts do not repeat it
     #[arg(long)]
     pub reconcile: bool,
 
@@ -176,16 +177,16 @@ impl RunOptions {
         }
         let shortest = Duration::from_millis(1);
         if self.tick < shortest {
-            return Err("--tick is 1ms at the least".to_owned());
+            return Err("--tick must be at least 1ms".to_owned());
         }
         if self.checkpoint_every < Duration::from_millis(100) {
-            return Err("--checkpoint-every is 100ms at the least".to_owned());
+            return Err("--checkpoint-every must be at least 100ms".to_owned());
         }
         if self.deletion_grace < Duration::from_secs(1) {
-            return Err("--deletion-grace is 1s at the least".to_owned());
+            return Err("--deletion-grace must be at least 1s".to_owned());
         }
         if self.in_flight.0 < 1 << 20 {
-            return Err("--in-flight is 1MiB at the least".to_owned());
+            return Err("--in-flight must be at least 1MiB".to_owned());
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ pub(crate) enum DataflowError {
         overflow: super::Overflow,
     },
     /// A closure of the job refused a row.
-    #[error("operator '{operator}' cannot go on at tick {tick}, key {key}: {reason}")]
+    #[error("operator '{operator}' cannot go on at tick {tick}, key {key}: {reason}{}", of_input(input.as_deref()))]
     Refused {
         /// The operator.
         operator: String,
@@ -38,6 +38,8 @@ pub(crate) enum DataflowError {
         key: String,
         /// The whole chain of causes.
         reason: String,
+        /// The input that the row was made of, as narrowly as it is known.
+        input: Option<String>,
     },
     /// A restore could not go on reading.
     #[error("the durable operator '{operator}' cannot be restored: {reason}")]
@@ -47,4 +49,8 @@ pub(crate) enum DataflowError {
         /// The whole chain of causes.
         reason: String,
     },
+}
+
+fn of_input(input: Option<&str>) -> String {
+    input.map_or_else(String::new, |input| format!(" ({input})"))
 }

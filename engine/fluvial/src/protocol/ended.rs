@@ -78,8 +78,9 @@ pub(crate) enum Ended {
     },
     /// The output holds records that this job does not make at that place.
     #[error(
-        "output {at} holds a committed record at offset {offset} that this job does not write there: does someone else \
-         write to it?"
+        "output {at} holds a committed record at offset {offset}, after this job's last one, that this job does not write \
+         there: stop whoever else writes to this topic, then start the job once with --reconcile, which makes an upsert \
+         output this job's table again"
     )]
     ForeignRecord {
         /// Where.

@@ -66,7 +66,7 @@ pub(super) fn left(through: Tick) {
 }
 
 /// The input that the operator works on, as narrowly as it is known; `None` where nothing is in the dataflow.
-pub(super) fn described() -> Option<String> {
+pub(crate) fn described() -> Option<String> {
     let at = AT.get();
     // A panic while this is being changed would be one of the engine, and there is nothing to say then.
     IN_DATAFLOW.with(|known| known.try_borrow().ok()?.described(at))

@@ -129,7 +129,11 @@ impl Asked {
         let said = error.to_string();
         // Who may not do that need hear it once.
         if self.untold.replace(said.clone()).is_none_or(|before| before != said) {
-            tracing::warn!(source = self.name, error = chain(error), "could not tell the source how far the job is");
+            tracing::warn!(
+                source = self.name,
+                error = chain(error),
+                "could not report how far the job is, which only tools that watch its lag need"
+            );
         }
     }
 

@@ -17,7 +17,7 @@ use super::ambient;
 use super::calls::StoreCalls;
 use super::control::{Control, Message};
 use super::discovery::{Asking, Discovered, Discovery};
-use super::ending::{Ending, Failure, Part as Origin};
+use super::ending::{Ending, Failure, Part as Origin, chain};
 use super::missed;
 use super::outputs::{self, OutputWatch};
 use super::process::{ForTheLeader, Found, Shared};
@@ -327,9 +327,22 @@ impl LeaderDriver {
             // The workers are told to finish; the generation ends when they have.
             Err(done @ Ended::Done(_)) => {
                 tracing::info!("{done}");
+                self.report_the_end();
                 Ok(())
             }
             Err(ended) => Err(ended.into()),
+        }
+    }
+
+    /// Tells the sources how far the job has come, for whoever watches the lag of one that does not run.
+    fn report_the_end(&mut self) {
+        let positions = self.status.at_the_end(&self.leader.status());
+        for (name, source) in &self.shared.sources {
+            let of_source = positions.iter().filter(|(of, ..)| of == name);
+            let of_source: Vec<_> = of_source.map(|(_, split, at)| (split.clone(), *at)).collect();
+            if let Err(error) = source.report_committed(&self.shared.process.job, &of_source) {
+                tracing::debug!(source = name, error = chain(error), "the last report of the job's position failed");
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Offset, Tick};
+use fluvial_connector::{Offset, SplitId, Tick};
 
 use super::ambient;
 use super::leader::{Ends, Positions};
@@ -15,6 +15,8 @@ use crate::protocol::{Order, Passed, Report, Status};
 const EVERY: Duration = Duration::from_secs(5);
 /// How long before that the sources are asked where they end, so that the lag is that of now.
 const ASK_BEFORE: Duration = Duration::from_millis(250);
+/// How many ends of a split are kept that have not been reached.
+const MOST_ENDS: usize = 16;
 
 /// Gathers what the status line says.
 pub(crate) struct StatusLine {
@@ -34,6 +36,8 @@ pub(crate) struct StatusLine {
     ends: Ends,
     /// When each source said that, with an end for each of its splits.
     ends_at: BTreeMap<String, Instant>,
+    /// Where each split has ended, and when that was, until everything before that is committed.
+    not_reached: BTreeMap<(String, SplitId), VecDeque<(Instant, Offset)>>,
 }
 
 impl StatusLine {
@@ -49,6 +53,7 @@ impl StatusLine {
             in_flight: VecDeque::new(),
             ends: Ends::new(),
             ends_at: BTreeMap::new(),
+            not_reached: BTreeMap::new(),
         }
     }
 
@@ -60,6 +65,15 @@ impl StatusLine {
             let at = self.ends_at.entry(source.clone()).or_insert(now);
             if of_source.iter().all(|split| split.availability.end().is_some()) {
                 *at = now;
+            }
+        }
+        let now = ambient::instant();
+        for (name, end) in &found.ends {
+            let ends = self.not_reached.entry(name.clone()).or_default();
+            if ends.back().is_none_or(|(_, before)| before < end) {
+                // The oldest is what counts, and after it the next.
+                ends.truncate(MOST_ENDS - 1);
+                ends.push_back((now, *end));
             }
         }
         self.ends.extend(found.ends.clone());
@@ -108,6 +122,41 @@ impl StatusLine {
         }
     }
 
+    /// Takes everything through this tick for committed.
+    fn committed(&mut self, through: Tick) {
+        while let Some((_, ranges)) = self.in_flight.pop_front_if(|(tick, _)| *tick <= through) {
+            for range in ranges {
+                if let Some((_, position)) = self.splits.get_mut(&range.split) {
+                    *position = range.to;
+                }
+            }
+        }
+    }
+
+    /// How far each split is committed at the end.
+    pub(crate) fn at_the_end(&mut self, status: &Status) -> Positions {
+        self.committed(status.committed);
+        self.positions()
+    }
+
+    fn positions(&self) -> Positions {
+        let position = |(number, (start, at)): (&SplitNumber, &(SplitStart, Offset))| {
+            (start.source.clone(), start.split.clone(), self.done(*number, *at))
+        };
+        self.splits.iter().map(position).collect()
+    }
+
+    /// For how long a record has waited at least that is not committed: it was there when its source was asked.
+    fn waited(&mut self) -> Option<Duration> {
+        for (source, split, done) in self.positions() {
+            if let Some(ends) = self.not_reached.get_mut(&(source, split)) {
+                while ends.pop_front_if(|(_, end)| *end <= done).is_some() {}
+            }
+        }
+        let oldest = self.not_reached.values().filter_map(|ends| ends.front()).map(|(asked, _)| *asked).min();
+        oldest.map(|asked| asked.elapsed())
+    }
+
     /// How far each split is committed, once for each line: when it is time to tell the sources, and to ask them where
     /// they end.
     pub(crate) fn ask(&mut self) -> Option<Positions> {
@@ -115,10 +164,7 @@ impl StatusLine {
             return None;
         }
         self.asked = true;
-        let position = |(number, (start, at)): (&SplitNumber, &(SplitStart, Offset))| {
-            (start.source.clone(), start.split.clone(), self.done(*number, *at))
-        };
-        Some(self.splits.iter().map(position).collect())
+        Some(self.positions())
     }
 
     /// How long there is nothing to ask or to print.
@@ -130,13 +176,7 @@ impl StatusLine {
     /// Prints the line, if it is time.
     pub(crate) fn print(&mut self, status: &Status) {
         let passed = self.last.elapsed();
-        while let Some((_, ranges)) = self.in_flight.pop_front_if(|(tick, _)| *tick <= status.committed) {
-            for range in ranges {
-                if let Some((_, position)) = self.splits.get_mut(&range.split) {
-                    *position = range.to;
-                }
-            }
-        }
+        self.committed(status.committed);
         if passed < EVERY {
             return;
         }
@@ -152,9 +192,10 @@ impl StatusLine {
         let lag: Option<u64> = if age > passed { None } else { known.sum() };
         let unknown_for = lag.is_none().then_some(age);
         let now = ambient::now_ms();
-        // Without input nothing is late, however old the last tick is.
-        let lag_ms = lag.map(|lag| if lag == 0 { 0 } else { now.saturating_sub(status.committed.0) });
-        let rate = |count: u64| (count as f64 / passed.as_secs_f64()).round();
+        // Without input nothing is late, however old the last tick is. What has not been read yet has no tick.
+        let waited = self.waited().map_or(0, |waited| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+        let lag_ms = lag.map(|lag| if lag == 0 { 0 } else { now.saturating_sub(status.committed.0).max(waited) });
+        let rate = |count: u64| (count as f64 / passed.as_secs_f64() * 10.0).round() / 10.0;
         tracing::info!(
             records_in_per_s = rate(std::mem::take(&mut self.records_in)),
             records_out_per_s = rate(std::mem::take(&mut self.records_out)),
@@ -172,5 +213,46 @@ impl StatusLine {
     fn behind(&self, start: &SplitStart, position: Offset) -> Option<u64> {
         let end = self.ends.get(&(start.source.clone(), start.split.clone()))?;
         Some(end.0.saturating_sub(position.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_record_that_has_not_been_read_waits_since_it_was_seen() {
+        let mut line = StatusLine::new();
+        let name = ("in".to_owned(), SplitId("0".to_owned()));
+        let start = SplitStart {
+            number: SplitNumber(0),
+            source: name.0.clone(),
+            split: name.1.clone(),
+            offset: Offset(0),
+            identity: String::new(),
+        };
+        line.order(&Order::SplitStarted(start));
+        let ends_at = |line: &mut StatusLine, end| {
+            line.found(&Found { ends: [(name.clone(), Offset(end))].into(), ..Found::default() });
+        };
+        let stands_at = |line: &mut StatusLine, at| line.splits.get_mut(&SplitNumber(0)).unwrap().1 = Offset(at);
+        ends_at(&mut line, 0);
+        assert_eq!(line.waited(), None);
+        ends_at(&mut line, 10);
+        let first = line.waited().unwrap();
+        ends_at(&mut line, 20);
+        assert!(line.waited().unwrap() >= first);
+        stands_at(&mut line, 15);
+        assert_eq!(line.not_reached[&name].len(), 2, "until it is asked");
+        assert!(line.waited().is_some() && line.not_reached[&name].len() == 1);
+        stands_at(&mut line, 20);
+        assert_eq!(line.waited(), None);
+        for end in 21..100 {
+            ends_at(&mut line, end);
+        }
+        assert_eq!(line.not_reached[&name].front().unwrap().1, Offset(21));
+        assert_eq!((line.not_reached[&name].back().unwrap().1, line.not_reached[&name].len()), (Offset(99), MOST_ENDS));
     }
 }

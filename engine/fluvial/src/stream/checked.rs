@@ -16,6 +16,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use super::{Collection, Stream};
 use crate::durable::{DataflowError, Durables};
+use crate::runtime::culprit;
 use crate::runtime::ending::chain;
 use crate::runtime::panics::{in_operator, lasting};
 
@@ -46,7 +47,10 @@ impl<'s, K: ExchangeData, V: 'static> Stream<'s, (K, V)> {
         let inner =
             checked(self.inner, name, &self.durables, move |tick, ((key, value), origin)| match logic(&key, value) {
                 Ok(value) => Ok(((key, value), origin)),
-                Err(error) => Err(Refusal::new(tick, &key, error)),
+                Err(error) => {
+                    culprit::at_record(origin);
+                    Err(Refusal::new(tick, &key, error))
+                }
             });
         Stream { inner, branches: self.branches, durables: self.durables }
     }
@@ -69,7 +73,10 @@ where
     let changes = collection.consolidate().inner;
     checked(changes, name, durables, move |_, ((key, value), tick, diff)| match logic(&key, value) {
         Ok(value) => Ok(((key, value), tick, diff)),
-        Err(error) => Err(Refusal::new(tick, &key, error)),
+        Err(error) => {
+            culprit::at_tick(tick);
+            Err(Refusal::new(tick, &key, error))
+        }
     })
     .as_collection()
 }
@@ -79,11 +86,14 @@ struct Refusal {
     tick: u64,
     key: String,
     reason: String,
+    input: Option<String>,
 }
 
 impl Refusal {
+    /// What the operator works on has been noted.
     fn new(tick: u64, key: &impl std::fmt::Debug, error: impl Into<BoxError>) -> Self {
-        Self { tick, key: format!("{key:?}"), reason: chain(anyhow::Error::from_boxed(error.into())) }
+        let reason = chain(anyhow::Error::from_boxed(error.into()));
+        Self { tick, key: format!("{key:?}"), reason, input: culprit::described() }
     }
 }
 
@@ -111,8 +121,8 @@ fn checked<'s, A: 'static, B: 'static>(
                     in_operator(called, || batch.map(|record| logic(tick, record)).collect());
                 match made {
                     Ok(mut made) => output.session(&capability).give_container(&mut made),
-                    Err(Refusal { tick, key, reason }) => {
-                        durables.fail(DataflowError::Refused { operator: called.to_owned(), tick, key, reason });
+                    Err(Refusal { tick, key, reason, input }) => {
+                        durables.fail(DataflowError::Refused { operator: called.to_owned(), tick, key, reason, input });
                         held = capability.retain_least(0);
                     }
                 }

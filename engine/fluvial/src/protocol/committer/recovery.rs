@@ -114,8 +114,9 @@ impl Committer {
         };
         if progress.incarnation != self.incarnation {
             return Err(Ended::Refused(format!(
-                "the progress of output {at} is of incarnation {}, and this job's journal of {}: a job of the same \
-                 name has another store; give this one another --name",
+                "the progress of output {at} is of incarnation {}, and this job's journal of {}: a job of the same name has \
+                 written it from another store; use that store, give this job another --name, or, if that store is lost, \
+                 begin a new job under another --name with --reconcile, which takes an upsert output over",
                 progress.incarnation, self.incarnation
             )));
         }
