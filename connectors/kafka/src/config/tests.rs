@@ -126,7 +126,7 @@ fn an_error_names_the_setting_and_the_file_and_never_the_value() {
     check("sasl.jaas.config=x.OAuthBearerLoginModule required clientId=a clientSecret=hunter2;", &["file:///"]);
     check("ssl.truststore.location=/nothing", &["/nothing cannot be read"]);
     let error = read(None, &["sasl.password:hunter2".parse().unwrap()]).unwrap_err().to_string();
-    assert!(error.contains("not key=value") && !error.contains("hunter2"), "{error}");
+    assert!(error.contains("-X takes key=value") && !error.contains("hunter2"), "{error}");
     let error = read(Some(Path::new("/no/such/file")), &[]).unwrap_err().to_string();
     assert!(error.contains("--kafka-config /no/such/file"), "{error}");
 }
