@@ -178,7 +178,7 @@ fn wrong_values_exit_2_and_say_why() {
         ("--checkpoint-every soon", "--checkpoint-every"),
         ("-X no.such.setting=1", "librdkafka has no setting 'no.such.setting'"),
         ("-X fetch.min.bytes=much", "fetch.min.bytes"),
-        ("-X fetch.min.bytes", "not key=value"),
+        ("-X fetch.min.bytes", "-X takes key=value"),
         ("--no-such-option", "--no-such-option"),
     ] {
         let ended = stage.start(options).unwrap().finish(SOON).unwrap();
