@@ -120,7 +120,7 @@ pub trait SinkSession: Send + Sync {
 
     /// Reads the committed records of output partitions, all different, each from its offset to what is its end at the
     /// call; `take` gets the partition's place in `from` with each. Returns what was found of each, in the same order: an
-    /// end lies before its `from` where records have been lost, or where only the end was asked for, from
+    /// end is less than its `from` where records have been lost, or where only the end was asked for, from
     /// `Offset(u64::MAX)`. The partitions are read side by side. Any other `from` is where records end that are known to be
     /// committed: the sink makes sure of an end before it, which no later call would take back.
     /// **Contract:** as for [`SinkSession::progress`]: what was committed before the call is seen, and open transactions
@@ -162,7 +162,7 @@ pub trait SinkSession: Send + Sync {
 /// What was found of an output partition beside its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadEnd {
-    /// Where the partition ends: no later record has a smaller offset. It lies before the offset from which the partition
+    /// Where the partition ends: no later record has a smaller offset. It is less than the offset from which the partition
     /// was to be read where records have been lost, or where only the end was asked for.
     pub end: Offset,
     /// The offset of the record right before the one from which the partition was to be read, if that record is there and

@@ -173,7 +173,7 @@ impl Kafka {
         self.bounds_beyond(&asked, isolation, deadline)
     }
 
-    /// As [`Kafka::bounds`], for partitions of which each has been committed up to the offset beside it: an end before that
+    /// As [`Kafka::bounds`], for partitions of which each has been committed up to the offset beside it: a smaller end
     /// is believed only when it is still so after some seconds.
     pub(crate) fn bounds_beyond(
         &self,

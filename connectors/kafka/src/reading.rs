@@ -178,7 +178,7 @@ impl Reading {
             return failure::error(code, format!("{what}: {reason}"));
         }
         let deadline = Instant::now() + ASK_WHAT_IS_LEFT;
-        let left = self.consumer.client().bounds(&[(topic, *partition)], Isolation::Committed, deadline);
+        let left = self.consumer.client().bounds_beyond(&[((topic, *partition), 0)], Isolation::Committed, deadline);
         let left = match left.as_deref() {
             Ok([Bounds { earliest, end }]) => {
                 format!("the partition now holds {}", describe_offsets(Offset(*earliest), Offset(*end)))

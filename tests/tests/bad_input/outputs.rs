@@ -56,7 +56,7 @@ fn is_restored_by_reconciling(stage: &Stage) {
 }
 
 /// The job wrote on into the other topic: rows were lost without a word. It wrote to each partition before, so that what
-/// it writes to the other topic lies before that and is not committed, also before it has looked at the id.
+/// it writes to the other topic has a smaller offset and is not committed, even before the id has been looked at.
 fn recreated_while_it_is_idle(stage: &Stage) {
     let job = stage.start("--workers 2 --processes 2").unwrap();
     stage.feed(0..100).unwrap();

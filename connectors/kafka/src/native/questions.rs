@@ -154,19 +154,8 @@ impl Client {
         })
     }
 
-    /// Where these partitions, all different, begin and end, in their order. Waits for those that are not available.
-    pub(crate) fn bounds(
-        &self,
-        asked: &[(&str, u32)],
-        isolation: Isolation,
-        deadline: Instant,
-    ) -> Result<Vec<Bounds>, Error> {
-        let asked: Vec<_> = asked.iter().map(|at| (*at, 0)).collect();
-        self.bounds_beyond(&asked, isolation, deadline)
-    }
-
-    /// As [`Client::bounds`], for partitions of which each has been committed up to the offset beside it. An end that lies
-    /// before that is believed only when it is still so after some seconds.
+    /// Where these partitions, all different, begin and end, in their order. Waits for those that are not available. Each
+    /// has been committed up to the offset beside it; a smaller end is believed only when it is still so after some seconds.
     pub(crate) fn bounds_beyond(
         &self,
         asked: &[((&str, u32), u64)],

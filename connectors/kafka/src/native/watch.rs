@@ -153,8 +153,8 @@ impl Watch {
         self.denied_topics.lock().map(|topics| topics.iter().cloned().collect()).unwrap_or_default()
     }
 
-    /// What a broker has said first of a record that it refuses in a partition of a topic, or in any if it is not known in
-    /// which.
+    /// The first error message of a broker about a record that it refused in this partition of the topic, or in any partition
+    /// if none is given.
     pub(crate) fn words_on(&self, topic: &str, partition: Option<u32>) -> Option<Words> {
         let words = self.words.lock().ok()?;
         let meant = |number: i32| partition.is_none_or(|partition| i64::from(partition) == i64::from(number));

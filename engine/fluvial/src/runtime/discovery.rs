@@ -47,7 +47,13 @@ pub(crate) struct Asking {
 }
 
 /// How far the job is in the splits of one source.
-type OfSource = Vec<(SplitId, Offset)>;
+pub(crate) type OfSource = Vec<(SplitId, Offset)>;
+
+/// Those of the positions that are of one source.
+pub(crate) fn of_source(positions: &Positions, name: &str) -> OfSource {
+    let of_source = positions.iter().filter(|(of, ..)| of == name);
+    of_source.map(|(_, split, at)| (split.clone(), *at)).collect()
+}
 
 /// The threads that ask, by source. Each ends when this is dropped and its last question is answered.
 pub(crate) struct Discovery(Vec<(String, Sender<OfSource>)>);
@@ -87,9 +93,8 @@ impl Discovery {
     /// Tells the sources how far the job is, and asks for their splits.
     pub(crate) fn ask(&self, positions: &Positions) {
         for (name, thread) in &self.0 {
-            let of_source = positions.iter().filter(|(of, ..)| of == name);
             // A thread that has ended has told its last.
-            let _ = thread.send(of_source.map(|(_, split, at)| (split.clone(), *at)).collect());
+            let _ = thread.send(of_source(positions, name));
         }
     }
 }
@@ -106,10 +111,9 @@ struct Asked {
 }
 
 impl Asked {
-    fn run(mut self, inbox: &Receiver<Vec<(SplitId, Offset)>>, mut tell: impl FnMut(Discovered) -> bool) {
+    fn run(mut self, inbox: &Receiver<OfSource>, mut tell: impl FnMut(Discovered) -> bool) {
         match self.source.warnings(self.asking.window, self.asking.patience) {
             Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
-            // Who may read a topic may not always see its settings.
             Err(error) => tracing::debug!(error = chain(error), "no settings"),
         }
         // The leader sends positions every few seconds, which is how often it is time to look. No oftener: that a split

@@ -16,7 +16,7 @@ use fluvial_connector::{Envelope, Error, Incarnation, Offset, SinkStatus, SplitI
 use super::ambient;
 use super::calls::StoreCalls;
 use super::control::{Control, Message};
-use super::discovery::{Asking, Discovered, Discovery};
+use super::discovery::{Asking, Discovered, Discovery, of_source};
 use super::ending::{Ending, Failure, Part as Origin, chain};
 use super::missed;
 use super::outputs::{self, OutputWatch};
@@ -338,8 +338,7 @@ impl LeaderDriver {
     fn report_the_end(&mut self) {
         let positions = self.status.at_the_end(&self.leader.status());
         for (name, source) in &self.shared.sources {
-            let of_source = positions.iter().filter(|(of, ..)| of == name);
-            let of_source: Vec<_> = of_source.map(|(_, split, at)| (split.clone(), *at)).collect();
+            let of_source = of_source(&positions, name);
             if let Err(error) = source.report_committed(&self.shared.process.job, &of_source) {
                 tracing::debug!(source = name, error = chain(error), "the last report of the job's position failed");
             }

@@ -150,7 +150,7 @@ impl Committer {
     /// write notices it, whose offsets go back. That a record which was committed is aborted by now is refused in every
     /// recovery: no later write notices it, and none repeats the rows, since they count as committed.
     fn found(&mut self, index: usize, mut progress: Progress, tail: Tail) -> Result<(), Ended> {
-        let Tail { records: mut torn, end, aborted } = tail;
+        let Tail { records: mut uncovered, end, aborted } = tail;
         let lane = &mut self.lanes[index];
         if let Some((written, since)) = lane.went_back {
             return Err(Ended::Refused(format!(
@@ -167,14 +167,14 @@ impl Committer {
         {
             // What is gone of the output is corrected like anything else that it lacks. The next recovery looks at the
             // record before this end: it must not be an aborted one again.
-            let without_torn = if aborted.is_some() { end } else { progress.end.min(end) };
-            let end = torn.last().map_or(without_torn, |(offset, _)| Offset(offset.0 + 1));
+            let without_them = if aborted.is_some() { end } else { progress.end.min(end) };
+            let end = uncovered.last().map_or(without_them, |(offset, _)| Offset(offset.0 + 1));
             lane.give_up_through(self.opened_at.min(Tick(tick.0 - 1)), end);
             return Ok(());
         }
         if lane.is_left(progress.tick) {
             // What an append output has lost stays lost.
-            if end < progress.end || aborted.is_some() && torn.is_empty() {
+            if end < progress.end || aborted.is_some() && uncovered.is_empty() {
                 progress.end = end;
             }
         } else if let Some(offset) = aborted {
@@ -194,12 +194,12 @@ impl Committer {
             )));
         }
         if !self.rules.has(Rule::LeaveOutTorn) {
-            progress.end = torn.last().map_or(progress.end, |(offset, _)| Offset(offset.0 + 1));
-            torn.clear();
+            progress.end = uncovered.last().map_or(progress.end, |(offset, _)| Offset(offset.0 + 1));
+            uncovered.clear();
         }
         if within && !self.rules.has(Rule::PositionWithinTick) {
             progress.position = Position::Records(0);
         }
-        lane.recover(progress, torn, self.complete)
+        lane.recover(progress, uncovered, self.complete)
     }
 }
