@@ -12,6 +12,8 @@ use crate::workspace;
 pub const VERSION: &str = "4.3.1";
 /// The newest that does not forget a transaction when a partition's only broker is killed (KAFKA-20734).
 pub const SURVIVES_A_KILL: &str = "4.2.0";
+/// The oldest that Fluvial supports.
+pub const OLDEST: &str = "3.6.2";
 
 const CURE: &str = "install Java 17 and Maven, which start Apache Kafka: \
                     apt-get install -y openjdk-17-jre-headless maven (the script tests/run does it)";

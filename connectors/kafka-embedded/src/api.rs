@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::broker::Shared;
 use crate::clock::Now;
+use crate::config::Config;
 use crate::connection::Broken;
 
 /// The only broker's id.
@@ -71,9 +72,26 @@ pub(crate) fn served() -> impl Iterator<Item = ApiKey> {
     SERVED.iter().map(|(api, _, _)| *api)
 }
 
-/// Whether a version of an API is served.
-pub(crate) fn serves(api: ApiKey, version: i16) -> bool {
-    let offered = SERVED.iter().any(|(key, min, max)| *key == api && (*min..=*max).contains(&version));
+/// The last version of an API in which a topic has no id, as brokers before Kafka 2.8 know it.
+const fn last_without_ids(api: ApiKey) -> i16 {
+    match api {
+        ApiKey::Metadata => 9,
+        ApiKey::Fetch => 12,
+        ApiKey::CreateTopics => 6,
+        ApiKey::DeleteTopics => 5,
+        _ => i16::MAX,
+    }
+}
+
+/// What a broker with this configuration offers, from which version to which.
+fn offered(config: &Config) -> impl Iterator<Item = (ApiKey, i16, i16)> {
+    let ids = config.topic_ids;
+    SERVED.iter().map(move |&(api, min, max)| (api, min, if ids { max } else { max.min(last_without_ids(api)) }))
+}
+
+/// Whether a broker with this configuration serves a version of an API.
+pub(crate) fn serves(config: &Config, api: ApiKey, version: i16) -> bool {
+    let offered = offered(config).any(|(key, min, max)| key == api && (min..=max).contains(&version));
     offered && (api != ApiKey::Produce || version >= FIRST_PRODUCE)
 }
 
@@ -146,7 +164,9 @@ pub(crate) async fn answer(call: &Call<'_>, body: &mut Bytes) -> Result<Answer, 
         ApiKey::Metadata => by!(MetadataRequest, metadata::metadata),
         ApiKey::DescribeCluster => by!(DescribeClusterRequest, metadata::describe_cluster),
         ApiKey::FindCoordinator => by!(FindCoordinatorRequest, metadata::find_coordinator),
-        ApiKey::ApiVersions => by!(ApiVersionsRequest, |call: &Call<'_>, _| api_versions(call.forced)),
+        ApiKey::ApiVersions => {
+            by!(ApiVersionsRequest, |call: &Call<'_>, _| api_versions(&call.shared.config, call.forced))
+        }
         ApiKey::JoinGroup => by!(JoinGroupRequest, groups::join, later),
         ApiKey::SyncGroup => by!(SyncGroupRequest, groups::sync, later),
         ApiKey::Heartbeat => by!(HeartbeatRequest, groups::heartbeat),
@@ -170,18 +190,18 @@ pub(crate) async fn answer(call: &Call<'_>, body: &mut Bytes) -> Result<Answer, 
 }
 
 /// The answer to an `ApiVersions` request newer than the broker: an older client's, which tells the client what to use.
-pub(crate) fn step_down(correlation_id: i32) -> Result<Answer, Broken> {
-    let response = api_versions(Some(ResponseError::UnsupportedVersion));
+pub(crate) fn step_down(config: &Config, correlation_id: i32) -> Result<Answer, Broken> {
+    let response = api_versions(config, Some(ResponseError::UnsupportedVersion));
     frame::<ApiVersionsRequest>(ApiKey::ApiVersions, 0, correlation_id, &response)
 }
 
-fn api_versions(error: Option<ResponseError>) -> ApiVersionsResponse {
-    let offered = |&(api, min, max): &(ApiKey, i16, i16)| {
+fn api_versions(config: &Config, error: Option<ResponseError>) -> ApiVersionsResponse {
+    let range = |(api, min, max): (ApiKey, i16, i16)| {
         ApiVersion::default().with_api_key(api as i16).with_min_version(min).with_max_version(max)
     };
     ApiVersionsResponse::default()
         .with_error_code(error.map_or(0, |e| e.code()))
-        .with_api_keys(SERVED.iter().map(offered).collect())
+        .with_api_keys(offered(config).map(range).collect())
 }
 
 fn decode<R: Decodable>(call: &Call<'_>, body: &mut Bytes) -> Result<R, Broken> {

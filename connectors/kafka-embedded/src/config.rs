@@ -16,6 +16,8 @@ pub struct Config {
     pub default_partitions: i32,
     /// Whether a topic comes into being when a client asks for its metadata. Default no.
     pub auto_create: bool,
+    /// Whether topics have ids, as with Kafka 2.8 and newer. Default yes.
+    pub topic_ids: bool,
     /// The longest transaction timeout that a producer may ask for. Default 15 minutes, as Kafka's.
     pub max_transaction_timeout: Duration,
     /// The shortest session timeout that a consumer may ask for. Default 6 s, as Kafka's.
@@ -30,6 +32,7 @@ impl Default for Config {
             memory_limit_bytes: 1 << 30,
             default_partitions: 1,
             auto_create: false,
+            topic_ids: true,
             max_transaction_timeout: Duration::from_secs(15 * 60),
             min_session_timeout: Duration::from_secs(6),
         }

@@ -117,10 +117,11 @@ impl Connection {
         let (key, version) = (i16::from_be_bytes([frame[0], frame[1]]), i16::from_be_bytes([frame[2], frame[3]]));
         let not_served = Broken::NotServed { api: key, version };
         let Ok(api) = ApiKey::try_from(key) else { return Err(not_served) };
-        if !api::serves(api, version) {
+        let config = &self.shared.config;
+        if !api::serves(config, api, version) {
             if api == ApiKey::ApiVersions {
                 let correlation_id = i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]);
-                return api::step_down(correlation_id);
+                return api::step_down(config, correlation_id);
             }
             return Err(not_served);
         }

@@ -63,7 +63,15 @@ impl Stage {
     /// # Errors
     /// The broker or the folder cannot be made.
     pub fn new(subject: Subject, input_partitions: i32) -> Result<Self> {
-        let broker = Broker::start(Config::default())?;
+        Self::on_embedded(Config::default(), subject, input_partitions)
+    }
+
+    /// As [`Stage::new`], with an embedded broker of this configuration.
+    ///
+    /// # Errors
+    /// As [`Stage::new`].
+    pub fn on_embedded(config: Config, subject: Subject, input_partitions: i32) -> Result<Self> {
+        let broker = Broker::start(config)?;
         let endpoint = Endpoint::new(broker.bootstrap());
         let jobs_see = broker.bootstrap().to_string();
         Ok(Self { broker: Some(broker), ..Self::on(&endpoint, &jobs_see, subject, input_partitions)? })

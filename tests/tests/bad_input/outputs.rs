@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use fluvial_tests::apache::ApacheKafka;
+use fluvial_kafka_embedded::Config;
+use fluvial_tests::apache::{ApacheKafka, OLDEST, Options};
 use fluvial_tests::client::{Endpoint, Isolation, Message};
 use fluvial_tests::stage::{Finished, MOST, OUTPUT_PARTITIONS, Stage};
 use fluvial_tests::subject::Subject;
@@ -80,6 +81,33 @@ fn an_output_that_is_recreated_under_an_idle_job_ends_it_before_it_writes_there(
 #[test]
 fn an_output_that_is_recreated_under_an_idle_job_on_apache_kafka_ends_it_before_it_writes_there() {
     recreated_while_it_is_idle(&on_apache());
+}
+
+#[test]
+fn an_output_that_is_recreated_under_an_idle_job_on_the_oldest_kafka_ends_it_before_it_writes_there() {
+    let kafka = ApacheKafka::start(&Options { version: OLDEST.to_owned(), ..Options::default() }).unwrap();
+    let endpoint = Endpoint::new(kafka.bootstrap());
+    recreated_while_it_is_idle(&Stage::on(&endpoint, endpoint.bootstrap(), Subject::Orders, 2).unwrap());
+}
+
+/// Only its end tells that it is another one: it holds less than what the job has committed to it.
+#[test]
+fn an_output_that_is_recreated_on_a_broker_without_topic_ids_is_known_by_its_end() {
+    let without_ids = Config { topic_ids: false, ..Config::default() };
+    let stage = Stage::on_embedded(without_ids, Subject::Orders, 2).unwrap();
+    let job = stage.start("--workers 2").unwrap();
+    stage.feed(0..100).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    recreate(&stage, &output(&stage), OUTPUT_PARTITIONS);
+    stage.feed(100..110).unwrap();
+    let named = format!("output '{}'", output(&stage));
+    let shorter: &[&str] = &[&named, "deleted and recreated", "`run --reconcile` writes the whole table to it again"];
+    assert_refused(&job.finish(KNOWN_WITHIN + SOON).unwrap(), 2, shorter);
+    assert_refused(&stage.start("--stop-at-end").unwrap().finish(MOST).unwrap(), 2, shorter);
+    let held = stage.endpoint().lines(&output(&stage), Isolation::Committed).unwrap();
+    assert!(held.is_empty(), "the job has written to the other topic: {held:?}");
+    stage.complete("--reconcile --stop-at-end").unwrap();
+    assert_right(&stage);
 }
 
 #[test]

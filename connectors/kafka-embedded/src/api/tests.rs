@@ -29,7 +29,7 @@ fn every_version_that_is_offered_can_be_decoded() {
 
 #[test]
 fn a_client_from_the_future_is_told_in_version_0() {
-    let Answer::Bytes(bytes) = step_down(7).ok().unwrap() else { panic!("no answer") };
+    let Answer::Bytes(bytes) = step_down(&Config::default(), 7).ok().unwrap() else { panic!("no answer") };
     let mut body = bytes.slice(8..);
     let response = ApiVersionsResponse::decode(&mut body, 0).unwrap();
     assert_eq!(response.error_code, ResponseError::UnsupportedVersion.code());
@@ -53,7 +53,7 @@ impl Asked {
     fn each<R: Request>(&self, make: impl Fn(i16) -> R, check: impl Fn(i16, R::Response)) {
         let api = ApiKey::try_from(R::KEY).unwrap();
         let (_, min, max) = SERVED.iter().find(|(key, _, _)| *key == api).unwrap();
-        for version in (*min..=*max).filter(|version| serves(api, *version)) {
+        for version in (*min..=*max).filter(|version| serves(&Config::default(), api, *version)) {
             let mut body = BytesMut::new();
             make(version).encode(&mut body, version).unwrap();
             let call = Call {

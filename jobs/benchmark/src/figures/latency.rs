@@ -1,6 +1,8 @@
 //! From produce to visible: a keyed count and sum, beside a loop that passes its input through.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -52,6 +54,30 @@ pub(crate) fn measure() -> Result<Report> {
     Ok(report)
 }
 
+/// The same by how many workers the job's one process has, with the CPU that it takes.
+pub(crate) fn measure_workers() -> Result<Report> {
+    let kafka = kafka::start_with_each_key(KEYS)?;
+    let mut input = Input { brokers: kafka.bootstrap(), produced: KEYS };
+    let mut report = Report::new(format!(
+        "A busy job by its number of workers, {} k records/s, ticks of 10 ms, {} partitions, {} M keys",
+        RATE / 1000,
+        kafka::PARTITIONS,
+        KEYS / 1_000_000
+    ));
+    for workers in [1, 8, 24] {
+        eprintln!("  {workers} workers");
+        let folder = Folder::new("fluvial-benchmark-")?;
+        let flow = start_engine(&mut input, folder.path(), workers, stages::SELDOM)?.1;
+        let s = if workers == 1 { "" } else { "s" };
+        report.show(format!("{workers} worker{s}: p50"), time(quantile(&flow.times_us, 0.5)));
+        report.show(format!("{workers} worker{s}: p99"), time(quantile(&flow.times_us, 0.99)));
+        report.show(format!("{workers} worker{s}: CPU"), Value::Core(flow.cores));
+    }
+    report.note("from produce to visible; the CPU is that of both processes, in cores");
+    report.note("FLUVIAL_JOB_BINARIES=FOLDER measures the fluvial-benchmark of another build");
+    Ok(report)
+}
+
 fn time(us: u64) -> Value {
     Value::Time(Duration::from_micros(us))
 }
@@ -61,9 +87,18 @@ struct Input<'a> {
     produced: u64,
 }
 
+/// What was seen while the input flowed.
+struct Flow {
+    /// From produce to visible for each payment that was seen, sorted.
+    times_us: Vec<u64>,
+    /// From when to when it was measured.
+    measured_us: Range<u64>,
+    /// The CPU time of all of the subject's processes for each second.
+    cores: f64,
+}
+
 impl Input<'_> {
-    /// The times of all payments that were seen while it was measured, sorted, and from when to when that was.
-    fn flow(&mut self, running: &Running, output: &str, sums: bool) -> Result<(Vec<u64>, std::ops::Range<u64>)> {
+    fn flow(&mut self, running: &Running, output: &str, sums: bool) -> Result<Flow> {
         let base_us = meter::now_us();
         let view = View::start(self.brokers, output, KEYS, sums, base_us)?;
         let produced = self.produced;
@@ -73,10 +108,10 @@ impl Input<'_> {
         let feed = Feed::start(self.brokers, produced, KEYS, RATE, base_us)?;
         pause_whole(WARM);
         view.take_seen()?;
-        let from = meter::now_us();
+        let (from, cpu) = (meter::now_us(), running.cpu());
         pause_whole(MEASURED);
         let seen: Vec<Seen> = view.take_seen()?;
-        let to = meter::now_us();
+        let (to, cpu) = (meter::now_us(), running.cpu() - cpu);
         self.produced += feed.stop()?;
         running.check()?;
         let mut times: Vec<u64> = seen.iter().filter_map(|seen| seen.after_us).collect();
@@ -87,7 +122,8 @@ impl Input<'_> {
             times.len()
         );
         times.sort_unstable();
-        Ok((times, from..to))
+        let cores = cpu.as_secs_f64() / ((to - from) as f64 / 1e6);
+        Ok(Flow { times_us: times, measured_us: from..to, cores })
     }
 }
 
@@ -97,7 +133,7 @@ fn bare(input: &mut Input<'_>, output: &str) -> Result<Vec<u64>> {
     kafka::make_topic(input.brokers, output)?;
     let arguments = bare_loop::arguments(input.brokers, output, STEP);
     let running = Running::start(bare_loop::NAME, &arguments, folder.path(), "info")?;
-    Ok(input.flow(&running, output, false)?.0)
+    Ok(input.flow(&running, output, false)?.times_us)
 }
 
 /// The name of a stage, its median and its 99th percentile, microseconds.
@@ -106,10 +142,8 @@ type Stage = (&'static str, u64, u64);
 fn engine(input: &mut Input<'_>) -> Result<(Vec<u64>, Vec<Stage>)> {
     eprintln!("  ours");
     let folder = Folder::new("fluvial-benchmark-")?;
-    let arguments = job::totals_arguments(folder.path(), input.brokers, "totals", STEP);
-    let running = Running::start(job::TOTALS, &arguments, folder.path(), stages::ALL)?;
-    running.wait_for_records(KEYS, Duration::from_secs(60))?;
-    let (times, measured) = input.flow(&running, "totals", true)?;
+    let (running, flow) = start_engine(input, folder.path(), 1, stages::ALL)?;
+    let (times, measured) = (flow.times_us, flow.measured_us);
     let events = stages::read(running.log())?;
     let mut all = Vec::new();
     let ages =
@@ -118,6 +152,17 @@ fn engine(input: &mut Input<'_>) -> Result<(Vec<u64>, Vec<Stage>)> {
     let within: Vec<_> = events.into_iter().filter(|event| measured.contains(&event.at_us)).collect();
     all.extend(stages_of_ticks(&within)?);
     Ok((times, all))
+}
+
+/// Starts the job and lets the input flow through it. `logs` is what `RUST_LOG` is set to.
+fn start_engine(input: &mut Input<'_>, folder: &Path, workers: u32, logs: &str) -> Result<(Running, Flow)> {
+    let name = format!("totals-{workers}");
+    let mut arguments = job::totals_arguments(folder, input.brokers, &name, STEP);
+    arguments.extend(["--workers", &workers.to_string(), "--name", &name].map(str::to_owned));
+    let running = Running::start(job::TOTALS, &arguments, folder, logs)?;
+    running.wait_for_records(KEYS, Duration::from_secs(60))?;
+    let flow = input.flow(&running, &name, true)?;
+    Ok((running, flow))
 }
 
 fn stage(name: &'static str, mut times: Vec<u64>) -> Stage {

@@ -37,10 +37,12 @@ pub(crate) enum Figure {
     Secured,
     /// Threads, connections, files and memory of a process by its workers
     Footprint,
+    /// Time to visible and CPU of a busy job by its workers
+    Workers,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Count,
         Self::Throughput,
         Self::Latency,
@@ -49,6 +51,7 @@ impl Figure {
         Self::Idle,
         Self::Partitions,
         Self::Footprint,
+        Self::Workers,
     ];
 
     /// Measures it.
@@ -63,6 +66,7 @@ impl Figure {
             Self::Partitions => partitions::measure,
             Self::Secured => throughput::measure_secured,
             Self::Footprint => footprint::measure,
+            Self::Workers => latency::measure_workers,
         };
         measure().with_context(|| format!("measure {self}"))
     }
@@ -80,6 +84,7 @@ impl fmt::Display for Figure {
             Self::Partitions => "partitions",
             Self::Secured => "secured",
             Self::Footprint => "footprint",
+            Self::Workers => "workers",
         })
     }
 }
