@@ -100,7 +100,7 @@ fn an_output_that_is_recreated_on_a_broker_without_topic_ids_is_known_by_its_end
     stage.wait_until_caught_up(&job).unwrap();
     recreate(&stage, &output(&stage), OUTPUT_PARTITIONS);
     stage.feed(100..110).unwrap();
-    let named = format!("output '{}'", output(&stage));
+    let named = format!("output {}/", output(&stage));
     let shorter: &[&str] = &[&named, "deleted and recreated", "`run --reconcile` writes the whole table to it again"];
     assert_refused(&job.finish(KNOWN_WITHIN + SOON).unwrap(), 2, shorter);
     assert_refused(&stage.start("--stop-at-end").unwrap().finish(MOST).unwrap(), 2, shorter);

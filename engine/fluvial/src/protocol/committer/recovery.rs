@@ -154,7 +154,7 @@ impl Committer {
         let lane = &mut self.lanes[index];
         if let Some((written, since)) = lane.went_back {
             return Err(Ended::Refused(format!(
-                "output {} was written up to offset {written}, and the next records of it up to {since}: it was deleted \
+                "output {} was written up to offset {written}, and the records after that have lower offsets, up to {since}: it was deleted \
                  and recreated, or has lost records; {}",
                 lane.at,
                 lane.way_out()
