@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum as _;
 use fluvial::FailPoint;
 use fluvial_tests::campaign::{Subject, Witness};
 use fluvial_tests::stage::{MOST, Stage, Started};
@@ -30,7 +29,7 @@ fn every_fail_point_is_reached_and_the_output_is_right_after_all_of_them() {
     let witness = Witness::of(stage.store().join(stage.name()));
     stage.feed(0..100).unwrap();
     stage.complete(&format!("{OPTIONS} --stop-at-end")).unwrap();
-    for point in FailPoint::value_variants() {
+    for &point in FailPoint::ALL {
         let name = point.name();
         let job = stage.start(&format!("{OPTIONS} --no-restart --fail-point {name}=kill")).unwrap();
         feed_until_it_ends(&stage, &job, &mut next);

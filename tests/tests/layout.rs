@@ -1,4 +1,5 @@
-//! The workspace is laid out as design.md §8 says: folders, crates, the arrows between them, names, README and CI.
+//! The workspace is laid out as `engine/ARCHITECTURE.md` says: folders, crates, the arrows between them, the floors of the
+//! engine, names, README and CI.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,17 +28,34 @@ const TOP: &[&str] = &[
 const CRATES: &[&str] = &[
     "connectors/connector",
     "connectors/kafka",
-    "connectors/kafka-apache",
     "connectors/kafka-embedded",
     "connectors/memory",
     "engine/fluvial",
+    "engine/protocol",
     "jobs/bank",
-    "jobs/benchmark",
     "jobs/demo",
     "jobs/orders",
     "jobs/words",
     "tests",
+    "tests/benchmark",
+    "tests/kafka-apache",
 ];
+
+/// The folders and files of `engine/fluvial/src`, floor by floor from the lowest: a floor uses those below it. The two
+/// parts of what a job's author writes with, streams and durable operators, are one floor.
+const FLOORS: &[&[&str]] = &[
+    &["fail_point", "stages"],
+    &["journal"],
+    &["state"],
+    &["stream", "durable"],
+    &["job"],
+    &["runtime"],
+    &["harness"],
+    &["cli"],
+];
+
+/// What the protocol may depend on: none of these can do I/O.
+const PROTOCOL_DEPENDS_ON: &[&str] = &["serde", "thiserror", "uuid"];
 
 /// No file or folder may be called so: such a name does not say what is in it.
 const NAMELESS: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc", "manager"];
@@ -47,13 +65,13 @@ fn may_depend(from: &str, to: &str, in_tests: bool) -> bool {
     let connector = to.starts_with("connectors/");
     match from {
         "tests" => true,
-        "connectors/connector" => false,
-        _ if from.starts_with("connectors/") => to == "connectors/connector" || (in_tests && connector),
-        _ if from.starts_with("engine/") => {
-            to == "connectors/connector"
-                || (to.starts_with("engine/") && from != "engine/fluvial")
-                || (in_tests && to == "connectors/memory")
+        "tests/kafka-apache" | "connectors/connector" => false,
+        "engine/protocol" => to == "connectors/connector",
+        "engine/fluvial" => {
+            to == "connectors/connector" || to == "engine/protocol" || (in_tests && to == "connectors/memory")
         }
+        "tests/benchmark" => to == "engine/fluvial" || connector || to == "tests/kafka-apache",
+        _ if from.starts_with("connectors/") => to == "connectors/connector" || (in_tests && connector),
         _ if from.starts_with("jobs/") => to == "engine/fluvial" || connector || to == "jobs/demo",
         _ => false,
     }
@@ -106,7 +124,7 @@ fn nothing_else_lies_at_the_top() {
     let files = files();
     let top: BTreeSet<_> = files.iter().map(|name| name.split('/').next().unwrap()).collect();
     let strangers: Vec<_> = top.iter().filter(|name| !TOP.contains(name)).collect();
-    assert!(strangers.is_empty(), "design.md §8 has no place for {strangers:?} at the top");
+    assert!(strangers.is_empty(), "there is no place for {strangers:?} at the top");
     let missing: Vec<_> = TOP.iter().filter(|name| !top.contains(*name)).collect();
     assert!(missing.is_empty(), "these are missing at the top: {missing:?}");
 }
@@ -118,8 +136,8 @@ fn every_crate_is_where_it_belongs() {
     assert!(missing.is_empty(), "these crates are missing: {missing:?}");
     for folder in &there {
         let (top, depth) = (folder.split('/').next().unwrap(), folder.split('/').count());
-        let right = folder == "tests" || (depth == 2 && ["engine", "connectors", "jobs"].contains(&top));
-        assert!(right, "the crate {folder} is in no folder of design.md §8");
+        let right = folder == "tests" || (depth == 2 && ["engine", "connectors", "jobs", "tests"].contains(&top));
+        assert!(right, "the crate {folder} is in no folder that is meant for crates");
     }
 }
 
@@ -137,6 +155,40 @@ fn a_connector_knows_no_dataflow() {
     for (folder, package) in packages().into_iter().filter(|(folder, _)| folder.starts_with("connectors/")) {
         for dataflow in ["timely", "differential-dataflow"] {
             assert!(!package.others.contains(dataflow), "{folder} must not depend on {dataflow}");
+        }
+    }
+}
+
+#[test]
+fn the_protocol_depends_on_nothing_that_can_do_io() {
+    let protocol = &packages()["engine/protocol"];
+    let others: Vec<_> = protocol.others.iter().filter(|name| !PROTOCOL_DEPENDS_ON.contains(&name.as_str())).collect();
+    assert!(others.is_empty(), "engine/protocol must not depend on {others:?}");
+}
+
+/// Which part of the engine a file belongs to: `runtime` for `engine/fluvial/src/runtime/worker.rs`.
+fn part_of(file: &str) -> Option<&str> {
+    let within = file.strip_prefix("engine/fluvial/src/")?;
+    within.split_once('/').map_or_else(|| within.strip_suffix(".rs"), |(folder, _)| Some(folder))
+}
+
+#[test]
+fn the_floors_of_the_engine_use_only_those_below() {
+    let floor_of = |part: &str| FLOORS.iter().position(|floor| floor.contains(&part));
+    for file in files() {
+        let Some(part) = part_of(&file).filter(|part| *part != "lib") else { continue };
+        let floor = floor_of(part).unwrap_or_else(|| panic!("{file}: the part '{part}' is on no floor"));
+        // Unit tests run what they test, by whatever runs it.
+        if file.ends_with("/tests.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(root().join(&file)).unwrap();
+        let (code, _tests) = text.split_once("\n#[cfg(test)]\nmod tests {").unwrap_or((&text, ""));
+        for used in code.split("crate::").skip(1) {
+            let name = used.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+            if let Some(below) = floor_of(name) {
+                assert!(below <= floor, "{file} uses crate::{name}, which is on a floor above '{part}'");
+            }
         }
     }
 }

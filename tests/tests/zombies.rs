@@ -7,7 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum as _;
 use fluvial::FailPoint;
 use fluvial_tests::apache::ApacheKafka;
 use fluvial_tests::campaign::Subject;
@@ -97,7 +96,7 @@ fn a_generation_that_is_paused_at_any_step_of_its_opening_changes_nothing_when_i
     let stage = stage(Subject::Bank);
     stage.feed(0..200).unwrap();
     stage.complete(&format!("{OPTIONS} --stop-at-end")).unwrap();
-    let opening = FailPoint::value_variants().iter().filter(|point| **point <= FailPoint::BeforeReady);
+    let opening = FailPoint::ALL.iter().filter(|point| **point <= FailPoint::BeforeReady);
     for (number, point) in (1..).zip(opening) {
         let name = point.name();
         let zombie = stage.start(&format!("{OPTIONS} --fail-point {name}=stop")).unwrap();
@@ -145,7 +144,7 @@ fn a_generation_that_is_paused_at_any_step_of_its_work_changes_nothing_when_it_g
     let stage = stage(Subject::Orders);
     let options = OPTIONS.replace("500ms", "100ms");
     let mut next = 0;
-    let work = FailPoint::value_variants().iter().filter(|point| {
+    let work = FailPoint::ALL.iter().filter(|point| {
         // A deletion is of what no newer generation needs: it may go on.
         **point > FailPoint::BeforeReady && **point != FailPoint::DuringDeletion
     });

@@ -9,12 +9,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use clap::ValueEnum;
 use rustix::process::{Signal, getpid, kill_process};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// A place in the life of a generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum FailPoint {
     /// The opened record is in the journal; the gap before it is not filled, nothing is read.
@@ -52,7 +53,8 @@ pub enum FailPoint {
 }
 
 /// What happens at a fail point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Fate {
     /// The process sends itself SIGKILL.
@@ -73,6 +75,26 @@ pub struct Doom {
 }
 
 impl FailPoint {
+    /// All of them, in the order of a generation's life.
+    pub const ALL: &[Self] = &[
+        Self::AfterClaiming,
+        Self::BeforeFencing,
+        Self::DuringRestore,
+        Self::AfterFencing,
+        Self::AfterAllFenced,
+        Self::AfterProgress,
+        Self::BeforeReady,
+        Self::AfterMinting,
+        Self::AfterSealing,
+        Self::BetweenDataAndProgress,
+        Self::BeforeCommit,
+        Self::AfterCommit,
+        Self::DuringUpload,
+        Self::AfterManifest,
+        Self::DuringMerge,
+        Self::DuringDeletion,
+    ];
+
     /// Its name.
     #[must_use]
     pub fn name(self) -> String {
@@ -80,8 +102,14 @@ impl FailPoint {
     }
 }
 
-fn name(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+/// How a place or a fate is written.
+fn name(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// The place or the fate that is written so.
+fn named<T: DeserializeOwned>(name: &str) -> Option<T> {
+    serde_json::from_value(name.into()).ok()
 }
 
 impl fmt::Display for Doom {
@@ -94,13 +122,13 @@ impl FromStr for Doom {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let known = || FailPoint::value_variants().iter().map(|point| point.name()).collect::<Vec<_>>().join(", ");
+        let known = || FailPoint::ALL.iter().map(|point| point.name()).collect::<Vec<_>>().join(", ");
         let form = "write NAME=kill or NAME:N=stop";
         let (place, fate) = text.split_once('=').ok_or(form)?;
         let (point, time) = place.split_once(':').unwrap_or((place, "1"));
-        let point = FailPoint::from_str(point, false).map_err(|_| format!("no fail point '{point}': {}", known()))?;
+        let point = named(point).ok_or_else(|| format!("no fail point '{point}': {}", known()))?;
         let time = time.parse().ok().filter(|time| *time > 0).ok_or(form)?;
-        Ok(Self { point, time, fate: Fate::from_str(fate, false).map_err(|_| form)? })
+        Ok(Self { point, time, fate: named(fate).ok_or(form)? })
     }
 }
 

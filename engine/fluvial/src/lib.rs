@@ -15,8 +15,8 @@ mod fail_point;
 pub mod harness;
 mod job;
 mod journal;
-mod protocol;
 mod runtime;
+mod stages;
 mod state;
 mod stream;
 
@@ -26,6 +26,5 @@ pub use cli::App;
 pub use durable::{Average, Count, Sum};
 #[doc(hidden)]
 pub use fail_point::{Doom, FailPoint, Fate};
-pub use job::{Job, JobError};
-pub use runtime::source::OnMalformed;
+pub use job::{Job, JobError, OnMalformed};
 pub use stream::{Changelog, Collection, ExactInt, Stream};

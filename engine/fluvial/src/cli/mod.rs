@@ -27,14 +27,14 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
 use tracing_subscriber::fmt::format::{DefaultFields, Format};
 
-pub(crate) use options::{LogFormat, RunOptions, StoreOptions};
+use options::{LogFormat, ReplayOptions, RunOptions, StoreOptions};
 
 use crate::job::Job;
 use crate::runtime::ending::{EXIT_CODES, Ending};
 use crate::runtime::log;
 use crate::runtime::peer::{Invitation, PEER_VARIABLE};
 use crate::runtime::plan::plan;
-use crate::runtime::replay::{self, ReplayOptions};
+use crate::runtime::replay;
 use crate::runtime::supervisor::{Supervision, supervise};
 use crate::runtime::{Build, process};
 
@@ -162,7 +162,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                 let options = ReplayOptions::from_arg_matches(matches)?;
                 start_logging(options.store.log_format, on_a_terminal());
                 let build = self.builder(O::from_arg_matches(matches)?);
-                replay::replay(&build, &options, self.name)?;
+                replay::replay(&build, &options.config(self.name))?;
                 Ok(ExitCode::SUCCESS)
             }
             Some(("state", matches)) => {
@@ -191,14 +191,14 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     }
 
     fn run(self, options: RunOptions, own: O) -> anyhow::Result<ExitCode> {
-        let name = options.store.name.clone().unwrap_or_else(|| self.name.to_owned());
         if let Some(invitation) = std::env::var_os(PEER_VARIABLE) {
             let invitation: Invitation = invitation
                 .to_str()
                 .and_then(|text| serde_json::from_str(text).ok())
                 .with_context(|| format!("{PEER_VARIABLE} is for the engine alone; unset it"))?;
             start_logging(options.store.log_format, invitation.ansi);
-            return Ok(ExitCode::from(process::run(&invitation, &self.builder(own), &options, &name)?.exit_code()));
+            let config = options.config(self.name);
+            return Ok(ExitCode::from(process::run(&invitation, &self.builder(own), &config)?.exit_code()));
         }
         log::print_for_the_run().context("cannot begin to print")?;
         start_logging(options.store.log_format, on_a_terminal());

@@ -4,11 +4,16 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use fluvial_connector::Tick;
+use fluvial_protocol::Layout;
+
 use crate::fail_point::Doom;
+use crate::job::OnMalformed;
+use crate::runtime::config::{ReplayConfig, RunConfig};
 
 /// A size as people write it: `64MiB`, `1GB`, `4096`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bytes(pub u64);
+pub(super) struct Bytes(pub u64);
 
 impl FromStr for Bytes {
     type Err = String;
@@ -47,7 +52,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum LogFormat {
+pub(super) enum LogFormat {
     /// Lines for people.
     Text,
     /// One JSON object a line.
@@ -56,7 +61,7 @@ pub(crate) enum LogFormat {
 
 /// Where the job's durable things are.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct StoreOptions {
+pub(super) struct StoreOptions {
     /// Where journal, state and checkpoints are kept: a folder, or a URL like file:///var/lib/fluvial
     #[arg(long, value_name = "URL")]
     pub store: String,
@@ -68,6 +73,14 @@ pub(crate) struct StoreOptions {
     /// How logs are written; RUST_LOG chooses which, as in RUST_LOG=warn
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
+}
+
+impl StoreOptions {
+    /// The job's name: the one in its code, `job`, unless another is given.
+    #[must_use]
+    pub(super) fn job(&self, job: &str) -> String {
+        self.name.clone().unwrap_or_else(|| job.to_owned())
+    }
 }
 
 fn job_name(text: &str) -> Result<String, String> {
@@ -82,7 +95,7 @@ fn job_name(text: &str) -> Result<String, String> {
 
 /// How a job runs.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct RunOptions {
+pub(super) struct RunOptions {
     /// Store and name.
     #[command(flatten)]
     pub store: StoreOptions,
@@ -160,15 +173,36 @@ pub(crate) struct RunOptions {
 impl RunOptions {
     /// How many workers there are in all.
     #[must_use]
-    pub(crate) fn workers(&self) -> u32 {
+    fn workers(&self) -> u32 {
         self.workers.unwrap_or(self.processes)
+    }
+
+    /// The same as plain values; `job` is the job's name unless another is given.
+    #[must_use]
+    pub(super) fn config(&self, job: &str) -> RunConfig {
+        RunConfig {
+            job: self.store.job(job),
+            store: self.store.store.clone(),
+            layout: Layout { workers: self.workers(), processes: self.processes },
+            tick: self.tick,
+            tick_records: self.tick_records,
+            checkpoint_every: self.checkpoint_every,
+            stop_at_end: self.stop_at_end,
+            patience: self.patience,
+            stop_within: self.stop_within,
+            in_flight_bytes: self.in_flight.0,
+            keep_journal: self.keep_journal,
+            reconcile: self.reconcile,
+            leave_append_outputs: self.leave_append_outputs,
+            deletion_grace: self.deletion_grace,
+        }
     }
 
     /// What is wrong with the options taken together.
     ///
     /// # Errors
     /// One sentence.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let (workers, processes) = (self.workers(), self.processes);
         if workers % processes != 0 {
             return Err(format!(
@@ -189,6 +223,55 @@ impl RunOptions {
             return Err("--in-flight must be at least 1MiB".to_owned());
         }
         Ok(())
+    }
+}
+
+/// How `replay` runs.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ReplayOptions {
+    /// Store and name.
+    #[command(flatten)]
+    pub store: StoreOptions,
+
+    /// How many workers replay
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub workers: u32,
+
+    /// Replay through this tick and no further
+    #[arg(long, value_name = "TICK")]
+    pub until: Option<u64>,
+
+    /// Print each output partition's digest at the end instead of the records
+    #[arg(long)]
+    pub digest: bool,
+}
+
+impl ReplayOptions {
+    /// The same as plain values; `job` is the job's name unless another is given.
+    #[must_use]
+    pub(super) fn config(&self, job: &str) -> ReplayConfig {
+        ReplayConfig {
+            job: self.store.job(job),
+            store: self.store.store.clone(),
+            workers: self.workers,
+            until: self.until.map(Tick),
+            digest: self.digest,
+        }
+    }
+}
+
+/// `--on-malformed fail` and `skip`, for jobs that have it as an option.
+impl clap::ValueEnum for OnMalformed {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Fail, Self::Skip]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        let (name, help) = match self {
+            Self::Fail => ("fail", "End with an error that names topic, partition, offset and cause"),
+            Self::Skip => ("skip", "Leave the record out, count it and log it"),
+        };
+        Some(clap::builder::PossibleValue::new(name).help(help))
     }
 }
 

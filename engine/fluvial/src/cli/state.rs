@@ -28,7 +28,7 @@ pub(super) struct StateOptions {
 
 /// Lists a job's checkpoints, oldest first, with each operator's rows, bytes and Parquet files.
 pub(super) fn print(options: &StateOptions, job: &str) -> anyhow::Result<()> {
-    let job = options.store.name.as_deref().unwrap_or(job);
+    let job = &options.store.job(job);
     let store = JobStore::open(&options.store.store, job)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let checkpoints = runtime.block_on(list(&store))?;

@@ -16,10 +16,11 @@ use std::fmt;
 use std::rc::Rc;
 
 use fluvial_connector::Tick;
+use fluvial_protocol::manifest::{OperatorKind, OperatorState, RunRef};
 
 use super::DataflowError;
 use super::frozen::{Encode, Frozen};
-use crate::state::{OperatorKind, OperatorState, RunRef, RunStore, StateError};
+use crate::state::{RunStore, StateError};
 
 /// What a worker restores from.
 #[derive(Clone, Debug)]

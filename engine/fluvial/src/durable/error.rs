@@ -2,7 +2,7 @@
 
 use fluvial_connector::Offset;
 
-use crate::journal::SplitNumber;
+use fluvial_protocol::journal::SplitNumber;
 
 /// Why a job's dataflow cannot go on. The operator that failed holds its capability, so no frontier passes the tick.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

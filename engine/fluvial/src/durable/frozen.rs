@@ -3,9 +3,10 @@
 use std::fmt;
 
 use fluvial_connector::{Generation, Tick};
+use fluvial_protocol::manifest::{OperatorKind, RunRef};
 use uuid::Uuid;
 
-use crate::state::{EncodedRun, OperatorKind, RunRef, RunStore, StateError, run_object};
+use crate::state::{EncodedRun, RunStore, StateError, run_object};
 
 /// Rows that were copied out of an operator and wait to be encoded, on whatever thread.
 pub(crate) trait Encode: Send {

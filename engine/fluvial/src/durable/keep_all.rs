@@ -5,6 +5,7 @@ use std::vec::IntoIter;
 
 use differential_dataflow::{AsCollection, ExchangeData};
 use fluvial_connector::Tick;
+use fluvial_protocol::manifest::OperatorKind;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
@@ -13,7 +14,7 @@ use super::DataflowError;
 use super::context::{Registration, StoredRuns};
 use super::frozen::Encode;
 use crate::fail_point::{FailPoint, reach};
-use crate::state::{EncodedRun, OperatorKind, PlainPart, RowSchema, StateError, encode_plain, plain_parts};
+use crate::state::{EncodedRun, PlainPart, RowSchema, StateError, encode_plain, plain_parts};
 use crate::stream::{Collection, Stream};
 
 impl<'s, D: ExchangeData> Stream<'s, D> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use differential_dataflow::ExchangeData;
 use fluvial_connector::Tick;
+use fluvial_protocol::manifest::OperatorKind;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use serde::Serialize;
@@ -16,11 +17,12 @@ use super::context::Registration;
 use super::frozen::Encode;
 use super::keyed::{Change, Fold};
 use super::table::Table;
-use super::{DataflowError, Durables, Overflow, routing_hash};
+use super::{DataflowError, Durables, Overflow};
 use crate::fail_point::{FailPoint, reach};
-use crate::runtime::culprit::{at_record, at_tick};
-use crate::state::{EncodedRun, HashRange, OperatorKind, Part, RowSchema, StateError, encode_keyed, read_keyed};
+use crate::state::routing_hash;
+use crate::state::{EncodedRun, HashRange, Part, RowSchema, StateError, encode_keyed, read_keyed};
 use crate::stream::Origin;
+use crate::stream::context::{at_record, at_tick};
 
 /// How many rows of a restored table are emitted before downstream operators have their turn.
 const PLACES_A_TURN: usize = 1 << 16;

@@ -17,10 +17,11 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
 
+use super::Overflow;
 use super::keeper::{Emission, Keeper, Updates};
-use super::{Overflow, hash_owner, routing_hash};
-use crate::runtime::panics::{in_operator, lasting};
 use crate::state::HashRange;
+use crate::state::{hash_owner, routing_hash};
+use crate::stream::context::{in_operator, lasting};
 use crate::stream::{Collection, Origin, Stream};
 
 /// What a keyed operator does with the records of a key.

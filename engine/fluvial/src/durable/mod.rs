@@ -18,7 +18,6 @@ mod aggregates;
 mod context;
 mod error;
 mod frozen;
-mod hash;
 mod keep_all;
 mod keeper;
 mod keyed;
@@ -27,9 +26,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use crate::state::routing_hash;
 pub use aggregates::{Aggregate, Average, Count, ExactFloat, Float, Overflow, Sum, Summand};
 pub(crate) use context::{Durables, Restore};
 pub(crate) use error::DataflowError;
 pub(crate) use frozen::Frozen;
-pub use hash::routing_hash;
-pub(crate) use hash::{ROUTING_HASH_VERSION, hash_owner};

@@ -1,7 +1,7 @@
 //! The rows that a durable operator keeps: a hash table, and one bit a row that says whether the row has changed since
 //! the last checkpoint.
 //!
-//! Hashes are handed in ([`routing_hash`](super::routing_hash)), so that a key is hashed once on its way. There is no
+//! Hashes are handed in ([`routing_hash`](crate::state::routing_hash)), so that a key is hashed once on its way. There is no
 //! second copy of a row; what a checkpoint writes is found by the bits, and keys that were deleted are remembered until
 //! then.
 
@@ -139,7 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::durable::routing_hash;
+    use crate::state::routing_hash;
 
     #[derive(Clone, Debug)]
     enum Step {

@@ -327,9 +327,11 @@ fn fields_may_be_added_to_the_rows_of_a_later_version() {
 }
 
 /// Builds a dataflow with one operator, `words`, on a checkpoint that has `stored`, if it has anything.
-fn build_on(stored: Option<(&str, crate::state::OperatorKind)>) -> Result<(), crate::state::StateError> {
+fn build_on(stored: Option<(&str, fluvial_protocol::manifest::OperatorKind)>) -> Result<(), crate::state::StateError> {
+    use fluvial_protocol::manifest::OperatorState;
+
     use crate::durable::{Durables, Restore};
-    use crate::state::{OperatorState, RunStore};
+    use crate::state::RunStore;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let memory = std::sync::Arc::new(object_store::memory::InMemory::new());
     let store = RunStore::new(crate::journal::JobStore::over(memory, "job", "memory"), runtime.handle().clone());
@@ -349,7 +351,7 @@ fn build_on(stored: Option<(&str, crate::state::OperatorKind)>) -> Result<(), cr
 
 #[test]
 fn a_checkpoint_that_does_not_fit_the_binary_is_refused_by_the_operators_name() {
-    let kind = |operator: &str, schema: &str| crate::state::OperatorKind {
+    let kind = |operator: &str, schema: &str| fluvial_protocol::manifest::OperatorKind {
         operator: operator.to_owned(),
         schema: schema.to_owned(),
     };
@@ -379,9 +381,9 @@ fn a_checkpoint_that_does_not_fit_the_binary_is_refused_by_the_operators_name() 
 #[test]
 fn a_checkpoint_holds_what_came_through_its_tick_and_nothing_later() {
     use fluvial_connector::{Offset, Tick};
+    use fluvial_protocol::journal::SplitNumber;
 
     use crate::durable::Durables;
-    use crate::journal::SplitNumber;
     use crate::stream::Origin;
     timely::execute_directly(|worker| {
         let durables = Durables::new(0, 1, None);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use differential_dataflow::ExchangeData;
 use differential_dataflow::consolidation::consolidate;
 use fluvial_connector::Offset;
+use fluvial_protocol::journal::SplitNumber;
 use timely::dataflow::operators::probe::Probe;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope};
@@ -16,7 +17,6 @@ use timely::worker::Worker;
 use super::history::{Fed, History, SPLITS};
 use super::workers::{Records, Site};
 use crate::durable::Durables;
-use crate::journal::SplitNumber;
 use crate::stream::{Collection, Origin, Stream};
 
 /// A dataflow under test, with typed inputs and outputs by name: for a job's logic without its sources and outputs.

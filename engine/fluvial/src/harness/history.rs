@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use fluvial_connector::{Generation, Tick};
+use fluvial_protocol::manifest::OperatorState;
 use object_store::memory::InMemory;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use super::workers::{BuildSite, Records, Step, Stepped, Workers};
 use crate::durable::{Frozen, Restore};
 use crate::journal::JobStore;
 use crate::runtime::ending::chain;
-use crate::state::{OperatorState, RunStore};
+use crate::state::RunStore;
 
 /// Drives the stores of all tests in a process.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {

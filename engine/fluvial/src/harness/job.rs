@@ -6,16 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fluvial_connector::{Envelope, Offset, OutputRecord, Record};
+use fluvial_protocol::TickRecords;
+use fluvial_protocol::journal::SplitNumber;
 use timely::worker::Worker;
 
 use super::history::{Fed, History, SPLITS};
 use super::workers::{Records, Site};
 use crate::durable::Durables;
+use crate::job::input::SourceInput;
+use crate::job::output::OutputQueue;
 use crate::job::{Job, Situation};
-use crate::journal::SplitNumber;
-use crate::protocol::TickRecords;
-use crate::runtime::input::SourceInput;
-use crate::runtime::output::OutputQueue;
 
 /// How many partitions each output has in a test.
 const PARTITIONS: u32 = 4;

@@ -1,5 +1,9 @@
 //! What a job's closure is handed: the way from sources through the dataflow to outputs.
 
+pub(crate) mod input;
+pub(crate) mod output;
+pub(crate) mod source;
+
 use std::cell::RefCell;
 use std::hash::Hash;
 use std::rc::Rc;
@@ -10,12 +14,13 @@ use fluvial_connector::format::{Decode, Encode};
 use fluvial_connector::{BoxError, Offset, Output, OutputSpec, Record, Sink, Source, Tick};
 use timely::dataflow::{InputHandleVec, Scope};
 
-use crate::Collection;
 use crate::durable::Durables;
-use crate::runtime::input::TypedInput;
-use crate::runtime::output::{self, OutputQueue};
-use crate::runtime::source::{DeclaredSource, OnMalformed};
+use crate::stream::Collection;
 use crate::stream::{self, Changelog, Stream};
+use input::TypedInput;
+use output::OutputQueue;
+use source::DeclaredSource;
+pub use source::OnMalformed;
 
 /// A job under construction. The closure that builds it runs once on every worker, and must build the same each time.
 ///

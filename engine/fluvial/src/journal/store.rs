@@ -12,14 +12,15 @@
 use std::sync::Arc;
 
 use fluvial_connector::{Error, ErrorKind};
+use fluvial_protocol::journal::{JournalRecord, Seq};
+use fluvial_protocol::manifest::Manifest;
 use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use super::Trouble;
 use super::frame::{self, Format};
-use super::{JournalRecord, Seq, Trouble};
-use crate::state::Manifest;
 
 /// How many objects are fetched at once where many are needed.
 const CONCURRENT_GETS: usize = 32;
@@ -249,10 +250,10 @@ fn refused(url: &str, why: &str) -> Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use fluvial_connector::{Generation, Incarnation};
+    use fluvial_protocol::journal::Nonce;
     use object_store::memory::InMemory;
 
     use super::*;
-    use crate::journal::Nonce;
 
     fn record(nonce: u64) -> JournalRecord {
         JournalRecord {

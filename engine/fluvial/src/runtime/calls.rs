@@ -4,12 +4,13 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, ErrorKind, Generation};
+use fluvial_protocol::journal::{Entry, Seq};
+use fluvial_protocol::{Answer, Call, FoundObject, Object, PutOutcome};
 
 use super::ambient;
 use super::ending::chain;
 use crate::fail_point::{FailPoint, reach};
-use crate::journal::{Created, Entry, JobStore, Seq, journal_object};
-use crate::protocol::{Answer, Call, FoundObject, Object, PutOutcome};
+use crate::journal::{Created, JobStore, journal_object};
 
 /// The pause after a call that failed.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -100,7 +101,7 @@ impl StoreCalls {
     ///
     /// # Errors
     /// The journal cannot be read, or is gone.
-    pub(crate) async fn newest_record(&self) -> Result<(Seq, crate::journal::JournalRecord), Error> {
+    pub(crate) async fn newest_record(&self) -> Result<(Seq, fluvial_protocol::journal::JournalRecord), Error> {
         let gone = || {
             let what = format!(
                 "the journal in '{}' is gone, which this job has opened: put it back from a copy of the store",

@@ -15,7 +15,7 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 use timely::worker::Worker;
 
-use crate::protocol::{FoundSplit, Order, Report};
+use fluvial_protocol::{FoundSplit, Order, Report};
 
 /// What goes over the control channel.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -16,12 +16,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use fluvial_connector::{Error, ErrorKind, Offset, Source, SplitId};
+use fluvial_protocol::FoundSplit;
 
 use super::ending::chain;
 use super::leader::{LOOKS, Positions};
 use super::process::Found;
 use super::unavailable::Unavailable;
-use crate::protocol::FoundSplit;
 
 /// What follows from a split that is unavailable.
 const OTHERS_GO_ON: &str = "the other splits go on";

@@ -3,7 +3,7 @@
 use fluvial_connector::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::Ended;
+use fluvial_protocol::Ended;
 
 /// Why a process of a generation ended. Each has an exit code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

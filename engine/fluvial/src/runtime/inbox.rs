@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fluvial_connector::{OutputPartition, Tick, Waker};
+use fluvial_protocol::TickRecords;
 
 use super::ending::{Ending, Failure};
-use super::output::OutputQueue;
-use super::stages::STAGES;
-use crate::protocol::TickRecords;
+use crate::job::output::OutputQueue;
+use crate::stages::STAGES;
 
 /// What some ticks give to the output partitions, by tick.
 pub(crate) type Ticks = BTreeMap<Tick, Vec<(OutputPartition, TickRecords)>>;
@@ -157,8 +157,8 @@ mod tests {
 
     use fluvial_connector::OutputRecord;
 
-    use super::super::output::TickOutput;
     use super::*;
+    use crate::job::output::TickOutput;
 
     struct Worker {
         outlet: Outlet,

@@ -12,6 +12,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Envelope, Error, Incarnation, Offset, SinkStatus, SplitId, Waker};
+use fluvial_protocol::journal::Nonce;
+use fluvial_protocol::{
+    Answer, Call, Ended, Event, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Plan, Report, Request,
+};
 
 use super::ambient;
 use super::calls::StoreCalls;
@@ -22,14 +26,10 @@ use super::missed;
 use super::outputs::{self, OutputWatch};
 use super::process::{ForTheLeader, Found, Shared};
 use super::send_back;
-use super::stages::STAGES;
 use super::status::StatusLine;
 use super::turns::wait_out;
 use crate::fail_point::{FailPoint, reach};
-use crate::journal::Nonce;
-use crate::protocol::{
-    Answer, Call, Ended, Event, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Plan, Report, Request,
-};
+use crate::stages::STAGES;
 
 /// A generation ends when its last complete checkpoint is older than both this many checkpoint intervals and
 /// [`CHECKPOINT_AGE`].
@@ -96,14 +96,14 @@ impl LeaderDriver {
     /// Begins with what the first process found.
     pub(crate) fn new(shared: &Arc<Shared>, with: ForTheLeader, waker: &Waker) -> Result<Self, Failure> {
         let ForTheLeader { found, stop, binary } = with;
-        let options = &shared.options;
+        let options = &shared.config;
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let config = LeaderConfig {
             incarnation: Incarnation(ambient::uuid()),
             nonce: Nonce::of_run(shared.succession.run, ambient::nonce()),
             follows: shared.succession.follows,
             binary,
-            layout: shared.layout(),
+            layout: shared.config.layout,
             turns: super::TURNS,
             outputs: found.outputs.clone(),
             sink: found.sink.clone(),
@@ -111,8 +111,8 @@ impl LeaderDriver {
                 tick_interval_ms: millis(options.tick),
                 heartbeat_ms: 1000,
                 tick_records: options.tick_records,
-                tick_bytes: (options.in_flight.0 / 4).min(64 << 20),
-                in_flight_bytes: options.in_flight.0,
+                tick_bytes: (options.in_flight_bytes / 4).min(64 << 20),
+                in_flight_bytes: options.in_flight_bytes,
                 in_flight_ticks: 1000,
             },
             append_every_ms: millis(APPEND_EVERY),
@@ -154,7 +154,7 @@ impl LeaderDriver {
             shared: Arc::clone(shared),
             stopping: None,
             at_end: BTreeSet::new(),
-            ends: shared.options.stop_at_end.then(|| found.ends.clone()),
+            ends: shared.config.stop_at_end.then(|| found.ends.clone()),
             opened: false,
             planned: false,
             running: false,
@@ -169,7 +169,7 @@ impl LeaderDriver {
 
     /// Begins to ask the sources for their splits, and to tell them how far the job is.
     fn discover(shared: &Shared, tell: &Sender<Back>, waker: &Waker, before: &[FoundSplit]) -> Discovery {
-        let options = &shared.options;
+        let options = &shared.config;
         let asking = Asking {
             job: shared.process.job.clone(),
             patience: options.patience,
@@ -197,7 +197,7 @@ impl LeaderDriver {
 
     /// Whether all that was to be read has been reported.
     fn is_at_end(&self) -> bool {
-        self.at_end.len() == self.shared.options.workers() as usize
+        self.at_end.len() == self.shared.config.layout.workers as usize
     }
 
     /// Whether the job has been told to finish.
@@ -265,7 +265,7 @@ impl LeaderDriver {
 
     /// The time for a good end is bounded: an unreachable store or broker must not hold up a stop for ever.
     fn give_up_stopping(&self) -> Result<(), Failure> {
-        let within = self.shared.options.stop_within;
+        let within = self.shared.config.stop_within;
         if self.stopping.is_none_or(|since| since.elapsed() < within) {
             return Ok(());
         }
@@ -317,7 +317,7 @@ impl LeaderDriver {
         }
         if !self.said_open && self.leader.has_replayed() {
             self.said_open = true;
-            let (workers, processes) = (self.shared.options.workers(), self.shared.options.processes);
+            let (workers, processes) = (self.shared.config.layout.workers, self.shared.config.layout.processes);
             let generation = self.leader.identity().map(|me| me.generation.0);
             let checkpoint = self.leader.status().checkpoint.map(|tick| tick.0);
             tracing::info!(generation, workers, processes, checkpoint, "the job is open");
@@ -358,14 +358,14 @@ impl LeaderDriver {
     fn warn_of_deletions(&self, plan: &Plan) {
         let Some(checkpoint) = &plan.checkpoint else { return };
         let (splits, sources) = (checkpoint.splits.clone(), self.shared.sources.clone());
-        let patience = self.shared.options.patience;
+        let patience = self.shared.config.patience;
         self.runtime.spawn_blocking(move || missed::warn_of_deletions(&splits, &sources, patience));
     }
 
     /// Asks the sources what there is, several times: whoever answers from before counts for nothing then. Where a split
     /// ends that is unavailable is not known, so that it is waited for.
     fn look(&self) {
-        let (sources, patience) = (self.shared.sources.clone(), self.shared.options.patience);
+        let (sources, patience) = (self.shared.sources.clone(), self.shared.config.patience);
         let (tell, waker) = (self.tell.clone(), self.waker.clone());
         self.runtime.spawn_blocking(move || {
             let looks = (0..LOOKS).map(|number| {
@@ -381,7 +381,7 @@ impl LeaderDriver {
 
     /// Looks at what the upsert outputs hold.
     fn survey(&self) -> Result<(), Failure> {
-        let (session, patience) = (self.shared.session()?, self.shared.options.patience);
+        let (session, patience) = (self.shared.session()?, self.shared.config.patience);
         let upserts = self.shared.outputs.iter().filter(|output| output.envelope == Envelope::Upsert);
         let upserts: Vec<String> = upserts.map(|output| output.name.clone()).collect();
         let (tell, waker) = (self.tell.clone(), self.waker.clone());

@@ -4,11 +4,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 
 use fluvial_connector::{ErrorKind, Generation, Waker};
+use fluvial_protocol::Report;
+use fluvial_protocol::manifest::OperatorState;
 
 use super::ambient;
 use super::ending::chain;
-use crate::protocol::Report;
-use crate::state::{OperatorState, RunStore, StateError, merge, merge_due, run_object};
+use crate::state::{RunStore, StateError, merge, merge_due, run_object};
 
 /// The thread that merges; it ends when this is dropped.
 pub(crate) struct Merges {
@@ -101,8 +102,9 @@ fn say(operator: &OperatorState, error: StateError) {
 mod tests {
     use std::cell::RefCell;
 
+    use fluvial_protocol::manifest::OperatorKind;
+
     use super::*;
-    use crate::state::OperatorKind;
 
     /// A stop said that runs could not be merged since a task was cancelled, as if something were wrong.
     #[test]

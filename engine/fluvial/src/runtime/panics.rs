@@ -4,37 +4,12 @@
 //! at any moment, so that is what a panic does.
 
 use std::backtrace::Backtrace;
-use std::cell::Cell;
 use std::panic::PanicHookInfo;
 
-use super::culprit::{self, At};
 use super::ending::Ending;
 use super::log;
 use super::peer::{FromPeer, SupervisorLink};
-
-thread_local! {
-    static WORKER: Cell<Option<u32>> = const { Cell::new(None) };
-    static OPERATOR: Cell<Option<&'static str>> = const { Cell::new(None) };
-}
-
-/// Says that this thread is a worker's.
-pub(crate) fn this_is_worker(index: u32) {
-    WORKER.set(Some(index));
-}
-
-/// A name for [`in_operator`] that was made at run time. It is kept as long as the process is, as its operator is.
-pub(crate) fn lasting(name: String) -> &'static str {
-    Box::leak(name.into_boxed_str())
-}
-
-/// Runs `logic`, a closure of the job's in the operator `name`. Within it, [`culprit`] says on which input.
-pub(crate) fn in_operator<R>(name: &'static str, logic: impl FnOnce() -> R) -> R {
-    let before = (OPERATOR.replace(Some(name)), culprit::replace(At::Unknown));
-    let result = logic();
-    OPERATOR.set(before.0);
-    culprit::replace(before.1);
-    result
-}
+use crate::stream::context;
 
 /// Installs the hook for this process.
 pub(crate) fn end_the_process_on_panic(supervisor: SupervisorLink) {
@@ -68,12 +43,12 @@ fn explain(info: &PanicHookInfo<'_>) -> (Ending, String) {
         return (Ending::PeerLost, "a process of the job was lost".to_owned());
     }
     let at = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
-    match WORKER.get() {
+    match context::worker() {
         Some(worker) => {
             let calls = Backtrace::force_capture().to_string();
-            let operator = OPERATOR.get().or_else(|| operator_in(&calls));
+            let operator = context::operator().or_else(|| operator_in(&calls));
             let operator = operator.map_or_else(String::new, |o| format!("operator '{o}' on "));
-            let input = culprit::described().map_or_else(String::new, |input| format!(" {input}"));
+            let input = context::described().map_or_else(String::new, |input| format!(" {input}"));
             (Ending::Panicked, format!("{operator}worker {worker} panicked{at}{input}: {said}"))
         }
         None => (Ending::Failed, format!("thread '{name}' panicked{at}: {said}")),

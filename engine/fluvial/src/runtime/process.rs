@@ -18,31 +18,31 @@ use fluvial_connector::{
     Availability, Envelope, Error, Generation, JobProcess, OutputSpec, Sink, SinkContext, SinkSession, SinkStatus,
     Source, Waits,
 };
+use fluvial_protocol::{FoundOutput, FoundSplit};
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::initialize::Hooks;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::config::RunConfig;
 use super::ending::{Ending, Failure, Part};
 use super::inbox::Inbox;
 use super::leader::Ends;
 use super::peer::{FromPeer, Invitation, Peer, Succession, SupervisorLink};
 use super::plan::plan;
 use super::pulse::Pulses;
-use super::stages::STAGES;
 use super::unavailable::{LOOK_AGAIN, Unavailable};
 use super::{Build, ambient, panics, turns, worker};
-use crate::cli::RunOptions;
 use crate::fail_point::{self, FailPoint};
 use crate::journal::JobStore;
-use crate::protocol::{FoundOutput, FoundSplit, Layout};
+use crate::stages::STAGES;
 
 /// What the workers of one process share.
 pub(crate) struct Shared {
     /// The job's name, and which process of its generation this is.
     pub(crate) process: JobProcess,
     pub(crate) build: Build,
-    pub(crate) options: RunOptions,
+    pub(crate) config: RunConfig,
     pub(crate) store: JobStore,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) sources: Vec<(String, Arc<dyn Source>)>,
@@ -150,7 +150,7 @@ impl Found {
 ///
 /// # Errors
 /// The process cannot join its generation.
-pub(crate) fn run(invitation: &Invitation, build: &Build, options: &RunOptions, job: &str) -> anyhow::Result<Ending> {
+pub(crate) fn run(invitation: &Invitation, build: &Build, config: &RunConfig) -> anyhow::Result<Ending> {
     // A terminal's Ctrl-C reaches every process; what to do about it is the supervisor's to say.
     let ignored = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -163,7 +163,7 @@ pub(crate) fn run(invitation: &Invitation, build: &Build, options: &RunOptions, 
     let supervisor = peer.supervisor.clone();
     tracing::debug!(target: STAGES, "joined");
     panics::end_the_process_on_panic(supervisor.clone());
-    let (ending, why) = match generation(peer, build, options, job) {
+    let (ending, why) = match generation(peer, build, config) {
         Ok(()) => (Ending::Done, String::new()),
         Err(failure) => (failure.ending, failure.line()),
     };
@@ -171,10 +171,10 @@ pub(crate) fn run(invitation: &Invitation, build: &Build, options: &RunOptions, 
     Ok(ending)
 }
 
-fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Result<(), Failure> {
+fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failure> {
     let misconfigured = |error: anyhow::Error| Failure::new(Ending::Misconfigured, error);
     let topology = plan(build).map_err(misconfigured)?;
-    let store = JobStore::open_or_make(&options.store.store, job).map_err(|e| Failure::of(Part::Store, e))?;
+    let store = JobStore::open_or_make(&config.store, &config.job).map_err(|e| Failure::of(Part::Store, e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("store")
@@ -182,14 +182,14 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
         .build()
         .map_err(|e| Failure::new(Ending::Failed, e))?;
     let first = peer.index == 0;
-    let threads = (options.workers() / options.processes) as usize;
+    let threads = config.layout.threads() as usize;
     let index = u32::try_from(peer.index).expect("processes are few");
-    let process = JobProcess { job: job.to_owned(), index };
+    let process = JobProcess { job: config.job.clone(), index };
     topology.sources.iter().for_each(|(_, source)| source.used_by(&process));
     let shared = Arc::new(Shared {
         process,
         build: Arc::clone(build),
-        options: options.clone(),
+        config: config.clone(),
         store,
         runtime: runtime.handle().clone(),
         sources: topology.sources,
@@ -224,10 +224,10 @@ fn generation(peer: Peer, build: &Build, options: &RunOptions, job: &str) -> Res
             .map_err(|e| Failure::new(Ending::PeerLost, e))?;
         (tcp.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard))
     };
-    let mut config = timely::WorkerConfig::default().idle_spin(Duration::ZERO);
-    differential_dataflow::configure(&mut config, &differential_dataflow::Config::default());
+    let mut timely_config = timely::WorkerConfig::default().idle_spin(Duration::ZERO);
+    differential_dataflow::configure(&mut timely_config, &differential_dataflow::Config::default());
     let of_workers = Arc::clone(&shared);
-    let guards = timely::execute::execute_from(builders, guard, config, move |timely_worker| {
+    let guards = timely::execute::execute_from(builders, guard, timely_config, move |timely_worker| {
         if let Err(failure) = worker::work(timely_worker, &of_workers) {
             of_workers.end(&failure);
         }
@@ -248,15 +248,15 @@ impl Shared {
 
     /// What there is to read and to write, before the journal is opened.
     fn look_around(&self) -> Result<Found, Failure> {
-        let (sources, patience) = (&self.sources, self.options.patience);
-        let found = if self.options.stop_at_end {
+        let (sources, patience) = (&self.sources, self.config.patience);
+        let found = if self.config.stop_at_end {
             Found::when_all_available(sources, patience, "--stop-at-end, which has to know where it ends,")
         } else {
             Found::of_sources(sources, patience)
         };
         let mut found = found.map_err(|e| Failure::of(Part::Source, e))?;
         let session = self.session()?;
-        found.sink = turns::wait_out("sink", self.options.patience, || session.status())
+        found.sink = turns::wait_out("sink", self.config.patience, || session.status())
             .map_err(|e| Failure::of(Part::Sink, e))?;
         for spec in &self.outputs {
             let partitions = found.sink.outputs.get(&spec.name).map_or(0, |output| output.partitions);
@@ -264,11 +264,6 @@ impl Shared {
             found.outputs.push(FoundOutput { output: spec.name.clone(), partitions, envelope });
         }
         Ok(found)
-    }
-
-    /// How the generation's workers are spread.
-    pub(crate) fn layout(&self) -> Layout {
-        Layout { workers: self.options.workers(), processes: self.options.processes }
     }
 
     /// What the leader begins with, in the first process, once.
@@ -281,7 +276,7 @@ impl Shared {
         if let Some(session) = self.session.get() {
             return Ok(Arc::clone(session));
         }
-        let patience = self.options.patience;
+        let patience = self.config.patience;
         let context = SinkContext {
             process: self.process.clone(),
             patience,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use fluvial_protocol::{REPORT_AFTER_MS, REPORT_EVERY_MS};
+
 use super::ambient;
-use crate::protocol::{REPORT_AFTER_MS, REPORT_EVERY_MS};
 
 /// How often the workers are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fluvial_connector::{Envelope, Offset, OutputPartition, OutputRecord, Tick};
 
-use crate::journal::SinkStart;
-use crate::protocol::TickRecords;
+use fluvial_protocol::TickRecords;
+use fluvial_protocol::journal::SinkStart;
 
 type Table = BTreeMap<Vec<u8>, Vec<u8>>;
 

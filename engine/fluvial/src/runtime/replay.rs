@@ -11,42 +11,23 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fluvial_connector::{Digest, OutputPartition, OutputRecord, Tick, Waker};
+use fluvial_protocol::journal::{Binding, Seq, SinkStart, SplitStart};
+use fluvial_protocol::{Compare, History};
 use serde::Serialize;
 use timely::worker::Worker;
 
-use super::culprit;
+use super::config::ReplayConfig;
 use super::ending::Failure;
 use super::leader::BETWEEN_LOOKS;
-use super::output::OutputQueue;
 use super::panics;
 use super::source::{ReadOptions, SourceDriver, Volume};
 use super::unavailable::LOOK_AGAIN;
 use super::{Build, ambient};
-use crate::cli::StoreOptions;
 use crate::durable::Durables;
+use crate::job::output::OutputQueue;
 use crate::job::{Job, Situation};
-use crate::journal::{Binding, JobStore, Seq, SinkStart, SplitStart};
-use crate::protocol::{Compare, History};
-
-/// How `replay` runs.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct ReplayOptions {
-    /// Store and name.
-    #[command(flatten)]
-    pub store: StoreOptions,
-
-    /// How many workers replay
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub workers: u32,
-
-    /// Replay through this tick and no further
-    #[arg(long, value_name = "TICK")]
-    pub until: Option<u64>,
-
-    /// Print each output partition's digest at the end instead of the records
-    #[arg(long)]
-    pub digest: bool,
-}
+use crate::journal::JobStore;
+use crate::stream::context;
 
 /// What there is to replay.
 struct Script {
@@ -83,15 +64,14 @@ const MOST_WAITING_BYTES: u64 = 256 << 20;
 ///
 /// # Errors
 /// The journal is not whole, the input is not what it was, or the job fails.
-pub(crate) fn replay(build: &Build, options: &ReplayOptions, job: &str) -> anyhow::Result<()> {
-    let job = options.store.name.clone().unwrap_or_else(|| job.to_owned());
-    let store = JobStore::open(&options.store.store, &job)?;
-    let script = Arc::new(read_journal(&store, options.until.map(Tick))?);
+pub(crate) fn replay(build: &Build, config: &ReplayConfig) -> anyhow::Result<()> {
+    let store = JobStore::open(&config.store, &config.job)?;
+    let script = Arc::new(read_journal(&store, config.until)?);
     let digests: Arc<Mutex<Vec<DigestLine>>> = Arc::default();
-    let (all, build, print) = (Arc::clone(&digests), Arc::clone(build), !options.digest);
-    let config = timely::Config::process(options.workers as usize);
+    let (all, build, print) = (Arc::clone(&digests), Arc::clone(build), !config.digest);
+    let processes = timely::Config::process(config.workers as usize);
     panics::end_the_command_on_panic();
-    let guards = timely::execute(config, move |worker| -> anyhow::Result<()> {
+    let guards = timely::execute(processes, move |worker| -> anyhow::Result<()> {
         let of_worker = replay_on(worker, &build, &script, print)?;
         all.lock().unwrap_or_else(PoisonError::into_inner).extend(of_worker);
         Ok(())
@@ -100,7 +80,7 @@ pub(crate) fn replay(build: &Build, options: &ReplayOptions, job: &str) -> anyho
     for result in guards.join() {
         result.map_err(anyhow::Error::msg)??;
     }
-    if options.digest {
+    if config.digest {
         let mut digests = std::mem::take(&mut *digests.lock().unwrap_or_else(PoisonError::into_inner));
         digests.sort_by(|a, b| (&a.output, a.partition).cmp(&(&b.output, b.partition)));
         let mut out = std::io::stdout().lock();
@@ -130,7 +110,7 @@ fn read_journal(store: &JobStore, until: Option<Tick>) -> anyhow::Result<Script>
 fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -> anyhow::Result<Vec<DigestLine>> {
     let index = u32::try_from(worker.index())?;
     let workers = u32::try_from(worker.peers())?;
-    panics::this_is_worker(index);
+    context::this_is_worker(index);
     let thread = std::thread::current();
     let waker = Waker::new(move || thread.unpark());
     let durables = Durables::new(index, workers, None);
@@ -180,7 +160,7 @@ fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -
         let park = if more { Duration::ZERO } else { Duration::from_millis(100) };
         worker.step_or_park(Some(park));
         let upper = outputs.take()?;
-        culprit::left(Tick(upper.map_or(u64::MAX, |upper| upper.saturating_sub(1))));
+        context::left(Tick(upper.map_or(u64::MAX, |upper| upper.saturating_sub(1))));
         ahead = upper.map_or_else(BTreeSet::new, |upper| ahead.split_off(&upper));
         if let Some(error) = durables.failure() {
             return Err(error.into());

@@ -13,6 +13,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{CommitError, Error, Offset, OutputPartition, ProducerId, SinkSession, Tick, Waker};
+use fluvial_protocol::journal::Binding;
+use fluvial_protocol::{
+    self as protocol, Action, Committer, CommitterConfig, Identity, Plan, Report, TickRecords, owner,
+};
 
 use super::ambient;
 use super::calls::StoreCalls;
@@ -21,12 +25,10 @@ use super::inbox::Inbox;
 use super::process::Shared;
 use super::reconcile::Reconciling;
 use super::send_back;
-use super::stages::STAGES;
 use super::strangers::Strangers;
 use super::turns::{self, Done, Turns};
 use crate::fail_point::{FailPoint, reach};
-use crate::journal::Binding;
-use crate::protocol::{self, Action, Committer, CommitterConfig, Identity, Plan, Report, TickRecords, owner};
+use crate::stages::STAGES;
 
 /// The most records in one transaction.
 const TRANSACTION_RECORDS: usize = 100_000;
@@ -45,7 +47,7 @@ enum Back {
     /// The writers of earlier generations that this one does not have are fenced.
     OthersFenced(Result<(), Error>),
     /// The journal's newest record.
-    Newest(Result<(crate::journal::Seq, crate::journal::JournalRecord), Error>),
+    Newest(Result<(fluvial_protocol::journal::Seq, fluvial_protocol::journal::JournalRecord), Error>),
 }
 
 /// The sink of one process.
@@ -88,7 +90,7 @@ impl SinkDriver {
         shared: &Arc<Shared>,
         waker: &Waker,
     ) -> Result<Self, Failure> {
-        let (slot, layout, patience) = (shared.process.index, shared.layout(), shared.options.patience);
+        let (slot, layout, patience) = (shared.process.index, shared.config.layout, shared.config.patience);
         let config = CommitterConfig {
             slot,
             layout,

@@ -15,23 +15,22 @@ mod split;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    Availability, Digest, Error, ErrorKind, Offset, Record, Slot, Source, SplitId, SplitReader, SplitStatus, Tick,
-    Waker, describe_offsets,
+    Availability, Digest, Error, ErrorKind, Offset, Record, Slot, SplitId, SplitReader, SplitStatus, Tick, Waker,
+    describe_offsets,
 };
+use fluvial_protocol::journal::{Binding, Range, SplitNumber, SplitStart};
+use fluvial_protocol::manifest::SplitState;
+use fluvial_protocol::{Compare, Ended, FoundSplit, Passed, split_owner};
 
 use super::ambient;
-use super::culprit;
 use super::ending::{Failure, Part};
-use super::input::SourceInput;
 use super::leader::{Ends, LOOKS};
-use super::panics::in_operator;
-use crate::journal::{Binding, Range, SplitNumber, SplitStart};
-use crate::protocol::{Compare, Ended, FoundSplit, Passed, split_owner};
-use crate::state::SplitState;
+use crate::job::source::DeclaredSource;
+use crate::stream::context;
+use crate::stream::context::in_operator;
 use compare::{Comparison, Known};
 pub(crate) use split::Volume;
 use split::{Expected, Split};
@@ -42,26 +41,6 @@ const MOST_RECORDS_A_POLL: usize = 8192;
 /// How often it is said again which splits a replay waits for.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// What to do with a record that cannot be decoded. A job may have it as an option of its command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum OnMalformed {
-    /// End with an error that names topic, partition, offset and cause
-    #[default]
-    Fail,
-    /// Leave the record out, count it and log it
-    Skip,
-}
-
-/// One source as the job declared it.
-pub(crate) struct DeclaredSource {
-    pub(crate) name: String,
-    pub(crate) source: Arc<dyn Source>,
-    pub(crate) input: Box<dyn SourceInput>,
-    pub(crate) on_malformed: OnMalformed,
-    /// Whether only the newest record of each key counts, whatever the job makes of it.
-    pub(crate) only_newest: bool,
-}
-
 /// How a worker reads.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadOptions {
@@ -70,7 +49,7 @@ pub(crate) struct ReadOptions {
     pub(crate) most_waiting: Volume,
     /// How replayed ranges are compared with the journal's digests.
     pub(crate) compare: Compare,
-    /// See [`crate::protocol::Plan::cannot_correct`].
+    /// See [`fluvial_protocol::Plan::cannot_correct`].
     pub(crate) cannot_correct: Option<String>,
     /// How long to wait for the source's answer.
     pub(crate) patience: Duration,
@@ -210,7 +189,7 @@ impl SourceDriver {
     }
 
     /// Takes over a split that the checkpoint does not know, as [`SourceDriver::resume`].
-    /// `caught_up_ms` is that of [`crate::protocol::Plan::caught_up_ms`].
+    /// `caught_up_ms` is that of [`fluvial_protocol::Plan::caught_up_ms`].
     pub(crate) fn begin(&mut self, start: &SplitStart, caught_up_ms: Option<u64>) -> Result<(), Failure> {
         self.take_over(start, start.offset, None, caught_up_ms)
     }
@@ -227,7 +206,7 @@ impl SourceDriver {
         self.known.insert(name.clone());
         let source = self.sources.iter().find(|s| s.declared.name == start.source);
         if let Some(Reading { declared, .. }) = source {
-            culprit::named(start.number, declared.source.describe_split(&start.split));
+            context::named(start.number, declared.source.describe_split(&start.split));
         }
         if split_owner(start.number, self.workers) != self.worker {
             return Ok(());
@@ -590,7 +569,7 @@ impl SourceDriver {
 
     /// Puts a minted tick's records into the dataflow.
     pub(crate) fn release(&mut self, binding: &Binding) {
-        culprit::entered(binding);
+        context::entered(binding);
         for range in &binding.ranges {
             let Some(&split) = self.by_number.get(&range.split) else { continue };
             let split = &mut self.splits[split];

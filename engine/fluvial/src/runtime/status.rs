@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Offset, SplitId, Tick};
+use fluvial_protocol::journal::{Range, SplitNumber, SplitStart};
+use fluvial_protocol::{Order, Passed, Report, Status};
 
 use super::ambient;
 use super::leader::{Ends, Positions};
 use super::process::Found;
-use crate::journal::{Range, SplitNumber, SplitStart};
-use crate::protocol::{Order, Passed, Report, Status};
 
 /// How often the line is printed.
 const EVERY: Duration = Duration::from_secs(5);

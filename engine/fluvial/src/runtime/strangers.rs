@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use fluvial_connector::{Error, SinkSession, Waker, describe_offsets};
+use fluvial_protocol::Stretch;
 
 use super::ending::chain;
 use super::send_back;
-use crate::protocol::Stretch;
 
 /// What is known of the other writers of this process's output partitions.
 pub(crate) struct Strangers {

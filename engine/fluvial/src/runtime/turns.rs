@@ -17,12 +17,12 @@ use fluvial_connector::{
     CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, ReadEnd, SinkSession,
     SinkStatus, Tick, Transaction, Transactor, Waker,
 };
+use fluvial_protocol::Tail;
 
 use super::ambient;
 use super::ending::chain;
-use super::stages::STAGES;
 use crate::fail_point::{FailPoint, reach};
-use crate::protocol::Tail;
+use crate::stages::STAGES;
 
 /// The pause before a call is made again.
 const PAUSE: Duration = Duration::from_millis(250);

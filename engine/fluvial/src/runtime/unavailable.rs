@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::SplitId;
+use fluvial_protocol::FoundSplit;
 
 use super::ambient;
-use crate::protocol::FoundSplit;
 
 /// How long after an answer that says that a split is unavailable the sources are asked again.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);

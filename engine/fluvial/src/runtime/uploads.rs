@@ -5,13 +5,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use fluvial_connector::{Error, Generation, Waker};
+use fluvial_protocol::Report;
 
 use super::ambient;
 use super::ending::{Failure, Part};
 use super::turns::wait_out;
 use crate::durable::Frozen;
 use crate::fail_point::{FailPoint, reach};
-use crate::protocol::Report;
 use crate::state::{RunStore, StateError, run_object};
 
 /// The thread that encodes and stores the runs of one worker; it ends when this is dropped.

@@ -16,28 +16,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, Tick, Waker};
+use fluvial_protocol::journal::Binding;
+use fluvial_protocol::{Order, Plan, Report};
 use timely::worker::Worker;
 
 use super::ambient;
 use super::control::{Control, Message};
-use super::culprit;
 use super::ending::{Ending, Failure, Part};
 use super::inbox::Outlet;
 use super::leader::{BETWEEN_LOOKS, Ends, LeaderDriver};
 use super::merges::Merges;
-use super::output::OutputQueue;
-use super::panics;
 use super::process::Shared;
 use super::sink::SinkDriver;
 use super::source::{ReadOptions, SourceDriver, Volume};
-use super::stages::STAGES;
 use super::uploads::Uploads;
 use crate::durable::{Durables, Restore};
 use crate::fail_point::{FailPoint, reach};
+use crate::job::output::OutputQueue;
 use crate::job::{Declared, Job, Situation};
-use crate::journal::Binding;
-use crate::protocol::{Order, Plan, Report};
+use crate::stages::STAGES;
 use crate::state::RunStore;
+use crate::stream::context;
 
 /// How many replayed ticks are in the dataflow at once: enough to keep it busy.
 const MOST_REPLAYED_AT_ONCE: usize = 64;
@@ -52,7 +51,7 @@ const TELL_PASSED_EVERY: Duration = Duration::from_secs(1);
 /// Runs one worker from the opening to the end of its generation.
 pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<(), Failure> {
     let index = u32::try_from(worker.index()).expect("the number of workers is small");
-    panics::this_is_worker(index);
+    context::this_is_worker(index);
     let mut control = Control::new(worker);
     let thread = std::thread::current();
     let waker = Waker::new(move || thread.unpark());
@@ -145,7 +144,7 @@ impl Running {
     ) -> Result<Self, Failure> {
         let index = u32::try_from(worker.index()).expect("the number of workers is small");
         let workers = u32::try_from(worker.peers()).expect("the number of workers is small");
-        let thread = index % shared.layout().threads();
+        let thread = index % shared.config.layout.threads();
         let sink = if thread == 0 {
             let session = shared.session()?;
             reach(FailPoint::BeforeFencing);
@@ -170,12 +169,12 @@ impl Running {
         let outlet = Outlet::new(thread as usize, &shared.inbox, queues, waker);
         let options = ReadOptions {
             most_waiting: Volume {
-                records: shared.options.tick_records.saturating_mul(TICKS_READ_AHEAD),
-                bytes: shared.options.in_flight.0 / u64::from(workers),
+                records: shared.config.tick_records.saturating_mul(TICKS_READ_AHEAD),
+                bytes: shared.config.in_flight_bytes / u64::from(workers),
             },
             compare: plan.compare(),
             cannot_correct: plan.cannot_correct.clone(),
-            patience: shared.options.patience,
+            patience: shared.config.patience,
             between_looks: BETWEEN_LOOKS,
         };
         let mut source = SourceDriver::new(index, workers, options, stop_at, declared.sources, waker)?;
@@ -194,7 +193,7 @@ impl Running {
             None => None,
         };
         let uploads =
-            Uploads::start(Arc::new(store), plan.generation, shared.options.patience, waker.clone()).map_err(failed)?;
+            Uploads::start(Arc::new(store), plan.generation, shared.config.patience, waker.clone()).map_err(failed)?;
         Ok(Self {
             index,
             control,
@@ -301,7 +300,7 @@ impl Running {
         }
         let complete = self.outlet.complete();
         while self.ahead.pop_front_if(|tick| *tick <= complete).is_some() {}
-        culprit::left(complete);
+        context::left(complete);
         while self.ahead.len() < MOST_REPLAYED_AT_ONCE
             && self.outlet.has_room()
             && let Some(binding) = self.source.replay_next()

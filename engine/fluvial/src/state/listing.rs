@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use fluvial_connector::{Error, Generation, Tick};
+use fluvial_protocol::journal::Entry;
 use serde::Serialize;
 
-use crate::journal::{Entry, JobStore};
+use crate::journal::JobStore;
 
 /// A complete checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

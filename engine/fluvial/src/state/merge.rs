@@ -17,12 +17,13 @@ use arrow_array::RecordBatch;
 use arrow_row::{RowConverter, Rows, SortField};
 use arrow_select::interleave::interleave_record_batch;
 use fluvial_connector::BoxError;
+use fluvial_protocol::manifest::{OperatorState, RunRef};
 
 use super::rows::KeyedBatch;
 use super::run_reader::RunFile;
 use super::run_writer::RunWriter;
 use super::upload::Upload;
-use super::{OperatorState, RunRef, RunStore, StateError};
+use super::{RunStore, StateError};
 use crate::fail_point::{FailPoint, reach};
 
 /// How many runs of about one size are merged into one.

@@ -7,7 +7,7 @@
 //! **Owns** the format of runs and their names, and which of them to merge. **Guarantees** that what is read is what
 //! was written: versions and checksums are checked before anything is used, and an error names the object. No worker
 //! is mentioned in a run, so any number of them can restore it. **Does not** know when a checkpoint is complete
-//! ([`crate::protocol`]), nor what may be deleted.
+//! ([`fluvial_protocol`]), nor what may be deleted.
 //!
 //! The columns of a run are `hash`, `key`, `value`, `deleted` and `tick` (only `value` for `keep_all`). `key` and `value`
 //! are the user's own fields where Arrow can express the types, so that DuckDB or pandas can read them. Other types are
@@ -17,8 +17,8 @@
 mod columns;
 mod error;
 mod listing;
-mod manifest;
 mod merge;
+mod routing;
 mod rows;
 mod run_reader;
 mod run_writer;
@@ -30,8 +30,9 @@ mod upload;
 
 pub(crate) use error::StateError;
 pub(crate) use listing::{ListedCheckpoint, list};
-pub(crate) use manifest::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, SplitState};
 pub(crate) use merge::{merge, merge_due};
+pub(crate) use routing::hash_owner;
+pub use routing::routing_hash;
 pub(crate) use rows::{HashRange, Part, PlainPart, encode_keyed, encode_plain, plain_parts, read_keyed};
 pub(crate) use schema::RowSchema;
 pub(crate) use store::{EncodedRun, RunStore, run_object};

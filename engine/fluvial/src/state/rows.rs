@@ -8,15 +8,16 @@ use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt64Array};
 use arrow_schema::SchemaRef;
 use arrow_select::filter::filter;
 use fluvial_connector::{BoxError, Tick};
+use fluvial_protocol::manifest::{OperatorKind, RunRef};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::columns::Column;
+use super::routing::{hash_owner, routing_hash};
 use super::run_reader::RunFile;
 use super::run_writer::RunWriter;
 use super::schema::RowSchema;
-use super::{EncodedRun, OperatorKind, RunRef, RunStore, StateError};
-use crate::durable::{hash_owner, routing_hash};
+use super::{EncodedRun, RunStore, StateError};
 
 /// How many rows become one batch while a run is encoded.
 const CHUNK_ROWS: usize = 2048;

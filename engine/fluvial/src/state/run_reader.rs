@@ -6,14 +6,15 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use bytes::{Buf, Bytes};
 use fluvial_connector::BoxError;
+use fluvial_protocol::manifest::{OperatorKind, RunRef};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::routing::ROUTING_HASH_VERSION;
 use super::run_writer::{FORMAT, GroupInfo, INFO_KEY, RunInfo};
-use super::{OperatorKind, RunRef, RunStore, StateError};
-use crate::durable::ROUTING_HASH_VERSION;
+use super::{RunStore, StateError};
 
 /// How much of the end of a file is read at first, in the hope that it holds the footer.
 const TAIL: u64 = 64 << 10;

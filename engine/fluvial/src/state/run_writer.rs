@@ -14,14 +14,14 @@ use std::io::Write;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use fluvial_connector::BoxError;
+use fluvial_protocol::manifest::OperatorKind;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::{Deserialize, Serialize};
 
-use super::OperatorKind;
-use crate::durable::ROUTING_HASH_VERSION;
+use super::routing::ROUTING_HASH_VERSION;
 
 /// The newest version of the format, which is written.
 pub(super) const FORMAT: u32 = 1;

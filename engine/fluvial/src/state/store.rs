@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use fluvial_connector::Generation;
+use fluvial_protocol::manifest::RunRef;
 use object_store::ObjectStoreExt;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use super::{RunRef, StateError};
+use super::StateError;
 use crate::journal::{JobStore, Trouble};
 
 /// The name of a run's object within a job. Neither generation nor operator tells runs apart: `unique` does.

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fluvial_connector::{ErrorKind, Tick};
+use fluvial_protocol::manifest::{OperatorKind, OperatorState, RunRef};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::hash_owner;
 use super::rows::{HashRange, Part, encode_keyed, encode_plain, plain_parts, read_keyed};
-use super::{OperatorKind, OperatorState, RowSchema, RunRef, RunStore, StateError, merge, merge_due};
-use crate::durable::hash_owner;
+use super::{RowSchema, RunStore, StateError, merge, merge_due};
 use crate::journal::JobStore;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -309,12 +310,12 @@ fn the_parquet_files_have_the_users_own_fields() {
 
 #[test]
 fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
-    use crate::journal::{Entry, JournalRecord, Nonce, Seq};
     use fluvial_connector::{Generation, Incarnation};
+    use fluvial_protocol::journal::{Entry, JournalRecord, Nonce, Seq};
     let mut folder = Folder::new();
     let run = folder.write(vec![(group(1), None)]);
     let incarnation = Incarnation(uuid::Uuid::nil());
-    let manifest = super::Manifest {
+    let manifest = fluvial_protocol::manifest::Manifest {
         incarnation,
         generation: Generation(3),
         binary: String::new(),

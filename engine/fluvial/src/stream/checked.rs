@@ -16,9 +16,8 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use super::{Collection, Stream};
 use crate::durable::{DataflowError, Durables};
-use crate::runtime::culprit;
-use crate::runtime::ending::chain;
-use crate::runtime::panics::{in_operator, lasting};
+use crate::stream::context;
+use crate::stream::context::{in_operator, lasting};
 
 impl<'s, K: ExchangeData, V: 'static> Stream<'s, (K, V)> {
     /// Makes another value of each record's, or refuses it: the first error ends the job, and its message names the
@@ -48,7 +47,7 @@ impl<'s, K: ExchangeData, V: 'static> Stream<'s, (K, V)> {
             checked(self.inner, name, &self.durables, move |tick, ((key, value), origin)| match logic(&key, value) {
                 Ok(value) => Ok(((key, value), origin)),
                 Err(error) => {
-                    culprit::at_record(origin);
+                    context::at_record(origin);
                     Err(Refusal::new(tick, &key, error))
                 }
             });
@@ -74,7 +73,7 @@ where
     checked(changes, name, durables, move |_, ((key, value), tick, diff)| match logic(&key, value) {
         Ok(value) => Ok(((key, value), tick, diff)),
         Err(error) => {
-            culprit::at_tick(tick);
+            context::at_tick(tick);
             Err(Refusal::new(tick, &key, error))
         }
     })
@@ -92,8 +91,8 @@ struct Refusal {
 impl Refusal {
     /// What the operator works on has been noted.
     fn new(tick: u64, key: &impl std::fmt::Debug, error: impl Into<BoxError>) -> Self {
-        let reason = chain(anyhow::Error::from_boxed(error.into()));
-        Self { tick, key: format!("{key:?}"), reason, input: culprit::described() }
+        let reason = format!("{:#}", anyhow::Error::from_boxed(error.into()));
+        Self { tick, key: format!("{key:?}"), reason, input: context::described() }
     }
 }
 

@@ -7,8 +7,8 @@ use timely::dataflow::operators::generic::operator::Operator;
 use super::Stream;
 use super::origin::{Numbering, Origin};
 use crate::durable::DataflowError;
-use crate::runtime::culprit::at_record;
-use crate::runtime::panics::in_operator;
+use crate::stream::context::at_record;
+use crate::stream::context::in_operator;
 
 impl<'s, D: 'static> Stream<'s, D> {
     /// Makes any number of records of each, in the order in which the iterator gives them.

@@ -14,6 +14,7 @@
 
 mod changelog;
 mod checked;
+pub(crate) mod context;
 mod exact;
 mod flat_map;
 mod operators;

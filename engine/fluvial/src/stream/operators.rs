@@ -7,8 +7,8 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use super::origin::MOST_BRANCHES;
 use super::{Origin, Stream};
-use crate::runtime::culprit::at_record;
-use crate::runtime::panics::in_operator;
+use crate::stream::context::at_record;
+use crate::stream::context::in_operator;
 
 type Batch<D> = Vec<(D, Origin)>;
 

@@ -3,7 +3,7 @@
 use fluvial_connector::Offset;
 use serde::{Deserialize, Serialize};
 
-use crate::journal::SplitNumber;
+use fluvial_protocol::journal::SplitNumber;
 
 /// How many bits of [`Origin::index`] number the records that one input record became within one branch.
 const SEQUENCE_BITS: u32 = 24;

@@ -10,10 +10,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fluvial_connector::{Compaction, Digest, Error, ErrorKind, Source, SplitId, describe_offsets};
+use fluvial_protocol::journal::Range;
+use fluvial_protocol::{Compare, Removed};
 
 use super::split::{Expected, Split};
-use crate::journal::Range;
-use crate::protocol::{Compare, Removed};
 use crate::runtime::ambient;
 use crate::runtime::ending::{Failure, Part};
 

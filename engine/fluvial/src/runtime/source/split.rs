@@ -4,14 +4,14 @@
 use std::collections::VecDeque;
 
 use fluvial_connector::{Digest, Error, ErrorKind, Offset, Record, Slot, Source, source_digest};
+use fluvial_protocol::journal::{Range, SplitStart};
 
-use super::OnMalformed;
 use super::compare::{Comparison, Verdict};
-use crate::journal::{Range, SplitStart};
-use crate::runtime::culprit;
+use crate::job::input::SourceInput;
+use crate::job::source::OnMalformed;
 use crate::runtime::ending::{Failure, Part, chain};
-use crate::runtime::input::SourceInput;
 use crate::stream::Origin;
+use crate::stream::context;
 
 /// An amount of input.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,7 +76,7 @@ pub(super) struct Split {
     pub(super) told_passed: Offset,
     /// Whether the reader leaves it alone, because too much waits already.
     pub(super) paused: bool,
-    /// When the checkpoint was known to hold all of it; see [`crate::state::SplitState::caught_up_ms`].
+    /// When the checkpoint was known to hold all of it; see [`fluvial_protocol::manifest::SplitState::caught_up_ms`].
     pub(super) caught_up_ms: Option<u64>,
     /// What is gone of it without which only the next generation can go on, in words.
     pub(super) compacted: Option<String>,
@@ -150,7 +150,7 @@ impl Split {
         if !keep {
             return Ok(());
         }
-        culprit::at_record(Origin::read(self.start.number, record.offset));
+        context::at_record(Origin::read(self.start.number, record.offset));
         if let Err(error) = input.take(self.index, record) {
             let what = format!("cannot decode the record at offset {} of {}", record.offset, self.name(source));
             match on_malformed {

@@ -1,11 +1,15 @@
 //! What the journal says was read, against what a source holds.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use fluvial_connector::format::DecodeError;
-use fluvial_connector::source_digest;
+use fluvial_connector::{Source as _, source_digest};
 use fluvial_memory::Memory;
 
 use super::*;
+use crate::job::input::SourceInput;
+use crate::job::source::OnMalformed;
 use crate::runtime::ending::Ending;
 
 /// How many records may wait for their tick.

@@ -7,8 +7,9 @@ use fluvial_connector::{Offset, Record, Slot, SplitReader, SplitStatus, Waker};
 use fluvial_memory::{Memory, MemorySource};
 
 use super::super::tests::{Nowhere, binding, range, start, state, topic};
-use super::super::{DeclaredSource, OnMalformed, ReadOptions, SourceDriver, Volume};
+use super::super::{ReadOptions, SourceDriver, Volume};
 use super::*;
+use crate::job::source::{DeclaredSource, OnMalformed};
 use crate::runtime::ambient;
 
 /// A source that may be compacted, and that some records are gone of.
@@ -142,7 +143,7 @@ fn where_a_row_of_the_checkpoint_may_have_lost_its_deletion_nothing_goes_on() {
         for (caught_up_ms, fits) in [(0, false), (ambient::now_ms() - 13 * 3_600_000, false), (ambient::now_ms(), true)]
         {
             let mut driver = driver(&topic(&["a", "b", "c"]), &[1], DAY, compare);
-            driver.resume(&crate::state::SplitState { caught_up_ms, ..state(1, None) }).unwrap();
+            driver.resume(&fluvial_protocol::manifest::SplitState { caught_up_ms, ..state(1, None) }).unwrap();
             driver.replay(&[binding(5, range(1, &["b", "c"]))]).unwrap();
             match driver.read() {
                 Ok(_) => assert!(fits, "{compare:?} {caught_up_ms}"),

@@ -1,0 +1,302 @@
+//! The end of the dataflow: what a tick's output is, per output partition.
+//!
+//! ```text
+//!  collection ──partition of the key's bytes──► exchange to the partition's owner ──► per tick: consolidate, encode, sort
+//!                                                                    add up digests └──► OutputQueue ──► Outlet
+//! ```
+//!
+//! A tick's output leaves here once, when the frontier has passed the tick, in the order (partition, key, value). The
+//! operator does not know what is sealed or committed.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::iter;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use differential_dataflow::{ExchangeData, VecCollection};
+use fluvial_connector::format::Encode;
+use fluvial_connector::{BoxError, Envelope, OutputRecord, OutputSpec, Tick};
+use fluvial_protocol::TickRecords;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::vec::Map;
+
+use crate::stages::STAGES;
+use crate::stream::context::at_tick;
+use crate::stream::context::{in_operator, lasting};
+
+/// The complete output of one tick for the partitions of one output that this worker owns.
+pub(crate) struct TickOutput {
+    /// The tick.
+    pub(crate) tick: Tick,
+    /// The records of each partition that has any, in their order.
+    pub(crate) partitions: BTreeMap<u32, TickRecords>,
+}
+
+/// Where an output's operator leaves what is complete.
+#[derive(Default)]
+pub(crate) struct OutputQueue {
+    /// Complete ticks, ascending; a tick without output is not among them.
+    pub(crate) ready: VecDeque<TickOutput>,
+    /// All ticks before this one are complete; `None` when the dataflow has ended.
+    pub(crate) upper: Option<u64>,
+    /// Why there is nothing more to come.
+    pub(crate) failed: Option<OutputError>,
+}
+
+/// Why a tick's output cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OutputError {
+    /// An upsert output has one row for a key, at most.
+    #[error(
+        "output '{output}' has two rows for the key {key} at tick {tick}: an upsert output needs one row for each key; aggregate by the key, or write it with the append envelope"
+    )]
+    TwoRows {
+        /// The output.
+        output: String,
+        /// The key as text, or its bytes.
+        key: String,
+        /// The tick.
+        tick: Tick,
+    },
+    /// An append output cannot take back what it has written.
+    #[error(
+        "output '{output}' would have to take back a record of key {key} at tick {tick}: an append output cannot; write it with the upsert envelope"
+    )]
+    Retraction {
+        /// The output.
+        output: String,
+        /// The key as text, or its bytes.
+        key: String,
+        /// The tick.
+        tick: Tick,
+    },
+    /// The row cannot be expressed in the output's format.
+    #[error("a row of output '{output}' cannot be encoded")]
+    Encode {
+        /// The output.
+        output: String,
+        /// What the encoder said.
+        #[source]
+        source: fluvial_connector::BoxError,
+    },
+}
+
+/// A row on its way to its partition's owner: partition, key, value.
+type Routed<K, V> = (u32, K, V);
+
+/// The rows of a tick, with how often each is there.
+type Rows<K, V> = Vec<(Routed<K, V>, isize)>;
+
+/// Ends `collection` in `queue`. Updates at or before `skip_through` are restored state, which is out already.
+pub(crate) fn collect<'s, K, V>(
+    collection: VecCollection<'s, u64, (K, V), isize>,
+    spec: &OutputSpec,
+    partitions: u32,
+    encode: impl Encode<K, V>,
+    skip_through: Option<u64>,
+    queue: Rc<RefCell<OutputQueue>>,
+) where
+    K: ExchangeData,
+    V: ExchangeData,
+{
+    let encode = Arc::new(encode);
+    let (partition_of, name, envelope) = (spec.partition_of, spec.name.clone(), spec.envelope);
+    queue.borrow_mut().upper = Some(0);
+    let called = lasting(format!("write to {name}"));
+    let encode_key = Arc::clone(&encode);
+    let mut bytes = Vec::new();
+    let routed = collection.inner.flat_map(move |((key, value), tick, diff)| {
+        if skip_through.is_some_and(|through| tick <= through) {
+            return None;
+        }
+        bytes.clear();
+        // A key that cannot be encoded says so again at the end of its tick, wherever it has come to.
+        let encoded = in_operator(called, || {
+            at_tick(tick);
+            encode_key.key(&key, &mut bytes)
+        });
+        let partition = encoded.map_or(0, |()| partition_of(&bytes, partitions));
+        Some(((partition, key, value), tick, diff))
+    });
+    let mut pending: BTreeMap<u64, Rows<K, V>> = BTreeMap::new();
+    routed.sink(
+        Exchange::new(|((partition, ..), ..): &(Routed<K, V>, u64, isize)| u64::from(*partition)),
+        &format!("Write({name})"),
+        move |(input, frontier)| {
+            let mut queue = queue.borrow_mut();
+            input.for_each(|_, rows: &mut Vec<(Routed<K, V>, u64, isize)>| {
+                let mut rows = rows.drain(..).peekable();
+                while let Some((row, tick, diff)) = rows.next() {
+                    let of_tick = pending.entry(tick).or_default();
+                    of_tick.push((row, diff));
+                    of_tick.extend(iter::from_fn(|| rows.next_if(|(_, at, _)| *at == tick)).map(|(r, _, d)| (r, d)));
+                }
+            });
+            if queue.failed.is_some() {
+                // The upper stays where it is: what has failed is never complete.
+                return;
+            }
+            let upper = frontier.frontier().first().copied();
+            while let Some(entry) = pending.first_entry().filter(|e| upper.is_none_or(|u| *e.key() < u)) {
+                let (tick, rows) = entry.remove_entry();
+                tracing::trace!(target: STAGES, tick, output = name, "encode");
+                let output = in_operator(called, || {
+                    at_tick(tick);
+                    tick_output(&name, envelope, Tick(tick), rows, encode.as_ref())
+                });
+                match output {
+                    Ok(output) if output.partitions.is_empty() => {}
+                    Ok(output) => queue.ready.push_back(output),
+                    Err(error) => {
+                        queue.failed = Some(error);
+                        return;
+                    }
+                }
+                tracing::trace!(target: STAGES, tick, output = name, "encoded");
+            }
+            queue.upper = upper;
+        },
+    );
+}
+
+/// What a tick's updates come to.
+fn tick_output<K: Ord, V: Ord>(
+    output: &str,
+    envelope: Envelope,
+    tick: Tick,
+    mut rows: Rows<K, V>,
+    encode: &impl Encode<K, V>,
+) -> Result<TickOutput, OutputError> {
+    differential_dataflow::consolidation::consolidate(&mut rows);
+    let fail = |source: BoxError| OutputError::Encode { output: output.to_owned(), source };
+    let two_rows = |key: &[u8]| OutputError::TwoRows { output: output.to_owned(), key: readable(key), tick };
+    // Encoded here first, so that each record's bytes are allocated once, in their size.
+    let mut bytes = Vec::new();
+    let mut encoded = |encode: &dyn Fn(&mut Vec<u8>) -> Result<(), BoxError>| {
+        bytes.clear();
+        encode(&mut bytes).map_err(fail)?;
+        Ok(bytes.as_slice().to_vec())
+    };
+    let mut partitions: BTreeMap<u32, Vec<OutputRecord>> = BTreeMap::new();
+    let mut rows = rows.into_iter().peekable();
+    while let Some(((partition, key, value), diff)) = rows.next() {
+        let into = partitions.entry(partition).or_default();
+        let key_bytes = encoded(&|bytes| encode.key(&key, bytes))?;
+        let others = iter::from_fn(|| rows.next_if(|((p, k, _), _)| *p == partition && *k == key));
+        let group = iter::once((value, diff)).chain(others.map(|((_, _, value), diff)| (value, diff)));
+        match envelope {
+            Envelope::Upsert => {
+                let mut row = None;
+                for (value, diff) in group.filter(|(_, diff)| *diff > 0) {
+                    if diff > 1 || row.replace(value).is_some() {
+                        return Err(two_rows(&key_bytes));
+                    }
+                }
+                let value = row.map(|value| encoded(&|bytes| encode.value(&value, bytes))).transpose()?;
+                into.push(OutputRecord { key: key_bytes, value });
+            }
+            Envelope::Append => {
+                for (value, diff) in group {
+                    let Ok(times) = usize::try_from(diff) else {
+                        let key = readable(&key_bytes);
+                        return Err(OutputError::Retraction { output: output.to_owned(), key, tick });
+                    };
+                    let value = Some(encoded(&|bytes| encode.value(&value, bytes))?);
+                    into.extend(iter::repeat_n(OutputRecord { key: key_bytes.clone(), value }, times));
+                }
+            }
+        }
+    }
+    for records in partitions.values_mut() {
+        // In the order of bytes, which is the same whatever the keys' type is.
+        records.sort_unstable();
+        if envelope == Envelope::Upsert {
+            // Keys that differ and are written the same are one key: what is gone comes before what has come.
+            let mut twice = None;
+            records.dedup_by(|next, kept| {
+                let same = next.key == kept.key;
+                if same && kept.value.is_some() {
+                    twice.get_or_insert_with(|| kept.key.clone());
+                } else if same {
+                    kept.value = next.value.take();
+                }
+                same
+            });
+            twice.map_or(Ok(()), |key| Err(two_rows(&key)))?;
+        }
+    }
+    let partitions = partitions.into_iter().map(|(partition, records)| (partition, TickRecords::new(records)));
+    Ok(TickOutput { tick, partitions: partitions.collect() })
+}
+
+fn readable(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn row(key: &str, value: i64, diff: isize) -> (Routed<String, i64>, isize) {
+        ((0, key.to_owned(), value), diff)
+    }
+
+    /// Writes keys without regard to case: two that differ may be written the same.
+    struct Caseless;
+
+    impl Encode<String, i64> for Caseless {
+        fn key(&self, key: &String, into: &mut Vec<u8>) -> Result<(), BoxError> {
+            into.extend_from_slice(key.to_lowercase().as_bytes());
+            Ok(())
+        }
+
+        fn value(&self, value: &i64, into: &mut Vec<u8>) -> Result<(), BoxError> {
+            into.extend_from_slice(value.to_string().as_bytes());
+            Ok(())
+        }
+    }
+
+    fn check(envelope: Envelope, rows: Rows<String, i64>, expected: Result<&[(&str, Option<&str>)], &str>) {
+        let got = tick_output("out", envelope, Tick(5), rows, &Caseless);
+        match (got, expected) {
+            (Ok(output), Ok(expected)) => {
+                let records: Vec<_> = output.partitions.into_values().flat_map(TickRecords::into_records).collect();
+                let expected: Vec<_> = expected
+                    .iter()
+                    .map(|(k, v)| OutputRecord { key: k.as_bytes().to_vec(), value: v.map(|v| v.as_bytes().to_vec()) })
+                    .collect();
+                assert_eq!(records, expected);
+            }
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+            (got, _) => panic!("{:?}", got.map(|o| o.partitions)),
+        }
+    }
+
+    #[test]
+    fn an_upsert_says_what_a_key_has_become() {
+        use Envelope::Upsert;
+        check(Upsert, vec![row("a", 1, -1), row("a", 2, 1)], Ok(&[("a", Some("2"))]));
+        check(Upsert, vec![row("a", 1, -1)], Ok(&[("a", None)]));
+        check(Upsert, vec![row("b", 1, 1), row("a", 1, 1)], Ok(&[("a", Some("1")), ("b", Some("1"))]));
+        check(Upsert, vec![row("a", 1, 1), row("a", 1, -1)], Ok(&[]));
+        check(Upsert, vec![row("a", 1, 1), row("a", 2, 1)], Err("two rows for the key a at tick 5"));
+        check(Upsert, vec![row("a", 1, 2)], Err("two rows"));
+        check(Upsert, vec![row("a", 1, -1), row("A", 2, 1)], Ok(&[("a", Some("2"))]));
+        check(Upsert, vec![row("A", 1, -1), row("a", 2, 1)], Ok(&[("a", Some("2"))]));
+        check(Upsert, vec![row("A", 1, 1), row("a", 2, 1)], Err("two rows for the key a"));
+    }
+
+    #[test]
+    fn an_append_output_refuses_to_take_back() {
+        use Envelope::Append;
+        check(
+            Append,
+            vec![row("a", 2, 1), row("a", 1, 2)],
+            Ok(&[("a", Some("1")), ("a", Some("1")), ("a", Some("2"))]),
+        );
+        check(Append, vec![row("a", 1, -1)], Err("take back"));
+    }
+}

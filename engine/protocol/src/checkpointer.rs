@@ -1,0 +1,377 @@
+//! Completing checkpoints: collecting what the workers have stored, writing the manifest, naming it in the journal.
+//!
+//! ```text
+//!   begin ─► collecting ──all runs, sealed, committed, all digests──► storing ─► recording ─► complete
+//! ```
+//!
+//! A manifest is a checkpoint only when the journal has a record that names it; until then nothing refers to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fluvial_connector::{Digest, OutputPartition, Tick};
+
+use super::Ended;
+use super::messages::Layout;
+use super::rules::{Rule, Rules};
+use super::store::{Answer, Call, Identity, PutOutcome};
+use crate::journal::{Entry, Seq, SinkStart};
+use crate::manifest::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, SplitState};
+
+/// The part of the leader that completes checkpoints, one at a time.
+#[derive(Debug)]
+pub(crate) struct Checkpointer {
+    me: Identity,
+    binary: String,
+    layout: Layout,
+    sinks: Vec<SinkStart>,
+    most_slots: u32,
+    most_turns: u32,
+    /// The durable operators of the binary.
+    operators: BTreeSet<String>,
+    /// Every operator's runs for the next manifest: merged ones have replaced their inputs.
+    chains: BTreeMap<String, OperatorState>,
+    /// The newest complete checkpoint and its manifest's object.
+    newest: Option<(String, Arc<Manifest>)>,
+    pending: Option<Pending>,
+    rules: Rules,
+}
+
+#[derive(Debug)]
+struct Pending {
+    tick: Tick,
+    splits: Vec<SplitState>,
+    /// The record that holds the tick's binding, once it is durable.
+    sealed_at: Option<Seq>,
+    runs: BTreeMap<(String, u32), Stored>,
+    digests: BTreeMap<u32, Vec<(OutputPartition, Digest)>>,
+    manifest: Option<Storing>,
+}
+
+/// What a worker has stored of an operator.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// What the operator is.
+    pub kind: OperatorKind,
+    /// The run, if anything had changed.
+    pub run: Option<RunRef>,
+    /// How many keys have a row there; `None` where rows have no keys.
+    pub keys: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Storing {
+    name: String,
+    manifest: Arc<Manifest>,
+    asked: bool,
+}
+
+/// A checkpoint that has become complete.
+#[derive(Debug)]
+pub(crate) struct Complete {
+    /// Its manifest.
+    pub manifest: Arc<Manifest>,
+    /// The manifest's object.
+    pub name: String,
+    /// Where the journal begins with it.
+    pub floor: Seq,
+}
+
+impl Checkpointer {
+    pub(crate) fn new(
+        me: Identity,
+        binary: String,
+        layout: Layout,
+        sinks: Vec<SinkStart>,
+        most: (u32, u32),
+        newest: Option<(String, Arc<Manifest>)>,
+        rules: Rules,
+    ) -> Self {
+        let chains = newest.iter().flat_map(|(_, m)| &m.operators).map(|o| (o.name.clone(), o.clone())).collect();
+        let (most_slots, most_turns) = most;
+        let operators = BTreeSet::new();
+        Self { me, binary, layout, sinks, most_slots, most_turns, operators, chains, newest, pending: None, rules }
+    }
+
+    /// The durable operators that a worker has; all workers must have the same, and all that are stored.
+    ///
+    /// # Errors
+    /// [`Ended::Refused`] for an operator that the binary lacks, [`Ended::Bug`] for workers that differ.
+    pub(crate) fn has_operators(&mut self, operators: Vec<String>) -> Result<(), Ended> {
+        let operators: BTreeSet<String> = operators.into_iter().collect();
+        if let Some(lost) = self.chains.keys().find(|name| !operators.contains(*name)) {
+            return Err(Ended::Refused(format!(
+                "the checkpoint has the durable operator '{lost}', which this binary lacks; was it renamed?"
+            )));
+        }
+        if !self.operators.is_empty() && self.operators != operators {
+            return Err(Ended::Bug(format!("workers differ in their operators: {:?}, {operators:?}", self.operators)));
+        }
+        self.operators = operators;
+        Ok(())
+    }
+
+    /// The newest complete checkpoint's manifest.
+    pub(crate) fn newest(&self) -> Option<&Arc<Manifest>> {
+        self.newest.as_ref().map(|(_, manifest)| manifest)
+    }
+
+    /// Whether a checkpoint is under way.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// A checkpoint of `tick` begins; the splits stand as given after it.
+    pub(crate) fn begin(&mut self, tick: Tick, splits: Vec<SplitState>) {
+        let (runs, digests) = (BTreeMap::new(), BTreeMap::new());
+        self.pending = Some(Pending { tick, splits, sealed_at: None, runs, digests, manifest: None });
+    }
+
+    /// The binding of `tick` is durable in the record at `seq`.
+    pub(crate) fn sealed(&mut self, tick: Tick, seq: Seq) {
+        if let Some(pending) = self.pending.as_mut().filter(|p| p.tick == tick) {
+            pending.sealed_at = Some(seq);
+        }
+    }
+
+    /// A worker has stored its part of an operator.
+    pub(crate) fn run_stored(&mut self, worker: u32, tick: Tick, operator: String, stored: Stored) {
+        if let Some(pending) = self.pending.as_mut().filter(|p| p.tick == tick) {
+            pending.runs.insert((operator, worker), stored);
+        }
+    }
+
+    /// A process has committed through `tick`, with these digests.
+    pub(crate) fn sink_at(&mut self, process: u32, tick: Tick, outputs: Vec<(OutputPartition, Digest)>) {
+        if let Some(pending) = self.pending.as_mut().filter(|p| p.tick == tick) {
+            pending.digests.insert(process, outputs);
+        }
+    }
+
+    /// Some of an operator's runs have been merged into one, for the next manifest. Returns whether it is used.
+    pub(crate) fn merged(&mut self, operator: &str, removed: &[String], added: RunRef) -> bool {
+        let Some(chain) = self.chains.get_mut(operator).filter(|_| !removed.is_empty()) else { return false };
+        let same = |window: &[RunRef]| window.iter().map(|run| &run.object).eq(removed);
+        let Some(from) = chain.runs.windows(removed.len()).position(same) else { return false };
+        chain.runs.splice(from..from + removed.len(), [added]);
+        true
+    }
+
+    /// Builds the manifest once everything has come; `committed` is what all processes have committed through.
+    ///
+    /// # Errors
+    /// [`Ended::Bug`] for digests that are not those of the job's output partitions.
+    pub(crate) fn advance(&mut self, committed: Tick) -> Result<(), Ended> {
+        let Some(pending) = &mut self.pending else { return Ok(()) };
+        let sinks_done = committed >= pending.tick || !self.rules.has(Rule::CheckpointAfterSinks);
+        let complete = pending.manifest.is_none()
+            && sinks_done
+            && pending.sealed_at.is_some()
+            && pending.digests.len() == self.layout.processes as usize
+            && pending.runs.len() == self.operators.len() * self.layout.workers as usize;
+        if !complete {
+            return Ok(());
+        }
+        self.chains.values_mut().for_each(|chain| chain.keys = None);
+        for ((operator, _), Stored { kind, run, keys }) in std::mem::take(&mut pending.runs) {
+            let chain = self.chains.entry(operator.clone()).or_insert_with(|| OperatorState {
+                name: operator,
+                kind: kind.clone(),
+                runs: Vec::new(),
+                keys: None,
+            });
+            chain.add(&kind, run);
+            if let Some(keys) = keys {
+                *chain.keys.get_or_insert(0) += keys;
+            }
+        }
+        let digests = std::mem::take(&mut pending.digests).into_values().flatten();
+        let mut outputs: Vec<OutputState> = digests.map(|(at, digest)| OutputState { at, digest }).collect();
+        outputs.sort_by(|a, b| a.at.cmp(&b.at));
+        let expected: u32 = self.sinks.iter().map(|sink| sink.partitions).sum();
+        if outputs.len() != expected as usize {
+            return Err(Ended::Bug(format!(
+                "the processes gave the digests of {} output partitions at tick {}; the job has {expected}",
+                outputs.len(),
+                pending.tick
+            )));
+        }
+        let manifest = Manifest {
+            incarnation: self.me.incarnation,
+            generation: self.me.generation,
+            binary: self.binary.clone(),
+            tick: pending.tick,
+            splits: std::mem::take(&mut pending.splits),
+            sinks: self.sinks.clone(),
+            outputs,
+            operators: self.chains.values().cloned().collect(),
+            most_slots: self.most_slots,
+            most_turns: self.most_turns,
+        };
+        let name = manifest_name(&self.me, pending.tick);
+        pending.manifest = Some(Storing { name, manifest: Arc::new(manifest), asked: false });
+        Ok(())
+    }
+
+    /// The next call to the store, if none is under way.
+    pub(crate) fn next_call(&mut self) -> Option<Call> {
+        let storing = self.pending.as_mut()?.manifest.as_mut().filter(|storing| !storing.asked)?;
+        storing.asked = true;
+        Some(Call::PutManifest(storing.name.clone(), Arc::clone(&storing.manifest)))
+    }
+
+    /// Takes the store's answer; returns the entry to append when the manifest is stored.
+    pub(crate) fn on(&mut self, answer: &Answer) -> Option<Entry> {
+        let pending = self.pending.as_mut()?;
+        let storing = pending.manifest.as_mut()?;
+        match answer {
+            // Nobody else makes an object of that name, so one that exists is ours.
+            Answer::Put(PutOutcome::Created | PutOutcome::AlreadyExists) => Some(Entry::Checkpoint {
+                tick: pending.tick,
+                manifest: storing.name.clone(),
+                floor: pending.sealed_at?,
+            }),
+            _ => {
+                storing.asked = false;
+                None
+            }
+        }
+    }
+
+    /// What the manifest on its way names, before the journal names it.
+    #[cfg(test)]
+    pub(crate) fn on_its_way(&self) -> Option<(&str, &Manifest)> {
+        let storing = self.pending.as_ref()?.manifest.as_ref()?;
+        Some((&storing.name, &storing.manifest))
+    }
+
+    /// The journal names the checkpoint: it is complete.
+    pub(crate) fn recorded(&mut self) -> Option<Complete> {
+        let pending = self.pending.take()?;
+        let storing = pending.manifest?;
+        self.newest = Some((storing.name.clone(), Arc::clone(&storing.manifest)));
+        Some(Complete { manifest: storing.manifest, name: storing.name, floor: pending.sealed_at? })
+    }
+}
+
+/// The object's name of a manifest. Like every object's it begins with the generation; no other makes the same.
+fn manifest_name(me: &Identity, tick: Tick) -> String {
+    format!("checkpoints/{:010}-{:020}-{:016x}", me.generation.0, tick.0, me.nonce.0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use fluvial_connector::{Generation, Incarnation};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::journal::Nonce;
+
+    const ME: Identity = Identity { incarnation: Incarnation(Uuid::nil()), generation: Generation(3), nonce: Nonce(7) };
+
+    const LAYOUT: Layout = Layout { workers: 2, processes: 2 };
+
+    fn run(name: &str) -> RunRef {
+        RunRef { object: name.to_owned(), rows: 1, bytes: 1, crc32: 0 }
+    }
+
+    fn kind() -> OperatorKind {
+        OperatorKind { operator: "latest".to_owned(), schema: String::new() }
+    }
+
+    fn stored(run: Option<RunRef>) -> Stored {
+        Stored { kind: kind(), run, keys: Some(5) }
+    }
+
+    /// Two processes of a worker each, one operator, no outputs.
+    fn checkpointer() -> Checkpointer {
+        let mut checkpointer =
+            Checkpointer::new(ME, "b".to_owned(), LAYOUT, Vec::new(), (2, 2), None, Rules::default());
+        for _ in 0..2 {
+            checkpointer.has_operators(vec!["op".to_owned()]).unwrap();
+        }
+        checkpointer
+    }
+
+    /// Takes a checkpoint in which the first worker stores `name`; returns the runs that the manifest names.
+    fn checkpoint(checkpointer: &mut Checkpointer, tick: u64, name: &str) -> Vec<String> {
+        let at = Tick(tick);
+        checkpointer.begin(at, Vec::new());
+        checkpointer.sealed(at, Seq(tick));
+        checkpointer.run_stored(0, at, "op".to_owned(), stored(Some(run(name))));
+        checkpointer.run_stored(1, at, "op".to_owned(), stored(None));
+        checkpointer.sink_at(0, at, Vec::new());
+        checkpointer.sink_at(1, at, Vec::new());
+        checkpointer.advance(at).unwrap();
+        assert!(matches!(checkpointer.next_call(), Some(Call::PutManifest(..))));
+        assert!(checkpointer.on(&Answer::Put(PutOutcome::Created)).is_some());
+        let complete = checkpointer.recorded().unwrap();
+        assert_eq!((complete.manifest.tick, complete.floor), (at, Seq(tick)));
+        assert_eq!(complete.manifest.operators[0].keys, Some(10), "five on each worker");
+        complete.manifest.operators[0].runs.iter().map(|run| run.object.clone()).collect()
+    }
+
+    #[test]
+    fn a_checkpoint_is_stored_only_when_everything_has_come() {
+        type Step = fn(&mut Checkpointer);
+        let steps: [Step; 5] = [
+            |c| c.sealed(Tick(4), Seq(9)),
+            |c| c.run_stored(0, Tick(4), "op".to_owned(), stored(None)),
+            |c| c.run_stored(1, Tick(4), "op".to_owned(), stored(Some(run("a")))),
+            |c| c.sink_at(0, Tick(4), Vec::new()),
+            |c| c.sink_at(1, Tick(4), Vec::new()),
+        ];
+        for missing in 0..=steps.len() {
+            let mut checkpointer = checkpointer();
+            checkpointer.begin(Tick(4), Vec::new());
+            steps.iter().enumerate().filter(|(i, _)| *i != missing).for_each(|(_, step)| step(&mut checkpointer));
+            checkpointer.advance(Tick(3)).unwrap();
+            assert!(checkpointer.next_call().is_none(), "the sinks have not committed");
+            checkpointer.advance(Tick(4)).unwrap();
+            assert_eq!(checkpointer.next_call().is_some(), missing == steps.len(), "without step {missing}");
+        }
+    }
+
+    #[test]
+    fn merged_runs_take_the_place_of_their_inputs_in_the_next_manifest() {
+        let mut checkpointer = checkpointer();
+        checkpoint(&mut checkpointer, 1, "a");
+        checkpoint(&mut checkpointer, 2, "b");
+        assert_eq!(checkpoint(&mut checkpointer, 3, "c"), ["a", "b", "c"]);
+        assert!(checkpointer.merged("op", &["a".to_owned(), "b".to_owned()], run("ab")));
+        assert_eq!(checkpointer.newest().unwrap().operators[0].runs.len(), 3);
+        assert!(!checkpointer.merged("op", &["b".to_owned(), "c".to_owned()], run("bc")), "b is gone");
+        assert!(!checkpointer.merged("op", &["ab".to_owned(), "d".to_owned()], run("abd")), "there is no d");
+        assert_eq!(checkpoint(&mut checkpointer, 4, "d"), ["ab", "c", "d"]);
+    }
+
+    #[test]
+    fn an_unknown_outcome_puts_the_manifest_again() {
+        let mut checkpointer = checkpointer();
+        checkpointer.has_operators(vec!["op".to_owned()]).unwrap();
+        checkpointer.begin(Tick(4), Vec::new());
+        checkpointer.sealed(Tick(4), Seq(9));
+        for worker in 0..2 {
+            checkpointer.run_stored(worker, Tick(4), "op".to_owned(), stored(None));
+            checkpointer.sink_at(worker, Tick(4), Vec::new());
+        }
+        checkpointer.advance(Tick(4)).unwrap();
+        let first = checkpointer.next_call();
+        assert!(checkpointer.on(&Answer::Put(PutOutcome::Unknown)).is_none());
+        assert_eq!(checkpointer.next_call(), first);
+        let entry = checkpointer.on(&Answer::Put(PutOutcome::AlreadyExists)).unwrap();
+        assert!(matches!(entry, Entry::Checkpoint { tick: Tick(4), floor: Seq(9), .. }));
+    }
+
+    #[test]
+    fn an_operator_that_the_binary_lacks_is_refused_by_name() {
+        let mut first = checkpointer();
+        checkpoint(&mut first, 1, "a");
+        let newest = first.newest.clone();
+        let mut next = Checkpointer::new(ME, "b".to_owned(), LAYOUT, Vec::new(), (2, 2), newest, Rules::default());
+        let ended = next.has_operators(vec!["renamed".to_owned()]).unwrap_err();
+        assert!(ended.to_string().contains("durable operator 'op'"), "{ended}");
+    }
+}

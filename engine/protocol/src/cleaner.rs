@@ -1,0 +1,300 @@
+//! Deleting: the journal behind the floor, runs and manifests that the newest checkpoint no longer names, and what
+//! older generations left behind.
+//!
+//! Guarantees that nothing is deleted that a record of the journal names or may yet name, and that opened records and
+//! no-ops stay. Does not guarantee that everything else goes: what a crash leaves is found by a later generation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::history::is_kept;
+use super::rules::{Rule, Rules};
+use super::store::{Answer, Call, Identity, Object};
+use crate::journal::{JournalRecord, Seq};
+use crate::manifest::Manifest;
+
+/// How many objects one call deletes or reads.
+const CHUNK: usize = 256;
+
+/// The part of the leader that deletes.
+#[derive(Debug)]
+pub(crate) struct Cleaner {
+    me: Identity,
+    keep_journal: bool,
+    grace_ms: u64,
+    floor: Option<Seq>,
+    /// Records that go when the floor has passed them.
+    prunable: BTreeSet<Seq>,
+    /// Records below the floor at opening whose kind is not known yet.
+    unread: Vec<Seq>,
+    /// What the newest complete checkpoint names, and what goes with it.
+    named: BTreeSet<String>,
+    /// What goes at which time.
+    garbage: BTreeMap<String, u64>,
+    /// Whether the leavings of older generations are still to be looked for.
+    search: bool,
+    busy: bool,
+    rules: Rules,
+}
+
+impl Cleaner {
+    pub(crate) fn new(me: Identity, keep_journal: bool, grace_ms: u64, below: Vec<Seq>, rules: Rules) -> Self {
+        Self {
+            me,
+            keep_journal,
+            grace_ms,
+            floor: None,
+            prunable: BTreeSet::new(),
+            unread: if keep_journal { Vec::new() } else { below },
+            named: BTreeSet::new(),
+            garbage: BTreeMap::new(),
+            search: false,
+            busy: false,
+            rules,
+        }
+    }
+
+    /// A record that stands in the journal.
+    pub(crate) fn knows(&mut self, seq: Seq, record: &JournalRecord) {
+        if !self.keep_journal && (!is_kept(record) || !self.rules.has(Rule::KeepOpenedRecords)) {
+            self.prunable.insert(seq);
+        }
+    }
+
+    /// The checkpoint that the job was restored from: it is named, and nothing goes yet.
+    pub(crate) fn restored(&mut self, name: &str, manifest: &Manifest) {
+        self.named = names(name, manifest);
+    }
+
+    /// A checkpoint is complete: what only the one before it named may go.
+    pub(crate) fn complete(&mut self, name: &str, manifest: &Manifest, floor: Seq, now_ms: u64) {
+        let named = names(name, manifest);
+        for lost in self.named.difference(&named) {
+            self.garbage.insert(lost.clone(), now_ms + self.grace_ms);
+        }
+        // The first one of a generation: whatever older ones left can no longer be named.
+        self.search |= self.floor.is_none();
+        self.named = named;
+        self.floor = Some(floor);
+    }
+
+    /// Deletes what `manifest` will no longer name before any record says so, as one must never do.
+    #[cfg(test)]
+    pub(crate) fn too_early(&mut self, name: &str, manifest: &Manifest) {
+        let named = names(name, manifest);
+        self.garbage.extend(self.named.difference(&named).map(|lost| (lost.clone(), 0)));
+        self.named = named;
+    }
+
+    /// An object of this generation that nothing will ever name.
+    pub(crate) fn discard(&mut self, name: String, now_ms: u64) {
+        self.garbage.insert(name, now_ms + self.grace_ms);
+    }
+
+    /// When something is due to go.
+    pub(crate) fn deadline_ms(&self) -> Option<u64> {
+        if self.busy { None } else { self.garbage.values().min().copied() }
+    }
+
+    /// The next call to the store, if none is under way.
+    pub(crate) fn next_call(&mut self, now_ms: u64) -> Option<Call> {
+        if self.busy {
+            return None;
+        }
+        let call = self.prune().or_else(|| self.collect(now_ms));
+        self.busy = call.is_some();
+        call
+    }
+
+    /// Takes the store's answer.
+    pub(crate) fn on(&mut self, answer: Answer, now_ms: u64) {
+        self.busy = false;
+        match answer {
+            Answer::Records(found) => {
+                for (seq, record) in found {
+                    if let Some(record) = record {
+                        self.knows(seq, &record);
+                    }
+                }
+            }
+            Answer::Objects(found) => {
+                for object in found {
+                    if object.generation < self.me.generation && !self.named.contains(&object.name) {
+                        self.garbage.entry(object.name).or_insert(now_ms + self.grace_ms);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn prune(&mut self) -> Option<Call> {
+        let floor = self.floor?;
+        if !self.unread.is_empty() {
+            let from = self.unread.len().saturating_sub(CHUNK);
+            return Some(Call::Get(self.unread.split_off(from)));
+        }
+        let gone: Vec<Seq> = self.prunable.range(..floor).take(CHUNK).copied().collect();
+        for seq in &gone {
+            self.prunable.remove(seq);
+        }
+        if gone.is_empty() { None } else { Some(Call::Delete(gone.into_iter().map(Object::Record).collect())) }
+    }
+
+    fn collect(&mut self, now_ms: u64) -> Option<Call> {
+        if std::mem::take(&mut self.search) {
+            return Some(Call::ListObjects);
+        }
+        let due = self.garbage.extract_if(.., |_, due| *due <= now_ms).take(CHUNK);
+        let gone: Vec<Object> =
+            due.filter(|(name, _)| !self.named.contains(name)).map(|(name, _)| Object::Named(name)).collect();
+        if gone.is_empty() { None } else { Some(Call::Delete(gone)) }
+    }
+}
+
+fn names(name: &str, manifest: &Manifest) -> BTreeSet<String> {
+    let runs = manifest.operators.iter().flat_map(|operator| &operator.runs).map(|run| run.object.clone());
+    runs.chain([name.to_owned()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use fluvial_connector::{Generation, Incarnation, Tick};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::FoundObject;
+    use crate::journal::{Entry, Nonce};
+    use crate::manifest::{OperatorKind, OperatorState, RunRef};
+
+    const ME: Identity = Identity { incarnation: Incarnation(Uuid::nil()), generation: Generation(3), nonce: Nonce(7) };
+
+    fn manifest(runs: &[&str]) -> Manifest {
+        let run = |name: &&str| RunRef { object: (*name).to_owned(), rows: 1, bytes: 1, crc32: 0 };
+        let kind = OperatorKind { operator: "latest".to_owned(), schema: String::new() };
+        Manifest {
+            incarnation: ME.incarnation,
+            generation: ME.generation,
+            binary: String::new(),
+            tick: Tick(1),
+            splits: Vec::new(),
+            sinks: Vec::new(),
+            outputs: Vec::new(),
+            operators: vec![OperatorState {
+                name: "op".to_owned(),
+                kind,
+                runs: runs.iter().map(run).collect(),
+                keys: None,
+            }],
+            most_slots: 1,
+            most_turns: 1,
+        }
+    }
+
+    fn cleaner(keep_journal: bool) -> Cleaner {
+        let mut cleaner = Cleaner::new(ME, keep_journal, 100, vec![Seq(0), Seq(1)], Rules::default());
+        let opened = Entry::Opened { binary: String::new(), workers: 1, processes: 1, turns: 1 };
+        for (seq, entries) in [
+            (4, vec![opened]),
+            (5, vec![]),
+            (6, vec![Entry::Reconciled { tick: Tick(1), rewound: Vec::new(), recreated: Vec::new() }]),
+        ] {
+            cleaner.knows(Seq(seq), &ME.record(entries));
+        }
+        cleaner
+    }
+
+    /// Everything that is to be deleted now, with nothing else in the store.
+    fn deleted(cleaner: &mut Cleaner, found: &[(&str, u64)], now_ms: u64) -> Vec<Object> {
+        let mut all = Vec::new();
+        while let Some(call) = cleaner.next_call(now_ms) {
+            let answer = match call {
+                Call::Get(seqs) => Answer::Records(
+                    seqs.into_iter()
+                        .map(|seq| {
+                            (
+                                seq,
+                                Some(
+                                    (*ME.record(vec![Entry::Reconciled {
+                                        tick: Tick(1),
+                                        rewound: Vec::new(),
+                                        recreated: Vec::new(),
+                                    }]))
+                                    .clone(),
+                                ),
+                            )
+                        })
+                        .collect(),
+                ),
+                Call::ListObjects => {
+                    let object = |(name, generation): &(&str, u64)| FoundObject {
+                        name: (*name).to_owned(),
+                        generation: Generation(*generation),
+                    };
+                    Answer::Objects(found.iter().map(object).collect())
+                }
+                Call::Delete(objects) => {
+                    all.extend(objects);
+                    Answer::Deleted
+                }
+                other => panic!("{other:?}"),
+            };
+            cleaner.on(answer, now_ms);
+        }
+        all.sort();
+        all
+    }
+
+    fn named(name: &str) -> Object {
+        Object::Named(name.to_owned())
+    }
+
+    #[test]
+    fn nothing_goes_before_a_checkpoint_is_complete() {
+        let mut cleaner = cleaner(false);
+        cleaner.restored("m1", &manifest(&["a", "b"]));
+        assert_eq!(deleted(&mut cleaner, &[("orphan", 1)], 1000), []);
+    }
+
+    #[test]
+    fn the_journal_goes_behind_the_floor_but_for_opened_records_and_no_ops() {
+        let mut cleaner = cleaner(false);
+        // The record at the floor holds the checkpoint's own tick, and maybe later ones.
+        for seq in [7, 8] {
+            cleaner.knows(
+                Seq(seq),
+                &ME.record(vec![Entry::Reconciled { tick: Tick(1), rewound: Vec::new(), recreated: Vec::new() }]),
+            );
+        }
+        cleaner.complete("m2", &manifest(&[]), Seq(7), 0);
+        let records: Vec<Object> = [0, 1, 6].map(|seq| Object::Record(Seq(seq))).into();
+        assert_eq!(deleted(&mut cleaner, &[], 0), records);
+    }
+
+    #[test]
+    fn all_of_the_journal_stays_where_that_is_asked_for() {
+        let mut cleaner = cleaner(true);
+        cleaner.complete("m2", &manifest(&[]), Seq(7), 0);
+        assert_eq!(deleted(&mut cleaner, &[], 0), []);
+    }
+
+    #[test]
+    fn what_only_the_older_checkpoint_names_goes_after_the_grace_time() {
+        let mut cleaner = cleaner(true);
+        cleaner.restored("m1", &manifest(&["a", "b"]));
+        cleaner.complete("m2", &manifest(&["b", "c"]), Seq(2), 1000);
+        assert_eq!(deleted(&mut cleaner, &[], 1099), []);
+        assert_eq!(cleaner.deadline_ms(), Some(1100));
+        assert_eq!(deleted(&mut cleaner, &[], 1100), [named("a"), named("m1")]);
+    }
+
+    #[test]
+    fn of_what_no_checkpoint_names_only_the_leavings_of_older_generations_go() {
+        let mut cleaner = cleaner(true);
+        cleaner.complete("m2", &manifest(&["kept"]), Seq(2), 0);
+        let found = [("kept", 1), ("m2", 3), ("orphan", 2), ("under way", 3), ("of a newer generation", 4)];
+        assert_eq!(deleted(&mut cleaner, &found, 0), []);
+        assert_eq!(deleted(&mut cleaner, &found, 100), [named("orphan")]);
+    }
+}

@@ -1,0 +1,324 @@
+//! Committing output: one committer a process, for the output partitions whose rows go to the process's workers.
+//!
+//! ```text
+//!            ┌────────────────── an outcome is unknown ──────────────────┐
+//!            ▼                                                           │
+//!   fence every turn ─► check the journal ─► progress ─► tails ─► prepare, commit, prepare, …
+//!                          │ newer: fenced     ▲
+//!                          ▼                   └── the opening comes in here, after Order::AllFenced
+//! ```
+//!
+//! Guarantees, whatever fails in between: each record of a sealed tick is committed once and in order in its partition;
+//! nothing of an unsealed tick is; what replay repeats is dropped, and compared by its digest; a transaction holds
+//! progress for every partition that it moves. Turns prepare one after the other and commit in that order.
+//!
+//! It does not know how a transaction is written: progress after the records' acknowledgements is the sink's contract.
+//! So is, where there is more than one turn, that a commit which returned well leaves no request on its way: one that
+//! tears the next transaction of its turn while another turn's is not committed leaves records out of order, which
+//! nothing can mend; the generation then ends with [`Ended::ForeignRecord`].
+
+mod action;
+mod holes;
+mod lane;
+mod records;
+mod recovery;
+#[cfg(test)]
+mod tests;
+mod waiting;
+mod writing;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, Progress, Tick};
+
+pub use action::{Action, Done, Failure, Tail};
+use lane::{Lane, Point};
+pub use records::TickRecords;
+use waiting::Watch;
+pub use waiting::{REPORT_AFTER_MS, REPORT_EVERY_MS};
+
+use super::Ended;
+use super::messages::{Layout, Plan};
+use super::rules::{Rule, Rules};
+use crate::journal::{Binding, SinkStart};
+
+/// How a committer writes.
+#[derive(Clone, Debug)]
+pub struct CommitterConfig {
+    /// The process's index: its place in the names of its writers.
+    pub slot: u32,
+    /// How many workers and processes this generation has.
+    pub layout: Layout,
+    /// How many writers the process has, which take turns.
+    pub turns: u32,
+    /// The outputs of this sink.
+    pub outputs: Vec<String>,
+    /// The most records that one transaction holds.
+    pub transaction_records: usize,
+    /// The most bytes of keys and values that one transaction holds, unless a single record has more.
+    pub transaction_bytes: usize,
+    /// How far the progress of idle partitions may stay behind.
+    pub heartbeat_ms: u64,
+    /// How long transactions may fail one after the other before the generation ends.
+    pub patience_ms: u64,
+}
+
+/// Commits the output of one process's partitions.
+#[derive(Debug)]
+pub struct Committer {
+    config: CommitterConfig,
+    incarnation: Incarnation,
+    generation: Generation,
+    /// The last tick that was sealed when the generation opened.
+    opened_at: Tick,
+    as_of: Tick,
+    sinks: Vec<SinkStart>,
+    lanes: Vec<Lane>,
+    /// Where each partition is among them.
+    by_partition: BTreeMap<OutputPartition, usize>,
+    complete: Tick,
+    sealed: Tick,
+    /// What was sealed when the tails were last read: whatever is torn is of these ticks.
+    tails_at: Tick,
+    /// The checkpoint that is under way.
+    marked: Option<Tick>,
+    /// The last sealed tick that has input, and those that are not sealed yet.
+    data: Tick,
+    data_to_come: VecDeque<Tick>,
+    phase: Phase,
+    /// Transactions that are not committed, in the order of their preparation.
+    flight: VecDeque<Flight>,
+    /// Stretches with offsets that are not this job's, which nobody has been told of.
+    strangers: Vec<Stretch>,
+    next_turn: u32,
+    last_heartbeat_ms: u64,
+    first_recovery: bool,
+    watch: Watch,
+    rules: Rules,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Earlier generations are not fenced yet.
+    Waiting,
+    /// These turns have still to be fenced: asked for already or not.
+    Fencing { to_ask: Vec<u32>, to_come: Vec<u32> },
+    /// The journal has to be read after fencing.
+    Checking { asked: bool },
+    /// A writer was fenced by somebody: the journal decides by whom.
+    Judging { why: String, asked: bool },
+    /// What was found cannot be, unless a newer generation has made it: the journal decides.
+    Doubting { ended: Ended, asked: bool },
+    /// Progress is being read.
+    Reading { asked: bool },
+    /// What each partition holds after its progress is being read.
+    Tails { progress: BTreeMap<OutputPartition, Progress>, asked: bool },
+    /// Transactions are made.
+    Active,
+}
+
+#[derive(Debug)]
+struct Flight {
+    turn: u32,
+    points: Vec<Planned>,
+    state: FlightState,
+}
+
+/// What a transaction writes to one partition.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    lane: usize,
+    records: usize,
+    /// Where the partition stands after it.
+    point: Point,
+}
+
+/// A stretch of an output partition that somebody else may have written to as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where.
+    pub at: OutputPartition,
+    /// Its first offset.
+    pub from: Offset,
+    /// The offset after its last.
+    pub to: Offset,
+    /// How many of the records in it are this job's.
+    pub records: usize,
+    /// How many offsets in it are not explained.
+    pub others: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FlightState {
+    Preparing,
+    Prepared,
+    Committing,
+}
+
+impl Committer {
+    /// A committer of the generation that `plan` opens. It acts only after [`Committer::all_fenced`].
+    #[must_use]
+    pub fn new(plan: &Plan, config: CommitterConfig) -> Self {
+        Self::with_rules(plan, config, Rules::default())
+    }
+
+    pub(crate) fn with_rules(plan: &Plan, config: CommitterConfig, rules: Rules) -> Self {
+        let as_of = plan.as_of();
+        let reconcile = plan.reconciliation.map(|reconciliation| reconciliation.tick);
+        let digests = plan.checkpoint.iter().flat_map(|manifest| &manifest.outputs);
+        let digests: BTreeMap<&OutputPartition, Digest> = digests.map(|output| (&output.at, output.digest)).collect();
+        let mut lanes = Vec::new();
+        let sinks = plan.sinks.iter().filter(|sink| config.outputs.contains(&sink.output));
+        let sinks: Vec<SinkStart> = sinks.cloned().collect();
+        for sink in &sinks {
+            for partition in (0..sink.partitions).filter(|p| config.layout.committer_of(*p) == config.slot) {
+                let at = OutputPartition { output: sink.output.clone(), partition };
+                let digest = digests.get(&at).copied().unwrap_or_default();
+                lanes.push(Lane::new(sink, partition, as_of, reconcile, digest));
+            }
+        }
+        let by_partition = lanes.iter().enumerate().map(|(index, lane)| (lane.at.clone(), index)).collect();
+        let data = plan.replay.iter().rev().find(|binding| !binding.ranges.is_empty());
+        Self {
+            incarnation: plan.incarnation,
+            generation: plan.generation,
+            opened_at: plan.sealed(),
+            as_of,
+            sinks,
+            lanes,
+            by_partition,
+            complete: as_of,
+            sealed: plan.sealed(),
+            tails_at: plan.sealed(),
+            marked: None,
+            data: data.map_or(as_of, |binding| binding.tick),
+            data_to_come: VecDeque::new(),
+            phase: Phase::Waiting,
+            flight: VecDeque::new(),
+            strangers: Vec::new(),
+            next_turn: 0,
+            last_heartbeat_ms: 0,
+            first_recovery: true,
+            watch: Watch::default(),
+            config,
+            rules,
+        }
+    }
+
+    /// Every writer of earlier generations is fenced, this process's turns have fresh transactors, and the journal has
+    /// no newer generation.
+    pub fn all_fenced(&mut self) {
+        self.phase = if self.lanes.is_empty() { Phase::Active } else { Phase::Reading { asked: false } };
+    }
+
+    /// Whether progress has been read and checked, and every partition has some.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Active) && self.lanes.iter().all(|lane| lane.has_progress)
+    }
+
+    /// Whether the partitions are to be given their corrections at the tick of a reconciliation, once this is ready:
+    /// those whose progress has not passed it.
+    pub fn to_reconcile(&self) -> impl Iterator<Item = &OutputPartition> {
+        let behind = |lane: &&Lane| lane.reconcile.is_some_and(|tick| lane.committed.tick < tick);
+        self.lanes.iter().filter(behind).map(|lane| &lane.at)
+    }
+
+    /// A tick was minted. To be told before any output at or after it is handed in.
+    pub fn minted(&mut self, binding: &Binding) {
+        if !binding.ranges.is_empty() {
+            self.data_to_come.push_back(binding.tick);
+        }
+        if binding.checkpoint {
+            self.marked = Some(binding.tick);
+            self.lanes.iter_mut().for_each(|lane| lane.mark(binding.tick));
+        }
+    }
+
+    /// The ticks through this one are durable in the journal.
+    pub fn sealed(&mut self, tick: Tick) {
+        self.sealed = self.sealed.max(tick);
+        while let Some(tick) = self.data_to_come.pop_front_if(|tick| *tick <= self.sealed) {
+            self.data = tick;
+        }
+    }
+
+    /// Hands in the complete output of a tick in one partition, in its order; each partition's ticks ascend. Output of
+    /// the restored state itself, and of ticks before the output began, is dropped.
+    ///
+    /// # Errors
+    /// [`Ended::Bug`] for a partition of another process, or a tick out of turn. Output that is not what was committed
+    /// before ends the generation by [`Committer::on`], when the journal has been asked.
+    pub fn output(&mut self, tick: Tick, at: &OutputPartition, records: TickRecords) -> Result<(), Ended> {
+        let result = match self.by_partition.get(at) {
+            Some(&lane) => self.lanes[lane].take(tick, records),
+            None => Err(Ended::Bug(format!("output of {at} came to a process that does not own it"))),
+        };
+        self.or_doubt(result)
+    }
+
+    /// Everything at ticks through this one has been handed in.
+    ///
+    /// # Errors
+    /// As [`Committer::output`].
+    pub fn complete(&mut self, through: Tick) -> Result<(), Ended> {
+        self.complete = self.complete.max(through);
+        let complete = self.complete;
+        let result = self.lanes.iter_mut().try_for_each(|lane| lane.settle(complete));
+        self.or_doubt(result)
+    }
+
+    /// What a newer generation has written may look wrong to one that does not know of it yet.
+    fn or_doubt(&mut self, result: Result<(), Ended>) -> Result<(), Ended> {
+        match result {
+            Err(ended @ (Ended::Refused(_) | Ended::Diverged { .. } | Ended::ForeignRecord { .. })) => {
+                if !matches!(self.phase, Phase::Doubting { .. }) {
+                    self.flight.clear();
+                    self.phase = Phase::Doubting { ended, asked: false };
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Everything at ticks through this one is committed. Never goes back.
+    #[must_use]
+    pub fn committed_through(&self) -> Tick {
+        if !self.is_ready() && self.first_recovery {
+            return Tick(0);
+        }
+        let through = self.until();
+        let first = self.lanes.iter().filter_map(Lane::uncommitted).min();
+        first.map_or(through, |tick| Tick(tick.0 - 1).min(through))
+    }
+
+    /// The digests of the process's partitions as of the checkpoint that was marked last, once progress through it is
+    /// committed in all of them; only once.
+    pub fn checkpointed(&mut self) -> Option<(Tick, Vec<(OutputPartition, Digest)>)> {
+        let tick = self.marked.filter(|tick| *tick <= self.complete)?;
+        let committed = self.is_ready() && tick <= self.sealed && self.lanes.iter().all(|l| l.committed_through(tick));
+        if !committed && self.rules.has(Rule::CheckpointAfterSinks) {
+            return None;
+        }
+        self.marked = None;
+        Some((tick, self.lanes.iter().map(|lane| (lane.at.clone(), lane.marked())).collect()))
+    }
+
+    /// Stretches since the last call in which not all offsets are explained by what this job has written.
+    pub fn strangers(&mut self) -> Vec<Stretch> {
+        std::mem::take(&mut self.strangers)
+    }
+
+    /// When [`Committer::next_action`] may have something to do though nothing else happens.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        let idle = self.is_ready() && self.lanes.iter().any(|lane| lane.planned.tick < self.data.min(self.until()));
+        idle.then_some(self.last_heartbeat_ms + self.config.heartbeat_ms)
+    }
+
+    /// What is sealed and complete.
+    fn until(&self) -> Tick {
+        if self.rules.has(Rule::SealedBeforeVisible) { self.sealed.min(self.complete) } else { self.complete }
+    }
+}

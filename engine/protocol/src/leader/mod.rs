@@ -1,0 +1,529 @@
+//! One generation's deciding half: it opens the journal, mints, seals, completes checkpoints and deletes.
+//!
+//! ```text
+//!   opening ─► (looking) ─► preparing ─► fencing ─────► tail ─────────► restoring ────► running ─► ended
+//!   journal    where input  outputs      Order::Opened  read it again,  Order::         Minted, Sealed,
+//!              ends; what   begin        Report::Fenced every process   AllFenced       SplitStarted,
+//!              outputs hold                             has fenced      Report::Ready   CheckpointComplete, Finish
+//! ```
+//!
+//! It does no I/O and reads no clock: events come in by [`Leader::on`], what is to be done goes out by
+//! [`Leader::next_request`]. It guarantees that nothing is minted before every writer of every earlier generation is
+//! fenced and the journal has been found without a newer generation after that. It does not know how the workers do
+//! what they are told.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fluvial_connector::{Envelope, Generation, Incarnation, SinkStatus, Tick};
+
+use crate::Ended;
+use crate::appender::lost_the_race;
+use crate::compaction::Compare;
+use crate::journal::{Nonce, Seq, SinkStart, SplitNumber};
+use crate::manifest::SplitState;
+use crate::messages::{FoundOutput, FoundSplit, HeldOutput, Layout, Order, Report};
+use crate::opening::{Opened, Opener, Opening};
+use crate::preparing::{Prepared, refuse_held};
+use crate::recreated::refuse_recreated;
+use crate::rules::{Rule, Rules};
+use crate::running::{Running, cut_off, refuse_made_anew};
+use crate::sequencer::Pace;
+use crate::store::{Answer, Call, Identity, Part, Verdict};
+
+/// How often the clock is looked at while nothing else happens.
+const AT_LEAST_EVERY_MS: u64 = 1000;
+
+/// What a generation is started with.
+#[derive(Clone, Debug)]
+pub struct LeaderConfig {
+    /// The job's incarnation if the journal is empty; otherwise the journal says it.
+    pub incarnation: Incarnation,
+    /// A random number of this generation alone.
+    pub nonce: Nonce,
+    /// The newest generation of the same run that has opened, if one has. Where another run's has since, this one is
+    /// fenced: a run begins the next generation by itself only after its own.
+    pub follows: Option<Generation>,
+    /// The content hash of the binary.
+    pub binary: String,
+    /// How many workers and processes this generation has.
+    pub layout: Layout,
+    /// How many writers each process has, which take turns.
+    pub turns: u32,
+    /// The outputs of the binary, with the partitions that they have now.
+    pub outputs: Vec<FoundOutput>,
+    /// What the sink says of them, asked for before the journal is opened.
+    pub sink: SinkStatus,
+    /// When ticks are minted.
+    pub pace: Pace,
+    /// The least time between the beginnings of two records of the journal.
+    pub append_every_ms: u64,
+    /// The least time between the beginnings of two checkpoints.
+    pub checkpoint_every_ms: u64,
+    /// A generation ends whose last complete checkpoint is older.
+    pub checkpoint_age_limit_ms: u64,
+    /// Nothing of the journal is deleted.
+    pub keep_journal: bool,
+    /// The run takes the input as it is until it has a checkpoint, corrects upsert outputs and begins new ones.
+    pub reconcile: bool,
+    /// Append outputs, which cannot be corrected, do not stand in the way of that.
+    pub leave_append_outputs: bool,
+    /// How long an object stays after nothing names it any more: longer than any pause that a process survives.
+    pub grace_ms: u64,
+    /// A clock that goes on by more in one step ends the generation.
+    pub max_clock_jump_ms: u64,
+}
+
+/// What the leader is told.
+#[derive(Debug)]
+pub enum Event {
+    /// The store's answer to a part's call.
+    Store(Part, Answer),
+    /// A worker's report.
+    FromWorker(u32, Report),
+    /// The splits that some of the sources have now, all splits of each; known ones may be among them. Asked for before the
+    /// journal was opened, and then of all sources, or after [`Leader::identity`] is known.
+    Splits(Vec<FoundSplit>),
+    /// The answer to [`Request::Look`]: as [`Event::Splits`], asked for since, and every split is available.
+    Looked(Vec<FoundSplit>),
+    /// The answer to [`Request::Survey`]: the upsert outputs that this job has no progress for.
+    Surveyed(Vec<HeldOutput>),
+    /// What the sink says of the outputs, asked for since the journal was opened.
+    Outputs(SinkStatus),
+    /// Mint what has been read so far, take a checkpoint, and end well. On a signal, and when all that was to be read
+    /// has been reported as [`Report::Read`].
+    Stop,
+    /// Time has passed.
+    Time,
+}
+
+/// What the leader wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Make this call; answer with [`Event::Store`] and the same part.
+    Store(Part, Call),
+    /// Send this to every worker, in the order of the requests.
+    Broadcast(Order),
+    /// Tell the person.
+    Warn(String),
+    /// Ask the sources for their splits; answer with [`Event::Looked`].
+    Look,
+    /// Look at what the upsert outputs hold that this job has no progress for; answer with [`Event::Surveyed`].
+    Survey,
+}
+
+/// How far a generation is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The last tick minted.
+    pub minted: Tick,
+    /// The last tick that is durable in the journal.
+    pub sealed: Tick,
+    /// What every process has committed through.
+    pub committed: Tick,
+    /// The newest complete checkpoint.
+    pub checkpoint: Option<Tick>,
+    /// The size of the ticks that are minted and not committed.
+    pub in_flight_bytes: u64,
+}
+
+/// A generation's leader.
+#[derive(Debug)]
+pub struct Leader {
+    config: LeaderConfig,
+    stage: Stage,
+    me: Option<Identity>,
+    out: VecDeque<Request>,
+    found: Option<Vec<FoundSplit>>,
+    /// What the journal binds of each split that this generation goes on with.
+    bound: BTreeMap<SplitNumber, SplitState>,
+    /// The outputs that it goes on with.
+    sinks: Vec<SinkStart>,
+    /// The splits that end before what is bound of them, by the last answer of their source.
+    seem_cut_off: BTreeSet<SplitNumber>,
+    stop: bool,
+    now_ms: u64,
+    /// How far the clock has gone back since the beginning: time does not.
+    back_ms: u64,
+    /// How far the generation had come when it was over.
+    at_the_end: Status,
+    rules: Rules,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Opening(Box<Opening>),
+    /// The input is to be taken as it is, and is being asked where it ends: no earlier generation binds any more of it.
+    Looking(Box<Opened>),
+    /// The job has not written anything yet, and what its upsert outputs hold is being looked at.
+    Surveying(Box<Opened>),
+    /// What the opening adds to the journal is being appended.
+    Preparing(Box<Prepared>),
+    /// Processes fence the writers of earlier generations.
+    Fencing {
+        prepared: Box<Prepared>,
+        fenced: BTreeSet<u32>,
+    },
+    /// The journal's tail is being read again.
+    Tail {
+        prepared: Box<Prepared>,
+        beyond: Option<Seq>,
+        asked: bool,
+    },
+    /// Workers restore, and read progress; those that are ready may be ahead of the others.
+    Restoring {
+        prepared: Box<Prepared>,
+        ready: BTreeSet<u32>,
+        early: Vec<(u32, Report)>,
+    },
+    Running(Box<Running>),
+    Over,
+}
+
+impl Leader {
+    /// A leader that is about to open the journal.
+    #[must_use]
+    pub fn new(config: LeaderConfig, now_ms: u64) -> Self {
+        Self::with_rules(config, now_ms, Rules::default())
+    }
+
+    pub(crate) fn with_rules(config: LeaderConfig, now_ms: u64, rules: Rules) -> Self {
+        let opener = Opener {
+            incarnation: config.incarnation,
+            nonce: config.nonce,
+            follows: config.follows,
+            binary: config.binary.clone(),
+            layout: config.layout,
+            turns: config.turns,
+        };
+        let stage = Stage::Opening(Box::new(Opening::new(opener, rules)));
+        Self {
+            config,
+            stage,
+            me: None,
+            out: VecDeque::new(),
+            found: None,
+            bound: BTreeMap::new(),
+            sinks: Vec::new(),
+            seem_cut_off: BTreeSet::new(),
+            stop: false,
+            now_ms,
+            back_ms: 0,
+            at_the_end: Status::default(),
+            rules,
+        }
+    }
+
+    /// Takes an event. Requests that are left after an error are still to be carried out (the last broadcasts). Once the
+    /// generation is over, what comes was under way and changes nothing: workers read until they hear of the end.
+    ///
+    /// # Errors
+    /// The generation is over.
+    pub fn on(&mut self, event: Event, now_ms: u64) -> Result<(), Ended> {
+        if matches!(self.stage, Stage::Over) {
+            return Ok(());
+        }
+        self.back_ms += self.now_ms.saturating_sub(now_ms + self.back_ms);
+        let now_ms = now_ms + self.back_ms;
+        let by_ms = now_ms - self.now_ms;
+        self.now_ms = now_ms;
+        let result =
+            if by_ms > self.config.max_clock_jump_ms { Err(Ended::ClockJumped { by_ms }) } else { self.take(event) };
+        if result.is_err() {
+            self.at_the_end = self.status();
+            self.stage = Stage::Over;
+        }
+        result
+    }
+
+    /// What to do next; `None` until the next event.
+    pub fn next_request(&mut self) -> Option<Request> {
+        if let Some(request) = self.out.pop_front() {
+            return Some(request);
+        }
+        let opening = |call| Request::Store(Part::Opening, call);
+        match &mut self.stage {
+            Stage::Opening(machine) => machine.next_call().map(opening),
+            Stage::Preparing(prepared) => {
+                prepared.appender.next_call(self.now_ms).map(|c| Request::Store(Part::Appender, c))
+            }
+            Stage::Tail { prepared, beyond, asked } if !*asked => {
+                *asked = true;
+                Some(opening(match beyond {
+                    None => Call::List { after: Some(prepared.tail) },
+                    Some(seq) => Call::Get(vec![*seq]),
+                }))
+            }
+            Stage::Running(running) => running.next_call(self.now_ms),
+            Stage::Looking(_) | Stage::Surveying(_) | Stage::Tail { .. } | Stage::Fencing { .. } => None,
+            Stage::Restoring { .. } | Stage::Over => None,
+        }
+    }
+
+    /// When [`Event::Time`] is of use at the latest.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        // What takes long, an opening or an outage, must not look like a clock that leapt.
+        let look = self.now_ms + AT_LEAST_EVERY_MS;
+        let deadline = match &self.stage {
+            Stage::Running(running) => running.deadline_ms(&self.config).min(look),
+            Stage::Over => return None,
+            _ => look,
+        };
+        Some(deadline.saturating_sub(self.back_ms))
+    }
+
+    /// Who this generation is, once it has claimed its place in the journal.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.me
+    }
+
+    /// Whether the opening is done.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Running(_))
+    }
+
+    /// Whether everything is replayed that earlier generations bound, and their outputs are corrected if they are to be.
+    #[must_use]
+    pub fn has_replayed(&self) -> bool {
+        matches!(&self.stage, Stage::Running(running) if running.replays_through.is_none())
+    }
+
+    /// How far this generation is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let Stage::Running(running) = &self.stage else { return self.at_the_end };
+        Status {
+            minted: running.sequencer.last(),
+            sealed: running.sealed,
+            committed: running.committed(),
+            checkpoint: running.checkpointer.newest().map(|manifest| manifest.tick),
+            in_flight_bytes: running.sequencer.in_flight_bytes(),
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Ended> {
+        match event {
+            Event::Splits(found) => {
+                refuse_made_anew(&found, &self.bound)?;
+                self.refuse_cut_off(&found)?;
+                self.found = Some(with_other_sources(found, self.found.take().unwrap_or_default()));
+            }
+            Event::Looked(found) => self.on_look(found)?,
+            Event::Surveyed(held) => self.on_survey(&held)?,
+            Event::Outputs(status) => refuse_recreated(&self.sinks, &status)?,
+            Event::Stop => self.stop = true,
+            Event::Time => {}
+            Event::Store(part, answer) => self.on_answer(part, answer)?,
+            Event::FromWorker(worker, report) => self.on_report(worker, report)?,
+        }
+        if let Stage::Running(running) = &mut self.stage {
+            if let Some(found) = self.found.take() {
+                running.on_splits(found)?;
+            }
+            running.stopping |= self.stop;
+            running.step(&self.config, self.now_ms, &mut self.out)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses splits that end before the place that they have been read to. A broker that is no leader any more may answer
+    /// from before: what two answers in a row say of a split counts.
+    fn refuse_cut_off(&mut self, found: &[FoundSplit]) -> Result<(), Ended> {
+        let mut seem_cut_off = BTreeSet::new();
+        for (SplitState { start, position, .. }, FoundSplit { described, .. }, end) in cut_off(found, &self.bound) {
+            if self.seem_cut_off.contains(&start.number) {
+                return Err(Ended::CutOff { described: described.clone(), read: *position, end });
+            }
+            seem_cut_off.insert(start.number);
+        }
+        let sources: BTreeSet<&str> = found.iter().map(|found| &*found.source).collect();
+        let is_answered = |state: &SplitState| sources.contains(&*state.start.source);
+        self.seem_cut_off.retain(|number| !self.bound.get(number).is_some_and(is_answered));
+        self.seem_cut_off.append(&mut seem_cut_off);
+        Ok(())
+    }
+
+    fn on_answer(&mut self, part: Part, answer: Answer) -> Result<(), Ended> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Opening(mut opening) => match opening.on(answer)? {
+                Some(opened) => {
+                    self.me = Some(opened.me);
+                    let compare = opened.compare(self.config.reconcile);
+                    if compare == Compare::Nothing {
+                        self.out.push_back(Request::Look);
+                        self.stage = Stage::Looking(Box::new(opened));
+                        return Ok(());
+                    }
+                    let upserts = self.config.outputs.iter().any(|output| output.envelope == Envelope::Upsert);
+                    if upserts && opened.history.sealed() == Tick(0) {
+                        self.out.push_back(Request::Survey);
+                        self.stage = Stage::Surveying(Box::new(opened));
+                        return Ok(());
+                    }
+                    self.prepare(opened, compare)
+                }
+                None => {
+                    self.stage = Stage::Opening(opening);
+                    Ok(())
+                }
+            },
+            Stage::Preparing(mut prepared) => {
+                if let Some(appended) = prepared.appender.on(answer)? {
+                    prepared.tail = appended.seq;
+                    prepared.cleaner.knows(appended.seq, &appended.record);
+                }
+                self.prepared(prepared);
+                Ok(())
+            }
+            Stage::Tail { prepared, beyond, .. } => self.on_tail(prepared, beyond, answer),
+            Stage::Running(mut running) => {
+                let result = running.on_answer(part, answer, self.now_ms, &mut self.out);
+                self.stage = Stage::Running(running);
+                result
+            }
+            stage @ (Stage::Looking(_)
+            | Stage::Surveying(_)
+            | Stage::Fencing { .. }
+            | Stage::Restoring { .. }
+            | Stage::Over) => {
+                self.stage = stage;
+                Err(Ended::Bug(format!("the store answered {part:?}, which had asked nothing")))
+            }
+        }
+    }
+
+    fn on_look(&mut self, found: Vec<FoundSplit>) -> Result<(), Ended> {
+        self.found = Some(found);
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Looking(opened) => self.prepare(*opened, Compare::Nothing),
+            stage => Err(Ended::Bug(format!("the sources answered at {}, where nothing was asked", stage.name()))),
+        }
+    }
+
+    fn on_survey(&mut self, held: &[HeldOutput]) -> Result<(), Ended> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Surveying(opened) => {
+                refuse_held(held)?;
+                self.prepare(*opened, Compare::All)
+            }
+            stage => {
+                Err(Ended::Bug(format!("the outputs were looked at in {}, where nothing was asked", stage.name())))
+            }
+        }
+    }
+
+    /// Adds to the journal what this generation begins: new outputs, a reconciliation.
+    fn prepare(&mut self, opened: Opened, compare: Compare) -> Result<(), Ended> {
+        let found = self.found.as_deref().unwrap_or_default();
+        // Before anything is appended, restored or replayed: nothing of it could be right.
+        refuse_made_anew(found, &opened.history.splits)?;
+        let (prepared, warnings) = Prepared::new(&self.config, opened, compare, found, self.now_ms, self.rules)?;
+        self.bound.clone_from(prepared.splits());
+        self.sinks.clone_from(&prepared.plan.sinks);
+        self.out.extend(warnings.into_iter().map(Request::Warn));
+        self.prepared(Box::new(prepared));
+        Ok(())
+    }
+
+    fn prepared(&mut self, prepared: Box<Prepared>) {
+        self.stage = if prepared.appender.is_idle() {
+            self.out.push_back(Request::Broadcast(Order::Opened(Box::new(prepared.plan.clone()))));
+            Stage::Fencing { prepared, fenced: BTreeSet::new() }
+        } else {
+            Stage::Preparing(prepared)
+        };
+    }
+
+    fn on_tail(&mut self, prepared: Box<Prepared>, beyond: Option<Seq>, answer: Answer) -> Result<(), Ended> {
+        match (beyond, answer) {
+            (None, Answer::Positions(positions)) => match positions.last() {
+                None => self.all_fenced(prepared),
+                Some(newest) => self.stage = Stage::Tail { prepared, beyond: Some(*newest), asked: false },
+            },
+            (Some(seq), Answer::Records(found)) => {
+                let Some((_, Some(record))) = found.last() else {
+                    // Pruned in between: then there is a newer one.
+                    self.stage = Stage::Tail { prepared, beyond: None, asked: false };
+                    return Ok(());
+                };
+                return match prepared.identity().judge(seq, record)? {
+                    Verdict::Newer(by) => Err(Ended::Fenced { by }),
+                    Verdict::Mine | Verdict::Older => Err(lost_the_race(seq)),
+                };
+            }
+            (_, answer) => return Err(Ended::Bug(format!("reading the tail got {answer:?}"))),
+        }
+        Ok(())
+    }
+
+    fn all_fenced(&mut self, prepared: Box<Prepared>) {
+        self.out.push_back(Request::Broadcast(Order::AllFenced));
+        self.stage = Stage::Restoring { prepared, ready: BTreeSet::new(), early: Vec::new() };
+    }
+
+    fn on_report(&mut self, worker: u32, report: Report) -> Result<(), Ended> {
+        match (std::mem::replace(&mut self.stage, Stage::Over), report) {
+            (Stage::Fencing { prepared, mut fenced }, Report::Fenced) => {
+                fenced.insert(worker);
+                if fenced.len() < self.config.layout.processes as usize {
+                    self.stage = Stage::Fencing { prepared, fenced };
+                } else if self.rules.has(Rule::SecondTailRead) {
+                    self.stage = Stage::Tail { prepared, beyond: None, asked: false };
+                } else {
+                    self.all_fenced(prepared);
+                }
+                Ok(())
+            }
+            (Stage::Restoring { mut prepared, mut ready, early }, Report::Ready { operators }) => {
+                prepared.checkpointer.has_operators(operators)?;
+                ready.insert(worker);
+                if ready.len() < self.config.layout.workers as usize {
+                    self.stage = Stage::Restoring { prepared, ready, early };
+                    return Ok(());
+                }
+                self.stage = Stage::Running(Box::new(prepared.run(&self.config, self.now_ms, self.stop)));
+                early.into_iter().try_for_each(|(worker, report)| self.on_report(worker, report))
+            }
+            (Stage::Running(mut running), report) => {
+                let result = running.on_report(worker, report, self.now_ms);
+                self.stage = Stage::Running(running);
+                result
+            }
+            (Stage::Restoring { prepared, ready, mut early }, report) => {
+                early.push((worker, report));
+                self.stage = Stage::Restoring { prepared, ready, early };
+                Ok(())
+            }
+            (stage, report) => Err(Ended::Bug(format!("worker {worker} reported {report:?} at {}", stage.name()))),
+        }
+    }
+}
+
+/// What some of the sources have just said, and what the others have said before.
+fn with_other_sources(found: Vec<FoundSplit>, mut before: Vec<FoundSplit>) -> Vec<FoundSplit> {
+    let sources: BTreeSet<&str> = found.iter().map(|found| &*found.source).collect();
+    before.retain(|before| !sources.contains(&*before.source));
+    before.extend(found);
+    before
+}
+
+impl Stage {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Opening(_) => "opening",
+            Self::Looking(_) => "looking",
+            Self::Surveying(_) => "looking at the outputs",
+            Self::Preparing(_) => "preparing",
+            Self::Fencing { .. } => "fencing",
+            Self::Tail { .. } => "reading the tail",
+            Self::Restoring { .. } => "restoring",
+            Self::Running(_) => "running",
+            Self::Over => "the end",
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The manifest of a checkpoint: everything that a restore needs besides the journal after it.
+
+use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, Tick};
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{Range, SinkStart, SplitStart};
+
+/// A consistent snapshot of a job as of one tick. Nothing in it is keyed by worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The job.
+    pub incarnation: Incarnation,
+    /// Who took it.
+    pub generation: Generation,
+    /// The content hash of the binary that took it.
+    pub binary: String,
+    /// The tick that it is a snapshot of.
+    pub tick: Tick,
+    /// Every split that has been met.
+    pub splits: Vec<SplitState>,
+    /// Every output that is written.
+    pub sinks: Vec<SinkStart>,
+    /// Every output partition's running digest as of `tick`; default for one without records so far.
+    pub outputs: Vec<OutputState>,
+    /// Every durable operator.
+    pub operators: Vec<OperatorState>,
+    /// The most slots (processes) and turns that any generation so far has had.
+    pub most_slots: u32,
+    /// See `most_slots`.
+    pub most_turns: u32,
+}
+
+/// A split as of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitState {
+    /// Which, and where it began.
+    pub start: SplitStart,
+    /// The next offset to read.
+    pub position: Offset,
+    /// The last range that was read before the checkpoint, if there was any: an opening reads it again.
+    pub last: Option<Range>,
+    /// The last time at which nothing at or after `position` is known to have been written, in milliseconds since the Unix
+    /// epoch by the leader's clock; 0 where there is none.
+    pub caught_up_ms: u64,
+}
+
+/// An output partition as of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputState {
+    /// Which.
+    pub at: OutputPartition,
+    /// The running digest through the checkpoint's tick.
+    pub digest: Digest,
+}
+
+/// A durable operator as of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorState {
+    /// Its name, stable across versions.
+    pub name: String,
+    /// What it keeps and as which types; a binary whose operator differs is refused.
+    pub kind: OperatorKind,
+    /// Its runs, oldest first; where two have a key the later one wins.
+    pub runs: Vec<RunRef>,
+    /// How many keys have a row, over all runs; `None` where rows have no keys.
+    pub keys: Option<u64>,
+}
+
+impl OperatorState {
+    /// Adds what a worker has stored at the next checkpoint. An operator whose types have changed since the last one
+    /// has stored all its rows anew, and its older runs are no longer needed.
+    pub fn add(&mut self, kind: &OperatorKind, run: Option<RunRef>) {
+        if self.kind != *kind {
+            self.kind = kind.clone();
+            self.runs.clear();
+        }
+        self.runs.extend(run);
+    }
+}
+
+/// What tells whether a stored operator is the one that the binary has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorKind {
+    /// `keep_all`, `latest`, `aggregate`.
+    pub operator: String,
+    /// The key's and the value's columns, as the state module writes them down.
+    pub schema: String,
+}
+
+impl std::fmt::Display for OperatorKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.operator, self.schema)
+    }
+}
+
+/// One immutable run of an operator's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRef {
+    /// The Parquet file's object.
+    pub object: String,
+    /// How many rows it has, tombstones included.
+    pub rows: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// The file's checksum (crc32), checked before it is used.
+    pub crc32: u32,
+}

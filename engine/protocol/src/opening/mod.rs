@@ -1,0 +1,372 @@
+//! Opening the journal: claiming a place in it, closing every hole before it, reading what it says.
+//!
+//! ```text
+//!   list ─► newest ─► claim a few positions ahead ─► list again ─► read to the floor ─► fill holes ─► manifest ─► opened
+//!    ▲                  │ taken by another              │ something beyond: judge it
+//!    └──────────────────┘                              ▼
+//!                                               fenced, or lost the race
+//! ```
+//!
+//! Guarantees that when it is done no earlier generation can append anything any more, and that the history it hands
+//! on holds everything that any of them did append. It does not say that no newer generation exists: the leader reads
+//! the tail again after the writers are fenced.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fluvial_connector::{Generation, Incarnation};
+
+use crate::appender::lost_the_race;
+use crate::claim::{Claim, Claimed};
+use crate::history::{CheckpointEntry, History, newest_checkpoint};
+use crate::journal::{Entry, JournalRecord, Nonce, Seq};
+use crate::messages::Layout;
+use crate::rules::{Rule, Rules};
+use crate::store::{Answer, Call, Identity, Verdict};
+use crate::{Compare, Ended};
+
+/// How many positions beyond the newest a generation claims first: so many appends may a busy older one make meanwhile.
+const AHEAD: u64 = 4;
+/// The most that this grows to, after races that were lost.
+const FURTHEST_AHEAD: u64 = 256;
+/// How many records are read at once.
+const CHUNK: usize = 256;
+
+/// What the opened record says, and who the job is if the journal is empty.
+#[derive(Clone, Debug)]
+pub(crate) struct Opener {
+    pub incarnation: Incarnation,
+    pub nonce: Nonce,
+    pub binary: String,
+    pub layout: Layout,
+    pub turns: u32,
+    /// The newest generation of the same run that has opened, if one has: where the journal has another run's since, that
+    /// one has taken over.
+    pub follows: Option<Generation>,
+}
+
+/// An opening under way.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    opener: Opener,
+    me: Identity,
+    ahead: u64,
+    at: Seq,
+    positions: BTreeSet<Seq>,
+    records: BTreeMap<Seq, JournalRecord>,
+    phase: Phase,
+    asked: bool,
+    rules: Rules,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Which positions are taken?
+    List,
+    /// Whose is the newest?
+    Newest(Seq),
+    /// Our opened record is being put.
+    Claim(Claim),
+    /// Which positions are taken now that ours is?
+    Relist,
+    /// There is a record beyond ours: whose?
+    Beyond(Seq),
+    /// The history is being read.
+    Read(Vec<Seq>),
+    /// A hole is being filled.
+    Fill(Claim),
+    /// The newest checkpoint's manifest is being read.
+    Manifest(CheckpointEntry),
+    /// Something is wrong with what was read. That may be because a newer generation prunes it.
+    Doubt(Ended),
+    /// A newer record was found while in doubt: whose?
+    DoubtBeyond(Seq, Ended),
+}
+
+/// A journal that is this generation's.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// Who we are from now on.
+    pub me: Identity,
+    /// Where our opened record stands: the journal's end.
+    pub at: Seq,
+    /// What the journal says.
+    pub history: History,
+    /// The object of the checkpoint's manifest.
+    pub manifest: Option<String>,
+    /// The records from the floor on.
+    pub records: BTreeMap<Seq, JournalRecord>,
+    /// Positions below the floor that still exist, unread.
+    pub below: Vec<Seq>,
+}
+
+impl Opened {
+    /// How this generation compares what it reads again. A run that is `asked` to takes the input as it is until it has
+    /// a checkpoint: it would otherwise accept whatever changes as long as it lives. And whoever finds a reconciliation
+    /// that no checkpoint covers has to begin it again: what the one before replayed for it has been compared no
+    /// further.
+    pub(crate) fn compare(&self, asked: bool) -> Compare {
+        let covers = |entry: &Entry| matches!(entry, Entry::Checkpoint { .. });
+        let covered = self.records.values().any(|r| r.nonce.same_run(self.me.nonce) && r.entries.iter().any(covers));
+        if asked && !covered {
+            return Compare::Nothing;
+        }
+        self.history.reconciliation.map_or(Compare::All, |reconciliation| reconciliation.compare)
+    }
+}
+
+impl Opening {
+    pub(crate) fn new(opener: Opener, rules: Rules) -> Self {
+        let me = Identity { incarnation: opener.incarnation, generation: Generation(1), nonce: opener.nonce };
+        Self {
+            opener,
+            me,
+            ahead: AHEAD,
+            at: Seq(0),
+            positions: BTreeSet::new(),
+            records: BTreeMap::new(),
+            phase: Phase::List,
+            asked: false,
+            rules,
+        }
+    }
+
+    /// The next call to the store, if none is under way.
+    pub(crate) fn next_call(&mut self) -> Option<Call> {
+        if let Phase::Claim(claim) | Phase::Fill(claim) = &mut self.phase {
+            return claim.call();
+        }
+        if std::mem::replace(&mut self.asked, true) {
+            return None;
+        }
+        Some(match &self.phase {
+            Phase::List | Phase::Relist => Call::List { after: None },
+            Phase::Newest(seq) | Phase::Beyond(seq) | Phase::DoubtBeyond(seq, _) => Call::Get(vec![*seq]),
+            Phase::Read(seqs) => Call::Get(seqs.clone()),
+            Phase::Manifest(checkpoint) => Call::GetManifest(checkpoint.manifest.clone()),
+            Phase::Doubt(_) => Call::List { after: Some(self.at) },
+            Phase::Claim(_) | Phase::Fill(_) => return None,
+        })
+    }
+
+    /// Takes the store's answer.
+    ///
+    /// # Errors
+    /// [`Ended::Fenced`] and [`Ended::Restart`] when another generation was faster, [`Ended::Refused`] for a journal
+    /// that cannot be gone on from.
+    pub(crate) fn on(&mut self, answer: Answer) -> Result<Option<Opened>, Ended> {
+        self.asked = false;
+        match self.step(answer) {
+            Err(refused @ Ended::Refused(_)) if !matches!(self.phase, Phase::List | Phase::Newest(_)) => {
+                if let Phase::Doubt(_) | Phase::DoubtBeyond(..) = self.phase {
+                    return Err(refused);
+                }
+                self.phase = Phase::Doubt(refused);
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    fn step(&mut self, answer: Answer) -> Result<Option<Opened>, Ended> {
+        match (std::mem::replace(&mut self.phase, Phase::List), answer) {
+            (Phase::List, Answer::Positions(positions)) => {
+                match positions.last() {
+                    Some(newest) => self.phase = Phase::Newest(*newest),
+                    None => self.claim(Seq(0)),
+                }
+                Ok(None)
+            }
+            (Phase::Newest(seq), Answer::Records(found)) => {
+                // Gone already: list again, as `phase` says by now.
+                if let Some(record) = only(found) {
+                    let taken_over = self.opener.follows.is_some_and(|own| record.generation >= own);
+                    if taken_over && !record.nonce.same_run(self.opener.nonce) {
+                        return Err(Ended::Fenced { by: record.generation });
+                    }
+                    self.me.incarnation = record.incarnation;
+                    self.me.generation = Generation(record.generation.0 + 1);
+                    let ahead = if self.rules.has(Rule::ClaimAhead) { self.ahead } else { 0 };
+                    self.claim(Seq(seq.0 + ahead + 1));
+                }
+                Ok(None)
+            }
+            (Phase::Claim(claim), answer) => self.claimed(claim, answer),
+            (Phase::Relist, Answer::Positions(positions)) => {
+                if let Some(last) = positions.last().filter(|last| **last > self.at) {
+                    self.phase = Phase::Beyond(*last);
+                    return Ok(None);
+                }
+                self.positions = positions.into_iter().collect();
+                self.positions.insert(self.at);
+                self.read_on()
+            }
+            (Phase::Beyond(seq), Answer::Records(found)) => match only(found) {
+                Some(record) => Err(self.beyond(seq, &record)),
+                None => {
+                    self.phase = Phase::Relist;
+                    Ok(None)
+                }
+            },
+            (Phase::DoubtBeyond(seq, refused), Answer::Records(found)) => match only(found) {
+                Some(record) => Err(self.beyond(seq, &record)),
+                None => {
+                    self.phase = Phase::Doubt(refused);
+                    Ok(None)
+                }
+            },
+            (Phase::Read(_), Answer::Records(found)) => {
+                if found.iter().any(|(_, record)| record.is_none()) {
+                    // Pruned meanwhile by the generation before us, or by one after us.
+                    self.phase = Phase::Relist;
+                    return Ok(None);
+                }
+                for (seq, record) in found.into_iter().filter_map(|(seq, record)| Some((seq, record?))) {
+                    if !self.admit(seq, record)? {
+                        return Ok(None);
+                    }
+                }
+                self.read_on()
+            }
+            (Phase::Fill(claim), answer) => self.filled(claim, answer),
+            (Phase::Manifest(checkpoint), Answer::Manifest(found)) => match found {
+                Some(manifest) => self.fold(Some((checkpoint, *manifest))),
+                None => {
+                    self.phase = Phase::Manifest(checkpoint.clone());
+                    Err(Ended::Refused(format!(
+                        "the manifest {} is missing, which the journal's record {} names as the checkpoint of tick {}",
+                        checkpoint.manifest, checkpoint.at, checkpoint.tick
+                    )))
+                }
+            },
+            (Phase::Doubt(refused), Answer::Positions(positions)) => match positions.last() {
+                Some(newest) => {
+                    self.phase = Phase::DoubtBeyond(*newest, refused);
+                    Ok(None)
+                }
+                None => {
+                    self.phase = Phase::Doubt(refused.clone());
+                    Err(refused)
+                }
+            },
+            (phase, answer) => Err(Ended::Bug(format!("the opening got {answer:?} while it was at {phase:?}"))),
+        }
+    }
+
+    /// Somebody has a record beyond ours.
+    fn beyond(&self, seq: Seq, record: &JournalRecord) -> Ended {
+        match self.me.judge(seq, record) {
+            Ok(Verdict::Newer(by)) => Ended::Fenced { by },
+            Ok(Verdict::Mine | Verdict::Older) => lost_the_race(seq),
+            Err(ended) => ended,
+        }
+    }
+
+    fn claim(&mut self, at: Seq) {
+        self.at = at;
+        let Opener { binary, layout: Layout { workers, processes }, turns, .. } = &self.opener;
+        let entry = Entry::Opened { binary: binary.clone(), workers: *workers, processes: *processes, turns: *turns };
+        self.phase = Phase::Claim(Claim::new(at, self.me.record(vec![entry]), self.rules));
+    }
+
+    fn claimed(&mut self, mut claim: Claim, answer: Answer) -> Result<Option<Opened>, Ended> {
+        match claim.on(answer) {
+            Claimed::NotYet => self.phase = Phase::Claim(claim),
+            Claimed::Mine => {
+                self.records.insert(self.at, (**claim.record()).clone());
+                self.phase = Phase::Relist;
+            }
+            Claimed::Others(_) => {
+                self.ahead = (self.ahead * 2).min(FURTHEST_AHEAD);
+                self.phase = Phase::List;
+            }
+            #[cfg(test)]
+            Claimed::Unread => return Err(Ended::Fenced { by: self.me.generation }),
+        }
+        Ok(None)
+    }
+
+    fn filled(&mut self, mut claim: Claim, answer: Answer) -> Result<Option<Opened>, Ended> {
+        let seq = claim.seq();
+        let record = match claim.on(answer) {
+            Claimed::NotYet => {
+                self.phase = Phase::Fill(claim);
+                return Ok(None);
+            }
+            Claimed::Mine => (**claim.record()).clone(),
+            Claimed::Others(record) => record,
+            #[cfg(test)]
+            Claimed::Unread => return Err(Ended::Fenced { by: self.me.generation }),
+        };
+        if self.admit(seq, record)? { self.read_on() } else { Ok(None) }
+    }
+
+    /// Takes a record before ours into the history. Another that chose the same number makes us choose a higher one:
+    /// returns false then, and all begins again.
+    fn admit(&mut self, seq: Seq, record: JournalRecord) -> Result<bool, Ended> {
+        match self.me.judge(seq, &record)? {
+            Verdict::Newer(by) if by > self.me.generation => return Err(Ended::Fenced { by }),
+            Verdict::Newer(_) => {
+                self.records.clear();
+                self.phase = Phase::List;
+                return Ok(false);
+            }
+            Verdict::Mine | Verdict::Older => {}
+        }
+        self.positions.insert(seq);
+        self.records.insert(seq, record);
+        Ok(true)
+    }
+
+    /// Reads the next records towards the floor, then fills the next hole, then asks for the manifest.
+    fn read_on(&mut self) -> Result<Option<Opened>, Ended> {
+        let checkpoint = newest_checkpoint(&self.records);
+        let floor = checkpoint.as_ref().map_or(Seq(0), |c| c.floor);
+        let unread = self.positions.range(floor..).rev().filter(|seq| !self.records.contains_key(seq));
+        let unread: Vec<Seq> = unread.take(CHUNK).copied().collect();
+        if !unread.is_empty() {
+            self.phase = Phase::Read(unread);
+            return Ok(None);
+        }
+        while let Some(hole) = (floor.0..self.at.0).map(Seq).find(|seq| !self.positions.contains(seq)) {
+            let nothing = self.me.record(Vec::new());
+            if self.rules.has(Rule::FillTheGap) {
+                self.phase = Phase::Fill(Claim::new(hole, nothing, self.rules));
+                return Ok(None);
+            }
+            self.positions.insert(hole);
+            self.records.insert(hole, (*nothing).clone());
+        }
+        match checkpoint {
+            Some(checkpoint) => {
+                self.phase = Phase::Manifest(checkpoint);
+                Ok(None)
+            }
+            None => self.fold(None),
+        }
+    }
+
+    fn fold(
+        &mut self,
+        checkpoint: Option<(CheckpointEntry, crate::manifest::Manifest)>,
+    ) -> Result<Option<Opened>, Ended> {
+        let floor = checkpoint.as_ref().map_or(Seq(0), |(entry, _)| entry.floor);
+        let manifest = checkpoint.as_ref().map(|(entry, _)| entry.manifest.clone());
+        // Whatever goes wrong from here on is no longer about listing.
+        self.phase = Phase::Relist;
+        let mut history = History::fold(self.me.incarnation, &self.records, checkpoint)?;
+        if !self.rules.has(Rule::ReconcileUntilCovered) {
+            history.reconciliation = None;
+        }
+        let records = self.records.split_off(&floor);
+        let below = self.positions.range(..floor).copied().collect();
+        Ok(Some(Opened { me: self.me, at: self.at, history, manifest, records, below }))
+    }
+}
+
+/// The record that was asked for.
+fn only(mut found: Vec<(Seq, Option<JournalRecord>)>) -> Option<JournalRecord> {
+    found.pop().and_then(|(_, record)| record)
+}

@@ -1,0 +1,344 @@
+//! Between opening the journal and minting: what this generation adds to the journal, and the plan for its workers.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use fluvial_connector::{Envelope, SinkStatus, Tick, describe_offsets};
+
+use super::Ended;
+use super::appender::Appender;
+use super::checkpointer::Checkpointer;
+use super::cleaner::Cleaner;
+use super::compaction::{Compare, cannot_correct};
+use super::history::History;
+use super::leader::LeaderConfig;
+use super::messages::{FoundOutput, FoundSplit, HeldOutput, Plan};
+use super::opening::Opened;
+use super::recreated::recreated;
+use super::rules::{Rule, Rules};
+use super::running::{Running, cut_off};
+use super::sequencer::Sequencer;
+use super::store::Identity;
+use crate::journal::{Entry, Recreated, Rewound, Seq, SinkStart, SplitNumber};
+use crate::manifest::SplitState;
+
+/// A generation that has opened the journal and does not mint yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What the workers start from. It holds only once the appender is idle.
+    pub plan: Plan,
+    pub appender: Appender,
+    pub cleaner: Cleaner,
+    pub checkpointer: Checkpointer,
+    /// This generation's newest record.
+    pub tail: Seq,
+    history: History,
+    rules: Rules,
+}
+
+impl Prepared {
+    /// Appends what this generation begins: new outputs, a reconciliation. Returns warnings for people as well.
+    ///
+    /// # Errors
+    /// [`Ended::Refused`] for outputs that this binary and this system do not have as the journal does.
+    pub(crate) fn new(
+        config: &LeaderConfig,
+        opened: Opened,
+        compare: Compare,
+        found: &[FoundSplit],
+        now_ms: u64,
+        rules: Rules,
+    ) -> Result<(Self, Vec<String>), Ended> {
+        let Opened { me, at, mut history, manifest, records, below } = opened;
+        let mut appender = Appender::new(me, at.next(), config.append_every_ms, rules);
+        let cannot_correct = cannot_correct(config, &history);
+        let reconcile = compare == Compare::Nothing;
+        let (new, mut warnings) = new_outputs(&config.outputs, &config.sink, reconcile, &history)?;
+        let recreated = accepted(config, reconcile, &history)?;
+        for start in new {
+            appender.push(Entry::SinkStarted(start.clone()));
+            history.sinks.push(start);
+        }
+        let tick = Tick(now_ms).max(history.sealed().next());
+        if compare == Compare::AllButCompacted {
+            if let Some(why) = cannot_correct {
+                return Err(Ended::CannotCorrect { why });
+            }
+            history.compacted(tick);
+            appender.push(Entry::Compacted { tick });
+        }
+        if reconcile {
+            if !config.reconcile {
+                warnings.push(
+                    "a reconciliation of an earlier generation has no checkpoint yet: it begins again".to_owned(),
+                );
+            } else if !config.leave_append_outputs {
+                refuse_append_outputs(&history)?;
+            }
+            let rewound = rewound(found, &history, &mut warnings);
+            history.reconciled(tick, &rewound, &recreated);
+            appender.push(Entry::Reconciled { tick, rewound, recreated });
+        }
+        let mut cleaner = Cleaner::new(me, config.keep_journal, config.grace_ms, below, rules);
+        for (seq, record) in &records {
+            cleaner.knows(*seq, record);
+        }
+        let newest = manifest.zip(history.checkpoint.clone()).map(|(name, manifest)| (name, Arc::new(manifest)));
+        if let Some((name, manifest)) = &newest {
+            cleaner.restored(name, manifest);
+        }
+        let most = (history.most_slots.max(config.layout.processes), history.most_turns.max(config.turns));
+        let checkpointer =
+            Checkpointer::new(me, config.binary.clone(), config.layout, history.sinks.clone(), most, newest, rules);
+        let fenced = if rules.has(Rule::FenceEverySlot) { most } else { (config.layout.processes, config.turns) };
+        let plan = Plan { cannot_correct, ..plan(me, &history, fenced) };
+        Ok((Self { plan, appender, cleaner, checkpointer, tail: at, history, rules }, warnings))
+    }
+
+    /// Where each split stands that this generation goes on with.
+    pub(crate) fn splits(&self) -> &BTreeMap<SplitNumber, SplitState> {
+        &self.history.splits
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        let Plan { incarnation, generation, nonce, .. } = self.plan;
+        Identity { incarnation, generation, nonce }
+    }
+
+    /// All workers are ready: minting begins.
+    pub(crate) fn run(self, config: &LeaderConfig, now_ms: u64, stopping: bool) -> Running {
+        let sealed = self.history.sealed();
+        let replayed = self.history.replay.last().map(|binding| binding.tick);
+        let mut sequencer = Sequencer::new(config.pace, sealed, self.history.splits);
+        let mut next_checkpoint_ms = now_ms + config.checkpoint_every_ms;
+        let corrects_at = self.history.reconciliation.map(|reconciliation| reconciliation.tick);
+        if let Some(tick) = corrects_at {
+            // Until a checkpoint covers it, every generation has to reconcile again.
+            next_checkpoint_ms = now_ms;
+            sequencer.begin_at(tick);
+        }
+        Running {
+            sequencer,
+            appender: self.appender,
+            checkpointer: self.checkpointer,
+            cleaner: self.cleaner,
+            layout: config.layout,
+            committed: vec![Tick(0); config.layout.processes as usize],
+            sealed,
+            next_checkpoint_ms,
+            last_checkpoint_ms: now_ms,
+            replays_through: replayed.max(corrects_at),
+            last: None,
+            ends: BTreeMap::new(),
+            passed: BTreeMap::new(),
+            compacted: None,
+            stopping,
+            rules: self.rules,
+        }
+    }
+}
+
+fn plan(me: Identity, history: &History, (most_slots, most_turns): (u32, u32)) -> Plan {
+    Plan {
+        incarnation: me.incarnation,
+        generation: me.generation,
+        nonce: me.nonce,
+        most_slots,
+        most_turns,
+        checkpoint: history.checkpoint.clone(),
+        splits: history.new_splits.iter().map(|number| history.splits[number].start.clone()).collect(),
+        replay: history.replay.clone(),
+        sinks: history.sinks.clone(),
+        reconciliation: history.reconciliation,
+        cannot_correct: None,
+    }
+}
+
+/// The splits that end before the place that they have been read to: they go on from their end. Says so, and what that
+/// does not mend.
+fn rewound(found: &[FoundSplit], history: &History, warnings: &mut Vec<String>) -> Vec<Rewound> {
+    let of_checkpoint = |number| {
+        let splits = history.checkpoint.iter().flat_map(|manifest| &manifest.splits);
+        splits.filter(move |state| state.start.number == number).map(|state| state.position).next()
+    };
+    cut_off(found, &history.splits)
+        .map(|(state, FoundSplit { described, .. }, end)| {
+            let number = state.start.number;
+            let mut warning = format!(
+                "{described} ends at offset {end} and has been read up to {}: the job goes on from its end",
+                state.position
+            );
+            if let Some(kept) = of_checkpoint(number).filter(|kept| end < *kept) {
+                let _ = write!(
+                    warning,
+                    "; the state keeps the effect of {}: to start without it, run a new job under another --name with \
+                     --reconcile",
+                    describe_offsets(end, kept)
+                );
+            }
+            warnings.push(warning);
+            Rewound { split: number, to: end }
+        })
+        .collect()
+}
+
+/// Refuses to begin a job in upsert outputs that hold other rows: two tables would be mixed in them.
+///
+/// # Errors
+/// [`Ended::Refused`] with the first output that holds any.
+pub(crate) fn refuse_held(held: &[HeldOutput]) -> Result<(), Ended> {
+    let Some(HeldOutput { output, rows, writers }) = held.iter().find(|held| held.rows > 0) else { return Ok(()) };
+    let who = if writers.is_empty() { String::new() } else { format!(" ({})", writers.join("; ")) };
+    Err(Ended::Refused(format!(
+        "output '{output}' holds {rows} rows that this job has not written{who}, and they would be mixed with its own: give \
+         the job an output of its own, or take this one over with `run --reconcile`, which deletes those of the rows that \
+         are not this job's too"
+    )))
+}
+
+/// The outputs that were recreated, and that a person wants gone on with as they are.
+///
+/// # Errors
+/// [`Ended::Refused`] for what was recreated and cannot be gone on with so.
+fn accepted(config: &LeaderConfig, reconcile: bool, history: &History) -> Result<Vec<Recreated>, Ended> {
+    // A reconciliation that is only gone on with was asked for before: whoever asked knew of no other output.
+    let asked = reconcile && config.reconcile;
+    let accept = |recreated: super::recreated::IsRecreated<'_>| match recreated
+        .can_be_accepted(config.leave_append_outputs)
+        .filter(|_| asked)
+    {
+        Some((output, identity)) => Ok(Recreated { output: output.to_owned(), identity: identity.to_owned() }),
+        None => Err(recreated.refuse()),
+    };
+    recreated(&history.sinks, &config.sink).map(accept).collect()
+}
+
+/// Refuses a reconciliation of a job with an output that cannot be corrected.
+fn refuse_append_outputs(history: &History) -> Result<(), Ended> {
+    match history.sinks.iter().find(|sink| sink.envelope == Envelope::Append) {
+        None => Ok(()),
+        Some(append) => Err(Ended::Refused(format!(
+            "output '{}' is an append output, which --reconcile cannot correct: what it holds would stay as it is; \
+             add --leave-append-outputs if that will do",
+            append.output
+        ))),
+    }
+}
+
+/// The outputs that the journal does not know yet, and what to warn of in those that it does. A job that has state gets
+/// another output only where it is reconciled: the output would otherwise lack what the state holds already.
+fn new_outputs(
+    outputs: &[FoundOutput],
+    status: &SinkStatus,
+    reconcile: bool,
+    history: &History,
+) -> Result<(Vec<SinkStart>, Vec<String>), Ended> {
+    if let Some(lost) = history.sinks.iter().find(|sink| !outputs.iter().any(|found| found.output == sink.output)) {
+        return Err(Ended::Refused(format!(
+            "the job writes the output '{}', which this binary lacks: start it with the binary that has it, \
+             and with the options that name it",
+            lost.output
+        )));
+    }
+    let sealed = history.sealed();
+    // A job that has not begun has its outputs from the beginning.
+    let tick = if sealed == Tick(0) { Tick(0) } else { sealed.next() };
+    let (mut new, mut warnings) = (Vec::new(), Vec::new());
+    for FoundOutput { output, partitions, envelope } in outputs {
+        let Some(known) = history.sinks.iter().find(|sink| &sink.output == output) else {
+            if sealed > Tick(0) && !reconcile {
+                return Err(Ended::Refused(format!(
+                    "output '{output}' is new, and the job has state already: `run --reconcile` begins the output with \
+                     the whole of its table"
+                )));
+            }
+            let identity = status.outputs.get(output).map(|output| output.identity.clone()).unwrap_or_default();
+            let (output, partitions, envelope) = (output.clone(), *partitions, *envelope);
+            let progress = status.progress_identity.clone();
+            new.push(SinkStart { output, partitions, envelope, tick, identity, progress });
+            continue;
+        };
+        let pinned = known.partitions;
+        if known.envelope != *envelope {
+            return Err(Ended::Refused(format!(
+                "output '{output}' was written as {:?} and is now to be written as {envelope:?}",
+                known.envelope
+            )));
+        }
+        if *partitions < pinned {
+            return Err(Ended::Refused(format!(
+                "output '{output}' has {partitions} partitions and had {pinned} when the job began: was it deleted and \
+                 recreated? Give it {pinned} partitions"
+            )));
+        }
+        if *partitions > pinned {
+            warnings.push(format!(
+                "output '{output}' has {partitions} partitions; the job goes on with the {pinned} that it began with"
+            ));
+        }
+    }
+    Ok((new, warnings))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use fluvial_connector::Incarnation;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::journal::Binding;
+
+    fn history(sealed: u64, outputs: &[(&str, u32)]) -> History {
+        let mut history = History::fold(Incarnation(Uuid::nil()), &BTreeMap::new(), None).unwrap();
+        if sealed > 0 {
+            history.replay.push(Binding { tick: Tick(sealed), ranges: Vec::new(), checkpoint: false });
+        }
+        history.sinks = outputs
+            .iter()
+            .map(|(output, partitions)| SinkStart {
+                output: (*output).to_owned(),
+                partitions: *partitions,
+                envelope: Envelope::Upsert,
+                tick: Tick(0),
+                identity: "first".to_owned(),
+                progress: "progress".to_owned(),
+            })
+            .collect();
+        history
+    }
+
+    fn found(outputs: &[(&str, u32)]) -> Vec<FoundOutput> {
+        let found = |(output, partitions): &(&str, u32)| FoundOutput {
+            output: (*output).to_owned(),
+            partitions: *partitions,
+            envelope: Envelope::Upsert,
+        };
+        outputs.iter().map(found).collect()
+    }
+
+    #[test]
+    fn an_output_begins_after_what_is_sealed_and_keeps_its_partitions() {
+        let check = |sealed, reconcile, known: &[(&str, u32)], outputs: &[(&str, u32)], expected: &str| {
+            let said = match new_outputs(&found(outputs), &SinkStatus::default(), reconcile, &history(sealed, known)) {
+                Ok((new, warnings)) => {
+                    let new: Vec<String> =
+                        new.iter().map(|s| format!("{} of {} from {}", s.output, s.partitions, s.tick)).collect();
+                    format!("{} {}", new.join(", "), warnings.join(", "))
+                }
+                Err(ended) => ended.to_string(),
+            };
+            assert!(said.contains(expected), "{said}");
+        };
+        check(0, false, &[], &[("a", 3), ("b", 1)], "a of 3 from 0, b of 1 from 0");
+        check(7, true, &[("a", 3)], &[("a", 3), ("b", 1)], "b of 1 from 8");
+        check(7, false, &[("a", 3)], &[("a", 3), ("b", 1)], "output 'b' is new");
+        check(7, false, &[("a", 3)], &[("a", 5)], "output 'a' has 5 partitions; the job goes on with the 3");
+        check(7, false, &[("a", 3)], &[("a", 2)], "output 'a' has 2 partitions and had 3");
+        check(7, false, &[("a", 3)], &[], "the output 'a', which this binary lacks");
+    }
+}

@@ -1,0 +1,126 @@
+//! Each rule against the history that it prevents: with the rule taken out, the simulation finds one.
+
+use super::number;
+use super::world::run;
+use crate::rules::{Rule, Rules};
+
+/// How many histories are tried.
+const SEEDS: u64 = 40_000;
+
+/// Some history goes wrong without `rule`.
+fn check(rule: Rule) {
+    let from = number("FLUVIAL_SEED").unwrap_or(0);
+    let found = (from..from + SEEDS).find_map(|seed| Some((seed, run(seed, Rules::without(rule), false).err()?)));
+    match found {
+        Some((seed, violation)) => println!("without {rule:?}, seed {seed}: {violation}"),
+        None => panic!("without {rule:?}, nothing went wrong in {SEEDS} histories"),
+    }
+}
+
+/// Object stores retry inside and report one's own write as a conflict.
+#[test]
+fn without_reading_what_is_there_a_generation_is_fenced_by_its_own_append() {
+    check(Rule::ReadBeforeJudging);
+}
+
+/// The first put may have been stored: what has gathered since is then in no record, and is called durable.
+#[test]
+fn without_the_same_bytes_again_a_sealed_tick_is_not_in_the_journal() {
+    check(Rule::SameBytesAgain);
+}
+
+/// A busy older generation appends in the gap, after the newer one has read the journal.
+#[test]
+fn without_no_ops_in_the_gap_an_older_generation_goes_on_appending() {
+    check(Rule::FillTheGap);
+}
+
+/// A paused leader's append at a pruned position would succeed.
+#[test]
+fn without_opened_records_kept_a_zombie_appends_behind_the_floor() {
+    check(Rule::KeepOpenedRecords);
+}
+
+/// Writers of a generation with more workers are never fenced, and write beside the new owners.
+#[test]
+fn without_fencing_every_slot_a_wider_generation_goes_on_writing() {
+    check(Rule::FenceEverySlot);
+}
+
+/// A paused older generation that initialises late gets a fresh epoch.
+#[test]
+fn without_the_second_tail_read_a_paused_generation_commits() {
+    check(Rule::SecondTailRead);
+}
+
+/// A generation that makes a new producer after a failure gets a fresh epoch, also when it has been overtaken.
+#[test]
+fn without_asking_the_journal_after_fencing_a_zombie_commits() {
+    check(Rule::AskTheJournalAfterFencing);
+}
+
+/// A delayed EndTxn hits the next transaction of the same epoch.
+#[test]
+fn without_a_new_epoch_a_delayed_commit_hits_the_next_transaction() {
+    check(Rule::NewEpochAfterUnknown);
+}
+
+/// A tick is visible that the journal never had, and is bound otherwise by the next generation.
+#[test]
+fn without_waiting_for_the_seal_output_is_visible_that_never_was() {
+    check(Rule::SealedBeforeVisible);
+}
+
+/// Part of a transaction is committed without its progress, and is written again.
+#[test]
+fn without_leaving_out_what_is_torn_records_are_doubled() {
+    check(Rule::LeaveOutTorn);
+}
+
+/// Part of a large tick is committed, and nobody knows which.
+#[test]
+fn without_the_position_within_a_tick_a_large_one_cannot_be_gone_on_from() {
+    check(Rule::PositionWithinTick);
+}
+
+/// The journal is pruned behind a checkpoint whose output is not out.
+#[test]
+fn without_waiting_for_the_sinks_a_checkpoint_skips_output() {
+    check(Rule::CheckpointAfterSinks);
+}
+
+/// A crash between deleting and recording leaves a checkpoint that names what is gone.
+#[test]
+fn without_waiting_for_the_record_a_restore_misses_a_run() {
+    check(Rule::DeleteAfterRecord);
+}
+
+/// The second of two transactions is committed with progress that covers the first, which is not.
+#[test]
+fn without_commits_in_order_progress_runs_ahead_of_the_records() {
+    check(Rule::CommitInOrder);
+}
+
+/// Progress before data loses records when a transaction is torn.
+#[test]
+fn without_the_records_first_progress_tells_of_records_that_never_came() {
+    check(Rule::ProgressAfterRecords);
+}
+
+/// A last stable offset held back by another transaction hides committed progress.
+#[test]
+fn without_reading_to_the_high_watermark_committed_progress_is_hidden() {
+    check(Rule::ProgressToHighWatermark);
+}
+
+/// The next generation meets the same, as does the one after it.
+#[test]
+fn without_journaling_what_was_compacted_no_generation_gets_past_it() {
+    check(Rule::JournalWhatWasCompacted);
+}
+
+/// Each generation compares again what only a correction can do without.
+#[test]
+fn without_reconciling_until_a_checkpoint_covers_it_no_correction_is_ever_made() {
+    check(Rule::ReconcileUntilCovered);
+}

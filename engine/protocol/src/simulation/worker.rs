@@ -1,0 +1,483 @@
+//! A simulated worker, which is a process of its own: a count by key or the newest record of each, its runs at
+//! checkpoints, and a committer.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fluvial_connector::{Offset, OutputPartition, OutputRecord, Tick};
+
+use super::dice::Dice;
+use super::input::{Input, range_of};
+use super::kafka::Id;
+use super::mesh::Mesh;
+use super::store::Run;
+use super::turn::Turn;
+use super::{OPERATOR, OUTPUT, Over, Violation};
+use crate::journal::{Binding, SplitNumber, SplitStart};
+use crate::manifest::{OperatorKind, RunRef};
+use crate::rules::Rules;
+use crate::{
+    Action, Committer, CommitterConfig, Compare, Done, Ended, Identity, Layout, Order, Plan, Report, Tail, TickRecords,
+    owner, split_owner,
+};
+
+/// Something that a worker has begun outside of itself.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// Fence an id; the turn is its own where it has one.
+    Fence { id: Id, own: Option<u32>, opening: bool },
+    /// Read the next run of the checkpoint.
+    Restore { next: usize },
+    /// Store a run, then report.
+    Store { name: String, run: Run, report: Report },
+    /// Look at the newest record of the journal.
+    Journal,
+    /// Read progress up to these ends, once they are known.
+    Progress { ends: Vec<usize> },
+    /// Read what each partition holds after its progress, up to an end, or find its end: those that are left, and what was
+    /// found of the others.
+    Tails { left: VecDeque<(OutputPartition, Option<Offset>)>, end: Option<usize>, found: Vec<Tail> },
+    /// Read all of a partition, up to an end.
+    Held { at: OutputPartition, end: Option<usize> },
+    /// The next request of a turn's transaction.
+    Write { turn: u32 },
+    /// End a turn's transaction.
+    Commit { turn: u32 },
+}
+
+/// What comes back of a task.
+#[derive(Debug)]
+pub(super) enum Back {
+    /// An id of the opening is fenced.
+    Opening,
+    /// A run has been read.
+    Restored { run: Run, next: usize },
+    /// A run is stored.
+    Stored(Report),
+    /// What a partition holds.
+    Held { partition: u32, records: Vec<OutputRecord> },
+    /// The committer's.
+    Sink(Done),
+}
+
+/// What a worker is made with.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) workers: u32,
+    pub(super) turns: u32,
+    pub(super) transaction_records: usize,
+    /// What the job's logic is: it shows in every value.
+    pub(super) version: u64,
+    pub(super) rules: Rules,
+}
+
+pub(super) struct Worker {
+    index: u32,
+    shape: Shape,
+    pub(super) plan: Option<Plan>,
+    pub(super) committer: Option<Committer>,
+    pub(super) turns: Vec<Turn>,
+    fences: usize,
+    restored: bool,
+    ready: bool,
+    counts: Run,
+    dirty: BTreeSet<u8>,
+    splits: BTreeMap<SplitNumber, (SplitStart, Offset)>,
+    bindings: VecDeque<Binding>,
+    released: usize,
+    processed: usize,
+    emitted: usize,
+    committed: Tick,
+    runs: usize,
+    told_compacted: bool,
+    /// What the partitions hold that are to be reconciled, once it has been asked for.
+    held: Option<BTreeMap<u32, Option<Vec<OutputRecord>>>>,
+    pub(super) tasks: VecDeque<Task>,
+    pub(super) reports: VecDeque<Report>,
+}
+
+impl Worker {
+    pub(super) fn new(index: u32, shape: Shape) -> Self {
+        Self {
+            index,
+            shape,
+            plan: None,
+            committer: None,
+            turns: (0..shape.turns).map(|_| Turn::default()).collect(),
+            fences: 0,
+            restored: false,
+            ready: false,
+            counts: Run::new(),
+            dirty: BTreeSet::new(),
+            splits: BTreeMap::new(),
+            bindings: VecDeque::new(),
+            released: 0,
+            processed: 0,
+            emitted: 0,
+            committed: Tick(0),
+            runs: 0,
+            told_compacted: false,
+            held: None,
+            tasks: VecDeque::new(),
+            reports: VecDeque::new(),
+        }
+    }
+
+    /// The transactional id of a turn.
+    pub(super) fn id(&self, turn: u32) -> Id {
+        (self.index, turn)
+    }
+
+    fn me(&self) -> Option<Identity> {
+        let Plan { incarnation, generation, nonce, .. } = self.plan.as_ref()?;
+        Some(Identity { incarnation: *incarnation, generation: *generation, nonce: *nonce })
+    }
+
+    fn owns_key(&self, key: u8) -> bool {
+        owner(u32::from(key), self.shape.workers) == self.index
+    }
+
+    pub(super) fn on_order(&mut self, order: Order, dice: &mut Dice) -> Result<(), Over> {
+        match order {
+            Order::Opened(plan) => self.open(*plan),
+            Order::AllFenced => self.committer_mut().all_fenced(),
+            Order::SplitStarted(start) => self.start(start.clone(), start.offset),
+            Order::Minted(binding) => {
+                self.committer_mut().minted(&binding);
+                self.bindings.push_back(binding);
+            }
+            Order::Sealed(tick) => self.committer_mut().sealed(tick),
+            Order::CheckpointComplete { operators, .. } => {
+                let runs = operators.into_iter().next().map(|operator| operator.runs).unwrap_or_default();
+                if self.index == 0 && runs.len() > 1 && dice.one_in(2) {
+                    let at = dice.below(runs.len() - 1);
+                    self.merge(&runs[at..at + 2]);
+                }
+            }
+            Order::Finish(_) => {}
+        }
+        Ok(())
+    }
+
+    fn committer_mut(&mut self) -> &mut Committer {
+        self.committer.as_mut().expect("orders come after the opening")
+    }
+
+    fn open(&mut self, plan: Plan) {
+        let Shape { workers, turns, transaction_records, rules, .. } = self.shape;
+        for slot in (0..plan.most_slots).filter(|slot| owner(*slot, workers) == self.index) {
+            for turn in 0..plan.most_turns {
+                let own = (slot == self.index && turn < turns).then_some(turn);
+                self.tasks.push_back(Task::Fence { id: (slot, turn), own, opening: true });
+                self.fences += 1;
+            }
+        }
+        self.tasks.push_back(Task::Restore { next: 0 });
+        let config = CommitterConfig {
+            slot: self.index,
+            layout: Layout { workers, processes: workers },
+            turns,
+            outputs: vec![OUTPUT.to_owned()],
+            transaction_records,
+            transaction_bytes: 1 << 20,
+            heartbeat_ms: 60,
+            patience_ms: u64::MAX,
+        };
+        self.committer = Some(Committer::with_rules(&plan, config, rules));
+        for split in plan.checkpoint.iter().flat_map(|manifest| &manifest.splits) {
+            self.start(split.start.clone(), split.position);
+        }
+        for start in &plan.splits {
+            self.start(start.clone(), start.offset);
+        }
+        for range in plan.replay.iter().flat_map(|binding| &binding.ranges) {
+            if let Some((_, position)) = self.splits.get_mut(&range.split) {
+                *position = range.to;
+            }
+        }
+        self.bindings = plan.replay.iter().cloned().collect();
+        self.plan = Some(plan);
+    }
+
+    fn start(&mut self, start: SplitStart, position: Offset) {
+        if split_owner(start.number, self.shape.workers) == self.index {
+            self.splits.entry(start.number).or_insert((start, position));
+        }
+    }
+
+    pub(super) fn on_back(&mut self, back: Back) -> Result<(), Over> {
+        match back {
+            Back::Opening => {
+                self.fences -= 1;
+                if self.fences == 0 {
+                    self.reports.push_back(Report::Fenced);
+                }
+            }
+            Back::Restored { run, next } => {
+                let own = run.into_iter().filter(|(key, _)| self.owns_key(*key)).collect::<Vec<_>>();
+                self.counts.extend(own);
+                self.restored = next == self.chain().len();
+                if !self.restored {
+                    self.tasks.push_back(Task::Restore { next });
+                }
+            }
+            Back::Stored(report) => self.reports.push_back(report),
+            Back::Held { partition, records } => {
+                if let Some(held) = self.held.as_mut().and_then(|held| held.get_mut(&partition)) {
+                    *held = Some(records);
+                }
+            }
+            Back::Sink(done) => {
+                let committer = self.committer_mut();
+                committer.on(done)?;
+                if let Some(stretch) = committer.strangers().pop() {
+                    return Err(Violation(format!("somebody else is said to have written: {stretch:?}")).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The runs to restore.
+    pub(super) fn chain(&self) -> &[RunRef] {
+        let manifest = self.plan.as_ref().and_then(|plan| plan.checkpoint.as_ref());
+        manifest.and_then(|manifest| manifest.operators.first()).map_or(&[], |operator| &operator.runs)
+    }
+
+    fn run_name(&mut self) -> String {
+        let me = self.me().expect("runs are written after the opening");
+        self.runs += 1;
+        format!("state/{:010}-{:x}-{}-{}", me.generation.0, me.nonce.0, self.index, self.runs)
+    }
+
+    /// Asks for two runs to become one; the store fills in what they hold.
+    fn merge(&mut self, runs: &[RunRef]) {
+        let (removed, name) = (runs.iter().map(|run| run.object.clone()).collect(), self.run_name());
+        let report = Report::Merged { operator: OPERATOR.to_owned(), removed, added: run_ref(&name) };
+        self.tasks.push_back(Task::Store { name, run: Run::new(), report });
+    }
+
+    /// Lets the dataflow go on: reads ranges, counts, hands output to the committer, reads new input.
+    pub(super) fn work(&mut self, mesh: &mut Mesh, input: &Input, dice: &mut Dice) -> Result<(), Over> {
+        if self.plan.is_none() {
+            return Ok(());
+        }
+        for _ in 0..dice.between(1, 3) {
+            self.release(mesh, input)?;
+            if self.restored {
+                self.process(mesh, input);
+                self.emit(mesh)?;
+            }
+        }
+        self.report();
+        if self.ready && dice.one_in(2) {
+            self.read(mesh, input, dice);
+        }
+        Ok(())
+    }
+
+    /// Reads the next tick's ranges of the worker's own splits; where records are gone that it cannot go on without, it
+    /// says so, once, and waits.
+    fn release(&mut self, mesh: &mut Mesh, input: &Input) -> Result<(), Violation> {
+        let (Some(binding), Some(plan)) = (self.bindings.front(), &self.plan) else { return Ok(()) };
+        let mut records = Vec::new();
+        for range in &binding.ranges {
+            let Some((start, _)) = self.splits.get(&range.split) else { continue };
+            let again = binding.tick <= plan.sealed();
+            let found = if again { input.held(start, range.from, range.to) } else { mesh.delivered(range) };
+            if range_of(range.split, range.from, range.to, &found) != *range {
+                let compacted = input.compacts() && again && (found.len() as u64) < range.count;
+                if !compacted || plan.compare() == Compare::All && plan.cannot_correct.is_some() {
+                    return Err(Violation(format!("range {range:?} reads back as {found:?}")));
+                }
+                if plan.compare() == Compare::All {
+                    if self.ready && !std::mem::replace(&mut self.told_compacted, true) {
+                        self.reports.push_back(Report::Compacted { what: format!("{range:?}") });
+                    }
+                    return Ok(());
+                }
+            }
+            records.extend(found);
+        }
+        let tick = mesh.tick(self.released, binding);
+        for (offset, key) in records {
+            let delta = tick.deltas.entry(key).or_default();
+            *delta = input.both(*delta, input.value(offset));
+        }
+        tick.released += 1;
+        self.bindings.pop_front();
+        self.released += 1;
+        Ok(())
+    }
+
+    /// Counts the next tick's records of the worker's own keys.
+    fn process(&mut self, mesh: &mut Mesh, input: &Input) {
+        let (workers, index) = (self.shape.workers, self.index);
+        let reconcile = self.reconcile();
+        let Some(tick) = mesh.at(self.processed).filter(|tick| tick.released == workers) else { return };
+        let mut changed = BTreeSet::new();
+        for (key, delta) in tick.deltas.iter().filter(|(key, _)| owner(u32::from(**key), workers) == index) {
+            let count = self.counts.entry(*key).or_default();
+            *count = input.both(*count, *delta);
+            self.dirty.insert(*key);
+            changed.insert(*key);
+        }
+        if reconcile == Some(tick.tick) {
+            changed = self.counts.keys().copied().collect();
+        }
+        for key in changed {
+            let partition = u32::from(key) % super::OUTPUT_PARTITIONS as u32;
+            tick.outputs.entry(partition).or_default().push((key, self.counts[&key]));
+        }
+        tick.processed += 1;
+        self.processed += 1;
+        let (checkpoint, tick) = (tick.checkpoint, tick.tick);
+        if checkpoint {
+            let run: Run = std::mem::take(&mut self.dirty).into_iter().map(|key| (key, self.counts[&key])).collect();
+            let kind = OperatorKind { operator: "aggregate".to_owned(), schema: "count".to_owned() };
+            let stored = |run| Report::RunStored { tick, operator: OPERATOR.to_owned(), kind, run, keys: None };
+            if run.is_empty() {
+                self.reports.push_back(stored(None));
+            } else {
+                let name = self.run_name();
+                let report = stored(Some(run_ref(&name)));
+                self.tasks.push_back(Task::Store { name, run, report });
+            }
+        }
+    }
+
+    fn reconcile(&self) -> Option<Tick> {
+        self.plan.as_ref()?.reconciliation.map(|reconciliation| reconciliation.tick)
+    }
+
+    /// Hands the next tick's output in the worker's own partitions to the committer.
+    fn emit(&mut self, mesh: &mut Mesh) -> Result<(), Ended> {
+        let (workers, index, version) = (self.shape.workers, self.index, self.shape.version);
+        let reconcile = self.reconcile();
+        let Some(tick) = mesh.at(self.emitted).filter(|tick| tick.processed == workers) else { return Ok(()) };
+        let reconciles = reconcile == Some(tick.tick);
+        if reconciles && !self.has_held() {
+            return Ok(());
+        }
+        let Some(committer) = &mut self.committer else { return Ok(()) };
+        let held = self.held.take().filter(|_| reconciles).unwrap_or_default();
+        for partition in (0..super::OUTPUT_PARTITIONS as u32).filter(|partition| owner(*partition, workers) == index) {
+            let mut rows = tick.outputs.remove(&partition).unwrap_or_default();
+            rows.sort_unstable();
+            let mut records: Vec<OutputRecord> = rows.iter().map(|(k, count)| record(*k, *count, version)).collect();
+            if reconciles {
+                // Only what has not passed the tick is corrected.
+                let Some(Some(held)) = held.get(&partition) else { continue };
+                records = corrections(held, records);
+            }
+            let at = OutputPartition { output: OUTPUT.to_owned(), partition };
+            committer.output(tick.tick, &at, TickRecords::new(records))?;
+        }
+        committer.complete(tick.tick)?;
+        tick.emitted += 1;
+        self.emitted += 1;
+        mesh.trim(workers);
+        Ok(())
+    }
+
+    /// Whether what is to be reconciled has been read; asks for it.
+    fn has_held(&mut self) -> bool {
+        let Some(committer) = self.committer.as_ref().filter(|committer| committer.is_ready()) else { return false };
+        if let Some(held) = &self.held {
+            return held.values().all(Option::is_some);
+        }
+        let partitions: Vec<OutputPartition> = committer.to_reconcile().cloned().collect();
+        self.held = Some(partitions.iter().map(|at| (at.partition, None)).collect());
+        self.tasks.extend(partitions.into_iter().map(|at| Task::Held { at, end: None }));
+        false
+    }
+
+    /// Tells the leader what is new.
+    fn report(&mut self) {
+        let Some(committer) = &mut self.committer else { return };
+        if !self.ready && self.restored && committer.is_ready() {
+            self.ready = true;
+            self.reports.push_back(Report::Ready { operators: vec![OPERATOR.to_owned()] });
+        }
+        if !self.ready {
+            return;
+        }
+        let committed = committer.committed_through();
+        if committed > self.committed {
+            self.committed = committed;
+            self.reports.push_back(Report::Committed(committed));
+        }
+        if let Some((tick, outputs)) = committer.checkpointed() {
+            self.reports.push_back(Report::SinkAt { tick, outputs });
+        }
+    }
+
+    fn read(&mut self, mesh: &mut Mesh, input: &Input, dice: &mut Dice) {
+        let mut ranges = Vec::new();
+        for (start, position) in self.splits.values_mut() {
+            if let Some((range, records)) = input.read(start, *position, dice.between(1, 4)) {
+                mesh.delivered.extend(records.into_iter().map(|(offset, key)| ((start.number, offset), key)));
+                *position = range.to;
+                ranges.push(range);
+            }
+        }
+        if !ranges.is_empty() {
+            let bytes = ranges.iter().map(|range| range.count * 10).sum();
+            self.reports.push_back(Report::Read { ranges, bytes });
+        }
+    }
+
+    /// Splits of this worker that have been read to their ends.
+    pub(super) fn read_to_the_end(&self, input: &Input) -> usize {
+        let read = self.splits.values().filter(|(start, position)| input.is_read(start, *position));
+        if self.ready { read.count() } else { 0 }
+    }
+
+    /// Begins what the committer asks for.
+    pub(super) fn act(&mut self, now: u64) -> Result<(), Over> {
+        while let Some(committer) = &mut self.committer
+            && let Some(action) = committer.next_action(now)?
+        {
+            let task = match action {
+                Action::Fence { turn } => {
+                    self.turns[turn as usize].drop_producer();
+                    Task::Fence { id: (self.index, turn), own: Some(turn), opening: false }
+                }
+                Action::CheckJournal => Task::Journal,
+                Action::ReadProgress => Task::Progress { ends: Vec::new() },
+                Action::ReadTails(from) => Task::Tails { left: from.into(), end: None, found: Vec::new() },
+                Action::Prepare { turn, transaction } => {
+                    self.turns[turn as usize].begin(*transaction, self.shape.rules);
+                    Task::Write { turn }
+                }
+                Action::Commit { turn } => Task::Commit { turn },
+            };
+            self.tasks.push_back(task);
+        }
+        self.report();
+        Ok(())
+    }
+
+    /// Who this worker is, once it knows.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.me()
+    }
+}
+
+/// The message that says what a key's count has become, under a version of the job.
+pub(super) fn record(key: u8, count: u64, version: u64) -> OutputRecord {
+    OutputRecord { key: vec![key], value: Some((count + 1000 * version).to_le_bytes().to_vec()) }
+}
+
+/// What is missing, what is other, and what is there and should not be.
+fn corrections(held: &[OutputRecord], wanted: Vec<OutputRecord>) -> Vec<OutputRecord> {
+    let newest: BTreeMap<&[u8], &OutputRecord> = held.iter().map(|record| (record.key.as_slice(), record)).collect();
+    let gone = newest.iter().filter(|(key, record)| record.value.is_some() && !wanted.iter().any(|w| w.key == **key));
+    let mut all: Vec<OutputRecord> = gone.map(|(key, _)| OutputRecord { key: key.to_vec(), value: None }).collect();
+    all.extend(wanted.into_iter().filter(|record| newest.get(record.key.as_slice()) != Some(&record)));
+    all.sort();
+    all
+}
+
+fn run_ref(name: &str) -> RunRef {
+    RunRef { object: name.to_owned(), rows: 0, bytes: 0, crc32: 0 }
+}
