@@ -98,7 +98,7 @@ impl Identity {
             return Ok(());
         }
         Err(Error::new(
-            ErrorKind::Configuration,
+            ErrorKind::Data,
             format!(
                 "kafka topic '{}' was deleted and recreated (it has the id {is} and had {was}): a job cannot go on with \
                  other input; {BEGIN_ANOTHER}",

@@ -101,7 +101,7 @@ impl Appender {
 
 /// An older generation that lost the race to open has a record where only newer ones may be.
 pub(crate) fn lost_the_race(seq: Seq) -> Ended {
-    Ended::Restart(format!("position {seq} of the journal was taken by a generation that opened it at the same time"))
+    Ended::LostRace { at: seq }
 }
 
 #[cfg(test)]
@@ -145,7 +145,7 @@ mod tests {
                 Ok(None) => {}
                 Ok(Some(done)) => seen.push_str(&format!(" durable {}", done.seq)),
                 Err(Ended::Fenced { by }) => seen.push_str(&format!(" fenced {by}")),
-                Err(Ended::Restart(_)) => seen.push_str(" restart"),
+                Err(Ended::LostRace { .. }) => seen.push_str(" restart"),
                 Err(other) => seen.push_str(&format!(" {other}")),
             }
         }

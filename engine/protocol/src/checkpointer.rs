@@ -15,6 +15,7 @@ use super::Ended;
 use super::messages::Layout;
 use super::rules::{Rule, Rules};
 use super::store::{Answer, Call, Identity, PutOutcome};
+use crate::Mismatch;
 use crate::journal::{Entry, Seq, SinkStart};
 use crate::manifest::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, SplitState};
 
@@ -96,13 +97,11 @@ impl Checkpointer {
     /// The durable operators that a worker has; all workers must have the same, and all that are stored.
     ///
     /// # Errors
-    /// [`Ended::Refused`] for an operator that the binary lacks, [`Ended::Bug`] for workers that differ.
+    /// [`Ended::Mismatch`] for an operator that the binary lacks, [`Ended::Bug`] for workers that differ.
     pub(crate) fn has_operators(&mut self, operators: Vec<String>) -> Result<(), Ended> {
         let operators: BTreeSet<String> = operators.into_iter().collect();
         if let Some(lost) = self.chains.keys().find(|name| !operators.contains(*name)) {
-            return Err(Ended::Refused(format!(
-                "the checkpoint has the durable operator '{lost}', which this binary lacks; was it renamed?"
-            )));
+            return Err(Mismatch::OperatorMissing { operator: lost.clone() }.into());
         }
         if !self.operators.is_empty() && self.operators != operators {
             return Err(Ended::Bug(format!("workers differ in their operators: {:?}, {operators:?}", self.operators)));

@@ -1,7 +1,8 @@
 //! Why a generation is over.
 
-use fluvial_connector::{ErrorKind, Generation, Offset, OutputPartition, Tick};
+use fluvial_connector::{Envelope, ErrorKind, Generation, Incarnation, Offset, OutputPartition, Tick};
 
+use crate::Exit;
 use crate::journal::Seq;
 
 /// The end of a generation, as a state machine of the protocol decided it.
@@ -16,84 +17,21 @@ pub enum Ended {
         /// The generation that has.
         by: Generation,
     },
-    /// Nothing is wrong with the job: the next generation may succeed.
-    #[error("{0}; the next generation can go on")]
-    Restart(String),
-    /// A person must look at it: what is stored is not what this job and binary can go on from.
-    #[error("{0}")]
-    Refused(String),
-    /// An input was deleted and recreated under its name.
+    /// Another generation opened the journal at the same time, and was faster.
     #[error(
-        "{described} was deleted and recreated, or is another than the job has read (its id is {is} and was {was}): a \
-         job cannot go on with other input; begin a new one on it under another --name, with --reconcile if it is to \
-         correct the same outputs"
+        "position {at} of the journal was taken by a generation that opened it at the same time; the next generation can go on"
     )]
-    MadeAnew {
-        /// The split that was found to be another, as its source describes it.
-        described: String,
-        /// Its identity when the job met it.
-        was: String,
-        /// Its identity now.
-        is: String,
+    LostRace {
+        /// The position.
+        at: Seq,
     },
-    /// An input ends before the place that it has been read to.
+    /// A sink fenced a writer, though the journal has no newer generation.
     #[error(
-        "{described} ends at offset {end} now, and has been read up to {read}: what lay between is gone (a \
-         log that was cut off, as an unclean leader election does it); `run --reconcile` goes on from the input as it is"
+        "a writer was fenced though no newer generation exists, as when its transaction takes longer than the transaction \
+         time-out: {why}; the next generation can go on"
     )]
-    CutOff {
-        /// Which split, as its source describes it.
-        described: String,
-        /// The offset after the last that was read of it.
-        read: Offset,
-        /// Its end now.
-        end: Offset,
-    },
-    /// Records that have to be read again were compacted. The journal says so now: the next generation goes on without them
-    /// and corrects the outputs.
-    #[error("{what}; the next generation goes on with what is left, and corrects the outputs")]
-    Compacted {
-        /// Which records, for people.
-        what: String,
-    },
-    /// An earlier generation began to correct the outputs after compaction, and this one cannot.
-    #[error(
-        "input that has to be read again was compacted, and the outputs have yet to be corrected for that, which this run \
-         cannot do: {why}; start the job as it was, or go on from the input as it is with `run --reconcile`"
-    )]
-    CannotCorrect {
-        /// Why.
-        why: String,
-    },
-    /// The same input gave other output than before.
-    #[error(
-        "output {at} is not what it was when tick {tick} was first committed: either the code is not deterministic (a \
-         clock, a random number, the order of a hash map) or it has changed; `run --reconcile` goes on from here"
-    )]
-    Diverged {
-        /// Where.
-        at: OutputPartition,
-        /// The tick at which the digests were compared.
-        tick: Tick,
-    },
-    /// The output holds records that this job does not make at that place.
-    #[error(
-        "output {at} holds a committed record at offset {offset}, after this job's last one, that this job does not write \
-         there: stop whoever else writes to this topic, then start the job once with --reconcile, which makes an upsert \
-         output this job's table again"
-    )]
-    ForeignRecord {
-        /// Where.
-        at: OutputPartition,
-        /// The record's offset.
-        offset: u64,
-    },
-    /// A sink refuses what this job writes, and would refuse it again.
-    #[error("{why}")]
-    NotWritable {
-        /// What a person can do: change a setting, or the data.
-        kind: ErrorKind,
-        /// The whole reason.
+    WriterFenced {
+        /// What the sink said.
         why: String,
     },
     /// Every transaction has failed for too long.
@@ -116,34 +54,432 @@ pub enum Ended {
         /// How far.
         by_ms: u64,
     },
+    /// Records that have to be read again were compacted. The journal says so now: the next generation goes on without them
+    /// and corrects the outputs.
+    #[error("{what}; the next generation goes on with what is left, and corrects the outputs")]
+    Compacted {
+        /// Which records, for people.
+        what: String,
+    },
+    /// The journal, or a manifest that it names, is not whole.
+    #[error(transparent)]
+    Journal(#[from] JournalFault),
+    /// An output or its progress is not what the job has committed.
+    #[error(transparent)]
+    Output(#[from] OutputFault),
+    /// An input is not what the job has read.
+    #[error(transparent)]
+    Input(#[from] InputFault),
+    /// The job, as it is built and started now, does not fit its state or its outputs.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// The same input gave other output than before.
+    #[error(
+        "output {at} is not what it was when tick {tick} was first committed: either the code is not deterministic (a \
+         clock, a random number, the order of a hash map) or it has changed; `run --reconcile` goes on from here"
+    )]
+    Diverged {
+        /// Where.
+        at: OutputPartition,
+        /// The tick at which the digests were compared.
+        tick: Tick,
+    },
+    /// A sink refuses what this job writes, and would refuse it again.
+    #[error("{why}")]
+    NotWritable {
+        /// What a person can do: change a setting, or the data.
+        kind: ErrorKind,
+        /// The whole reason.
+        why: String,
+    },
     /// A fault in the engine.
     #[error("a fault in the engine: {0}")]
     Bug(String),
 }
 
+/// What is wrong with the journal or a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JournalFault {
+    /// A record between others is not there.
+    #[error("the journal's record {at} is missing")]
+    RecordMissing {
+        /// Its position.
+        at: Seq,
+    },
+    /// A record is another job's.
+    #[error("the journal's record {at} is of incarnation {is}, not of {own}")]
+    RecordOfAnother {
+        /// Its position.
+        at: Seq,
+        /// Whose it is.
+        is: Incarnation,
+        /// The job's own.
+        own: Incarnation,
+    },
+    /// A generation has written after a newer one had opened.
+    #[error("the journal's record {at} is of generation {generation}, which had been fenced before")]
+    RecordOfFenced {
+        /// Its position.
+        at: Seq,
+        /// Whose it is.
+        generation: Generation,
+    },
+    /// Ticks do not grow.
+    #[error("the journal's record {at} binds tick {tick} after tick {sealed}")]
+    TickOutOfOrder {
+        /// Its position.
+        at: Seq,
+        /// The tick that it binds.
+        tick: Tick,
+        /// The last one before.
+        sealed: Tick,
+    },
+    /// The ranges of a split do not follow each other.
+    #[error("the journal's record {at} {what}")]
+    RangeOutOfOrder {
+        /// Its position.
+        at: Seq,
+        /// Which range, and what it should have followed.
+        what: String,
+    },
+    /// A manifest that the journal names is not there.
+    #[error(
+        "the manifest {manifest} is missing, which the journal's record {at} names as the checkpoint of tick {tick}"
+    )]
+    ManifestMissing {
+        /// Its object.
+        manifest: String,
+        /// The record that names it.
+        at: Seq,
+        /// The checkpoint's tick.
+        tick: Tick,
+    },
+    /// A manifest is not that of the checkpoint which names it.
+    #[error(
+        "the manifest {manifest} is of tick {is} of incarnation {incarnation}; the journal's record {at} names it as the \
+         checkpoint of tick {tick} of {own}"
+    )]
+    ManifestOfAnother {
+        /// Its object.
+        manifest: String,
+        /// The tick that it is of.
+        is: Tick,
+        /// The incarnation that it is of.
+        incarnation: Incarnation,
+        /// The record that names it.
+        at: Seq,
+        /// The checkpoint's tick.
+        tick: Tick,
+        /// The job's incarnation.
+        own: Incarnation,
+    },
+}
+
+/// What is wrong with an output or with its progress.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutputFault {
+    /// It has no progress, and should have some.
+    #[error(
+        "output {at} has no progress, though the journal is sealed through tick {sealed}: was the progress topic deleted, or \
+         does the job's name belong to another store? Without it the job can only begin again, under another --name"
+    )]
+    NoProgress {
+        /// Where.
+        at: OutputPartition,
+        /// The last sealed tick.
+        sealed: Tick,
+    },
+    /// Its progress is another job's.
+    #[error(
+        "the progress of output {at} is of incarnation {is}, and this job's journal of {own}: a job of the same name has \
+         written it from another store; use that store, give this job another --name, or, if that store is lost, begin a \
+         new job under another --name with --reconcile, which takes an upsert output over"
+    )]
+    ProgressOfAnother {
+        /// Where.
+        at: OutputPartition,
+        /// Whose it is.
+        is: Incarnation,
+        /// The job's own.
+        own: Incarnation,
+    },
+    /// It is committed beyond what the journal has sealed.
+    #[error(
+        "output {at} is committed through tick {tick}, and the journal is sealed only through {sealed}: was the store put \
+         back to an older state?"
+    )]
+    ProgressAhead {
+        /// Where.
+        at: OutputPartition,
+        /// The tick of the progress.
+        tick: Tick,
+        /// The last sealed tick.
+        sealed: Tick,
+    },
+    /// It is committed less far than before.
+    #[error(
+        "output {at} is committed only through tick {tick}, and everything through tick {committed} was committed before: \
+         was the progress topic put back to an older state?"
+    )]
+    ProgressBehind {
+        /// Where.
+        at: OutputPartition,
+        /// The tick of the progress.
+        tick: Tick,
+        /// The tick that was committed.
+        committed: Tick,
+    },
+    /// Later records have smaller offsets.
+    #[error(
+        "output {at} was written up to offset {written}, and the records after that have lower offsets, up to {since}: it \
+         was deleted and recreated, or has lost records; {}", way_out(*.envelope)
+    )]
+    WentBack {
+        /// Where.
+        at: OutputPartition,
+        /// The end of the earlier records.
+        written: Offset,
+        /// The end of the later ones.
+        since: Offset,
+        /// How its records become messages.
+        envelope: Envelope,
+    },
+    /// It ends before its progress.
+    #[error(
+        "output {at} ends at offset {end}, and was written up to {written}: it was deleted and recreated, or has lost \
+         records; {}", way_out(*.envelope)
+    )]
+    EndsEarly {
+        /// Where.
+        at: OutputPartition,
+        /// Its end.
+        end: Offset,
+        /// The end by its progress.
+        written: Offset,
+        /// How its records become messages.
+        envelope: Envelope,
+    },
+    /// A committed record was aborted afterwards.
+    #[error(
+        "output {at}: the record at offset {offset}, which this job had committed, was aborted; {}", way_out(*.envelope)
+    )]
+    Aborted {
+        /// Where.
+        at: OutputPartition,
+        /// The record.
+        offset: Offset,
+        /// How its records become messages.
+        envelope: Envelope,
+    },
+    /// It was deleted and recreated under its name.
+    #[error("output '{output}' was deleted and recreated (it has the id {is} and had {was}): {}", lost(*.envelope))]
+    Recreated {
+        /// The output.
+        output: String,
+        /// Its identity when the job began to write it.
+        was: String,
+        /// Its identity now.
+        is: String,
+        /// How its records become messages.
+        envelope: Envelope,
+    },
+    /// The place where progress is kept was deleted and recreated.
+    #[error(
+        "{name} is not the one that this job has written (it has the id {is} and had {was}): it was deleted and recreated, or \
+         the store is a copy of another job's; what each output has been given is not known without it, so begin a new job \
+         under another --name, with --reconcile where it is to take over upsert outputs"
+    )]
+    ProgressRecreated {
+        /// What the place is called.
+        name: String,
+        /// Its identity when the job began.
+        was: String,
+        /// Its identity now.
+        is: String,
+    },
+    /// It holds a record that this job does not make at that place.
+    #[error(
+        "output {at} holds a committed record at offset {offset}, after this job's last one, that this job does not write \
+         there: stop whoever else writes to this topic, then start the job once with --reconcile, which makes an upsert \
+         output this job's table again"
+    )]
+    ForeignRecord {
+        /// Where.
+        at: OutputPartition,
+        /// The record's offset.
+        offset: Offset,
+    },
+}
+
+/// What a person can do where an output has lost records.
+fn way_out(envelope: Envelope) -> &'static str {
+    match envelope {
+        Envelope::Upsert => "`run --reconcile` writes the whole table to it again",
+        Envelope::Append => {
+            "an append output cannot be given them again: `run --reconcile --leave-append-outputs` goes on with the records \
+             to come"
+        }
+    }
+}
+
+/// What an output has lost that was recreated, and what a person can do.
+fn lost(envelope: Envelope) -> &'static str {
+    match envelope {
+        Envelope::Upsert => "the rows that it held are gone; `run --reconcile` writes the whole table to it again",
+        Envelope::Append => {
+            "the records that it held are gone, and an append output cannot be given them again; `run --reconcile \
+             --leave-append-outputs` goes on with the records to come"
+        }
+    }
+}
+
+/// What is wrong with an input.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InputFault {
+    /// It was deleted and recreated under its name.
+    #[error(
+        "{described} was deleted and recreated, or is another than the job has read (its id is {is} and was {was}): a \
+         job cannot go on with other input; begin a new one on it under another --name, with --reconcile if it is to \
+         correct the same outputs"
+    )]
+    Recreated {
+        /// The split that was found to be another, as its source describes it.
+        described: String,
+        /// Its identity when the job met it.
+        was: String,
+        /// Its identity now.
+        is: String,
+    },
+    /// It ends before the place that it has been read to.
+    #[error(
+        "{described} ends at offset {end} now, and has been read up to {read}: the records between are gone (a log that was \
+         truncated, as an unclean leader election does it); `run --reconcile` goes on from the input as it is"
+    )]
+    Truncated {
+        /// Which split, as its source describes it.
+        described: String,
+        /// The offset after the last that was read of it.
+        read: Offset,
+        /// Its end now.
+        end: Offset,
+    },
+    /// An earlier generation began to correct the outputs after compaction, and this one cannot.
+    #[error(
+        "input that has to be read again was compacted, and the outputs have yet to be corrected for that, which this run \
+         cannot do: {why}; start the job as it was, or go on from the input as it is with `run --reconcile`"
+    )]
+    CannotCorrect {
+        /// Why.
+        why: String,
+    },
+}
+
+/// How the job, as it is built and started now, does not fit its state or its outputs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// The state has an operator that the binary lacks.
+    #[error("the checkpoint has the durable operator '{operator}', which this binary lacks; was it renamed?")]
+    OperatorMissing {
+        /// The operator.
+        operator: String,
+    },
+    /// The job writes an output that the binary lacks.
+    #[error(
+        "the job writes the output '{output}', which this binary lacks: start it with the binary that has it, and with the \
+         options that name it"
+    )]
+    OutputMissing {
+        /// The output.
+        output: String,
+    },
+    /// A job that has state gets another output.
+    #[error(
+        "output '{output}' is new, and the job has state already: `run --reconcile` begins the output with the whole of its \
+         table"
+    )]
+    OutputNew {
+        /// The output.
+        output: String,
+    },
+    /// An output is to be written in another way.
+    #[error("output '{output}' was written as {was:?} and is now to be written as {is:?}")]
+    EnvelopeChanged {
+        /// The output.
+        output: String,
+        /// How it was written.
+        was: Envelope,
+        /// How it is to be written.
+        is: Envelope,
+    },
+    /// An output has lost partitions.
+    #[error(
+        "output '{output}' has {partitions} partitions and had {pinned} when the job began: was it deleted and recreated? \
+         Give it {pinned} partitions"
+    )]
+    PartitionsMissing {
+        /// The output.
+        output: String,
+        /// How many it has.
+        partitions: u32,
+        /// How many it had.
+        pinned: u32,
+    },
+    /// A reconciliation of a job with an output that cannot be corrected.
+    #[error(
+        "output '{output}' is an append output, which --reconcile cannot correct: what it holds would stay as it is; add \
+         --leave-append-outputs if that will do"
+    )]
+    AppendOutput {
+        /// The output.
+        output: String,
+    },
+    /// An output of a job that has written nothing yet holds rows already.
+    #[error(
+        "output '{output}' holds {rows} rows that this job has not written{}, and they would be mixed with its own: give \
+         the job an output of its own, or take this one over with `run --reconcile`, which deletes those of the rows that \
+         are not this job's too", in_brackets(.writers)
+    )]
+    OutputHeld {
+        /// The output.
+        output: String,
+        /// How many rows it holds.
+        rows: u64,
+        /// The jobs that write it, in a few words each, as far as the sink tells.
+        writers: Vec<String>,
+    },
+}
+
+fn in_brackets(writers: &[String]) -> String {
+    if writers.is_empty() { String::new() } else { format!(" ({})", writers.join("; ")) }
+}
+
 impl Ended {
-    /// What the caller should do; `None` for a good end.
+    /// How the process ends with it.
     #[must_use]
-    pub fn kind(&self) -> Option<ErrorKind> {
+    pub fn exit(&self) -> Exit {
         match self {
-            Self::Done(_) => None,
-            Self::Fenced { .. } => Some(ErrorKind::Fenced),
-            Self::NotWritable { kind, .. } => Some(*kind),
-            Self::Restart(_)
-            | Self::Compacted { .. }
-            | Self::CommitsNothing { .. }
-            | Self::CheckpointTooOld { .. }
-            | Self::ClockJumped { .. } => Some(ErrorKind::Restart),
-            Self::Refused(_) | Self::MadeAnew { .. } => Some(ErrorKind::Configuration),
-            Self::CutOff { .. } | Self::CannotCorrect { .. } | Self::Diverged { .. } | Self::ForeignRecord { .. } => {
-                Some(ErrorKind::Data)
-            }
-            Self::Bug(_) => Some(ErrorKind::Bug),
+            Self::Done(_) => Exit::Done,
+            Self::Fenced { .. } => Exit::Fenced,
+            Self::LostRace { .. } | Self::ClockJumped { .. } => Exit::GenerationLost,
+            Self::WriterFenced { .. } | Self::CommitsNothing { .. } => Exit::SinkFailed,
+            Self::CheckpointTooOld { .. } => Exit::StoreFailed,
+            Self::Compacted { .. } => Exit::SourceFailed,
+            Self::Journal(_) | Self::Output(_) | Self::Input(_) => Exit::StateRefused,
+            Self::Mismatch(_) => Exit::Misconfigured,
+            Self::Diverged { .. } => Exit::Failed,
+            Self::NotWritable { kind, .. } => match kind {
+                ErrorKind::Configuration => Exit::Misconfigured,
+                ErrorKind::Bug => Exit::EngineFault,
+                ErrorKind::Data => Exit::Failed,
+                ErrorKind::Retry | ErrorKind::Restart | ErrorKind::Fenced => Exit::SinkFailed,
+            },
+            Self::Bug(_) => Exit::EngineFault,
         }
     }
 
-    /// Something at a position of the journal is not what it must be.
-    pub fn journal(seq: Seq, what: impl std::fmt::Display) -> Self {
-        Self::Refused(format!("the journal's record {seq} {what}"))
+    /// Whether a newer generation may be the reason: what it has written looks wrong to one that does not know of it yet.
+    #[must_use]
+    pub(crate) fn may_be_a_newer_generations(&self) -> bool {
+        matches!(self, Self::Journal(_) | Self::Output(_) | Self::Mismatch(_) | Self::Diverged { .. })
     }
 }

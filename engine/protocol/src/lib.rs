@@ -60,7 +60,9 @@ mod claim;
 mod cleaner;
 mod committer;
 mod compaction;
+mod decisions;
 mod ended;
+mod exit;
 mod history;
 pub mod journal;
 mod leader;
@@ -80,7 +82,9 @@ pub use committer::{
     Action, Committer, CommitterConfig, Done, Failure, REPORT_AFTER_MS, REPORT_EVERY_MS, Stretch, Tail, TickRecords,
 };
 pub use compaction::{Compare, Reconciliation, Removed};
-pub use ended::Ended;
+pub use decisions::{Decisions, GenerationEnd, Next, ProcessEnd, cause};
+pub use ended::{Ended, InputFault, JournalFault, Mismatch, OutputFault};
+pub use exit::{Exit, System};
 pub use history::History;
 pub use leader::{Event, Leader, LeaderConfig, Request, Status};
 pub use messages::{FoundOutput, FoundSplit, HeldOutput, Layout, Order, Passed, Plan, Report, owner, split_owner};

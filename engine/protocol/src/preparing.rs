@@ -22,6 +22,7 @@ use super::sequencer::Sequencer;
 use super::store::Identity;
 use crate::journal::{Entry, Recreated, Rewound, Seq, SinkStart, SplitNumber};
 use crate::manifest::SplitState;
+use crate::{InputFault, Mismatch};
 
 /// A generation that has opened the journal and does not mint yet.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl Prepared {
     /// Appends what this generation begins: new outputs, a reconciliation. Returns warnings for people as well.
     ///
     /// # Errors
-    /// [`Ended::Refused`] for outputs that this binary and this system do not have as the journal does.
+    /// [`Ended::Mismatch`] for outputs that this binary and this system do not have as the journal does.
     pub(crate) fn new(
         config: &LeaderConfig,
         opened: Opened,
@@ -63,7 +64,7 @@ impl Prepared {
         let tick = Tick(now_ms).max(history.sealed().next());
         if compare == Compare::AllButCompacted {
             if let Some(why) = cannot_correct {
-                return Err(Ended::CannotCorrect { why });
+                return Err(InputFault::CannotCorrect { why }.into());
             }
             history.compacted(tick);
             appender.push(Entry::Compacted { tick });
@@ -186,21 +187,18 @@ fn rewound(found: &[FoundSplit], history: &History, warnings: &mut Vec<String>) 
 /// Refuses to begin a job in upsert outputs that hold other rows: two tables would be mixed in them.
 ///
 /// # Errors
-/// [`Ended::Refused`] with the first output that holds any.
+/// [`Ended::Mismatch`] with the first output that holds any.
 pub(crate) fn refuse_held(held: &[HeldOutput]) -> Result<(), Ended> {
-    let Some(HeldOutput { output, rows, writers }) = held.iter().find(|held| held.rows > 0) else { return Ok(()) };
-    let who = if writers.is_empty() { String::new() } else { format!(" ({})", writers.join("; ")) };
-    Err(Ended::Refused(format!(
-        "output '{output}' holds {rows} rows that this job has not written{who}, and they would be mixed with its own: give \
-         the job an output of its own, or take this one over with `run --reconcile`, which deletes those of the rows that \
-         are not this job's too"
-    )))
+    match held.iter().find(|held| held.rows > 0).cloned() {
+        Some(HeldOutput { output, rows, writers }) => Err(Mismatch::OutputHeld { output, rows, writers }.into()),
+        None => Ok(()),
+    }
 }
 
 /// The outputs that were recreated, and that a person wants gone on with as they are.
 ///
 /// # Errors
-/// [`Ended::Refused`] for what was recreated and cannot be gone on with so.
+/// [`Ended::Output`] for what was recreated and cannot be gone on with so.
 fn accepted(config: &LeaderConfig, reconcile: bool, history: &History) -> Result<Vec<Recreated>, Ended> {
     // A reconciliation that is only gone on with was asked for before: whoever asked knew of no other output.
     let asked = reconcile && config.reconcile;
@@ -218,11 +216,7 @@ fn accepted(config: &LeaderConfig, reconcile: bool, history: &History) -> Result
 fn refuse_append_outputs(history: &History) -> Result<(), Ended> {
     match history.sinks.iter().find(|sink| sink.envelope == Envelope::Append) {
         None => Ok(()),
-        Some(append) => Err(Ended::Refused(format!(
-            "output '{}' is an append output, which --reconcile cannot correct: what it holds would stay as it is; \
-             add --leave-append-outputs if that will do",
-            append.output
-        ))),
+        Some(append) => Err(Mismatch::AppendOutput { output: append.output.clone() }.into()),
     }
 }
 
@@ -235,11 +229,7 @@ fn new_outputs(
     history: &History,
 ) -> Result<(Vec<SinkStart>, Vec<String>), Ended> {
     if let Some(lost) = history.sinks.iter().find(|sink| !outputs.iter().any(|found| found.output == sink.output)) {
-        return Err(Ended::Refused(format!(
-            "the job writes the output '{}', which this binary lacks: start it with the binary that has it, \
-             and with the options that name it",
-            lost.output
-        )));
+        return Err(Mismatch::OutputMissing { output: lost.output.clone() }.into());
     }
     let sealed = history.sealed();
     // A job that has not begun has its outputs from the beginning.
@@ -248,10 +238,7 @@ fn new_outputs(
     for FoundOutput { output, partitions, envelope } in outputs {
         let Some(known) = history.sinks.iter().find(|sink| &sink.output == output) else {
             if sealed > Tick(0) && !reconcile {
-                return Err(Ended::Refused(format!(
-                    "output '{output}' is new, and the job has state already: `run --reconcile` begins the output with \
-                     the whole of its table"
-                )));
+                return Err(Mismatch::OutputNew { output: output.clone() }.into());
             }
             let identity = status.outputs.get(output).map(|output| output.identity.clone()).unwrap_or_default();
             let (output, partitions, envelope) = (output.clone(), *partitions, *envelope);
@@ -261,16 +248,12 @@ fn new_outputs(
         };
         let pinned = known.partitions;
         if known.envelope != *envelope {
-            return Err(Ended::Refused(format!(
-                "output '{output}' was written as {:?} and is now to be written as {envelope:?}",
-                known.envelope
-            )));
+            let (output, was, is) = (output.clone(), known.envelope, *envelope);
+            return Err(Mismatch::EnvelopeChanged { output, was, is }.into());
         }
         if *partitions < pinned {
-            return Err(Ended::Refused(format!(
-                "output '{output}' has {partitions} partitions and had {pinned} when the job began: was it deleted and \
-                 recreated? Give it {pinned} partitions"
-            )));
+            let (output, partitions) = (output.clone(), *partitions);
+            return Err(Mismatch::PartitionsMissing { output, partitions, pinned }.into());
         }
         if *partitions > pinned {
             warnings.push(format!(

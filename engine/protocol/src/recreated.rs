@@ -6,7 +6,7 @@
 
 use fluvial_connector::{Envelope, SinkStatus};
 
-use super::Ended;
+use super::{Ended, OutputFault};
 use crate::journal::{SinkStart, differ};
 
 /// A place that is another by now, under the same name.
@@ -33,7 +33,7 @@ pub(crate) fn recreated<'a>(sinks: &'a [SinkStart], now: &'a SinkStatus) -> impl
 /// Refuses to go on where one of these places is another by now.
 ///
 /// # Errors
-/// [`Ended::Refused`] with the first of them.
+/// [`Ended::Output`] with the first of them.
 pub(crate) fn refuse_recreated(sinks: &[SinkStart], now: &SinkStatus) -> Result<(), Ended> {
     recreated(sinks, now).next().map_or(Ok(()), |recreated| Err(recreated.refuse()))
 }
@@ -48,23 +48,14 @@ impl IsRecreated<'_> {
 
     /// Says what is known of it, and the way out.
     pub(crate) fn refuse(&self) -> Ended {
-        let Self { output, name, was, is } = self;
-        let id = format!("it has the id {is} and had {was}");
-        Ended::Refused(match output.map(|output| output.envelope) {
-            None => format!(
-                "{name} is not the one that this job has written ({id}): it was deleted and recreated, or the store is a \
-                 copy of another job's; what each output has been given is not known without it, so begin a new job under \
-                 another --name, with --reconcile where it is to take over upsert outputs"
-            ),
-            Some(Envelope::Upsert) => format!(
-                "output '{name}' was deleted and recreated ({id}): the rows that it held are gone; `run --reconcile` \
-                 writes the whole table to it again"
-            ),
-            Some(Envelope::Append) => format!(
-                "output '{name}' was deleted and recreated ({id}): the records that it held are gone, and an append output \
-                 cannot be given them again; `run --reconcile --leave-append-outputs` goes on with the records to come"
-            ),
-        })
+        let (was, is) = (self.was.to_owned(), self.is.to_owned());
+        let fault = match self.output {
+            None => OutputFault::ProgressRecreated { name: self.name.to_owned(), was, is },
+            Some(output) => {
+                OutputFault::Recreated { output: output.output.clone(), was, is, envelope: output.envelope }
+            }
+        };
+        fault.into()
     }
 }
 

@@ -13,6 +13,7 @@ use super::messages::{FoundSplit, Layout, Order, Passed, Report};
 use super::rules::{Rule, Rules};
 use super::sequencer::Sequencer;
 use super::store::{Answer, Part};
+use crate::InputFault;
 use crate::journal::{Entry, SplitNumber, SplitStart};
 use crate::manifest::SplitState;
 
@@ -286,16 +287,17 @@ impl Running {
 /// Refuses splits that were deleted and made anew: what the job has read of them is no part of them any more.
 ///
 /// # Errors
-/// [`Ended::MadeAnew`] with the first of them. One whose system cannot tell, then or now, is left to the digests.
+/// [`Ended::Input`] with the first of them. One whose system cannot tell, then or now, is left to the digests.
 pub(crate) fn refuse_made_anew(found: &[FoundSplit], known: &BTreeMap<SplitNumber, SplitState>) -> Result<(), Ended> {
     for FoundSplit { source, described, split, identity, .. } in found {
         let known = known.values().map(|state| &state.start).find(|s| &s.source == source && &s.split == split);
         if let Some(known) = known.filter(|known| known.was_made_anew(identity)) {
-            return Err(Ended::MadeAnew {
+            return Err(InputFault::Recreated {
                 described: described.clone(),
                 was: known.identity.clone(),
                 is: identity.clone(),
-            });
+            }
+            .into());
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fluvial_connector::{Generation, Incarnation};
 
-use super::Ended;
+use super::{Ended, JournalFault};
 use crate::journal::{JournalRecord, Nonce, Seq};
 use crate::manifest::Manifest;
 
@@ -123,11 +123,11 @@ impl Identity {
     /// has its record there before it does anything else.
     ///
     /// # Errors
-    /// [`Ended::Refused`] for a record of another job.
+    /// [`Ended::Journal`] for a record of another job.
     pub fn judge(&self, seq: Seq, record: &JournalRecord) -> Result<Verdict, Ended> {
         if record.incarnation != self.incarnation {
-            let what = format!("is of incarnation {}, not of {}", record.incarnation, self.incarnation);
-            return Err(Ended::journal(seq, what));
+            let (at, is, own) = (seq, record.incarnation, self.incarnation);
+            return Err(JournalFault::RecordOfAnother { at, is, own }.into());
         }
         Ok(match record.generation.cmp(&self.generation) {
             std::cmp::Ordering::Less => Verdict::Older,

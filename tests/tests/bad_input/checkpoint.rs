@@ -17,7 +17,7 @@ fn a_checkpoint_of_another_job_is_refused() {
     std::fs::copy(objects(&other, "checkpoints").pop().unwrap(), &manifest).unwrap();
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
     let name = manifest.file_name().unwrap().to_str().unwrap();
-    assert_refused(&refused, 2, &[name, "of incarnation", "names it as the checkpoint of tick"]);
+    assert_refused(&refused, 11, &[name, "of incarnation", "names it as the checkpoint of tick"]);
     std::fs::write(&manifest, kept).unwrap();
     stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
     stage.check().unwrap();
@@ -34,7 +34,7 @@ fn objects_of_a_newer_format_are_refused() {
         std::fs::write(&object, newer).unwrap();
         let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
         let parts = [&*name_of(&stage, &object), "format is version 2, this binary knows up to 1", "run the binary"];
-        assert_refused(&refused, 1, &parts);
+        assert_refused(&refused, 11, &parts);
         std::fs::write(&object, kept).unwrap();
         stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
         stage.check().unwrap();

@@ -225,7 +225,7 @@ fn another_binary_does_not_correct_what_was_compacted_nor_go_on_with_a_correctio
     let before = stage.table().unwrap();
     let refused = |stage: &Stage| {
         let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-        assert_refused(&refused, 1, &["compacted", "this binary (content hash ", "run --reconcile"]);
+        assert_refused(&refused, 11, &["compacted", "this binary (content hash ", "run --reconcile"]);
         assert_eq!(stage.table().unwrap(), before, "a run that was refused has written something");
     };
     stage = stage.with_program(&other);
@@ -240,7 +240,7 @@ fn another_binary_does_not_correct_what_was_compacted_nor_go_on_with_a_correctio
     let before = stage.table().unwrap();
     stage = stage.with_program(&other);
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 1, &["compacted", "this binary (content hash ", "run --reconcile"]);
+    assert_refused(&refused, 11, &["compacted", "this binary (content hash ", "run --reconcile"]);
     assert_eq!(stage.table().unwrap(), before, "a run that was refused has written something");
     stage = stage.with_program(&same);
     compact(&stage, &KEYS, 0, end(&stage));
@@ -290,7 +290,7 @@ fn a_job_that_reads_more_than_the_newest_record_of_a_key_is_refused_and_reconcil
             "`run --reconcile` goes on from the input as it is",
             "min.compaction.lag.ms of topic",
         ];
-        assert_refused(&refused, 1, &parts);
+        assert_refused(&refused, 11, &parts);
         assert_eq!(records(), before, "a run that was refused has written something");
         stage.complete(&format!("--stop-at-end --reconcile --leave-append-outputs {options}")).unwrap();
         if appends {
@@ -327,7 +327,7 @@ fn a_changelog_whose_deletions_may_be_gone_as_well_is_refused() {
         !records.iter().any(|record| record.key.as_deref() == Some(b"2"))
     });
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 1, &["it is compacted", "deletions", "delete.retention.ms", "run --reconcile"]);
+    assert_refused(&refused, 11, &["it is compacted", "deletions", "delete.retention.ms", "run --reconcile"]);
     assert_eq!(stage.table().unwrap(), before, "a run that was refused has written something");
 }
 
@@ -340,5 +340,5 @@ fn a_changelog_whose_records_retention_removes_before_they_are_read_again_is_ref
     let first = || stage.endpoint().watermarks(&stage.input(), 0, Isolation::Committed).unwrap().0;
     wait_for(&stage, "retention", || first() > 0);
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 1, &[&stage.input(), "begins at offset ", "have to be read again", "run --reconcile"]);
+    assert_refused(&refused, 11, &[&stage.input(), "begins at offset ", "have to be read again", "run --reconcile"]);
 }

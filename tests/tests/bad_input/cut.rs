@@ -76,7 +76,7 @@ fn a_tail_that_is_lost_is_named_and_reconciled() {
     let read = cut(&mut kafka, &stage, first);
     for options in ["", "--stop-at-end --workers 2"] {
         let refused = stage.start(options).unwrap().finish(MOST).unwrap();
-        assert_refused(&refused, 1, &[&stage.input(), "run --reconcile"]);
+        assert_refused(&refused, 11, &[&stage.input(), "run --reconcile"]);
         let why = refused.error().unwrap();
         assert!(is_named(why, first, read), "{why}");
     }
@@ -134,7 +134,7 @@ fn other_records_in_place_of_a_lost_tail_are_named_and_reconciled() {
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
     let parts =
         [&*stage.input(), &format!("partition {CUT} no longer holds what was read at offset"), "run --reconcile"];
-    assert_refused(&refused, 1, &parts);
+    assert_refused(&refused, 11, &parts);
     stage.complete("--reconcile --stop-at-end").unwrap();
     assert_right(&stage);
     goes_on_normally(&stage);
@@ -157,7 +157,7 @@ fn a_lost_tail_that_lies_behind_the_checkpoint_is_named_and_gone_on_from() {
         let differs = format!("partition {CUT} no longer holds what was read at offset");
         for options in ["", "--stop-at-end"] {
             let refused = stage.start(options).unwrap().finish(MOST).unwrap();
-            assert_refused(&refused, 1, &[&stage.input(), "run --reconcile"]);
+            assert_refused(&refused, 11, &[&stage.input(), "run --reconcile"]);
             let why = refused.error().unwrap();
             assert!(if written_since { why.contains(&differs) } else { is_named(why, first, read) }, "{why}");
         }
@@ -193,7 +193,7 @@ fn a_tail_that_is_lost_under_a_running_job_ends_it() {
     let of_the_reader = [format!("partition {CUT} at offset {read}"), format!("holds offsets 0 to {}", first - 1)];
     let of_the_leader = [format!("partition {CUT} ends at offset {first} now"), "has been read up to".to_owned()];
     let parts = if ended.said.contains("holds offsets") { of_the_reader } else { of_the_leader };
-    assert_refused(&ended, 1, &[&*stage.input(), &parts[0], &parts[1]]);
+    assert_refused(&ended, 11, &[&*stage.input(), &parts[0], &parts[1]]);
     stage.complete("--reconcile --stop-at-end").unwrap();
 }
 
@@ -212,6 +212,6 @@ fn other_records_in_place_of_a_lost_tail_under_a_running_job_end_it() {
     assert!(end(&stage) > read);
     job.job().resume().unwrap();
     let ended = job.finish(MOST).unwrap();
-    assert_refused(&ended, 1, &[&stage.input(), &format!("partition {CUT} at offset {read}"), "truncated"]);
+    assert_refused(&ended, 11, &[&stage.input(), &format!("partition {CUT} at offset {read}"), "truncated"]);
     stage.complete("--reconcile --stop-at-end").unwrap();
 }

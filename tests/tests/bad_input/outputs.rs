@@ -41,7 +41,7 @@ fn write_others(stage: &Stage, records: usize) {
 #[track_caller]
 fn assert_recreated(stage: &Stage, ended: &Finished) {
     let named = format!("output '{}' was deleted and recreated (it has the id ", output(stage));
-    assert_refused(ended, 2, &[&named, " and had ", "`run --reconcile` writes the whole table to it again"]);
+    assert_refused(ended, 11, &[&named, " and had ", "`run --reconcile` writes the whole table to it again"]);
 }
 
 /// Neither start writes anything, the one that a person asks for writes all of the table, and the job goes on.
@@ -102,8 +102,8 @@ fn an_output_that_is_recreated_on_a_broker_without_topic_ids_is_known_by_its_end
     stage.feed(100..110).unwrap();
     let named = format!("output {}/", output(&stage));
     let shorter: &[&str] = &[&named, "deleted and recreated", "`run --reconcile` writes the whole table to it again"];
-    assert_refused(&job.finish(KNOWN_WITHIN + SOON).unwrap(), 2, shorter);
-    assert_refused(&stage.start("--stop-at-end").unwrap().finish(MOST).unwrap(), 2, shorter);
+    assert_refused(&job.finish(KNOWN_WITHIN + SOON).unwrap(), 11, shorter);
+    assert_refused(&stage.start("--stop-at-end").unwrap().finish(MOST).unwrap(), 11, shorter);
     let held = stage.endpoint().lines(&output(&stage), Isolation::Committed).unwrap();
     assert!(held.is_empty(), "the job has written to the other topic: {held:?}");
     stage.complete("--reconcile --stop-at-end").unwrap();
@@ -153,7 +153,7 @@ fn an_append_output_that_is_recreated_goes_on_without_what_it_held_where_a_perso
     let way_out = "`run --reconcile --leave-append-outputs` goes on with the records to come";
     for options in ["", "--reconcile"] {
         let refused = stage.start(&format!("--append --stop-at-end {options}")).unwrap().finish(MOST).unwrap();
-        assert_refused(&refused, 2, &[&id, way_out]);
+        assert_refused(&refused, 11, &[&id, way_out]);
     }
     stage.complete("--append --stop-at-end --reconcile --leave-append-outputs").unwrap();
     assert_eq!(seen(), 0, "what it held cannot be written again");
@@ -178,10 +178,10 @@ fn a_progress_topic_that_is_recreated_under_a_running_job_ends_it() {
         "deleted and recreated",
         "another --name",
     ];
-    assert_refused(&job.finish(KNOWN_WITHIN + SOON).unwrap(), 2, &parts);
+    assert_refused(&job.finish(KNOWN_WITHIN + SOON).unwrap(), 11, &parts);
     for options in ["", "--reconcile"] {
         let refused = stage.start(&format!("--stop-at-end {options}")).unwrap().finish(MOST).unwrap();
-        assert_refused(&refused, 2, &parts);
+        assert_refused(&refused, 11, &parts);
     }
     // The way out: a new job takes the output over.
     let args = args_with(&stage, "--name", &format!("{}-again", stage.name()), "--reconcile --stop-at-end");

@@ -38,7 +38,7 @@ fn a_lost_progress_topic_is_refused() {
         let refused = stage.start(&format!("--stop-at-end {options}")).unwrap().finish(MOST).unwrap();
         let parts =
             [&*format!("the progress topic '{name}'"), "has the id ", "deleted and recreated", "another --name"];
-        assert_refused(&refused, 2, &parts);
+        assert_refused(&refused, 11, &parts);
         assert_eq!(stage.visible().unwrap(), before, "a run that was refused has written something");
     }
     // The way out: the new job corrects what the old one has left.
@@ -58,7 +58,7 @@ fn the_progress_of_a_job_of_the_same_name_with_another_store_is_refused() {
         let refused = stage.start_with(args).unwrap().finish(MOST).unwrap();
         assert_refused(
             &refused,
-            2,
+            11,
             &["is of incarnation", "a job of the same name has written it from another store", "--name"],
         );
     }
@@ -77,7 +77,7 @@ fn a_store_that_was_put_back_to_an_older_state_is_refused() {
     std::fs::rename(stage.store(), &newer).unwrap();
     std::fs::rename(&older, stage.store()).unwrap();
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 2, &["is committed through tick", "the journal is sealed only through", "older state"]);
+    assert_refused(&refused, 11, &["is committed through tick", "the journal is sealed only through", "older state"]);
     assert_eq!(stage.visible().unwrap(), before);
     std::fs::remove_dir_all(stage.store()).unwrap();
     std::fs::rename(&newer, stage.store()).unwrap();
@@ -91,7 +91,7 @@ fn a_copy_of_a_store_under_another_name_is_refused() {
     copy(&stage.store().join(stage.name()), &stage.store().join(&name));
     let before = stage.visible().unwrap();
     let refused = stage.start_with(args_with(&stage, "--name", &name, "--stop-at-end")).unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 2, &["the progress topic ", "is not the one", "the store is a copy of another job's"]);
+    assert_refused(&refused, 11, &["the progress topic ", "is not the one", "the store is a copy of another job's"]);
     assert_eq!(stage.visible().unwrap(), before);
     goes_on(&stage);
 }
@@ -156,9 +156,9 @@ fn a_transaction_whose_marker_is_lost_is_told_within_seconds_and_reconciled_afte
     // Whoever waits for it notices that it was aborted, and so does whoever comes later.
     stage.broker().abort_withheld();
     let ended = job.finish(MOST).unwrap();
-    assert_refused(&ended, 2, &[&output, "which this job had committed, was aborted", "run --reconcile"]);
+    assert_refused(&ended, 11, &[&output, "which this job had committed, was aborted", "run --reconcile"]);
     let refused = stage.start(&format!("{KEPT} --stop-at-end")).unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 2, &[&output, "which this job had committed, was aborted", "run --reconcile"]);
+    assert_refused(&refused, 11, &[&output, "which this job had committed, was aborted", "run --reconcile"]);
     stage.complete(&format!("{KEPT} --stop-at-end --reconcile")).unwrap();
     assert_right(&stage);
 }
@@ -196,7 +196,7 @@ fn a_job_whose_committed_records_are_aborted_while_it_runs_ends_at_the_next_reco
     let order = r#"{"order_id":9001,"customer":"c","region":"new","product":"p","quantity":1,"price_cents":1,"at":0}"#;
     stage.endpoint().writer(&[]).unwrap().write(&[Message::text(&stage.input(), 0, "9001", order)]).unwrap();
     let ended = job.finish(MOST).unwrap();
-    assert_refused(&ended, 2, &[&output, "which this job had committed, was aborted", "run --reconcile"]);
+    assert_refused(&ended, 11, &[&output, "which this job had committed, was aborted", "run --reconcile"]);
     stage.complete(&format!("{KEPT} --stop-at-end --reconcile")).unwrap();
     assert_right(&stage);
 }

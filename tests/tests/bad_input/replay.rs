@@ -31,7 +31,7 @@ fn deleted_input_is_named_and_reconciled() {
         ends.push(format!("partition {partition} begins at offset {} now: the records at offset", end - 3));
     }
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 1, &[&stage.input(), "have to be read again", "run --reconcile"]);
+    assert_refused(&refused, 11, &[&stage.input(), "have to be read again", "run --reconcile"]);
     assert!(ends.iter().any(|end| refused.said.contains(end)), "{}", refused.said);
     assert_eq!(stage.table().unwrap(), before, "a run that was refused has written something");
     stage.complete("--reconcile --stop-at-end --workers 3").unwrap();
@@ -95,7 +95,7 @@ fn input_that_is_lost_before_it_was_ever_read_is_named() {
     stage.endpoint().delete_records(&stage.input(), 1, Offset::Offset(begins)).unwrap();
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
     let lost = format!("partition 1 begins at offset {begins} now, and has been read up to {read}");
-    assert_refused(&refused, 1, &[&stage.input(), &lost, "run --reconcile"]);
+    assert_refused(&refused, 11, &[&stage.input(), &lost, "run --reconcile"]);
     stage.complete("--reconcile --stop-at-end").unwrap();
     stage.complete("--stop-at-end --workers 2").unwrap();
 }
@@ -133,7 +133,7 @@ fn input_that_retention_has_removed_on_apache_kafka_is_named_and_reconciled() {
     wait_for(&stage, "retention", || first(0) > 0 && first(1) > 0);
     assert_eq!(stage.endpoint().alter_topic(&stage.input(), &[("retention.ms", "-1")]).unwrap(), "ok");
     let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-    assert_refused(&refused, 1, &[&stage.input(), "partition ", "begins at offset ", "the records at offset"]);
+    assert_refused(&refused, 11, &[&stage.input(), "partition ", "begins at offset ", "the records at offset"]);
     let gone = [0, 1].map(|partition| format!("begins at offset {} now", first(partition)));
     assert!(gone.iter().any(|gone| refused.said.contains(gone)), "{gone:?}: {}", refused.said);
     assert!(!stage.table().unwrap().is_empty());

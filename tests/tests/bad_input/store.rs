@@ -224,10 +224,9 @@ fn a_damaged_object_is_named_and_nothing_is_lost_when_it_is_put_back() {
             }
             damage(object);
             let refused = stage.start("--stop-at-end --workers 2").unwrap().finish(MOST).unwrap();
-            let code = refused.code.unwrap_or(0);
             let file = object.file_name().unwrap().to_str().unwrap();
-            assert!(matches!(code, 1 | 2), "{} {what}: {}", name_of(&stage, object), refused.said);
-            assert_refused(&refused, code, &[file]);
+            println!("{what}: {}", name_of(&stage, object));
+            assert_refused(&refused, 11, &[file]);
             fs::write(object, &whole).unwrap();
         }
     }
@@ -248,9 +247,8 @@ fn a_damaged_object_is_named_and_nothing_is_lost_when_it_is_put_back() {
     for (what, damage) in DAMAGES {
         damage(&first);
         let refused = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
-        let code = refused.code.unwrap_or(0);
-        assert!(matches!(code, 1 | 2), "{what}: {}", refused.said);
-        assert_refused(&refused, code, &["journal"]);
+        println!("{what}");
+        assert_refused(&refused, 11, &["journal"]);
         fs::write(&first, &whole).unwrap();
     }
     stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();

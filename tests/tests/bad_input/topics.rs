@@ -19,7 +19,7 @@ pub(super) fn recreate(stage: &Stage, topic: &str, partitions: i32) {
 /// partitions; their messages differ in wording.
 #[track_caller]
 fn assert_recreated(stage: &Stage, ended: &Finished) {
-    assert_refused(ended, 2, &[&format!("'{}'", stage.input()), "deleted and recreated", "another --name"]);
+    assert_refused(ended, 11, &[&format!("'{}'", stage.input()), "deleted and recreated", "another --name"]);
     let error = ended.error().unwrap();
     let ids = [("(its id is ", " and was "), ("(it has the id ", " and had ")].iter().find_map(|(is, was)| {
         let ids = error.split_once(is)?.1.split_once(')')?.0;
@@ -115,7 +115,7 @@ fn nothing_is_read_of_an_input_that_is_recreated_under_a_running_job_on_apache_k
     let ended = job.finish(MOST).unwrap();
     // That is what the reader says.
     let anew = format!("topic '{}' was deleted and recreated (it has the id ", stage.input());
-    assert_refused(&ended, 2, &[&anew, "another --name"]);
+    assert_refused(&ended, 11, &[&anew, "another --name"]);
     assert_eq!(stage.visible().unwrap(), before, "input of another topic has been taken");
     assert_refused_as_recreated(&stage);
 }
@@ -189,7 +189,7 @@ fn an_output_that_was_recreated_is_refused_and_written_again_where_a_person_asks
     recreate(&stage, &output, OUTPUT_PARTITIONS);
     for _ in 0..2 {
         let refused = stage.start("--stop-at-end --workers 2").unwrap().finish(MOST).unwrap();
-        assert_refused(&refused, 2, &[&output, "has the id ", "deleted and recreated", "run --reconcile"]);
+        assert_refused(&refused, 11, &[&output, "has the id ", "deleted and recreated", "run --reconcile"]);
     }
     stage.complete("--reconcile --stop-at-end").unwrap();
     assert_right(&stage);

@@ -21,22 +21,23 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use fluvial_connector::{Error, ErrorKind};
+use fluvial_connector::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
 use tracing_subscriber::fmt::format::{DefaultFields, Format};
 
+use fluvial_protocol::{Ended, Exit, System};
 use options::{LogFormat, ReplayOptions, RunOptions, StoreOptions};
 
 use crate::job::Job;
-use crate::runtime::ending::{EXIT_CODES, Ending};
 use crate::runtime::log;
 use crate::runtime::peer::{Invitation, PEER_VARIABLE};
 use crate::runtime::plan::plan;
 use crate::runtime::replay;
 use crate::runtime::supervisor::{Supervision, supervise};
 use crate::runtime::{Build, process};
+use crate::state::StateError;
 
 /// A job's binary: its name, the closure that builds it, and commands of its own.
 ///
@@ -119,11 +120,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             Err(error) => {
                 let format = matches.subcommand().and_then(|(_, of)| of.try_get_one("log_format").ok().flatten());
                 say_why(format.copied().unwrap_or(LogFormat::Text), &format!("{error:#}"));
-                let of_connector = error.downcast_ref::<Error>();
-                let usage = error.downcast_ref::<clap::Error>().is_some()
-                    || error.downcast_ref::<Usage>().is_some()
-                    || of_connector.is_some_and(|error| error.kind == ErrorKind::Configuration);
-                ExitCode::from(if usage { 2 } else { 1 })
+                ExitCode::from(exit_of(&error).code())
             }
         };
         log::finish();
@@ -132,7 +129,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
 
     fn command_line(&self) -> Command {
         let run = RunOptions::augment_args(Command::new("run"));
-        let run = described(O::augment_args(run), "Run the job").after_help(EXIT_CODES);
+        let run = described(O::augment_args(run), "Run the job").after_help(exit_codes());
         let replay = ReplayOptions::augment_args(Command::new("replay"));
         let replay = described(
             O::augment_args(replay),
@@ -198,7 +195,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                 .with_context(|| format!("{PEER_VARIABLE} is for the engine alone; unset it"))?;
             start_logging(options.store.log_format, invitation.ansi);
             let config = options.config(self.name);
-            return Ok(ExitCode::from(process::run(&invitation, &self.builder(own), &config)?.exit_code()));
+            return Ok(ExitCode::from(process::run(&invitation, &self.builder(own), &config)?.code()));
         }
         log::print_for_the_run().context("cannot begin to print")?;
         start_logging(options.store.log_format, on_a_terminal());
@@ -211,11 +208,11 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             fail_point: options.fail_point,
             ansi: on_a_terminal(),
         };
-        let (ending, why) = supervise(supervision)?;
-        if ending != Ending::Done {
+        let (exit, why) = supervise(supervision)?;
+        if exit != Exit::Done {
             say_why(options.store.log_format, &why);
         }
-        Ok(ExitCode::from(ending.exit_code()))
+        Ok(ExitCode::from(exit.code()))
     }
 }
 
@@ -231,9 +228,29 @@ fn end_with_stdin() -> std::io::Result<()> {
         // An error leaves as little to wait for as the end does.
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         log::finish();
-        std::process::exit(i32::from(Ending::StoppedUncommitted.exit_code()));
+        std::process::exit(i32::from(Exit::StoppedUncommitted.code()));
     };
     std::thread::Builder::new().name("stdin".to_owned()).spawn(watch).map(drop)
+}
+
+/// How a command ends with an error.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    if error.is::<clap::Error>() || error.is::<Usage>() {
+        return Exit::Misconfigured;
+    }
+    let of_machine = error.downcast_ref::<Ended>().map(Ended::exit);
+    let of_system = error.downcast_ref::<Error>().map(|error| error.kind);
+    let of_system = of_system.or_else(|| error.downcast_ref::<StateError>().map(StateError::kind));
+    of_machine.or(of_system.map(|kind| Exit::of(kind, System::Store))).unwrap_or(Exit::Failed)
+}
+
+/// What the exit codes mean, for `--help`.
+fn exit_codes() -> String {
+    let mut text = "Exit codes:".to_owned();
+    for exit in Exit::ALL {
+        text.push_str(&format!("\n  {:>2}  {}", exit.code(), exit.describe()));
+    }
+    text + "\n\nUnless --no-restart is given, 4 is followed by a restart; so are 5, 6 and 7 once the job has opened under this run."
 }
 
 /// Wrong usage that clap cannot see.

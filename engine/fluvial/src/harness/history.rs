@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::workers::{BuildSite, Records, Step, Stepped, Workers};
 use crate::durable::{Frozen, Restore};
 use crate::journal::JobStore;
-use crate::runtime::ending::chain;
+use crate::runtime::failure::chain;
 use crate::state::RunStore;
 
 /// Drives the stores of all tests in a process.

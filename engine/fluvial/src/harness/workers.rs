@@ -14,7 +14,7 @@ use timely::communication::WorkerGuards;
 use timely::worker::Worker;
 
 use crate::durable::{Durables, Frozen, Restore};
-use crate::runtime::ending::chain;
+use crate::runtime::failure::chain;
 
 /// Records of one input at one tick; what they are, input and test agree on.
 pub(super) type Records = Arc<dyn Any + Send + Sync>;

@@ -8,7 +8,7 @@ use fluvial_protocol::journal::{Entry, Seq};
 use fluvial_protocol::{Answer, Call, FoundObject, Object, PutOutcome};
 
 use super::ambient;
-use super::ending::chain;
+use super::failure::chain;
 use crate::fail_point::{FailPoint, reach};
 use crate::journal::{Created, JobStore, journal_object};
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use fluvial_connector::{Error, ErrorKind, Offset, Source, SplitId};
 use fluvial_protocol::FoundSplit;
 
-use super::ending::chain;
+use super::failure::chain;
 use super::leader::{LOOKS, Positions};
 use super::process::Found;
 use super::unavailable::Unavailable;

@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fluvial_connector::{OutputPartition, Tick, Waker};
+use fluvial_protocol::Exit;
 use fluvial_protocol::TickRecords;
 
-use super::ending::{Ending, Failure};
+use super::failure::Failure;
 use crate::job::output::OutputQueue;
 use crate::stages::STAGES;
 
@@ -110,7 +111,7 @@ impl Outlet {
         for (_, queue) in &self.queues {
             let mut queue = queue.borrow_mut();
             if let Some(error) = queue.failed.take() {
-                return Err(Failure::new(Ending::Failed, error));
+                return Err(Failure::new(Exit::Failed, error));
             }
             upper = match (upper, queue.upper) {
                 (Some(a), Some(b)) => Some(a.min(b)),

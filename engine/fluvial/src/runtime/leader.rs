@@ -12,16 +12,18 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Envelope, Error, Incarnation, Offset, SinkStatus, SplitId, Waker};
+use fluvial_protocol::Exit;
 use fluvial_protocol::journal::Nonce;
 use fluvial_protocol::{
     Answer, Call, Ended, Event, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Plan, Report, Request,
+    System,
 };
 
 use super::ambient;
 use super::calls::StoreCalls;
 use super::control::{Control, Message};
 use super::discovery::{Asking, Discovered, Discovery, of_source};
-use super::ending::{Ending, Failure, Part as Origin, chain};
+use super::failure::{Failure, chain};
 use super::missed;
 use super::outputs::{self, OutputWatch};
 use super::process::{ForTheLeader, Found, Shared};
@@ -133,7 +135,7 @@ impl LeaderDriver {
                     wake.wake();
                 }
             })
-            .map_err(|e| Failure::new(Ending::Failed, e))?;
+            .map_err(Failure::of_host)?;
         let discovery = Self::discover(shared, &tell, waker, &found.splits);
         let (of_outputs, wake) = (tell.clone(), waker.clone());
         let outputs = OutputWatch::start(shared.session()?, move |status| {
@@ -141,7 +143,7 @@ impl LeaderDriver {
             wake.wake();
             told
         })
-        .map_err(|e| Failure::new(Ending::Failed, e))?;
+        .map_err(Failure::of_host)?;
         let mut driver = Self {
             leader: Leader::new(config, ambient::now_ms()),
             calls: Arc::new(StoreCalls::new(shared.store.clone(), options.patience)),
@@ -207,7 +209,7 @@ impl LeaderDriver {
 
     fn stop(&mut self, control: &mut Control) -> Result<(), Failure> {
         if !self.running {
-            return Err(Failure::new(Ending::StoppedUncommitted, anyhow::anyhow!("stopped while opening")));
+            return Err(Failure::new(Exit::StoppedUncommitted, anyhow::anyhow!("stopped while opening")));
         }
         self.stopping = Some(ambient::instant());
         self.event(Event::Stop, control)
@@ -219,15 +221,15 @@ impl LeaderDriver {
             match back {
                 Back::Answered(part, Ok(answer)) => self.event(Event::Store(part, answer), control)?,
                 Back::Looked(Ok(found)) => self.event(Event::Looked(found.splits), control)?,
-                Back::Looked(Err(error)) => return Err(Failure::of(Origin::Source, error)),
+                Back::Looked(Err(error)) => return Err(Failure::of(System::Source, error)),
                 Back::Surveyed(Ok(held)) => self.event(Event::Surveyed(held), control)?,
-                Back::Surveyed(Err(error)) => return Err(Failure::of(Origin::Sink, error)),
-                Back::Answered(_, Err(error)) => return Err(Failure::of(Origin::Store, error)),
+                Back::Surveyed(Err(error)) => return Err(Failure::of(System::Sink, error)),
+                Back::Answered(_, Err(error)) => return Err(Failure::of(System::Store, error)),
                 Back::Stop => self.stop(control)?,
                 Back::Outputs(status) => self.event(Event::Outputs(status), control)?,
                 // Who is about to end needs no more input.
                 Back::Discovered(Discovered::Refused(_)) if self.is_stopping() => {}
-                Back::Discovered(Discovered::Refused(error)) => return Err(Failure::of(Origin::Source, error)),
+                Back::Discovered(Discovered::Refused(error)) => return Err(Failure::of(System::Source, error)),
                 Back::Discovered(Discovered::Splits(found)) => {
                     self.status.found(&found);
                     if self.planned {
@@ -271,9 +273,9 @@ impl LeaderDriver {
         }
         let status = self.leader.status();
         let (ending, what) = if status.committed < status.minted {
-            (Ending::StoppedUncommitted, "not all output could be committed")
+            (Exit::StoppedUncommitted, "not all output could be committed")
         } else {
-            (Ending::StoppedWithoutCheckpoint, "all output is committed, but the last checkpoint is incomplete")
+            (Exit::StoppedWithoutCheckpoint, "all output is committed, but the last checkpoint is incomplete")
         };
         let committed = status.committed;
         Err(Failure::new(

@@ -8,7 +8,7 @@ use fluvial_protocol::Report;
 use fluvial_protocol::manifest::OperatorState;
 
 use super::ambient;
-use super::ending::chain;
+use super::failure::chain;
 use crate::state::{RunStore, StateError, merge, merge_due, run_object};
 
 /// The thread that merges; it ends when this is dropped.

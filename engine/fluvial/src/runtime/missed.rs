@@ -10,7 +10,7 @@ use fluvial_connector::Source;
 use fluvial_protocol::manifest::SplitState;
 
 use super::ambient;
-use super::ending::chain;
+use super::failure::chain;
 
 /// How long ago the checkpoint last held all of a source, where that is known.
 fn behind(splits: &[SplitState], source: &str, now_ms: u64) -> Option<Duration> {

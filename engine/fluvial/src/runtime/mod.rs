@@ -1,9 +1,9 @@
 //! What runs a generation: processes, the mesh between them, the worker loop, and what drives sources and sinks.
 //!
 //! ```text
-//!   supervisor ──starts──► process ──threads──► worker loop ─┬─ source: readers ─► reclock ─► dataflow
-//!    (restarts)             │ mesh               │ control   ├─ sink: dataflow ─► committer ─► turns
-//!                           └ peer: stop         └ leader    └─ uploads: frozen state ─► store
+//!   supervisor ─► keeper ──starts──► process ──threads──► worker loop ─┬─ source: readers ─► reclock ─► dataflow
+//!    (decisions)  (watches)           │ mesh               │ control   ├─ sink: dataflow ─► committer ─► turns
+//!                                     └ peer: stop         └ leader    └─ uploads: frozen state ─► store
 //! ```
 
 mod allocator;
@@ -12,8 +12,9 @@ mod calls;
 pub(crate) mod config;
 pub(crate) mod control;
 mod discovery;
-pub(crate) mod ending;
+pub(crate) mod failure;
 mod inbox;
+mod keeper;
 mod leader;
 pub(crate) mod log;
 mod memory;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fluvial_connector::{Error, Offset, OutputPartition, SinkSession, SinkStatus, output_digest};
 use fluvial_protocol::HeldOutput;
 
-use super::ending::chain;
+use super::failure::chain;
 
 /// How often the outputs are looked at while they are written. A write that fails looks at them at once.
 const EVERY: Duration = Duration::from_secs(10);

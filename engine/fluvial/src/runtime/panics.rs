@@ -6,7 +6,8 @@
 use std::backtrace::Backtrace;
 use std::panic::PanicHookInfo;
 
-use super::ending::Ending;
+use fluvial_protocol::Exit;
+
 use super::log;
 use super::peer::{FromPeer, SupervisorLink};
 use crate::stream::context;
@@ -14,22 +15,22 @@ use crate::stream::context;
 /// Installs the hook for this process.
 pub(crate) fn end_the_process_on_panic(supervisor: SupervisorLink) {
     std::panic::set_hook(Box::new(move |info| {
-        let (ending, why) = explain(info);
-        supervisor.say(&FromPeer::Ended { ending, why });
-        std::process::exit(i32::from(ending.exit_code()));
+        let (exit, why) = explain(info);
+        supervisor.say(&FromPeer::Ended { exit, why });
+        std::process::exit(i32::from(exit.code()));
     }));
 }
 
 /// Installs the hook for a command that runs the job's code by itself.
 pub(crate) fn end_the_command_on_panic() {
     std::panic::set_hook(Box::new(|info| {
-        let (ending, why) = explain(info);
+        let (exit, why) = explain(info);
         log::say(&format!("error: {why}"));
-        std::process::exit(i32::from(ending.exit_code()));
+        std::process::exit(i32::from(exit.code()));
     }));
 }
 
-fn explain(info: &PanicHookInfo<'_>) -> (Ending, String) {
+fn explain(info: &PanicHookInfo<'_>) -> (Exit, String) {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("unnamed");
     let said = info
@@ -40,7 +41,7 @@ fn explain(info: &PanicHookInfo<'_>) -> (Ending, String) {
         .unwrap_or_else(|| "no message".to_owned());
     // timely's communication threads panic when a socket ends; that is how it says that a peer is gone.
     if name.starts_with("timely:send") || name.starts_with("timely:recv") {
-        return (Ending::PeerLost, "a process of the job was lost".to_owned());
+        return (Exit::GenerationLost, "a process of the job was lost".to_owned());
     }
     let at = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
     match context::worker() {
@@ -49,9 +50,9 @@ fn explain(info: &PanicHookInfo<'_>) -> (Ending, String) {
             let operator = context::operator().or_else(|| operator_in(&calls));
             let operator = operator.map_or_else(String::new, |o| format!("operator '{o}' on "));
             let input = context::described().map_or_else(String::new, |input| format!(" {input}"));
-            (Ending::Panicked, format!("{operator}worker {worker} panicked{at}{input}: {said}"))
+            (Exit::Panicked, format!("{operator}worker {worker} panicked{at}{input}: {said}"))
         }
-        None => (Ending::Failed, format!("thread '{name}' panicked{at}: {said}")),
+        None => (Exit::EngineFault, format!("thread '{name}' panicked{at}: {said}")),
     }
 }
 

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, bail};
 use fluvial_connector::Generation;
+use fluvial_protocol::Exit;
 use serde::{Deserialize, Serialize};
 
-use super::ending::Ending;
 use super::mesh::{self, Secret};
 use crate::fail_point::Doom;
 
@@ -66,7 +66,7 @@ pub(crate) enum FromPeer {
     /// The process ends.
     Ended {
         /// How.
-        ending: Ending,
+        exit: Exit,
         /// Why, in one line; empty where there is nothing to say.
         why: String,
     },
@@ -157,7 +157,7 @@ fn follow(mut lines: BufReader<TcpStream>, stop: &Sender<()>) {
                 let _ = stop.send(());
             }
             Ok(Some(ToPeer::Peers(_))) => {}
-            Ok(None) | Err(_) => std::process::exit(i32::from(Ending::PeerLost.exit_code())),
+            Ok(None) | Err(_) => std::process::exit(i32::from(Exit::GenerationLost.code())),
         }
     }
 }

@@ -18,6 +18,7 @@ use fluvial_connector::{
     Availability, Envelope, Error, Generation, JobProcess, OutputSpec, Sink, SinkContext, SinkSession, SinkStatus,
     Source, Waits,
 };
+use fluvial_protocol::{Exit, System};
 use fluvial_protocol::{FoundOutput, FoundSplit};
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
@@ -25,7 +26,7 @@ use timely::communication::initialize::Hooks;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::config::RunConfig;
-use super::ending::{Ending, Failure, Part};
+use super::failure::Failure;
 use super::inbox::Inbox;
 use super::leader::Ends;
 use super::peer::{FromPeer, Invitation, Peer, Succession, SupervisorLink};
@@ -150,7 +151,7 @@ impl Found {
 ///
 /// # Errors
 /// The process cannot join its generation.
-pub(crate) fn run(invitation: &Invitation, build: &Build, config: &RunConfig) -> anyhow::Result<Ending> {
+pub(crate) fn run(invitation: &Invitation, build: &Build, config: &RunConfig) -> anyhow::Result<Exit> {
     // A terminal's Ctrl-C reaches every process; what to do about it is the supervisor's to say.
     let ignored = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -163,24 +164,24 @@ pub(crate) fn run(invitation: &Invitation, build: &Build, config: &RunConfig) ->
     let supervisor = peer.supervisor.clone();
     tracing::debug!(target: STAGES, "joined");
     panics::end_the_process_on_panic(supervisor.clone());
-    let (ending, why) = match generation(peer, build, config) {
-        Ok(()) => (Ending::Done, String::new()),
-        Err(failure) => (failure.ending, failure.line()),
+    let (exit, why) = match generation(peer, build, config) {
+        Ok(()) => (Exit::Done, String::new()),
+        Err(failure) => (failure.exit, failure.line()),
     };
-    supervisor.say(&FromPeer::Ended { ending, why });
-    Ok(ending)
+    supervisor.say(&FromPeer::Ended { exit, why });
+    Ok(exit)
 }
 
 fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failure> {
-    let misconfigured = |error: anyhow::Error| Failure::new(Ending::Misconfigured, error);
+    let misconfigured = |error: anyhow::Error| Failure::new(Exit::Misconfigured, error);
     let topology = plan(build).map_err(misconfigured)?;
-    let store = JobStore::open_or_make(&config.store, &config.job).map_err(|e| Failure::of(Part::Store, e))?;
+    let store = JobStore::open_or_make(&config.store, &config.job).map_err(|e| Failure::of(System::Store, e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("store")
         .enable_all()
         .build()
-        .map_err(|e| Failure::new(Ending::Failed, e))?;
+        .map_err(Failure::of_host)?;
     let first = peer.index == 0;
     let threads = config.layout.threads() as usize;
     let index = u32::try_from(peer.index).expect("processes are few");
@@ -204,7 +205,7 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
         supervisor: peer.supervisor,
     });
     if first {
-        let failed = |e| Failure::new(Ending::Failed, e);
+        let failed = Failure::of_host;
         // It takes some milliseconds, in which Kafka can answer.
         let hash = std::thread::Builder::new().name("hash".to_owned()).spawn(hash_of_this_binary).map_err(failed)?;
         let found = shared.look_around()?;
@@ -213,15 +214,15 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
         tracing::debug!(target: STAGES, "found");
     }
     let watched = shared.pulses.watch(peer.index * threads);
-    watched.map_err(|e| Failure::new(Ending::Failed, e))?;
-    let failed = |error: String| Failure::new(Ending::Failed, anyhow::anyhow!(error));
+    watched.map_err(Failure::of_host)?;
+    let failed = |error: String| Failure::new(Exit::EngineFault, anyhow::anyhow!(error));
     let hooks = Hooks::default();
     let local = ProcessBuilder::new_typed_vector(threads, hooks.refill.clone(), hooks.spill.clone());
     let (builders, guard): (Vec<AllocatorBuilder>, Box<dyn std::any::Any + Send>) = if peer.processes == 1 {
         (local.into_iter().map(AllocatorBuilder::Process).collect(), Box::new(()))
     } else {
         let (tcp, guard) = initialize_networking_from_sockets(local, peer.sockets, peer.index, threads, hooks)
-            .map_err(|e| Failure::new(Ending::PeerLost, e))?;
+            .map_err(|e| Failure::new(Exit::GenerationLost, e))?;
         (tcp.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard))
     };
     let mut timely_config = timely::WorkerConfig::default().idle_spin(Duration::ZERO);
@@ -242,8 +243,8 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
 impl Shared {
     /// Ends the process: its workers may wait for each other in any state.
     fn end(&self, failure: &Failure) -> ! {
-        self.supervisor.say(&FromPeer::Ended { ending: failure.ending, why: failure.line() });
-        std::process::exit(i32::from(failure.ending.exit_code()));
+        self.supervisor.say(&FromPeer::Ended { exit: failure.exit, why: failure.line() });
+        std::process::exit(i32::from(failure.exit.code()));
     }
 
     /// What there is to read and to write, before the journal is opened.
@@ -254,10 +255,10 @@ impl Shared {
         } else {
             Found::of_sources(sources, patience)
         };
-        let mut found = found.map_err(|e| Failure::of(Part::Source, e))?;
+        let mut found = found.map_err(|e| Failure::of(System::Source, e))?;
         let session = self.session()?;
         found.sink = turns::wait_out("sink", self.config.patience, || session.status())
-            .map_err(|e| Failure::of(Part::Sink, e))?;
+            .map_err(|e| Failure::of(System::Sink, e))?;
         for spec in &self.outputs {
             let partitions = found.sink.outputs.get(&spec.name).map_or(0, |output| output.partitions);
             let envelope: Envelope = spec.envelope;
@@ -284,7 +285,7 @@ impl Shared {
             waits: self.waits.clone(),
         };
         let session = turns::wait_out("sink", patience, || self.sink.connect(&context, &self.outputs))
-            .map_err(|e| Failure::of(Part::Sink, e))?;
+            .map_err(|e| Failure::of(System::Sink, e))?;
         Ok(Arc::clone(self.session.get_or_init(|| session)))
     }
 

@@ -17,7 +17,7 @@ use serde::Serialize;
 use timely::worker::Worker;
 
 use super::config::ReplayConfig;
-use super::ending::Failure;
+use super::failure::Failure;
 use super::leader::BETWEEN_LOOKS;
 use super::panics;
 use super::source::{ReadOptions, SourceDriver, Volume};

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{CommitError, Error, Offset, OutputPartition, ProducerId, SinkSession, Tick, Waker};
+use fluvial_protocol::System;
 use fluvial_protocol::journal::Binding;
 use fluvial_protocol::{
     self as protocol, Action, Committer, CommitterConfig, Identity, Plan, Report, TickRecords, owner,
@@ -20,7 +21,7 @@ use fluvial_protocol::{
 
 use super::ambient;
 use super::calls::StoreCalls;
-use super::ending::{Ending, Failure, Part, chain};
+use super::failure::{Failure, chain};
 use super::inbox::Inbox;
 use super::process::Shared;
 use super::reconcile::Reconciling;
@@ -101,8 +102,7 @@ impl SinkDriver {
             heartbeat_ms: HEARTBEAT_MS,
             patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         };
-        let turns =
-            Turns::start(&session, super::TURNS, patience, waker).map_err(|e| Failure::new(Ending::Failed, e))?;
+        let turns = Turns::start(&session, super::TURNS, patience, waker).map_err(Failure::of_host)?;
         let strangers = Strangers::new(Arc::clone(&session), waker.clone());
         for turn in 0..super::TURNS {
             turns.fence(turn, ProducerId { incarnation: plan.incarnation, slot, turn });
@@ -124,7 +124,7 @@ impl SinkDriver {
                     let result = turns::fence_all(&session, others, patience);
                     send_back(&tell, Back::OthersFenced(result), &waker);
                 })
-                .map_err(|e| Failure::new(Ending::Failed, e))?;
+                .map_err(Failure::of_host)?;
         }
         Ok(Self {
             slot,
@@ -191,11 +191,11 @@ impl SinkDriver {
         while let Ok(back) = self.back.try_recv() {
             match back {
                 Back::OthersFenced(result) => {
-                    result.map_err(|e| Failure::of(Part::Sink, e))?;
+                    result.map_err(|e| Failure::of(System::Sink, e))?;
                     self.fenced();
                 }
                 Back::Newest(newest) => {
-                    let (seq, record) = newest.map_err(|e| Failure::of(Part::Store, e))?;
+                    let (seq, record) = newest.map_err(|e| Failure::of(System::Store, e))?;
                     let verdict = self.identity.judge(seq, &record)?;
                     self.committer_on(protocol::Done::Journal(verdict))?;
                 }
@@ -328,7 +328,7 @@ impl SinkDriver {
     }
 
     fn on_done(&mut self, done: Done) -> Result<(), Failure> {
-        let sink = |e| Failure::of(Part::Sink, e);
+        let sink = |e| Failure::of(System::Sink, e);
         let done = match done {
             Done::Fenced { result, .. } if self.to_fence > 0 => {
                 result.map_err(sink)?;

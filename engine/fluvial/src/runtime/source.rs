@@ -21,12 +21,14 @@ use fluvial_connector::{
     Availability, Digest, Error, ErrorKind, Offset, Record, Slot, SplitId, SplitReader, SplitStatus, Tick, Waker,
     describe_offsets,
 };
+use fluvial_protocol::InputFault;
+use fluvial_protocol::System;
 use fluvial_protocol::journal::{Binding, Range, SplitNumber, SplitStart};
 use fluvial_protocol::manifest::SplitState;
 use fluvial_protocol::{Compare, Ended, FoundSplit, Passed, split_owner};
 
 use super::ambient;
-use super::ending::{Failure, Part};
+use super::failure::Failure;
 use super::leader::{Ends, LOOKS};
 use crate::job::source::DeclaredSource;
 use crate::stream::context;
@@ -107,7 +109,7 @@ impl SourceDriver {
     ) -> Result<Self, Failure> {
         let mut sources = Vec::new();
         for declared in declared {
-            let reader = declared.source.reader(waker.clone()).map_err(|e| Failure::of(Part::Source, e))?;
+            let reader = declared.source.reader(waker.clone()).map_err(|e| Failure::of(System::Source, e))?;
             sources.push(Reading { declared, reader, splits: 0, known: Known::default() });
         }
         Ok(Self {
@@ -132,7 +134,7 @@ impl SourceDriver {
         for source in 0..self.sources.len() {
             let declared = &self.sources[source].declared;
             let name = declared.name.clone();
-            let splits = declared.source.splits(patience).map_err(|e| Failure::of(Part::Source, e))?;
+            let splits = declared.source.splits(patience).map_err(|e| Failure::of(System::Source, e))?;
             for SplitStatus { split, identity, availability } in splits {
                 self.hold((name.clone(), split), identity, availability);
             }
@@ -213,7 +215,7 @@ impl SourceDriver {
         }
         let Some(source) = self.sources.iter().position(|s| s.declared.name == start.source) else {
             return Err(Failure::of(
-                Part::Source,
+                System::Source,
                 Error::new(
                     ErrorKind::Data,
                     format!(
@@ -322,18 +324,21 @@ impl SourceDriver {
         let bound = split.bound();
         if let Some(Held { identity, availability, .. }) = held {
             if split.start.was_made_anew(&identity) {
-                return Err(Ended::MadeAnew {
+                return Err(Ended::from(InputFault::Recreated {
                     described: source.describe_split(&split.start.split),
                     was: split.start.identity.clone(),
                     is: identity,
-                }
+                })
                 .into());
             }
             split.begins = availability.earliest().unwrap_or_default();
             if let Some(end) = availability.end().filter(|end| *end < bound) {
-                return Err(
-                    Ended::CutOff { described: source.describe_split(&split.start.split), read: bound, end }.into()
-                );
+                return Err(Ended::from(InputFault::Truncated {
+                    described: source.describe_split(&split.start.split),
+                    read: bound,
+                    end,
+                })
+                .into());
             }
         }
         let begins = split.begins;
@@ -344,7 +349,7 @@ impl SourceDriver {
                  is",
                 split.name(source)
             );
-            return Err(Failure::of(Part::Source, Error::new(ErrorKind::Data, what)));
+            return Err(Failure::of(System::Source, Error::new(ErrorKind::Data, what)));
         }
         let compared = split.expected.front().filter(|expected| !expected.keep).map(|expected| &expected.range);
         if let Some(last) = compared.filter(|last| last.from < begins) {
@@ -359,7 +364,7 @@ impl SourceDriver {
             split.expected.pop_front();
         }
         let from = split.next_from.max(begins);
-        reading.reader.start(split.slot, &split.start.split, from).map_err(|e| Failure::of(Part::Source, e))?;
+        reading.reader.start(split.slot, &split.start.split, from).map_err(|e| Failure::of(System::Source, e))?;
         split.started = true;
         Ok(())
     }
@@ -434,7 +439,7 @@ impl SourceDriver {
                 self.sources[split.source]
                     .reader
                     .set_paused(split.slot, pause)
-                    .map_err(|e| Failure::of(Part::Source, e))?;
+                    .map_err(|e| Failure::of(System::Source, e))?;
                 split.paused = pause;
             }
         }
@@ -503,7 +508,7 @@ impl SourceDriver {
             failed = taken.err();
         };
         let polled = in_operator("source", || reader.poll(MOST_RECORDS_A_POLL, &mut each));
-        let polled = polled.map_err(|e| Failure::of(Part::Source, e))?;
+        let polled = polled.map_err(|e| Failure::of(System::Source, e))?;
         if let Some(failure) = failed {
             return Err(failure);
         }

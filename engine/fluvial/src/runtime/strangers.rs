@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use fluvial_connector::{Error, SinkSession, Waker, describe_offsets};
 use fluvial_protocol::Stretch;
 
-use super::ending::chain;
+use super::failure::chain;
 use super::send_back;
 
 /// What is known of the other writers of this process's output partitions.

@@ -20,7 +20,7 @@ use fluvial_connector::{
 use fluvial_protocol::Tail;
 
 use super::ambient;
-use super::ending::chain;
+use super::failure::chain;
 use crate::fail_point::{FailPoint, reach};
 use crate::stages::STAGES;
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use fluvial_connector::{Error, Generation, Waker};
 use fluvial_protocol::Report;
+use fluvial_protocol::System;
 
 use super::ambient;
-use super::ending::{Failure, Part};
+use super::failure::Failure;
 use super::turns::wait_out;
 use crate::durable::Frozen;
 use crate::fail_point::{FailPoint, reach};
@@ -56,7 +57,7 @@ fn store_one(frozen: Frozen, store: &RunStore, generation: Generation, patience:
     let (tick, operator, kind) = (frozen.tick(), frozen.operator().to_owned(), frozen.kind().clone());
     let keys = frozen.keys();
     let failed = |e: StateError| Error::caused(e.kind(), format!("cannot store the state of '{operator}'"), e);
-    let fail = |e: Error| Failure::of(Part::Store, e);
+    let fail = |e: Error| Failure::of(System::Store, e);
     let run = match frozen.encode().map_err(failed).map_err(fail)? {
         None => None,
         Some(encoded) => {

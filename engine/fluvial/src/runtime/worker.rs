@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, Tick, Waker};
 use fluvial_protocol::journal::Binding;
+use fluvial_protocol::{Exit, System};
 use fluvial_protocol::{Order, Plan, Report};
 use timely::worker::Worker;
 
 use super::ambient;
 use super::control::{Control, Message};
-use super::ending::{Ending, Failure, Part};
+use super::failure::Failure;
 use super::inbox::Outlet;
 use super::leader::{BETWEEN_LOOKS, Ends, LeaderDriver};
 use super::merges::Merges;
@@ -101,7 +102,7 @@ fn wait_for_the_plan(
 }
 
 fn bug(what: String) -> Failure {
-    Failure::new(Ending::Failed, anyhow::anyhow!("a fault in the engine: {what}"))
+    Failure::new(Exit::EngineFault, anyhow::anyhow!("a fault in the engine: {what}"))
 }
 
 /// A worker whose dataflow is built.
@@ -162,7 +163,7 @@ impl Running {
         let declared = build(worker, shared, plan, &durables)?;
         durables
             .built()
-            .map_err(|e| Failure::of(Part::Store, Error::caused(e.kind(), "cannot restore the durable state", e)))?;
+            .map_err(|e| Failure::of(System::Store, Error::caused(e.kind(), "cannot restore the durable state", e)))?;
         tracing::debug!(target: STAGES, "restored");
         let queues: Vec<(String, Rc<RefCell<OutputQueue>>)> =
             declared.outputs.into_iter().map(|o| (o.spec.name, o.queue)).collect();
@@ -187,7 +188,7 @@ impl Running {
             source.begin(start, plan.caught_up_ms(start))?;
         }
         source.replay(&plan.replay)?;
-        let failed = |e| Failure::new(Ending::Failed, e);
+        let failed = Failure::of_host;
         let merges = match &leader {
             Some(_) => Some(Merges::start(store.clone(), plan.generation, waker.clone()).map_err(failed)?),
             None => None,
@@ -341,7 +342,7 @@ impl Running {
     /// Stores what operators have frozen.
     fn state(&mut self) -> Result<(), Failure> {
         if let Some(error) = self.durables.failure() {
-            return Err(Failure::new(Ending::Failed, error));
+            return Err(Failure::new(Exit::Failed, error));
         }
         for frozen in self.durables.take_frozen() {
             self.uploads.store(frozen);
@@ -403,5 +404,5 @@ fn build(worker: &mut Worker, shared: &Shared, plan: &Plan, durables: &Durables)
             }
             Ok(declared)
         })
-        .map_err(|error: anyhow::Error| Failure::new(Ending::Misconfigured, error))
+        .map_err(|error: anyhow::Error| Failure::new(Exit::Misconfigured, error))
 }

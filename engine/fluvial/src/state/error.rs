@@ -125,9 +125,10 @@ impl StateError {
             | Self::BadName { .. }
             | Self::Missing { .. }
             | Self::Added { .. }
-            | Self::Changed { .. } => ErrorKind::Configuration,
+            | Self::Changed { .. }
+            | Self::Decode { .. } => ErrorKind::Configuration,
             Self::Encode { .. } => ErrorKind::Bug,
-            Self::Gone { .. } | Self::Damaged { .. } | Self::Unknown { .. } | Self::Decode { .. } => ErrorKind::Data,
+            Self::Gone { .. } | Self::Damaged { .. } | Self::Unknown { .. } => ErrorKind::Data,
         }
     }
 }

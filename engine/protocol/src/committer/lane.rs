@@ -22,6 +22,7 @@ use fluvial_connector::{
 use super::holes::Holes;
 use super::records::{self, TickRecords, sum};
 use crate::Ended;
+use crate::OutputFault;
 use crate::journal::SinkStart;
 
 /// A place in an output partition, and the digest of everything through it.
@@ -260,15 +261,9 @@ impl Lane {
         if found == digest { Ok(()) } else { Err(Ended::Diverged { at: self.at.clone(), tick }) }
     }
 
-    /// What a person can do where the partition has lost records.
-    pub(super) fn way_out(&self) -> &'static str {
-        match self.envelope {
-            Envelope::Upsert => "`run --reconcile` writes the whole table to it again",
-            Envelope::Append => {
-                "an append output cannot be given them again: `run --reconcile --leave-append-outputs` goes on with the \
-                 records to come"
-            }
-        }
+    /// How its records become messages.
+    pub(super) fn envelope(&self) -> Envelope {
+        self.envelope
     }
 
     /// Whether what was committed at `tick` stays as it is, whatever the job would write there now.
@@ -385,7 +380,7 @@ impl Lane {
         {
             // What is left takes the place of as many records, whatever they are.
             if record != found && !self.is_left(self.committed.tick) {
-                return Err(Ended::ForeignRecord { at: self.at.clone(), offset: offset.0 });
+                return Err(OutputFault::ForeignRecord { at: self.at.clone(), offset: *offset }.into());
             }
             self.planned.end = Offset(offset.0 + 1);
             count += 1;

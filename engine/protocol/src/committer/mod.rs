@@ -15,7 +15,7 @@
 //! It does not know how a transaction is written: progress after the records' acknowledgements is the sink's contract.
 //! So is, where there is more than one turn, that a commit which returned well leaves no request on its way: one that
 //! tears the next transaction of its turn while another turn's is not committed leaves records out of order, which
-//! nothing can mend; the generation then ends with [`Ended::ForeignRecord`].
+//! nothing can mend; the generation then ends with [`OutputFault::ForeignRecord`](crate::OutputFault).
 
 mod action;
 mod holes;
@@ -271,7 +271,7 @@ impl Committer {
     /// What a newer generation has written may look wrong to one that does not know of it yet.
     fn or_doubt(&mut self, result: Result<(), Ended>) -> Result<(), Ended> {
         match result {
-            Err(ended @ (Ended::Refused(_) | Ended::Diverged { .. } | Ended::ForeignRecord { .. })) => {
+            Err(ended) if ended.may_be_a_newer_generations() => {
                 if !matches!(self.phase, Phase::Doubting { .. }) {
                     self.flight.clear();
                     self.phase = Phase::Doubting { ended, asked: false };

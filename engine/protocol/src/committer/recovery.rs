@@ -3,6 +3,7 @@
 use fluvial_connector::{Offset, Position, Progress, Tick};
 
 use super::{Action, Committer, Done, Lane, Phase, Tail};
+use crate::OutputFault;
 use crate::recreated::refuse_recreated;
 use crate::{Ended, Rule, Verdict};
 
@@ -67,10 +68,7 @@ impl Committer {
             (phase @ Phase::Doubting { .. }, _) => self.phase = phase,
             (Phase::Checking { .. }, Done::Journal(_)) => self.phase = Phase::Reading { asked: false },
             (Phase::Judging { why, .. }, Done::Journal(_)) => {
-                return Err(Ended::Restart(format!(
-                    "a writer was fenced though no newer generation exists, as when its transaction takes longer than \
-                     the transaction time-out: {why}"
-                )));
+                return Err(Ended::WriterFenced { why });
             }
             (Phase::Reading { .. }, Done::Progress(progress, status)) => {
                 refuse_recreated(&self.sinks, &status)?;
@@ -105,41 +103,24 @@ impl Committer {
             if self.opened_at <= begins && !lane.has_progress {
                 return Ok(());
             }
-            return Err(Ended::Refused(format!(
-                "output {at} has no progress, though the journal is sealed through tick {}: was the progress topic \
-                 deleted, or does the job's name belong to another store? without it the job can only begin anew, under \
-                 another --name",
-                self.opened_at
-            )));
+            return Err(OutputFault::NoProgress { at: at.clone(), sealed: self.opened_at }.into());
         };
         if progress.incarnation != self.incarnation {
-            return Err(Ended::Refused(format!(
-                "the progress of output {at} is of incarnation {}, and this job's journal of {}: a job of the same name has \
-                 written it from another store; use that store, give this job another --name, or, if that store is lost, \
-                 begin a new job under another --name with --reconcile, which takes an upsert output over",
-                progress.incarnation, self.incarnation
-            )));
+            let (is, own) = (progress.incarnation, self.incarnation);
+            return Err(OutputFault::ProgressOfAnother { at: at.clone(), is, own }.into());
         }
         let one_alone = self.rules.has(Rule::SecondTailRead) && self.rules.has(Rule::AskTheJournalAfterFencing);
         if progress.generation > self.generation && one_alone {
             return Err(Ended::Fenced { by: progress.generation });
         }
         if progress.tick > self.sealed && self.rules.has(Rule::SealedBeforeVisible) {
-            return Err(Ended::Refused(format!(
-                "output {at} is committed through tick {}, and the journal is sealed only through {}: was the store \
-                 put back to an older state?",
-                progress.tick, self.sealed
-            )));
+            return Err(OutputFault::ProgressAhead { at: at.clone(), tick: progress.tick, sealed: self.sealed }.into());
         }
         let behind = if lane.has_progress { lane.committed.tick } else { self.as_of };
         let begun = self.as_of >= lane.starts;
         let partly = progress.tick == self.as_of && self.as_of > Tick(0) && progress.position != Position::Complete;
         if progress.tick < behind && (begun || lane.has_progress) || begun && partly {
-            return Err(Ended::Refused(format!(
-                "output {at} is committed only through tick {}, and everything through tick {behind} was committed \
-                 before: was the progress topic put back to an older state?",
-                progress.tick
-            )));
+            return Err(OutputFault::ProgressBehind { at: at.clone(), tick: progress.tick, committed: behind }.into());
         }
         Ok(())
     }
@@ -153,12 +134,8 @@ impl Committer {
         let Tail { records: mut uncovered, end, aborted } = tail;
         let lane = &mut self.lanes[index];
         if let Some((written, since)) = lane.went_back {
-            return Err(Ended::Refused(format!(
-                "output {} was written up to offset {written}, and the records after that have lower offsets, up to {since}: it was deleted \
-                 and recreated, or has lost records; {}",
-                lane.at,
-                lane.way_out()
-            )));
+            let (at, envelope) = (lane.at.clone(), lane.envelope());
+            return Err(OutputFault::WentBack { at, written, since, envelope }.into());
         }
         let within = progress.position != Position::Complete;
         if let Some(tick) = lane.reconcile
@@ -178,20 +155,12 @@ impl Committer {
                 progress.end = end;
             }
         } else if let Some(offset) = aborted {
-            return Err(Ended::Refused(format!(
-                "output {}: the record at offset {offset}, which this job had committed, was aborted; {}",
-                lane.at,
-                lane.way_out()
-            )));
+            let (at, envelope) = (lane.at.clone(), lane.envelope());
+            return Err(OutputFault::Aborted { at, offset, envelope }.into());
         }
         if end < progress.end && self.first_recovery {
-            return Err(Ended::Refused(format!(
-                "output {} ends at offset {end}, and was written up to {}: it was deleted and recreated, or has lost \
-                 records; {}",
-                lane.at,
-                progress.end,
-                lane.way_out()
-            )));
+            let (at, written, envelope) = (lane.at.clone(), progress.end, lane.envelope());
+            return Err(OutputFault::EndsEarly { at, end, written, envelope }.into());
         }
         if !self.rules.has(Rule::LeaveOutTorn) {
             progress.end = uncovered.last().map_or(progress.end, |(offset, _)| Offset(offset.0 + 1));

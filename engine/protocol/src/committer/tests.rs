@@ -9,6 +9,7 @@ use fluvial_connector::{
 use uuid::Uuid;
 
 use super::{Action, Committer, CommitterConfig, Done, Failure, Stretch, Tail};
+use crate::OutputFault;
 use crate::journal::{Binding, Nonce, Range, SinkStart, SplitNumber};
 use crate::{Compare, Ended, Layout, Plan, Reconciliation, TickRecords, Verdict};
 
@@ -317,7 +318,7 @@ fn a_committed_record_that_the_job_does_not_write_is_refused() {
         committer.complete(Tick(2)).unwrap();
         assert_eq!(actions(&mut committer, 0), ["journal"]);
         let ended = committer.on(Done::Journal(Verdict::Mine)).unwrap_err();
-        assert!(matches!(ended, Ended::ForeignRecord { .. }), "{ended}");
+        assert!(matches!(ended, Ended::Output(OutputFault::ForeignRecord { .. })), "{ended}");
     }
 }
 
@@ -326,7 +327,7 @@ fn progress_that_cannot_be_this_jobs_is_refused_by_name() {
     let check = |found: Option<Progress>, expected: &str| {
         let mut committer = committer(&plan(1, &[1, 2]));
         let ended = recover(&mut committer, &[(found, "")]).unwrap_err();
-        assert!(matches!(ended, Ended::Refused(_)), "{ended}");
+        assert!(matches!(ended, Ended::Output(_)), "{ended}");
         assert!(ended.to_string().contains("output out/0") && ended.to_string().contains(expected), "{ended}");
     };
     let good = progress(2, Position::Complete, &[], 5);
@@ -386,7 +387,7 @@ fn a_committed_record_that_is_aborted_by_now_is_refused_in_every_recovery() {
     for mut committer in [opening, running] {
         assert_eq!(find_aborted(&mut committer), ["journal"], "a newer generation may have moved on");
         let ended = committer.on(Done::Journal(Verdict::Mine)).unwrap_err();
-        assert!(matches!(ended, Ended::Refused(_)), "{ended}");
+        assert!(matches!(ended, Ended::Output(_)), "{ended}");
         let ended = ended.to_string();
         let said = "output out/0: the record at offset 9, which this job had committed, was aborted; `run --reconcile`";
         assert!(ended.contains(said), "{ended}");
@@ -453,7 +454,7 @@ fn the_journal_decides_what_a_fenced_writer_means() {
         assert_eq!(actions(&mut committer, 0), ["journal"]);
         let ended = committer.on(Done::Journal(verdict)).unwrap_err();
         assert_eq!(matches!(ended, Ended::Fenced { .. }), fenced, "{ended}");
-        assert_eq!(matches!(ended, Ended::Restart(_)), !fenced, "{ended}");
+        assert_eq!(matches!(ended, Ended::WriterFenced { .. }), !fenced, "{ended}");
     }
 }
 

@@ -4,6 +4,7 @@ use fluvial_connector::{Offset, PartitionWrite, Tick, Transaction};
 
 use super::lane::Room;
 use super::{Action, Committer, Done, Failure, Flight, FlightState, Phase, Planned, Stretch};
+use crate::OutputFault;
 use crate::{Ended, Rule};
 
 impl Committer {
@@ -167,7 +168,7 @@ impl Committer {
             if let Some(offset) = torn
                 && !lane.leaves_torn()
             {
-                return Err(Ended::ForeignRecord { at: lane.at.clone(), offset: offset.0 });
+                return Err(OutputFault::ForeignRecord { at: lane.at.clone(), offset }.into());
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fluvial_connector::{Generation, Incarnation, Tick, describe_offsets};
 
+use crate::JournalFault;
 use crate::journal::{Binding, Entry, JournalRecord, Nonce, Range, Recreated, Rewound, Seq, SinkStart, SplitNumber};
 use crate::manifest::{Manifest, SplitState};
 use crate::{Compare, Ended, Reconciliation};
@@ -86,7 +87,7 @@ impl History {
     /// Folds the records from the floor of `checkpoint` (position 0 without one) to the end.
     ///
     /// # Errors
-    /// [`Ended::Refused`] for a gap, another incarnation's record, a record of a generation that had been fenced, ticks
+    /// [`Ended::Journal`] for a gap, another incarnation's record, a record of a generation that had been fenced, ticks
     /// that do not grow, ranges that do not follow each other, and a manifest that does not belong to the checkpoint.
     pub fn fold(
         incarnation: Incarnation,
@@ -98,12 +99,12 @@ impl History {
         let mut expected = floor;
         for (seq, record) in records.range(floor..) {
             if *seq != expected {
-                return Err(Ended::journal(expected, "is missing"));
+                return Err(JournalFault::RecordMissing { at: expected }.into());
             }
             expected = seq.next();
             if record.incarnation != incarnation {
-                let what = format!("is of incarnation {}, not of {incarnation}", record.incarnation);
-                return Err(Ended::journal(*seq, what));
+                let (at, is, own) = (*seq, record.incarnation, incarnation);
+                return Err(JournalFault::RecordOfAnother { at, is, own }.into());
             }
             for entry in &record.entries {
                 history.take(*seq, record, entry)?;
@@ -115,11 +116,15 @@ impl History {
     fn over(incarnation: Incarnation, checkpoint: Option<(CheckpointEntry, Manifest)>) -> Result<Self, Ended> {
         let manifest = match checkpoint {
             Some((entry, manifest)) if manifest.incarnation != incarnation || manifest.tick != entry.tick => {
-                return Err(Ended::Refused(format!(
-                    "the manifest {} is of tick {} of incarnation {}; the journal's record {} names it as the checkpoint \
-                     of tick {} of {incarnation}",
-                    entry.manifest, manifest.tick, manifest.incarnation, entry.at, entry.tick
-                )));
+                let fault = JournalFault::ManifestOfAnother {
+                    manifest: entry.manifest,
+                    is: manifest.tick,
+                    incarnation: manifest.incarnation,
+                    at: entry.at,
+                    tick: entry.tick,
+                    own: incarnation,
+                };
+                return Err(fault.into());
             }
             Some((_, manifest)) => Some(manifest),
             None => None,
@@ -153,8 +158,7 @@ impl History {
         }
         // The floor may lie behind the opened record of the generation that wrote there.
         if *self.writer.get_or_insert(writer) != writer {
-            let what = format!("is of generation {}, which had been fenced before", record.generation);
-            return Err(Ended::journal(seq, what));
+            return Err(JournalFault::RecordOfFenced { at: seq, generation: record.generation }.into());
         }
         // One that only opened, and was refused or ended before it minted anything, has no part in the output's logic.
         self.binaries.extend(self.opened.clone());
@@ -220,10 +224,10 @@ impl History {
             return Ok(());
         }
         if binding.tick <= self.sealed() {
-            return Err(Ended::journal(seq, format!("binds tick {} after tick {}", binding.tick, self.sealed())));
+            return Err(JournalFault::TickOutOfOrder { at: seq, tick: binding.tick, sealed: self.sealed() }.into());
         }
         for range in &binding.ranges {
-            advance(&mut self.splits, range).map_err(|what| Ended::journal(seq, what))?;
+            advance(&mut self.splits, range).map_err(|what| JournalFault::RangeOutOfOrder { at: seq, what })?;
         }
         self.replay.push(Binding { checkpoint: false, ..binding.clone() });
         Ok(())

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use fluvial_connector::{Envelope, Generation, Incarnation, SinkStatus, Tick};
 
 use crate::Ended;
+use crate::InputFault;
 use crate::appender::lost_the_race;
 use crate::compaction::Compare;
 use crate::journal::{Nonce, Seq, SinkStart, SplitNumber};
@@ -337,7 +338,7 @@ impl Leader {
         let mut seem_cut_off = BTreeSet::new();
         for (SplitState { start, position, .. }, FoundSplit { described, .. }, end) in cut_off(found, &self.bound) {
             if self.seem_cut_off.contains(&start.number) {
-                return Err(Ended::CutOff { described: described.clone(), read: *position, end });
+                return Err(InputFault::Truncated { described: described.clone(), read: *position, end }.into());
             }
             seem_cut_off.insert(start.number);
         }

@@ -9,6 +9,7 @@ use fluvial_connector::{
 use uuid::Uuid;
 
 use super::*;
+use crate::InputFault;
 use crate::compaction::Compare;
 use crate::journal::{Entry, JournalRecord, Range, Recreated, SplitNumber};
 use crate::{Passed, Plan, PutOutcome};
@@ -344,7 +345,7 @@ fn a_split_that_is_cut_off_while_it_is_read_again_is_refused() {
     bench.on(Event::Splits(ends_at(8))).unwrap();
     let ended = bench.on(Event::Splits(ends_at(8))).unwrap_err();
     assert!(ended.to_string().contains("partition 0 ends at offset 8 now, and has been read up to 9"), "{ended}");
-    assert_eq!(ended.kind(), Some(fluvial_connector::ErrorKind::Data));
+    assert_eq!(ended.exit(), crate::Exit::StateRefused);
 }
 
 #[test]
@@ -446,7 +447,10 @@ fn what_was_compacted_is_in_the_journal_before_the_generation_ends_and_the_next_
     // A binary with logic that may be another does not go on in silence, even where it has been started in between.
     for binary in ["other", "another"] {
         let refused = plan_of(next(&following, binary, |_| ())).unwrap_err();
-        assert!(matches!(&refused, Ended::CannotCorrect { why } if why.contains(binary)), "{refused}");
+        assert!(
+            matches!(&refused, Ended::Input(InputFault::CannotCorrect { why }) if why.contains(binary)),
+            "{refused}"
+        );
         let mut other = next(&following, binary, |_| ());
         assert!(other.until_it_ends().is_err());
         following = other;

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fluvial_connector::{Generation, Incarnation};
 
+use crate::JournalFault;
 use crate::appender::lost_the_race;
 use crate::claim::{Claim, Claimed};
 use crate::history::{CheckpointEntry, History, newest_checkpoint};
@@ -154,12 +155,14 @@ impl Opening {
     /// Takes the store's answer.
     ///
     /// # Errors
-    /// [`Ended::Fenced`] and [`Ended::Restart`] when another generation was faster, [`Ended::Refused`] for a journal
+    /// [`Ended::Fenced`] and [`Ended::LostRace`] when another generation was faster, [`Ended::Journal`] for a journal
     /// that cannot be gone on from.
     pub(crate) fn on(&mut self, answer: Answer) -> Result<Option<Opened>, Ended> {
         self.asked = false;
         match self.step(answer) {
-            Err(refused @ Ended::Refused(_)) if !matches!(self.phase, Phase::List | Phase::Newest(_)) => {
+            Err(refused)
+                if refused.may_be_a_newer_generations() && !matches!(self.phase, Phase::List | Phase::Newest(_)) =>
+            {
                 if let Phase::Doubt(_) | Phase::DoubtBeyond(..) = self.phase {
                     return Err(refused);
                 }
@@ -235,10 +238,8 @@ impl Opening {
                 Some(manifest) => self.fold(Some((checkpoint, *manifest))),
                 None => {
                     self.phase = Phase::Manifest(checkpoint.clone());
-                    Err(Ended::Refused(format!(
-                        "the manifest {} is missing, which the journal's record {} names as the checkpoint of tick {}",
-                        checkpoint.manifest, checkpoint.at, checkpoint.tick
-                    )))
+                    let CheckpointEntry { manifest, at, tick, .. } = checkpoint;
+                    Err(JournalFault::ManifestMissing { manifest, at, tick }.into())
                 }
             },
             (Phase::Doubt(refused), Answer::Positions(positions)) => match positions.last() {

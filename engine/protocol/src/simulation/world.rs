@@ -379,7 +379,7 @@ impl World {
         generation.over.get_or_insert_with(|| ended.to_string());
         match ended {
             Ended::Done(tick) => generation.done = Some(tick),
-            Ended::Restart(_) | Ended::Compacted { .. } => {}
+            Ended::LostRace { .. } | Ended::WriterFenced { .. } | Ended::Compacted { .. } => {}
             Ended::Fenced { by } => {
                 let nonce = generation.nonce;
                 if !self.store.has_opened(by, nonce) {

@@ -10,12 +10,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fluvial_connector::{Compaction, Digest, Error, ErrorKind, Source, SplitId, describe_offsets};
+use fluvial_protocol::System;
 use fluvial_protocol::journal::Range;
 use fluvial_protocol::{Compare, Removed};
 
 use super::split::{Expected, Split};
 use crate::runtime::ambient;
-use crate::runtime::ending::{Failure, Part};
+use crate::runtime::failure::Failure;
 
 /// One source as ranges of its splits are compared.
 pub(super) struct Comparison<'a> {
@@ -115,7 +116,7 @@ impl Comparison<'_> {
                  them: {why}; `run --reconcile` goes on from the input as it is; {}",
                 compaction.cure
             );
-            return Err(Failure::of(Part::Source, Error::new(ErrorKind::Data, what)));
+            return Err(Failure::of(System::Source, Error::new(ErrorKind::Data, what)));
         }
         if self.compare == Compare::AllButCompacted {
             self.known.after.add(&split.start.split, range, count);
@@ -134,7 +135,7 @@ impl Comparison<'_> {
                      `run --reconcile` goes on from the input as it is"
                 );
                 let kind = if error.kind == ErrorKind::Configuration { ErrorKind::Data } else { error.kind };
-                Failure::of(Part::Source, Error::caused(kind, what, error))
+                Failure::of(System::Source, Error::caused(kind, what, error))
             })?;
             self.known.compaction = Some(answer);
         }
@@ -159,6 +160,6 @@ impl Comparison<'_> {
                  changed); `run --reconcile` goes on from the input as it is"
             )
         };
-        Failure::of(Part::Source, Error::new(ErrorKind::Data, what))
+        Failure::of(System::Source, Error::new(ErrorKind::Data, what))
     }
 }

@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 
 use fluvial_connector::{Digest, Error, ErrorKind, Offset, Record, Slot, Source, source_digest};
+use fluvial_protocol::Exit;
 use fluvial_protocol::journal::{Range, SplitStart};
 
 use super::compare::{Comparison, Verdict};
 use crate::job::input::SourceInput;
 use crate::job::source::OnMalformed;
-use crate::runtime::ending::{Failure, Part, chain};
+use crate::runtime::failure::{Failure, chain};
 use crate::stream::Origin;
 use crate::stream::context;
 
@@ -159,7 +160,7 @@ impl Split {
                         "{what} (with `--on-malformed skip`, where the job has that option, or declared with \
                          OnMalformed::Skip, the source leaves such records out)"
                     );
-                    return Err(Failure::of(Part::Source, Error::caused(ErrorKind::Data, what, error)));
+                    return Err(Failure::new(Exit::Failed, Error::caused(ErrorKind::Data, what, error)));
                 }
                 OnMalformed::Skip => {
                     *skipped += 1;

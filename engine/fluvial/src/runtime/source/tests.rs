@@ -6,11 +6,11 @@ use std::sync::Arc;
 use fluvial_connector::format::DecodeError;
 use fluvial_connector::{Source as _, source_digest};
 use fluvial_memory::Memory;
+use fluvial_protocol::Exit;
 
 use super::*;
 use crate::job::input::SourceInput;
 use crate::job::source::OnMalformed;
-use crate::runtime::ending::Ending;
 
 /// How many records may wait for their tick.
 const MOST_WAITING: u64 = 6;
@@ -218,7 +218,7 @@ fn a_split_that_ends_before_what_was_read_of_it_is_refused() {
             Ok(()) => assert!(fits, "from {position}"),
             Err(why) => {
                 let line = why.line();
-                assert!(!fits && why.ending == Ending::Failed, "{line}");
+                assert!(!fits && why.exit == Exit::StateRefused, "{line}");
                 assert!(line.contains("split 0 ends at offset 2 now, and has been read up to 3"), "{line}");
             }
         }

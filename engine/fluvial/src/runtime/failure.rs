@@ -1,0 +1,50 @@
+//! Why a process of a generation cannot go on.
+
+use fluvial_connector::Error;
+use fluvial_protocol::{Ended, Exit, System};
+
+/// How a process ends, and the error that says why.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// How it ends.
+    pub exit: Exit,
+    /// Why.
+    pub error: anyhow::Error,
+}
+
+impl Failure {
+    /// A failure that ends so.
+    pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+        Self { exit, error: error.into() }
+    }
+
+    /// The failure that an external system's error is.
+    #[must_use]
+    pub(crate) fn of(system: System, error: Error) -> Self {
+        Self { exit: Exit::of(error.kind, system), error: error.into() }
+    }
+
+    /// The failure that the host's refusal of a thread or a file is: its limits are too low for the job.
+    #[must_use]
+    pub(crate) fn of_host(error: std::io::Error) -> Self {
+        let error = anyhow::Error::from(error).context("the host gives this process no more threads or files");
+        Self { exit: Exit::Misconfigured, error }
+    }
+
+    /// The failure in one line, causes included.
+    #[must_use]
+    pub(crate) fn line(&self) -> String {
+        format!("{:#}", self.error)
+    }
+}
+
+impl From<Ended> for Failure {
+    fn from(ended: Ended) -> Self {
+        Self::new(ended.exit(), ended)
+    }
+}
+
+/// An error with all of its causes, in one line.
+pub(crate) fn chain(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
+}
