@@ -214,7 +214,7 @@ fn command_of(section: &str) -> String {
 #[test]
 fn the_readme_is_short() {
     let lines = fs::read_to_string(root().join("README.md")).unwrap().lines().count();
-    assert!(lines <= 200, "README.md has {lines} lines; 200 is the most");
+    assert!(lines <= 210, "README.md has {lines} lines; 210 is the most");
 }
 
 #[test]
