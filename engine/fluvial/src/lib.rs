@@ -20,11 +20,13 @@ mod stages;
 mod state;
 mod stream;
 
+/// The library of the operators on a [`Collection`]; jobs use it from here, so that they have the engine's version.
+pub use differential_dataflow as differential;
 pub use fluvial_connector as connector;
 
 pub use cli::App;
 pub use durable::{Average, Count, Sum};
 #[doc(hidden)]
 pub use fail_point::{Doom, FailPoint, Fate};
-pub use job::{Job, JobError, OnMalformed};
+pub use job::{Job, OnMalformed};
 pub use stream::{Changelog, Collection, ExactInt, Stream};

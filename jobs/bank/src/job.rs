@@ -9,8 +9,8 @@
 //! Money only moves, so `total` is 0 at each tick; an engine that joins credits of one moment with debits of another
 //! says something else.
 
-use differential_dataflow::operators::CountTotal;
 use fluvial::connector::format::json;
+use fluvial::differential::operators::CountTotal;
 use fluvial::durable::{Overflow, Sum};
 use fluvial::{Collection, ExactInt, Job, OnMalformed};
 use fluvial_kafka::KafkaOptions;
@@ -121,11 +121,11 @@ pub(crate) fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<
     });
     let total = total.map(|(accounts, total)| (All { accounts }, total));
     let amounts = |(account, amount)| (Account { account }, Amount { account, amount });
-    job.write(&output("credits"), json::Json, credits.map(amounts))?;
-    job.write(&output("debits"), json::Json, debits.map(amounts))?;
+    job.write(&output("credits"), json::Json, credits.map(amounts));
+    job.write(&output("debits"), json::Json, debits.map(amounts));
     let balances = balances.map(|(account, balance)| (Account { account }, Balance { account, balance }));
-    job.write(&output("balances"), json::Json, balances)?;
-    job.write(&output("total"), json::Json, total)?;
+    job.write(&output("balances"), json::Json, balances);
+    job.write(&output("total"), json::Json, total);
     Ok(())
 }
 

@@ -6,8 +6,8 @@
 //!
 //! A later record of an order amends it, a null value cancels it.
 
-use differential_dataflow::operators::CountTotal;
 use fluvial::connector::format::{json, text};
+use fluvial::differential::operators::CountTotal;
 use fluvial::durable::Overflow;
 use fluvial::{ExactInt, Job, OnMalformed};
 use fluvial_kafka::KafkaOptions;
@@ -115,7 +115,7 @@ pub(crate) fn build(job: &mut Job<'_>, options: &OrdersOptions) -> anyhow::Resul
         let revenue_cents = i64::try_from(cents)?;
         Ok::<_, Overflow>(Revenue { region, product, orders: orders as i64, revenue_cents })
     });
-    job.write(&kafka.upsert(&options.output), json::Json, revenue)?;
+    job.write(&kafka.upsert(&options.output), json::Json, revenue);
     Ok(())
 }
 

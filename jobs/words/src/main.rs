@@ -22,7 +22,7 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     let words = lines.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
     let counts = words.key_by(|word| word.clone()).aggregate("counts", Count);
     let rows = counts.map(|(word, count)| (word.clone(), WordCount { word, count }));
-    job.write(&kafka.upsert("counts"), text::Key(json::Json), rows)?;
+    job.write(&kafka.upsert("counts"), text::Key(json::Json), rows);
     Ok(())
 }
 

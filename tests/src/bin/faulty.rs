@@ -118,7 +118,7 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         (id, revenue)
     });
     if options.append {
-        job.write(&kafka.append(&options.output), json::Json, rows.keep_all("rows"))?;
+        job.write(&kafka.append(&options.output), json::Json, rows.keep_all("rows"));
         return Ok(());
     }
     let nothing = |revenue: i64| if revenue == 0 { panic!("an order comes to nothing") } else { revenue };
@@ -142,9 +142,9 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Hoards | Wrong::Lingers => rows.latest("rows"),
     };
     if let Some(copy) = &options.copy {
-        job.write(&kafka.upsert(copy), json::Json, rows.clone())?;
+        job.write(&kafka.upsert(copy), json::Json, rows.clone());
     }
-    job.write(&kafka.upsert(&options.output), json::Json, rows)?;
+    job.write(&kafka.upsert(&options.output), json::Json, rows);
     Ok(())
 }
 
@@ -153,9 +153,9 @@ fn build_of_changelog(job: &mut Job<'_>, options: &Options, kafka: &fluvial_kafk
     let orders = job.changelog("orders", kafka.source(&options.input), text::decode_key, json::decode_value::<Order>);
     let ids = orders.map_values(|order| order.quantity).latest("rows").map(|(id, _)| (id, 1));
     if options.append {
-        job.write(&kafka.append(&options.output), json::Json, ids)?;
+        job.write(&kafka.append(&options.output), json::Json, ids);
     } else {
-        job.write(&kafka.upsert(&options.output), json::Json, ids)?;
+        job.write(&kafka.upsert(&options.output), json::Json, ids);
     }
     Ok(())
 }

@@ -142,6 +142,8 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         Command::new(self.name)
             .about(self.about)
             .version(env!("CARGO_PKG_VERSION"))
+            // Wider lines are hard to read on any terminal.
+            .max_term_width(100)
             .subcommand_required(true)
             .arg_required_else_help(true)
             .subcommands([run, replay, state, graph])

@@ -45,7 +45,7 @@ struct Shared {
     workers: u32,
     restore: Option<Restore>,
     operators: RefCell<BTreeMap<String, Marks>>,
-    refused: RefCell<Option<StateError>>,
+    refused: RefCell<Vec<StateError>>,
     frozen: RefCell<Vec<Frozen>>,
     failure: RefCell<Option<DataflowError>>,
 }
@@ -80,8 +80,8 @@ impl Durables {
     /// The first thing that was wrong with an operator, an operator of the checkpoint that the binary lacks, or one of
     /// the binary that the checkpoint lacks.
     pub(crate) fn built(&self) -> Result<(), StateError> {
-        if let Some(error) = self.0.refused.borrow_mut().take() {
-            return Err(error);
+        if let Some(first) = self.refused().into_iter().next() {
+            return Err(first);
         }
         let operators = self.0.operators.borrow();
         let Some(Restore { operators: stored, as_of, .. }) = &self.0.restore else { return Ok(()) };
@@ -92,6 +92,12 @@ impl Durables {
             Some(added) => Err(StateError::Added { operator: added.clone(), as_of: *as_of }),
             None => Ok(()),
         }
+    }
+
+    /// What was wrong with operators, in the order in which the job makes them. Says it once.
+    #[must_use]
+    pub(crate) fn refused(&self) -> Vec<StateError> {
+        std::mem::take(&mut self.0.refused.borrow_mut())
     }
 
     /// The names of the operators, in their order: the same on every worker.
@@ -134,7 +140,7 @@ impl Durables {
     }
 
     pub(crate) fn refuse(&self, error: StateError) {
-        self.0.refused.borrow_mut().get_or_insert(error);
+        self.0.refused.borrow_mut().push(error);
     }
 
     /// Makes an operator known. An operator that is refused is told that it has no rows; [`Durables::built`] says why.

@@ -35,7 +35,7 @@ const PARTITIONS: u32 = 4;
 ///     let memory = Memory::new();
 ///     let words = job.source("words", memory.source("words"), json::value::<String>());
 ///     let counts = words.key_by(|word| word.clone()).aggregate("counts", fluvial::Count);
-///     job.write(&memory.upsert("counts", 4), json::Json, counts)?;
+///     job.write(&memory.upsert("counts", 4), json::Json, counts);
 ///     Ok(())
 /// });
 /// test.feed("words", 1, [(None, Some(r#""to""#)), (None, Some(r#""be""#))]);
@@ -297,7 +297,7 @@ mod tests {
         JobTest::new(workers, |job| {
             let memory = Memory::new();
             let rows = job.source("rows", memory.source("rows"), json::keyed::<u32, i64>());
-            job.write(&memory.upsert("latest", 4), json::Json, rows.latest("rows"))?;
+            job.write(&memory.upsert("latest", 4), json::Json, rows.latest("rows"));
             Ok(())
         })
     }

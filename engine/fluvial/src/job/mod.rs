@@ -5,6 +5,7 @@ pub(crate) mod output;
 pub(crate) mod source;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::hash::Hash;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use fluvial_connector::{BoxError, Offset, Output, OutputSpec, Record, Sink, Sour
 use timely::dataflow::{InputHandleVec, Scope};
 
 use crate::durable::Durables;
+use crate::state::StateError;
 use crate::stream::Collection;
 use crate::stream::{self, Changelog, Stream};
 use input::TypedInput;
@@ -33,7 +35,7 @@ pub use source::OnMalformed;
 /// fn build(job: &mut Job<'_>) -> anyhow::Result<()> {
 ///     let words = job.source("words", source(), json::value::<String>());
 ///     let counts = words.key_by(|word| word.clone()).aggregate("counts", Count);
-///     job.write(&output(), json::Json, counts)?;
+///     job.write(&output(), json::Json, counts);
 ///     Ok(())
 /// }
 /// ```
@@ -178,39 +180,27 @@ impl<'s> Job<'s> {
         stream::try_map(collection, name, &self.durables, logic)
     }
 
-    /// Writes a collection of keys and values to an output.
+    /// Writes a collection of keys and values to an output, which nothing else of the job writes.
     ///
     /// An *upsert* output says of each key that changed in a tick what it has become: its row, or a null value when it
     /// has none. An *append* output gets each new row, and cannot take one back.
-    ///
-    /// # Errors
-    /// The output is written already: each output has one writer.
-    pub fn write<K, V>(
-        &mut self,
-        output: &impl Output,
-        encode: impl Encode<K, V>,
-        collection: Collection<'s, (K, V)>,
-    ) -> Result<(), JobError>
+    pub fn write<K, V>(&mut self, output: &impl Output, encode: impl Encode<K, V>, collection: Collection<'s, (K, V)>)
     where
         K: ExchangeData,
         V: ExchangeData,
     {
         let spec = output.spec();
-        if self.declared.outputs.iter().any(|o| o.spec.name == spec.name) {
-            return Err(JobError::OutputTwice { output: spec.name });
-        }
         let queue = Rc::new(RefCell::new(OutputQueue::default()));
         let partitions = (self.situation.partitions)(&spec.name);
         let skip_through = self.situation.skip_through.map(|t| t.0);
         output::collect(collection, &spec, partitions, encode, skip_through, Rc::clone(&queue));
         self.declared.outputs.push(DeclaredOutput { spec, sink: output.sink(), queue });
-        Ok(())
     }
 }
 
-/// A fault in how a job is put together.
+/// A mistake in how a job is put together.
 #[derive(Debug, thiserror::Error)]
-pub enum JobError {
+pub(crate) enum Mistake {
     /// Two collections go to one output.
     #[error("output '{output}' is written twice: concatenate the collections, or name another output")]
     OutputTwice {
@@ -240,4 +230,23 @@ pub enum JobError {
         /// The name.
         source_name: String,
     },
+    /// A durable operator cannot have its name.
+    #[error(transparent)]
+    Operator(#[from] StateError),
 }
+
+/// All mistakes in how a job is put together, found before anything is opened.
+#[derive(Debug)]
+pub(crate) struct Mistakes(pub(crate) Vec<Mistake>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [only] = &self.0[..] {
+            return only.fmt(f);
+        }
+        write!(f, "the job is put together with {} mistakes", self.0.len())?;
+        self.0.iter().enumerate().try_for_each(|(place, mistake)| write!(f, "; ({}) {mistake}", place + 1))
+    }
+}
+
+impl std::error::Error for Mistakes {}

@@ -8,7 +8,7 @@
 //! follows is decided elsewhere ([`fluvial_protocol::Decisions`]).
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -128,7 +128,10 @@ impl Processes {
                 ansi: supervision.ansi,
                 fail_point,
             };
+            // What `ps` and `pgrep -f` show.
+            let shown = format!("{} process {index} of {count}:", std::env::args().next().unwrap_or_default());
             let mut child = Command::new(&binary)
+                .arg0(shown)
                 .args(std::env::args_os().skip(1))
                 .env(PEER_VARIABLE, serde_json::to_string(&invitation)?)
                 .env(allocator::VARIABLE, allocator::tunables(std::env::var_os(allocator::VARIABLE)))

@@ -64,16 +64,36 @@ pub(crate) fn finish() {
     }
 }
 
+/// Which process of its generation this is, where there are several: each line of the log says so.
+static PROCESS: OnceLock<usize> = OnceLock::new();
+
+/// This is one of several processes of a generation.
+pub(crate) fn this_is_process(index: usize) {
+    // It is said once for each process.
+    let _ = PROCESS.set(index);
+}
+
+/// A line of the log that says which process it is of: in its own field where it is JSON.
+fn with_process(line: &[u8], process: usize) -> Vec<u8> {
+    match (line.strip_prefix(b"{"), line.strip_suffix(b"\n")) {
+        (Some(fields), _) => [format!("{{\"process\":{process},").as_bytes(), fields].concat(),
+        (None, Some(text)) => [text, format!(" process={process}\n").as_bytes()].concat(),
+        (None, None) => line.to_vec(),
+    }
+}
+
 /// Where the log goes: a writer that takes everything and never fails.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Writer;
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let line = PROCESS.get().map(|process| with_process(bytes, *process));
+        let line = line.as_deref().unwrap_or(bytes);
         match RUN.get() {
-            Some(streams) => streams.err.push(bytes.to_vec()),
+            Some(streams) => streams.err.push(line.to_vec()),
             // Elsewhere nobody could be told that it failed.
-            None => drop(std::io::stderr().write_all(bytes)),
+            None => drop(std::io::stderr().write_all(line)),
         }
         Ok(bytes.len())
     }
@@ -305,6 +325,13 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_line_of_the_log_says_which_process_it_is_of() {
+        let check = |line: &str, expected: &str| assert_eq!(with_process(line.as_bytes(), 3), expected.as_bytes());
+        check("INFO running lag_ms=0\n", "INFO running lag_ms=0 process=3\n");
+        check("{\"level\":\"INFO\"}\n", "{\"process\":3,\"level\":\"INFO\"}\n");
     }
 
     #[test]

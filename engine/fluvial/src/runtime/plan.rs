@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use anyhow::Context;
 use fluvial_connector::{OutputSpec, Sink, Source};
 
 use super::Build;
 use crate::durable::Durables;
-use crate::job::{Job, JobError, Situation};
+use crate::job::{Declared, Job, Mistake, Mistakes, Situation};
 
 /// The parts of a job that have names.
 pub(crate) struct Topology {
@@ -34,39 +35,54 @@ pub(crate) fn plan(build: &Build) -> anyhow::Result<Topology> {
             let mut job = Job::new(scope, durables.clone(), situation);
             build(&mut job)?;
             let declared = job.finish();
-            durables.built()?;
-            let mut names = BTreeSet::new();
-            for source in &declared.sources {
-                if !names.insert(source.name.clone()) {
-                    return Err(JobError::SourceTwice { source_name: source.name.clone() }.into());
-                }
-            }
-            let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
-            for output in &declared.outputs {
-                if sinks.iter().all(|s| s.identity() != output.sink.identity()) {
-                    sinks.push(Arc::clone(&output.sink));
-                }
-            }
-            if sinks.len() > 1 {
-                return Err(JobError::TwoSinks { first: sinks[0].identity(), second: sinks[1].identity() }.into());
-            }
-            for source in declared.sources.iter().map(|source| &source.source) {
-                let written = source.as_output();
-                let is_written = |(system, name)| {
-                    declared.outputs.iter().any(|o| o.spec.name == name && o.sink.identity() == system)
-                };
-                if written.is_some_and(is_written) {
-                    return Err(JobError::OwnInput { described: source.describe() }.into());
-                }
+            let mistakes = mistakes(&declared, &durables);
+            if !mistakes.is_empty() {
+                return Err(Mistakes(mistakes).into());
             }
             Ok(Topology {
                 sources: declared.sources.into_iter().map(|s| (s.name, s.source)).collect(),
                 operators: durables.names(),
+                sink: declared.outputs.first().map(|output| Arc::clone(&output.sink)).context("a job has an output")?,
                 outputs: declared.outputs.into_iter().map(|o| o.spec).collect(),
-                sink: sinks.pop().ok_or(JobError::NoOutput)?,
             })
         })
     })
+}
+
+/// Everything that is wrong with how a job is put together.
+fn mistakes(declared: &Declared, durables: &Durables) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut sources = BTreeSet::new();
+    for source in declared.sources.iter().filter(|source| !sources.insert(&source.name)) {
+        mistakes.push(Mistake::SourceTwice { source_name: source.name.clone() });
+    }
+    mistakes.extend(durables.refused().into_iter().map(Mistake::from));
+    let mut outputs = BTreeSet::new();
+    for output in declared.outputs.iter().filter(|output| !outputs.insert(&output.spec.name)) {
+        mistakes.push(Mistake::OutputTwice { output: output.spec.name.clone() });
+    }
+    let systems: Vec<String> = declared.outputs.iter().map(|output| output.sink.identity()).collect();
+    match systems.first() {
+        None => mistakes.push(Mistake::NoOutput),
+        Some(first) => {
+            if let Some(second) = systems.iter().find(|system| *system != first) {
+                mistakes.push(Mistake::TwoSinks { first: first.clone(), second: second.clone() });
+            }
+        }
+    }
+    for source in declared.sources.iter().map(|source| &source.source) {
+        let is_written = |(system, name): (String, String)| {
+            declared
+                .outputs
+                .iter()
+                .zip(&systems)
+                .any(|(output, of_output)| output.spec.name == name && *of_output == system)
+        };
+        if source.as_output().is_some_and(is_written) {
+            mistakes.push(Mistake::OwnInput { described: source.describe() });
+        }
+    }
+    mistakes
 }
 
 impl Topology {
@@ -96,22 +112,37 @@ mod tests {
     use super::*;
     use crate::Count;
 
-    #[test]
-    fn two_operators_of_one_name_are_refused_before_anything_begins() {
-        let check = |names: [&'static str; 2]| {
-            let build: Build = Arc::new(move |job: &mut Job<'_>| {
-                let memory = Memory::new();
-                memory.create_topic("in", 1);
-                let words = job.source("in", memory.source("in"), text::value).map(|word| (word, ()));
-                for (name, output) in names.into_iter().zip(["first", "second"]) {
-                    let counts = words.clone().aggregate(name, Count);
-                    job.write(&memory.upsert(output, 1), json::Json, counts)?;
+    /// The operators of a job with these sources, and with operators and the outputs that their counts go to.
+    fn check(sources: &'static [&str], counts: &'static [(&str, &str)]) -> Result<Vec<String>, String> {
+        let build: Build = Arc::new(move |job: &mut Job<'_>| {
+            let memory = Memory::new();
+            memory.create_topic("in", 1);
+            for source in sources {
+                let words = job.source(source, memory.source("in"), text::value).map(|word| (word, ()));
+                for (name, output) in counts {
+                    job.write(&memory.upsert(*output, 1), json::Json, words.clone().aggregate(name, Count));
                 }
-                Ok(())
-            });
-            plan(&build).map(|topology| topology.operators).map_err(|error| error.to_string())
-        };
-        assert_eq!(check(["a", "b"]).unwrap(), ["a", "b"]);
-        assert!(check(["same", "same"]).unwrap_err().contains("two durable operators are named 'same'"));
+            }
+            Ok(())
+        });
+        plan(&build).map(|topology| topology.operators).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn mistakes_in_how_a_job_is_put_together_are_told_all_at_once_before_anything_is_opened() {
+        assert_eq!(check(&["in"], &[("a", "first"), ("b", "second")]).unwrap(), ["a", "b"]);
+        let twice = check(&["in"], &[("same", "first"), ("same", "second")]).unwrap_err();
+        assert!(twice.starts_with("two durable operators are named 'same'"), "{twice}");
+        assert!(check(&["in"], &[]).unwrap_err().starts_with("the job writes nothing"));
+        let all = check(&["in", "in"], &[("a/b", "in")]).unwrap_err();
+        let parts = [
+            "the job is put together with 6 mistakes; (1) source 'in' is declared twice",
+            "; (2) 'a/b' is no name for a durable operator",
+            "; (4) output 'in' is written twice",
+            "; (5) the job reads ",
+        ];
+        for part in parts {
+            assert!(all.contains(part), "'{part}' is not in: {all}");
+        }
     }
 }

@@ -33,7 +33,7 @@ use super::peer::{FromPeer, Invitation, Peer, Succession, SupervisorLink};
 use super::plan::plan;
 use super::pulse::Pulses;
 use super::unavailable::{LOOK_AGAIN, Unavailable};
-use super::{Build, ambient, panics, turns, worker};
+use super::{Build, ambient, log, panics, turns, worker};
 use crate::fail_point::{self, FailPoint};
 use crate::journal::JobStore;
 use crate::stages::STAGES;
@@ -162,6 +162,9 @@ pub(crate) fn run(invitation: &Invitation, build: &Build, config: &RunConfig) ->
     }
     let peer = Peer::join(invitation)?;
     let supervisor = peer.supervisor.clone();
+    if peer.processes > 1 {
+        log::this_is_process(peer.index);
+    }
     tracing::debug!(target: STAGES, "joined");
     panics::end_the_process_on_panic(supervisor.clone());
     let (exit, why) = match generation(peer, build, config) {

@@ -7,7 +7,7 @@
 //!
 //! One for each process, not for each worker: a writer is a client of the sink with connections and threads of its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -75,6 +75,8 @@ pub(crate) struct SinkDriver {
     /// The dataflow's output is complete through this tick.
     complete: Tick,
     committed: Tick,
+    /// How many records each turn's transaction holds, until it is committed.
+    in_transactions: BTreeMap<u32, u64>,
     wrote: u64,
     reports: Vec<Report>,
     shared: Arc<Shared>,
@@ -144,6 +146,7 @@ impl SinkDriver {
             waiting_records: 0,
             complete: Tick(0),
             committed: Tick(0),
+            in_transactions: BTreeMap::new(),
             wrote: 0,
             reports: Vec::new(),
             shared: Arc::clone(shared),
@@ -322,7 +325,11 @@ impl SinkDriver {
                 let from = from.into_iter().map(|(at, from)| (at, from.unwrap_or(Offset(u64::MAX))));
                 self.turns.tails(from.collect());
             }
-            Action::Prepare { turn, transaction } => self.turns.prepare(turn, transaction),
+            Action::Prepare { turn, transaction } => {
+                let records = transaction.writes.iter().map(|write| write.records.len() as u64).sum();
+                self.in_transactions.insert(turn, records);
+                self.turns.prepare(turn, transaction);
+            }
             Action::Commit { turn } => self.turns.commit(turn),
         }
     }
@@ -355,7 +362,11 @@ impl SinkDriver {
                 protocol::Done::Tails(tails)
             }
             Done::Prepared { turn, result } => protocol::Done::Prepared { turn, result: result.map_err(explain) },
-            Done::Committed { turn, result } => protocol::Done::Committed { turn, result: result.map_err(explain) },
+            Done::Committed { turn, result } => {
+                let records = self.in_transactions.remove(&turn).unwrap_or(0);
+                self.wrote += if result.is_ok() { records } else { 0 };
+                protocol::Done::Committed { turn, result: result.map_err(explain) }
+            }
         };
         self.committer_on(done)
     }
@@ -383,7 +394,6 @@ impl SinkDriver {
             self.committed = committed;
             while let Some((_, records)) = self.waiting.pop_front_if(|(tick, _)| *tick <= committed) {
                 self.waiting_records -= records;
-                self.wrote += records as u64;
             }
             self.reports.push(Report::Committed(committed));
         }

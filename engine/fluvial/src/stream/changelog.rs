@@ -23,7 +23,7 @@ use super::{Collection, Stream};
 /// fn build(job: &mut Job<'_>) -> anyhow::Result<()> {
 ///     let prices = job.changelog("prices", source(), text::decode_key, json::decode_value::<i64>);
 ///     let in_cents = prices.map_values(|price| price * 100).latest("prices");
-///     job.write(&output(), json::Json, in_cents)?;
+///     job.write(&output(), json::Json, in_cents);
 ///     Ok(())
 /// }
 /// # let mut test = fluvial::harness::JobTest::new(1, build);
