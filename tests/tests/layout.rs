@@ -123,8 +123,8 @@ fn packages() -> BTreeMap<String, Package> {
 fn nothing_else_lies_at_the_top() {
     let files = files();
     let top: BTreeSet<_> = files.iter().map(|name| name.split('/').next().unwrap()).collect();
-    let strangers: Vec<_> = top.iter().filter(|name| !TOP.contains(name)).collect();
-    assert!(strangers.is_empty(), "there is no place for {strangers:?} at the top");
+    let others: Vec<_> = top.iter().filter(|name| !TOP.contains(name)).collect();
+    assert!(others.is_empty(), "there is no place for {others:?} at the top");
     let missing: Vec<_> = TOP.iter().filter(|name| !top.contains(*name)).collect();
     assert!(missing.is_empty(), "these are missing at the top: {missing:?}");
 }

@@ -175,7 +175,7 @@ impl Broker {
         self.shared.watched().faults.add(fault);
     }
 
-    /// Takes all faults away.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.shared.watched().faults.clear();
     }
@@ -191,7 +191,7 @@ impl Broker {
         self.shared.state().abort_withheld(Now::read());
     }
 
-    /// Takes a partition's leader away, or gives it back: without one the partition exists and nobody serves it, as where
+    /// Removes a partition's leader, or restores it: without one the partition exists and nobody serves it, as where
     /// the broker that holds its only replica is down.
     ///
     /// # Panics

@@ -161,7 +161,7 @@ impl Faults {
         self.0.push((fault, 0));
     }
 
-    /// Takes all away.
+    /// Removes all.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }

@@ -107,7 +107,7 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
     }
 }
 
-/// Whether the cluster turned the client away before it had asked for anything.
+/// Whether the cluster refused the client before it had asked for anything.
 pub(crate) fn is_not_let_in(code: Code) -> bool {
     matches!(
         code,

@@ -112,7 +112,7 @@ impl<'a> Flight<'a> {
                     offsets.note(index, offset);
                 }
             }
-            // The first failure is the cause; what was thrown away in its wake says less.
+            // The first failure is the cause; what was dropped because of it says less.
             Err(code) => match &mut self.failed {
                 Some(known) if known.group == group && known.code == code => known.last = known.last.max(index),
                 Some(known) if !known.is_consequence() => {}

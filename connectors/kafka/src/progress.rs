@@ -263,7 +263,7 @@ mod tests {
         let complete = Progress { position: Position::Complete, ..part.clone() };
         let next = Progress { tick: Tick(6), position: Position::Records(1), ..part.clone() };
         assert!(rank(&part) < rank(&complete) && rank(&complete) < rank(&next));
-        // A reconciliation gives a partition progress anew, as of the tick that it has.
+        // A reconciliation gives a partition progress again, as of the tick that it has.
         let newer = Progress { generation: Generation(3), ..complete.clone() };
         assert!(rank(&complete) < rank(&newer) && rank(&newer) < rank(&next));
     }

@@ -227,8 +227,8 @@ impl KafkaTransactor {
         Ok(())
     }
 
-    /// Why messages were thrown away or are not taken: the transaction failed. The message that it failed of may be
-    /// reported after those that were thrown away for it; otherwise the transaction says why when it is asked for its
+    /// Why messages were dropped or are not taken: the transaction failed. The message that it failed of may be
+    /// reported after those that were dropped for it; otherwise the transaction says why when it is asked for its
     /// commit. Only to be called where it has failed: one that has not would begin to commit.
     fn cause_of_failure(&self, flight: &mut Flight<'_>) -> Option<CommitError> {
         let until = Instant::now() + REPORTS_OF_A_FAILURE;

@@ -54,7 +54,7 @@ fn session(broker: &Broker) -> Arc<dyn SinkSession> {
     output.sink().connect(&SinkContext::new("job", subject::PATIENCE), &[output.spec()]).unwrap()
 }
 
-/// Takes a partition's leader away for a while, counted from now.
+/// Removes a partition's leader for a while, counted from now.
 fn without_leader<T>(broker: &Broker, topic: &str, partition: i32, time: Duration, call: impl FnOnce() -> T) -> T {
     broker.set_leader(topic, partition, false);
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! A source over outages, new partitions and a topic that goes away.
+//! A source over outages, new partitions and a topic that is deleted.
 #![allow(clippy::unwrap_used)]
 
 mod subject;

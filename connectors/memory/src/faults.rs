@@ -12,7 +12,7 @@ pub enum LostCommit {
     /// It did not; the transaction stays open until its writer is fenced.
     DidNot,
     /// Its records were committed and its progress was not, as a delayed request of an earlier transaction can do.
-    Torn,
+    Partly,
 }
 
 /// Faults on request.

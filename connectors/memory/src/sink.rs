@@ -225,7 +225,7 @@ impl Transactor for MemoryTransactor {
         let Some(transaction) = writers.open.remove(&self.id) else {
             return Err(self.unknown("nothing is prepared"));
         };
-        if lost != Some(LostCommit::Torn) {
+        if lost != Some(LostCommit::Partly) {
             let progress = writers.progress.entry(self.context.process.job.clone()).or_default();
             progress.extend(transaction.progress.iter().cloned());
         }

@@ -92,7 +92,7 @@ impl Memory {
         self.put(name, Partitions::Logs((0..partitions).map(|_| RwLock::default()).collect()));
     }
 
-    /// Takes a topic away. Readers that it has stay with what they read.
+    /// Removes a topic. Readers that it has stay with what they read.
     pub fn delete_topic(&self, name: &str) {
         self.0.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }

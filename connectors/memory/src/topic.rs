@@ -88,7 +88,7 @@ impl Topic {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a waker; the number takes it away again.
+    /// Adds a waker; the number removes it again.
     pub(crate) fn add_waker(&self, waker: Waker) -> u64 {
         let mut wakers = self.wakers();
         let number = wakers.last().map_or(0, |(last, _)| last + 1);

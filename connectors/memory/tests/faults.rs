@@ -59,7 +59,7 @@ impl Job {
 #[test]
 fn a_lost_commit_has_the_outcome_that_was_asked_for() {
     for (outcome, seen) in
-        [(LostCommit::Happened, (2, Some(2))), (LostCommit::DidNot, (1, Some(1))), (LostCommit::Torn, (2, Some(1)))]
+        [(LostCommit::Happened, (2, Some(2))), (LostCommit::DidNot, (1, Some(1))), (LostCommit::Partly, (2, Some(1)))]
     {
         let job = Job::on(Memory::new());
         job.memory.faults().lose_commit(2, outcome);

@@ -69,7 +69,7 @@ impl Decisions {
         Self { restart, pause_ms: 0, ever_opened: false }
     }
 
-    /// A generation has ended. Restarts in a row wait longer and longer; one that opened begins the count anew.
+    /// A generation has ended. Restarts in a row wait longer and longer; one that opened begins the count again.
     pub fn after(&mut self, end: &GenerationEnd) -> Next {
         if end.opened {
             self.pause_ms = 0;

@@ -115,12 +115,12 @@ pub enum Entry {
     },
 }
 
-/// A split whose log was cut off, and where it goes on.
+/// A split whose log was truncated, and where it goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rewound {
     /// Which.
     pub split: SplitNumber,
-    /// Its end, once it had been cut off: the next offset to read.
+    /// Its end, once it had been truncated: the next offset to read.
     pub to: Offset,
 }
 
@@ -170,14 +170,14 @@ pub struct SplitStart {
     pub split: SplitId,
     /// The first offset that is read.
     pub offset: Offset,
-    /// What tells it from one made anew under the same name ([`fluvial_connector::SplitStatus::identity`]).
+    /// What tells it from one recreated under the same name ([`fluvial_connector::SplitStatus::identity`]).
     pub identity: String,
 }
 
 impl SplitStart {
     /// Whether the split is another by now, under the same name. One whose system cannot tell, then or now, is not.
     #[must_use]
-    pub fn was_made_anew(&self, identity: &str) -> bool {
+    pub fn was_recreated(&self, identity: &str) -> bool {
         differ(&self.identity, identity)
     }
 }

@@ -68,7 +68,7 @@ pub struct OperatorState {
 
 impl OperatorState {
     /// Adds what a worker has stored at the next checkpoint. An operator whose types have changed since the last one
-    /// has stored all its rows anew, and its older runs are no longer needed.
+    /// has stored all its rows again, and its older runs are no longer needed.
     pub fn add(&mut self, kind: &OperatorKind, run: Option<RunRef>) {
         if self.kind != *kind {
             self.kind = kind.clone();

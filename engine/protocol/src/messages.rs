@@ -19,7 +19,7 @@ pub enum Order {
     /// `slot % processes == process`, `slot < most_slots`, each with all turns), then reports [`Report::Fenced`].
     Opened(Box<Plan>),
     /// Every writer of every earlier generation is fenced, and no newer generation exists. Each process reads the
-    /// progress of its output partitions, checks it and looks for torn transactions; then its workers report
+    /// progress of its output partitions, checks it and looks for partially committed transactions; then its workers report
     /// [`Report::Ready`].
     AllFenced,
     /// A split was met; read it from its start on if it is yours (`number % workers`).

@@ -17,7 +17,7 @@ use super::messages::{FoundOutput, FoundSplit, HeldOutput, Plan};
 use super::opening::Opened;
 use super::recreated::recreated;
 use super::rules::{Rule, Rules};
-use super::running::{Running, cut_off};
+use super::running::{Running, truncated};
 use super::sequencer::Sequencer;
 use super::store::Identity;
 use crate::journal::{Entry, Recreated, Rewound, Seq, SinkStart, SplitNumber};
@@ -163,7 +163,7 @@ fn rewound(found: &[FoundSplit], history: &History, warnings: &mut Vec<String>) 
         let splits = history.checkpoint.iter().flat_map(|manifest| &manifest.splits);
         splits.filter(move |state| state.start.number == number).map(|state| state.position).next()
     };
-    cut_off(found, &history.splits)
+    truncated(found, &history.splits)
         .map(|(state, FoundSplit { described, .. }, end)| {
             let number = state.start.number;
             let mut warning = format!(

@@ -58,7 +58,7 @@ pub enum Rule {
     ///
     /// *Prevents:* a late `EndTxn` commits the records of a transaction whose progress was not written yet. Replay writes
     /// them a second time.
-    LeaveOutTorn,
+    LeaveOutUncovered,
     /// A tick that is committed in several transactions has its position in the progress of each.
     ///
     /// *Prevents:* the process dies between two of them, and nobody knows how much of the tick is committed.

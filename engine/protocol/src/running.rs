@@ -196,9 +196,9 @@ impl Running {
     /// Starts the splits that were not known and can be read: where another begins is not known yet.
     ///
     /// # Errors
-    /// As [`refuse_made_anew`].
+    /// As [`refuse_recreated_splits`].
     pub(crate) fn on_splits(&mut self, mut found: Vec<FoundSplit>) -> Result<(), Ended> {
-        refuse_made_anew(&found, self.sequencer.splits())?;
+        refuse_recreated_splits(&found, self.sequencer.splits())?;
         found.sort_by(|a, b| (&a.source, &a.split).cmp(&(&b.source, &b.split)));
         for FoundSplit { source, split, availability, identity, .. } in &found {
             let Some(earliest) = availability.earliest() else { continue };
@@ -284,14 +284,17 @@ impl Running {
     }
 }
 
-/// Refuses splits that were deleted and made anew: what the job has read of them is no part of them any more.
+/// Refuses splits that were deleted and recreated: what the job has read of them is no part of them any more.
 ///
 /// # Errors
 /// [`Ended::Input`] with the first of them. One whose system cannot tell, then or now, is left to the digests.
-pub(crate) fn refuse_made_anew(found: &[FoundSplit], known: &BTreeMap<SplitNumber, SplitState>) -> Result<(), Ended> {
+pub(crate) fn refuse_recreated_splits(
+    found: &[FoundSplit],
+    known: &BTreeMap<SplitNumber, SplitState>,
+) -> Result<(), Ended> {
     for FoundSplit { source, described, split, identity, .. } in found {
         let known = known.values().map(|state| &state.start).find(|s| &s.source == source && &s.split == split);
-        if let Some(known) = known.filter(|known| known.was_made_anew(identity)) {
+        if let Some(known) = known.filter(|known| known.was_recreated(identity)) {
             return Err(InputFault::Recreated {
                 described: described.clone(),
                 was: known.identity.clone(),
@@ -305,7 +308,7 @@ pub(crate) fn refuse_made_anew(found: &[FoundSplit], known: &BTreeMap<SplitNumbe
 
 /// The splits that end before the place that they have been read to, and where. What was `found` must be asked for after
 /// that; where a split ends that is unavailable is not known.
-pub(crate) fn cut_off<'a>(
+pub(crate) fn truncated<'a>(
     found: &'a [FoundSplit],
     bound: &'a BTreeMap<SplitNumber, SplitState>,
 ) -> impl Iterator<Item = (&'a SplitState, &'a FoundSplit, Offset)> {

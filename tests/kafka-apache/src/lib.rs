@@ -2,7 +2,7 @@
 //! temporary folder.
 //!
 //! Nothing of it outlives the process that started it ([`child`]). [`ApacheKafka::stop`] and
-//! [`ApacheKafka::start_again`] keep ports and data, so that a test can take the broker away and bring it back.
+//! [`ApacheKafka::start_again`] keep ports and data, so that a test can stop the broker and start it again.
 //!
 //! With [`Options::secured`] it also listens with TLS and SASL, and has access control lists ([`secured`]).
 //!
@@ -10,10 +10,10 @@
 
 pub mod certificates;
 pub mod child;
-mod cut;
 mod jars;
 mod properties;
 pub mod secured;
+mod truncate;
 pub mod workspace;
 
 use std::ffi::OsString;
@@ -251,7 +251,7 @@ impl ApacheKafka {
     pub fn lose_the_tail(&mut self, topic: &str, partition: i32, end: u64) -> Result<()> {
         self.kill(0)?;
         let server = self.servers.first().context("there is a server")?;
-        cut::cut_off(&server.data.join(format!("{topic}-{partition}")), end)?;
+        truncate::truncate(&server.data.join(format!("{topic}-{partition}")), end)?;
         self.start_again()
     }
 

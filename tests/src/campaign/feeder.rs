@@ -15,7 +15,7 @@ use crate::subject::Subject;
 
 /// How many orders there are: few, so that they are amended and cancelled, in whatever partition.
 const ORDERS: u64 = 400;
-/// How often in a row the broker may fail the input: it may be away for a while.
+/// How often in a row the broker may fail the input: it may be unavailable for a while.
 const FAILURES: u32 = 20;
 
 /// Writes input until it is told to stop.

@@ -21,7 +21,7 @@ pub(crate) const CHECKS: &[Check] = &[
             "partitions: 3",
             "remove: ok",
             "remove again: UnknownTopicOrPartition",
-            "made anew, its records: 0/0 b=2",
+            "recreated, its records: 0/0 b=2",
         ],
     },
     Check {
@@ -95,7 +95,7 @@ fn made_once(broker: &Endpoint) -> Result<Observations> {
     notes.note("remove again", broker.delete_topic(&topic)?);
     broker.create_topic(&topic, 1, &[])?;
     broker.writer(&[])?.write(&[Message::text(&topic, 0, "b", "2")])?;
-    notes.list("made anew, its records", &broker.lines(&topic, Isolation::Committed)?);
+    notes.list("recreated, its records", &broker.lines(&topic, Isolation::Committed)?);
     notes.all()
 }
 

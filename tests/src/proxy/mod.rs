@@ -1,7 +1,7 @@
 //! What stands between a job and its broker, and does to the end of a transaction what networks do.
 //!
 //! ```text
-//!   job ──request──► proxy ──request──► broker        an EndTxn, or its answer, is cut off, held, or comes too late;
+//!   job ──request──► proxy ──request──► broker        an EndTxn, or its answer, is dropped, held, or comes too late;
 //!       ◄──answer───       ◄──answer───               everything else goes through as it is
 //! ```
 //!
@@ -37,11 +37,11 @@ impl Fault {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::LoseRequest => "EndTxn cut off",
-            Self::LoseAnswer => "EndTxn's answer cut off",
+            Self::LoseRequest => "EndTxn dropped",
+            Self::LoseAnswer => "EndTxn's answer dropped",
             Self::HoldRequest(_) => "EndTxn held",
             Self::HoldAnswer(_) => "EndTxn's answer held",
-            Self::DeliverLate(_) => "EndTxn cut off and delivered late",
+            Self::DeliverLate(_) => "EndTxn dropped and delivered late",
         }
     }
 }
@@ -82,7 +82,7 @@ impl State {
 }
 
 impl Proxy {
-    /// A proxy that turns connections away until it is told of a broker.
+    /// A proxy that refuses connections until it is told of a broker.
     ///
     /// # Errors
     /// There is no free port.

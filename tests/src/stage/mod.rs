@@ -4,7 +4,7 @@
 //!   input written here ──► embedded broker (faults on request) ◄──► job binary ──► outputs ──► replay, model
 //! ```
 //!
-//! The embedded broker lives in the test's process, so a test can break it, hold it back and take it away at a chosen
+//! The embedded broker lives in the test's process, so a test can break it, hold it back and end it at a chosen
 //! moment. What only a real one does is shown on another ([`Stage::on`]).
 
 mod input;
@@ -131,10 +131,10 @@ impl Stage {
     /// The embedded broker.
     ///
     /// # Panics
-    /// When it has been taken away, or is somebody else's.
+    /// When it has been ended, or is somebody else's.
     #[must_use]
     pub fn broker(&self) -> &Broker {
-        self.broker.as_ref().expect("the stage's own broker is there until the test takes it away")
+        self.broker.as_ref().expect("the stage's own broker is there until the test ends it")
     }
 
     /// Ends the broker and all that it holds.

@@ -29,7 +29,7 @@ fn end(stage: &Stage) -> u64 {
     u64::try_from(stage.endpoint().watermarks(&stage.input(), CUT, Isolation::Committed).unwrap().1).unwrap()
 }
 
-/// Takes away what the input has from `to` on. Gives its end before that.
+/// Removes what the input has from `to` on. Gives its end before that.
 fn cut(kafka: &mut ApacheKafka, stage: &Stage, to: u64) -> u64 {
     let before = end(stage);
     kafka.lose_the_tail(&stage.input(), CUT, to).unwrap();
@@ -38,7 +38,7 @@ fn cut(kafka: &mut ApacheKafka, stage: &Stage, to: u64) -> u64 {
     while stage.endpoint().watermarks(&stage.input(), CUT, Isolation::Committed).is_err() {
         assert!(start.elapsed() < MOST, "the partition has no leader again");
     }
-    assert!(end(stage) == to && to < before, "the partition has not been cut off at {to}");
+    assert!(end(stage) == to && to < before, "the partition has not been truncated at {to}");
     before
 }
 

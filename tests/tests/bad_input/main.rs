@@ -14,7 +14,7 @@
 //! | a progress topic of which a partition has no leader for some seconds | [`progress`] |
 //! | an open transaction that holds up the progress topic or an output | [`progress`] |
 //! | a record or a batch that is too large for an output; an output that acknowledges nothing | [`refused`] |
-//! | a permission that is missing or taken away | [`permissions`] |
+//! | a permission that is missing or removed | [`permissions`] |
 //! | a timestamp that the broker refuses | [`clock`] |
 //! | a store that is unwritable, full or damaged | [`store`] |
 //! | a checkpoint of another job, of a newer format, with an operator that is missing or of another type | [`checkpoint`] |

@@ -1,4 +1,4 @@
-//! Permissions that are missing or taken away: the resource, the operation and the principal are named.
+//! Permissions that are missing or removed: the resource, the operation and the principal are named.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn guarded() -> &'static ApacheKafka {
     })
 }
 
-/// Takes a permission away until this is dropped.
+/// Removes a permission until this is dropped.
 struct Denied(String);
 
 impl Denied {

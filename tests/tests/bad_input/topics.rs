@@ -114,8 +114,8 @@ fn nothing_is_read_of_an_input_that_is_recreated_under_a_running_job_on_apache_k
     job.job().resume().unwrap();
     let ended = job.finish(MOST).unwrap();
     // That is what the reader says.
-    let anew = format!("topic '{}' was deleted and recreated (it has the id ", stage.input());
-    assert_refused(&ended, 11, &[&anew, "another --name"]);
+    let recreated = format!("topic '{}' was deleted and recreated (it has the id ", stage.input());
+    assert_refused(&ended, 11, &[&recreated, "another --name"]);
     assert_eq!(stage.visible().unwrap(), before, "input of another topic has been taken");
     assert_refused_as_recreated(&stage);
 }

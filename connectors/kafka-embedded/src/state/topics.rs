@@ -1,6 +1,6 @@
 //! The topics: their names, ids, partitions and settings.
 //!
-//! Guarantees that an id is never used twice, so that a topic deleted and made anew under its name can be told from the
+//! Guarantees that an id is never used twice, so that a topic deleted and recreated under its name can be told from the
 //! first. There is one broker, hence one replica of everything.
 
 use std::collections::{BTreeMap, HashMap};
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_made_anew_has_another_id() {
+    fn a_recreated_topic_has_another_id() {
         let mut topics = Topics::default();
         let first = topics.create("t", 1, Settings::default()).unwrap();
         assert_eq!(error(topics.create("t", 1, Settings::default())), ResponseError::TopicAlreadyExists);

@@ -50,7 +50,7 @@ impl Waiters {
         });
     }
 
-    /// Wakes everyone: the partition is going away.
+    /// Wakes everyone: the partition is being deleted.
     pub(crate) fn wake_all(&mut self) {
         self.0.drain(..).filter_map(|(waiting, _)| waiting.upgrade()).for_each(|reader| reader.notify_one());
     }

@@ -36,7 +36,7 @@ const BATCH_RECORDS: usize = 4096;
 /// after each of them, the job's whole output for some prefix of its input.
 ///
 /// **Guarantee.** Cuts come in the order of their ticks; every tick at which any of the topics changed has a cut of its
-/// own, with all of its records and none of a later tick. Only where progress records have been compacted away are
+/// own, with all of its records and none of a later tick. Only where progress records have been removed by compaction are
 /// several ticks in one cut, which is that of the last of them: records older than the oldest known progress count as
 /// of the first cut.
 ///
@@ -285,7 +285,7 @@ impl CutReader {
     /// Finds out whether progress that is missing is gone.
     ///
     /// After a change of processes progress may overtake what comes before it in another partition of the progress topic.
-    /// When all that was written there has been read, what is missing was compacted away.
+    /// When all that was written there has been read, what is missing was removed by compaction.
     fn confirm(&mut self) -> Result<(), Error> {
         let was_asked = !self.progress_ends.is_empty() || !self.begun;
         self.progress_ends.retain(|place, end| self.reading.position(*place) < *end);

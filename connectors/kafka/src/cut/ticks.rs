@@ -61,7 +61,7 @@ impl<R> Ticks<R> {
         self.entries.insert(rank(&entry.progress), entry);
     }
 
-    /// Says that all progress before what is here has come: what is missing is gone, compacted away.
+    /// Says that all progress before what is here has come: what is missing is gone, removed by compaction.
     pub(super) fn confirm(&mut self) {
         self.confirmed = self.entries.last_key_value().map(|(rank, _)| *rank).max(self.confirmed);
     }

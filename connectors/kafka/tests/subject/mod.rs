@@ -167,7 +167,7 @@ impl Input {
         }
     }
 
-    /// The same on an embedded broker, which can take the leader of a partition away.
+    /// The same on an embedded broker, which can remove the leader of a partition.
     pub fn on(broker: &Arc<Broker>) -> Self {
         Self { embedded: Some(Arc::clone(broker)), ..Self::new(&broker.bootstrap()) }
     }

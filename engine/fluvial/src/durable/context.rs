@@ -188,7 +188,7 @@ fn is_a_name(name: &str) -> bool {
 
 /// The runs that an operator begins with.
 pub(crate) struct StoredRuns {
-    /// Whether the types have changed since: the next checkpoint writes everything anew then.
+    /// Whether the types have changed since: the next checkpoint writes everything again then.
     pub(crate) of_before: bool,
     pub(crate) as_of: u64,
     pub(crate) runs: Vec<RunRef>,

@@ -368,7 +368,7 @@ fn a_checkpoint_that_does_not_fit_the_binary_is_refused_by_the_operators_name() 
         error.to_string(),
         format!(
             "the durable operator 'words' is {other} in the checkpoint and aggregate count (key Utf8, value UInt64) \
-             in this binary: run the binary that wrote it, or start the job anew under another --name"
+             in this binary: run the binary that wrote it, or begin a new job under another --name"
         )
     );
     assert_eq!(error.kind(), fluvial_connector::ErrorKind::Configuration);

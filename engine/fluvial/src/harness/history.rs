@@ -128,7 +128,7 @@ impl<U: Send + 'static> History<U> {
         let restore = Restore { as_of: Tick(tick), operators: operators.clone(), store: self.store.clone() };
         self.workers = Workers::start(workers, Some(restore), Arc::clone(&self.build));
         let mut restored = self.workers.step(|_| Step { tick, feeds: Vec::new() })?;
-        // Nothing has changed since the checkpoint, but rows whose type has got fields are frozen anew.
+        // Nothing has changed since the checkpoint, but rows whose type has got fields are frozen again.
         let operators = operators.clone();
         self.keep(tick, operators, &mut restored)?;
         self.take(restored.made);

@@ -114,7 +114,7 @@ impl JobStore {
     pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
         let prefix = self.path(folder);
         let found: Vec<_> =
-            self.store.list(Some(&prefix)).try_collect().await.map_err(|e| self.away("list", folder, e))?;
+            self.store.list(Some(&prefix)).try_collect().await.map_err(|e| self.failed("list", folder, e))?;
         let start = self.job.as_ref().len() + 1;
         Ok(found.iter().map(|meta| meta.location.as_ref()[start..].to_owned()).collect())
     }
@@ -178,7 +178,7 @@ impl JobStore {
     pub(crate) async fn delete(&self, object: &str) -> Result<(), Error> {
         match self.store.delete(&self.path(object)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(e) => Err(self.away("delete", object, e)),
+            Err(e) => Err(self.failed("delete", object, e)),
         }
     }
 
@@ -188,9 +188,9 @@ impl JobStore {
         object: &str,
     ) -> Result<Option<T>, Error> {
         let bytes = match self.store.get(&self.path(object)).await {
-            Ok(found) => found.bytes().await.map_err(|e| self.away("read", object, e))?,
+            Ok(found) => found.bytes().await.map_err(|e| self.failed("read", object, e))?,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(e) => return Err(self.away("read", object, e)),
+            Err(e) => return Err(self.failed("read", object, e)),
         };
         frame::decode(format, &bytes).map(Some).map_err(|e| {
             Error::caused(ErrorKind::Data, format!("cannot use the object '{}'", self.describe(object)), e)
@@ -205,7 +205,7 @@ impl JobStore {
     ) -> Result<Created, Error> {
         let bytes = frame::encode(format, content)
             .map_err(|e| Error::caused(ErrorKind::Bug, format!("cannot express '{object}'"), e))?;
-        self.create(object, bytes).await.map_err(|e| self.away("write", object, e))
+        self.create(object, bytes).await.map_err(|e| self.failed("write", object, e))
     }
 
     async fn create(&self, object: &str, bytes: bytes::Bytes) -> Result<Created, object_store::Error> {
@@ -217,7 +217,7 @@ impl JobStore {
         }
     }
 
-    fn away(&self, operation: &str, object: &str, source: object_store::Error) -> Error {
+    fn failed(&self, operation: &str, object: &str, source: object_store::Error) -> Error {
         let trouble = Trouble::of(&source);
         let what = format!("cannot {operation} '{}'{}", self.describe(object), trouble.cure());
         // Its text holds its sources' already.

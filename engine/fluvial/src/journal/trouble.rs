@@ -10,7 +10,7 @@ use rustix::io::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
     /// It may pass by itself.
-    Away,
+    Unavailable,
     /// It passes when somebody frees some space.
     Full,
     /// It does not pass until somebody changes who may do what.
@@ -35,14 +35,14 @@ impl Trouble {
                 _ => next = error.source(),
             }
         }
-        Self::Away
+        Self::Unavailable
     }
 
     /// What the caller should do.
     #[must_use]
     pub(crate) fn kind(self) -> ErrorKind {
         match self {
-            Self::Away | Self::Full => ErrorKind::Retry,
+            Self::Unavailable | Self::Full => ErrorKind::Retry,
             Self::Forbidden | Self::TooManyFiles => ErrorKind::Configuration,
         }
     }
@@ -51,7 +51,7 @@ impl Trouble {
     #[must_use]
     pub(crate) fn cure(self) -> String {
         match self {
-            Self::Away => String::new(),
+            Self::Unavailable => String::new(),
             Self::Full => " (the store is full: free some space)".to_owned(),
             Self::Forbidden => " (let the user that runs the job read and write there)".to_owned(),
             Self::TooManyFiles => format!(" ({})", too_many_files()),
@@ -72,8 +72,8 @@ mod tests {
             (rustix::io::Errno::ACCESS, Trouble::Forbidden),
             (rustix::io::Errno::PERM, Trouble::Forbidden),
             (rustix::io::Errno::ROFS, Trouble::Forbidden),
-            (rustix::io::Errno::IO, Trouble::Away),
-            (rustix::io::Errno::NOTDIR, Trouble::Away),
+            (rustix::io::Errno::IO, Trouble::Unavailable),
+            (rustix::io::Errno::NOTDIR, Trouble::Unavailable),
         ] {
             let source = Box::new(io::Error::from(code));
             let error = object_store::Error::Generic { store: "local", source };

@@ -5,7 +5,7 @@
 //!   checkpoint needed for a second would stay with the process. A threshold that is set does not grow, so the largest
 //!   buffers go back to the system when they are freed; it lies above what a tick needs, which is needed again.
 //! - With that, glibc does not raise the threshold of trimming either: at its 128 KiB each tick would give pages back and
-//!   fault them in anew. So it is set, above what a tick frees.
+//!   fault them in again. So it is set, above what a tick frees.
 //! - Rows are looked up all over a large table. In pages of 2 MiB, where the kernel gives them to who asks, that takes
 //!   about a tenth less time.
 //!

@@ -34,7 +34,7 @@ pub(crate) enum Message {
     Wrote(u64),
     /// To the leader, for the status line: so many offsets of outputs have been taken by other writers since the last
     /// time.
-    Strangers(u64),
+    ForeignRecords(u64),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -7,7 +7,7 @@
 //!
 //! Each source has a thread of its own: one that cannot be asked waits out its patience and holds up no other, and what
 //! the others say is told as it comes. That a source could not be asked is a WARN, for as long as it lasts, since an outage
-//! passes. An answer that a person must change something (a topic that does not exist, a permission that was taken away)
+//! passes. An answer that a person must change something (a topic that does not exist, a permission that was removed)
 //! does not pass: a reader of that input gets nothing more, and cannot say so. After several such answers in a row the run
 //! ends with the last of them.
 
@@ -331,15 +331,15 @@ mod tests {
             let believed: Vec<bool> = answers.iter().map(|answer| refusals.note(*answer)).collect();
             assert_eq!(believed, expected, "{answers:?}");
         };
-        let (refused, away) = (Some(ErrorKind::Configuration), Some(ErrorKind::Retry));
+        let (refused, unavailable) = (Some(ErrorKind::Configuration), Some(ErrorKind::Retry));
         check(&[refused; 5], &[false, false, false, true, true]);
-        for other in [None, away, Some(ErrorKind::Restart)] {
+        for other in [None, unavailable, Some(ErrorKind::Restart)] {
             check(&[refused, refused, refused, other, refused, refused, refused, refused], &{
                 let mut expected = [false; 8];
                 expected[7] = true;
                 expected
             });
         }
-        check(&[away; 20], &[false; 20]);
+        check(&[unavailable; 20], &[false; 20]);
     }
 }

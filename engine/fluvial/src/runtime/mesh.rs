@@ -5,7 +5,7 @@
 //!        hello: magic, the generation's secret, own index
 //! ```
 //!
-//! The sockets are opened here, not by timely, so that a stray or stale peer is turned away: only the processes that one
+//! The sockets are opened here, not by timely, so that a stray or stale peer is refused: only the processes that one
 //! supervisor started for one generation know its secret.
 
 use std::io::{ErrorKind, Read, Write};
@@ -62,7 +62,7 @@ pub(crate) fn listen() -> std::io::Result<TcpListener> {
 /// Connects this process with all others; the socket of process `i` stands at `i`, none at `index`.
 ///
 /// # Errors
-/// A peer did not come in time, or turned this process away.
+/// A peer did not come in time, or refused this process.
 pub(crate) fn connect(
     listener: &TcpListener,
     addresses: &[SocketAddr],
@@ -93,7 +93,7 @@ pub(crate) fn connect(
                 Ok(Some((peer, socket))) if peer > index && peer < sockets.len() && sockets[peer].is_none() => {
                     sockets[peer] = Some(socket);
                 }
-                _ => tracing::warn!(%from, "turned away a peer that is not of this generation"),
+                _ => tracing::warn!(%from, "refused a peer that is not of this generation"),
             },
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 let left = deadline.saturating_duration_since(ambient::instant());

@@ -61,7 +61,7 @@ pub(crate) enum FromPeer {
     },
     /// The generation has its place in the journal.
     Opened(Generation),
-    /// The generation reads input: restarts are counted anew.
+    /// The generation reads input: the count of restarts begins again.
     Running,
     /// The process ends.
     Ended {

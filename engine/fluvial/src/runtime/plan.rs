@@ -22,7 +22,7 @@ pub(crate) struct Topology {
     pub sink: Arc<dyn Sink>,
 }
 
-/// Builds the job on a worker of its own, which is thrown away.
+/// Builds the job on a worker of its own, which is dropped then.
 ///
 /// # Errors
 /// The closure refuses the options, or the job is put together wrongly.

@@ -22,11 +22,11 @@ use fluvial_protocol::{
 use super::ambient;
 use super::calls::StoreCalls;
 use super::failure::{Failure, chain};
+use super::foreign_writers::ForeignWriters;
 use super::inbox::Inbox;
 use super::process::Shared;
 use super::reconcile::Reconciling;
 use super::send_back;
-use super::strangers::Strangers;
 use super::turns::{self, Done, Turns};
 use crate::fail_point::{FailPoint, reach};
 use crate::stages::STAGES;
@@ -58,7 +58,7 @@ pub(crate) struct SinkDriver {
     identity: Identity,
     committer: Committer,
     turns: Turns,
-    strangers: Strangers,
+    foreign_writers: ForeignWriters,
     back: Receiver<Back>,
     tell: Sender<Back>,
     waker: Waker,
@@ -105,7 +105,7 @@ impl SinkDriver {
             patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         };
         let turns = Turns::start(&session, super::TURNS, patience, waker).map_err(Failure::of_host)?;
-        let strangers = Strangers::new(Arc::clone(&session), waker.clone());
+        let foreign_writers = ForeignWriters::new(Arc::clone(&session), waker.clone());
         for turn in 0..super::TURNS {
             turns.fence(turn, ProducerId { incarnation: plan.incarnation, slot, turn });
         }
@@ -133,7 +133,7 @@ impl SinkDriver {
             identity: Identity { incarnation: plan.incarnation, generation: plan.generation, nonce: plan.nonce },
             committer: Committer::new(plan, config),
             turns,
-            strangers,
+            foreign_writers,
             back,
             tell,
             waker: waker.clone(),
@@ -181,8 +181,8 @@ impl SinkDriver {
     }
 
     /// Offsets that other writers have taken between this job's records since the last call, if there are any.
-    pub(crate) fn strangers(&mut self) -> Option<u64> {
-        self.strangers.counted()
+    pub(crate) fn foreign_records(&mut self) -> Option<u64> {
+        self.foreign_writers.counted()
     }
 
     /// Takes what is complete, does what is due. Returns what the leader must know.
@@ -204,7 +204,7 @@ impl SinkDriver {
                 }
             }
         }
-        self.strangers.take(self.committer.strangers());
+        self.foreign_writers.take(self.committer.unexplained());
         while let Some(action) = self.committer.next_action(ambient::now_ms())? {
             self.act(action);
         }

@@ -276,7 +276,7 @@ impl SourceDriver {
             }
         }
         for _ in 1..LOOKS {
-            if !self.splits.iter().any(|split| self.seems_cut_off(split)) {
+            if !self.splits.iter().any(|split| self.seems_truncated(split)) {
                 break;
             }
             ambient::pause(self.options.between_looks);
@@ -293,7 +293,7 @@ impl SourceDriver {
     }
 
     /// Whether a split ends before the end of what the journal binds of it, as far as is known.
-    fn seems_cut_off(&self, split: &Split) -> bool {
+    fn seems_truncated(&self, split: &Split) -> bool {
         self.held(split).and_then(|held| held.availability.end()).is_some_and(|end| end < split.bound())
     }
 
@@ -306,7 +306,7 @@ impl SourceDriver {
         let held = self.held(split);
         let available = held.is_none_or(|held| held.availability.why_not().is_none());
         // That a split ends too early is believed when several answers say so.
-        let in_doubt = self.seems_cut_off(split) && held.is_some_and(|held| held.answers < LOOKS);
+        let in_doubt = self.seems_truncated(split) && held.is_some_and(|held| held.answers < LOOKS);
         let starts = !split.started && available && !in_doubt;
         self.splits[number].available = available;
         if starts { self.start_reading(number) } else { Ok(()) }
@@ -323,7 +323,7 @@ impl SourceDriver {
         let source = reading.declared.source.as_ref();
         let bound = split.bound();
         if let Some(Held { identity, availability, .. }) = held {
-            if split.start.was_made_anew(&identity) {
+            if split.start.was_recreated(&identity) {
                 return Err(Ended::from(InputFault::Recreated {
                     described: source.describe_split(&split.start.split),
                     was: split.start.identity.clone(),

@@ -230,7 +230,7 @@ impl Running {
                     l.status.wrote(records);
                     Ok(())
                 })?,
-                Message::Strangers(offsets) => self.with_leader(|l, _| {
+                Message::ForeignRecords(offsets) => self.with_leader(|l, _| {
                     l.status.others_wrote(offsets);
                     Ok(())
                 })?,
@@ -366,8 +366,8 @@ impl Running {
         if let Some(records) = sink.wrote() {
             self.control.tell_leader(Message::Wrote(records));
         }
-        if let Some(offsets) = sink.strangers() {
-            self.control.tell_leader(Message::Strangers(offsets));
+        if let Some(offsets) = sink.foreign_records() {
+            self.control.tell_leader(Message::ForeignRecords(offsets));
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ pub(crate) enum StateError {
     /// alone, and no prefix of the input gives that.
     #[error(
         "the durable operator '{operator}' is new, and the job has a checkpoint (of tick {as_of}) without it: it would lack \
-         all input before. Run the binary that wrote the checkpoint, or start the job anew under another --name"
+         all input before. Run the binary that wrote the checkpoint, or begin a new job under another --name"
     )]
     Added {
         /// The operator of the binary.
@@ -45,7 +45,7 @@ pub(crate) enum StateError {
     /// The checkpoint's operator is of another kind, or keeps other types.
     #[error(
         "the durable operator '{operator}' is {stored} in the checkpoint and {wanted} in this binary: \
-         run the binary that wrote it, or start the job anew under another --name"
+         run the binary that wrote it, or begin a new job under another --name"
     )]
     Changed {
         /// The operator.

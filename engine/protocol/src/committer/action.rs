@@ -9,7 +9,7 @@ use crate::Verdict;
 /// Something to do with the sink. Actions of one turn are done in their order, those of different turns side by side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Drop the turn's transactor, whatever it is doing, and fence its id anew. Answered by [`Done::Fenced`].
+    /// Drop the turn's transactor, whatever it is doing, and fence its id again. Answered by [`Done::Fenced`].
     Fence {
         /// The turn.
         turn: u32,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Output that replay repeats is dropped up to the progress, and its digest is compared there. Records found behind
-//! the progress are a torn transaction's: the next ones in order must be equal to them, and are left out.
+//! the progress are a partially committed transaction's: the next ones in order must be equal to them, and are left out.
 //!
 //! A reconciliation corrects the partition of an upsert output: what came before is given up. It leaves that of an append
 //! output, which goes on after its progress; what it holds is then not compared with what the job would write there now.
@@ -112,7 +112,7 @@ pub(super) struct Lane {
     running: Digest,
     /// Progress that what is handed in has not reached yet.
     expect: Option<Progress>,
-    torn: VecDeque<(Offset, OutputRecord)>,
+    uncovered: VecDeque<(Offset, OutputRecord)>,
     earlier: Vec<TickEnd>,
     holes: Holes,
     /// The offset of own records, and that of a later write which lies before it.
@@ -145,7 +145,7 @@ impl Lane {
             before: digest,
             running: digest,
             expect: None,
-            torn: VecDeque::new(),
+            uncovered: VecDeque::new(),
             earlier: Vec::new(),
             holes: Holes::default(),
             went_back: None,
@@ -195,25 +195,25 @@ impl Lane {
     pub(super) fn recover(
         &mut self,
         progress: Progress,
-        torn: Vec<(Offset, OutputRecord)>,
+        uncovered: Vec<(Offset, OutputRecord)>,
         complete: Tick,
     ) -> Result<(), Ended> {
         let Progress { tick, position, digest, end, .. } = progress;
         self.has_progress = true;
         self.earlier.clear();
-        self.torn = torn.into();
+        self.uncovered = uncovered.into();
         self.committed = Point { tick, position, digest, end, sum: Digest::default() };
         self.planned = self.committed;
         self.expect = Some(progress);
         self.settle(complete)
     }
 
-    /// Everything before a reconciliation is given up: it will correct what is there, torn or not. The partition gets
-    /// progress of its own first, as of the sealed tick `tick`, so that what is torn later is told from what was before.
+    /// Everything before a reconciliation is given up: it will correct what is there, partially committed or not. The partition gets
+    /// progress of its own first, as of the sealed tick `tick`, so that what is committed partially later is told from what was before.
     pub(super) fn give_up_through(&mut self, tick: Tick, end: Offset) {
         self.has_progress = false;
         self.earlier.clear();
-        self.torn.clear();
+        self.uncovered.clear();
         self.expect = None;
         self.committed = Point::complete(tick, Digest::default(), end);
         self.planned = self.committed;
@@ -332,21 +332,21 @@ impl Lane {
     }
 
     /// Whether something stands behind the progress that has found no equal yet.
-    pub(super) fn is_torn(&self) -> Option<Offset> {
-        self.torn.front().map(|(offset, _)| *offset)
+    pub(super) fn first_uncovered(&self) -> Option<Offset> {
+        self.uncovered.front().map(|(offset, _)| *offset)
     }
 
-    /// Lets what is torn stand though nothing equals it, where what was before a reconciliation is left. Returns whether
+    /// Lets uncovered records stand though nothing equals it, where what was before a reconciliation is left. Returns whether
     /// that is so.
     pub(super) fn leaves_torn(&mut self) -> bool {
         let left = self.is_left(self.committed.tick);
-        if left && let Some((offset, _)) = self.torn.drain(..).next_back() {
+        if left && let Some((offset, _)) = self.uncovered.drain(..).next_back() {
             self.planned.end = Offset(offset.0 + 1);
         }
         left
     }
 
-    /// Whether a torn transaction's records have been left out, so that progress is due.
+    /// Whether a partially committed transaction's records have been left out, so that progress is due.
     pub(super) fn has_left_out(&self) -> bool {
         !self.earlier.is_empty()
     }
@@ -376,7 +376,7 @@ impl Lane {
         };
         let mut count = begun;
         while let Some(record) = item.records.get(count)
-            && let Some((offset, found)) = self.torn.front()
+            && let Some((offset, found)) = self.uncovered.front()
         {
             // What is left takes the place of as many records, whatever they are.
             if record != found && !self.is_left(self.committed.tick) {
@@ -384,7 +384,7 @@ impl Lane {
             }
             self.planned.end = Offset(offset.0 + 1);
             count += 1;
-            self.torn.pop_front();
+            self.uncovered.pop_front();
         }
         if count > begun {
             self.earlier.push(TickEnd { tick: item.tick, end: self.planned.end });

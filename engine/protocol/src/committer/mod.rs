@@ -78,7 +78,7 @@ pub struct Committer {
     by_partition: BTreeMap<OutputPartition, usize>,
     complete: Tick,
     sealed: Tick,
-    /// What was sealed when the tails were last read: whatever is torn is of these ticks.
+    /// What was sealed when the tails were last read: the records of a partially committed transaction are of these ticks.
     tails_at: Tick,
     /// The checkpoint that is under way.
     marked: Option<Tick>,
@@ -89,7 +89,7 @@ pub struct Committer {
     /// Transactions that are not committed, in the order of their preparation.
     flight: VecDeque<Flight>,
     /// Stretches with offsets that are not this job's, which nobody has been told of.
-    strangers: Vec<Stretch>,
+    unexplained: Vec<Stretch>,
     next_turn: u32,
     last_heartbeat_ms: u64,
     first_recovery: bool,
@@ -195,7 +195,7 @@ impl Committer {
             data_to_come: VecDeque::new(),
             phase: Phase::Waiting,
             flight: VecDeque::new(),
-            strangers: Vec::new(),
+            unexplained: Vec::new(),
             next_turn: 0,
             last_heartbeat_ms: 0,
             first_recovery: true,
@@ -306,8 +306,8 @@ impl Committer {
     }
 
     /// Stretches since the last call in which not all offsets are explained by what this job has written.
-    pub fn strangers(&mut self) -> Vec<Stretch> {
-        std::mem::take(&mut self.strangers)
+    pub fn unexplained(&mut self) -> Vec<Stretch> {
+        std::mem::take(&mut self.unexplained)
     }
 
     /// When [`Committer::next_action`] may have something to do though nothing else happens.

@@ -162,7 +162,7 @@ impl Committer {
             let (at, written, envelope) = (lane.at.clone(), progress.end, lane.envelope());
             return Err(OutputFault::EndsEarly { at, end, written, envelope }.into());
         }
-        if !self.rules.has(Rule::LeaveOutTorn) {
+        if !self.rules.has(Rule::LeaveOutUncovered) {
             progress.end = uncovered.last().map_or(progress.end, |(offset, _)| Offset(offset.0 + 1));
             uncovered.clear();
         }

@@ -154,14 +154,14 @@ fn recover(committer: &mut Committer, found: &[(Option<Progress>, &str)]) -> Res
     }
     let mut questions = Vec::new();
     let mut tails = Vec::new();
-    for (partition, (progress, torn)) in found.iter().enumerate() {
+    for (partition, (progress, uncovered)) in found.iter().enumerate() {
         let at = at(partition as u32);
         let begin = progress.as_ref().map_or(Offset(0), |progress| progress.end);
         questions.push(if progress.is_some() { format!("tail {at} from {begin}") } else { format!("end {at}") });
-        let torn = records(torn).into_iter().enumerate();
-        let torn: Vec<_> = torn.map(|(i, record)| (Offset(begin.0 + i as u64), record)).collect();
-        let end = Offset(begin.0 + torn.len() as u64);
-        tails.push(Tail { records: torn, end, aborted: None });
+        let uncovered = records(uncovered).into_iter().enumerate();
+        let uncovered: Vec<_> = uncovered.map(|(i, record)| (Offset(begin.0 + i as u64), record)).collect();
+        let end = Offset(begin.0 + uncovered.len() as u64);
+        tails.push(Tail { records: uncovered, end, aborted: None });
     }
     assert_eq!(asked, [questions.join(", ")]);
     committer.on(Done::Tails(tails))
@@ -310,9 +310,9 @@ fn what_is_torn_is_left_out_and_keeps_its_tick() {
 
 #[test]
 fn a_committed_record_that_the_job_does_not_write_is_refused() {
-    for torn in ["b2", "b1 c1 d1"] {
+    for uncovered in ["b2", "b1 c1 d1"] {
         let mut committer = committer(&plan(1, &[1, 2]));
-        recover(&mut committer, &[(Some(progress(1, Position::Complete, &[(1, "a1")], 5)), torn)]).unwrap();
+        recover(&mut committer, &[(Some(progress(1, Position::Complete, &[(1, "a1")], 5)), uncovered)]).unwrap();
         committer.output(Tick(1), &at(0), TickRecords::new(records("a1"))).unwrap();
         committer.output(Tick(2), &at(0), TickRecords::new(records("b1 c1"))).unwrap();
         committer.complete(Tick(2)).unwrap();
@@ -587,7 +587,7 @@ fn a_reconciliation_leaves_an_append_output_and_goes_on_after_its_progress() {
 
 #[test]
 fn an_append_output_that_is_left_keeps_its_parts_and_torn_records_whatever_they_are() {
-    // Two records of tick 2 are committed, of which it has one by now; two more of tick 3 are torn, of which it has three.
+    // Two records of tick 2 are committed, of which it has one by now; two more of tick 3 are uncovered, of which it has three.
     let mut committer = committer(&leaving(&[1, 2, 3]));
     let found = progress(2, Position::Records(2), &[(1, "x1")], 5);
     recover(&mut committer, &[(Some(found), "q1 q2")]).unwrap();
@@ -596,7 +596,7 @@ fn an_append_output_that_is_left_keeps_its_parts_and_torn_records_whatever_they_
     committer.complete(Tick(3)).unwrap();
     assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 c3 @3 from 7 earlier 3-7"]);
 
-    // All that is torn is more than there is to write.
+    // The uncovered records are more than there is to write.
     let mut committer = self::committer(&leaving(&[1, 2]));
     recover(&mut committer, &[(Some(progress(1, Position::Complete, &[(1, "x1")], 5)), "q1 q2")]).unwrap();
     committer.output(Tick(2), &at(0), TickRecords::new(records("b1"))).unwrap();
@@ -663,8 +663,8 @@ fn offsets_between_own_records_that_markers_do_not_explain_are_told() {
     // The marker of the first at 7, two of somebody else.
     prepared(&mut committer, 1, &[11]);
     let stretch = Stretch { at: at(0), from: Offset(7), to: Offset(11), records: 1, others: 2 };
-    assert_eq!(committer.strangers(), [stretch]);
-    assert_eq!(committer.strangers(), []);
+    assert_eq!(committer.unexplained(), [stretch]);
+    assert_eq!(committer.unexplained(), []);
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Committer {
                 None => goes_on = false,
                 Some(0) => {}
                 Some(others) => {
-                    self.strangers.push(Stretch { at: lane.at.clone(), from, to: end, records: *records, others });
+                    self.unexplained.push(Stretch { at: lane.at.clone(), from, to: end, records: *records, others });
                 }
             }
             point.end = end;
@@ -116,7 +116,7 @@ impl Committer {
         let until = self.until();
         let mut writes: Vec<Option<PartitionWrite>> = self.lanes.iter().map(|_| None).collect();
         if self.lanes.iter().any(|lane| !lane.has_progress) {
-            // The first progress of a partition stands alone, so that whatever is torn later stands behind some.
+            // The first progress of a partition stands alone, so that records of a partially committed transaction always follow some.
             if self.flight.is_empty() {
                 self.begin_progress(&mut writes);
             }
@@ -164,8 +164,8 @@ impl Committer {
         }
         for lane in &mut self.lanes {
             // All that was sealed when the tail was read has been planned, and this is none of it.
-            let torn = lane.is_torn().filter(|_| lane.is_settled() && until >= self.tails_at);
-            if let Some(offset) = torn
+            let uncovered = lane.first_uncovered().filter(|_| lane.is_settled() && until >= self.tails_at);
+            if let Some(offset) = uncovered
                 && !lane.leaves_torn()
             {
                 return Err(OutputFault::ForeignRecord { at: lane.at.clone(), offset }.into());

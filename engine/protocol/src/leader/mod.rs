@@ -30,7 +30,7 @@ use crate::opening::{Opened, Opener, Opening};
 use crate::preparing::{Prepared, refuse_held};
 use crate::recreated::refuse_recreated;
 use crate::rules::{Rule, Rules};
-use crate::running::{Running, cut_off, refuse_made_anew};
+use crate::running::{Running, refuse_recreated_splits, truncated};
 use crate::sequencer::Pace;
 use crate::store::{Answer, Call, Identity, Part, Verdict};
 
@@ -143,7 +143,7 @@ pub struct Leader {
     /// The outputs that it goes on with.
     sinks: Vec<SinkStart>,
     /// The splits that end before what is bound of them, by the last answer of their source.
-    seem_cut_off: BTreeSet<SplitNumber>,
+    seem_truncated: BTreeSet<SplitNumber>,
     stop: bool,
     now_ms: u64,
     /// How far the clock has gone back since the beginning: time does not.
@@ -208,7 +208,7 @@ impl Leader {
             found: None,
             bound: BTreeMap::new(),
             sinks: Vec::new(),
-            seem_cut_off: BTreeSet::new(),
+            seem_truncated: BTreeSet::new(),
             stop: false,
             now_ms,
             back_ms: 0,
@@ -310,8 +310,8 @@ impl Leader {
     fn take(&mut self, event: Event) -> Result<(), Ended> {
         match event {
             Event::Splits(found) => {
-                refuse_made_anew(&found, &self.bound)?;
-                self.refuse_cut_off(&found)?;
+                refuse_recreated_splits(&found, &self.bound)?;
+                self.refuse_truncated(&found)?;
                 self.found = Some(with_other_sources(found, self.found.take().unwrap_or_default()));
             }
             Event::Looked(found) => self.on_look(found)?,
@@ -334,18 +334,18 @@ impl Leader {
 
     /// Refuses splits that end before the place that they have been read to. A broker that is no leader any more may answer
     /// from before: what two answers in a row say of a split counts.
-    fn refuse_cut_off(&mut self, found: &[FoundSplit]) -> Result<(), Ended> {
-        let mut seem_cut_off = BTreeSet::new();
-        for (SplitState { start, position, .. }, FoundSplit { described, .. }, end) in cut_off(found, &self.bound) {
-            if self.seem_cut_off.contains(&start.number) {
+    fn refuse_truncated(&mut self, found: &[FoundSplit]) -> Result<(), Ended> {
+        let mut seem_truncated = BTreeSet::new();
+        for (SplitState { start, position, .. }, FoundSplit { described, .. }, end) in truncated(found, &self.bound) {
+            if self.seem_truncated.contains(&start.number) {
                 return Err(InputFault::Truncated { described: described.clone(), read: *position, end }.into());
             }
-            seem_cut_off.insert(start.number);
+            seem_truncated.insert(start.number);
         }
         let sources: BTreeSet<&str> = found.iter().map(|found| &*found.source).collect();
         let is_answered = |state: &SplitState| sources.contains(&*state.start.source);
-        self.seem_cut_off.retain(|number| !self.bound.get(number).is_some_and(is_answered));
-        self.seem_cut_off.append(&mut seem_cut_off);
+        self.seem_truncated.retain(|number| !self.bound.get(number).is_some_and(is_answered));
+        self.seem_truncated.append(&mut seem_truncated);
         Ok(())
     }
 
@@ -422,7 +422,7 @@ impl Leader {
     fn prepare(&mut self, opened: Opened, compare: Compare) -> Result<(), Ended> {
         let found = self.found.as_deref().unwrap_or_default();
         // Before anything is appended, restored or replayed: nothing of it could be right.
-        refuse_made_anew(found, &opened.history.splits)?;
+        refuse_recreated_splits(found, &opened.history.splits)?;
         let (prepared, warnings) = Prepared::new(&self.config, opened, compare, found, self.now_ms, self.rules)?;
         self.bound.clone_from(prepared.splits());
         self.sinks.clone_from(&prepared.plan.sinks);

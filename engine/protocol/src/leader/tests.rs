@@ -283,7 +283,7 @@ fn a_stop_takes_a_last_checkpoint_and_then_ends_well() {
 }
 
 #[test]
-fn splits_are_numbered_once_and_one_made_anew_is_refused() {
+fn splits_are_numbered_once_and_one_that_is_recreated_is_refused() {
     let mut bench = Bench::running();
     bench.on(Event::Splits(vec![found("1", "a"), found("0", "first")])).unwrap();
     assert_eq!(bench.requests(), ["put 3: split", "SplitStarted 1"]);
@@ -337,7 +337,7 @@ fn after_reading(reconcile: bool) -> Bench {
 }
 
 #[test]
-fn a_split_that_is_cut_off_while_it_is_read_again_is_refused() {
+fn a_split_that_is_truncated_while_it_is_read_again_is_refused() {
     let mut bench = after_reading(false);
     bench.on(Event::Splits(ends_at(9))).unwrap();
     bench.on(Event::Splits(ends_at(8))).unwrap();
@@ -368,7 +368,7 @@ fn each_source_is_judged_by_its_own_answers_whatever_the_others_say_between_them
 }
 
 #[test]
-fn a_split_that_was_cut_off_is_gone_on_with_from_its_end_where_the_input_is_taken_as_it_is() {
+fn a_split_that_was_truncated_is_gone_on_with_from_its_end_where_the_input_is_taken_as_it_is() {
     for (end, position) in [(6, 6), (9, 9), (20, 9)] {
         let mut bench = after_reading(true);
         assert!(bench.leader.identity().is_some());

@@ -74,7 +74,7 @@ fn without_waiting_for_the_seal_output_is_visible_that_never_was() {
 /// Part of a transaction is committed without its progress, and is written again.
 #[test]
 fn without_leaving_out_what_is_torn_records_are_doubled() {
-    check(Rule::LeaveOutTorn);
+    check(Rule::LeaveOutUncovered);
 }
 
 /// Part of a large tick is committed, and nobody knows which.
@@ -101,7 +101,7 @@ fn without_commits_in_order_progress_runs_ahead_of_the_records() {
     check(Rule::CommitInOrder);
 }
 
-/// Progress before data loses records when a transaction is torn.
+/// Progress before data loses records when a transaction is committed partially.
 #[test]
 fn without_the_records_first_progress_tells_of_records_that_never_came() {
     check(Rule::ProgressAfterRecords);

@@ -229,7 +229,7 @@ impl Worker {
             Back::Sink(done) => {
                 let committer = self.committer_mut();
                 committer.on(done)?;
-                if let Some(stretch) = committer.strangers().pop() {
+                if let Some(stretch) = committer.unexplained().pop() {
                     return Err(Violation(format!("somebody else is said to have written: {stretch:?}")).into());
                 }
             }

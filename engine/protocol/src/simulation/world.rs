@@ -223,7 +223,7 @@ impl World {
         let workers = if self.weather.widens { self.generations.len() + 1 } else { dice.between(1, 3) };
         let shape = Shape {
             workers: workers.min(3) as u32,
-            // A transaction that is torn while another turn's is not committed yet leaves records out of order, which
+            // A transaction that is committed partially while another turn's is not committed yet leaves records out of order, which
             // nothing can mend. A sink whose commits are answered for good never does that.
             turns: if self.weather.stale_commits { 1 } else { dice.between(1, 2) as u32 },
             transaction_records: dice.between(1, self.weather.transaction_records),

@@ -135,7 +135,7 @@ impl Group {
         member.protocols = join.protocols;
         self.members.insert(id.clone(), member);
         if unchanged {
-            // An older client would assign anew if it were told that it leads, so it is given the name of the old leader.
+            // An older client would assign again if it were told that it leads, so it is given the name of the old leader.
             let mut joined = self.joined(&id, true);
             if led && !joined.skip_assignment {
                 joined.leader = holder.to_owned();

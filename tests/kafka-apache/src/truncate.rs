@@ -11,13 +11,13 @@ const BATCH_HEADER: u64 = 12;
 /// Where in a batch the number of its last record stands, counted from its first.
 const LAST_OFFSET_DELTA: u64 = 23;
 
-/// Takes away every batch that reaches to `end` or beyond from a partition's folder, and all that is derived from the
+/// Removes every batch that reaches to `end` or beyond from a partition's folder, and all that is derived from the
 /// log: the broker makes that again.
-pub(crate) fn cut_off(partition: &Path, end: u64) -> Result<()> {
+pub(crate) fn truncate(partition: &Path, end: u64) -> Result<()> {
     for entry in fs::read_dir(partition).with_context(|| format!("list {}", partition.display()))? {
         let path = entry?.path();
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("log") => cut_off_segment(&path, end).with_context(|| format!("cut off {}", path.display()))?,
+            Some("log") => truncate_segment(&path, end).with_context(|| format!("truncate {}", path.display()))?,
             Some("index" | "timeindex" | "txnindex" | "snapshot") => fs::remove_file(&path)?,
             _ => {}
         }
@@ -25,7 +25,7 @@ pub(crate) fn cut_off(partition: &Path, end: u64) -> Result<()> {
     Ok(())
 }
 
-fn cut_off_segment(path: &Path, end: u64) -> Result<()> {
+fn truncate_segment(path: &Path, end: u64) -> Result<()> {
     let mut log = OpenOptions::new().read(true).write(true).open(path)?;
     let size = log.metadata()?.len();
     let mut at = 0;

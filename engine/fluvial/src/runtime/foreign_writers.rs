@@ -18,7 +18,7 @@ use super::failure::chain;
 use super::send_back;
 
 /// What is known of the other writers of this process's output partitions.
-pub(crate) struct Strangers {
+pub(crate) struct ForeignWriters {
     session: Arc<dyn SinkSession>,
     waker: Waker,
     /// By output: whether others are known to write it; otherwise that is being found out.
@@ -35,7 +35,7 @@ struct Found {
     writers: Vec<String>,
 }
 
-impl Strangers {
+impl ForeignWriters {
     pub(crate) fn new(session: Arc<dyn SinkSession>, waker: Waker) -> Self {
         let (tell, looked) = channel();
         Self { session, waker, outputs: BTreeMap::new(), tell, looked, untold: 0 }
@@ -62,7 +62,7 @@ impl Strangers {
             let found = found(session.as_ref(), &stretch);
             send_back(&tell, (stretch, found), &waker);
         };
-        if let Err(error) = std::thread::Builder::new().name("strangers".to_owned()).spawn(look) {
+        if let Err(error) = std::thread::Builder::new().name("foreign-writers".to_owned()).spawn(look) {
             tracing::debug!(%error, "other writers are not looked for");
         }
     }
@@ -125,19 +125,19 @@ mod tests {
             memory.append("out", 0, Some(b"k"), Some(b"v")).unwrap();
         }
         let (wake, woken) = channel();
-        let mut strangers = Strangers::new(session, Waker::new(move || wake.send(()).unwrap_or_default()));
+        let mut foreign_writers = ForeignWriters::new(session, Waker::new(move || wake.send(()).unwrap_or_default()));
         let at = OutputPartition { output: "out".to_owned(), partition: 0 };
         let stretch = |records| Stretch { at: at.clone(), from: Offset(1), to: Offset(4), records, others: 1 };
         let mut counts = |records| {
-            strangers.take(vec![stretch(records)]);
+            foreign_writers.take(vec![stretch(records)]);
             woken.recv_timeout(Duration::from_secs(10)).ok();
-            strangers.counted()
+            foreign_writers.counted()
         };
         // All of it is the job's own: what was not explained is a marker.
         assert_eq!(counts(3), None);
         assert_eq!(counts(1), Some(2));
         // By then only the offsets are counted.
-        strangers.take(vec![stretch(1)]);
-        assert_eq!(strangers.counted(), Some(1));
+        foreign_writers.take(vec![stretch(1)]);
+        assert_eq!(foreign_writers.counted(), Some(1));
     }
 }
