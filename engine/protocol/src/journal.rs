@@ -174,7 +174,22 @@ pub struct SplitStart {
     pub identity: String,
 }
 
+/// Names a split for ever: by the job's source and its name there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SplitName {
+    /// The name of the job's source.
+    pub source: String,
+    /// The split's name in it.
+    pub split: SplitId,
+}
+
 impl SplitStart {
+    /// The split's name.
+    #[must_use]
+    pub fn name(&self) -> SplitName {
+        SplitName { source: self.source.clone(), split: self.split.clone() }
+    }
+
     /// Whether the split is another by now, under the same name. One whose system cannot tell, then or now, is not.
     #[must_use]
     pub fn was_recreated(&self, identity: &str) -> bool {

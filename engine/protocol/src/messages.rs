@@ -9,7 +9,7 @@ use fluvial_connector::{
 use serde::{Deserialize, Serialize};
 
 use super::compaction::{Compare, Reconciliation};
-use crate::journal::{Binding, Nonce, Range, SinkStart, SplitNumber, SplitStart};
+use crate::journal::{Binding, Nonce, Range, SinkStart, SplitName, SplitNumber, SplitStart};
 use crate::manifest::{Manifest, OperatorKind, OperatorState, RunRef};
 
 /// From the leader to every worker.
@@ -194,6 +194,14 @@ pub struct FoundSplit {
     pub identity: String,
     /// When the source was asked, in milliseconds since the Unix epoch.
     pub asked_ms: u64,
+}
+
+impl FoundSplit {
+    /// The split's name.
+    #[must_use]
+    pub fn name(&self) -> SplitName {
+        SplitName { source: self.source.clone(), split: self.split.clone() }
+    }
 }
 
 /// An output of the binary that runs, for the leader.

@@ -8,13 +8,14 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use fluvial_connector::{Offset, SplitId};
+use fluvial_connector::Offset;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::InputHandleVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 use timely::worker::Worker;
 
+use fluvial_protocol::journal::SplitName;
 use fluvial_protocol::{FoundSplit, Order, Report};
 
 /// What goes over the control channel.
@@ -25,7 +26,7 @@ pub(crate) enum Message {
     /// To the leader, with the worker's index.
     Report(u32, Report),
     /// From the leader to all, before any order: where the input ended at the start, for a job that stops there.
-    Ends(Vec<(String, SplitId, Offset)>),
+    Ends(Vec<(SplitName, Offset)>),
     /// From the leader to all, after the journal is open: what the sources say of their splits now.
     Found(Vec<FoundSplit>),
     /// To the leader: this worker has reported all input up to those ends.

@@ -51,8 +51,8 @@ pub(crate) type OfSource = Vec<(SplitId, Offset)>;
 
 /// Those of the positions that are of one source.
 pub(crate) fn of_source(positions: &Positions, name: &str) -> OfSource {
-    let of_source = positions.iter().filter(|(of, ..)| of == name);
-    of_source.map(|(_, split, at)| (split.clone(), *at)).collect()
+    let of_source = positions.iter().filter(|(of, _)| of.source == name);
+    of_source.map(|(of, at)| (of.split.clone(), *at)).collect()
 }
 
 /// The threads that ask, by source. Each ends when this is dropped and its last question is answered.

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Envelope, Error, Incarnation, Offset, SinkStatus, SplitId, Waker};
+use fluvial_connector::{Envelope, Error, Incarnation, Offset, SinkStatus, Waker};
 use fluvial_protocol::Exit;
-use fluvial_protocol::journal::Nonce;
+use fluvial_protocol::journal::{Nonce, SplitName};
 use fluvial_protocol::{
     Answer, Call, Ended, Event, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Plan, Report, Request,
     System,
@@ -54,7 +54,7 @@ pub(crate) const LOOKS: u32 = 4;
 pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// How far the job has committed in each split of each source.
-pub(crate) type Positions = Vec<(String, SplitId, Offset)>;
+pub(crate) type Positions = Vec<(SplitName, Offset)>;
 
 enum Back {
     Answered(Part, Result<Answer, Error>),
@@ -351,8 +351,7 @@ impl LeaderDriver {
     /// the opening.
     pub(crate) fn open(&mut self, control: &mut Control) -> Result<(), Failure> {
         if let Some(ends) = self.ends.take() {
-            let ends = ends.into_iter().map(|((source, split), end)| (source, split, end)).collect();
-            control.tell_all(&Message::Ends(ends));
+            control.tell_all(&Message::Ends(ends.into_iter().collect()));
         }
         self.event(Event::Time, control)
     }
@@ -420,4 +419,4 @@ fn note(order: &Order) {
 }
 
 /// The splits and their ends by source and split: what the status line and `--stop-at-end` know of the input.
-pub(crate) type Ends = BTreeMap<(String, SplitId), Offset>;
+pub(crate) type Ends = BTreeMap<SplitName, Offset>;

@@ -18,6 +18,7 @@ use fluvial_connector::{
     Availability, Envelope, Error, Generation, JobProcess, OutputSpec, Sink, SinkContext, SinkSession, SinkStatus,
     Source, Waits,
 };
+use fluvial_protocol::journal::SplitName;
 use fluvial_protocol::{Exit, System};
 use fluvial_protocol::{FoundOutput, FoundSplit};
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
@@ -103,7 +104,7 @@ impl Found {
         let asked_ms = ambient::now_ms();
         for status in source.splits(patience)? {
             if let Some(end) = status.availability.end() {
-                found.ends.insert((name.to_owned(), status.split.clone()), end);
+                found.ends.insert(SplitName { source: name.to_owned(), split: status.split.clone() }, end);
             }
             found.splits.push(FoundSplit {
                 source: name.to_owned(),
@@ -121,7 +122,7 @@ impl Found {
     #[must_use]
     pub(crate) fn with_ends_of(mut self, earlier: &Self) -> Self {
         for split in &mut self.splits {
-            let name = (split.source.clone(), split.split.clone());
+            let name = split.name();
             if let Availability::Available { end, .. } = &mut split.availability {
                 *end = (*end).max(earlier.ends.get(&name).copied().unwrap_or_default());
                 self.ends.insert(name, *end);

@@ -18,12 +18,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    Availability, Digest, Error, ErrorKind, Offset, Record, Slot, SplitId, SplitReader, SplitStatus, Tick, Waker,
+    Availability, Digest, Error, ErrorKind, Offset, Record, Slot, SplitReader, SplitStatus, Tick, Waker,
     describe_offsets,
 };
 use fluvial_protocol::InputFault;
 use fluvial_protocol::System;
-use fluvial_protocol::journal::{Binding, Range, SplitNumber, SplitStart};
+use fluvial_protocol::journal::{Binding, Range, SplitName, SplitNumber, SplitStart};
 use fluvial_protocol::manifest::SplitState;
 use fluvial_protocol::{Compare, Ended, FoundSplit, Passed, split_owner};
 
@@ -69,9 +69,9 @@ pub(crate) struct SourceDriver {
     by_number: BTreeMap<SplitNumber, usize>,
     replay: VecDeque<Binding>,
     /// Every split of the job that has been met, whoever reads it.
-    known: BTreeSet<(String, SplitId)>,
+    known: BTreeSet<SplitName>,
     /// What each split is in its system by now, as far as that was asked, by source and split.
-    held: BTreeMap<String, BTreeMap<SplitId, Held>>,
+    held: BTreeMap<SplitName, Held>,
     /// When it was last said which splits the replay waits for.
     waits_said: Instant,
     /// Where to stop, if the job stops at the end of its input. Known before anything is read: what has been read
@@ -136,7 +136,7 @@ impl SourceDriver {
             let name = declared.name.clone();
             let splits = declared.source.splits(patience).map_err(|e| Failure::of(System::Source, e))?;
             for SplitStatus { split, identity, availability } in splits {
-                self.hold((name.clone(), split), identity, availability);
+                self.hold(SplitName { source: name.clone(), split }, identity, availability);
             }
         }
         Ok(())
@@ -148,7 +148,7 @@ impl SourceDriver {
     /// As [`SourceDriver::replay`].
     pub(crate) fn found(&mut self, found: Vec<FoundSplit>) -> Result<(), Failure> {
         for FoundSplit { source, split, identity, availability, .. } in found {
-            self.hold((source, split), identity, availability);
+            self.hold(SplitName { source, split }, identity, availability);
         }
         self.go_on()
     }
@@ -171,17 +171,15 @@ impl SourceDriver {
     }
 
     /// Of several answers in a row the latest end counts.
-    fn hold(&mut self, name: (String, SplitId), identity: String, mut availability: Availability) {
-        let (source, split) = name;
-        let of_source = self.held.entry(source).or_default();
-        let before = of_source.remove(&split);
+    fn hold(&mut self, name: SplitName, identity: String, mut availability: Availability) {
+        let before = self.held.remove(&name);
         let mut answers = 0;
         if let Availability::Available { end, .. } = &mut availability {
             answers = before.as_ref().map_or(0, |before| before.answers) + 1;
             let latest = before.and_then(|before| before.availability.end());
             *end = latest.map_or(*end, |latest| latest.max(*end));
         }
-        of_source.insert(split, Held { identity, availability, answers });
+        self.held.insert(name, Held { identity, availability, answers });
     }
 
     /// Takes over a split that stands as in the checkpoint; does nothing for a split of another worker.
@@ -204,7 +202,7 @@ impl SourceDriver {
         last: Option<&Range>,
         caught_up_ms: Option<u64>,
     ) -> Result<(), Failure> {
-        let name = (start.source.clone(), start.split.clone());
+        let name = start.name();
         self.known.insert(name.clone());
         let source = self.sources.iter().find(|s| s.declared.name == start.source);
         if let Some(Reading { declared, .. }) = source {
@@ -289,7 +287,7 @@ impl SourceDriver {
 
     /// What a split is in its system by now, if that was asked.
     fn held(&self, split: &Split) -> Option<&Held> {
-        self.held.get(&split.start.source)?.get(&split.start.split)
+        self.held.get(&split.start.name())
     }
 
     /// Whether a split ends before the end of what the journal binds of it, as far as is known.

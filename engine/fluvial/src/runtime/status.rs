@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Offset, SplitId, Tick};
-use fluvial_protocol::journal::{Range, SplitNumber, SplitStart};
+use fluvial_connector::{Offset, Tick};
+use fluvial_protocol::journal::{Range, SplitName, SplitNumber, SplitStart};
 use fluvial_protocol::{Order, Passed, Report, Status};
 
 use super::ambient;
@@ -37,7 +37,7 @@ pub(crate) struct StatusLine {
     /// When each source said that, with an end for each of its splits.
     ends_at: BTreeMap<String, Instant>,
     /// Where each split has ended, and when that was, until everything before that is committed.
-    not_reached: BTreeMap<(String, SplitId), VecDeque<(Instant, Offset)>>,
+    not_reached: BTreeMap<SplitName, VecDeque<(Instant, Offset)>>,
 }
 
 impl StatusLine {
@@ -61,7 +61,7 @@ impl StatusLine {
     pub(crate) fn found(&mut self, found: &Found) {
         for of_source in found.splits.chunk_by(|one, next| one.source == next.source) {
             let (source, now) = (&of_source[0].source, ambient::instant());
-            self.ends.retain(|(of, _), _| of != source);
+            self.ends.retain(|of, _| of.source != *source);
             let at = self.ends_at.entry(source.clone()).or_insert(now);
             if of_source.iter().all(|split| split.availability.end().is_some()) {
                 *at = now;
@@ -140,16 +140,15 @@ impl StatusLine {
     }
 
     fn positions(&self) -> Positions {
-        let position = |(number, (start, at)): (&SplitNumber, &(SplitStart, Offset))| {
-            (start.source.clone(), start.split.clone(), self.done(*number, *at))
-        };
+        let position =
+            |(number, (start, at)): (&SplitNumber, &(SplitStart, Offset))| (start.name(), self.done(*number, *at));
         self.splits.iter().map(position).collect()
     }
 
     /// For how long a record has waited at least that is not committed: it was there when its source was asked.
     fn waited(&mut self) -> Option<Duration> {
-        for (source, split, done) in self.positions() {
-            if let Some(ends) = self.not_reached.get_mut(&(source, split)) {
+        for (name, done) in self.positions() {
+            if let Some(ends) = self.not_reached.get_mut(&name) {
                 while ends.pop_front_if(|(_, end)| *end <= done).is_some() {}
             }
         }
@@ -211,7 +210,7 @@ impl StatusLine {
 
     /// How much of a split is not committed; unknown while the split is unavailable.
     fn behind(&self, start: &SplitStart, position: Offset) -> Option<u64> {
-        let end = self.ends.get(&(start.source.clone(), start.split.clone()))?;
+        let end = self.ends.get(&start.name())?;
         Some(end.0.saturating_sub(position.0))
     }
 }
@@ -220,16 +219,18 @@ impl StatusLine {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use fluvial_connector::SplitId;
+
     use super::*;
 
     #[test]
     fn a_record_that_has_not_been_read_waits_since_it_was_seen() {
         let mut line = StatusLine::new();
-        let name = ("in".to_owned(), SplitId("0".to_owned()));
+        let name = SplitName { source: "in".to_owned(), split: SplitId("0".to_owned()) };
         let start = SplitStart {
             number: SplitNumber(0),
-            source: name.0.clone(),
-            split: name.1.clone(),
+            source: name.source.clone(),
+            split: name.split.clone(),
             offset: Offset(0),
             identity: String::new(),
         };

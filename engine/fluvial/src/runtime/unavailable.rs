@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use fluvial_connector::SplitId;
 use fluvial_protocol::FoundSplit;
+use fluvial_protocol::journal::SplitName;
 
 use super::ambient;
 
@@ -15,7 +15,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// The splits that the sources called unavailable when they were asked last.
 #[derive(Default)]
-pub(crate) struct Unavailable(BTreeMap<(String, SplitId), Since>);
+pub(crate) struct Unavailable(BTreeMap<SplitName, Since>);
 
 struct Since {
     since: Instant,
@@ -27,8 +27,8 @@ impl Unavailable {
     /// follows from it. Returns how many splits are unavailable.
     pub(crate) fn note(&mut self, found: &[FoundSplit], consequence: &str) -> usize {
         let now = ambient::instant();
-        for FoundSplit { source, described, split, availability, .. } in found {
-            let name = (source.clone(), split.clone());
+        for split in found {
+            let (name, FoundSplit { described, availability, .. }) = (split.name(), split);
             let Some(why) = availability.why_not() else {
                 if let Some(Since { since, .. }) = self.0.remove(&name) {
                     let after_s = (now - since).as_secs();

@@ -91,7 +91,7 @@ fn wait_for_the_plan(
         match control.receive() {
             Some(Message::Order(Order::Opened(plan))) => return Ok((*plan, stop_at)),
             Some(Message::Ends(ends)) => {
-                stop_at = Some(ends.into_iter().map(|(source, split, end)| ((source, split), end)).collect());
+                stop_at = Some(ends.into_iter().collect());
             }
             Some(other) => return Err(bug(format!("{other:?} came before the journal was opened"))),
             None => {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use fluvial_connector::format::DecodeError;
-use fluvial_connector::{Source as _, source_digest};
+use fluvial_connector::{Source as _, SplitId, source_digest};
 use fluvial_memory::Memory;
 use fluvial_protocol::Exit;
 
@@ -66,7 +66,8 @@ fn not_looked(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
         patience: Duration::ZERO,
         between_looks: Duration::ZERO,
     };
-    let ends = stop_at.map(|end| [(("in".to_owned(), SplitId("0".to_owned())), Offset(end))].into());
+    let ends = stop_at
+        .map(|end| [(SplitName { source: "in".to_owned(), split: SplitId("0".to_owned()) }, Offset(end))].into());
     SourceDriver::new(0, 1, options, ends, vec![declared], &Waker::new(|| ())).unwrap()
 }
 
