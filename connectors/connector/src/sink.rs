@@ -353,7 +353,7 @@ pub struct Transaction {
 /// What one transaction writes to one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionWrite {
-    /// Where.
+    /// The output partition.
     pub at: OutputPartition,
     /// The records, in order.
     pub records: OutputRecords,

@@ -11,7 +11,7 @@ pub enum Error {
     Listen {
         /// The address.
         listen: SocketAddr,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
     /// The operating system gave no thread or event queue.

@@ -31,7 +31,7 @@ pub(crate) struct Failed {
     /// The first of them, and the last that failed for the same reason: the others may only be of its batch.
     pub(crate) first: usize,
     pub(crate) last: usize,
-    /// Why.
+    /// Kafka's code for the reason.
     pub(crate) code: Code,
 }
 

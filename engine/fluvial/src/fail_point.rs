@@ -66,9 +66,9 @@ pub enum Fate {
 /// A fail point that is set: `NAME=kill`, or `NAME:N=stop` for the N-th time that it is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doom {
-    /// Where.
+    /// The place.
     pub point: FailPoint,
-    /// The how many-th time, from 1.
+    /// At which time that the place is reached, counted from 1.
     pub time: u32,
     /// What happens.
     pub fate: Fate,

@@ -29,9 +29,9 @@ pub(crate) struct Appender {
 /// A record that has become durable.
 #[derive(Debug)]
 pub(crate) struct Appended {
-    /// Where.
+    /// The position of the record.
     pub seq: Seq,
-    /// What, in order.
+    /// The record, whose entries are in order.
     pub record: Arc<JournalRecord>,
 }
 

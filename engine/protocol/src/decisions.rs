@@ -17,9 +17,9 @@ const LONGEST_PAUSE_MS: u64 = 30_000;
 pub enum ProcessEnd {
     /// It said how and why.
     Said {
-        /// How.
+        /// How it ended.
         exit: Exit,
-        /// Why, in one line.
+        /// The reason, in one line.
         why: String,
     },
     /// It ended without a word: it was killed, or the host took it.
@@ -32,9 +32,9 @@ pub enum ProcessEnd {
 /// How a generation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GenerationEnd {
-    /// How.
+    /// How it ended.
     pub exit: Exit,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub why: String,
     /// Whether it had opened: it came as far as reading input.
     pub opened: bool,

@@ -37,7 +37,7 @@ pub enum Ended {
     /// Every transaction has failed for too long.
     #[error("no transaction has been committed for {} s; the last one failed: {why}; the next generation can go on", .for_ms / 1000)]
     CommitsNothing {
-        /// How long.
+        /// For how long, in milliseconds.
         for_ms: u64,
         /// Why the last one failed.
         why: String,
@@ -45,13 +45,13 @@ pub enum Ended {
     /// No checkpoint has been completed for too long.
     #[error("no checkpoint has been completed for {age_ms} ms; is the store full or too slow?")]
     CheckpointTooOld {
-        /// How long.
+        /// The time since the last one, in milliseconds.
         age_ms: u64,
     },
     /// The clock made a leap, or the process was stopped for that long.
     #[error("the clock went on by {by_ms} ms in one step: it was set, or this process was stopped")]
     ClockJumped {
-        /// How far.
+        /// The size of the step, in milliseconds.
         by_ms: u64,
     },
     /// Records that have to be read again were compacted. The journal says so now: the next generation goes on without them
@@ -79,7 +79,7 @@ pub enum Ended {
          clock, a random number, the order of a hash map) or it has changed; `run --reconcile` goes on from here"
     )]
     Diverged {
-        /// Where.
+        /// The output partition.
         at: OutputPartition,
         /// The tick at which the digests were compared.
         tick: Tick,
@@ -103,15 +103,15 @@ pub enum JournalFault {
     /// A record between others is not there.
     #[error("the journal's record {at} is missing")]
     RecordMissing {
-        /// Its position.
+        /// The record's position.
         at: Seq,
     },
     /// A record is another job's.
     #[error("the journal's record {at} is of incarnation {is}, not of {own}")]
     RecordOfAnother {
-        /// Its position.
+        /// The record's position.
         at: Seq,
-        /// Whose it is.
+        /// The incarnation that wrote it.
         is: Incarnation,
         /// The job's own.
         own: Incarnation,
@@ -119,15 +119,15 @@ pub enum JournalFault {
     /// A generation has written after a newer one had opened.
     #[error("the journal's record {at} is of generation {generation}, which had been fenced before")]
     RecordOfFenced {
-        /// Its position.
+        /// The record's position.
         at: Seq,
-        /// Whose it is.
+        /// The generation that wrote it.
         generation: Generation,
     },
     /// Ticks do not grow.
     #[error("the journal's record {at} binds tick {tick} after tick {sealed}")]
     TickOutOfOrder {
-        /// Its position.
+        /// The record's position.
         at: Seq,
         /// The tick that it binds.
         tick: Tick,
@@ -137,7 +137,7 @@ pub enum JournalFault {
     /// The ranges of a split do not follow each other.
     #[error("the journal's record {at} {what}")]
     RangeOutOfOrder {
-        /// Its position.
+        /// The record's position.
         at: Seq,
         /// Which range, and what it should have followed.
         what: String,
@@ -147,7 +147,7 @@ pub enum JournalFault {
         "the manifest {manifest} is missing, which the journal's record {at} names as the checkpoint of tick {tick}"
     )]
     ManifestMissing {
-        /// Its object.
+        /// The manifest's object.
         manifest: String,
         /// The record that names it.
         at: Seq,
@@ -160,7 +160,7 @@ pub enum JournalFault {
          checkpoint of tick {tick} of {own}"
     )]
     ManifestOfAnother {
-        /// Its object.
+        /// The manifest's object.
         manifest: String,
         /// The tick that it is of.
         is: Tick,
@@ -184,7 +184,7 @@ pub enum OutputFault {
          does the job's name belong to another store? Without it the job can only begin again, under another --name"
     )]
     NoProgress {
-        /// Where.
+        /// The output partition.
         at: OutputPartition,
         /// The last sealed tick.
         sealed: Tick,
@@ -196,9 +196,9 @@ pub enum OutputFault {
          new job under another --name with --reconcile, which takes an upsert output over"
     )]
     ProgressOfAnother {
-        /// Where.
+        /// The output partition.
         at: OutputPartition,
-        /// Whose it is.
+        /// The incarnation that wrote it.
         is: Incarnation,
         /// The job's own.
         own: Incarnation,
@@ -209,7 +209,7 @@ pub enum OutputFault {
          back to an older state?"
     )]
     ProgressAhead {
-        /// Where.
+        /// The output partition.
         at: OutputPartition,
         /// The tick of the progress.
         tick: Tick,
@@ -222,7 +222,7 @@ pub enum OutputFault {
          was the progress topic put back to an older state?"
     )]
     ProgressBehind {
-        /// Where.
+        /// The output partition.
         at: OutputPartition,
         /// The tick of the progress.
         tick: Tick,
@@ -235,7 +235,7 @@ pub enum OutputFault {
          was deleted and recreated, or has lost records; {}", way_out(*.envelope)
     )]
     WentBack {
-        /// Where.
+        /// The output partition.
         at: OutputPartition,
         /// The end of the earlier records.
         written: Offset,
@@ -250,9 +250,9 @@ pub enum OutputFault {
          records; {}", way_out(*.envelope)
     )]
     EndsEarly {
-        /// Where.
+        /// The output partition.
         at: OutputPartition,
-        /// Its end.
+        /// The end of the partition now.
         end: Offset,
         /// The end by its progress.
         written: Offset,
@@ -264,9 +264,9 @@ pub enum OutputFault {
         "output {at}: the record at offset {offset}, which this job had committed, was aborted; {}", way_out(*.envelope)
     )]
     Aborted {
-        /// Where.
+        /// The output partition.
         at: OutputPartition,
-        /// The record.
+        /// The record's offset.
         offset: Offset,
         /// How its records become messages.
         envelope: Envelope,
@@ -304,7 +304,7 @@ pub enum OutputFault {
          output this job's table again"
     )]
     ForeignRecord {
-        /// Where.
+        /// The output partition.
         at: OutputPartition,
         /// The record's offset.
         offset: Offset,
@@ -360,7 +360,7 @@ pub enum InputFault {
         described: String,
         /// The offset after the last that was read of it.
         read: Offset,
-        /// Its end now.
+        /// The end of the split now.
         end: Offset,
     },
     /// An earlier generation began to correct the outputs after compaction, and this one cannot.
@@ -369,7 +369,7 @@ pub enum InputFault {
          cannot do: {why}; start the job as it was, or go on from the input as it is with `run --reconcile`"
     )]
     CannotCorrect {
-        /// Why.
+        /// The reason.
         why: String,
     },
 }

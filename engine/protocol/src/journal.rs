@@ -118,7 +118,7 @@ pub enum Entry {
 /// A split whose log was truncated, and where it goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rewound {
-    /// Which.
+    /// The split's number.
     pub split: SplitNumber,
     /// Its end, once it had been truncated: the next offset to read.
     pub to: Offset,
@@ -147,7 +147,7 @@ pub struct Binding {
 /// A stretch of one split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
-    /// Whose.
+    /// The split that the range is of.
     pub split: SplitNumber,
     /// The first offset.
     pub from: Offset,

@@ -47,7 +47,7 @@ pub struct SplitState {
 /// An output partition as of the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputState {
-    /// Which.
+    /// The output partition.
     pub at: OutputPartition,
     /// The running digest through the checkpoint's tick.
     pub digest: Digest,

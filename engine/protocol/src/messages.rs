@@ -124,7 +124,7 @@ pub enum Report {
         tick: Tick,
         /// The operator.
         operator: String,
-        /// What it is.
+        /// The kind of operator, with the types of its columns.
         kind: OperatorKind,
         /// The run, if anything had changed.
         run: Option<RunRef>,

@@ -42,11 +42,11 @@ pub(crate) struct Order {
     pub(crate) order_id: u64,
     /// Who ordered.
     pub(crate) customer: String,
-    /// Where.
+    /// The region that the order came from.
     pub(crate) region: String,
-    /// What.
+    /// The product that was ordered.
     pub(crate) product: String,
-    /// How many.
+    /// How many pieces were ordered.
     pub(crate) quantity: i64,
     /// The price of one.
     pub(crate) price_cents: i64,

@@ -132,7 +132,7 @@ pub(crate) enum Value {
     Bytes(u64),
     /// A share of one core.
     Core(f64),
-    /// How many.
+    /// A number of things.
     Count(u64),
 }
 

@@ -10,7 +10,7 @@ use crate::history::{Difference, Verdict};
 /// A blow that fell.
 #[derive(Clone, Copy, Debug)]
 pub struct Struck {
-    /// Which.
+    /// The fault that was injected.
     pub blow: Blow,
     /// When, in milliseconds since the Unix epoch, as ticks are.
     pub at_ms: u64,

@@ -12,7 +12,7 @@ pub(crate) enum DataflowError {
     TooManyRecords {
         /// The split.
         split: SplitNumber,
-        /// The record.
+        /// The record's offset.
         offset: Offset,
     },
     /// An aggregate's exact result has no place in its type.

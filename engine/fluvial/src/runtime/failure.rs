@@ -8,7 +8,7 @@ use fluvial_protocol::{Ended, Exit, System};
 pub(crate) struct Failure {
     /// How it ends.
     pub exit: Exit,
-    /// Why.
+    /// The reason.
     pub error: anyhow::Error,
 }
 

@@ -65,9 +65,9 @@ pub(crate) enum FromPeer {
     Running,
     /// The process ends.
     Ended {
-        /// How.
+        /// How it ended.
         exit: Exit,
-        /// Why, in one line; empty where there is nothing to say.
+        /// The reason, in one line; empty where there is nothing to say.
         why: String,
     },
 }

@@ -27,7 +27,7 @@ pub enum Action {
     Prepare {
         /// By which turn.
         turn: u32,
-        /// What.
+        /// The transaction.
         transaction: Box<Transaction>,
     },
     /// Commit what the turn has prepared. Answered by [`Done::Committed`].

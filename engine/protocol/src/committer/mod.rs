@@ -136,7 +136,7 @@ struct Planned {
 /// A stretch of an output partition that somebody else may have written to as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stretch {
-    /// Where.
+    /// The output partition.
     pub at: OutputPartition,
     /// Its first offset.
     pub from: Offset,

@@ -18,7 +18,7 @@ pub(crate) const ALL: &str = "info,fluvial::stages=trace";
 pub(crate) struct Event {
     /// When, microseconds since the Unix epoch.
     pub(crate) at_us: u64,
-    /// What.
+    /// What happened.
     pub(crate) message: String,
     /// What is said with it.
     pub(crate) fields: BTreeMap<String, Value>,

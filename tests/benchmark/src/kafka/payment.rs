@@ -8,7 +8,7 @@ pub(crate) const VALUE_BYTES: usize = 200;
 /// An input record: 200 bytes, of which a job needs two fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Payment {
-    /// Whose.
+    /// The account that pays.
     pub(crate) key: u64,
     /// How much; where latency is measured, when it was produced.
     pub(crate) amount: i64,
