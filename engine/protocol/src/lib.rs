@@ -6,7 +6,8 @@
 //!                            │ (History)                        Cleaner           │    broadcasts)
 //!                            └────────────────────────────────────────────────────┘
 //!                                   Order ▼        ▲ Report
-//!   one a process            Answer ─►┌──── Committer ────┐─► Action (fence, prepare, commit, read progress)
+//!   one a process              Done ─►┌─── Participant ───┐─► Action (fence, prepare, commit, read progress)
+//!                                     │     Committer     │
 //!                                     └───────────────────┘
 //! ```
 //!
@@ -69,6 +70,7 @@ mod leader;
 pub mod manifest;
 mod messages;
 mod opening;
+mod participant;
 mod preparing;
 mod recreated;
 mod rules;
@@ -79,7 +81,8 @@ mod simulation;
 mod store;
 
 pub use committer::{
-    Action, Committer, CommitterConfig, Done, Failure, REPORT_AFTER_MS, REPORT_EVERY_MS, Stretch, Tail, TickRecords,
+    Action, Committer, CommitterConfig, Done, Failure, HeldRecords, REPORT_AFTER_MS, REPORT_EVERY_MS, Stall, Stretch,
+    Tail, TickRecords,
 };
 pub use compaction::{Compare, Reconciliation, Removed};
 pub use decisions::{Decisions, GenerationEnd, Next, ProcessEnd, cause};
@@ -88,6 +91,7 @@ pub use exit::{Exit, System};
 pub use history::History;
 pub use leader::{Event, Leader, LeaderConfig, Request, Status};
 pub use messages::{FoundOutput, FoundSplit, HeldOutput, Layout, Order, Passed, Plan, Report, owner, split_owner};
+pub use participant::{Participant, PartitionOutput};
 pub use sequencer::Pace;
 pub use store::{Answer, Call, FoundObject, Identity, Object, Part, PutOutcome, Verdict};
 

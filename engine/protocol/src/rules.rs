@@ -39,6 +39,16 @@ pub enum Rule {
     /// *Prevents:* a generation with more processes is paused; the next one has fewer and fences only its own ids. The
     /// processes without a successor wake up and commit.
     FenceEverySlot,
+    /// A process reports that its share is fenced only when every producer of the share is.
+    ///
+    /// *Prevents:* the leader reads the journal's tail and lets the generation read progress, while a producer of an earlier
+    /// generation that has not been fenced yet commits.
+    WaitForEveryFence,
+    /// A process commits nothing later than the corrections of a reconciliation before these.
+    ///
+    /// *Prevents:* output of a later tick is committed, and the corrections, which belong to an earlier tick, come after it:
+    /// a crash in between leaves an output whose progress says that it was corrected.
+    CorrectionsFirst,
     /// The journal's tail is read again after all writers are fenced.
     ///
     /// *Prevents:* two generations open. The earlier one is paused before it fences, wakes up, and fences the writers of

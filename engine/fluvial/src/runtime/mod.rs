@@ -28,7 +28,6 @@ pub(crate) mod peer;
 pub(crate) mod plan;
 pub(crate) mod process;
 mod pulse;
-mod reconcile;
 pub(crate) mod replay;
 mod sink;
 pub(crate) mod source;

@@ -17,7 +17,7 @@ use fluvial_connector::{
     CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, ReadEnd, SinkSession,
     SinkStatus, Tick, Transaction, Transactor, Waker,
 };
-use fluvial_protocol::Tail;
+use fluvial_protocol::{HeldRecords, Tail};
 
 use super::ambient;
 use super::failure::chain;
@@ -37,9 +37,10 @@ pub(crate) enum Done {
     Committed { turn: u32, result: Result<(), CommitError> },
     /// The committed progress of all output partitions, and what the outputs are after that.
     Progress(Result<(BTreeMap<OutputPartition, Progress>, SinkStatus), Error>),
-    /// The committed records of partitions after an offset, with their offsets, and where the partitions end; what was
-    /// asked comes back with it.
-    Tails { of: Vec<OutputPartition>, result: Result<Vec<Tail>, Error> },
+    /// The committed records of partitions after an offset, with their offsets, and where the partitions end.
+    Tails(Result<Vec<Tail>, Error>),
+    /// All committed records of partitions.
+    ReadBack(Result<Vec<HeldRecords>, Error>),
 }
 
 enum Command {
@@ -50,7 +51,8 @@ enum Command {
 
 enum Reading {
     Progress,
-    Tails(Vec<(OutputPartition, Offset)>),
+    Tails(Vec<(OutputPartition, Option<Offset>)>),
+    Back(Vec<OutputPartition>),
 }
 
 /// The sink's threads of one process; they end when this is dropped and their last call has returned.
@@ -126,9 +128,14 @@ impl Turns {
         self.reading(Reading::Progress);
     }
 
-    /// Reads the committed records of partitions, each from an offset on, side by side.
-    pub(crate) fn tails(&self, from: Vec<(OutputPartition, Offset)>) {
+    /// Reads the committed records of partitions, each from an offset on, side by side, or only where they end.
+    pub(crate) fn tails(&self, from: Vec<(OutputPartition, Option<Offset>)>) {
         self.reading(Reading::Tails(from));
+    }
+
+    /// Reads all committed records of partitions, side by side.
+    pub(crate) fn read_back(&self, partitions: Vec<OutputPartition>) {
+        self.reading(Reading::Back(partitions));
     }
 
     fn command(&self, turn: u32, command: Command) {
@@ -205,23 +212,38 @@ fn read(session: &dyn SinkSession, inbox: &Receiver<Reading>, tell: &Tell, patie
                 Done::Progress(progress.and_then(|progress| Ok((progress, status()?))))
             }
             Reading::Tails(from) => {
-                let result = wait_out("sink", patience, || {
-                    let mut records: Vec<Vec<_>> = from.iter().map(|_| Vec::new()).collect();
-                    let ends = session.read_all_committed(&from, &mut |place, record| {
-                        let key = record.key.unwrap_or_default().to_vec();
-                        let value = record.value.map(<[u8]>::to_vec);
-                        records[place].push((record.offset, OutputRecord { key, value }));
-                    })?;
-                    let tail = |(records, read): (_, ReadEnd)| Tail { records, end: read.end, aborted: read.aborted };
-                    Ok(records.into_iter().zip(ends).map(tail).collect())
-                });
-                Done::Tails { of: from.into_iter().map(|(at, _)| at).collect(), result }
+                // Nothing is committed after the greatest offset: only the end is found.
+                let from: Vec<_> = from.into_iter().map(|(at, from)| (at, from.unwrap_or(Offset(u64::MAX)))).collect();
+                Done::Tails(read_from(session, &from, patience))
+            }
+            Reading::Back(partitions) => {
+                let from: Vec<_> = partitions.into_iter().map(|at| (at, Offset(0))).collect();
+                let tails = read_from(session, &from, patience);
+                let of = from.into_iter().map(|(at, _)| at);
+                Done::ReadBack(tails.map(|tails| of.zip(tails.into_iter().map(|tail| tail.records)).collect()))
             }
         };
         if !tell.tell(done) {
             return;
         }
     }
+}
+
+fn read_from(
+    session: &dyn SinkSession,
+    from: &[(OutputPartition, Offset)],
+    patience: Duration,
+) -> Result<Vec<Tail>, Error> {
+    wait_out("sink", patience, || {
+        let mut records: Vec<Vec<_>> = from.iter().map(|_| Vec::new()).collect();
+        let ends = session.read_all_committed(from, &mut |place, record| {
+            let key = record.key.unwrap_or_default().to_vec();
+            let value = record.value.map(<[u8]>::to_vec);
+            records[place].push((record.offset, OutputRecord { key, value }));
+        })?;
+        let tail = |(records, read): (_, ReadEnd)| Tail { records, end: read.end, aborted: read.aborted };
+        Ok(records.into_iter().zip(ends).map(tail).collect())
+    })
 }
 
 /// Repeats a call while the system is unavailable, no longer than the patience.

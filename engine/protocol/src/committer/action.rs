@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fluvial_connector::{ErrorKind, Offset, OutputPartition, OutputRecord, Progress, SinkStatus, Transaction};
+use fluvial_connector::{
+    ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, SinkStatus, Transaction,
+};
 
 use crate::Verdict;
 
@@ -14,6 +16,12 @@ pub enum Action {
         /// The turn.
         turn: u32,
     },
+    /// Fence these producers, which earlier generations had and this one does not use. Answered by [`Done::OthersFenced`] when
+    /// all of them are. A [`Participant`](crate::Participant) asks for it.
+    FenceOthers(Vec<ProducerId>),
+    /// Read all that these output partitions hold, for corrections. Answered by [`Done::ReadBack`], in one or in several
+    /// parts. A [`Participant`](crate::Participant) asks for it.
+    ReadBack(Vec<OutputPartition>),
     /// Look at the newest record of the journal ([`Identity::judge`](crate::Identity::judge)). Answered by
     /// [`Done::Journal`].
     CheckJournal,
@@ -45,6 +53,10 @@ pub enum Done {
         /// The turn.
         turn: u32,
     },
+    /// Producers of earlier generations are fenced.
+    OthersFenced,
+    /// All committed records of partitions that were to be read back, in their order.
+    ReadBack(Vec<HeldRecords>),
     /// Whose the journal's newest record is.
     Journal(Verdict),
     /// The committed progress of all output partitions that have any, and what the outputs are.
@@ -66,6 +78,9 @@ pub enum Done {
         result: Result<(), Failure>,
     },
 }
+
+/// An output partition and all committed records that it holds, in their order.
+pub type HeldRecords = (OutputPartition, Vec<(Offset, OutputRecord)>);
 
 /// What is committed in a partition from an offset on.
 #[derive(Clone, Debug, PartialEq, Eq)]

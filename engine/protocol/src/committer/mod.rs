@@ -31,11 +31,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, Progress, Tick};
 
-pub use action::{Action, Done, Failure, Tail};
+pub use action::{Action, Done, Failure, HeldRecords, Tail};
 use lane::{Lane, Point};
 pub use records::TickRecords;
 use waiting::Watch;
-pub use waiting::{REPORT_AFTER_MS, REPORT_EVERY_MS};
+pub use waiting::{REPORT_AFTER_MS, REPORT_EVERY_MS, Stall};
 
 use super::Ended;
 use super::messages::{Layout, Plan};

@@ -137,6 +137,7 @@ pub(super) fn actions(committer: &mut Committer, now_ms: u64) -> Vec<String> {
             }
             Action::Prepare { turn, transaction } => format!("prepare {turn}: {}", show_transaction(&transaction)),
             Action::Commit { turn } => format!("commit {turn}"),
+            of_participant @ (Action::FenceOthers(_) | Action::ReadBack(_)) => format!("{of_participant:?}"),
         });
     }
     all

@@ -5,9 +5,10 @@
 //!   FLUVIAL_SEEDS=1000000 cargo test --release -p fluvial-protocol simulation      more of them
 //! ```
 //!
-//! What runs here is what runs in a job: leader, committer and all that they are made of; only the dataflow (a count by
-//! key, which shows in its messages), the store and Kafka are made up. The history of a seed is always the same, and has a
-//! weather of its own: what goes wrong how often. `without` takes out one rule after the other.
+//! What runs here is what runs in a job, both halves of the protocol: the leader, the participants, and all that they are
+//! made of. Only the dataflow (a count by key, which shows in its messages), the store and Kafka are simulated. The history
+//! of a seed is always the same, and has a weather of its own: what goes wrong how often. `without` takes out one rule after
+//! the other.
 
 mod dice;
 mod generation;

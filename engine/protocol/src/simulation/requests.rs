@@ -67,9 +67,8 @@ impl World {
                     self.generations[generation].workers[process].turns[*turn as usize].producer = Some(producer);
                 }
                 match own {
-                    _ if *opening => return Ok(Step::Back(Incoming::Back(Back::Opening))),
                     Some(turn) => Done::Fenced { turn: *turn },
-                    None => return Ok(Step::Gone),
+                    None => return Ok(Step::Back(Incoming::Back(Back::OtherFenced))),
                 }
             }
             Task::Restore { next } => return self.restore(generation, process, *next),
@@ -122,18 +121,17 @@ impl World {
                 *known = None;
                 return Ok(Step::Again);
             }
-            Task::Held { at, end } => {
+            Task::ReadBack { at, end } => {
                 let partition = at.partition as usize;
                 let end = *end.get_or_insert_with(|| self.kafka.end(partition));
                 if self.kafka.stable(partition) < end {
                     return Ok(Step::Again);
                 }
-                let found = self.kafka.read(partition, 0, end).filter_map(|(_, body)| match body {
-                    Body::Record(record) => Some(record.clone()),
+                let found = self.kafka.read(partition, 0, end).filter_map(|(offset, body)| match body {
+                    Body::Record(record) => Some((offset, record.clone())),
                     _ => None,
                 });
-                let back = Back::Held { partition: at.partition, records: found.collect() };
-                return Ok(Step::Back(Incoming::Back(back)));
+                Done::ReadBack(vec![(at.clone(), found.collect())])
             }
             Task::Write { turn } => {
                 let turn = *turn;

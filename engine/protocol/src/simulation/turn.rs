@@ -35,6 +35,11 @@ enum Step {
 }
 
 impl Turn {
+    /// Whether it has never had a producer.
+    pub(super) fn is_new(&self) -> bool {
+        self.producer.is_none() && self.old.is_none()
+    }
+
     /// Drops the producer.
     pub(super) fn drop_producer(&mut self) {
         *self = Self { old: self.producer.take(), ..Self::default() };

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fluvial_connector::{Offset, OutputPartition, OutputRecord, Tick};
+use fluvial_connector::{Offset, OutputPartition, OutputRecord, ProducerId, Tick};
 
 use super::dice::Dice;
 use super::input::{Input, range_of};
@@ -16,8 +16,8 @@ use crate::journal::{Binding, SplitNumber, SplitStart};
 use crate::manifest::{OperatorKind, RunRef};
 use crate::rules::Rules;
 use crate::{
-    Action, Committer, CommitterConfig, Compare, Done, Ended, Identity, Layout, Order, Plan, Report, Tail, TickRecords,
-    owner, split_owner,
+    Action, CommitterConfig, Compare, Done, Ended, Identity, Layout, Order, Participant, Plan, Report, Tail,
+    TickRecords, owner, split_owner,
 };
 
 /// Something that a worker has begun outside of itself.
@@ -36,8 +36,8 @@ pub(super) enum Task {
     /// Read what each partition holds after its progress, up to an end, or find its end: those that are left, and what was
     /// found of the others.
     Tails { left: VecDeque<(OutputPartition, Option<Offset>)>, end: Option<usize>, found: Vec<Tail> },
-    /// Read all of a partition, up to an end.
-    Held { at: OutputPartition, end: Option<usize> },
+    /// Read all of a partition back, up to an end.
+    ReadBack { at: OutputPartition, end: Option<usize> },
     /// The next request of a turn's transaction.
     Write { turn: u32 },
     /// End a turn's transaction.
@@ -47,15 +47,13 @@ pub(super) enum Task {
 /// What comes back of a task.
 #[derive(Debug)]
 pub(super) enum Back {
-    /// An id of the opening is fenced.
-    Opening,
+    /// The id of another process of an earlier generation is fenced.
+    OtherFenced,
     /// A run has been read.
     Restored { run: Run, next: usize },
     /// A run is stored.
     Stored(Report),
-    /// What a partition holds.
-    Held { partition: u32, records: Vec<OutputRecord> },
-    /// The committer's.
+    /// The participant's.
     Sink(Done),
 }
 
@@ -74,8 +72,9 @@ pub(super) struct Worker {
     index: u32,
     shape: Shape,
     pub(super) plan: Option<Plan>,
-    pub(super) committer: Option<Committer>,
+    pub(super) participant: Option<Participant>,
     pub(super) turns: Vec<Turn>,
+    /// How many ids of others are still to be fenced.
     fences: usize,
     restored: bool,
     ready: bool,
@@ -86,11 +85,8 @@ pub(super) struct Worker {
     released: usize,
     processed: usize,
     emitted: usize,
-    committed: Tick,
     runs: usize,
     told_compacted: bool,
-    /// What the partitions hold that are to be reconciled, once it has been asked for.
-    held: Option<BTreeMap<u32, Option<Vec<OutputRecord>>>>,
     pub(super) tasks: VecDeque<Task>,
     pub(super) reports: VecDeque<Report>,
 }
@@ -101,7 +97,7 @@ impl Worker {
             index,
             shape,
             plan: None,
-            committer: None,
+            participant: None,
             turns: (0..shape.turns).map(|_| Turn::default()).collect(),
             fences: 0,
             restored: false,
@@ -113,10 +109,8 @@ impl Worker {
             released: 0,
             processed: 0,
             emitted: 0,
-            committed: Tick(0),
             runs: 0,
             told_compacted: false,
-            held: None,
             tasks: VecDeque::new(),
             reports: VecDeque::new(),
         }
@@ -127,9 +121,9 @@ impl Worker {
         (self.index, turn)
     }
 
-    fn me(&self) -> Option<Identity> {
-        let Plan { incarnation, generation, nonce, .. } = self.plan.as_ref()?;
-        Some(Identity { incarnation: *incarnation, generation: *generation, nonce: *nonce })
+    /// Who this worker is, once it knows.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.participant.as_ref().map(|participant| *participant.identity())
     }
 
     fn owns_key(&self, key: u8) -> bool {
@@ -139,13 +133,13 @@ impl Worker {
     pub(super) fn on_order(&mut self, order: Order, dice: &mut Dice) -> Result<(), Over> {
         match order {
             Order::Opened(plan) => self.open(*plan),
-            Order::AllFenced => self.committer_mut().all_fenced(),
+            Order::AllFenced => self.participant_mut().all_fenced(),
             Order::SplitStarted(start) => self.start(start.clone(), start.offset),
             Order::Minted(binding) => {
-                self.committer_mut().minted(&binding);
+                self.participant_mut().minted(&binding);
                 self.bindings.push_back(binding);
             }
-            Order::Sealed(tick) => self.committer_mut().sealed(tick),
+            Order::Sealed(tick) => self.participant_mut().sealed(tick),
             Order::CheckpointComplete { operators, .. } => {
                 let runs = operators.into_iter().next().map(|operator| operator.runs).unwrap_or_default();
                 if self.index == 0 && runs.len() > 1 && dice.one_in(2) {
@@ -158,19 +152,12 @@ impl Worker {
         Ok(())
     }
 
-    fn committer_mut(&mut self) -> &mut Committer {
-        self.committer.as_mut().expect("orders come after the opening")
+    fn participant_mut(&mut self) -> &mut Participant {
+        self.participant.as_mut().expect("orders come after the opening")
     }
 
     fn open(&mut self, plan: Plan) {
         let Shape { workers, turns, transaction_records, rules, .. } = self.shape;
-        for slot in (0..plan.most_slots).filter(|slot| owner(*slot, workers) == self.index) {
-            for turn in 0..plan.most_turns {
-                let own = (slot == self.index && turn < turns).then_some(turn);
-                self.tasks.push_back(Task::Fence { id: (slot, turn), own, opening: true });
-                self.fences += 1;
-            }
-        }
         self.tasks.push_back(Task::Restore { next: 0 });
         let config = CommitterConfig {
             slot: self.index,
@@ -182,7 +169,7 @@ impl Worker {
             heartbeat_ms: 60,
             patience_ms: u64::MAX,
         };
-        self.committer = Some(Committer::with_rules(&plan, config, rules));
+        self.participant = Some(Participant::with_rules(&plan, config, rules));
         for split in plan.checkpoint.iter().flat_map(|manifest| &manifest.splits) {
             self.start(split.start.clone(), split.position);
         }
@@ -206,10 +193,10 @@ impl Worker {
 
     pub(super) fn on_back(&mut self, back: Back) -> Result<(), Over> {
         match back {
-            Back::Opening => {
+            Back::OtherFenced => {
                 self.fences -= 1;
                 if self.fences == 0 {
-                    self.reports.push_back(Report::Fenced);
+                    self.participant_mut().on(Done::OthersFenced)?;
                 }
             }
             Back::Restored { run, next } => {
@@ -221,15 +208,10 @@ impl Worker {
                 }
             }
             Back::Stored(report) => self.reports.push_back(report),
-            Back::Held { partition, records } => {
-                if let Some(held) = self.held.as_mut().and_then(|held| held.get_mut(&partition)) {
-                    *held = Some(records);
-                }
-            }
             Back::Sink(done) => {
-                let committer = self.committer_mut();
-                committer.on(done)?;
-                if let Some(stretch) = committer.unexplained().pop() {
+                let participant = self.participant_mut();
+                participant.on(done)?;
+                if let Some(stretch) = participant.unexplained().pop() {
                     return Err(Violation(format!("somebody else is said to have written: {stretch:?}")).into());
                 }
             }
@@ -244,7 +226,7 @@ impl Worker {
     }
 
     fn run_name(&mut self) -> String {
-        let me = self.me().expect("runs are written after the opening");
+        let me = self.identity().expect("runs are written after the opening");
         self.runs += 1;
         format!("state/{:010}-{:x}-{}-{}", me.generation.0, me.nonce.0, self.index, self.runs)
     }
@@ -349,65 +331,35 @@ impl Worker {
         self.plan.as_ref()?.reconciliation.map(|reconciliation| reconciliation.tick)
     }
 
-    /// Hands the next tick's output in the worker's own partitions to the committer.
+    /// Hands in the next tick's output in the worker's own partitions.
     fn emit(&mut self, mesh: &mut Mesh) -> Result<(), Ended> {
         let (workers, index, version) = (self.shape.workers, self.index, self.shape.version);
-        let reconcile = self.reconcile();
         let Some(tick) = mesh.at(self.emitted).filter(|tick| tick.processed == workers) else { return Ok(()) };
-        let reconciles = reconcile == Some(tick.tick);
-        if reconciles && !self.has_held() {
-            return Ok(());
-        }
-        let Some(committer) = &mut self.committer else { return Ok(()) };
-        let held = self.held.take().filter(|_| reconciles).unwrap_or_default();
-        for partition in (0..super::OUTPUT_PARTITIONS as u32).filter(|partition| owner(*partition, workers) == index) {
+        let Some(participant) = &mut self.participant else { return Ok(()) };
+        let own = (0..super::OUTPUT_PARTITIONS as u32).filter(|partition| owner(*partition, workers) == index);
+        let output = own.map(|partition| {
             let mut rows = tick.outputs.remove(&partition).unwrap_or_default();
             rows.sort_unstable();
-            let mut records: Vec<OutputRecord> = rows.iter().map(|(k, count)| record(*k, *count, version)).collect();
-            if reconciles {
-                // Only what has not passed the tick is corrected.
-                let Some(Some(held)) = held.get(&partition) else { continue };
-                records = corrections(held, records);
-            }
-            let at = OutputPartition { output: OUTPUT.to_owned(), partition };
-            committer.output(tick.tick, &at, TickRecords::new(records))?;
-        }
-        committer.complete(tick.tick)?;
+            let records = rows.iter().map(|(key, count)| record(*key, *count, version)).collect();
+            (OutputPartition { output: OUTPUT.to_owned(), partition }, TickRecords::new(records))
+        });
+        participant.output(tick.tick, output.collect())?;
+        participant.complete(tick.tick.0 + 1)?;
         tick.emitted += 1;
         self.emitted += 1;
         mesh.trim(workers);
         Ok(())
     }
 
-    /// Whether what is to be reconciled has been read; asks for it.
-    fn has_held(&mut self) -> bool {
-        let Some(committer) = self.committer.as_ref().filter(|committer| committer.is_ready()) else { return false };
-        if let Some(held) = &self.held {
-            return held.values().all(Option::is_some);
-        }
-        let partitions: Vec<OutputPartition> = committer.to_reconcile().cloned().collect();
-        self.held = Some(partitions.iter().map(|at| (at.partition, None)).collect());
-        self.tasks.extend(partitions.into_iter().map(|at| Task::Held { at, end: None }));
-        false
-    }
-
     /// Tells the leader what is new.
     fn report(&mut self) {
-        let Some(committer) = &mut self.committer else { return };
-        if !self.ready && self.restored && committer.is_ready() {
+        let Some(participant) = &mut self.participant else { return };
+        while let Some(report) = participant.next_report() {
+            self.reports.push_back(report);
+        }
+        if !self.ready && self.restored && participant.is_ready() {
             self.ready = true;
             self.reports.push_back(Report::Ready { operators: vec![OPERATOR.to_owned()] });
-        }
-        if !self.ready {
-            return;
-        }
-        let committed = committer.committed_through();
-        if committed > self.committed {
-            self.committed = committed;
-            self.reports.push_back(Report::Committed(committed));
-        }
-        if let Some((tick, outputs)) = committer.checkpointed() {
-            self.reports.push_back(Report::SinkAt { tick, outputs });
         }
     }
 
@@ -432,15 +384,26 @@ impl Worker {
         if self.ready { read.count() } else { 0 }
     }
 
-    /// Begins what the committer asks for.
+    /// Begins what the participant asks for.
     pub(super) fn act(&mut self, now: u64) -> Result<(), Over> {
-        while let Some(committer) = &mut self.committer
-            && let Some(action) = committer.next_action(now)?
+        while let Some(participant) = &mut self.participant
+            && let Some(action) = participant.next_action(now)?
         {
             let task = match action {
                 Action::Fence { turn } => {
+                    let opening = self.turns[turn as usize].is_new();
                     self.turns[turn as usize].drop_producer();
-                    Task::Fence { id: (self.index, turn), own: Some(turn), opening: false }
+                    Task::Fence { id: (self.index, turn), own: Some(turn), opening }
+                }
+                Action::FenceOthers(ids) => {
+                    self.fences = ids.len();
+                    let fence = |id: ProducerId| Task::Fence { id: (id.slot, id.turn), own: None, opening: true };
+                    self.tasks.extend(ids.into_iter().map(fence));
+                    continue;
+                }
+                Action::ReadBack(partitions) => {
+                    self.tasks.extend(partitions.into_iter().map(|at| Task::ReadBack { at, end: None }));
+                    continue;
                 }
                 Action::CheckJournal => Task::Journal,
                 Action::ReadProgress => Task::Progress { ends: Vec::new() },
@@ -456,26 +419,11 @@ impl Worker {
         self.report();
         Ok(())
     }
-
-    /// Who this worker is, once it knows.
-    pub(super) fn identity(&self) -> Option<Identity> {
-        self.me()
-    }
 }
 
 /// The message that says what a key's count has become, under a version of the job.
 pub(super) fn record(key: u8, count: u64, version: u64) -> OutputRecord {
     OutputRecord { key: vec![key], value: Some((count + 1000 * version).to_le_bytes().to_vec()) }
-}
-
-/// What is missing, what is other, and what is there and should not be.
-fn corrections(held: &[OutputRecord], wanted: Vec<OutputRecord>) -> Vec<OutputRecord> {
-    let newest: BTreeMap<&[u8], &OutputRecord> = held.iter().map(|record| (record.key.as_slice(), record)).collect();
-    let gone = newest.iter().filter(|(key, record)| record.value.is_some() && !wanted.iter().any(|w| w.key == **key));
-    let mut all: Vec<OutputRecord> = gone.map(|(key, _)| OutputRecord { key: key.to_vec(), value: None }).collect();
-    all.extend(wanted.into_iter().filter(|record| newest.get(record.key.as_slice()) != Some(&record)));
-    all.sort();
-    all
 }
 
 fn run_ref(name: &str) -> RunRef {

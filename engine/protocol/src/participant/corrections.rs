@@ -12,16 +12,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fluvial_connector::{Envelope, Offset, OutputPartition, OutputRecord, Tick};
 
-use fluvial_protocol::TickRecords;
-use fluvial_protocol::journal::SinkStart;
+use crate::TickRecords;
+use crate::journal::SinkStart;
 
 type Table = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What one tick gives to one partition.
-type PartitionOutput = (OutputPartition, TickRecords);
+pub type PartitionOutput = (OutputPartition, TickRecords);
 
 /// A reconciliation under way in one process.
-pub(crate) struct Reconciling {
+#[derive(Debug)]
+pub(super) struct Reconciling {
     at: Tick,
     /// The append outputs, which cannot be corrected.
     left: BTreeSet<String>,
@@ -32,18 +33,18 @@ pub(crate) struct Reconciling {
 
 impl Reconciling {
     /// A reconciliation at the takeover tick `at`.
-    pub(crate) fn new(at: Tick, sinks: &[SinkStart]) -> Self {
+    pub(super) fn new(at: Tick, sinks: &[SinkStart]) -> Self {
         let left = sinks.iter().filter(|sink| sink.envelope == Envelope::Append).map(|sink| sink.output.clone());
         Self { at, left: left.collect(), whole: BTreeMap::new(), held: BTreeMap::new(), asked: false }
     }
 
     /// The takeover tick.
-    pub(crate) fn at(&self) -> Tick {
+    pub(super) fn at(&self) -> Tick {
         self.at
     }
 
     /// Takes a tick's output at or before the takeover tick, ascending. Gives back that of the outputs that are left.
-    pub(crate) fn take(&mut self, output: Vec<PartitionOutput>) -> Vec<PartitionOutput> {
+    pub(super) fn take(&mut self, output: Vec<PartitionOutput>) -> Vec<PartitionOutput> {
         let (left, corrected): (Vec<_>, Vec<_>) =
             output.into_iter().partition(|(at, _)| self.left.contains(&at.output));
         for (at, records) in corrected {
@@ -53,30 +54,25 @@ impl Reconciling {
     }
 
     /// Whether the outputs have been asked for.
-    pub(crate) fn is_asked(&self) -> bool {
+    pub(super) fn is_asked(&self) -> bool {
         self.asked
     }
 
     /// The partitions that are being read back.
-    pub(crate) fn ask(&mut self, partitions: impl Iterator<Item = OutputPartition>) {
+    pub(super) fn ask(&mut self, partitions: impl Iterator<Item = OutputPartition>) {
         self.asked = true;
         self.held = partitions.map(|at| (at, None)).collect();
     }
 
-    /// Whether a partition is being read back and has not been found yet.
-    pub(crate) fn reads(&self, at: &OutputPartition) -> bool {
-        matches!(self.held.get(at), Some(None))
-    }
-
     /// What an output partition that is being read back holds.
-    pub(crate) fn found(&mut self, at: &OutputPartition, records: Vec<(Offset, OutputRecord)>) {
+    pub(super) fn found(&mut self, at: &OutputPartition, records: Vec<(Offset, OutputRecord)>) {
         if let Some(held @ None) = self.held.get_mut(at) {
             apply(held.insert(Table::new()), records.into_iter().map(|(_, record)| record));
         }
     }
 
     /// The corrections of each partition, in key order, once all have been read back.
-    pub(crate) fn corrections(&mut self) -> Option<Vec<PartitionOutput>> {
+    pub(super) fn corrections(&mut self) -> Option<Vec<PartitionOutput>> {
         if !self.asked || self.held.values().any(Option::is_none) {
             return None;
         }
@@ -152,9 +148,7 @@ mod tests {
             (Offset(1), record("b", Some("2"))),
             (Offset(3), record("d", Some("5"))),
         ];
-        assert!(reconciling.reads(&at));
         reconciling.found(&at, held);
-        assert!(!reconciling.reads(&at));
         let corrections = reconciling.corrections().unwrap();
         let expected = vec![record("b", Some("3")), record("c", Some("4")), record("d", None)];
         let corrections: Vec<_> = corrections.into_iter().map(|(at, records)| (at, records.into_records())).collect();

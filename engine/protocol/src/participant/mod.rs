@@ -1,0 +1,373 @@
+//! A process's half of the protocol, from the plan of its generation on.
+//!
+//! ```text
+//!   Plan ─► fence the producers of its share ─► Report::Fenced ─ all fenced ─► recover ─► ready
+//!   output of complete ticks ─► (corrections, where a reconciliation is under way) ─► Committer ─► Report::Committed
+//! ```
+//!
+//! The leader coordinates and the processes participate: each fences a share of the producers that earlier generations had,
+//! corrects the outputs of its partitions where that was asked for, commits what is complete and sealed, and reports how far
+//! it has come. The runtime and the simulation drive this same machine; what differs is who does the [`Action`]s.
+//!
+//! **Owns** the order of these steps in one process. **Does not** know the dataflow: complete ticks are handed in, in their
+//! order.
+
+mod corrections;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use fluvial_connector::{OutputPartition, ProducerId, Tick};
+
+pub use corrections::PartitionOutput;
+use corrections::Reconciling;
+
+use crate::committer::Stall;
+use crate::journal::Binding;
+use crate::rules::{Rule, Rules};
+use crate::{Action, Committer, CommitterConfig, Done, Ended, Identity, Plan, Report, Stretch, owner};
+
+/// A reconciliation reads back so many partitions at once: what is read of them takes memory until it is a table.
+const READ_BACK_AT_ONCE: usize = 16;
+
+/// One process of a generation.
+#[derive(Debug)]
+pub struct Participant {
+    rules: Rules,
+    identity: Identity,
+    slot: u32,
+    committer: Committer,
+    /// What is to be done beside what the committer asks for, in this order.
+    actions: VecDeque<Action>,
+    /// What is still to be fenced before the leader is told: own turns, and the others as one.
+    to_fence: usize,
+    /// Outputs that are to be corrected before anything later is committed.
+    reconciling: Option<Reconciling>,
+    /// The tick of the corrections and how many records they are, once they are made and until that is asked for.
+    corrected: Option<(Tick, usize)>,
+    /// Output of ticks after the corrections, ascending.
+    later: VecDeque<(Tick, Vec<PartitionOutput>)>,
+    /// All ticks before this one have been handed in.
+    upper: u64,
+    /// The committer has been told that everything through this tick has been handed in.
+    complete: Tick,
+    /// How many records were handed to the committer at each tick that is not committed yet.
+    waiting: VecDeque<(Tick, usize)>,
+    waiting_records: usize,
+    committed: Tick,
+    /// How many records each turn's transaction holds, until it is committed.
+    in_transactions: BTreeMap<u32, u64>,
+    wrote: u64,
+    reports: VecDeque<Report>,
+}
+
+impl Participant {
+    /// A process of the generation that `plan` opens.
+    #[must_use]
+    pub fn new(plan: &Plan, config: CommitterConfig) -> Self {
+        Self::with_rules(plan, config, Rules::default())
+    }
+
+    pub(crate) fn with_rules(plan: &Plan, config: CommitterConfig, rules: Rules) -> Self {
+        let Plan { incarnation, generation, nonce, .. } = *plan;
+        let (slot, turns) = (config.slot, config.turns);
+        let mut actions: VecDeque<Action> = (0..turns).map(|turn| Action::Fence { turn }).collect();
+        let share = (0..plan.most_slots).filter(|other| owner(*other, config.layout.processes) == slot);
+        let others =
+            share.flat_map(|slot| (0..plan.most_turns).map(move |turn| ProducerId { incarnation, slot, turn }));
+        let others: Vec<ProducerId> = others.filter(|id| id.slot != slot || id.turn >= turns).collect();
+        if !others.is_empty() {
+            actions.push_back(Action::FenceOthers(others));
+        }
+        // Without the rule it is the own turns alone.
+        let to_fence = if rules.has(Rule::WaitForEveryFence) { actions.len() } else { turns as usize };
+        Self {
+            rules,
+            identity: Identity { incarnation, generation, nonce },
+            slot,
+            committer: Committer::with_rules(plan, config, rules),
+            to_fence,
+            actions,
+            reconciling: plan.reconciliation.map(|at| Reconciling::new(at.tick, &plan.sinks)),
+            corrected: None,
+            later: VecDeque::new(),
+            upper: 0,
+            complete: Tick(0),
+            waiting: VecDeque::new(),
+            waiting_records: 0,
+            committed: Tick(0),
+            in_transactions: BTreeMap::new(),
+            wrote: 0,
+            reports: VecDeque::new(),
+        }
+    }
+
+    /// Who writes.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The process's own producer of a turn.
+    #[must_use]
+    pub fn producer(&self, turn: u32) -> ProducerId {
+        ProducerId { incarnation: self.identity.incarnation, slot: self.slot, turn }
+    }
+
+    /// Every producer of earlier generations is fenced, and no newer generation exists.
+    pub fn all_fenced(&mut self) {
+        self.committer.all_fenced();
+    }
+
+    /// Whether progress has been read and checked, and every output partition of the process has some.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.committer.is_ready()
+    }
+
+    /// A tick was minted. To be told before any output at or after it is handed in.
+    pub fn minted(&mut self, binding: &Binding) {
+        self.committer.minted(binding);
+    }
+
+    /// The ticks through this one are durable in the journal.
+    pub fn sealed(&mut self, tick: Tick) {
+        self.committer.sealed(tick);
+    }
+
+    /// Hands in the output of a tick in the process's partitions; ticks ascend, and those without output may be left out.
+    ///
+    /// # Errors
+    /// As [`Committer::output`].
+    pub fn output(&mut self, tick: Tick, partitions: Vec<PartitionOutput>) -> Result<(), Ended> {
+        let Some(reconciling) = &mut self.reconciling else { return self.hand_over(tick, partitions) };
+        if tick > reconciling.at() && self.rules.has(Rule::CorrectionsFirst) {
+            self.later.push_back((tick, partitions));
+            return Ok(());
+        }
+        let left = if tick > reconciling.at() { partitions } else { reconciling.take(partitions) };
+        if left.is_empty() { Ok(()) } else { self.hand_over(tick, left) }
+    }
+
+    /// All output of ticks before `upper` has been handed in.
+    ///
+    /// # Errors
+    /// As [`Committer::output`].
+    pub fn complete(&mut self, upper: u64) -> Result<(), Ended> {
+        self.upper = self.upper.max(upper);
+        self.advance()
+    }
+
+    /// Takes what came of an action.
+    ///
+    /// # Errors
+    /// As [`Committer::on`].
+    pub fn on(&mut self, done: Done) -> Result<(), Ended> {
+        match done {
+            Done::Fenced { .. } | Done::OthersFenced if self.to_fence > 0 => {
+                self.to_fence -= 1;
+                if self.to_fence == 0 {
+                    self.reports.push_back(Report::Fenced);
+                }
+                Ok(())
+            }
+            #[cfg(test)]
+            Done::OthersFenced => Ok(()),
+            Done::ReadBack(tables) => {
+                for (at, records) in tables {
+                    if let Some(reconciling) = &mut self.reconciling {
+                        reconciling.found(&at, records);
+                    }
+                }
+                self.advance()
+            }
+            Done::Committed { turn, result } => {
+                let records = self.in_transactions.remove(&turn).unwrap_or(0);
+                self.wrote += if result.is_ok() { records } else { 0 };
+                self.committer.on(Done::Committed { turn, result })
+            }
+            done => self.committer.on(done),
+        }
+    }
+
+    /// The next thing to do.
+    ///
+    /// # Errors
+    /// As [`Committer::next_action`].
+    pub fn next_action(&mut self, now_ms: u64) -> Result<Option<Action>, Ended> {
+        self.advance()?;
+        if let Some(action) = self.actions.pop_front() {
+            return Ok(Some(action));
+        }
+        let action = self.committer.next_action(now_ms)?;
+        if let Some(Action::Prepare { turn, transaction }) = &action {
+            let records = transaction.writes.iter().map(|write| write.records.len() as u64).sum();
+            self.in_transactions.insert(*turn, records);
+        }
+        Ok(action)
+    }
+
+    /// The next thing that the leader has to know.
+    pub fn next_report(&mut self) -> Option<Report> {
+        if self.reports.is_empty() && self.committer.is_ready() {
+            let committed = self.committer.committed_through();
+            if committed > self.committed {
+                self.committed = committed;
+                while let Some((_, records)) = self.waiting.pop_front_if(|(tick, _)| *tick <= committed) {
+                    self.waiting_records -= records;
+                }
+                self.reports.push_back(Report::Committed(committed));
+            }
+            while let Some((tick, outputs)) = self.committer.checkpointed() {
+                self.reports.push_back(Report::SinkAt { tick, outputs });
+            }
+        }
+        self.reports.pop_front()
+    }
+
+    /// How many records wait for their commit.
+    #[must_use]
+    pub fn waiting_records(&self) -> usize {
+        self.waiting_records
+    }
+
+    /// How many records have been committed since the last call. What was committed before and is replayed does not count.
+    pub fn wrote(&mut self) -> u64 {
+        std::mem::take(&mut self.wrote)
+    }
+
+    /// The tick of the corrections and how many records they are, once they are made; said once.
+    pub fn corrected(&mut self) -> Option<(Tick, usize)> {
+        self.corrected.take()
+    }
+
+    /// When something is due without anything having happened; see [`Committer::deadline_ms`].
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.committer.deadline_ms()
+    }
+
+    /// What is waited for, if nothing has been committed for long; see [`Committer::stalled`].
+    pub fn stalled(&mut self, now_ms: u64) -> Option<Stall> {
+        self.committer.stalled(now_ms)
+    }
+
+    /// Stretches of output partitions that hold offsets which this job's records do not explain; see
+    /// [`Committer::unexplained`].
+    pub fn unexplained(&mut self) -> Vec<Stretch> {
+        self.committer.unexplained()
+    }
+
+    /// Does what has become possible: the corrections, and what waited for them.
+    fn advance(&mut self) -> Result<(), Ended> {
+        if let Some(at) = self.reconciling.as_ref().map(Reconciling::at) {
+            if self.upper > at.0 {
+                self.correct(at)?;
+            }
+            // Nothing later is handed over before the corrections have been.
+            if self.reconciling.is_some() {
+                return self.complete_before(self.upper.min(at.0));
+            }
+            for (tick, partitions) in std::mem::take(&mut self.later) {
+                self.hand_over(tick, partitions)?;
+            }
+        }
+        self.complete_before(self.upper)
+    }
+
+    /// Reads back what the outputs hold and, once that is known, hands over what corrects them at the tick `at`.
+    fn correct(&mut self, at: Tick) -> Result<(), Ended> {
+        let Some(reconciling) = &mut self.reconciling else { return Ok(()) };
+        if !reconciling.is_asked() && self.committer.is_ready() {
+            let partitions: Vec<OutputPartition> = self.committer.to_reconcile().cloned().collect();
+            let parts = partitions.chunks(READ_BACK_AT_ONCE);
+            self.actions.extend(parts.map(|some| Action::ReadBack(some.to_vec())));
+            reconciling.ask(partitions.into_iter());
+        }
+        match reconciling.corrections() {
+            None => Ok(()),
+            Some(corrections) => {
+                self.reconciling = None;
+                self.corrected = Some((at, corrections.iter().map(|(_, records)| records.len()).sum()));
+                self.hand_over(at, corrections)
+            }
+        }
+    }
+
+    fn hand_over(&mut self, tick: Tick, partitions: Vec<PartitionOutput>) -> Result<(), Ended> {
+        let records = partitions.iter().map(|(_, records)| records.len()).sum();
+        for (at, records) in partitions {
+            self.committer.output(tick, &at, records)?;
+        }
+        if records > 0 {
+            self.waiting.push_back((tick, records));
+            self.waiting_records += records;
+        }
+        Ok(())
+    }
+
+    /// All ticks before this one have been handed over.
+    fn complete_before(&mut self, upper: u64) -> Result<(), Ended> {
+        let complete = Tick(upper.saturating_sub(1));
+        if complete > self.complete {
+            self.complete = complete;
+            self.committer.complete(complete)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use fluvial_connector::{Generation, Incarnation};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::Layout;
+    use crate::journal::Nonce;
+
+    /// Process 1 of two, of a generation after one that had five processes with three turns each.
+    fn participant() -> Participant {
+        let plan = Plan {
+            incarnation: Incarnation(Uuid::nil()),
+            generation: Generation(2),
+            nonce: Nonce(7),
+            most_slots: 5,
+            most_turns: 3,
+            checkpoint: None,
+            splits: Vec::new(),
+            replay: Vec::new(),
+            sinks: Vec::new(),
+            reconciliation: None,
+            cannot_correct: None,
+        };
+        let config = CommitterConfig {
+            slot: 1,
+            layout: Layout { workers: 2, processes: 2 },
+            turns: 2,
+            outputs: Vec::new(),
+            transaction_records: 10,
+            transaction_bytes: 1 << 20,
+            heartbeat_ms: 60,
+            patience_ms: u64::MAX,
+        };
+        Participant::new(&plan, config)
+    }
+
+    #[test]
+    fn a_process_fences_its_own_producers_and_its_share_of_the_others_before_it_says_so() {
+        let mut participant = participant();
+        assert_eq!(participant.next_action(0), Ok(Some(Action::Fence { turn: 0 })));
+        assert_eq!(participant.next_action(0), Ok(Some(Action::Fence { turn: 1 })));
+        let Ok(Some(Action::FenceOthers(others))) = participant.next_action(0) else { panic!("the others are left") };
+        let others: Vec<_> = others.iter().map(|id| (id.slot, id.turn)).collect();
+        assert_eq!(others, [(1, 2), (3, 0), (3, 1), (3, 2)]);
+        assert_eq!(participant.next_action(0), Ok(None));
+        for done in [Done::Fenced { turn: 1 }, Done::OthersFenced, Done::Fenced { turn: 0 }] {
+            assert_eq!(participant.next_report(), None, "before {done:?}");
+            participant.on(done).unwrap();
+        }
+        assert_eq!(participant.next_report(), Some(Report::Fenced));
+        assert_eq!(participant.next_report(), None);
+    }
+}
