@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use fluvial_connector::{
     CommitError, Envelope, Error, ErrorKind, Offset, Output, OutputPartition, OutputSpec, OutputStatus, PartitionWrite,
@@ -111,12 +112,31 @@ impl SinkSession for MemorySession {
         from: &[(OutputPartition, Offset)],
         take: &mut dyn FnMut(usize, Record<'_>),
     ) -> Result<Vec<ReadEnd>, Error> {
+        let deadline = Instant::now() + self.context.patience;
+        let topics = from.iter().map(|(at, _)| self.memory.topic(&at.output)).collect::<Result<Vec<_>, _>>()?;
+        let log_of = |place: usize| {
+            let at: &OutputPartition = &from[place].0;
+            topics[place].read(at.partition).ok_or_else(|| no_partition(&at.output, at.partition))
+        };
+        // What is committed now may stand behind transactions that are open now: these are waited for.
+        let ends = (0..from.len()).map(|place| Ok(log_of(place)?.end())).collect::<Result<Vec<_>, Error>>()?;
         let read = |(place, (at, from)): (usize, &(OutputPartition, Offset))| {
-            let topic = self.memory.topic(&at.output)?;
-            let log = topic.read(at.partition).ok_or_else(|| no_partition(&at.output, at.partition))?;
-            log.read(from.0, usize::MAX, &mut |record: Record<'_>| take(place, record));
-            let before = from.0.checked_sub(1).filter(|before| log.is_aborted(*before));
-            Ok(ReadEnd { end: Offset(log.end()), aborted: before.map(Offset) })
+            let mut next = from.0;
+            loop {
+                let seen = topics[place].changes();
+                let log = log_of(place)?;
+                next = log.read(next, usize::MAX, &mut |record: Record<'_>| take(place, record)).1;
+                if next >= ends[place] {
+                    let before = from.0.checked_sub(1).filter(|before| log.is_aborted(*before));
+                    return Ok(ReadEnd { end: Offset(log.end()), aborted: before.map(Offset) });
+                }
+                drop(log);
+                let what = format!("read back output {at}: an open transaction holds it up at offset {next}");
+                let _wait = self.context.waits.begin(what.clone());
+                if !topics[place].wait_for_change(seen, deadline) {
+                    return Err(Error::new(ErrorKind::Retry, what));
+                }
+            }
         };
         from.iter().enumerate().map(read).collect()
     }

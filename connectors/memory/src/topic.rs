@@ -1,7 +1,8 @@
 //! One topic: its partitions, and who is to be woken when one grows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use fluvial_connector::{Offset, Waker};
 
@@ -26,6 +27,9 @@ pub(crate) struct Topic {
     wakers: Mutex<Vec<(u64, Waker)>>,
     unavailable: Mutex<BTreeSet<u32>>,
     pub(crate) reported: Mutex<BTreeMap<u32, Offset>>,
+    /// How often something has changed, for those who wait for the end of a transaction.
+    changes: Mutex<u64>,
+    changed: Condvar,
 }
 
 pub(crate) enum Partitions {
@@ -42,8 +46,15 @@ impl std::fmt::Debug for Topic {
 impl Topic {
     pub(crate) fn new(partitions: Partitions) -> Self {
         let identity = uuid::Uuid::new_v4().to_string();
-        let (wakers, unavailable, reported) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { identity, partitions, wakers, unavailable, reported }
+        Self {
+            identity,
+            partitions,
+            wakers: Mutex::default(),
+            unavailable: Mutex::default(),
+            reported: Mutex::default(),
+            changes: Mutex::default(),
+            changed: Condvar::new(),
+        }
     }
 
     pub(crate) fn count(&self) -> u32 {
@@ -100,7 +111,22 @@ impl Topic {
         self.wakers().retain(|(known, _)| *known != number);
     }
 
+    /// How often something has changed so far.
+    pub(crate) fn changes(&self) -> u64 {
+        *self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there were more changes than `seen`; `false` if there is none before the deadline.
+    pub(crate) fn wait_for_change(&self, seen: u64, deadline: Instant) -> bool {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(changes, left, |changes| *changes == seen);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 > seen
+    }
+
     pub(crate) fn wake(&self) {
+        *self.changes.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.changed.notify_all();
         for (_, waker) in self.wakers().iter() {
             waker.wake();
         }
