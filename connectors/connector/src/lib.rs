@@ -12,6 +12,17 @@
 //!
 //! Guarantees asked of a connector are written at each trait. There is no dataflow in this crate, no thread, and no
 //! clock: the engine decides when each call is made, and a connector never knows how many workers there are.
+//!
+//! # Writing a connector
+//!
+//! Begin from [`worked_example`], a source and a sink over files. Then prove the connector with the conformance kit, the
+//! module [`conformance`](https://docs.rs/fluvial-connector/latest/fluvial_connector/conformance/), which has a check for
+//! each contract of the traits. It is behind the cargo feature `conformance`, for the connector's own tests:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! fluvial-connector = { version = "…", features = ["conformance"] }
+//! ```
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
