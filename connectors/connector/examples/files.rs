@@ -353,7 +353,8 @@ impl Output for FileOutput {
     }
 
     fn spec(&self) -> OutputSpec {
-        let partition_of = |key: &[u8], partitions| key.iter().fold(0u32, |sum, byte| sum + u32::from(*byte)) % partitions;
+        let partition_of =
+            |key: &[u8], partitions| key.iter().fold(0u32, |sum, byte| sum + u32::from(*byte)) % partitions;
         OutputSpec { name: self.name.clone(), envelope: Envelope::Append, partition_of }
     }
 }

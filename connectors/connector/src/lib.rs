@@ -15,16 +15,16 @@
 //!
 //! # Writing a connector
 //!
-//! Begin from [`worked_example`], a source and a sink over files. Then prove the connector with the conformance kit, the
-//! module [`conformance`](https://docs.rs/fluvial-connector/latest/fluvial_connector/conformance/), which has a check for
-//! each contract of the traits. It is behind the cargo feature `conformance`, for the connector's own tests:
+//! Begin from [`worked_example`], a source and a sink over files. Then prove the connector with [`conformance`], which has
+//! a check for each contract of the traits. It is behind the cargo feature `conformance`, for the connector's own tests:
 //!
 //! ```toml
 //! [dev-dependencies]
 //! fluvial-connector = { version = "…", features = ["conformance"] }
 //! ```
 
-#[cfg(feature = "conformance")]
+// In the documentation it is there without the feature, too: a connector's author should come across it.
+#[cfg(any(feature = "conformance", doc))]
 pub mod conformance;
 mod digest;
 mod error;
@@ -33,6 +33,7 @@ mod sink;
 mod source;
 mod waits;
 mod words;
+pub mod worked_example;
 
 pub use digest::{Digest, output_digest, source_digest};
 pub use error::{BoxError, Error, ErrorKind, too_many_files};

@@ -65,7 +65,7 @@
 //! # Which check shows which contract
 //!
 //! The tables are in [`source`] and [`sink`]. Each check is shown to fail on a connector that breaks its contract on
-//! purpose (`tests/broken_sources.rs` and `tests/broken_sinks.rs` of this crate).
+//! purpose (`tests/broken` of this crate).
 //!
 //! What a check waits for is an event with a deadline, the subject's patience; nothing sleeps. The kit cannot show how a
 //! connector behaves while its system is unreachable, nor which of [`CommitError`](crate::CommitError)'s kinds it gives to
@@ -350,7 +350,6 @@ fn numbered(prefix: &str, numbers: std::ops::Range<usize>) -> Vec<TestRecord> {
 /// Whether a text names something: contains it, and neither a letter nor a digit right before or after it.
 fn names(text: &str, what: &str) -> bool {
     let is_part = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-    text.match_indices(what).any(|(at, _)| {
-        !is_part(text[..at].chars().next_back()) && !is_part(text[at + what.len()..].chars().next())
-    })
+    text.match_indices(what)
+        .any(|(at, _)| !is_part(text[..at].chars().next_back()) && !is_part(text[at + what.len()..].chars().next()))
 }
