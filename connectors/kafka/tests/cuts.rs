@@ -184,7 +184,7 @@ fn records_that_nobody_tells_of_are_not_handed_out() {
     job.open(1);
     job.commit(0, 1..=2);
     let stranger = subject::writer(&broker.bootstrap(), None);
-    subject::send(&stranger, "left", 0, &[(b"stranger".to_vec(), Some(b"3".to_vec()))]);
+    subject::send(&stranger, "left", 0, &[(Some(b"stranger".to_vec()), Some(b"3".to_vec()))]);
     let mut cuts = kafka.cuts("job", OUTPUTS, subject::PATIENCE).unwrap();
     check(&next(&mut cuts), 1);
     check(&next(&mut cuts), 2);

@@ -170,7 +170,7 @@ fn many_partitions_take_few_requests() {
 fn ten_committed() -> (Broker, Arc<dyn SinkSession>, OutputPartition) {
     let broker = broker_with("table", 1);
     let session = session(&broker);
-    let records: Vec<_> = (0..10).map(|n| (format!("k{n}").into_bytes(), Some(b"v".to_vec()))).collect();
+    let records: Vec<_> = (0..10).map(|n| (Some(format!("k{n}").into_bytes()), Some(b"v".to_vec()))).collect();
     subject::send(&subject::writer(&broker.bootstrap(), None), "table", 0, &records);
     (broker, session, OutputPartition { output: "table".to_owned(), partition: 0 })
 }

@@ -6,7 +6,7 @@ mod subject;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::conformance::SourceSubject;
+use fluvial_connector::conformance::{SourceSubject, TestRecord};
 use fluvial_connector::{ErrorKind, Offset, Slot, Source, SplitId, SplitReader, Waker};
 use fluvial_kafka::KafkaOptions;
 use fluvial_kafka_embedded::{ApiKey, Broker, Config, Fault, ResponseError};
@@ -52,8 +52,8 @@ impl Reader {
     }
 }
 
-fn record(key: &str) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-    vec![(key.as_bytes().to_vec(), Some(b"v".to_vec()))]
+fn record(key: &str) -> Vec<TestRecord> {
+    vec![(Some(key.as_bytes().to_vec()), Some(b"v".to_vec()))]
 }
 
 fn start() -> (Broker, Input) {

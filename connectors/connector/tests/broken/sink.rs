@@ -16,7 +16,7 @@ use crate::model::{Bug, Fate, JobProgress, Model, Open, State};
 use crate::source::ModelSource;
 
 /// How long a broken sink waits for another thread to come between.
-const FOR_ANOTHER_THREAD: Duration = Duration::from_secs(5);
+const FOR_ANOTHER_THREAD: Duration = Duration::from_secs(2);
 
 pub(crate) struct Outputs {
     model: Model,
@@ -257,7 +257,7 @@ impl SinkSession for ModelSession {
                 let partition = &state.topics[&at.output].partitions[at.partition as usize];
                 state.stable(partition) < partition.next
             };
-            if has(Bug::ReadWaitsForEver) {
+            if has(Bug::ReadWaitsForEver) && *from != Offset(u64::MAX) {
                 state = self.model.wait_while(state, Duration::from_secs(20), is_open).0;
             } else if *from != Offset(u64::MAX)
                 && !has(Bug::ReadStopsAtOpen)

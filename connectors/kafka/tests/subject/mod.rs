@@ -34,11 +34,8 @@ pub fn writer(brokers: &str, transactional_id: Option<&str>) -> ThreadedProducer
 
 pub fn send(to: &ThreadedProducer<DefaultProducerContext>, topic: &str, partition: u32, records: &[TestRecord]) {
     for (key, value) in records {
-        let record = BaseRecord::to(topic).partition(partition as i32).key(key);
-        let record = match value {
-            Some(value) => record.payload(value),
-            None => record,
-        };
+        let mut record = BaseRecord::to(topic).partition(partition as i32);
+        (record.key, record.payload) = (key.as_ref(), value.as_ref());
         to.send(record).map_err(|(error, _)| error).unwrap();
     }
     to.flush(PATIENCE).unwrap();
@@ -186,12 +183,13 @@ impl SourceSubject for Input {
         send(&self.plain, &self.topic, split, records);
     }
 
-    fn append_open(&mut self, split: u32, records: &[TestRecord]) {
+    fn append_open(&mut self, split: u32, records: &[TestRecord]) -> bool {
         let producer = writer(&self.brokers, Some(&fresh_name("writer")));
         producer.init_transactions(PATIENCE).unwrap();
         producer.begin_transaction().unwrap();
         send(&producer, &self.topic, split, records);
         self.open = Some(producer);
+        true
     }
 
     fn end(&mut self, ending: Ending) {
@@ -208,13 +206,15 @@ impl SourceSubject for Input {
         }
     }
 
-    fn truncate(&mut self, split: u32, before: Offset) {
+    fn truncate(&mut self, split: u32, before: Offset) -> bool {
         self.admin.delete_records(&self.topic, split, before);
+        true
     }
 
-    fn make_anew(&mut self) {
+    fn recreate(&mut self) -> bool {
         self.admin.delete_topic(&self.topic);
         self.admin.create_topic(&self.topic, 2);
+        true
     }
 
     fn set_available(&mut self, split: u32, available: bool) -> bool {
@@ -247,8 +247,13 @@ impl SinkSubject for Outputs {
         SinkContext::new(self.job.clone(), PATIENCE)
     }
 
-    fn recreate(&mut self, output: &str) {
+    fn recreate(&mut self, output: &str) -> bool {
         self.admin.delete_topic(output);
         self.admin.create_topic(output, 2);
+        true
+    }
+
+    fn input(&self, output: &str) -> Option<Arc<dyn Source>> {
+        Some(Arc::new(self.kafka.source(output)))
     }
 }

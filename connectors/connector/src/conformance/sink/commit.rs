@@ -48,6 +48,15 @@ pub fn records_and_progress_are_committed_in_one_step<S: SinkSubject>(subject: &
     }
 }
 
+/// Says at its end, also when it panics, that the other thread need not go on.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Another thread asks while transactions are committed: records that it reads are in the progress that it asks for
 /// afterwards, and what progress says is in the records that it reads afterwards.
 pub fn an_observer_never_sees_one_without_the_other<S: SinkSubject>(subject: &mut S) {
@@ -56,19 +65,16 @@ pub fn an_observer_never_sees_one_without_the_other<S: SinkSubject>(subject: &mu
     let (at, rounds, done) = (job.at(0), 12, AtomicBool::new(false));
     std::thread::scope(|threads| {
         threads.spawn(|| {
-            // Set at the end, also when the writer panics: the observer must not go on for ever.
-            struct Done<'a>(&'a AtomicBool);
-            impl Drop for Done<'_> {
-                fn drop(&mut self) {
-                    self.0.store(true, Ordering::SeqCst);
-                }
-            }
             let _done = Done(&done);
             let mut writer = job.fence(0, 0);
             for tick in 1..=rounds {
+                if done.load(Ordering::SeqCst) {
+                    break;
+                }
                 job.commit(&mut writer, vec![write(&at, &records("k", 2), tick, job.end(&at))]);
             }
         });
+        let _done = Done(&done);
         let mut last = 0;
         while !done.load(Ordering::SeqCst) {
             let records = observer.read(&at, Offset(0));
