@@ -43,10 +43,11 @@ pub struct OutputSpec {
 
 /// An external system that commits the records of several outputs together with the job's progress.
 pub trait Sink: Send + Sync + 'static {
-    /// Two sinks of equal identity are one system, and share transactions.
+    /// Two sinks of equal identity are one system, and share transactions. All sinks of a system have one identity.
     fn identity(&self) -> String;
 
-    /// Connects, makes what is missing, and returns the session. Blocks no longer than the context's patience.
+    /// Connects, creates what is missing, keeps what is there, and returns the session, which sees everything that any
+    /// earlier session has committed. Blocks no longer than the context's patience.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for what a person must change,
@@ -57,7 +58,8 @@ pub trait Sink: Send + Sync + 'static {
 /// The job that a session belongs to, and what the session shares with the engine.
 #[derive(Clone, Debug)]
 pub struct SinkContext {
-    /// The job, under whose name the progress is kept, and which of its processes connects.
+    /// The job, under whose name the progress is kept, and which of its processes connects. The processes of a job share
+    /// its progress, and two jobs share none, even if they write the same outputs.
     pub process: JobProcess,
     /// How long a call may wait for a system that is unreachable.
     pub patience: Duration,
@@ -104,7 +106,8 @@ pub trait SinkSession: Send + Sync {
     }
 
     /// Makes the writer `id` exist, aborts what an earlier writer of that id left open, and makes every later call of
-    /// an earlier one fail.
+    /// an earlier one fail with [`CommitError::Fenced`], in whatever session, thread or process that one is. Writers of
+    /// other ids are not disturbed.
     ///
     /// # Errors
     /// As [`Sink::connect`].
@@ -168,7 +171,7 @@ pub struct ReadEnd {
     /// The offset of the record right before the one from which the partition was to be read, if that record is there and
     /// does not count as committed any more: its transaction was aborted after a job had learnt that it was committed.
     /// `None` where that record is committed, where it is gone (compaction, retention, truncation), and where the place
-    /// before holds no record.
+    /// before holds no record. A sink that keeps no aborted records says it by an `end` that is less.
     pub aborted: Option<Offset>,
 }
 
@@ -201,6 +204,12 @@ pub struct OutputStatus {
 }
 
 /// The only way to write: one transaction after the other.
+///
+/// **Contract.** Nothing of a transaction is visible before its commit, and all of it, records and progress, from then on.
+/// If the process ends at any moment, a session that is opened later finds all of the transaction or, after the next
+/// [`SinkSession::fence`], nothing. Of two writers that take turns, the second may prepare before the first commits; they
+/// commit in the order in which they prepared. Dropping a transactor whose transaction is open does not wait for the
+/// system: the next fence aborts the transaction.
 ///
 /// ```text
 ///   idle ──prepare──► prepared ──commit──► idle

@@ -10,9 +10,12 @@ use crate::{Error, JobProcess, Offset, SplitId};
 
 /// An input of a job: a set of splits, each an ordered log of records.
 ///
-/// **Contract.** A record keeps its split, offset, key and value for as long as the system keeps it; a record that is
-/// gone is reported as an [`ErrorKind::Data`](crate::ErrorKind::Data) error naming split, wanted and available offset,
-/// never skipped. Only committed records are delivered. Calls here block and are made off the hot path.
+/// **Contract.** A record keeps its split, offset, key and value for as long as the system keeps it, whichever value of
+/// the source and whichever reader it is read by. Offsets grow strictly within a split, by any steps: those of bytes will
+/// do. A record that is gone is reported as an [`ErrorKind::Data`](crate::ErrorKind::Data) error naming split, wanted and
+/// available offset, never skipped; so is an offset beyond the end of its split, which can only come from records that
+/// were lost. Only committed records are delivered: none of a transaction that is open or aborted, and no part of a record
+/// that is still being written. Calls here block and are made off the hot path.
 pub trait Source: Send + Sync + 'static {
     /// For people: `kafka topic 'orders'`.
     fn describe(&self) -> String;
@@ -45,7 +48,7 @@ pub trait Source: Send + Sync + 'static {
     fn splits(&self, patience: Duration) -> Result<Vec<SplitStatus>, Error>;
 
     /// A reader for some of the splits, used by one thread. It calls `waker` when records may be had after
-    /// [`SplitReader::poll`] found none.
+    /// [`SplitReader::poll`] found none. Several threads may have a reader each, and each reader calls its own waker.
     ///
     /// # Errors
     /// As [`Source::splits`].
@@ -164,11 +167,13 @@ pub struct Slot(pub u32);
 
 /// Reads splits in batches of borrowed records. Lives on one thread.
 pub trait SplitReader {
-    /// Begins to read `split` at `from`; its records come as `slot`. One reader of a source at a time reads a split. A
-    /// split that is unavailable, or becomes so, delivers nothing meanwhile and goes on by itself.
+    /// Begins to read `split` at `from`; its records come as `slot`. A split that is being read can be started again, and
+    /// goes on from the new offset. One reader of a source at a time reads a split. A split that is unavailable, or
+    /// becomes so, delivers nothing meanwhile and goes on by itself.
     ///
     /// # Errors
-    /// The split does not exist or cannot be read.
+    /// The split does not exist or cannot be read. Where that is not known yet, [`SplitReader::poll`] says it, or delivers
+    /// nothing.
     fn start(&mut self, slot: Slot, split: &SplitId, from: Offset) -> Result<(), Error>;
 
     /// Stops or resumes the delivery of one split. A paused split costs no memory beyond what is already fetched.
@@ -178,7 +183,8 @@ pub trait SplitReader {
     fn set_paused(&mut self, slot: Slot, paused: bool) -> Result<(), Error>;
 
     /// Hands up to `most` records to `take`, without waiting, each split's in the order of their offsets. Returns how
-    /// many there were. After 0 the waker is called when there may be more.
+    /// many there were. After 0 the waker is called when there may be more: for whatever was appended or committed since
+    /// that poll, in any of the splits.
     ///
     /// # Errors
     /// [`ErrorKind::Data`](crate::ErrorKind::Data) when the offset to read next is gone. Passing outages are no
