@@ -183,6 +183,7 @@ fn the_floors_of_the_engine_use_only_those_below() {
             continue;
         }
         let text = fs::read_to_string(root().join(&file)).unwrap();
+        assert!(part == "cli" || !text.contains("clap::"), "{file} uses clap, which only the command line may");
         let (code, _tests) = text.split_once("\n#[cfg(test)]\nmod tests {").unwrap_or((&text, ""));
         for used in code.split("crate::").skip(1) {
             let name = used.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
