@@ -85,8 +85,10 @@ pub fn only_committed_records_are_delivered<S: SourceSubject>(subject: &mut S) -
     subject.end(Ending::Abort);
     let last = append(subject, 0, "last", 2);
     assert_eq!(records(&reading.exactly(2)), last, "after a transaction that was aborted");
+    // One reader at a time reads a split.
+    drop(reading);
     let all = Reading::from_earliest(subject, 0).exactly(7);
-    assert_eq!(all[5..].iter().map(|read| read.record.clone()).collect::<Vec<_>>(), last, "read again");
+    assert_eq!(records(&all[5..]), last, "read again");
     Outcome::Passed
 }
 

@@ -5,13 +5,14 @@ use std::time::Instant;
 use super::{NO_TRANSACTIONS, Read, Reading, append, earliest, end, extent, records};
 use crate::conformance::{Ending, Outcome, SourceSubject, numbered};
 
-/// After each poll another reader that starts at the position reads exactly what is left.
+/// A reader that starts at the position after any poll of another one reads exactly what that had left.
 pub fn reading_goes_on_from_the_position<S: SourceSubject>(subject: &mut S) {
     append(subject, 0, "k", 10);
     let (first, end) = extent(subject, 0);
     let all = Reading::from(subject, 0, first).exactly(10);
     let mut reading = Reading::from(subject, 0, first);
     assert_eq!(reading.position(0), first, "a split that was started has its start as its position");
+    let mut positions = Vec::new();
     for count in 1..=10 {
         let (begun, mut read) = (Instant::now(), Vec::new());
         while read.is_empty() {
@@ -23,11 +24,16 @@ pub fn reading_goes_on_from_the_position<S: SourceSubject>(subject: &mut S) {
         }
         let position = reading.position(0);
         assert!(read[0].offset < position, "the position {position} is not past the record at {}", read[0].offset);
-        let rest = Reading::from(subject, 0, position).exactly(10 - count);
-        assert_eq!(rest, all[count..], "read from the position {position} after {count} records");
+        positions.push((count, position));
     }
     reading.until("the position reaches the end", |reading, _| reading.position(0) >= end);
     assert_eq!(reading.position(0), end, "the position is beyond the end");
+    // One reader at a time reads a split.
+    drop(reading);
+    for (count, position) in positions {
+        let rest = Reading::from(subject, 0, position).exactly(10 - count);
+        assert_eq!(rest, all[count..], "read from the position {position} after {count} records");
+    }
 }
 
 /// A split that ends in control markers and aborted records is read to its end.
