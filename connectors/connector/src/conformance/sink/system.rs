@@ -174,13 +174,14 @@ pub fn several_threads_share_a_session<S: SinkSubject>(subject: &mut S) {
     let job = Job::of(subject);
     let rounds = 6u64;
     let begin = std::sync::Barrier::new(3);
+    // Nothing may fail before the barrier, where the others would wait for ever.
+    let writers = [0, 1].map(|number| (number, job.at(number as usize), job.fence(number, 0)));
+    let ends = writers.each_ref().map(|(_, at, _)| job.end(at));
     std::thread::scope(|threads| {
-        for number in 0..2u32 {
+        for ((number, at, mut writer), mut end) in writers.into_iter().zip(ends) {
             let (job, begin) = (&job, &begin);
             threads.spawn(move || {
-                let (at, mut writer) = (job.at(number as usize), job.fence(number, 0));
                 begin.wait();
-                let mut end = job.end(&at);
                 for tick in 1..=rounds {
                     let one = write(&at, &records(&format!("{tick} "), 3), tick, end);
                     end =
