@@ -159,5 +159,9 @@ fn a_reader_that_is_dropped_is_gone_at_once_and_wakes_nobody() {
     let begun = Instant::now();
     drop(reader);
     assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
-    assert_eq!(Arc::strong_count(&woken), 1, "the waker is dropped with the reader");
+    // What tells of the topic's id may be waking it at this very moment, on a thread of its own; after that nobody can.
+    while Arc::strong_count(&woken) > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the waker is not dropped with the reader");
+        std::thread::yield_now();
+    }
 }
