@@ -102,7 +102,8 @@ fn an_output_that_is_recreated_on_a_broker_without_topic_ids_is_known_by_its_end
     stage.feed(100..110).unwrap();
     let named = format!("output {}/", output(&stage));
     let shorter: &[&str] = &[&named, "deleted and recreated", "`run --reconcile` writes the whole table to it again"];
-    assert_refused(&job.finish(KNOWN_WITHIN + SOON).unwrap(), 11, shorter);
+    // A producer that asks for the topic while it does not exist waits for it up to half a minute.
+    assert_refused(&job.finish(KNOWN_WITHIN + MOST).unwrap(), 11, shorter);
     assert_refused(&stage.start("--stop-at-end").unwrap().finish(MOST).unwrap(), 11, shorter);
     let held = stage.endpoint().lines(&output(&stage), Isolation::Committed).unwrap();
     assert!(held.is_empty(), "the job has written to the other topic: {held:?}");
