@@ -83,7 +83,7 @@ const fn last_without_ids(api: ApiKey) -> i16 {
     }
 }
 
-/// What a broker with this configuration offers, from which version to which.
+/// The APIs that a broker with this configuration offers, each with its first and its last version.
 fn offered(config: &Config) -> impl Iterator<Item = (ApiKey, i16, i16)> {
     let ids = config.topic_ids;
     SERVED.iter().map(move |&(api, min, max)| (api, min, if ids { max } else { max.min(last_without_ids(api)) }))

@@ -14,7 +14,7 @@ pub enum Exit {
     Failed,
     /// A person must change an option, a setting or a permission.
     Misconfigured,
-    /// A newer generation has taken over.
+    /// Superseded by a newer generation.
     Fenced,
     /// The generation was lost and nothing is wrong with the job: a process died, the clock jumped, or another generation
     /// opened at the same time.
@@ -106,7 +106,7 @@ impl Exit {
             Self::Done => "done",
             Self::Failed => "the job's data or code failed",
             Self::Misconfigured => "wrong usage, settings or permissions",
-            Self::Fenced => "a newer run has taken over",
+            Self::Fenced => "superseded by a newer run",
             Self::GenerationLost => "a process was lost",
             Self::SinkFailed => "a sink failed",
             Self::SourceFailed => "a source failed",

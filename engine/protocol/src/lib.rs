@@ -38,7 +38,7 @@
 //! two writers under one progress key would lose records, and a key that moves would be written twice.
 //!
 //! *Progress.* A transaction holds what is sealed for all partitions of the owner and then, after the delivery reports of
-//! these records, one progress record for each of them. An opening refuses progress that lies before the checkpoint (the
+//! these records, one progress record for each of them. An opening refuses progress that is earlier than the checkpoint (the
 //! records between are lost), after what is sealed (the journal was rolled back), or that is of another incarnation (another
 //! job of the same name). Missing progress is right only where the journal says that the output starts there.
 //!

@@ -71,7 +71,7 @@ pub enum Rule {
     LeaveOutUncovered,
     /// A tick that is committed in several transactions has its position in the progress of each.
     ///
-    /// *Prevents:* the process dies between two of them, and nobody knows how much of the tick is committed.
+    /// *Prevents:* the process dies between two of them, and how much of the tick is committed is unknown.
     PositionWithinTick,
     /// A checkpoint is complete only when every output is committed through its tick.
     ///

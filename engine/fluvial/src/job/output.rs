@@ -23,8 +23,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::Map;
 
 use crate::stages::STAGES;
-use crate::stream::context::at_tick;
-use crate::stream::context::{in_operator, lasting};
+use crate::stream::context::{at_tick, in_operator, lasting};
 
 /// The complete output of one tick for the partitions of one output that this worker owns.
 pub(crate) struct TickOutput {

@@ -16,8 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fluvial_connector::{OutputPartition, Tick, Waker};
-use fluvial_protocol::Exit;
-use fluvial_protocol::TickRecords;
+use fluvial_protocol::{Exit, TickRecords};
 
 use super::failure::Failure;
 use crate::job::output::OutputQueue;

@@ -12,11 +12,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Envelope, Error, Incarnation, Offset, SinkStatus, Waker};
-use fluvial_protocol::Exit;
 use fluvial_protocol::journal::{Nonce, SplitName};
 use fluvial_protocol::{
-    Answer, Call, Ended, Event, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Plan, Report, Request,
-    System,
+    Answer, Call, Ended, Event, Exit, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Plan, Report,
+    Request, System,
 };
 
 use super::ambient;

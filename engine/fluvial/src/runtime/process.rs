@@ -19,8 +19,7 @@ use fluvial_connector::{
     Source, Waits,
 };
 use fluvial_protocol::journal::SplitName;
-use fluvial_protocol::{Exit, System};
-use fluvial_protocol::{FoundOutput, FoundSplit};
+use fluvial_protocol::{Exit, FoundOutput, FoundSplit, System};
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::initialize::Hooks;

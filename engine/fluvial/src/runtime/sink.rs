@@ -1,8 +1,8 @@
 //! Drives the sink of one process, on its first worker: takes complete ticks from the dataflow, and does what the
-//! committer decides.
+//! participant decides.
 //!
 //! ```text
-//!   Inbox ──complete ticks, in order──► Committer ──actions──► turns (threads), journal's tail ──► Committer
+//!   Inbox ──complete ticks, in order──► Participant ──actions──► turns (threads), journal's tail ──► Participant
 //! ```
 //!
 //! One for each process, not for each worker: a writer is a client of the sink with connections and threads of its own.
@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{CommitError, Error, ProducerId, SinkSession, Tick, Waker};
-use fluvial_protocol::journal::Binding;
+use fluvial_protocol::journal::{Binding, JournalRecord, Seq};
 use fluvial_protocol::{self as protocol, Action, CommitterConfig, Participant, Plan, Report, System};
 
 use super::ambient;
@@ -40,7 +40,7 @@ enum Back {
     /// The writers of earlier generations that this one does not have are fenced.
     OthersFenced(Result<(), Error>),
     /// The journal's newest record.
-    Newest(Result<(fluvial_protocol::journal::Seq, fluvial_protocol::journal::JournalRecord), Error>),
+    Newest(Result<(Seq, JournalRecord), Error>),
 }
 
 /// The sink of one process.
@@ -248,7 +248,7 @@ impl SinkDriver {
     }
 }
 
-/// What the committer has to know of a failure: what it means, and the whole reason.
+/// What the protocol has to know of a failure: what it means, and the whole reason.
 fn explain(error: CommitError) -> protocol::Failure {
     let (failure, why): (fn(String) -> protocol::Failure, String) = match error {
         CommitError::Fenced(error) => (protocol::Failure::Fenced, chain(error)),

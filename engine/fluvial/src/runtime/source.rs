@@ -21,18 +21,15 @@ use fluvial_connector::{
     Availability, Digest, Error, ErrorKind, Offset, Record, Slot, SplitReader, SplitStatus, Tick, Waker,
     describe_offsets,
 };
-use fluvial_protocol::InputFault;
-use fluvial_protocol::System;
 use fluvial_protocol::journal::{Binding, Range, SplitName, SplitNumber, SplitStart};
 use fluvial_protocol::manifest::SplitState;
-use fluvial_protocol::{Compare, Ended, FoundSplit, Passed, split_owner};
+use fluvial_protocol::{Compare, Ended, FoundSplit, InputFault, Passed, System, split_owner};
 
 use super::ambient;
 use super::failure::Failure;
 use super::leader::{Ends, LOOKS};
 use crate::job::source::DeclaredSource;
-use crate::stream::context;
-use crate::stream::context::in_operator;
+use crate::stream::context::{self, in_operator};
 use compare::{Comparison, Known};
 pub(crate) use split::Volume;
 use split::{Expected, Split};

@@ -5,8 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use fluvial_connector::{Error, Generation, Waker};
-use fluvial_protocol::Report;
-use fluvial_protocol::System;
+use fluvial_protocol::{Report, System};
 
 use super::ambient;
 use super::failure::Failure;

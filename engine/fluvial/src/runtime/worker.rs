@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 
 use fluvial_connector::{Error, Tick, Waker};
 use fluvial_protocol::journal::Binding;
-use fluvial_protocol::{Exit, System};
-use fluvial_protocol::{Order, Plan, Report};
+use fluvial_protocol::{Exit, Order, Plan, Report, System};
 use timely::worker::Worker;
 
 use super::ambient;

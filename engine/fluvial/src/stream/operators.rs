@@ -5,10 +5,9 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::operator::Operator;
 
+use super::context::{at_record, in_operator};
 use super::origin::MOST_BRANCHES;
 use super::{Origin, Stream};
-use crate::stream::context::at_record;
-use crate::stream::context::in_operator;
 
 type Batch<D> = Vec<(D, Origin)>;
 

@@ -21,9 +21,8 @@ use fluvial_connector::{
 
 use super::holes::Holes;
 use super::records::{self, TickRecords, sum};
-use crate::Ended;
-use crate::OutputFault;
 use crate::journal::SinkStart;
+use crate::{Ended, OutputFault};
 
 /// A place in an output partition, and the digest of everything through it.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,8 @@
 use fluvial_connector::{Offset, Position, Progress, Tick};
 
 use super::{Action, Committer, Done, Lane, Phase, Tail};
-use crate::OutputFault;
 use crate::recreated::refuse_recreated;
-use crate::{Ended, Rule, Verdict};
+use crate::{Ended, OutputFault, Rule, Verdict};
 
 impl Committer {
     /// Gives up all transactions that are under way and finds out which of them are committed.

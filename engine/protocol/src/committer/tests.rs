@@ -9,9 +9,8 @@ use fluvial_connector::{
 use uuid::Uuid;
 
 use super::{Action, Committer, CommitterConfig, Done, Failure, Stretch, Tail};
-use crate::OutputFault;
 use crate::journal::{Binding, Nonce, Range, SinkStart, SplitNumber};
-use crate::{Compare, Ended, Layout, Plan, Reconciliation, TickRecords, Verdict};
+use crate::{Compare, Ended, Layout, OutputFault, Plan, Reconciliation, TickRecords, Verdict};
 
 const JOB: Incarnation = Incarnation(Uuid::from_u128(1));
 const OTHER_JOB: Incarnation = Incarnation(Uuid::from_u128(2));

@@ -4,8 +4,7 @@ use fluvial_connector::{Offset, PartitionWrite, Tick, Transaction};
 
 use super::lane::Room;
 use super::{Action, Committer, Done, Failure, Flight, FlightState, Phase, Planned, Stretch};
-use crate::OutputFault;
-use crate::{Ended, Rule};
+use crate::{Ended, OutputFault, Rule};
 
 impl Committer {
     /// What to do next; `None` until something happens or the deadline passes.

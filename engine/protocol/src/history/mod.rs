@@ -7,10 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fluvial_connector::{Generation, Incarnation, Tick, describe_offsets};
 
-use crate::JournalFault;
 use crate::journal::{Binding, Entry, JournalRecord, Nonce, Range, Recreated, Rewound, Seq, SinkStart, SplitNumber};
 use crate::manifest::{Manifest, SplitState};
-use crate::{Compare, Ended, Reconciliation};
+use crate::{Compare, Ended, JournalFault, Reconciliation};
 
 /// The newest checkpoint that a journal names.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,8 +19,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fluvial_connector::{Envelope, Generation, Incarnation, SinkStatus, Tick};
 
-use crate::Ended;
-use crate::InputFault;
 use crate::appender::lost_the_race;
 use crate::compaction::Compare;
 use crate::journal::{Nonce, Seq, SinkStart, SplitNumber};
@@ -33,6 +31,7 @@ use crate::rules::{Rule, Rules};
 use crate::running::{Running, refuse_recreated_splits, truncated};
 use crate::sequencer::Pace;
 use crate::store::{Answer, Call, Identity, Part, Verdict};
+use crate::{Ended, InputFault};
 
 /// How often the clock is looked at while nothing else happens.
 const AT_LEAST_EVERY_MS: u64 = 1000;

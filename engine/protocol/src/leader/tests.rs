@@ -9,10 +9,9 @@ use fluvial_connector::{
 use uuid::Uuid;
 
 use super::*;
-use crate::InputFault;
 use crate::compaction::Compare;
 use crate::journal::{Entry, JournalRecord, Range, Recreated, SplitNumber};
-use crate::{Passed, Plan, PutOutcome};
+use crate::{InputFault, Passed, Plan, PutOutcome};
 
 /// A leader of two processes of two workers, with a journal that does what it is told.
 struct Bench {

@@ -18,7 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fluvial_connector::{Generation, Incarnation};
 
-use crate::JournalFault;
 use crate::appender::lost_the_race;
 use crate::claim::{Claim, Claimed};
 use crate::history::{CheckpointEntry, History, newest_checkpoint};
@@ -26,7 +25,7 @@ use crate::journal::{Entry, JournalRecord, Nonce, Seq};
 use crate::messages::Layout;
 use crate::rules::{Rule, Rules};
 use crate::store::{Answer, Call, Identity, Verdict};
-use crate::{Compare, Ended};
+use crate::{Compare, Ended, JournalFault};
 
 /// How many positions beyond the newest a generation claims first: so many appends may a busy older one make meanwhile.
 const AHEAD: u64 = 4;

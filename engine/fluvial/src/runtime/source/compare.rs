@@ -10,9 +10,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fluvial_connector::{Compaction, Digest, Error, ErrorKind, Source, SplitId, describe_offsets};
-use fluvial_protocol::System;
 use fluvial_protocol::journal::Range;
-use fluvial_protocol::{Compare, Removed};
+use fluvial_protocol::{Compare, Removed, System};
 
 use super::split::{Expected, Split};
 use crate::runtime::ambient;
