@@ -21,6 +21,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
@@ -188,6 +189,7 @@ impl Files {
 struct Watch {
     events: Arc<OwnedFd>,
     number: i32,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
@@ -196,7 +198,7 @@ impl Watch {
             let events = Arc::new(inotify::init(inotify::CreateFlags::CLOEXEC)?);
             let number = inotify::add_watch(&*events, &files.0, inotify::WatchFlags::MODIFY)?;
             let watched = Arc::clone(&events);
-            std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
+            let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
                 let mut buffer = [MaybeUninit::uninit(); 4096];
                 let mut events = inotify::Reader::new(&*watched, &mut buffer);
                 while let Ok(event) = events.next() {
@@ -209,7 +211,7 @@ impl Watch {
                     }
                 }
             })?;
-            Ok(Self { events, number })
+            Ok(Self { events, number, thread: Some(thread) })
         };
         begin().map_err(failed(&files.0))
     }
@@ -219,6 +221,8 @@ impl Drop for Watch {
     fn drop(&mut self) {
         // The directory may be gone, and its watch with it.
         let _ = inotify::remove_watch(&*self.events, self.number);
+        // A user may have few inotify instances, and the thread holds this one until it has ended.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -390,6 +394,14 @@ struct FileSession {
     outputs: Vec<String>,
 }
 
+impl FileSession {
+    /// All of a file, with what transactions before now have written.
+    fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        let _lock = self.files.lock()?;
+        fs::read(path).map_err(failed(path))
+    }
+}
+
 impl SinkSession for FileSession {
     fn status(&self) -> Result<SinkStatus, Error> {
         let output = |name: &String| (name.clone(), OutputStatus { partitions: PARTITIONS, identity: String::new() });
@@ -428,28 +440,28 @@ impl SinkSession for FileSession {
         take: &mut dyn FnMut(usize, Record<'_>),
     ) -> Result<Vec<ReadEnd>, Error> {
         let deadline = Instant::now() + self.context.patience;
-        let (changed, change) = mpsc::channel();
-        let changed = Waker::new(move || {
-            // Whoever reads has returned if nobody receives this.
-            let _ = changed.send(());
-        });
-        let _watch = Watch::new(&self.files, changed)?;
         let mut ends = Vec::new();
         for (place, (at, from)) in from.iter().enumerate() {
             let path = self.files.path(&file_of(at));
-            // Past a hole is what was committed behind a transaction that is open: its end is waited for.
-            let bytes = loop {
-                let lock = self.files.lock()?;
-                let bytes = fs::read(&path).map_err(failed(&path))?;
-                drop(lock);
-                if *from == Offset(u64::MAX) || decided(&bytes) == bytes.len() {
-                    break bytes;
-                }
+            let is_enough = |bytes: &[u8]| *from == Offset(u64::MAX) || decided(bytes) == bytes.len();
+            let mut bytes = self.read(&path)?;
+            if !is_enough(&bytes) {
+                // Past a hole is what was committed behind a transaction that is open: its end is waited for.
+                let (changed, change) = mpsc::channel();
+                let changed = Waker::new(move || {
+                    // Whoever reads has returned if nobody receives this.
+                    let _ = changed.send(());
+                });
+                let _watch = Watch::new(&self.files, changed)?;
                 let what = format!("read file '{}': an open transaction holds it up", path.display());
                 let _wait = self.context.waits.begin(what.clone());
-                let left = deadline.saturating_duration_since(Instant::now());
-                change.recv_timeout(left).map_err(|_| Error::new(ErrorKind::Retry, what))?;
-            };
+                bytes = self.read(&path)?;
+                while !is_enough(&bytes) {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    change.recv_timeout(left).map_err(|_| Error::new(ErrorKind::Retry, what.clone()))?;
+                    bytes = self.read(&path)?;
+                }
+            }
             let begin = usize::try_from(from.0).unwrap_or(usize::MAX).min(bytes.len());
             for (offset, line) in records(&bytes[begin..], begin as u64) {
                 let bad = || data(&path, &format!("the line at offset {offset} is no record"));
