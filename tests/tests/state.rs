@@ -27,8 +27,8 @@ fn newest_checkpoint(stage: &Stage) -> Value {
 }
 
 fn files(operator: &Value) -> Vec<PathBuf> {
-    let runs = operator["runs"].as_array().unwrap().iter().map(|run| run.as_str().unwrap());
-    runs.map(|run| PathBuf::from(run.strip_prefix("file://").unwrap_or(run))).collect()
+    let files = operator["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap());
+    files.map(|file| PathBuf::from(file.strip_prefix("file://").unwrap_or(file))).collect()
 }
 
 /// What DuckDB answers: rows as JSON arrays, a line each.

@@ -1,7 +1,7 @@
 //! Completing checkpoints: collecting what the workers have stored, writing the manifest, naming it in the journal.
 //!
 //! ```text
-//!   begin ─► collecting ──all runs, sealed, committed, all digests──► storing ─► recording ─► complete
+//!   begin ─► collecting ──all state files, sealed, committed, all digests──► storing ─► recording ─► complete
 //! ```
 //!
 //! A manifest is a checkpoint only when the journal has a record that names it; until then nothing refers to it.
@@ -17,7 +17,7 @@ use super::rules::{Rule, Rules};
 use super::store::{Answer, Call, Identity, PutOutcome};
 use crate::Mismatch;
 use crate::journal::{Entry, Seq, SinkStart};
-use crate::manifest::{Manifest, OperatorKind, OperatorState, OutputState, RunRef, SplitState};
+use crate::manifest::{Manifest, OperatorKind, OperatorState, OutputState, SplitState, StateFile};
 
 /// The part of the leader that completes checkpoints, one at a time.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Checkpointer {
     most_turns: u32,
     /// The durable operators of the binary.
     operators: BTreeSet<String>,
-    /// Every operator's runs for the next manifest: merged ones have replaced their inputs.
+    /// Every operator's state files for the next manifest: merged ones have replaced their inputs.
     chains: BTreeMap<String, OperatorState>,
     /// The newest complete checkpoint and its manifest's object.
     newest: Option<(String, Arc<Manifest>)>,
@@ -44,7 +44,7 @@ struct Pending {
     splits: Vec<SplitState>,
     /// The record that holds the tick's binding, once it is durable.
     sealed_at: Option<Seq>,
-    runs: BTreeMap<(String, u32), Stored>,
+    files: BTreeMap<(String, u32), Stored>,
     digests: BTreeMap<u32, Vec<(OutputPartition, Digest)>>,
     manifest: Option<Storing>,
 }
@@ -54,8 +54,8 @@ struct Pending {
 pub(crate) struct Stored {
     /// What the operator is.
     pub kind: OperatorKind,
-    /// The run, if anything had changed.
-    pub run: Option<RunRef>,
+    /// The state file, if anything had changed.
+    pub file: Option<StateFile>,
     /// How many keys have a row there; `None` where rows have no keys.
     pub keys: Option<u64>,
 }
@@ -122,8 +122,8 @@ impl Checkpointer {
 
     /// A checkpoint of `tick` begins; the splits stand as given after it.
     pub(crate) fn begin(&mut self, tick: Tick, splits: Vec<SplitState>) {
-        let (runs, digests) = (BTreeMap::new(), BTreeMap::new());
-        self.pending = Some(Pending { tick, splits, sealed_at: None, runs, digests, manifest: None });
+        let (files, digests) = (BTreeMap::new(), BTreeMap::new());
+        self.pending = Some(Pending { tick, splits, sealed_at: None, files, digests, manifest: None });
     }
 
     /// The binding of `tick` is durable in the record at `seq`.
@@ -134,9 +134,9 @@ impl Checkpointer {
     }
 
     /// A worker has stored its part of an operator.
-    pub(crate) fn run_stored(&mut self, worker: u32, tick: Tick, operator: String, stored: Stored) {
+    pub(crate) fn state_stored(&mut self, worker: u32, tick: Tick, operator: String, stored: Stored) {
         if let Some(pending) = self.pending.as_mut().filter(|p| p.tick == tick) {
-            pending.runs.insert((operator, worker), stored);
+            pending.files.insert((operator, worker), stored);
         }
     }
 
@@ -147,12 +147,12 @@ impl Checkpointer {
         }
     }
 
-    /// Some of an operator's runs have been merged into one, for the next manifest. Returns whether it is used.
-    pub(crate) fn merged(&mut self, operator: &str, removed: &[String], added: RunRef) -> bool {
+    /// Some of an operator's state files have been merged into one, for the next manifest. Returns whether it is used.
+    pub(crate) fn merged(&mut self, operator: &str, removed: &[String], added: StateFile) -> bool {
         let Some(chain) = self.chains.get_mut(operator).filter(|_| !removed.is_empty()) else { return false };
-        let same = |window: &[RunRef]| window.iter().map(|run| &run.object).eq(removed);
-        let Some(from) = chain.runs.windows(removed.len()).position(same) else { return false };
-        chain.runs.splice(from..from + removed.len(), [added]);
+        let same = |window: &[StateFile]| window.iter().map(|file| &file.object).eq(removed);
+        let Some(from) = chain.files.windows(removed.len()).position(same) else { return false };
+        chain.files.splice(from..from + removed.len(), [added]);
         true
     }
 
@@ -167,19 +167,19 @@ impl Checkpointer {
             && sinks_done
             && pending.sealed_at.is_some()
             && pending.digests.len() == self.layout.processes as usize
-            && pending.runs.len() == self.operators.len() * self.layout.workers as usize;
+            && pending.files.len() == self.operators.len() * self.layout.workers as usize;
         if !complete {
             return Ok(());
         }
         self.chains.values_mut().for_each(|chain| chain.keys = None);
-        for ((operator, _), Stored { kind, run, keys }) in std::mem::take(&mut pending.runs) {
+        for ((operator, _), Stored { kind, file, keys }) in std::mem::take(&mut pending.files) {
             let chain = self.chains.entry(operator.clone()).or_insert_with(|| OperatorState {
                 name: operator,
                 kind: kind.clone(),
-                runs: Vec::new(),
+                files: Vec::new(),
                 keys: None,
             });
-            chain.add(&kind, run);
+            chain.add(&kind, file);
             if let Some(keys) = keys {
                 *chain.keys.get_or_insert(0) += keys;
             }
@@ -272,16 +272,16 @@ mod tests {
 
     const LAYOUT: Layout = Layout { workers: 2, processes: 2 };
 
-    fn run(name: &str) -> RunRef {
-        RunRef { object: name.to_owned(), rows: 1, bytes: 1, crc32: 0 }
+    fn file(name: &str) -> StateFile {
+        StateFile { object: name.to_owned(), rows: 1, bytes: 1, crc32: 0 }
     }
 
     fn kind() -> OperatorKind {
         OperatorKind { operator: "latest".to_owned(), schema: String::new() }
     }
 
-    fn stored(run: Option<RunRef>) -> Stored {
-        Stored { kind: kind(), run, keys: Some(5) }
+    fn stored(file: Option<StateFile>) -> Stored {
+        Stored { kind: kind(), file, keys: Some(5) }
     }
 
     /// Two processes of a worker each, one operator, no outputs.
@@ -294,13 +294,13 @@ mod tests {
         checkpointer
     }
 
-    /// Takes a checkpoint in which the first worker stores `name`; returns the runs that the manifest names.
+    /// Takes a checkpoint in which the first worker stores `name`; returns the files that the manifest names.
     fn checkpoint(checkpointer: &mut Checkpointer, tick: u64, name: &str) -> Vec<String> {
         let at = Tick(tick);
         checkpointer.begin(at, Vec::new());
         checkpointer.sealed(at, Seq(tick));
-        checkpointer.run_stored(0, at, "op".to_owned(), stored(Some(run(name))));
-        checkpointer.run_stored(1, at, "op".to_owned(), stored(None));
+        checkpointer.state_stored(0, at, "op".to_owned(), stored(Some(file(name))));
+        checkpointer.state_stored(1, at, "op".to_owned(), stored(None));
         checkpointer.sink_at(0, at, Vec::new());
         checkpointer.sink_at(1, at, Vec::new());
         checkpointer.advance(at).unwrap();
@@ -309,7 +309,7 @@ mod tests {
         let complete = checkpointer.recorded().unwrap();
         assert_eq!((complete.manifest.tick, complete.floor), (at, Seq(tick)));
         assert_eq!(complete.manifest.operators[0].keys, Some(10), "five on each worker");
-        complete.manifest.operators[0].runs.iter().map(|run| run.object.clone()).collect()
+        complete.manifest.operators[0].files.iter().map(|file| file.object.clone()).collect()
     }
 
     #[test]
@@ -317,8 +317,8 @@ mod tests {
         type Step = fn(&mut Checkpointer);
         let steps: [Step; 5] = [
             |c| c.sealed(Tick(4), Seq(9)),
-            |c| c.run_stored(0, Tick(4), "op".to_owned(), stored(None)),
-            |c| c.run_stored(1, Tick(4), "op".to_owned(), stored(Some(run("a")))),
+            |c| c.state_stored(0, Tick(4), "op".to_owned(), stored(None)),
+            |c| c.state_stored(1, Tick(4), "op".to_owned(), stored(Some(file("a")))),
             |c| c.sink_at(0, Tick(4), Vec::new()),
             |c| c.sink_at(1, Tick(4), Vec::new()),
         ];
@@ -339,10 +339,10 @@ mod tests {
         checkpoint(&mut checkpointer, 1, "a");
         checkpoint(&mut checkpointer, 2, "b");
         assert_eq!(checkpoint(&mut checkpointer, 3, "c"), ["a", "b", "c"]);
-        assert!(checkpointer.merged("op", &["a".to_owned(), "b".to_owned()], run("ab")));
-        assert_eq!(checkpointer.newest().unwrap().operators[0].runs.len(), 3);
-        assert!(!checkpointer.merged("op", &["b".to_owned(), "c".to_owned()], run("bc")), "b is gone");
-        assert!(!checkpointer.merged("op", &["ab".to_owned(), "d".to_owned()], run("abd")), "there is no d");
+        assert!(checkpointer.merged("op", &["a".to_owned(), "b".to_owned()], file("ab")));
+        assert_eq!(checkpointer.newest().unwrap().operators[0].files.len(), 3);
+        assert!(!checkpointer.merged("op", &["b".to_owned(), "c".to_owned()], file("bc")), "b is gone");
+        assert!(!checkpointer.merged("op", &["ab".to_owned(), "d".to_owned()], file("abd")), "there is no d");
         assert_eq!(checkpoint(&mut checkpointer, 4, "d"), ["ab", "c", "d"]);
     }
 
@@ -353,7 +353,7 @@ mod tests {
         checkpointer.begin(Tick(4), Vec::new());
         checkpointer.sealed(Tick(4), Seq(9));
         for worker in 0..2 {
-            checkpointer.run_stored(worker, Tick(4), "op".to_owned(), stored(None));
+            checkpointer.state_stored(worker, Tick(4), "op".to_owned(), stored(None));
             checkpointer.sink_at(worker, Tick(4), Vec::new());
         }
         checkpointer.advance(Tick(4)).unwrap();

@@ -1,4 +1,4 @@
-//! Deleting: the journal behind the floor, runs and manifests that the newest checkpoint no longer names, and what
+//! Deleting: the journal behind the floor, state files and manifests that the newest checkpoint no longer names, and what
 //! older generations left behind.
 //!
 //! Guarantees that nothing is deleted that a record of the journal names or may yet name, and that opened records and
@@ -152,8 +152,8 @@ impl Cleaner {
 }
 
 fn names(name: &str, manifest: &Manifest) -> BTreeSet<String> {
-    let runs = manifest.operators.iter().flat_map(|operator| &operator.runs).map(|run| run.object.clone());
-    runs.chain([name.to_owned()]).collect()
+    let files = manifest.operators.iter().flat_map(|operator| &operator.files).map(|file| file.object.clone());
+    files.chain([name.to_owned()]).collect()
 }
 
 #[cfg(test)]
@@ -166,12 +166,12 @@ mod tests {
     use super::*;
     use crate::FoundObject;
     use crate::journal::{Entry, Nonce};
-    use crate::manifest::{OperatorKind, OperatorState, RunRef};
+    use crate::manifest::{OperatorKind, OperatorState, StateFile};
 
     const ME: Identity = Identity { incarnation: Incarnation(Uuid::nil()), generation: Generation(3), nonce: Nonce(7) };
 
-    fn manifest(runs: &[&str]) -> Manifest {
-        let run = |name: &&str| RunRef { object: (*name).to_owned(), rows: 1, bytes: 1, crc32: 0 };
+    fn manifest(files: &[&str]) -> Manifest {
+        let file = |name: &&str| StateFile { object: (*name).to_owned(), rows: 1, bytes: 1, crc32: 0 };
         let kind = OperatorKind { operator: "latest".to_owned(), schema: String::new() };
         Manifest {
             incarnation: ME.incarnation,
@@ -184,7 +184,7 @@ mod tests {
             operators: vec![OperatorState {
                 name: "op".to_owned(),
                 kind,
-                runs: runs.iter().map(run).collect(),
+                files: files.iter().map(file).collect(),
                 keys: None,
             }],
             most_slots: 1,

@@ -46,7 +46,7 @@
 //! recreated, while there was nothing to replay would not be noticed otherwise.
 //!
 //! *Names.* A checkpoint exists when a journal record names its manifest, not before: a manifest that a superseded leader has
-//! written refers to runs that may be deleted. The names of runs hold the generation and a UUID. What no record names any
+//! written refers to state files that may be deleted. The names of state files hold the generation and a UUID. What no record names any
 //! more is deleted after a grace time that is longer than any pause that a process survives.
 //!
 //! *Age.* A job whose checkpoints fail ends after a limit. The input that a restart has to read again would otherwise grow

@@ -60,21 +60,21 @@ pub struct OperatorState {
     pub name: String,
     /// What it keeps and as which types; a binary whose operator differs is refused.
     pub kind: OperatorKind,
-    /// Its runs, oldest first; where two have a key the later one wins.
-    pub runs: Vec<RunRef>,
-    /// How many keys have a row, over all runs; `None` where rows have no keys.
+    /// Its state files, oldest first; where two have a key the later one wins.
+    pub files: Vec<StateFile>,
+    /// How many keys have a row, over all state files; `None` where rows have no keys.
     pub keys: Option<u64>,
 }
 
 impl OperatorState {
     /// Adds what a worker has stored at the next checkpoint. An operator whose types have changed since the last one
-    /// has stored all its rows again, and its older runs are no longer needed.
-    pub fn add(&mut self, kind: &OperatorKind, run: Option<RunRef>) {
+    /// has stored all its rows again, and its older state files are no longer needed.
+    pub fn add(&mut self, kind: &OperatorKind, file: Option<StateFile>) {
         if self.kind != *kind {
             self.kind = kind.clone();
-            self.runs.clear();
+            self.files.clear();
         }
-        self.runs.extend(run);
+        self.files.extend(file);
     }
 }
 
@@ -93,9 +93,10 @@ impl std::fmt::Display for OperatorKind {
     }
 }
 
-/// One immutable run of an operator's state.
+/// An immutable Parquet file with rows of one durable operator: those that changed on one worker between two checkpoints, or
+/// what several such files were merged into.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunRef {
+pub struct StateFile {
     /// The Parquet file's object.
     pub object: String,
     /// How many rows it has, tombstones included.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compaction::{Compare, Reconciliation};
 use crate::journal::{Binding, Nonce, Range, SinkStart, SplitName, SplitNumber, SplitStart};
-use crate::manifest::{Manifest, OperatorKind, OperatorState, RunRef};
+use crate::manifest::{Manifest, OperatorKind, OperatorState, StateFile};
 
 /// From the leader to every worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,11 +28,11 @@ pub enum Order {
     Minted(Binding),
     /// The bindings through this tick are durable: sinks may commit through it.
     Sealed(Tick),
-    /// A checkpoint is complete: its operators' runs, for those who merge.
+    /// A checkpoint is complete: its operators' state files, for those who merge them.
     CheckpointComplete {
         /// The checkpoint's tick.
         tick: Tick,
-        /// Every durable operator with its runs as the manifest names them.
+        /// Every durable operator with its state files as the manifest names them.
         operators: Vec<OperatorState>,
     },
     /// Everything through this tick is committed and the checkpoint of it is complete: end well.
@@ -106,7 +106,7 @@ pub enum Report {
     /// worker of a process also: progress has been read and checked, and every output partition of the process has some.
     Ready {
         /// The names of all durable operators of the dataflow; the same on every worker. Each reports
-        /// [`Report::RunStored`] for every checkpoint.
+        /// [`Report::StateStored`] for every checkpoint.
         operators: Vec<String>,
     },
     /// What was read since the last such report. Ranges of one split follow each other without gaps.
@@ -119,15 +119,15 @@ pub enum Report {
     /// Readers have passed offsets without a record.
     Passed(Vec<Passed>),
     /// A durable operator's part of the checkpoint of `tick` on this worker is stored.
-    RunStored {
+    StateStored {
         /// The checkpoint's tick.
         tick: Tick,
         /// The operator.
         operator: String,
         /// The kind of operator, with the types of its columns.
         kind: OperatorKind,
-        /// The run, if anything had changed.
-        run: Option<RunRef>,
+        /// The state file, if anything had changed.
+        file: Option<StateFile>,
         /// How many keys have a row on this worker; `None` where rows have no keys.
         keys: Option<u64>,
     },
@@ -147,15 +147,15 @@ pub enum Report {
         /// Which records, for people.
         what: String,
     },
-    /// Some of an operator's runs, which follow each other in the newest checkpoint, have been merged into one. The next
+    /// Some of an operator's state files, which follow each other in the newest checkpoint, have been merged into one. The next
     /// checkpoint names it in their place.
     Merged {
         /// The operator.
         operator: String,
-        /// The objects of the runs that were merged, oldest first.
+        /// The objects of the state files that were merged, oldest first.
         removed: Vec<String>,
-        /// The run that holds them all.
-        added: RunRef,
+        /// The state file that holds all their rows.
+        added: StateFile,
     },
 }
 

@@ -78,9 +78,9 @@ pub enum Rule {
     /// *Prevents:* the journal is pruned behind a checkpoint whose output is not committed. After a crash nothing can make
     /// that output again.
     CheckpointAfterSinks,
-    /// Runs are deleted only after the journal record that no longer names them.
+    /// State files are deleted only after the journal record that no longer names them.
     ///
-    /// *Prevents:* a crash between deleting and recording leaves a checkpoint that names a run which is gone.
+    /// *Prevents:* a crash between deleting and recording leaves a checkpoint that names a state file which is gone.
     DeleteAfterRecord,
     /// That records which have to be read again were compacted is in the journal before the generation ends that met it.
     ///

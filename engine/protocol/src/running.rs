@@ -129,8 +129,8 @@ impl Running {
             Report::Read { .. } if self.stopping => {}
             Report::Read { ranges, bytes } => self.sequencer.gather(ranges, bytes)?,
             Report::Passed(passed) => self.passed.extend(passed.into_iter().map(|passed| (passed.split, passed))),
-            Report::RunStored { tick, operator, kind, run, keys } => {
-                self.checkpointer.run_stored(worker, tick, operator, Stored { kind, run, keys });
+            Report::StateStored { tick, operator, kind, file, keys } => {
+                self.checkpointer.state_stored(worker, tick, operator, Stored { kind, file, keys });
             }
             Report::Committed(tick) => {
                 let process = self.layout.process_of(worker);

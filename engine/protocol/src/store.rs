@@ -40,7 +40,7 @@ pub enum Call {
     GetManifest(String),
     /// Store a manifest under a name that nobody else uses. Answered by [`Answer::Put`].
     PutManifest(String, Arc<Manifest>),
-    /// Every run and manifest that exists. Answered by [`Answer::Objects`].
+    /// Every state file and manifest that exists. Answered by [`Answer::Objects`].
     ListObjects,
     /// Delete these; what is gone already counts as deleted. Answered by [`Answer::Deleted`].
     Delete(Vec<Object>),
@@ -51,11 +51,11 @@ pub enum Call {
 pub enum Object {
     /// A record of the journal.
     Record(Seq),
-    /// A run or a manifest, by its object's name.
+    /// A state file or a manifest, by its object's name.
     Named(String),
 }
 
-/// A run or a manifest that exists.
+/// A state file or a manifest that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundObject {
     /// The object's name.

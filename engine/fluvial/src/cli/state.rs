@@ -72,7 +72,7 @@ fn describe(checkpoint: &ListedCheckpoint) -> String {
             operator.live_keys.map_or_else(|| "-".to_owned(), |keys| keys.to_string()),
             operator.rows.to_string(),
             operator.bytes.to_string(),
-            operator.runs.join("\n"),
+            operator.files.join("\n"),
         ]);
     }
     for column in [2, 3, 4] {

@@ -16,11 +16,11 @@ use std::fmt;
 use std::rc::Rc;
 
 use fluvial_connector::Tick;
-use fluvial_protocol::manifest::{OperatorKind, OperatorState, RunRef};
+use fluvial_protocol::manifest::{OperatorKind, OperatorState, StateFile};
 
 use super::DataflowError;
 use super::frozen::{Encode, Frozen};
-use crate::state::{RunStore, StateError};
+use crate::state::{StateError, StateStore};
 
 /// What a worker restores from.
 #[derive(Clone, Debug)]
@@ -29,8 +29,8 @@ pub(crate) struct Restore {
     pub as_of: Tick,
     /// The operators in the checkpoint's manifest.
     pub operators: Vec<OperatorState>,
-    /// Where their runs are.
-    pub store: RunStore,
+    /// Where their state files are.
+    pub store: StateStore,
 }
 
 /// The durable operators of one worker. Cheap to clone; all clones are one.
@@ -149,7 +149,7 @@ impl Durables {
         let mut operators = self.0.operators.borrow_mut();
         let mut in_checkpoint = self.0.restore.iter().flat_map(|restore| &restore.operators);
         let stored = in_checkpoint.find(|stored| stored.name == name);
-        let mut runs = None;
+        let mut files = None;
         if !is_a_name(name) {
             self.refuse(StateError::BadName { operator: name.to_owned() });
         } else if operators.contains_key(name) {
@@ -163,15 +163,15 @@ impl Durables {
                 wanted: kind.to_string(),
             });
         } else {
-            runs = stored.zip(self.0.restore.as_ref()).map(|(stored, restore)| StoredRuns {
+            files = stored.zip(self.0.restore.as_ref()).map(|(stored, restore)| StoredFiles {
                 of_before: stored.kind != kind,
                 as_of: restore.as_of.0,
-                runs: stored.runs.clone(),
+                files: stored.files.clone(),
                 store: restore.store.clone(),
             });
             operators.insert(name.to_owned(), Rc::clone(&marks));
         }
-        Registration { durables: self.clone(), name: name.to_owned(), kind, marks, runs }
+        Registration { durables: self.clone(), name: name.to_owned(), kind, marks, files }
     }
 }
 
@@ -186,13 +186,13 @@ fn is_a_name(name: &str) -> bool {
     (1..=100).contains(&name.len()) && name.chars().all(allowed) && !name.starts_with('.')
 }
 
-/// The runs that an operator begins with.
-pub(crate) struct StoredRuns {
+/// The state files that an operator begins with.
+pub(crate) struct StoredFiles {
     /// Whether the types have changed since: the next checkpoint writes everything again then.
     pub(crate) of_before: bool,
     pub(crate) as_of: u64,
-    pub(crate) runs: Vec<RunRef>,
-    pub(crate) store: RunStore,
+    pub(crate) files: Vec<StateFile>,
+    pub(crate) store: StateStore,
 }
 
 /// A durable operator's tie to its worker's [`Durables`].
@@ -201,7 +201,7 @@ pub(crate) struct Registration {
     pub(crate) name: String,
     pub(crate) kind: OperatorKind,
     marks: Marks,
-    pub(crate) runs: Option<StoredRuns>,
+    pub(crate) files: Option<StoredFiles>,
 }
 
 impl Registration {

@@ -3,15 +3,15 @@
 use std::fmt;
 
 use fluvial_connector::{Generation, Tick};
-use fluvial_protocol::manifest::{OperatorKind, RunRef};
+use fluvial_protocol::manifest::{OperatorKind, StateFile};
 use uuid::Uuid;
 
-use crate::state::{EncodedRun, RunStore, StateError, run_object};
+use crate::state::{EncodedFile, StateError, StateStore, state_object};
 
 /// Rows that were copied out of an operator and wait to be encoded, on whatever thread.
 pub(crate) trait Encode: Send {
-    /// Sorts and encodes the rows as a run of `operator`, stored by the checkpoint of `tick`.
-    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind, tick: Tick) -> Result<EncodedRun, StateError>;
+    /// Sorts and encodes the rows as a state file of `operator`, stored by the checkpoint of `tick`.
+    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind, tick: Tick) -> Result<EncodedFile, StateError>;
 }
 
 /// One operator's part of a checkpoint on one worker: what has changed since the last one. It is `Send`; encoding and
@@ -59,26 +59,26 @@ impl Frozen {
         self.tick
     }
 
-    /// [`Frozen::encode`], then [`RunStore::put`] under a name of the run's own: `unique` has not been used before.
+    /// [`Frozen::encode`], then [`StateStore::put`] under a name of the file's own: `unique` has not been used before.
     ///
     /// # Errors
     /// As those two.
     pub(crate) fn store(
         self,
-        store: &RunStore,
+        store: &StateStore,
         generation: Generation,
         unique: Uuid,
-    ) -> Result<Option<RunRef>, StateError> {
-        let object = run_object(&self.operator, generation, unique);
-        self.encode()?.map(|run| store.put(&object, &run)).transpose()
+    ) -> Result<Option<StateFile>, StateError> {
+        let object = state_object(&self.operator, generation, unique);
+        self.encode()?.map(|file| store.put(&object, &file)).transpose()
     }
 
-    /// Sorts and encodes the rows; `None` where nothing has changed. The run is then written with [`RunStore::put`],
+    /// Sorts and encodes the rows; `None` where nothing has changed. The file is then written with [`StateStore::put`],
     /// as often as it takes.
     ///
     /// # Errors
     /// [`StateError::Encode`]: a row cannot be expressed.
-    pub(crate) fn encode(self) -> Result<Option<EncodedRun>, StateError> {
+    pub(crate) fn encode(self) -> Result<Option<EncodedFile>, StateError> {
         self.rows.map(|rows| rows.encode(&self.operator, &self.kind, self.tick)).transpose()
     }
 }

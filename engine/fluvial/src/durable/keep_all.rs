@@ -11,10 +11,10 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use super::DataflowError;
-use super::context::{Registration, StoredRuns};
+use super::context::{Registration, StoredFiles};
 use super::frozen::Encode;
 use crate::fail_point::{FailPoint, reach};
-use crate::state::{EncodedRun, PlainPart, RowSchema, StateError, encode_plain, plain_parts};
+use crate::state::{EncodedFile, PlainPart, RowSchema, StateError, encode_plain, plain_parts};
 use crate::stream::{Collection, Stream};
 
 impl<'s, D: ExchangeData> Stream<'s, D> {
@@ -41,7 +41,7 @@ impl<'s, D: ExchangeData> Stream<'s, D> {
         let schema = RowSchema::plain::<D>();
         let kind = OperatorKind { operator: "keep_all".to_owned(), schema: schema.describe() };
         let mut registration = durables.register(name, kind);
-        let stored = registration.runs.take();
+        let stored = registration.files.take();
         let parts = stored.and_then(|stored| {
             Replay::new(&stored, &registration.kind, scope.index(), scope.peers(), &schema)
                 .map_err(|error| durables.refuse(error))
@@ -132,7 +132,7 @@ impl<D: ExchangeData> Unsaved<D> {
     }
 }
 
-/// This worker's parts of the runs of a checkpoint. Which they are does not matter, as long as each part has one reader.
+/// This worker's parts of the state files of a checkpoint. Which they are does not matter, as long as each part has one reader.
 struct Replay {
     of_before: bool,
     as_of: u64,
@@ -142,15 +142,15 @@ struct Replay {
 
 impl Replay {
     fn new(
-        stored: &StoredRuns,
+        stored: &StoredFiles,
         kind: &OperatorKind,
         worker: usize,
         workers: usize,
         schema: &RowSchema,
     ) -> Result<Self, StateError> {
         let mut parts = Vec::new();
-        for run in &stored.runs {
-            parts.extend(plain_parts(&stored.store, run, kind, schema)?);
+        for file in &stored.files {
+            parts.extend(plain_parts(&stored.store, file, kind, schema)?);
         }
         let mine: Vec<_> = parts.into_iter().skip(worker).step_by(workers).collect();
         let (of_before, as_of) = (stored.of_before, stored.as_of);
@@ -171,7 +171,7 @@ struct PlainRows<D> {
 }
 
 impl<D: ExchangeData> Encode for PlainRows<D> {
-    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind, _: Tick) -> Result<EncodedRun, StateError> {
+    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind, _: Tick) -> Result<EncodedFile, StateError> {
         encode_plain(operator, kind, &self.schema, &self.rows)
     }
 }

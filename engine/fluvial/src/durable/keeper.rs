@@ -20,7 +20,7 @@ use super::table::Table;
 use super::{DataflowError, Durables, Overflow};
 use crate::fail_point::{FailPoint, reach};
 use crate::state::routing_hash;
-use crate::state::{EncodedRun, HashRange, Part, RowSchema, StateError, encode_keyed, read_keyed};
+use crate::state::{EncodedFile, HashRange, Part, RowSchema, StateError, encode_keyed, read_keyed};
 use crate::stream::Origin;
 use crate::stream::context::{at_record, at_tick};
 
@@ -82,12 +82,12 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
     /// Loads the rows of the checkpoint whose hashes are in `range`, if there is a checkpoint of this operator, and
     /// returns its tick.
     pub(crate) fn restore(&mut self, range: HashRange) -> Option<u64> {
-        let stored = self.registration.runs.take()?;
-        for run in &stored.runs {
-            // From the oldest run to the newest: a later one overwrites.
+        let stored = self.registration.files.take()?;
+        for file in &stored.files {
+            // From the oldest file to the newest: a later one overwrites.
             let kind = &self.registration.kind;
             let read =
-                read_keyed::<K, F::Row>(&stored.store, run, kind, &self.schema, range, |hash, key, row| {
+                read_keyed::<K, F::Row>(&stored.store, file, kind, &self.schema, range, |hash, key, row| {
                     match (self.rows.find(hash, &key), row) {
                         (None, Some(row)) => self.rows.insert(hash, key, row, routing_hash),
                         (None, None) => {}
@@ -307,7 +307,7 @@ where
     K: ExchangeData,
     R: Serialize + DeserializeOwned + PartialEq + Send,
 {
-    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind, tick: Tick) -> Result<EncodedRun, StateError> {
+    fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind, tick: Tick) -> Result<EncodedFile, StateError> {
         encode_keyed(operator, kind, &self.schema, tick, self.parts)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | operator | from | to | keeps |
 //! | --- | --- | --- | --- |
-//! | [`keep_all`](crate::Stream::keep_all) | `Stream<D>` | `Collection<D>` | nothing in memory; every record in its runs |
+//! | [`keep_all`](crate::Stream::keep_all) | `Stream<D>` | `Collection<D>` | nothing in memory; every record in its state files |
 //! | [`latest`](crate::Stream::latest) | `Stream<(K, Option<V>)>` | `Collection<(K, V)>` | the newest value of each key |
 //! | [`aggregate`](crate::Stream::aggregate) | `Stream<(K, V)>` | `Collection<(K, A::Out)>` | one small row a key |
 //!

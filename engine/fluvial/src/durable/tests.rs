@@ -331,11 +331,12 @@ fn build_on(stored: Option<(&str, fluvial_protocol::manifest::OperatorKind)>) ->
     use fluvial_protocol::manifest::OperatorState;
 
     use crate::durable::{Durables, Restore};
-    use crate::state::RunStore;
+    use crate::state::StateStore;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let memory = std::sync::Arc::new(object_store::memory::InMemory::new());
-    let store = RunStore::new(crate::journal::JobStore::over(memory, "job", "memory"), runtime.handle().clone());
-    let stored = stored.map(|(name, kind)| OperatorState { name: name.to_owned(), kind, runs: Vec::new(), keys: None });
+    let store = StateStore::new(crate::journal::JobStore::over(memory, "job", "memory"), runtime.handle().clone());
+    let stored =
+        stored.map(|(name, kind)| OperatorState { name: name.to_owned(), kind, files: Vec::new(), keys: None });
     let operators: Vec<_> = stored.into_iter().collect();
     timely::execute_directly(move |worker| {
         let restore = Restore { as_of: fluvial_connector::Tick(7), operators: operators.clone(), store: store.clone() };
@@ -406,7 +407,7 @@ fn a_checkpoint_holds_what_came_through_its_tick_and_nothing_later() {
         while worker.step() || frozen.len() < 6 {
             for one in durables.take_frozen() {
                 let (tick, operator) = (one.tick().0, one.operator().to_owned());
-                frozen.push((tick, operator, one.encode().unwrap().map_or(0, |run| run.rows)));
+                frozen.push((tick, operator, one.encode().unwrap().map_or(0, |file| file.rows)));
             }
         }
         frozen.sort();

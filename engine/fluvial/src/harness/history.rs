@@ -14,7 +14,7 @@ use super::workers::{BuildSite, Records, Step, Stepped, Workers};
 use crate::durable::{Frozen, Restore};
 use crate::journal::JobStore;
 use crate::runtime::failure::chain;
-use crate::state::RunStore;
+use crate::state::StateStore;
 
 /// Drives the stores of all tests in a process.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -36,15 +36,15 @@ pub(super) struct Fed {
 pub(super) struct History<U> {
     build: Arc<BuildSite<Vec<U>>>,
     workers: Workers<Vec<U>>,
-    store: RunStore,
+    store: StateStore,
     fed: BTreeMap<u64, Vec<Fed>>,
     /// What came out, by output.
     made: BTreeMap<String, Vec<U>>,
-    /// The operators' runs as of each tick that was passed.
+    /// The operators' state files as of each tick that was passed.
     checkpoints: BTreeMap<u64, Vec<OperatorState>>,
     /// The last tick that was passed.
     past: Option<u64>,
-    runs: u128,
+    files: u128,
 }
 
 impl<U: Send + 'static> History<U> {
@@ -53,12 +53,12 @@ impl<U: Send + 'static> History<U> {
         Self {
             workers: Workers::start(workers, None, Arc::clone(&build)),
             build,
-            store: RunStore::new(store, RUNTIME.handle().clone()),
+            store: StateStore::new(store, RUNTIME.handle().clone()),
             fed: BTreeMap::new(),
             made: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
             past: None,
-            runs: 0,
+            files: 0,
         }
     }
 
@@ -165,8 +165,8 @@ impl<U: Send + 'static> History<U> {
         stepped: &mut Stepped<Vec<U>>,
     ) -> Result<(), String> {
         for frozen in stepped.frozen.drain(..) {
-            self.runs += 1;
-            add_run(&mut operators, frozen, &self.store, Uuid::from_u128(self.runs))?;
+            self.files += 1;
+            add_file(&mut operators, frozen, &self.store, Uuid::from_u128(self.files))?;
         }
         self.checkpoints.insert(tick, operators);
         self.past = Some(tick);
@@ -174,17 +174,22 @@ impl<U: Send + 'static> History<U> {
     }
 }
 
-fn add_run(operators: &mut Vec<OperatorState>, frozen: Frozen, store: &RunStore, unique: Uuid) -> Result<(), String> {
+fn add_file(
+    operators: &mut Vec<OperatorState>,
+    frozen: Frozen,
+    store: &StateStore,
+    unique: Uuid,
+) -> Result<(), String> {
     let (name, kind) = (frozen.operator().to_owned(), frozen.kind().clone());
-    let run = frozen.store(store, Generation(1), unique).map_err(chain)?;
+    let file = frozen.store(store, Generation(1), unique).map_err(chain)?;
     let operator = match operators.iter_mut().find(|operator| operator.name == name) {
         Some(operator) => operator,
         None => {
-            operators.push(OperatorState { name, kind: kind.clone(), runs: Vec::new(), keys: None });
+            operators.push(OperatorState { name, kind: kind.clone(), files: Vec::new(), keys: None });
             let last = operators.len() - 1;
             &mut operators[last]
         }
     };
-    operator.add(&kind, run);
+    operator.add(&kind, file);
     Ok(())
 }

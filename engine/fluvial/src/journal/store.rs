@@ -3,7 +3,7 @@
 //! ```text
 //! {store}/{job}/journal/00000000000000000042.json     records of the journal
 //! {store}/{job}/checkpoints/{name}.json               manifests
-//! {store}/{job}/state/{operator}/{name}.parquet       runs of durable state
+//! {store}/{job}/state/{operator}/{name}.parquet       state files of durable operators
 //! ```
 //!
 //! Owns names and bytes of the small objects. Does not decide anything, and does not try again: a call that failed may

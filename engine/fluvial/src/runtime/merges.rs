@@ -1,4 +1,4 @@
-//! Merges runs of durable state in the background, one operator at a time, after each checkpoint.
+//! Merges state files in the background, one operator at a time, after each checkpoint.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
@@ -9,7 +9,7 @@ use fluvial_protocol::manifest::OperatorState;
 
 use super::ambient;
 use super::failure::chain;
-use crate::state::{RunStore, StateError, merge, merge_due, run_object};
+use crate::state::{StateError, StateStore, merge, merge_due, state_object};
 
 /// The thread that merges; it ends when this is dropped.
 pub(crate) struct Merges {
@@ -21,7 +21,7 @@ pub(crate) struct Merges {
 
 impl Merges {
     /// Starts the thread.
-    pub(crate) fn start(store: RunStore, generation: Generation, waker: Waker) -> std::io::Result<Self> {
+    pub(crate) fn start(store: StateStore, generation: Generation, waker: Waker) -> std::io::Result<Self> {
         let (complete, inbox) = channel::<Vec<OperatorState>>();
         let (outbox, merged) = channel();
         let alive = Arc::new(());
@@ -58,7 +58,7 @@ fn merge_all(
     say: impl Fn(&OperatorState, StateError),
 ) {
     while let Ok(mut operators) = inbox.recv() {
-        // Only the newest checkpoint's runs are worth merging: older ones may be gone.
+        // Only the newest checkpoint's state files are worth merging: older ones may be gone.
         while let Ok(newer) = inbox.try_recv() {
             operators = newer;
         }
@@ -70,7 +70,7 @@ fn merge_all(
                     }
                 }
                 Ok(None) => {}
-                // The store's calls are cancelled at the end of a generation. What there is of the merged run is deleted
+                // The store's calls are cancelled at the end of a generation. What there is of the merged file is deleted
                 // as any other object that nothing names.
                 Err(_) if ended.strong_count() == 0 => return,
                 Err(error) => say(&operator, error),
@@ -79,10 +79,14 @@ fn merge_all(
     }
 }
 
-fn merge_one(store: &RunStore, operator: &OperatorState, generation: Generation) -> Result<Option<Report>, StateError> {
-    let Some(which) = merge_due(&operator.runs) else { return Ok(None) };
-    let removed = operator.runs[which.clone()].iter().map(|run| run.object.clone()).collect();
-    let object = run_object(&operator.name, generation, ambient::uuid());
+fn merge_one(
+    store: &StateStore,
+    operator: &OperatorState,
+    generation: Generation,
+) -> Result<Option<Report>, StateError> {
+    let Some(which) = merge_due(&operator.files) else { return Ok(None) };
+    let removed = operator.files[which.clone()].iter().map(|file| file.object.clone()).collect();
+    let object = state_object(&operator.name, generation, ambient::uuid());
     let added = merge(store, operator, which, &object)?;
     Ok(Some(Report::Merged { operator: operator.name.clone(), removed, added }))
 }
@@ -92,7 +96,11 @@ fn say(operator: &OperatorState, error: StateError) {
     let kind = error.kind();
     let error = chain(error);
     if kind == ErrorKind::Retry {
-        tracing::warn!(operator = operator.name, error, "runs could not be merged");
+        tracing::warn!(
+            operator = operator.name,
+            error,
+            "the operator's state files could not be merged; the next checkpoint tries again"
+        );
     } else {
         tracing::error!(operator = operator.name, error, "stored state cannot be read: a restart would fail");
     }
@@ -106,14 +114,14 @@ mod tests {
 
     use super::*;
 
-    /// A stop said that runs could not be merged since a task was cancelled, as if something were wrong.
+    /// A stop said that state files could not be merged since a task was cancelled, as if something were wrong.
     #[test]
     fn a_merge_that_the_end_of_the_generation_cancels_is_not_spoken_of() {
         for (ends, expected) in [(false, 2), (true, 0)] {
             let (complete, inbox) = channel();
             let kind = OperatorKind { operator: "latest".to_owned(), schema: String::new() };
             let operator =
-                |name: &str| OperatorState { name: name.to_owned(), kind: kind.clone(), runs: Vec::new(), keys: None };
+                |name: &str| OperatorState { name: name.to_owned(), kind: kind.clone(), files: Vec::new(), keys: None };
             complete.send(vec![operator("a"), operator("b")]).expect("there is an inbox");
             drop(complete);
             let alive = RefCell::new(Some(Arc::new(())));

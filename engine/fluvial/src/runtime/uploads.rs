@@ -1,4 +1,4 @@
-//! Stores what durable operators froze, one run at a time, off the worker's thread.
+//! Stores what durable operators froze, one state file at a time, off the worker's thread.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,9 +12,9 @@ use super::failure::Failure;
 use super::turns::wait_out;
 use crate::durable::Frozen;
 use crate::fail_point::{FailPoint, reach};
-use crate::state::{RunStore, StateError, run_object};
+use crate::state::{StateError, StateStore, state_object};
 
-/// The thread that encodes and stores the runs of one worker; it ends when this is dropped.
+/// The thread that encodes and stores the state files of one worker; it ends when this is dropped.
 pub(crate) struct Uploads {
     frozen: Sender<Frozen>,
     stored: Receiver<Result<Report, Failure>>,
@@ -23,7 +23,7 @@ pub(crate) struct Uploads {
 impl Uploads {
     /// Starts the thread.
     pub(crate) fn start(
-        store: Arc<RunStore>,
+        store: Arc<StateStore>,
         generation: Generation,
         patience: Duration,
         waker: Waker,
@@ -46,25 +46,30 @@ impl Uploads {
         self.frozen.send(frozen).expect("the thread lives as long as its sender");
     }
 
-    /// The next run that is stored, or why it could not be.
+    /// The next state file that is stored, or why it could not be.
     pub(crate) fn stored(&self) -> Option<Result<Report, Failure>> {
         self.stored.try_recv().ok()
     }
 }
 
-fn store_one(frozen: Frozen, store: &RunStore, generation: Generation, patience: Duration) -> Result<Report, Failure> {
+fn store_one(
+    frozen: Frozen,
+    store: &StateStore,
+    generation: Generation,
+    patience: Duration,
+) -> Result<Report, Failure> {
     let (tick, operator, kind) = (frozen.tick(), frozen.operator().to_owned(), frozen.kind().clone());
     let keys = frozen.keys();
     let failed = |e: StateError| Error::caused(e.kind(), format!("cannot store the state of '{operator}'"), e);
     let fail = |e: Error| Failure::of(System::Store, e);
-    let run = match frozen.encode().map_err(failed).map_err(fail)? {
+    let file = match frozen.encode().map_err(failed).map_err(fail)? {
         None => None,
         Some(encoded) => {
-            let object = run_object(&operator, generation, ambient::uuid());
-            let run = wait_out("store", patience, || store.put(&object, &encoded).map_err(failed)).map_err(fail)?;
+            let object = state_object(&operator, generation, ambient::uuid());
+            let file = wait_out("store", patience, || store.put(&object, &encoded).map_err(failed)).map_err(fail)?;
             reach(FailPoint::DuringUpload);
-            Some(run)
+            Some(file)
         }
     };
-    Ok(Report::RunStored { tick, operator, kind, run, keys })
+    Ok(Report::StateStored { tick, operator, kind, file, keys })
 }

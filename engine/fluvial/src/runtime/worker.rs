@@ -35,7 +35,7 @@ use crate::fail_point::{FailPoint, reach};
 use crate::job::output::OutputQueue;
 use crate::job::{Declared, Job, Situation};
 use crate::stages::STAGES;
-use crate::state::RunStore;
+use crate::state::StateStore;
 use crate::stream::context;
 
 /// How many replayed ticks are in the dataflow at once: enough to keep it busy.
@@ -152,7 +152,7 @@ impl Running {
         } else {
             None
         };
-        let store = RunStore::new(shared.store.clone(), shared.runtime.clone());
+        let store = StateStore::new(shared.store.clone(), shared.runtime.clone());
         let restore = plan.checkpoint.as_ref().map(|manifest| Restore {
             as_of: manifest.tick,
             operators: manifest.operators.clone(),

@@ -60,7 +60,7 @@ impl Column {
         }
     }
 
-    /// The column's field under its name in a run.
+    /// The column's field under its name in a state file.
     pub(super) fn field(&self, name: &str, nullable: bool) -> FieldRef {
         let field = self.item.as_ref().clone().with_name(name);
         let nullable = nullable || field.is_nullable();

@@ -55,7 +55,7 @@ pub(crate) enum StateError {
         /// What it is in the binary.
         wanted: String,
     },
-    /// Rows could not be written into a run.
+    /// Rows could not be written into a state file.
     #[error("cannot express the state of the durable operator '{operator}' as parquet")]
     Encode {
         /// The operator.

@@ -32,23 +32,23 @@ pub(crate) struct ListedOperator {
     pub schema: String,
     /// How many keys have a row; `None` where rows have no keys, and all of them count.
     pub live_keys: Option<u64>,
-    /// Rows in its runs; a key that changed since the last merge is in several, and a deleted one may be.
+    /// Rows in its state files; a key that changed since the last merge is in several, and a deleted one may be.
     pub rows: u64,
-    /// The runs' size.
+    /// The state files' size.
     pub bytes: u64,
     /// Where its Parquet files are, oldest first.
-    pub runs: Vec<String>,
+    pub files: Vec<String>,
 }
 
 impl ListedOperator {
     /// The DuckDB query that gives the operator's rows as of the checkpoint: of each key the newest row, unless it is
     /// deleted. `None` when nothing has been stored, of which there is nothing to query.
     pub(crate) fn sql(&self) -> Option<String> {
-        if self.runs.is_empty() {
+        if self.files.is_empty() {
             return None;
         }
-        let quoted = self.runs.iter().map(|run| {
-            let path = run.strip_prefix("file://").unwrap_or(run);
+        let quoted = self.files.iter().map(|file| {
+            let path = file.strip_prefix("file://").unwrap_or(file);
             format!("  '{}'", path.replace('\'', "''"))
         });
         let files = quoted.collect::<Vec<_>>().join(",\n");
@@ -86,9 +86,9 @@ pub(crate) async fn list(store: &JobStore) -> Result<Vec<ListedCheckpoint>, Erro
             operator: operator.kind.operator,
             schema: operator.kind.schema,
             live_keys: operator.keys,
-            rows: operator.runs.iter().map(|run| run.rows).sum(),
-            bytes: operator.runs.iter().map(|run| run.bytes).sum(),
-            runs: operator.runs.iter().map(|run| store.describe(&run.object)).collect(),
+            rows: operator.files.iter().map(|file| file.rows).sum(),
+            bytes: operator.files.iter().map(|file| file.bytes).sum(),
+            files: operator.files.iter().map(|file| store.describe(&file.object)).collect(),
         });
         listed.push(ListedCheckpoint {
             tick: manifest.tick,

@@ -1,12 +1,12 @@
-//! Merging runs, so that a restore reads few of them.
+//! Merging state files, so that a restore reads few of them.
 //!
 //! ```text
-//!   runs, oldest first ──by hash, newest of a key wins──► one run, streamed into the store
+//!   files, oldest first ──by hash, newest of a key wins──► one file, streamed into the store
 //! ```
 //!
-//! **Guarantees** that the merged run says of every key what the runs together said, and that no more than a row group
-//! of each run is in memory. It works on columns, so it knows nothing of the user's types. **Does not** delete the
-//! runs: a complete checkpoint still names them.
+//! **Guarantees** that the merged file says of every key what the files together said, and that no more than a row group
+//! of each file is in memory. It works on columns, so it knows nothing of the user's types. **Does not** delete the
+//! files: a complete checkpoint still names them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,56 +17,55 @@ use arrow_array::RecordBatch;
 use arrow_row::{RowConverter, Rows, SortField};
 use arrow_select::interleave::interleave_record_batch;
 use fluvial_connector::BoxError;
-use fluvial_protocol::manifest::{OperatorState, RunRef};
+use fluvial_protocol::manifest::{OperatorState, StateFile};
 
+use super::file_reader::OpenFile;
+use super::file_writer::FileWriter;
 use super::rows::KeyedBatch;
-use super::run_reader::RunFile;
-use super::run_writer::RunWriter;
 use super::upload::Upload;
-use super::{RunStore, StateError};
+use super::{StateError, StateStore};
 use crate::fail_point::{FailPoint, reach};
 
-/// How many runs of about one size are merged into one.
+/// How many files of about one size are merged into one.
 const FAN_IN: usize = 4;
-/// Rows become a batch of the merged run in pieces of this size.
+/// Rows become a batch of the merged file in pieces of this size.
 const BATCH_ROWS: usize = 8192;
 
-/// Which runs of an operator to merge now, if any: neighbours, as positions in [`OperatorState::runs`].
+/// Which files of an operator to merge now, if any: neighbours, as positions in [`OperatorState::files`].
 ///
-/// From the newest run backwards, a run joins as long as it is no more than twice as large as all newer ones together;
-/// four that join are merged. So a row is written again only when what it is in has doubled, and the number of runs
+/// From the newest file backwards, a file joins as long as it is no more than twice as large as all newer ones together;
+/// four that join are merged. So a row is written again only when what it is in has doubled, and the number of files
 /// stays logarithmic.
 #[must_use]
-pub(crate) fn merge_due(runs: &[RunRef]) -> Option<Range<usize>> {
+pub(crate) fn merge_due(files: &[StateFile]) -> Option<Range<usize>> {
     let mut newer = 0;
-    let joining = runs.iter().rev().take_while(|run| {
-        let joins = newer == 0 || run.bytes <= 2 * newer;
-        newer += run.bytes;
+    let joining = files.iter().rev().take_while(|file| {
+        let joins = newer == 0 || file.bytes <= 2 * newer;
+        newer += file.bytes;
         joins
     });
     let count = joining.count();
-    (count >= FAN_IN).then(|| runs.len() - count..runs.len())
+    (count >= FAN_IN).then(|| files.len() - count..files.len())
 }
 
-/// Merges some of an operator's runs, neighbours in its list, into one that is written as `object`. Blocks; takes as
+/// Merges some of an operator's files, neighbours in its list, into one that is written as `object`. Blocks; takes as
 /// long as reading and writing them does.
 ///
 /// # Errors
-/// A run is damaged or gone, or the store cannot be reached; `object` may exist then, and nothing refers to it.
+/// A file is damaged or gone, or the store cannot be reached; `object` may exist then, and nothing refers to it.
 pub(crate) fn merge(
-    store: &RunStore,
+    store: &StateStore,
     operator: &OperatorState,
     which: Range<usize>,
     object: &str,
-) -> Result<RunRef, StateError> {
-    let runs = &operator.runs[which.clone()];
-    let files =
-        runs.iter().map(|run| RunFile::open(store, run, Some(&operator.kind))).collect::<Result<Vec<_>, _>>()?;
+) -> Result<StateFile, StateError> {
+    let opened = operator.files[which.clone()].iter().map(|file| OpenFile::open(store, file, Some(&operator.kind)));
+    let files = opened.collect::<Result<Vec<_>, _>>()?;
     let failed = |source: BoxError| StateError::Encode { operator: operator.name.clone(), source };
-    let Some(first) = files.first() else { return Err(failed("there are no runs to merge".into())) };
+    let Some(first) = files.first() else { return Err(failed("there are no state files to merge".into())) };
     let schema = first.schema();
     let mut upload = Upload::begin(store, object)?;
-    let writer = RunWriter::new(&mut upload, &operator.name, &operator.kind, Arc::clone(&schema)).map_err(failed)?;
+    let writer = FileWriter::new(&mut upload, &operator.name, &operator.kind, Arc::clone(&schema)).map_err(failed)?;
     let merged = if schema.fields().len() == 1 {
         append(files, writer)
     } else {
@@ -84,13 +83,13 @@ pub(crate) fn merge(
     reach(FailPoint::DuringMerge);
     upload.complete()?;
     let (rows, bytes, crc32) = written;
-    Ok(RunRef { object: object.to_owned(), rows, bytes, crc32 })
+    Ok(StateFile { object: object.to_owned(), rows, bytes, crc32 })
 }
 
-type Writer<'a, 'u> = RunWriter<&'a mut Upload<'u>>;
+type Writer<'a, 'u> = FileWriter<&'a mut Upload<'u>>;
 
-/// Records without keys: one run after the other.
-fn append<'a, 'u>(files: Vec<RunFile>, mut writer: Writer<'a, 'u>) -> Result<Writer<'a, 'u>, StateError> {
+/// Records without keys: one file after the other.
+fn append<'a, 'u>(files: Vec<OpenFile>, mut writer: Writer<'a, 'u>) -> Result<Writer<'a, 'u>, StateError> {
     for file in files {
         for group in 0..file.info.groups.len() {
             for batch in file.read(group)? {
@@ -104,7 +103,7 @@ fn append<'a, 'u>(files: Vec<RunFile>, mut writer: Writer<'a, 'u>) -> Result<Wri
 /// A merge under way.
 struct Merge {
     cursors: Vec<Cursor>,
-    /// The next hash of each run that has one; of equal ones the newest run's comes first.
+    /// The next hash of each file that has one; of equal ones the newest file's comes first.
     next: BinaryHeap<Reverse<(u64, Reverse<usize>)>>,
     keys: RowConverter,
     /// Batches that the next batch of output takes rows from, with their keys in comparable form.
@@ -115,15 +114,15 @@ struct Merge {
     drop_deleted: bool,
 }
 
-/// Where a run has been read to.
+/// Where a file has been read to.
 struct Cursor {
-    file: RunFile,
+    file: OpenFile,
     next_group: usize,
     batches: std::vec::IntoIter<RecordBatch>,
     current: Option<Current>,
 }
 
-/// The batch that a run has been read to.
+/// The batch that a file has been read to.
 struct Current {
     source: usize,
     rows: KeyedBatch,
@@ -131,7 +130,7 @@ struct Current {
 }
 
 impl Merge {
-    fn new(files: Vec<RunFile>, drop_deleted: bool) -> Result<Self, StateError> {
+    fn new(files: Vec<OpenFile>, drop_deleted: bool) -> Result<Self, StateError> {
         let key = Arc::clone(&files[0].schema().fields()[1]);
         let keys = RowConverter::new(vec![SortField::new(key.data_type().clone())])
             .map_err(|error| files[0].damaged(format!("its keys cannot be compared: {error}")))?;
@@ -145,23 +144,23 @@ impl Merge {
             drop_deleted,
         };
         for file in files {
-            let run = merge.cursors.len();
+            let at = merge.cursors.len();
             merge.cursors.push(Cursor { file, next_group: 0, batches: Vec::new().into_iter(), current: None });
-            merge.load(run)?;
+            merge.load(at)?;
         }
         Ok(merge)
     }
 
     fn run<'a, 'u>(mut self, mut writer: Writer<'a, 'u>) -> Result<Writer<'a, 'u>, StateError> {
         let mut same_hash: Vec<(usize, usize, bool)> = Vec::new();
-        while let Some(Reverse((hash, Reverse(run)))) = self.next.pop() {
+        while let Some(Reverse((hash, Reverse(file)))) = self.next.pop() {
             same_hash.clear();
-            same_hash.push(self.take(run)?);
-            while let Some(Reverse((other, Reverse(run)))) = self.next.peek().copied()
+            same_hash.push(self.take(file)?);
+            while let Some(Reverse((other, Reverse(file)))) = self.next.peek().copied()
                 && other == hash
             {
                 self.next.pop();
-                let taken = self.take(run)?;
+                let taken = self.take(file)?;
                 // Rows come newest first, so a key that is there already has won.
                 if !same_hash.iter().any(|kept| self.key(*kept) == self.key(taken)) {
                     same_hash.push(taken);
@@ -186,25 +185,25 @@ impl Merge {
         self.sources[source].1.row(row)
     }
 
-    /// Takes a run's current row: its source, its place there, and whether it is deleted; and moves on.
-    fn take(&mut self, run: usize) -> Result<(usize, usize, bool), StateError> {
-        let cursor = &mut self.cursors[run];
+    /// Takes a file's current row: its source, its place there, and whether it is deleted; and moves on.
+    fn take(&mut self, file: usize) -> Result<(usize, usize, bool), StateError> {
+        let cursor = &mut self.cursors[file];
         let Some(current) = &mut cursor.current else {
             return Err(cursor.file.damaged("it has fewer rows than it says"));
         };
         let taken = (current.source, current.row, current.rows.deleted.value(current.row));
         current.row += 1;
         if current.row < current.rows.hashes.len() {
-            self.next.push(Reverse((current.rows.hashes.value(current.row), Reverse(run))));
+            self.next.push(Reverse((current.rows.hashes.value(current.row), Reverse(file))));
         } else {
-            self.load(run)?;
+            self.load(file)?;
         }
         Ok(taken)
     }
 
-    /// Reads on to a run's next batch.
-    fn load(&mut self, run: usize) -> Result<(), StateError> {
-        let cursor = &mut self.cursors[run];
+    /// Reads on to a file's next batch.
+    fn load(&mut self, file: usize) -> Result<(), StateError> {
+        let cursor = &mut self.cursors[file];
         let batch = loop {
             match cursor.batches.next() {
                 Some(batch) if batch.num_rows() > 0 => break batch,
@@ -219,10 +218,10 @@ impl Merge {
                 }
             }
         };
-        let strange = || cursor.file.damaged("its columns are not those of a run");
+        let strange = || cursor.file.damaged("its columns are not those of a state file");
         let rows = KeyedBatch::new(&batch).ok_or_else(strange)?;
         let keys = self.keys.convert_columns(std::slice::from_ref(&rows.keys)).map_err(|_| strange())?;
-        self.next.push(Reverse((rows.hashes.value(0), Reverse(run))));
+        self.next.push(Reverse((rows.hashes.value(0), Reverse(file))));
         cursor.current = Some(Current { source: self.sources.len(), rows, row: 0 });
         self.sources.push((batch, Arc::new(keys)));
         Ok(())

@@ -1,7 +1,7 @@
-//! The hash that says which worker keeps a key, and where a run sorts it.
+//! The hash that says which worker keeps a key, and where a state file sorts it.
 //!
-//! The hash is stored with each row of a run, so it is part of the format: it depends on nothing but the key's content
-//! as serde shows it, the same in every version, on every machine. A run whose hashes differ from what this code
+//! The hash is stored with each row of a state file, so it is part of the format: it depends on nothing but the key's content
+//! as serde shows it, the same in every version, on every machine. A file whose hashes differ from what this code
 //! computes is refused.
 //!
 //! **Definition, version 1.** The state begins as `0x243f6a8885a308d3`. `fold(a, b)` is the upper half xor the lower
@@ -348,7 +348,7 @@ mod tests {
         Pair { a: bool, b: char },
     }
 
-    /// These figures are stored in runs: when one of them changes, every checkpoint becomes unreadable.
+    /// These figures are stored in state files: when one of them changes, every checkpoint becomes unreadable.
     #[test]
     fn the_hash_of_every_kind_of_value_stays_what_it_was() {
         let found = [

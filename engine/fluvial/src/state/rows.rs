@@ -1,4 +1,4 @@
-//! Rows to runs and back.
+//! Rows to state files and back.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt64Array};
 use arrow_schema::SchemaRef;
 use arrow_select::filter::filter;
 use fluvial_connector::{BoxError, Tick};
-use fluvial_protocol::manifest::{OperatorKind, RunRef};
+use fluvial_protocol::manifest::{OperatorKind, StateFile};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::columns::Column;
+use super::file_reader::OpenFile;
+use super::file_writer::FileWriter;
 use super::routing::{hash_owner, routing_hash};
-use super::run_reader::RunFile;
-use super::run_writer::RunWriter;
 use super::schema::RowSchema;
-use super::{EncodedRun, RunStore, StateError};
+use super::{EncodedFile, StateError, StateStore};
 
-/// How many rows become one batch while a run is encoded.
+/// How many rows become one batch while a file is encoded.
 const CHUNK_ROWS: usize = 2048;
 /// How many rows of each batch are read back and compared where one value is as good as another: a type that does not
 /// survive, because its `Serialize` and `Deserialize` do not fit each other, must be found when it is written and not
@@ -70,21 +70,21 @@ impl<K: Serialize, V> Part<K, V> {
     }
 }
 
-/// A run of keyed rows, stored by the checkpoint of `tick`. All hashes of a part come before those of the next.
+/// A file of keyed rows, stored by the checkpoint of `tick`. All hashes of a part come before those of the next.
 pub(crate) fn encode_keyed<K, V>(
     operator: &str,
     kind: &OperatorKind,
     schema: &RowSchema,
     tick: Tick,
     parts: Vec<Part<K, V>>,
-) -> Result<EncodedRun, StateError>
+) -> Result<EncodedFile, StateError>
 where
     K: Serialize + DeserializeOwned + PartialEq,
     V: Serialize + DeserializeOwned + PartialEq,
 {
     let encode = || {
         let key_column = schema.key.as_ref().ok_or("a schema without keys was used for rows with keys")?;
-        let mut run = Encoder::new(operator, kind, schema)?;
+        let mut file = Encoder::new(operator, kind, schema)?;
         for part in parts {
             for chunk in part.by_hash().chunks(CHUNK_ROWS) {
                 let hashes: UInt64Array = chunk.iter().map(|(hash, _)| *hash).collect();
@@ -96,37 +96,37 @@ where
                 prove(key_column, &keys, "key", rows.iter().map(|(key, _)| Some(*key)))?;
                 prove(&schema.value, &values, "value", rows.iter().map(|(_, value)| *value))?;
                 let ticks = UInt64Array::from_value(tick.0, chunk.len());
-                run.write(vec![Arc::new(hashes), keys, values, Arc::new(deleted), Arc::new(ticks)], range)?;
+                file.write(vec![Arc::new(hashes), keys, values, Arc::new(deleted), Arc::new(ticks)], range)?;
             }
         }
-        run.finish()
+        file.finish()
     };
     encode().map_err(|source| StateError::Encode { operator: operator.to_owned(), source })
 }
 
-/// A run of records without keys.
+/// A file of records without keys.
 pub(crate) fn encode_plain<D: Serialize + DeserializeOwned + PartialEq>(
     operator: &str,
     kind: &OperatorKind,
     schema: &RowSchema,
     records: &[D],
-) -> Result<EncodedRun, StateError> {
+) -> Result<EncodedFile, StateError> {
     let encode = || {
-        let mut run = Encoder::new(operator, kind, schema)?;
+        let mut file = Encoder::new(operator, kind, schema)?;
         for chunk in records.chunks(CHUNK_ROWS) {
             let values = schema.value.write(chunk.iter().map(Some))?;
             prove(&schema.value, &values, "record", chunk.iter().map(Some))?;
-            run.write(vec![values], (0, 0))?;
+            file.write(vec![values], (0, 0))?;
         }
-        run.finish()
+        file.finish()
     };
     encode().map_err(|source| StateError::Encode { operator: operator.to_owned(), source })
 }
 
-/// Reads the rows of a run whose hashes are in `range`, in the order of their hashes.
+/// Reads the rows of a file whose hashes are in `range`, in the order of their hashes.
 pub(crate) fn read_keyed<K, V>(
-    store: &RunStore,
-    run: &RunRef,
+    store: &StateStore,
+    file: &StateFile,
     kind: &OperatorKind,
     schema: &RowSchema,
     range: HashRange,
@@ -136,14 +136,15 @@ where
     K: Serialize + DeserializeOwned,
     V: DeserializeOwned,
 {
-    let file = RunFile::open(store, run, None)?;
+    let file = OpenFile::open(store, file, None)?;
     let schema = &as_stored(schema, &file, kind)?;
     for (index, group) in file.info.groups.iter().enumerate() {
         if group.last_hash < range.first || group.first_hash > range.last {
             continue;
         }
         for batch in file.read(index)? {
-            let rows = KeyedBatch::new(&batch).ok_or_else(|| file.damaged("its columns are not those of a run"))?;
+            let rows =
+                KeyedBatch::new(&batch).ok_or_else(|| file.damaged("its columns are not those of a state file"))?;
             let start = rows.hashes.values().partition_point(|hash| *hash < range.first);
             let end = rows.hashes.values().partition_point(|hash| *hash <= range.last);
             let rows = rows.slice(start, end - start);
@@ -162,28 +163,28 @@ where
     Ok(())
 }
 
-/// A part of a run that is read by itself: a row group.
+/// A part of a file that is read by itself: a row group.
 pub(crate) struct PlainPart {
-    run: Arc<RunFile>,
+    file: Arc<OpenFile>,
     schema: RowSchema,
     group: usize,
 }
 
-/// The parts of a run of records without keys.
+/// The parts of a file of records without keys.
 pub(crate) fn plain_parts(
-    store: &RunStore,
-    run: &RunRef,
+    store: &StateStore,
+    file: &StateFile,
     kind: &OperatorKind,
     schema: &RowSchema,
 ) -> Result<Vec<PlainPart>, StateError> {
-    let run = Arc::new(RunFile::open(store, run, None)?);
-    let schema = as_stored(schema, &run, kind)?;
-    let part = |group| PlainPart { run: Arc::clone(&run), schema: schema.clone(), group };
-    Ok((0..run.info.groups.len()).map(part).collect())
+    let file = Arc::new(OpenFile::open(store, file, None)?);
+    let schema = as_stored(schema, &file, kind)?;
+    let part = |group| PlainPart { file: Arc::clone(&file), schema: schema.clone(), group };
+    Ok((0..file.info.groups.len()).map(part).collect())
 }
 
-/// The schema that reads a run: the operator's own, or what it was before fields were added.
-fn as_stored(schema: &RowSchema, file: &RunFile, kind: &OperatorKind) -> Result<RowSchema, StateError> {
+/// The schema that reads a file: the operator's own, or what it was before fields were added.
+fn as_stored(schema: &RowSchema, file: &OpenFile, kind: &OperatorKind) -> Result<RowSchema, StateError> {
     let stored = &file.info.kind;
     let schema = if stored == kind {
         Some(schema.clone())
@@ -202,11 +203,11 @@ impl PlainPart {
     pub(crate) fn read<D: DeserializeOwned>(&self) -> Result<Vec<D>, StateError> {
         let schema = &self.schema;
         let mut records = Vec::new();
-        for batch in self.run.read(self.group)? {
+        for batch in self.file.read(self.group)? {
             let column = batch.columns().first().filter(|column| schema.value.fits(column));
-            let column = column.ok_or_else(|| self.run.damaged("its columns are not those of a run"))?;
+            let column = column.ok_or_else(|| self.file.damaged("its columns are not those of a state file"))?;
             let read = schema.value.read::<D>(column);
-            records.append(&mut read.map_err(|source| StateError::Decode { object: self.run.describe(), source })?);
+            records.append(&mut read.map_err(|source| StateError::Decode { object: self.file.describe(), source })?);
         }
         Ok(records)
     }
@@ -296,24 +297,24 @@ fn prove<'a, T: DeserializeOwned + PartialEq + 'a>(
     Err(read.err().map_or_else(|| what.clone().into(), |error| format!("{what} {error}").into()))
 }
 
-/// A run that is being encoded in memory.
+/// A file that is being encoded in memory.
 struct Encoder {
     schema: SchemaRef,
-    writer: RunWriter<Vec<u8>>,
+    writer: FileWriter<Vec<u8>>,
 }
 
 impl Encoder {
     fn new(operator: &str, kind: &OperatorKind, schema: &RowSchema) -> Result<Self, BoxError> {
         let schema = schema.arrow();
-        Ok(Self { writer: RunWriter::new(Vec::new(), operator, kind, Arc::clone(&schema))?, schema })
+        Ok(Self { writer: FileWriter::new(Vec::new(), operator, kind, Arc::clone(&schema))?, schema })
     }
 
     fn write(&mut self, columns: Vec<ArrayRef>, hashes: (u64, u64)) -> Result<(), BoxError> {
         self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?, hashes)
     }
 
-    fn finish(self) -> Result<EncodedRun, BoxError> {
+    fn finish(self) -> Result<EncodedFile, BoxError> {
         let written = self.writer.finish()?;
-        Ok(EncodedRun { bytes: written.to.into(), rows: written.rows, crc32: written.crc32 })
+        Ok(EncodedFile { bytes: written.to.into(), rows: written.rows, crc32: written.crc32 })
     }
 }

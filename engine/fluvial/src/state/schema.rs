@@ -1,4 +1,4 @@
-//! The columns of an operator's runs.
+//! The columns of an operator's state files.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::columns::Column;
 
-/// Which columns an operator's runs have, and how its rows become them.
+/// Which columns an operator's files have, and how its rows become them.
 ///
 /// | column | keyed operators | `keep_all` |
 /// | --- | --- | --- |
@@ -46,18 +46,18 @@ impl RowSchema {
         }
     }
 
-    /// What reads a run that was written when the value lacked fields which it has got since; `None` if there are other
+    /// What reads a file that was written when the value lacked fields which it has got since; `None` if there are other
     /// differences. A key with another field would have another hash.
-    pub(super) fn as_stored(&self, run: &Schema) -> Option<Self> {
+    pub(super) fn as_stored(&self, file: &Schema) -> Option<Self> {
         let same_key = match &self.key {
-            Some(key) => key.field("key", false) == *run.fields().find("key")?.1,
+            Some(key) => key.field("key", false) == *file.fields().find("key")?.1,
             None => true,
         };
-        let value = self.value.as_stored(run.fields().find("value")?.1)?;
+        let value = self.value.as_stored(file.fields().find("value")?.1)?;
         same_key.then(|| Self { key: self.key.clone(), value })
     }
 
-    /// The columns of a run.
+    /// The columns of a file.
     pub(super) fn arrow(&self) -> SchemaRef {
         Arc::new(match &self.key {
             Some(key) => Schema::new(vec![

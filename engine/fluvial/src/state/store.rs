@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use fluvial_connector::Generation;
-use fluvial_protocol::manifest::RunRef;
+use fluvial_protocol::manifest::StateFile;
 use object_store::ObjectStoreExt;
 use tokio::runtime::Handle;
 use uuid::Uuid;
@@ -13,15 +13,15 @@ use uuid::Uuid;
 use super::StateError;
 use crate::journal::{JobStore, Trouble};
 
-/// The name of a run's object within a job. Neither generation nor operator tells runs apart: `unique` does.
+/// The name of a state file's object within a job. Neither generation nor operator tells state files apart: `unique` does.
 #[must_use]
-pub(crate) fn run_object(operator: &str, generation: Generation, unique: Uuid) -> String {
+pub(crate) fn state_object(operator: &str, generation: Generation, unique: Uuid) -> String {
     format!("state/{operator}/{generation}-{unique}.parquet")
 }
 
-/// A run that has been encoded and waits to be written. Cheap to clone.
+/// A state file that has been encoded and waits to be written. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct EncodedRun {
+pub(crate) struct EncodedFile {
     /// The Parquet file.
     pub bytes: Bytes,
     /// How many rows it has, tombstones included.
@@ -30,65 +30,68 @@ pub(crate) struct EncodedRun {
     pub crc32: u32,
 }
 
-impl fmt::Debug for EncodedRun {
+impl fmt::Debug for EncodedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EncodedRun").field("bytes", &self.bytes.len()).field("rows", &self.rows).finish_non_exhaustive()
+        f.debug_struct("EncodedFile")
+            .field("bytes", &self.bytes.len())
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
     }
 }
 
-/// Where a job's runs are. Its calls block, so they are made on threads of the worker or of their own, never within
+/// Where a job's state files are. Its calls block, so they are made on threads of the worker or of their own, never within
 /// the runtime `Handle` that they wait for.
 #[derive(Clone, Debug)]
-pub(crate) struct RunStore {
+pub(crate) struct StateStore {
     store: JobStore,
     runtime: Handle,
 }
 
-impl RunStore {
-    /// The runs of a job; `runtime` drives the store's calls.
+impl StateStore {
+    /// The state files of a job; `runtime` drives the store's calls.
     #[must_use]
     pub(crate) fn new(store: JobStore, runtime: Handle) -> Self {
         Self { store, runtime }
     }
 
-    /// Writes a run. May be called again with the same arguments when it has failed.
+    /// Writes a file. May be called again with the same arguments when it has failed.
     ///
     /// # Errors
-    /// [`StateError::Store`]; the run may have been written.
-    pub(crate) fn put(&self, object: &str, run: &EncodedRun) -> Result<RunRef, StateError> {
+    /// [`StateError::Store`]; the file may have been written.
+    pub(crate) fn put(&self, object: &str, file: &EncodedFile) -> Result<StateFile, StateError> {
         self.runtime
-            .block_on(self.store.put_new(object, run.bytes.clone()))
+            .block_on(self.store.put_new(object, file.bytes.clone()))
             .map_err(|e| self.failed("write", object, e))?;
-        Ok(RunRef { object: object.to_owned(), rows: run.rows, bytes: run.bytes.len() as u64, crc32: run.crc32 })
+        Ok(StateFile { object: object.to_owned(), rows: file.rows, bytes: file.bytes.len() as u64, crc32: file.crc32 })
     }
 
-    /// Reads a part of a run's object.
-    pub(super) fn read(&self, run: &RunRef, range: Range<u64>) -> Result<Bytes, StateError> {
-        let path = self.store.path(&run.object);
+    /// Reads a part of a file's object.
+    pub(super) fn read(&self, file: &StateFile, range: Range<u64>) -> Result<Bytes, StateError> {
+        let path = self.store.path(&file.object);
         let store = self.store.object_store();
         let expected = range.end - range.start;
         match self.runtime.block_on(store.get_range(&path, range)) {
             Ok(bytes) if bytes.len() as u64 == expected => Ok(bytes),
-            Ok(_) => Err(self.damaged(run, "it is shorter than the checkpoint says")),
+            Ok(_) => Err(self.damaged(file, "it is shorter than the checkpoint says")),
             Err(object_store::Error::NotFound { .. }) => {
-                Err(StateError::Gone { object: self.store.describe(&run.object) })
+                Err(StateError::Gone { object: self.store.describe(&file.object) })
             }
             Err(error) => match self.runtime.block_on(store.head(&path)) {
                 // A store refuses a range beyond the end in a way of its own.
-                Ok(meta) if meta.size != run.bytes => {
-                    Err(self.damaged(run, "its size is not what the checkpoint says"))
+                Ok(meta) if meta.size != file.bytes => {
+                    Err(self.damaged(file, "its size is not what the checkpoint says"))
                 }
-                _ => Err(self.failed("read", &run.object, error)),
+                _ => Err(self.failed("read", &file.object, error)),
             },
         }
     }
 
-    pub(super) fn describe(&self, run: &RunRef) -> String {
-        self.store.describe(&run.object)
+    pub(super) fn describe(&self, file: &StateFile) -> String {
+        self.store.describe(&file.object)
     }
 
-    pub(super) fn damaged(&self, run: &RunRef, what: impl Into<String>) -> StateError {
-        StateError::Damaged { object: self.describe(run), what: what.into() }
+    pub(super) fn damaged(&self, file: &StateFile, what: impl Into<String>) -> StateError {
+        StateError::Damaged { object: self.describe(file), what: what.into() }
     }
 
     pub(super) fn job_store(&self) -> &JobStore {
@@ -112,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_runs_name_says_its_generation() {
-        let object = run_object("orders.v-2", Generation(42), Uuid::nil());
+        let object = state_object("orders.v-2", Generation(42), Uuid::nil());
         assert_eq!(object, "state/orders.v-2/42-00000000-0000-0000-0000-000000000000.parquet");
     }
 }

@@ -1,11 +1,11 @@
-//! Runs: what is written is read, by any number of workers, merged or not; what is damaged is refused.
+//! State files: what is written is read, by any number of workers, merged or not; what is damaged is refused.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fluvial_connector::{ErrorKind, Tick};
-use fluvial_protocol::manifest::{OperatorKind, OperatorState, RunRef};
+use fluvial_protocol::manifest::{OperatorKind, OperatorState, StateFile};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hash_owner;
 use super::rows::{HashRange, Part, encode_keyed, encode_plain, plain_parts, read_keyed};
-use super::{RowSchema, RunStore, StateError, merge, merge_due};
+use super::{RowSchema, StateError, StateStore, merge, merge_due};
 use crate::journal::JobStore;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ fn part<K, V>(all: impl IntoIterator<Item = (K, Option<V>)>) -> Part<K, V> {
 
 struct Folder {
     objects: Arc<InMemory>,
-    store: RunStore,
+    store: StateStore,
     runtime: tokio::runtime::Runtime,
     written: u32,
 }
@@ -54,24 +54,24 @@ impl Folder {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let objects = Arc::new(InMemory::new());
         let job = JobStore::over(Arc::clone(&objects) as Arc<dyn ObjectStore>, "job", "memory");
-        Self { store: RunStore::new(job, runtime.handle().clone()), objects, runtime, written: 0 }
+        Self { store: StateStore::new(job, runtime.handle().clone()), objects, runtime, written: 0 }
     }
 
-    fn put(&mut self, run: &super::EncodedRun) -> RunRef {
+    fn put(&mut self, file: &super::EncodedFile) -> StateFile {
         self.written += 1;
-        self.store.put(&format!("state/groups/{}.parquet", self.written), run).unwrap()
+        self.store.put(&format!("state/groups/{}.parquet", self.written), file).unwrap()
     }
 
-    fn write(&mut self, rows: Rows) -> RunRef {
-        let run = encode_keyed("groups", &kind(), &schema(), Tick(1), vec![part(rows)]).unwrap();
-        self.put(&run)
+    fn write(&mut self, rows: Rows) -> StateFile {
+        let file = encode_keyed("groups", &kind(), &schema(), Tick(1), vec![part(rows)]).unwrap();
+        self.put(&file)
     }
 
-    fn read(&self, runs: &[RunRef], workers: u32) -> BTreeMap<Group, Totals> {
+    fn read(&self, files: &[StateFile], workers: u32) -> BTreeMap<Group, Totals> {
         let mut all = BTreeMap::new();
         for worker in 0..workers {
-            for run in runs {
-                read_keyed(&self.store, run, &kind(), &schema(), HashRange::of(worker, workers), |hash, key, row| {
+            for file in files {
+                read_keyed(&self.store, file, &kind(), &schema(), HashRange::of(worker, workers), |hash, key, row| {
                     assert_eq!(hash_owner(hash, workers), worker);
                     match row {
                         Some(row) => all.insert(key, row),
@@ -84,13 +84,13 @@ impl Folder {
         all
     }
 
-    fn bytes(&self, run: &RunRef) -> Vec<u8> {
-        let path = format!("job/{}", run.object).into();
+    fn bytes(&self, file: &StateFile) -> Vec<u8> {
+        let path = format!("job/{}", file.object).into();
         self.runtime.block_on(async { self.objects.get(&path).await.unwrap().bytes().await.unwrap() }).to_vec()
     }
 
-    fn damage(&self, run: &RunRef, bytes: Vec<u8>) {
-        let path = format!("job/{}", run.object).into();
+    fn damage(&self, file: &StateFile, bytes: Vec<u8>) {
+        let path = format!("job/{}", file.object).into();
         self.runtime.block_on(self.objects.put(&path, bytes.into())).unwrap();
     }
 }
@@ -115,10 +115,10 @@ fn rows() -> impl Strategy<Value = Rows> {
     })
 }
 
-/// What runs say together.
-fn together<'a>(runs: impl IntoIterator<Item = &'a Rows>) -> BTreeMap<Group, Totals> {
+/// What files say together.
+fn together<'a>(files: impl IntoIterator<Item = &'a Rows>) -> BTreeMap<Group, Totals> {
     let mut all = BTreeMap::new();
-    for (key, row) in runs.into_iter().flatten() {
+    for (key, row) in files.into_iter().flatten() {
         match row {
             Some(row) => all.insert(key.clone(), row.clone()),
             None => all.remove(key),
@@ -131,42 +131,42 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_number_of_workers_reads_what_was_written(runs in proptest::collection::vec(rows(), 1..4), workers in 1u32..6) {
+    fn any_number_of_workers_reads_what_was_written(files in proptest::collection::vec(rows(), 1..4), workers in 1u32..6) {
         let mut folder = Folder::new();
-        let refs: Vec<RunRef> = runs.iter().map(|rows| folder.write(rows.clone())).collect();
-        prop_assert_eq!(folder.read(&refs, workers), together(&runs));
+        let refs: Vec<StateFile> = files.iter().map(|rows| folder.write(rows.clone())).collect();
+        prop_assert_eq!(folder.read(&refs, workers), together(&files));
     }
 
     #[test]
-    fn a_merged_run_says_what_the_runs_said(runs in proptest::collection::vec(rows(), 1..6), at in 0usize..6, len in 1usize..6) {
+    fn a_merged_run_says_what_the_runs_said(files in proptest::collection::vec(rows(), 1..6), at in 0usize..6, len in 1usize..6) {
         let mut folder = Folder::new();
-        let refs: Vec<RunRef> = runs.iter().map(|rows| folder.write(rows.clone())).collect();
-        let start = at % runs.len();
-        let which = start..(start + len).min(runs.len());
-        let operator = OperatorState { name: "groups".to_owned(), kind: kind(), runs: refs.clone(), keys: None };
+        let refs: Vec<StateFile> = files.iter().map(|rows| folder.write(rows.clone())).collect();
+        let start = at % files.len();
+        let which = start..(start + len).min(files.len());
+        let operator = OperatorState { name: "groups".to_owned(), kind: kind(), files: refs.clone(), keys: None };
         let merged = merge(&folder.store, &operator, which.clone(), "state/groups/merged.parquet").unwrap();
-        let keys: std::collections::BTreeSet<_> = runs[which.clone()].iter().flatten().map(|(key, _)| key).collect();
-        let expected = if start == 0 { together(&runs[which.clone()]).len() } else { keys.len() };
+        let keys: std::collections::BTreeSet<_> = files[which.clone()].iter().flatten().map(|(key, _)| key).collect();
+        let expected = if start == 0 { together(&files[which.clone()]).len() } else { keys.len() };
         prop_assert_eq!(merged.rows as usize, expected);
         let mut now = refs;
         now.splice(which, [merged]);
-        prop_assert_eq!(folder.read(&now, 2), together(&runs));
+        prop_assert_eq!(folder.read(&now, 2), together(&files));
     }
 
     #[test]
     fn the_number_of_runs_stays_small(sizes in proptest::collection::vec(1u64..1_000, 1..300)) {
-        let mut runs: Vec<RunRef> = Vec::new();
+        let mut files: Vec<StateFile> = Vec::new();
         let mut written = 0;
         let total: u64 = sizes.iter().sum();
         for bytes in sizes {
-            runs.push(RunRef { object: String::new(), rows: 0, bytes, crc32: 0 });
-            while let Some(which) = merge_due(&runs) {
-                prop_assert!(which.len() >= 2 && which.end <= runs.len());
-                let bytes = runs[which.clone()].iter().map(|run| run.bytes).sum();
+            files.push(StateFile { object: String::new(), rows: 0, bytes, crc32: 0 });
+            while let Some(which) = merge_due(&files) {
+                prop_assert!(which.len() >= 2 && which.end <= files.len());
+                let bytes = files[which.clone()].iter().map(|file| file.bytes).sum();
                 written += bytes;
-                runs.splice(which, [RunRef { object: String::new(), rows: 0, bytes, crc32: 0 }]);
+                files.splice(which, [StateFile { object: String::new(), rows: 0, bytes, crc32: 0 }]);
             }
-            prop_assert!(runs.len() <= 16, "{} runs", runs.len());
+            prop_assert!(files.len() <= 16, "{} files", files.len());
         }
         prop_assert!(written <= 16 * total, "{written} written of {total}");
     }
@@ -180,20 +180,20 @@ fn runs_of_many_row_groups_are_read_and_merged_group_by_group() {
     };
     let schema = RowSchema::keyed::<u32, Totals>();
     let kind = OperatorKind { operator: "aggregate".to_owned(), schema: schema.describe() };
-    let runs: Vec<RunRef> = [rows(0, 150_000, 1), rows(100_000, 250_000, 2)]
+    let files: Vec<StateFile> = [rows(0, 150_000, 1), rows(100_000, 250_000, 2)]
         .into_iter()
         .map(|rows| folder.put(&encode_keyed("groups", &kind, &schema, Tick(1), vec![part(rows)]).unwrap()))
         .collect();
-    let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), runs, keys: None };
+    let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), files, keys: None };
     let merged = merge(&folder.store, &operator, 0..2, "state/groups/merged.parquet").unwrap();
     assert_eq!(merged.rows, 225_000);
-    for runs in [&operator.runs[..], std::slice::from_ref(&merged)] {
+    for files in [&operator.files[..], std::slice::from_ref(&merged)] {
         let mut found = BTreeMap::new();
         for worker in 0..3 {
-            for run in runs {
+            for file in files {
                 read_keyed::<u32, Totals>(
                     &folder.store,
-                    run,
+                    file,
                     &kind,
                     &schema,
                     HashRange::of(worker, 3),
@@ -219,8 +219,8 @@ fn records_without_keys_are_read_part_by_part_and_merged() {
         let records: Vec<Group> = (from..to).map(group).collect();
         folder.put(&encode_plain("groups", &kind, &schema, &records).unwrap())
     };
-    let runs = vec![write(&mut folder, 0, 100_000), write(&mut folder, 100_000, 100_003), write(&mut folder, 0, 2)];
-    let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), runs, keys: None };
+    let files = vec![write(&mut folder, 0, 100_000), write(&mut folder, 100_000, 100_003), write(&mut folder, 0, 2)];
+    let operator = OperatorState { name: "groups".to_owned(), kind: kind.clone(), files, keys: None };
     let merged = merge(&folder.store, &operator, 0..3, "state/groups/merged.parquet").unwrap();
     assert_eq!(merged.rows, 100_005);
     let parts = plain_parts(&folder.store, &merged, &kind, &schema).unwrap();
@@ -235,12 +235,12 @@ fn records_without_keys_are_read_part_by_part_and_merged() {
 #[test]
 fn every_damaged_bit_and_every_truncation_is_refused_with_the_objects_name() {
     let mut folder = Folder::new();
-    let run = folder.write((0..40).map(|n| (group(n), None)).collect());
-    let whole = folder.bytes(&run);
+    let file = folder.write((0..40).map(|n| (group(n), None)).collect());
+    let whole = folder.bytes(&file);
     let check = |bytes: Vec<u8>, what: &str| {
-        folder.damage(&run, bytes);
+        folder.damage(&file, bytes);
         let read =
-            read_keyed::<Group, Totals>(&folder.store, &run, &kind(), &schema(), HashRange::of(0, 1), |_, _, _| {});
+            read_keyed::<Group, Totals>(&folder.store, &file, &kind(), &schema(), HashRange::of(0, 1), |_, _, _| {});
         let error = read.expect_err(what);
         assert_eq!(error.kind(), ErrorKind::Data, "{what}: {error}");
         assert!(error.to_string().contains("memory/job/state/groups/1.parquet"), "{what}: {error}");
@@ -253,19 +253,19 @@ fn every_damaged_bit_and_every_truncation_is_refused_with_the_objects_name() {
     for length in (0..whole.len()).step_by(7) {
         check(whole[..length].to_vec(), &format!("the first {length} bytes"));
     }
-    folder.damage(&run, whole);
-    assert!(folder.read(std::slice::from_ref(&run), 1).is_empty());
-    folder.runtime.block_on(folder.objects.delete(&format!("job/{}", run.object).into())).unwrap();
-    let read = read_keyed::<Group, Totals>(&folder.store, &run, &kind(), &schema(), HashRange::of(0, 1), |_, _, _| {});
+    folder.damage(&file, whole);
+    assert!(folder.read(std::slice::from_ref(&file), 1).is_empty());
+    folder.runtime.block_on(folder.objects.delete(&format!("job/{}", file.object).into())).unwrap();
+    let read = read_keyed::<Group, Totals>(&folder.store, &file, &kind(), &schema(), HashRange::of(0, 1), |_, _, _| {});
     assert!(matches!(read, Err(StateError::Gone { .. })));
 }
 
 #[test]
 fn a_file_that_is_not_ours_or_of_another_operator_is_refused() {
     let mut folder = Folder::new();
-    let run = folder.write(vec![(group(1), None)]);
+    let file = folder.write(vec![(group(1), None)]);
     let other = OperatorKind { operator: "latest".to_owned(), ..kind() };
-    let read = read_keyed::<Group, Totals>(&folder.store, &run, &other, &schema(), HashRange::of(0, 1), |_, _, _| {});
+    let read = read_keyed::<Group, Totals>(&folder.store, &file, &other, &schema(), HashRange::of(0, 1), |_, _, _| {});
     let error = read.unwrap_err();
     assert!(matches!(error, StateError::Changed { .. }), "{error}");
     assert_eq!(error.kind(), ErrorKind::Configuration);
@@ -278,9 +278,9 @@ fn a_file_that_is_not_ours_or_of_another_operator_is_refused() {
     let all = HashRange::of(0, 1);
     let other = RowSchema::keyed::<u32, Totals>();
     let kind_of = |schema: &RowSchema| OperatorKind { schema: schema.describe(), ..kind() };
-    refused(&other, read_keyed::<u32, Totals>(&folder.store, &run, &kind_of(&other), &other, all, |_, _, _| {}));
+    refused(&other, read_keyed::<u32, Totals>(&folder.store, &file, &kind_of(&other), &other, all, |_, _, _| {}));
     let other = RowSchema::keyed::<Group, String>();
-    refused(&other, read_keyed::<Group, String>(&folder.store, &run, &kind_of(&other), &other, all, |_, _, _| {}));
+    refused(&other, read_keyed::<Group, String>(&folder.store, &file, &kind_of(&other), &other, all, |_, _, _| {}));
 
     let batch = arrow_array::RecordBatch::try_from_iter([("a", Arc::new(arrow_array::Int32Array::from(vec![1])) as _)])
         .unwrap();
@@ -289,7 +289,7 @@ fn a_file_that_is_not_ours_or_of_another_operator_is_refused() {
     writer.write(&batch).unwrap();
     writer.close().unwrap();
     let crc32 = crc32fast::hash(&foreign);
-    let foreign = folder.put(&super::EncodedRun { bytes: foreign.into(), rows: 1, crc32 });
+    let foreign = folder.put(&super::EncodedFile { bytes: foreign.into(), rows: 1, crc32 });
     let read =
         read_keyed::<Group, Totals>(&folder.store, &foreign, &kind(), &schema(), HashRange::of(0, 1), |_, _, _| {});
     assert!(read.unwrap_err().to_string().contains("not one of fluvial's"));
@@ -298,8 +298,8 @@ fn a_file_that_is_not_ours_or_of_another_operator_is_refused() {
 #[test]
 fn the_parquet_files_have_the_users_own_fields() {
     let mut folder = Folder::new();
-    let run = folder.write(vec![(group(1), Some(Totals { orders: 3, revenue_cents: -5 })), (group(3), None)]);
-    let bytes = bytes::Bytes::from(folder.bytes(&run));
+    let file = folder.write(vec![(group(1), Some(Totals { orders: 3, revenue_cents: -5 })), (group(3), None)]);
+    let bytes = bytes::Bytes::from(folder.bytes(&file));
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
     let names: Vec<String> = reader.parquet_schema().columns().iter().map(|column| column.path().string()).collect();
     assert_eq!(names, ["hash", "key.region", "key.product", "value.orders", "value.revenue_cents", "deleted", "tick"],);
@@ -313,7 +313,7 @@ fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
     use fluvial_connector::{Generation, Incarnation};
     use fluvial_protocol::journal::{Entry, JournalRecord, Nonce, Seq};
     let mut folder = Folder::new();
-    let run = folder.write(vec![(group(1), None)]);
+    let file = folder.write(vec![(group(1), None)]);
     let incarnation = Incarnation(uuid::Uuid::nil());
     let manifest = fluvial_protocol::manifest::Manifest {
         incarnation,
@@ -326,7 +326,7 @@ fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
         operators: vec![OperatorState {
             name: "groups".to_owned(),
             kind: kind(),
-            runs: vec![run.clone(), run.clone()],
+            files: vec![file.clone(), file.clone()],
             keys: Some(1),
         }],
         most_slots: 1,
@@ -344,8 +344,8 @@ fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
     let [checkpoint] = &listed[..] else { panic!("{listed:?}") };
     assert_eq!((checkpoint.tick, checkpoint.generation), (Tick(17), Generation(3)));
     let [operator] = &checkpoint.operators[..] else { panic!("{listed:?}") };
-    assert_eq!((operator.rows, operator.bytes), (2, 2 * run.bytes));
-    assert_eq!(operator.runs[0], "memory/job/state/groups/1.parquet");
+    assert_eq!((operator.rows, operator.bytes), (2, 2 * file.bytes));
+    assert_eq!(operator.files[0], "memory/job/state/groups/1.parquet");
     assert_eq!(operator.schema, "key {region: Utf8, product: UInt16?}, value {orders: UInt64, revenue_cents: Int64}");
 }
 
@@ -383,7 +383,7 @@ fn a_value_that_does_not_survive_is_refused_wherever_it_stands() {
 
 #[test]
 fn keys_of_one_hash_stay_apart_when_runs_are_merged() {
-    use super::run_writer::RunWriter;
+    use super::file_writer::FileWriter;
     use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, UInt32Array, UInt64Array};
     let mut folder = Folder::new();
     let schema = RowSchema::keyed::<u32, i64>();
@@ -397,20 +397,20 @@ fn keys_of_one_hash_stay_apart_when_runs_are_merged() {
         let columns: Vec<ArrayRef> =
             vec![Arc::new(hashes), Arc::new(keys), Arc::new(values), Arc::new(deleted), Arc::new(ticks)];
         let batch = arrow_array::RecordBatch::try_new(schema.arrow(), columns).unwrap();
-        let mut writer = RunWriter::new(Vec::new(), "values", &kind, schema.arrow()).unwrap();
+        let mut writer = FileWriter::new(Vec::new(), "values", &kind, schema.arrow()).unwrap();
         writer.write(&batch, (7, 7)).unwrap();
         let written = writer.finish().unwrap();
-        folder.put(&super::EncodedRun { bytes: written.to.into(), rows: written.rows, crc32: written.crc32 })
+        folder.put(&super::EncodedFile { bytes: written.to.into(), rows: written.rows, crc32: written.crc32 })
     };
-    let runs = vec![
+    let files = vec![
         write(&[(1, Some(10)), (2, Some(20)), (3, Some(30))]),
         write(&[(4, Some(40)), (2, None)]),
         write(&[(3, Some(31)), (1, Some(11))]),
     ];
-    let operator = OperatorState { name: "values".to_owned(), kind, runs, keys: None };
+    let operator = OperatorState { name: "values".to_owned(), kind, files, keys: None };
     let merged = |folder: &Folder, which: std::ops::Range<usize>| -> Vec<(u32, Option<i64>)> {
-        let run = merge(&folder.store, &operator, which, "state/values/merged.parquet").unwrap();
-        let bytes = bytes::Bytes::from(folder.bytes(&run));
+        let file = merge(&folder.store, &operator, which, "state/values/merged.parquet").unwrap();
+        let bytes = bytes::Bytes::from(folder.bytes(&file));
         let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
         let mut rows = Vec::new();
         for batch in reader.build().unwrap() {

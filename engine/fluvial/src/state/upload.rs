@@ -4,14 +4,14 @@ use std::io::{Error, Write};
 
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 
-use super::{RunStore, StateError};
+use super::{StateError, StateStore};
 
 /// How much is sent at a time; object stores ask for at least 5 MiB.
 const PART_BYTES: usize = 8 << 20;
 
 /// An object under way; it exists once it is completed.
 pub(super) struct Upload<'a> {
-    store: &'a RunStore,
+    store: &'a StateStore,
     object: &'a str,
     parts: Box<dyn MultipartUpload>,
     buffer: Vec<u8>,
@@ -19,7 +19,7 @@ pub(super) struct Upload<'a> {
 }
 
 impl<'a> Upload<'a> {
-    pub(super) fn begin(store: &'a RunStore, object: &'a str) -> Result<Self, StateError> {
+    pub(super) fn begin(store: &'a StateStore, object: &'a str) -> Result<Self, StateError> {
         let job = store.job_store();
         let begun = store.runtime().block_on(job.object_store().put_multipart(&job.path(object)));
         let parts = begun.map_err(|e| store.failed("write", object, e))?;

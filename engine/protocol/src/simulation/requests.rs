@@ -5,7 +5,7 @@ use fluvial_connector::{Offset, SinkStatus};
 use super::Violation;
 use super::generation::Incoming;
 use super::kafka::{Body, Refusal};
-use super::store::Run;
+use super::store::Counts;
 use super::worker::{Back, Task};
 use super::world::{Step, World};
 use super::{OUTPUT_PARTITIONS, PROGRESS_PARTITIONS};
@@ -72,12 +72,12 @@ impl World {
                 }
             }
             Task::Restore { next } => return self.restore(generation, process, *next),
-            Task::Store { name, run, report } => {
+            Task::Store { name, file, report } => {
                 if let Report::Merged { removed, .. } = &report {
                     let Some(merged) = self.merge(removed) else { return Ok(Step::Gone) };
-                    *run = merged;
+                    *file = merged;
                 }
-                self.store.put_run(name, run);
+                self.store.put_file(name, file);
                 return Ok(Step::Back(Incoming::Back(Back::Stored(report.clone()))));
             }
             Task::Journal => {
@@ -180,29 +180,29 @@ impl World {
 
     fn restore(&mut self, generation: usize, process: usize, next: usize) -> Result<Step, Violation> {
         let worker = &self.generations[generation].workers[process];
-        let run = match worker.chain().get(next) {
-            None => Run::new(),
-            Some(run) => match self.store.run(&run.object) {
-                Some(found) => Run::clone(found),
+        let file = match worker.chain().get(next) {
+            None => Counts::new(),
+            Some(file) => match self.store.file(&file.object) {
+                Some(found) => Counts::clone(found),
                 None => {
                     let me = worker.identity().expect("restoring comes after the opening");
                     if !self.store.has_newer(&me) {
-                        return Err(Violation(format!("g{generation}/{process} misses the run {}", run.object)));
+                        return Err(Violation(format!("g{generation}/{process} misses the file {}", file.object)));
                     }
                     let ended = &mut self.generations[generation].over;
-                    ended.get_or_insert_with(|| "misses a run, after it was fenced".to_owned());
+                    ended.get_or_insert_with(|| "misses a file, after it was fenced".to_owned());
                     return Ok(Step::Gone);
                 }
             },
         };
         let next = (next + 1).min(worker.chain().len());
-        Ok(Step::Back(Incoming::Back(Back::Restored { run, next })))
+        Ok(Step::Back(Incoming::Back(Back::Restored { file, next })))
     }
 
-    fn merge(&self, removed: &[String]) -> Option<Run> {
-        let mut merged = Run::new();
+    fn merge(&self, removed: &[String]) -> Option<Counts> {
+        let mut merged = Counts::new();
         for name in removed {
-            merged.extend(self.store.run(name)?.iter().map(|(key, count)| (*key, *count)));
+            merged.extend(self.store.file(name)?.iter().map(|(key, count)| (*key, *count)));
         }
         Some(merged)
     }

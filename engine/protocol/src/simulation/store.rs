@@ -11,15 +11,15 @@ use crate::journal::{Entry, JournalRecord, Nonce, Seq};
 use crate::manifest::Manifest;
 use crate::{Answer, Call, FoundObject, Identity, Object, PutOutcome, Verdict};
 
-/// A run: counts by key.
-pub(super) type Run = BTreeMap<u8, u64>;
+/// A state file: counts by key.
+pub(super) type Counts = BTreeMap<u8, u64>;
 
 /// The store.
 #[derive(Default)]
 pub(super) struct Store {
     journal: BTreeMap<Seq, Arc<JournalRecord>>,
     manifests: BTreeMap<String, Arc<Manifest>>,
-    runs: BTreeMap<String, Arc<Run>>,
+    files: BTreeMap<String, Arc<Counts>>,
     /// What was created first at each position. Nothing is ever deleted here.
     pub(super) all: BTreeMap<Seq, Arc<JournalRecord>>,
     sealed: BTreeSet<Tick>,
@@ -47,7 +47,7 @@ impl Store {
                 Answer::Put(PutOutcome::Created)
             }
             Call::ListObjects => {
-                let names = self.manifests.keys().chain(self.runs.keys());
+                let names = self.manifests.keys().chain(self.files.keys());
                 Answer::Objects(names.map(|name| found(name)).collect())
             }
             Call::Delete(objects) => {
@@ -56,7 +56,7 @@ impl Store {
                         Object::Record(seq) => drop(self.journal.remove(seq)),
                         Object::Named(name) => {
                             self.manifests.remove(name);
-                            self.runs.remove(name);
+                            self.files.remove(name);
                         }
                     }
                 }
@@ -105,12 +105,12 @@ impl Store {
         self.sealed.contains(&tick)
     }
 
-    pub(super) fn put_run(&mut self, name: &str, run: &Run) {
-        self.runs.insert(name.to_owned(), Arc::new(run.clone()));
+    pub(super) fn put_file(&mut self, name: &str, counts: &Counts) {
+        self.files.insert(name.to_owned(), Arc::new(counts.clone()));
     }
 
-    pub(super) fn run(&self, name: &str) -> Option<&Arc<Run>> {
-        self.runs.get(name)
+    pub(super) fn file(&self, name: &str) -> Option<&Arc<Counts>> {
+        self.files.get(name)
     }
 
     /// Whose the newest record is.

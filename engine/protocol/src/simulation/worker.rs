@@ -1,4 +1,4 @@
-//! A simulated worker, which is a process of its own: a count by key or the newest record of each, its runs at
+//! A simulated worker, which is a process of its own: a count by key or the newest record of each, its files at
 //! checkpoints, and a committer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,11 +9,11 @@ use super::dice::Dice;
 use super::input::{Input, range_of};
 use super::kafka::Id;
 use super::mesh::Mesh;
-use super::store::Run;
+use super::store::Counts;
 use super::turn::Turn;
 use super::{OPERATOR, OUTPUT, Over, Violation};
 use crate::journal::{Binding, SplitNumber, SplitStart};
-use crate::manifest::{OperatorKind, RunRef};
+use crate::manifest::{OperatorKind, StateFile};
 use crate::rules::Rules;
 use crate::{
     Action, CommitterConfig, Compare, Done, Ended, Identity, Layout, Order, Participant, Plan, Report, Tail,
@@ -25,10 +25,10 @@ use crate::{
 pub(super) enum Task {
     /// Fence an id; the turn is its own where it has one.
     Fence { id: Id, own: Option<u32>, opening: bool },
-    /// Read the next run of the checkpoint.
+    /// Read the next file of the checkpoint.
     Restore { next: usize },
-    /// Store a run, then report.
-    Store { name: String, run: Run, report: Report },
+    /// Store a file, then report.
+    Store { name: String, file: Counts, report: Report },
     /// Look at the newest record of the journal.
     Journal,
     /// Read progress up to these ends, once they are known.
@@ -49,9 +49,9 @@ pub(super) enum Task {
 pub(super) enum Back {
     /// The id of another process of an earlier generation is fenced.
     OtherFenced,
-    /// A run has been read.
-    Restored { run: Run, next: usize },
-    /// A run is stored.
+    /// A file has been read.
+    Restored { file: Counts, next: usize },
+    /// A file is stored.
     Stored(Report),
     /// The participant's.
     Sink(Done),
@@ -78,14 +78,14 @@ pub(super) struct Worker {
     fences: usize,
     restored: bool,
     ready: bool,
-    counts: Run,
+    counts: Counts,
     dirty: BTreeSet<u8>,
     splits: BTreeMap<SplitNumber, (SplitStart, Offset)>,
     bindings: VecDeque<Binding>,
     released: usize,
     processed: usize,
     emitted: usize,
-    runs: usize,
+    files: usize,
     told_compacted: bool,
     pub(super) tasks: VecDeque<Task>,
     pub(super) reports: VecDeque<Report>,
@@ -102,14 +102,14 @@ impl Worker {
             fences: 0,
             restored: false,
             ready: false,
-            counts: Run::new(),
+            counts: Counts::new(),
             dirty: BTreeSet::new(),
             splits: BTreeMap::new(),
             bindings: VecDeque::new(),
             released: 0,
             processed: 0,
             emitted: 0,
-            runs: 0,
+            files: 0,
             told_compacted: false,
             tasks: VecDeque::new(),
             reports: VecDeque::new(),
@@ -141,10 +141,10 @@ impl Worker {
             }
             Order::Sealed(tick) => self.participant_mut().sealed(tick),
             Order::CheckpointComplete { operators, .. } => {
-                let runs = operators.into_iter().next().map(|operator| operator.runs).unwrap_or_default();
-                if self.index == 0 && runs.len() > 1 && dice.one_in(2) {
-                    let at = dice.below(runs.len() - 1);
-                    self.merge(&runs[at..at + 2]);
+                let files = operators.into_iter().next().map(|operator| operator.files).unwrap_or_default();
+                if self.index == 0 && files.len() > 1 && dice.one_in(2) {
+                    let at = dice.below(files.len() - 1);
+                    self.merge(&files[at..at + 2]);
                 }
             }
             Order::Finish(_) => {}
@@ -199,8 +199,8 @@ impl Worker {
                     self.participant_mut().on(Done::OthersFenced)?;
                 }
             }
-            Back::Restored { run, next } => {
-                let own = run.into_iter().filter(|(key, _)| self.owns_key(*key)).collect::<Vec<_>>();
+            Back::Restored { file, next } => {
+                let own = file.into_iter().filter(|(key, _)| self.owns_key(*key)).collect::<Vec<_>>();
                 self.counts.extend(own);
                 self.restored = next == self.chain().len();
                 if !self.restored {
@@ -219,23 +219,23 @@ impl Worker {
         Ok(())
     }
 
-    /// The runs to restore.
-    pub(super) fn chain(&self) -> &[RunRef] {
+    /// The files to restore.
+    pub(super) fn chain(&self) -> &[StateFile] {
         let manifest = self.plan.as_ref().and_then(|plan| plan.checkpoint.as_ref());
-        manifest.and_then(|manifest| manifest.operators.first()).map_or(&[], |operator| &operator.runs)
+        manifest.and_then(|manifest| manifest.operators.first()).map_or(&[], |operator| &operator.files)
     }
 
-    fn run_name(&mut self) -> String {
-        let me = self.identity().expect("runs are written after the opening");
-        self.runs += 1;
-        format!("state/{:010}-{:x}-{}-{}", me.generation.0, me.nonce.0, self.index, self.runs)
+    fn file_name(&mut self) -> String {
+        let me = self.identity().expect("files are written after the opening");
+        self.files += 1;
+        format!("state/{:010}-{:x}-{}-{}", me.generation.0, me.nonce.0, self.index, self.files)
     }
 
-    /// Asks for two runs to become one; the store fills in what they hold.
-    fn merge(&mut self, runs: &[RunRef]) {
-        let (removed, name) = (runs.iter().map(|run| run.object.clone()).collect(), self.run_name());
-        let report = Report::Merged { operator: OPERATOR.to_owned(), removed, added: run_ref(&name) };
-        self.tasks.push_back(Task::Store { name, run: Run::new(), report });
+    /// Asks for two files to become one; the store fills in what they hold.
+    fn merge(&mut self, files: &[StateFile]) {
+        let (removed, name) = (files.iter().map(|file| file.object.clone()).collect(), self.file_name());
+        let report = Report::Merged { operator: OPERATOR.to_owned(), removed, added: file_ref(&name) };
+        self.tasks.push_back(Task::Store { name, file: Counts::new(), report });
     }
 
     /// Lets the dataflow go on: reads ranges, counts, hands output to the committer, reads new input.
@@ -314,15 +314,16 @@ impl Worker {
         self.processed += 1;
         let (checkpoint, tick) = (tick.checkpoint, tick.tick);
         if checkpoint {
-            let run: Run = std::mem::take(&mut self.dirty).into_iter().map(|key| (key, self.counts[&key])).collect();
+            let file: Counts =
+                std::mem::take(&mut self.dirty).into_iter().map(|key| (key, self.counts[&key])).collect();
             let kind = OperatorKind { operator: "aggregate".to_owned(), schema: "count".to_owned() };
-            let stored = |run| Report::RunStored { tick, operator: OPERATOR.to_owned(), kind, run, keys: None };
-            if run.is_empty() {
+            let stored = |file| Report::StateStored { tick, operator: OPERATOR.to_owned(), kind, file, keys: None };
+            if file.is_empty() {
                 self.reports.push_back(stored(None));
             } else {
-                let name = self.run_name();
-                let report = stored(Some(run_ref(&name)));
-                self.tasks.push_back(Task::Store { name, run, report });
+                let name = self.file_name();
+                let report = stored(Some(file_ref(&name)));
+                self.tasks.push_back(Task::Store { name, file, report });
             }
         }
     }
@@ -426,6 +427,6 @@ pub(super) fn record(key: u8, count: u64, version: u64) -> OutputRecord {
     OutputRecord { key: vec![key], value: Some((count + 1000 * version).to_le_bytes().to_vec()) }
 }
 
-fn run_ref(name: &str) -> RunRef {
-    RunRef { object: name.to_owned(), rows: 0, bytes: 0, crc32: 0 }
+fn file_ref(name: &str) -> StateFile {
+    StateFile { object: name.to_owned(), rows: 0, bytes: 0, crc32: 0 }
 }

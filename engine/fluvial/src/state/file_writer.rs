@@ -1,9 +1,9 @@
-//! Writing a run: a Parquet file, with a checksum for each row group and one for the whole.
+//! Writing a state file: a Parquet file, with a checksum for each row group and one for the whole.
 //!
 //! ```text
-//!   row group 0 │ row group 1 │ … │ footer: Parquet's own, and our RunInfo as JSON under "fluvial.run"
+//!   row group 0 │ row group 1 │ … │ footer: Parquet's own, and our FileInfo as JSON under "fluvial.state"
 //!   ──crc32───── ──crc32─────      ──────────────────────────────────────────────────────────────────
-//!   ───────────────────────── crc32 in the manifest's RunRef ────────────────────────────────────────
+//!   ───────────────────────── crc32 in the manifest's StateFile ────────────────────────────────────────
 //! ```
 //!
 //! The checksum of the whole follows from those of the parts, so a reader checks the footer against the manifest
@@ -25,17 +25,17 @@ use super::routing::ROUTING_HASH_VERSION;
 
 /// The newest version of the format, which is written.
 pub(super) const FORMAT: u32 = 1;
-/// Under which name the footer has our [`RunInfo`].
-pub(super) const INFO_KEY: &str = "fluvial.run";
+/// Under which name the footer has our [`FileInfo`].
+pub(super) const INFO_KEY: &str = "fluvial.state";
 
 /// A row group has no more rows than about this…
 const GROUP_ROWS: usize = 1 << 16;
 /// … and no more encoded bytes than about this.
 const GROUP_BYTES: usize = 8 << 20;
 
-/// What the footer says of a run.
+/// What the footer says of a state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RunInfo {
+pub(super) struct FileInfo {
     pub(super) format: u32,
     /// The version of the routing hash.
     pub(super) hash: u32,
@@ -58,7 +58,7 @@ pub(super) struct GroupInfo {
     pub(super) last_hash: u64,
 }
 
-/// A run that has been written.
+/// A file that has been written.
 pub(super) struct Written<W> {
     pub(super) to: W,
     pub(super) rows: u64,
@@ -67,18 +67,18 @@ pub(super) struct Written<W> {
 }
 
 /// Writes batches into row groups.
-pub(super) struct RunWriter<W: Write + Send> {
+pub(super) struct FileWriter<W: Write + Send> {
     parquet: ArrowWriter<Summed<W>>,
-    info: RunInfo,
+    info: FileInfo,
     group_hashes: Option<(u64, u64)>,
 }
 
-impl<W: Write + Send> RunWriter<W> {
+impl<W: Write + Send> FileWriter<W> {
     pub(super) fn new(to: W, operator: &str, kind: &OperatorKind, schema: SchemaRef) -> Result<Self, BoxError> {
         let properties = WriterProperties::builder()
             .set_created_by(concat!("fluvial ", env!("CARGO_PKG_VERSION")).to_owned())
             .set_compression(Compression::SNAPPY)
-            // No two rows of a run have one key, and hardly any two one hash: a dictionary of either is a second copy.
+            // No two rows of a file have one key, and hardly any two one hash: a dictionary of either is a second copy.
             .set_column_dictionary_enabled("hash".into(), false)
             .set_column_dictionary_enabled("key".into(), false)
             .set_statistics_enabled(EnabledStatistics::Chunk)
@@ -86,7 +86,7 @@ impl<W: Write + Send> RunWriter<W> {
             .set_max_row_group_row_count(None)
             .build();
         let parquet = ArrowWriter::try_new(Summed::new(to), schema, Some(properties))?;
-        let info = RunInfo {
+        let info = FileInfo {
             format: FORMAT,
             hash: ROUTING_HASH_VERSION,
             operator: operator.to_owned(),

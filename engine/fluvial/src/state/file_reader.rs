@@ -1,4 +1,4 @@
-//! Reading a run, a row group at a time, each checked before it is used.
+//! Reading a state file, a row group at a time, each checked before it is used.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,44 +6,44 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use bytes::{Buf, Bytes};
 use fluvial_connector::BoxError;
-use fluvial_protocol::manifest::{OperatorKind, RunRef};
+use fluvial_protocol::manifest::{OperatorKind, StateFile};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::file_writer::{FORMAT, FileInfo, GroupInfo, INFO_KEY};
 use super::routing::ROUTING_HASH_VERSION;
-use super::run_writer::{FORMAT, GroupInfo, INFO_KEY, RunInfo};
-use super::{RunStore, StateError};
+use super::{StateError, StateStore};
 
 /// How much of the end of a file is read at first, in the hope that it holds the footer.
 const TAIL: u64 = 64 << 10;
 /// How many rows are decoded at a time.
 const BATCH_ROWS: usize = 8192;
 
-/// A run whose footer has been read and checked.
-pub(super) struct RunFile {
-    store: RunStore,
-    run: RunRef,
+/// A state file whose footer has been read and checked.
+pub(super) struct OpenFile {
+    store: StateStore,
+    file: StateFile,
     metadata: ArrowReaderMetadata,
-    pub(super) info: RunInfo,
+    pub(super) info: FileInfo,
 }
 
-impl RunFile {
-    pub(super) fn open(store: &RunStore, run: &RunRef, kind: Option<&OperatorKind>) -> Result<Self, StateError> {
-        let damaged = |what: &str| store.damaged(run, what);
-        let mut tail = store.read(run, run.bytes.saturating_sub(TAIL)..run.bytes)?;
+impl OpenFile {
+    pub(super) fn open(store: &StateStore, file: &StateFile, kind: Option<&OperatorKind>) -> Result<Self, StateError> {
+        let damaged = |what: &str| store.damaged(file, what);
+        let mut tail = store.read(file, file.bytes.saturating_sub(TAIL)..file.bytes)?;
         let not_parquet = "it does not end as a parquet file does";
         let end = tail.len().checked_sub(8).ok_or_else(|| damaged(not_parquet))?;
         if &tail[end + 4..] != b"PAR1" {
             return Err(damaged(not_parquet));
         }
         let footer = u64::from((&tail[end..end + 4]).get_u32_le()) + 8;
-        if footer > run.bytes {
+        if footer > file.bytes {
             return Err(damaged("its footer is longer than the file"));
         }
         if footer > tail.len() as u64 {
-            tail = store.read(run, run.bytes - footer..run.bytes)?;
+            tail = store.read(file, file.bytes - footer..file.bytes)?;
         }
         let start = tail.len() - footer as usize;
         let unreadable = |error: BoxError| damaged(&format!("its footer cannot be read: {error}"));
@@ -54,13 +54,13 @@ impl RunFile {
             .key_value_metadata()
             .and_then(|pairs| pairs.iter().find(|pair| pair.key == INFO_KEY)?.value.as_deref())
             .ok_or_else(|| StateError::Unknown {
-                object: store.describe(run),
+                object: store.describe(file),
                 what: "it is a parquet file, but not one of fluvial's".to_owned(),
             })?;
         let version = serde_json::from_str::<Version>(info).map_err(|e| unreadable(e.into()))?;
         if version.format != FORMAT || version.hash != ROUTING_HASH_VERSION {
             return Err(StateError::Unknown {
-                object: store.describe(run),
+                object: store.describe(file),
                 what: format!(
                     "its format is {}, its hash {}, and this binary knows {FORMAT} and {ROUTING_HASH_VERSION}: \
                      run the binary that wrote it",
@@ -68,17 +68,17 @@ impl RunFile {
                 ),
             });
         }
-        let info: RunInfo = serde_json::from_str(info).map_err(|e| unreadable(e.into()))?;
+        let info: FileInfo = serde_json::from_str(info).map_err(|e| unreadable(e.into()))?;
         let groups_end = info.groups.last().map_or(4, |group| group.end);
-        if groups_end > run.bytes || metadata.num_row_groups() != info.groups.len() {
+        if groups_end > file.bytes || metadata.num_row_groups() != info.groups.len() {
             return Err(damaged("its footer contradicts itself"));
         }
         // The file's checksum from its parts'.
-        if groups_end < run.bytes - tail.len() as u64 {
-            tail = store.read(run, groups_end..run.bytes)?;
+        if groups_end < file.bytes - tail.len() as u64 {
+            tail = store.read(file, groups_end..file.bytes)?;
         }
-        let rest = &tail[tail.len() - (run.bytes - groups_end) as usize..];
-        if checksum(&info.groups, rest) != Some(run.crc32) {
+        let rest = &tail[tail.len() - (file.bytes - groups_end) as usize..];
+        if checksum(&info.groups, rest) != Some(file.crc32) {
             return Err(damaged("its checksum is not what the checkpoint says"));
         }
         if let Some(kind) = kind.filter(|kind| **kind != info.kind) {
@@ -90,17 +90,17 @@ impl RunFile {
         }
         let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
             .map_err(|e| unreadable(e.into()))?;
-        Ok(Self { store: store.clone(), run: run.clone(), metadata, info })
+        Ok(Self { store: store.clone(), file: file.clone(), metadata, info })
     }
 
     /// The batches of one row group.
     pub(super) fn read(&self, group: usize) -> Result<Vec<RecordBatch>, StateError> {
         let range = self.range(group);
-        let bytes = self.store.read(&self.run, range.clone())?;
+        let bytes = self.store.read(&self.file, range.clone())?;
         if crc32fast::hash(&bytes) != self.info.groups[group].crc32 {
             return Err(self.damaged(format!("the checksum of bytes {} to {} does not fit", range.start, range.end)));
         }
-        let part = Part { start: range.start, bytes, len: self.run.bytes };
+        let part = Part { start: range.start, bytes, len: self.file.bytes };
         ParquetRecordBatchReaderBuilder::new_with_metadata(part, self.metadata.clone())
             .with_row_groups(vec![group])
             .with_batch_size(BATCH_ROWS)
@@ -111,16 +111,16 @@ impl RunFile {
     }
 
     pub(super) fn damaged(&self, what: impl Into<String>) -> StateError {
-        self.store.damaged(&self.run, what)
+        self.store.damaged(&self.file, what)
     }
 
-    /// Rows of this run could not be written into another one.
+    /// Rows of this file could not be written into another one.
     pub(super) fn unwritable(&self, source: BoxError) -> StateError {
         StateError::Encode { operator: self.info.operator.clone(), source }
     }
 
     pub(super) fn describe(&self) -> String {
-        self.store.describe(&self.run)
+        self.store.describe(&self.file)
     }
 
     pub(super) fn schema(&self) -> arrow_schema::SchemaRef {
@@ -133,7 +133,7 @@ impl RunFile {
     }
 }
 
-/// The part of [`RunInfo`] that every version has.
+/// The part of [`FileInfo`] that every version has.
 #[derive(serde::Deserialize)]
 struct Version {
     format: u32,
