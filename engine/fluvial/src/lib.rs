@@ -4,7 +4,7 @@
 //! closure that builds a dataflow, from sources through [`Stream`]s, durable operators and [`Collection`]s to outputs.
 //!
 //! ```text
-//!   Job::source ─► Stream ─► durable operator ─► Collection ─► Job::write
+//!   Job::source ─► Stream ─► durable operator ─► Collection ─► Job::output
 //! ```
 //!
 //! Start at [`App`] for a job's `main`, at [`Job`] for what its closure can do, at [`harness`] for its tests.
@@ -28,5 +28,5 @@ pub use cli::App;
 pub use durable::{Average, Count, Sum};
 #[doc(hidden)]
 pub use fail_point::{Doom, FailPoint, Fate};
-pub use job::{Job, OnMalformed};
+pub use job::{Job, NoFormat, OnMalformed, OutputBuilder, SourceBuilder};
 pub use stream::{Changelog, Collection, ExactInt, Stream};

@@ -62,7 +62,7 @@ impl Removed<'_> {
     pub fn why_not(&self, now_ms: u64) -> Option<String> {
         if !self.only_newest {
             return Some(format!(
-                "the job does not read the source '{}' as a changelog that ends on a malformed record (`Job::changelog`), so \
+                "the job does not read the source '{}' as a changelog that ends on a malformed record (`.changelog()`), so \
                  older records of a key may count",
                 self.source
             ));

@@ -9,7 +9,7 @@
 //! Money only moves, so `total` is 0 at each tick; an engine that joins credits of one moment with debits of another
 //! says something else.
 
-use fluvial::connector::format::json;
+use fluvial::connector::format::Json;
 use fluvial::differential::operators::CountTotal;
 use fluvial::durable::{Overflow, Sum};
 use fluvial::{Collection, ExactInt, Job, OnMalformed};
@@ -105,8 +105,11 @@ pub(crate) enum Accounts {
 pub(crate) fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
     let output = |name: &str| kafka.upsert(format!("{}{name}", options.prefix));
-    let (input, decode) = (kafka.source(&options.input), json::value::<Transfer>());
-    let transfers = job.source_with("transfers", input, decode, options.on_malformed);
+    let transfers = job
+        .source("transfers", kafka.source(&options.input))
+        .format(Json)
+        .on_malformed(options.on_malformed)
+        .stream::<Transfer>();
     let credits = transfers.clone().key_by(|t| t.to).aggregate("credits", Sum(|t: &Transfer| t.amount));
     let debits = transfers.key_by(|t| t.from).aggregate("debits", Sum(|t: &Transfer| t.amount));
     let balances = full_outer_join(credits.clone(), debits.clone());
@@ -121,11 +124,11 @@ pub(crate) fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<
     });
     let total = total.map(|(accounts, total)| (All { accounts }, total));
     let amounts = |(account, amount)| (Account { account }, Amount { account, amount });
-    job.write(&output("credits"), json::Json, credits.map(amounts));
-    job.write(&output("debits"), json::Json, debits.map(amounts));
+    job.output(output("credits")).format(Json).write(credits.map(amounts));
+    job.output(output("debits")).format(Json).write(debits.map(amounts));
     let balances = balances.map(|(account, balance)| (Account { account }, Balance { account, balance }));
-    job.write(&output("balances"), json::Json, balances);
-    job.write(&output("total"), json::Json, total);
+    job.output(output("balances")).format(Json).write(balances);
+    job.output(output("total")).format(Json).write(total);
     Ok(())
 }
 

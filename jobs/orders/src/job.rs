@@ -6,7 +6,7 @@
 //!
 //! A later record of an order amends it, a null value cancels it.
 
-use fluvial::connector::format::{json, text};
+use fluvial::connector::format::{Json, Text};
 use fluvial::differential::operators::CountTotal;
 use fluvial::durable::Overflow;
 use fluvial::{ExactInt, Job, OnMalformed};
@@ -100,8 +100,11 @@ pub(crate) struct Revenue {
 /// The options are wrong.
 pub(crate) fn build(job: &mut Job<'_>, options: &OrdersOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
-    let (input, value) = (kafka.source(&options.input), json::decode_value::<Order>);
-    let orders = job.changelog_with("orders", input, text::decode_key, value, options.on_malformed);
+    let orders = job
+        .source("orders", kafka.source(&options.input))
+        .format((Text, Json))
+        .on_malformed(options.on_malformed)
+        .changelog::<String, Order>();
     let sales = orders.try_map_values("sales", |_, order| Sale::of(order));
     let sums = sales
         .latest("orders")
@@ -115,7 +118,7 @@ pub(crate) fn build(job: &mut Job<'_>, options: &OrdersOptions) -> anyhow::Resul
         let revenue_cents = i64::try_from(cents)?;
         Ok::<_, Overflow>(Revenue { region, product, orders: orders as i64, revenue_cents })
     });
-    job.write(&kafka.upsert(&options.output), json::Json, revenue);
+    job.output(kafka.upsert(&options.output)).format(Json).write(revenue);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Counts words.
 
-use fluvial::connector::format::{json, text};
+use fluvial::connector::format::{Json, Text};
 use fluvial::{App, Count, Job};
 use fluvial_kafka::KafkaOptions;
 
@@ -18,11 +18,11 @@ struct WordCount {
 
 fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
-    let lines = job.source("lines", kafka.source("lines"), text::value);
+    let lines = job.source("lines", kafka.source("lines")).format(Text).stream::<String>();
     let words = lines.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
     let counts = words.key_by(|word| word.clone()).aggregate("counts", Count);
     let rows = counts.map(|(word, count)| (word.clone(), WordCount { word, count }));
-    job.write(&kafka.upsert("counts"), text::Key(json::Json), rows);
+    job.output(kafka.upsert("counts")).format((Text, Json)).write(rows);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It keeps the revenue of each order: `orders ──map (the fault)──latest──► rows`.
 
-use fluvial::connector::format::{json, text};
+use fluvial::connector::format::{Json, Text};
 use fluvial::{Collection, Job, OnMalformed, Sum};
 use fluvial_kafka::KafkaOptions;
 use serde::Deserialize;
@@ -93,11 +93,12 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         return build_of_changelog(job, options, &kafka);
     }
     let on_malformed = if options.skip_malformed { OnMalformed::Skip } else { OnMalformed::Fail };
-    let decode =
-        |record: &fluvial::connector::Record<'_>| Ok((text::decode_key(record)?, json::decode_value::<Order>(record)?));
-    let mut orders = job.source_with("orders", kafka.source(&options.input), decode, on_malformed);
+    let mut read = |name: &str, topic: &str| {
+        job.source(name, kafka.source(topic)).format((Text, Json)).on_malformed(on_malformed).keyed::<String, Order>()
+    };
+    let mut orders = read("orders", &options.input);
     if let Some(also) = &options.also {
-        orders = orders.union(job.source_with("also", kafka.source(also), decode, on_malformed));
+        orders = orders.union(read("also", also));
     }
     let wrong = options.wrong;
     let lingering = (wrong == Wrong::Lingers).then_some(Lingering);
@@ -118,7 +119,7 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         (id, revenue)
     });
     if options.append {
-        job.write(&kafka.append(&options.output), json::Json, rows.keep_all("rows"));
+        job.output(kafka.append(&options.output)).format(Json).write(rows.keep_all("rows"));
         return Ok(());
     }
     let nothing = |revenue: i64| if revenue == 0 { panic!("an order comes to nothing") } else { revenue };
@@ -142,20 +143,20 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Hoards | Wrong::Lingers => rows.latest("rows"),
     };
     if let Some(copy) = &options.copy {
-        job.write(&kafka.upsert(copy), json::Json, rows.clone());
+        job.output(kafka.upsert(copy)).format(Json).write(rows.clone());
     }
-    job.write(&kafka.upsert(&options.output), json::Json, rows);
+    job.output(kafka.upsert(&options.output)).format(Json).write(rows);
     Ok(())
 }
 
 /// Which orders there are.
 fn build_of_changelog(job: &mut Job<'_>, options: &Options, kafka: &fluvial_kafka::Kafka) -> anyhow::Result<()> {
-    let orders = job.changelog("orders", kafka.source(&options.input), text::decode_key, json::decode_value::<Order>);
+    let orders = job.source("orders", kafka.source(&options.input)).format((Text, Json)).changelog::<String, Order>();
     let ids = orders.map_values(|order| order.quantity).latest("rows").map(|(id, _)| (id, 1));
     if options.append {
-        job.write(&kafka.append(&options.output), json::Json, ids);
+        job.output(kafka.append(&options.output)).format(Json).write(ids);
     } else {
-        job.write(&kafka.upsert(&options.output), json::Json, ids);
+        job.output(kafka.upsert(&options.output)).format(Json).write(ids);
     }
     Ok(())
 }

@@ -1,62 +1,44 @@
 //! UTF-8 text as it stands.
 
-use super::{DecodeError, Encode};
-use crate::{BoxError, Record};
+use std::fmt::Display;
+use std::io::Write;
+use std::str::FromStr;
 
-/// The key of a record, as text.
-///
-/// # Errors
-/// There is none, or it is not UTF-8.
-pub fn decode_key(record: &Record<'_>) -> Result<String, DecodeError> {
-    text("key", record.key.ok_or(DecodeError::Missing("key"))?)
-}
+use super::{Decode, DecodeError, Encode, Format, Part};
+use crate::BoxError;
 
-/// The value of a record, as text; `None` for a null value.
-///
-/// # Errors
-/// It is not UTF-8.
-pub fn decode_value(record: &Record<'_>) -> Result<Option<String>, DecodeError> {
-    record.value.map(|bytes| text("value", bytes)).transpose()
-}
-
-/// The value of a record that must have one, as text: a decoder for a source of lines.
-///
-/// # Errors
-/// There is none, or it is not UTF-8.
-pub fn value(record: &Record<'_>) -> Result<String, DecodeError> {
-    decode_value(record)?.ok_or(DecodeError::Missing("value"))
-}
-
-/// Writes a text key as it stands, and the value as another format does: `text::Key(json::Json)`.
+/// UTF-8 text as it stands, without quotation marks: a `String`, and whatever else is read by [`FromStr`] and written by
+/// [`Display`], as numbers are.
 ///
 /// ```
-/// use fluvial_connector::format::{Encode, json, text};
+/// use fluvial_connector::format::{Decode, Encode, Part, Text};
 ///
-/// #[derive(serde::Serialize)]
-/// struct WordCount { word: String, count: u64 }
-/// let (mut key, mut value) = (Vec::new(), Vec::new());
-/// let row = WordCount { word: "to".to_owned(), count: 2 };
-/// Encode::<String, WordCount>::key(&text::Key(json::Json), &row.word, &mut key).unwrap();
-/// Encode::<String, WordCount>::value(&text::Key(json::Json), &row, &mut value).unwrap();
-/// assert_eq!((key, value), (b"to".to_vec(), br#"{"word":"to","count":2}"#.to_vec()));
+/// let mut bytes = Vec::new();
+/// Text.encode(&42u64, &mut bytes)?;
+/// assert_eq!(bytes, b"42");
+/// let (text, number): (String, u64) = (Text.decode(Part::Key, &bytes)?, Text.decode(Part::Key, &bytes)?);
+/// assert_eq!((text.as_str(), number), ("42", 42));
+/// # Ok::<_, fluvial_connector::BoxError>(())
 /// ```
+///
+/// An empty text is a value like any other: only a record without a value deletes its key.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Key<E>(pub E);
+pub struct Text;
 
-impl<K: AsRef<str>, V, E: Encode<K, V>> Encode<K, V> for Key<E> {
-    fn key(&self, key: &K, into: &mut Vec<u8>) -> Result<(), BoxError> {
-        into.extend_from_slice(key.as_ref().as_bytes());
-        Ok(())
-    }
+impl Format for Text {}
 
-    fn value(&self, value: &V, into: &mut Vec<u8>) -> Result<(), BoxError> {
-        self.0.value(value, into)
+impl<T: FromStr<Err: Into<BoxError>>> Decode<T> for Text {
+    fn decode(&self, part: Part, bytes: &[u8]) -> Result<T, DecodeError> {
+        let text =
+            std::str::from_utf8(bytes).map_err(|error| DecodeError::malformed(part, "utf-8 text", bytes, error))?;
+        text.parse().map_err(|error| {
+            DecodeError::malformed(part, format!("text of {}", std::any::type_name::<T>()), bytes, error)
+        })
     }
 }
 
-fn text(part: &'static str, bytes: &[u8]) -> Result<String, DecodeError> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text.to_owned()),
-        Err(source) => Err(DecodeError::malformed(part, "utf-8 text", bytes, source)),
+impl<T: Display> Encode<T> for Text {
+    fn encode(&self, value: &T, into: &mut Vec<u8>) -> Result<(), BoxError> {
+        Ok(write!(into, "{value}")?)
     }
 }

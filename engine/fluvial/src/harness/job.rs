@@ -27,15 +27,15 @@ const PARTITIONS: u32 = 4;
 /// from which the job can be started again with any number of workers.
 ///
 /// ```
-/// use fluvial::connector::format::json;
+/// use fluvial::connector::format::Json;
 /// use fluvial::harness::JobTest;
 /// use fluvial_memory::Memory;
 ///
 /// let mut test = JobTest::new(2, |job| {
 ///     let memory = Memory::new();
-///     let words = job.source("words", memory.source("words"), json::value::<String>());
+///     let words = job.source("words", memory.source("words")).format(Json).stream::<String>();
 ///     let counts = words.key_by(|word| word.clone()).aggregate("counts", fluvial::Count);
-///     job.write(&memory.upsert("counts", 4), json::Json, counts);
+///     job.output(memory.upsert("counts", 4)).format(Json).write(counts);
 ///     Ok(())
 /// });
 /// test.feed("words", 1, [(None, Some(r#""to""#)), (None, Some(r#""be""#))]);
@@ -288,7 +288,7 @@ impl Site<Vec<Message>> for JobSite {
 
 #[cfg(test)]
 mod tests {
-    use fluvial_connector::format::json;
+    use fluvial_connector::format::Json;
     use fluvial_memory::Memory;
 
     use super::*;
@@ -296,8 +296,8 @@ mod tests {
     fn latest(workers: usize) -> JobTest {
         JobTest::new(workers, |job| {
             let memory = Memory::new();
-            let rows = job.source("rows", memory.source("rows"), json::keyed::<u32, i64>());
-            job.write(&memory.upsert("latest", 4), json::Json, rows.latest("rows"));
+            let rows = job.source("rows", memory.source("rows")).format(Json).keyed::<u32, i64>();
+            job.output(memory.upsert("latest", 4)).format(Json).write(rows.latest("rows"));
             Ok(())
         })
     }

@@ -8,9 +8,8 @@
 //! dataflow without being copied.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use fluvial_connector::format::{Decode, DecodeError};
+use fluvial_connector::format::DecodeError;
 use fluvial_connector::{Offset, Record};
 use fluvial_protocol::journal::SplitNumber;
 use timely::dataflow::InputHandleVec;
@@ -46,26 +45,26 @@ struct Waiting<T> {
 }
 
 /// The one implementation of [`SourceInput`].
-pub(crate) struct TypedInput<D: Decode<Item: Clone>> {
-    decode: Arc<D>,
-    handle: InputHandleVec<u64, (D::Item, Origin)>,
-    splits: Vec<Waiting<D::Item>>,
-    released: Vec<Vec<(D::Item, Origin)>>,
+pub(crate) struct TypedInput<T: Clone + 'static, D> {
+    decode: D,
+    handle: InputHandleVec<u64, (T, Origin)>,
+    splits: Vec<Waiting<T>>,
+    released: Vec<Vec<(T, Origin)>>,
 }
 
-impl<D: Decode<Item: Clone>> TypedInput<D> {
-    pub(crate) fn new(decode: D, handle: InputHandleVec<u64, (D::Item, Origin)>) -> Self {
-        Self { decode: Arc::new(decode), handle, splits: Vec::new(), released: Vec::new() }
+impl<T: Clone + 'static, D> TypedInput<T, D> {
+    pub(crate) fn new(decode: D, handle: InputHandleVec<u64, (T, Origin)>) -> Self {
+        Self { decode, handle, splits: Vec::new(), released: Vec::new() }
     }
 }
 
-impl<D: Decode<Item: Clone>> SourceInput for TypedInput<D> {
+impl<T: Clone + 'static, D: Fn(&Record<'_>) -> Result<T, DecodeError>> SourceInput for TypedInput<T, D> {
     fn add_split(&mut self, number: SplitNumber) {
         self.splits.push(Waiting { number, open: Vec::new(), closed: VecDeque::new() });
     }
 
     fn take(&mut self, split: usize, record: &Record<'_>) -> Result<(), DecodeError> {
-        let item = self.decode.decode(record)?;
+        let item = (self.decode)(record)?;
         let waiting = &mut self.splits[split];
         let origin = Origin { split: waiting.number, index: 0, offset: record.offset };
         waiting.open.push((item, origin));

@@ -2,6 +2,7 @@
 
 pub(crate) mod input;
 pub(crate) mod output;
+mod output_builder;
 pub(crate) mod source;
 
 use std::cell::RefCell;
@@ -11,31 +12,29 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use differential_dataflow::ExchangeData;
-use fluvial_connector::format::{Decode, Encode};
-use fluvial_connector::{BoxError, Offset, Output, OutputSpec, Record, Sink, Source, Tick};
-use timely::dataflow::{InputHandleVec, Scope};
+use fluvial_connector::{BoxError, Output, OutputSpec, Sink, Source, Tick};
+use timely::dataflow::Scope;
 
 use crate::durable::Durables;
 use crate::state::StateError;
-use crate::stream::Collection;
-use crate::stream::{self, Changelog, Stream};
-use input::TypedInput;
+use crate::stream::{self, Collection};
 use output::OutputQueue;
+pub use output_builder::OutputBuilder;
 use source::DeclaredSource;
-pub use source::OnMalformed;
+pub use source::{OnMalformed, SourceBuilder};
 
 /// A job under construction. The closure that builds it runs once on every worker, and must build the same each time.
 ///
 /// ```no_run
-/// use fluvial::connector::format::json;
+/// use fluvial::connector::format::Json;
 /// use fluvial::{Count, Job};
 /// # fn source() -> impl fluvial::connector::Source { fluvial_memory::Memory::new().source("words") }
 /// # fn output() -> impl fluvial::connector::Output { fluvial_memory::Memory::new().upsert("counts", 1) }
 ///
 /// fn build(job: &mut Job<'_>) -> anyhow::Result<()> {
-///     let words = job.source("words", source(), json::value::<String>());
+///     let words = job.source("words", source()).format(Json).stream::<String>();
 ///     let counts = words.key_by(|word| word.clone()).aggregate("counts", Count);
-///     job.write(&output(), json::Json, counts);
+///     job.output(output()).format(Json).write(counts);
 ///     Ok(())
 /// }
 /// ```
@@ -51,7 +50,19 @@ pub struct Job<'s> {
 pub(crate) struct Declared {
     pub(crate) sources: Vec<DeclaredSource>,
     pub(crate) outputs: Vec<DeclaredOutput>,
+    pub(crate) begun: Begun,
 }
+
+/// The names of sources and outputs whose builder has not come to its last call.
+#[derive(Default)]
+pub(crate) struct Begun {
+    pub(crate) sources: Vec<String>,
+    pub(crate) outputs: Vec<String>,
+}
+
+/// A source or an output that has not been told its format.
+#[derive(Clone, Copy, Debug)]
+pub struct NoFormat;
 
 /// One output as the job declared it.
 pub(crate) struct DeclaredOutput {
@@ -77,80 +88,17 @@ impl<'s> Job<'s> {
         self.declared
     }
 
-    /// The records of `source`, decoded. `name` is stable across versions of the job: the journal keeps offsets under
-    /// it. A record that cannot be decoded ends the job; see [`Job::source_with`].
-    pub fn source<D>(&mut self, name: &str, source: impl Source, decode: D) -> Stream<'s, D::Item>
-    where
-        D: Decode<Item: Clone>,
-    {
-        self.source_with(name, source, decode, OnMalformed::Fail)
-    }
-
-    /// As [`Job::source`]; says what to do with a record that cannot be decoded.
-    pub fn source_with<D>(
-        &mut self,
-        name: &str,
-        source: impl Source,
-        decode: D,
-        on_malformed: OnMalformed,
-    ) -> Stream<'s, D::Item>
-    where
-        D: Decode<Item: Clone>,
-    {
-        self.declare(name, source, decode, on_malformed, false)
-    }
-
-    /// The records of `source` as a changelog: of each key only the newest record counts, and one without a value deletes
-    /// the key. `key` is shown a record's key alone, so that a key here is one in the source's system. A record that
-    /// cannot be decoded ends the job; see [`Job::changelog_with`].
-    pub fn changelog<K: Clone + 'static, V: Clone + 'static>(
-        &mut self,
-        name: &str,
-        source: impl Source,
-        key: impl Decode<Item = K>,
-        value: impl Decode<Item = Option<V>>,
-    ) -> Changelog<'s, K, V> {
-        self.changelog_with(name, source, key, value, OnMalformed::Fail)
-    }
-
-    /// As [`Job::changelog`]; says what to do with a record that cannot be decoded.
+    /// Reads `source`. `name` is stable across versions of the job: the journal keeps offsets under it.
     ///
-    /// With [`OnMalformed::Skip`] a malformed record leaves the older one of its key in place. Compaction does not, so
-    /// where compacted records have to be read again the job then ends with an error, as one that reads a
-    /// [`Stream`](crate::Stream) does.
-    pub fn changelog_with<K: Clone + 'static, V: Clone + 'static>(
-        &mut self,
-        name: &str,
-        source: impl Source,
-        key: impl Decode<Item = K>,
-        value: impl Decode<Item = Option<V>>,
-        on_malformed: OnMalformed,
-    ) -> Changelog<'s, K, V> {
-        let decode = move |record: &Record<'_>| {
-            let bare = Record { offset: Offset(0), value: None, timestamp_ms: None, key: record.key };
-            Ok((key.decode(&bare)?, value.decode(record)?))
-        };
-        Changelog::new(self.declare(name, source, decode, on_malformed, on_malformed == OnMalformed::Fail))
+    /// What is read is said by the builder's format and by its last call: see [`SourceBuilder`].
+    pub fn source(&mut self, name: &str, source: impl Source) -> SourceBuilder<'_, 's> {
+        SourceBuilder::new(self, name, source)
     }
 
-    fn declare<D: Decode<Item: Clone>>(
-        &mut self,
-        name: &str,
-        source: impl Source,
-        decode: D,
-        on_malformed: OnMalformed,
-        only_newest: bool,
-    ) -> Stream<'s, D::Item> {
-        let mut handle = InputHandleVec::new();
-        let stream = handle.to_stream(self.scope);
-        self.declared.sources.push(DeclaredSource {
-            name: name.to_owned(),
-            source: Arc::new(source),
-            input: Box::new(TypedInput::new(decode, handle)),
-            on_malformed,
-            only_newest,
-        });
-        Stream::from_source(stream, &self.durables)
+    /// Writes to `output`, which nothing else of the job writes. How, and what, is said by the builder's format and by its
+    /// last call: see [`OutputBuilder`].
+    pub fn output(&mut self, output: impl Output) -> OutputBuilder<'_, 's> {
+        OutputBuilder::new(self, &output)
     }
 
     /// Makes another value of each row's, or refuses the row, as [`Stream::try_map`] does on streams: the first error ends
@@ -179,23 +127,6 @@ impl<'s> Job<'s> {
     {
         stream::try_map(collection, name, &self.durables, logic)
     }
-
-    /// Writes a collection of keys and values to an output, which nothing else of the job writes.
-    ///
-    /// An *upsert* output says of each key that changed in a tick what it has become: its row, or a null value when it
-    /// has none. An *append* output gets each new row, and cannot take one back.
-    pub fn write<K, V>(&mut self, output: &impl Output, encode: impl Encode<K, V>, collection: Collection<'s, (K, V)>)
-    where
-        K: ExchangeData,
-        V: ExchangeData,
-    {
-        let spec = output.spec();
-        let queue = Rc::new(RefCell::new(OutputQueue::default()));
-        let partitions = (self.situation.partitions)(&spec.name);
-        let skip_through = self.situation.skip_through.map(|t| t.0);
-        output::collect(collection, &spec, partitions, encode, skip_through, Rc::clone(&queue));
-        self.declared.outputs.push(DeclaredOutput { spec, sink: output.sink(), queue });
-    }
 }
 
 /// A mistake in how a job is put together.
@@ -216,7 +147,7 @@ pub(crate) enum Mistake {
         second: String,
     },
     /// The job writes nothing.
-    #[error("the job writes nothing: end at least one collection with `job.write`")]
+    #[error("the job writes nothing: end at least one collection with `job.output(…).format(…).write(…)`")]
     NoOutput,
     /// The job would read what it writes.
     #[error("the job reads {described} and writes it: give the output a topic of its own")]
@@ -229,6 +160,20 @@ pub(crate) enum Mistake {
     SourceTwice {
         /// The name.
         source_name: String,
+    },
+    /// A source's builder was left before its last call.
+    #[error(
+        "source '{source_name}' is not read: end it with `stream`, `keyed`, `changelog` or `stream_with`, or take it out"
+    )]
+    NotRead {
+        /// Its name.
+        source_name: String,
+    },
+    /// An output's builder was left before its last call.
+    #[error("output '{output}' is not written: end it with `write`, or take it out")]
+    NotWritten {
+        /// Its name.
+        output: String,
     },
     /// A durable operator cannot have its name.
     #[error(transparent)]

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use differential_dataflow::{ExchangeData, VecCollection};
-use fluvial_connector::format::Encode;
+use fluvial_connector::format::{Encode, Formats};
 use fluvial_connector::{BoxError, Envelope, OutputRecord, OutputSpec, Tick};
 use fluvial_protocol::TickRecords;
 use timely::dataflow::channels::pact::Exchange;
@@ -89,22 +89,23 @@ type Routed<K, V> = (u32, K, V);
 type Rows<K, V> = Vec<(Routed<K, V>, isize)>;
 
 /// Ends `collection` in `queue`. Updates at or before `skip_through` are restored state, which is out already.
-pub(crate) fn collect<'s, K, V>(
+pub(crate) fn collect<'s, F, K, V>(
     collection: VecCollection<'s, u64, (K, V), isize>,
     spec: &OutputSpec,
     partitions: u32,
-    encode: impl Encode<K, V>,
+    formats: F,
     skip_through: Option<u64>,
     queue: Rc<RefCell<OutputQueue>>,
 ) where
+    F: Formats<Key: Encode<K>, Value: Encode<V>>,
     K: ExchangeData,
     V: ExchangeData,
 {
-    let encode = Arc::new(encode);
+    let formats = Arc::new(formats);
     let (partition_of, name, envelope) = (spec.partition_of, spec.name.clone(), spec.envelope);
     queue.borrow_mut().upper = Some(0);
     let called = lasting(format!("write to {name}"));
-    let encode_key = Arc::clone(&encode);
+    let of_keys = Arc::clone(&formats);
     let mut bytes = Vec::new();
     let routed = collection.inner.flat_map(move |((key, value), tick, diff)| {
         if skip_through.is_some_and(|through| tick <= through) {
@@ -114,7 +115,7 @@ pub(crate) fn collect<'s, K, V>(
         // A key that cannot be encoded says so again at the end of its tick, wherever it has come to.
         let encoded = in_operator(called, || {
             at_tick(tick);
-            encode_key.key(&key, &mut bytes)
+            of_keys.key().encode(&key, &mut bytes)
         });
         let partition = encoded.map_or(0, |()| partition_of(&bytes, partitions));
         Some(((partition, key, value), tick, diff))
@@ -143,7 +144,7 @@ pub(crate) fn collect<'s, K, V>(
                 tracing::trace!(target: STAGES, tick, output = name, "encode");
                 let output = in_operator(called, || {
                     at_tick(tick);
-                    tick_output(&name, envelope, Tick(tick), rows, encode.as_ref())
+                    tick_output(&name, envelope, Tick(tick), rows, formats.as_ref())
                 });
                 match output {
                     Ok(output) if output.partitions.is_empty() => {}
@@ -161,13 +162,17 @@ pub(crate) fn collect<'s, K, V>(
 }
 
 /// What a tick's updates come to.
-fn tick_output<K: Ord, V: Ord>(
+fn tick_output<F, K: Ord, V: Ord>(
     output: &str,
     envelope: Envelope,
     tick: Tick,
     mut rows: Rows<K, V>,
-    encode: &impl Encode<K, V>,
-) -> Result<TickOutput, OutputError> {
+    formats: &F,
+) -> Result<TickOutput, OutputError>
+where
+    F: Formats<Key: Encode<K>, Value: Encode<V>>,
+{
+    let (of_keys, of_values) = (formats.key(), formats.value());
     differential_dataflow::consolidation::consolidate(&mut rows);
     let fail = |source: BoxError| OutputError::Encode { output: output.to_owned(), source };
     let two_rows = |key: &[u8]| OutputError::TwoRows { output: output.to_owned(), key: readable(key), tick };
@@ -182,7 +187,7 @@ fn tick_output<K: Ord, V: Ord>(
     let mut rows = rows.into_iter().peekable();
     while let Some(((partition, key, value), diff)) = rows.next() {
         let into = partitions.entry(partition).or_default();
-        let key_bytes = encoded(&|bytes| encode.key(&key, bytes))?;
+        let key_bytes = encoded(&|bytes| of_keys.encode(&key, bytes))?;
         let others = iter::from_fn(|| rows.next_if(|((p, k, _), _)| *p == partition && *k == key));
         let group = iter::once((value, diff)).chain(others.map(|((_, _, value), diff)| (value, diff)));
         match envelope {
@@ -193,7 +198,7 @@ fn tick_output<K: Ord, V: Ord>(
                         return Err(two_rows(&key_bytes));
                     }
                 }
-                let value = row.map(|value| encoded(&|bytes| encode.value(&value, bytes))).transpose()?;
+                let value = row.map(|value| encoded(&|bytes| of_values.encode(&value, bytes))).transpose()?;
                 into.push(OutputRecord { key: key_bytes, value });
             }
             Envelope::Append => {
@@ -202,7 +207,7 @@ fn tick_output<K: Ord, V: Ord>(
                         let key = readable(&key_bytes);
                         return Err(OutputError::Retraction { output: output.to_owned(), key, tick });
                     };
-                    let value = Some(encoded(&|bytes| encode.value(&value, bytes))?);
+                    let value = Some(encoded(&|bytes| of_values.encode(&value, bytes))?);
                     into.extend(iter::repeat_n(OutputRecord { key: key_bytes.clone(), value }, times));
                 }
             }
@@ -237,6 +242,8 @@ fn readable(key: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use fluvial_connector::format::{Format, Text};
+
     use super::*;
 
     fn row(key: &str, value: i64, diff: isize) -> (Routed<String, i64>, isize) {
@@ -246,20 +253,17 @@ mod tests {
     /// Writes keys without regard to case: two that differ may be written the same.
     struct Caseless;
 
-    impl Encode<String, i64> for Caseless {
-        fn key(&self, key: &String, into: &mut Vec<u8>) -> Result<(), BoxError> {
-            into.extend_from_slice(key.to_lowercase().as_bytes());
-            Ok(())
-        }
+    impl Format for Caseless {}
 
-        fn value(&self, value: &i64, into: &mut Vec<u8>) -> Result<(), BoxError> {
-            into.extend_from_slice(value.to_string().as_bytes());
+    impl Encode<String> for Caseless {
+        fn encode(&self, key: &String, into: &mut Vec<u8>) -> Result<(), BoxError> {
+            into.extend_from_slice(key.to_lowercase().as_bytes());
             Ok(())
         }
     }
 
     fn check(envelope: Envelope, rows: Rows<String, i64>, expected: Result<&[(&str, Option<&str>)], &str>) {
-        let got = tick_output("out", envelope, Tick(5), rows, &Caseless);
+        let got = tick_output("out", envelope, Tick(5), rows, &(Caseless, Text));
         match (got, expected) {
             (Ok(output), Ok(expected)) => {
                 let records: Vec<_> = output.partitions.into_values().flat_map(TickRecords::into_records).collect();

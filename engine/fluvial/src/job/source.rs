@@ -1,10 +1,15 @@
-//! A source as a job declares it.
+//! A source as a job declares it, and the builder that declares it.
 
+use std::fmt;
 use std::sync::Arc;
 
-use fluvial_connector::Source;
+use fluvial_connector::format::{Decode, DecodeError, Formats};
+use fluvial_connector::{Record, Source};
+use timely::dataflow::InputHandleVec;
 
-use super::input::SourceInput;
+use super::input::{SourceInput, TypedInput};
+use super::{Job, NoFormat};
+use crate::stream::{Changelog, Stream};
 
 /// What to do with a record that cannot be decoded. As an option of a job's command line it reads `fail` and `skip`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -24,4 +29,159 @@ pub(crate) struct DeclaredSource {
     pub(crate) on_malformed: OnMalformed,
     /// Whether only the newest record of each key counts, whatever the job makes of it.
     pub(crate) only_newest: bool,
+}
+
+/// A source under construction, made by [`Job::source`]: options first, then one of the calls that read it.
+///
+/// | last call | gives |
+/// | --- | --- |
+/// | [`stream`](Self::stream) | the records' values |
+/// | [`keyed`](Self::keyed) | keys and values, where a record may delete its key |
+/// | [`changelog`](Self::changelog) | the same, where of each key only the newest record counts |
+/// | [`stream_with`](Self::stream_with) | what a closure makes of each record |
+///
+/// ```
+/// use fluvial::connector::format::Text;
+/// use fluvial::harness::JobTest;
+/// use fluvial::{Count, OnMalformed};
+/// use fluvial_memory::Memory;
+///
+/// let mut test = JobTest::new(1, |job| {
+///     let memory = Memory::new();
+///     let rolls =
+///         job.source("rolls", memory.source("rolls")).format(Text).on_malformed(OnMalformed::Fail).stream::<u8>();
+///     let counts = rolls.key_by(|roll| *roll).aggregate("counts", Count);
+///     job.output(memory.upsert("counts", 1)).format(Text).write(counts);
+///     Ok(())
+/// });
+/// test.feed("rolls", 1, [(None, Some("6")), (None, Some("2")), (None, Some("6"))]);
+/// test.advance_past(1);
+/// assert_eq!(test.table("counts"), [("2".into(), "1".into()), ("6".into(), "2".into())]);
+/// ```
+#[must_use = "a source is read by the last call: `stream`, `keyed`, `changelog` or `stream_with`"]
+pub struct SourceBuilder<'j, 's, F = NoFormat> {
+    job: &'j mut Job<'s>,
+    name: String,
+    source: Arc<dyn Source>,
+    formats: F,
+    on_malformed: OnMalformed,
+}
+
+impl<'j, 's> SourceBuilder<'j, 's> {
+    pub(super) fn new(job: &'j mut Job<'s>, name: &str, source: impl Source) -> Self {
+        job.declared.begun.sources.push(name.to_owned());
+        Self {
+            job,
+            name: name.to_owned(),
+            source: Arc::new(source),
+            formats: NoFormat,
+            on_malformed: OnMalformed::default(),
+        }
+    }
+
+    /// What the records are: JSON, text, bytes ([`connector::format`](crate::connector::format)). A format by itself is
+    /// that of keys and values; a pair, as `(Text, Json)`, has one for each.
+    pub fn format<F: Formats>(self, formats: F) -> SourceBuilder<'j, 's, F> {
+        let Self { job, name, source, formats: NoFormat, on_malformed } = self;
+        SourceBuilder { job, name, source, formats, on_malformed }
+    }
+
+    /// Reads what `decode` makes of each record, in place of a format: it sees key, value, offset and timestamp.
+    ///
+    /// ```
+    /// use fluvial::Count;
+    /// use fluvial::connector::format::{Json, Text};
+    /// # use fluvial_memory::Memory;
+    ///
+    /// # let mut test = fluvial::harness::JobTest::new(1, |job| {
+    /// # let memory = Memory::new();
+    /// let sales = job
+    ///     .source("sales", memory.source("sales"))
+    ///     .stream_with(|record| Ok((record.decode_key::<String>(&Text)?, record.decode_value::<i64>(&Json)?)));
+    /// job.output(memory.upsert("counts", 1)).format(Text).write(sales.aggregate("counts", Count));
+    /// # Ok(())
+    /// # });
+    /// # test.feed("sales", 1, [(Some("tea"), Some("3")), (Some("tea"), Some("4"))]);
+    /// # test.advance_past(1);
+    /// # assert_eq!(test.table("counts"), [("tea".into(), "2".into())]);
+    /// ```
+    #[must_use]
+    pub fn stream_with<D: Clone + 'static>(
+        self,
+        decode: impl Fn(&Record<'_>) -> Result<D, DecodeError> + 'static,
+    ) -> Stream<'s, D> {
+        self.declare(|_| decode, false)
+    }
+}
+
+impl<'s, F> SourceBuilder<'_, 's, F> {
+    /// Says what to do with a record that cannot be decoded. Without it, such a record ends the job.
+    ///
+    /// With [`OnMalformed::Skip`] a malformed record of a [`changelog`](Self::changelog) leaves the older one of its key in
+    /// place. Compaction does not, so where compacted records have to be read again the job then ends with an error, as one
+    /// that reads a [`stream`](Self::stream) does.
+    pub fn on_malformed(self, on_malformed: OnMalformed) -> Self {
+        Self { on_malformed, ..self }
+    }
+
+    /// Reads the records' values. Their keys are not looked at. A record without a value is malformed.
+    #[must_use]
+    pub fn stream<V: Clone + 'static>(self) -> Stream<'s, V>
+    where
+        F: Formats<Value: Decode<V>>,
+    {
+        self.declare(|formats| move |record: &Record<'_>| record.decode_value(formats.value()), false)
+    }
+
+    /// Reads keys and values. `None` stands for a record that deletes its key: it has no value, or one that the format
+    /// calls a deletion, as JSON's `null`. A record without a key is malformed.
+    ///
+    /// Read what is an upsert topic as a [`changelog`](Self::changelog), which its system may compact at any time.
+    #[must_use]
+    pub fn keyed<K: Clone + 'static, V: Clone + 'static>(self) -> Stream<'s, (K, Option<V>)>
+    where
+        F: Formats<Key: Decode<K>, Value: Decode<V>>,
+    {
+        self.declare(key_and_change, false)
+    }
+
+    /// Reads keys and values as a changelog: of each key only the newest record counts, and `None` deletes the key. Keys
+    /// are decoded from the records' keys alone, so that a key here is one in the source's system.
+    #[must_use]
+    pub fn changelog<K: Clone + 'static, V: Clone + 'static>(self) -> Changelog<'s, K, V>
+    where
+        F: Formats<Key: Decode<K>, Value: Decode<V>>,
+    {
+        let only_newest = self.on_malformed == OnMalformed::Fail;
+        Changelog::new(self.declare(key_and_change, only_newest))
+    }
+
+    fn declare<D, T>(self, decode: impl FnOnce(F) -> D, only_newest: bool) -> Stream<'s, T>
+    where
+        D: Fn(&Record<'_>) -> Result<T, DecodeError> + 'static,
+        T: Clone + 'static,
+    {
+        let Self { job, name, source, formats, on_malformed } = self;
+        let mut handle = InputHandleVec::new();
+        let stream = handle.to_stream(job.scope);
+        let input = Box::new(TypedInput::new(decode(formats), handle));
+        // The builder has the job to itself: the last that was begun is this one.
+        job.declared.begun.sources.pop();
+        job.declared.sources.push(DeclaredSource { name, source, input, on_malformed, only_newest });
+        Stream::from_source(stream, &job.durables)
+    }
+}
+
+/// Decodes a record's key, and its value or deletion.
+fn key_and_change<F, K, V>(formats: F) -> impl Fn(&Record<'_>) -> Result<(K, Option<V>), DecodeError> + 'static
+where
+    F: Formats<Key: Decode<K>, Value: Decode<V>>,
+{
+    move |record: &Record<'_>| Ok((record.decode_key(formats.key())?, record.decode_change(formats.value())?))
+}
+
+impl<F> fmt::Debug for SourceBuilder<'_, '_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SourceBuilder({})", self.name)
+    }
 }

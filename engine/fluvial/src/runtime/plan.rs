@@ -52,6 +52,10 @@ pub(crate) fn plan(build: &Build) -> anyhow::Result<Topology> {
 /// Everything that is wrong with how a job is put together.
 fn mistakes(declared: &Declared, durables: &Durables) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
+    let not_read = |source_name: &String| Mistake::NotRead { source_name: source_name.clone() };
+    mistakes.extend(declared.begun.sources.iter().map(not_read));
+    let not_written = |output: &String| Mistake::NotWritten { output: output.clone() };
+    mistakes.extend(declared.begun.outputs.iter().map(not_written));
     let mut sources = BTreeSet::new();
     for source in declared.sources.iter().filter(|source| !sources.insert(&source.name)) {
         mistakes.push(Mistake::SourceTwice { source_name: source.name.clone() });
@@ -106,7 +110,7 @@ impl Topology {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use fluvial_connector::format::{json, text};
+    use fluvial_connector::format::Text;
     use fluvial_memory::Memory;
 
     use super::*;
@@ -118,9 +122,11 @@ mod tests {
             let memory = Memory::new();
             memory.create_topic("in", 1);
             for source in sources {
-                let words = job.source(source, memory.source("in"), text::value).map(|word| (word, ()));
+                let words = job.source(source, memory.source("in")).format(Text).stream::<String>();
+                let words = words.map(|word| (word, ()));
                 for (name, output) in counts {
-                    job.write(&memory.upsert(*output, 1), json::Json, words.clone().aggregate(name, Count));
+                    let counts = words.clone().aggregate(name, Count);
+                    job.output(memory.upsert(*output, 1)).format(Text).write(counts);
                 }
             }
             Ok(())
@@ -144,5 +150,20 @@ mod tests {
         for part in parts {
             assert!(all.contains(part), "'{part}' is not in: {all}");
         }
+    }
+
+    #[test]
+    fn a_source_or_an_output_that_is_begun_and_not_ended_is_a_mistake() {
+        let build: Build = Arc::new(|job: &mut Job<'_>| {
+            let memory = Memory::new();
+            let _ = job.source("left", memory.source("in")).format(Text);
+            let words = job.source("words", memory.source("in")).format(Text).stream::<String>().map(|word| (word, ()));
+            job.output(memory.upsert("counts", 1)).format(Text).write(words.aggregate("counts", Count));
+            let _ = job.output(memory.upsert("unused", 1));
+            Ok(())
+        });
+        let mistakes = plan(&build).map(|_| ()).unwrap_err().to_string();
+        assert!(mistakes.contains("with 2 mistakes; (1) source 'left' is not read: end it with"), "{mistakes}");
+        assert!(mistakes.contains("; (2) output 'unused' is not written: end it with `write`"), "{mistakes}");
     }
 }

@@ -8,7 +8,7 @@ use fluvial_connector::BoxError;
 use super::{Collection, Stream};
 
 /// The records of a source under the keys that they have in the source's system, of which only the newest of each key
-/// counts: an upsert topic of Kafka. Made by [`Job::changelog`](crate::Job::changelog).
+/// counts: an upsert topic of Kafka. Made by [`SourceBuilder::changelog`](crate::SourceBuilder::changelog).
 ///
 /// It is less than a [`Stream`] on purpose: nothing can be made of it that an older record of a key could change. So its
 /// system may compact it while the job runs or stands still. Where records that have to be read again are gone, the job
@@ -16,14 +16,14 @@ use super::{Collection, Stream};
 ///
 /// ```
 /// use fluvial::Job;
-/// use fluvial::connector::format::{json, text};
+/// use fluvial::connector::format::{Json, Text};
 /// # fn source() -> impl fluvial::connector::Source { fluvial_memory::Memory::new().source("prices") }
 /// # fn output() -> impl fluvial::connector::Output { fluvial_memory::Memory::new().upsert("in-cents", 1) }
 ///
 /// fn build(job: &mut Job<'_>) -> anyhow::Result<()> {
-///     let prices = job.changelog("prices", source(), text::decode_key, json::decode_value::<i64>);
+///     let prices = job.source("prices", source()).format((Text, Json)).changelog::<String, i64>();
 ///     let in_cents = prices.map_values(|price| price * 100).latest("prices");
-///     job.write(&output(), json::Json, in_cents);
+///     job.output(output()).format(Json).write(in_cents);
 ///     Ok(())
 /// }
 /// # let mut test = fluvial::harness::JobTest::new(1, build);

@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use fluvial::connector::Record;
-use fluvial::connector::format::{DecodeError, json};
+use fluvial::connector::format::{DecodeError, Json, Part};
 use fluvial::{App, Count, Job, Sum};
 use fluvial_kafka::KafkaOptions;
 use fluvial_memory::Memory;
@@ -108,25 +107,25 @@ fn build_count(job: &mut Job<'_>, options: &CountOptions) -> anyhow::Result<()> 
     });
     let pace = Pace { records: options.beat_records, every: options.beat };
     let source = Metered::new(memory.source("records"), meter(&options.marks, 1_000_000)?, Some(pace));
-    let records = job.source("records", source, |record: &Record<'_>| {
-        let bytes = record.value.and_then(|value| value.try_into().ok()).ok_or(DecodeError::Missing("value"))?;
+    let records = job.source("records", source).stream_with(|record| {
+        let bytes = record.value.and_then(|value| value.try_into().ok()).ok_or(DecodeError::Missing(Part::Value))?;
         Ok(u64::from_le_bytes(bytes))
     });
     let counts = records.map(|key| (key, ())).aggregate("counts", Count);
     // What writing costs is not asked here: the changes are made, and none of them is written.
-    job.write(&memory.upsert("none", 1), json::Json, counts.filter(|_| false));
+    job.output(memory.upsert("none", 1)).format(Json).write(counts.filter(|_| false));
     Ok(())
 }
 
 fn build_totals(job: &mut Job<'_>, options: &TotalsOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
     let source = Metered::new(kafka.source(&options.input), meter(&options.marks, options.step)?, None);
-    let payments = job.source("payments", source, json::value::<Payment>());
+    let payments = job.source("payments", source).format(Json).stream::<Payment>();
     let totals = payments
         .map(|payment| (payment.key, payment.amount))
         .aggregate("totals", (Count, Sum(|amount: &i64| *amount)))
         .map(|(key, (count, sum))| (key, Total { count, sum }));
-    job.write(&kafka.upsert(&options.output), json::Json, totals);
+    job.output(kafka.upsert(&options.output)).format(Json).write(totals);
     Ok(())
 }
 

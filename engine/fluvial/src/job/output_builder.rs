@@ -1,0 +1,86 @@
+//! The builder that declares an output.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use differential_dataflow::ExchangeData;
+use fluvial_connector::format::{Encode, Formats};
+use fluvial_connector::{Output, OutputSpec, Sink};
+
+use super::output::{self, OutputQueue};
+use super::{DeclaredOutput, Job, NoFormat};
+use crate::stream::Collection;
+
+/// An output under construction, made by [`Job::output`]: options first, then [`write`](Self::write).
+///
+/// ```
+/// use fluvial::connector::format::{Json, Text};
+/// use fluvial::harness::JobTest;
+/// use fluvial_memory::Memory;
+///
+/// #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+/// struct Price { cents: i64 }
+///
+/// let mut test = JobTest::new(1, |job| {
+///     let memory = Memory::new();
+///     let prices = job.source("prices", memory.source("prices")).format((Text, Json)).changelog::<String, i64>();
+///     let rows = prices.map_values(|cents| Price { cents }).latest("prices");
+///     job.output(memory.upsert("rows", 1)).format((Text, Json)).write(rows);
+///     Ok(())
+/// });
+/// test.feed("prices", 1, [(Some("tea"), Some("250"))]);
+/// test.advance_past(1);
+/// assert_eq!(test.table("rows"), [("tea".into(), r#"{"cents":250}"#.into())]);
+/// ```
+#[must_use = "an output is written by the last call, `write`"]
+pub struct OutputBuilder<'j, 's, F = NoFormat> {
+    job: &'j mut Job<'s>,
+    spec: OutputSpec,
+    sink: Arc<dyn Sink>,
+    formats: F,
+}
+
+impl<'j, 's> OutputBuilder<'j, 's> {
+    pub(super) fn new(job: &'j mut Job<'s>, output: &impl Output) -> Self {
+        let spec = output.spec();
+        job.declared.begun.outputs.push(spec.name.clone());
+        Self { job, spec, sink: output.sink(), formats: NoFormat }
+    }
+
+    /// How rows are written: as JSON, text, bytes ([`connector::format`](crate::connector::format)). A format by itself is
+    /// that of keys and values; a pair, as `(Text, Json)`, has one for each.
+    pub fn format<F: Formats>(self, formats: F) -> OutputBuilder<'j, 's, F> {
+        let Self { job, spec, sink, formats: NoFormat } = self;
+        OutputBuilder { job, spec, sink, formats }
+    }
+}
+
+impl<'s, F> OutputBuilder<'_, 's, F> {
+    /// Writes a collection of keys and values to the output, which nothing else of the job writes.
+    ///
+    /// An *upsert* output says of each key that changed in a tick what it has become: its row, or a null value when it
+    /// has none. An *append* output gets each new row, and cannot take one back.
+    pub fn write<K, V>(self, collection: Collection<'s, (K, V)>)
+    where
+        F: Formats<Key: Encode<K>, Value: Encode<V>>,
+        K: ExchangeData,
+        V: ExchangeData,
+    {
+        let Self { job, spec, sink, formats } = self;
+        let queue = Rc::new(RefCell::new(OutputQueue::default()));
+        let partitions = (job.situation.partitions)(&spec.name);
+        let skip_through = job.situation.skip_through.map(|t| t.0);
+        output::collect(collection, &spec, partitions, formats, skip_through, Rc::clone(&queue));
+        // The builder has the job to itself: the last that was begun is this one.
+        job.declared.begun.outputs.pop();
+        job.declared.outputs.push(DeclaredOutput { spec, sink, queue });
+    }
+}
+
+impl<F> fmt::Debug for OutputBuilder<'_, '_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OutputBuilder({})", self.spec.name)
+    }
+}
