@@ -394,14 +394,14 @@ pub struct TickCount {
     pub records: usize,
 }
 
-/// How much of a tick is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How much of a tick is committed. More is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Position {
-    /// All of it.
-    Complete,
     /// The first so many records of the partition's output at the tick; more follow.
     Records(u64),
+    /// All of it.
+    Complete,
 }
 
 /// What a sink stores for each output partition in the same step as the records.

@@ -23,11 +23,6 @@ pub(super) struct Holes {
 }
 
 impl Holes {
-    /// Nothing is known of what lies before the next transaction.
-    pub(super) fn begin(&mut self) {
-        self.markers = None;
-    }
-
     /// So many records were written to a partition whose own records ended at `before`, and end at `end` since. Returns
     /// how many offsets between are not this job's; `None` where the offsets have gone back: the partition is not the
     /// one that was written before.
@@ -84,14 +79,5 @@ mod tests {
         let mut holes = Holes::default();
         assert_eq!(holes.wrote(Offset(7), 2, Offset(2)), None);
         assert_eq!(holes.wrote(Offset(7), 2, Offset(9)), Some(0));
-    }
-
-    #[test]
-    fn counting_begins_again_after_a_recovery() {
-        let mut holes = Holes::default();
-        assert_eq!(holes.wrote(Offset(0), 1, Offset(1)), Some(0));
-        holes.begin();
-        assert_eq!(holes.wrote(Offset(1), 1, Offset(9)), Some(0));
-        assert_eq!(holes.wrote(Offset(9), 1, Offset(12)), Some(1));
     }
 }

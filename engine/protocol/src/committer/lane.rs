@@ -1,18 +1,55 @@
-//! One output partition: what it is to get, what it has, and whether the two agree.
+//! One output partition: what is known of it, and what is written to it next.
 //!
 //! ```text
-//!    … committed ────────► planned ────────► complete …            ticks
-//!    progress says so     in transactions    handed in, waiting
+//!            an outcome is unknown, or offsets went back
+//!       ┌─────────────────────────────┬───────────────────────────────┐
+//!       ▼                             │                               │
+//!   Unknown ── found: progress ──► Replaying ── replay reaches it ──► Writing ◄─┐
+//!      ▲ │                                                              ▲  └────┘ plan, wrote, commit
+//!      │ └──── found: none, or given up ────► New ── commit ────────────┘
+//!      └───────── an outcome is unknown ───────┘
 //! ```
 //!
-//! Output that replay repeats is dropped up to the progress, and its digest is compared there. Records found behind
-//! the progress are a partially committed transaction's: the next ones in order must be equal to them, and are left out.
+//! | state | owns |
+//! | --- | --- |
+//! | [`Unknown`] | how much was known to be committed before; the offsets that went back |
+//! | `New` | the point at which the partition begins: its first transaction writes that as progress, and nothing else |
+//! | [`Replaying`] | the sink's progress, which what is handed in has not reached yet; the uncovered records after it |
+//! | [`Writing`] | what is committed, what is planned, the uncovered records that are not matched yet, the holes |
 //!
-//! A reconciliation corrects the partition of an upsert output: what came before is given up. It leaves that of an append
-//! output, which goes on after its progress; what it holds is then not compared with what the job would write there now.
+//! What the dataflow hands in is kept in a [`Queue`] beside the state: it arrives in each of them.
+//!
+//! # Why
+//!
+//! *An unknown outcome is neither a success nor a failure.* A commit request that was not answered may have been decided,
+//! may still be on its way, or may be lost. To write its records again could repeat them, and to go on after them could lose
+//! them. So nothing is concluded: `planned` is given up and the partition is `Unknown` until every turn has been fenced,
+//! which no late request survives, and the sink's progress has been read after that. The other turns are given up as
+//! well, since the offsets, positions and digests of their transactions follow on from the one whose outcome is unknown.
+//! Only the point that was known to be committed is kept: progress that is earlier than it means that the sink has lost what
+//! it had acknowledged.
+//!
+//! *One transaction is prepared at a time, and one more may be committing.* `planned` is where the next transaction goes on,
+//! and the sink says only at the end of `Prepare` at which offset it ends. If two transactions were being prepared, their
+//! records would also interleave in the partition, whose order is part of the guarantee. Commits follow the order of
+//! preparation, one after the other: the progress of a transaction covers all of the transactions before it, so if it were
+//! committed and an earlier one failed, the records of the earlier one would never be written.
+//!
+//! *Turns alternate* because a producer holds one transaction at a time, open from its first record until its commit is
+//! acknowledged. With one transactional id, a partition would receive nothing during each commit. With two, the next
+//! transaction is prepared meanwhile, and an id is used again only after its commit has been acknowledged: a repeated
+//! request that ends the earlier transaction could otherwise end the next one, since both have one id and one epoch.
+//!
+//! *A partition begins with progress alone.* Records that a partially committed transaction left are found by reading from
+//! the newest progress. Before the first progress there would be nothing to read from, and records of an earlier job could
+//! not be told from this one's. So the first transaction of a partition carries its place and no records.
+//!
+//! *Replay is compared, not trusted.* Up to its progress a partition holds what an earlier generation computed. The replayed
+//! output must have the same digest there, otherwise what follows does not go with what consumers have read. Uncovered
+//! records are matched with the output that follows, one by one, and count as written. An append output that a
+//! reconciliation leaves as it is is the exception: what it holds is not compared, whatever the job would write there now.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use fluvial_connector::{
     Digest, Envelope, Offset, OutputPartition, OutputRecord, OutputRecords, PartitionWrite, Position, Progress, Tick,
@@ -20,51 +57,64 @@ use fluvial_connector::{
 };
 
 use super::holes::Holes;
-use super::records::{self, TickRecords, sum};
+use super::queue::{Item, Place, Queue, Reached};
+use super::records::TickRecords;
 use crate::journal::SinkStart;
 use crate::{Ended, OutputFault};
+
+/// Which partition it is, and what a generation does with it from the beginning to the end.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) at: OutputPartition,
+    /// How its records become messages.
+    pub(super) envelope: Envelope,
+    /// The tick from which on it is written.
+    pub(super) starts: Tick,
+    /// The tick that is restored: its output is out already.
+    pub(super) as_of: Tick,
+    /// The tick of a reconciliation that is under way.
+    reconciliation: Option<Tick>,
+}
+
+impl Target {
+    /// The tick of a reconciliation whose corrections the partition gets.
+    pub(super) fn corrected_at(&self) -> Option<Tick> {
+        self.reconciliation.filter(|_| self.envelope == Envelope::Upsert)
+    }
+
+    /// Whether a reconciliation leaves what was committed at `tick` as it is, whatever the job would write there now.
+    pub(super) fn is_left(&self, tick: Tick) -> bool {
+        self.envelope == Envelope::Append && self.reconciliation.is_some_and(|reconciled| tick < reconciled)
+    }
+
+    /// Whether the output of `tick` is written at all.
+    fn has(&self, tick: Tick) -> bool {
+        tick >= self.starts && tick > self.as_of && self.corrected_at().is_none_or(|first| tick >= first)
+    }
+
+    fn foreign_record(&self, offset: Offset) -> Ended {
+        OutputFault::ForeignRecord { at: self.at.clone(), offset }.into()
+    }
+}
 
 /// A place in an output partition, and the digest of everything through it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Point {
     pub(super) tick: Tick,
-    pub(super) position: Position,
-    pub(super) digest: Digest,
+    place: Place,
+    digest: Digest,
     /// The offset after the last record.
     pub(super) end: Offset,
-    /// The sum of the tick's records through `position`, where that is a part.
-    sum: Digest,
 }
 
 impl Point {
     /// A place at the end of a tick.
     pub(super) fn complete(tick: Tick, digest: Digest, end: Offset) -> Self {
-        Self { tick, position: Position::Complete, digest, end, sum: Digest::default() }
+        Self { tick, place: Place::Complete, digest, end }
     }
 
-    fn order(&self) -> (Tick, u64) {
-        match self.position {
-            Position::Complete => (self.tick, u64::MAX),
-            Position::Records(count) => (self.tick, count),
-        }
-    }
-}
-
-/// A tick's output in one partition.
-#[derive(Debug)]
-struct Item {
-    tick: Tick,
-    records: Arc<[OutputRecord]>,
-    prior: Digest,
-    digest: Digest,
-    /// It corrects what is there, and no replay can repeat it: digests begin after it.
-    reconciled: bool,
-}
-
-impl Item {
-    /// The running digest after the first records, which sum to `sum`.
-    fn digest_of(&self, sum: Digest) -> Digest {
-        if self.reconciled { self.digest } else { self.prior.chain(self.tick, sum) }
+    fn reached(&self) -> Reached {
+        (self.tick, self.place.position())
     }
 }
 
@@ -90,303 +140,169 @@ impl Room {
     }
 }
 
-/// One output partition of the process.
+/// What is known of a partition. The module's documentation draws the transitions.
 #[derive(Debug)]
-pub(super) struct Lane {
-    pub(super) at: OutputPartition,
-    envelope: Envelope,
-    /// The tick from which on it is written.
-    pub(super) starts: Tick,
-    /// The tick that is restored: its output is out already.
-    as_of: Tick,
-    /// The tick of a reconciliation that corrects the partition.
-    pub(super) reconcile: Option<Tick>,
-    /// The tick of a reconciliation that leaves the partition: what was committed before is not compared.
-    leave: Option<Tick>,
-    items: VecDeque<Item>,
-    last: Tick,
-    /// The digest of everything before the first item.
-    before: Digest,
-    /// The digest of everything handed in.
-    running: Digest,
-    /// Progress that what is handed in has not reached yet.
-    expect: Option<Progress>,
-    uncovered: VecDeque<(Offset, OutputRecord)>,
-    earlier: Vec<TickEnd>,
-    holes: Holes,
-    /// The offset of own records, and that of a later write which lies before it.
-    pub(super) went_back: Option<(Offset, Offset)>,
-    pub(super) has_progress: bool,
-    pub(super) committed: Point,
-    pub(super) planned: Point,
-    /// A checkpoint's tick, and the digest there once a later tick has been handed in.
-    mark: Option<(Tick, Option<Digest>)>,
+pub(super) enum State {
+    /// Its progress has to be read.
+    Unknown(Unknown),
+    /// It has no progress, and begins at this point.
+    New(Point),
+    /// It has progress that what is handed in has not reached yet.
+    Replaying(Replaying),
+    /// What is handed in goes to it.
+    Writing(Writing),
 }
 
-impl Lane {
-    /// A partition of `sink` whose digest is `digest` at the tick that is restored, at a reconciliation or without one.
-    pub(super) fn new(sink: &SinkStart, partition: u32, as_of: Tick, reconcile: Option<Tick>, digest: Digest) -> Self {
-        let (reconcile, leave) = match sink.envelope {
-            Envelope::Upsert => (reconcile, None),
-            Envelope::Append => (None, reconcile),
+impl Default for State {
+    fn default() -> Self {
+        Self::Unknown(Unknown::default())
+    }
+}
+
+/// Nothing is known of the partition but what was known to be committed before.
+#[derive(Debug, Default)]
+pub(super) struct Unknown {
+    /// `None` where the partition has had no progress in this generation.
+    pub(super) committed: Option<Reached>,
+    /// The offset of own records, and that of a later write which is before it.
+    pub(super) went_back: Option<(Offset, Offset)>,
+}
+
+/// Output that is handed in is dropped up to the progress of the sink, and compared with it there.
+#[derive(Debug)]
+pub(super) struct Replaying {
+    pub(super) progress: Progress,
+    pub(super) uncovered: Uncovered,
+}
+
+/// The partition gets what is handed in, after what it has.
+#[derive(Debug)]
+pub(super) struct Writing {
+    committed: Reached,
+    /// Where the transactions that are under way end. The next one goes on here.
+    planned: Point,
+    uncovered: Uncovered,
+    /// Counted from the last recovery on: how many offsets an aborted transaction has taken before it is unknown.
+    holes: Holes,
+}
+
+/// Committed records after the progress, which a partially committed transaction left. The next records in order must be
+/// equal to them, and are not written again.
+#[derive(Debug, Default)]
+pub(super) struct Uncovered {
+    pub(super) records: VecDeque<(Offset, OutputRecord)>,
+    /// What was sealed when they were read: they are records of ticks through this one.
+    pub(super) sealed: Tick,
+}
+
+/// What the offset at which written records end says of the partition.
+pub(super) enum Wrote {
+    /// Own records and markers explain all offsets since the last write.
+    Explained,
+    /// So many offsets from this one on are not this job's.
+    Unexplained { from: Offset, others: u64 },
+    /// The offsets went back: the partition is not the one that was written before.
+    WentBack,
+}
+
+impl State {
+    /// How much is known to be committed; `None` where the partition has no progress, or is not known to have any.
+    fn committed(&self) -> Option<Reached> {
+        match self {
+            Self::Unknown(Unknown { committed, .. }) => *committed,
+            Self::New(_) => None,
+            Self::Replaying(Replaying { progress, .. }) => Some((progress.tick, progress.position)),
+            Self::Writing(writing) => Some(writing.committed),
+        }
+    }
+
+    /// A transaction's outcome is unknown: whatever was planned may be committed or not.
+    fn lost(self) -> Self {
+        match self {
+            Self::Unknown(_) => self,
+            _ => Self::Unknown(Unknown { committed: self.committed(), went_back: None }),
+        }
+    }
+
+    /// A transaction that holds the partition's progress through `reached` is committed.
+    fn commit(self, reached: Reached) -> Self {
+        match self {
+            Self::New(planned) => {
+                let (uncovered, holes) = (Uncovered::default(), Holes::default());
+                Self::Writing(Writing { committed: reached, planned, uncovered, holes })
+            }
+            Self::Writing(writing) => Self::Writing(Writing { committed: reached, ..writing }),
+            // No transaction is under way in these.
+            Self::Unknown(_) | Self::Replaying(_) => self,
+        }
+    }
+}
+
+impl Replaying {
+    /// Drops what the sink has already, and compares the digests where the progress is. Everything through `complete` has
+    /// been handed in.
+    fn settle(self, target: &Target, queue: &mut Queue, complete: Tick) -> Result<State, Ended> {
+        let Progress { tick, position, digest, end, .. } = self.progress;
+        queue.drop_through((tick, position));
+        if queue.first().is_none() && complete < tick {
+            return Ok(State::Replaying(self));
+        }
+        // `None` where a part of the tick is committed and the tick has fewer records now, or none.
+        let replayed = match position {
+            Position::Complete => Some((Place::Complete, queue.before())),
+            Position::Records(count) => {
+                let item = queue.first().filter(|item| item.tick == tick && count <= item.records.len() as u64);
+                item.map(|item| item.part(None, count as usize))
+            }
         };
-        let digest = if reconcile.is_some() { Digest::default() } else { digest };
-        let point = Point::complete(Tick(0), digest, Offset(0));
-        Self {
-            at: OutputPartition { output: sink.output.clone(), partition },
-            envelope: sink.envelope,
-            starts: sink.tick,
-            as_of,
-            reconcile,
-            leave,
-            items: VecDeque::new(),
-            last: Tick(0),
-            before: digest,
-            running: digest,
-            expect: None,
-            uncovered: VecDeque::new(),
-            earlier: Vec::new(),
+        let is_left = target.is_left(tick);
+        let (place, replayed) = match replayed {
+            Some((place, replayed)) if replayed == digest || is_left => (place, replayed),
+            None if is_left => {
+                queue.drop_through((tick, Position::Complete));
+                (Place::Complete, queue.before())
+            }
+            _ => return Err(Ended::Diverged { at: target.at.clone(), tick }),
+        };
+        // Where the partition is left, what is written from here on follows from what replay gives now, and so does its
+        // digest.
+        Ok(State::Writing(Writing {
+            committed: (tick, place.position()),
+            planned: Point { tick, place, digest: replayed, end },
+            uncovered: self.uncovered,
             holes: Holes::default(),
-            went_back: None,
-            has_progress: false,
-            committed: point,
-            planned: point,
-            mark: None,
-        }
+        }))
     }
+}
 
-    /// Takes a tick's output, in its order.
-    pub(super) fn take(&mut self, tick: Tick, records: TickRecords) -> Result<(), Ended> {
-        let not_its = tick < self.starts || tick <= self.as_of || self.reconcile.is_some_and(|first| tick < first);
-        if not_its || records.is_empty() {
-            return Ok(());
-        }
-        if tick <= self.last {
-            return Err(Ended::Bug(format!("output {} was given tick {tick} after tick {}", self.at, self.last)));
-        }
-        self.last = tick;
-        if let Some((marked, digest @ None)) = &mut self.mark
-            && tick > *marked
-        {
-            *digest = Some(self.running);
-        }
-        let reconciled = self.reconcile == Some(tick);
-        let prior = self.running;
-        if !reconciled {
-            self.running = prior.chain(tick, records.sum());
-        }
-        let records = records.into_records().into();
-        self.items.push_back(Item { tick, records, prior, digest: self.running, reconciled });
-        self.settle(Tick(0))
-    }
-
-    /// Remembers the digest as of `tick`, beyond which nothing has been handed in.
-    pub(super) fn mark(&mut self, tick: Tick) {
-        self.mark = Some((tick, None));
-    }
-
-    /// The digest as of the marked tick, which is complete.
-    pub(super) fn marked(&self) -> Digest {
-        self.mark.and_then(|(_, digest)| digest).unwrap_or(self.running)
-    }
-
-    /// The sink says that this much is committed, and what stands behind it. What was planned beyond is not.
-    pub(super) fn recover(
+impl Writing {
+    /// Plans what is next of `item`, as much as there is room for. Returns whether all of it is planned.
+    fn plan(
         &mut self,
-        progress: Progress,
-        uncovered: Vec<(Offset, OutputRecord)>,
-        complete: Tick,
-    ) -> Result<(), Ended> {
-        let Progress { tick, position, digest, end, .. } = progress;
-        self.has_progress = true;
-        self.earlier.clear();
-        self.uncovered = uncovered.into();
-        self.committed = Point { tick, position, digest, end, sum: Digest::default() };
-        self.planned = self.committed;
-        self.expect = Some(progress);
-        self.settle(complete)
-    }
-
-    /// Everything before a reconciliation is given up: it will correct what is there, partially committed or not. The partition gets
-    /// progress of its own first, as of the sealed tick `tick`, so that what is committed partially later is told from what was before.
-    pub(super) fn give_up_through(&mut self, tick: Tick, end: Offset) {
-        self.has_progress = false;
-        self.earlier.clear();
-        self.uncovered.clear();
-        self.expect = None;
-        self.committed = Point::complete(tick, Digest::default(), end);
-        self.planned = self.committed;
-    }
-
-    /// Drops what the sink has already, and compares digests there.
-    pub(super) fn settle(&mut self, complete: Tick) -> Result<(), Ended> {
-        let Some(progress) = &self.expect else { return Ok(()) };
-        let (tick, position, digest) = (progress.tick, progress.position, progress.digest);
-        while let Some(item) = self.items.pop_front_if(|item| item.tick < tick) {
-            self.before = item.digest;
-        }
-        let found = match (self.items.front(), position) {
-            (Some(item), Position::Complete) if item.tick == tick => {
-                self.before = item.digest;
-                self.items.pop_front();
-                self.before
-            }
-            (Some(item), Position::Records(count)) if item.tick == tick && count <= item.records.len() as u64 => {
-                let sum = sum(item.records.iter().take(count as usize));
-                self.committed.sum = sum;
-                self.planned.sum = sum;
-                item.digest_of(sum)
-            }
-            (Some(item), Position::Complete) if item.tick > tick => self.before,
-            (None, Position::Complete) if complete >= tick => self.before,
-            (None, _) if complete < tick => return Ok(()),
-            _ if self.is_left(tick) => {
-                while let Some(item) = self.items.pop_front_if(|item| item.tick == tick) {
-                    self.before = item.digest;
-                }
-                self.committed = Point::complete(tick, self.before, self.committed.end);
-                self.planned = self.committed;
-                self.before
-            }
-            // Part of a tick is committed that has fewer records now, or none.
-            _ => return Err(Ended::Diverged { at: self.at.clone(), tick }),
+        target: &Target,
+        item: &Item,
+        write: &mut PartitionWrite,
+        room: &mut Room,
+    ) -> Result<bool, Ended> {
+        let begun = match self.planned.place {
+            Place::Part { records, sum } => Some((records as usize, sum)),
+            Place::Complete => None,
         };
-        self.expect = None;
-        if self.is_left(tick) {
-            // What is written from here on follows from what replay gives now, and so does its digest.
-            (self.committed.digest, self.planned.digest) = (found, found);
-            return Ok(());
-        }
-        if found == digest { Ok(()) } else { Err(Ended::Diverged { at: self.at.clone(), tick }) }
-    }
-
-    /// How its records become messages.
-    pub(super) fn envelope(&self) -> Envelope {
-        self.envelope
-    }
-
-    /// Whether what was committed at `tick` stays as it is, whatever the job would write there now.
-    pub(super) fn is_left(&self, tick: Tick) -> bool {
-        self.leave.is_some_and(|reconciled| tick < reconciled)
-    }
-
-    /// What lies before the next records is not known.
-    pub(super) fn begin_counting(&mut self) {
-        self.holes.begin();
-    }
-
-    /// What is planned is written up to `end`, with so many records. Returns how many offsets there are not this job's;
-    /// `None` where they have gone back.
-    pub(super) fn wrote(&mut self, records: usize, end: Offset) -> Option<u64> {
-        let before = std::mem::replace(&mut self.planned.end, end);
-        let others = self.holes.wrote(before, records, end);
-        if others.is_none() {
-            self.went_back = Some((before, end));
-        }
-        others
-    }
-
-    /// Forgets what a commit has made durable.
-    pub(super) fn commit(&mut self, point: Point) {
-        self.has_progress = true;
-        self.committed = point;
-        while let Some(item) = self.items.pop_front_if(|item| (item.tick, item.records.len() as u64) <= point.order()) {
-            self.before = item.digest;
-        }
-    }
-
-    /// Whether the committed progress says so of everything through `tick`.
-    pub(super) fn committed_through(&self, tick: Tick) -> bool {
-        self.committed.order() >= (tick, u64::MAX)
-    }
-
-    /// The first tick of which something is not committed.
-    pub(super) fn uncommitted(&self) -> Option<Tick> {
-        self.items.iter().map(|item| item.tick).find(|tick| (*tick, u64::MAX) > self.committed.order())
-    }
-
-    /// The first tick through `until` of which something is not planned.
-    pub(super) fn next_tick(&self, until: Tick) -> Option<Tick> {
-        if self.expect.is_some() {
-            return None;
-        }
-        self.items.get(self.next_item()).map(|item| item.tick).filter(|tick| *tick <= until)
-    }
-
-    fn next_item(&self) -> usize {
-        let Point { tick, position, .. } = self.planned;
-        self.items.partition_point(|item| item.tick < tick || item.tick == tick && position == Position::Complete)
-    }
-
-    /// Whether what is handed in has reached the progress.
-    pub(super) fn is_settled(&self) -> bool {
-        self.expect.is_none()
-    }
-
-    /// The partition has no progress yet, and ends here.
-    pub(super) fn begin_at(&mut self, end: Offset) {
-        let tick = Tick(self.starts.0.saturating_sub(1)).max(self.as_of);
-        self.committed = Point::complete(tick, self.before, end);
-        self.planned = self.committed;
-    }
-
-    /// Whether something stands behind the progress that has found no equal yet.
-    pub(super) fn first_uncovered(&self) -> Option<Offset> {
-        self.uncovered.front().map(|(offset, _)| *offset)
-    }
-
-    /// Lets uncovered records stand though nothing equals it, where what was before a reconciliation is left. Returns whether
-    /// that is so.
-    pub(super) fn leaves_torn(&mut self) -> bool {
-        let left = self.is_left(self.committed.tick);
-        if left && let Some((offset, _)) = self.uncovered.drain(..).next_back() {
-            self.planned.end = Offset(offset.0 + 1);
-        }
-        left
-    }
-
-    /// Whether a partially committed transaction's records have been left out, so that progress is due.
-    pub(super) fn has_left_out(&self) -> bool {
-        !self.earlier.is_empty()
-    }
-
-    /// An empty write at the planned point.
-    pub(super) fn begin_write(&self) -> PartitionWrite {
-        PartitionWrite {
-            at: self.at.clone(),
-            records: OutputRecords::default(),
-            ticks: Vec::new(),
-            tick: self.planned.tick,
-            position: self.planned.position,
-            digest: self.planned.digest,
-            begin: self.planned.end,
-            end_before: self.planned.end,
-            earlier: Vec::new(),
-        }
-    }
-
-    /// Plans what is next of the next tick, as much as there is room for. Returns whether all of the tick is planned.
-    pub(super) fn plan(&mut self, write: &mut PartitionWrite, room: &mut Room) -> Result<bool, Ended> {
-        let index = self.next_item();
-        let Some(item) = self.items.get(index) else { return Ok(true) };
-        let begun = match self.planned.position {
-            Position::Records(count) if self.planned.tick == item.tick => count as usize,
-            _ => 0,
-        };
-        let mut count = begun;
+        let begin = begun.map_or(0, |(records, _)| records);
+        let mut count = begin;
         while let Some(record) = item.records.get(count)
-            && let Some((offset, found)) = self.uncovered.front()
+            && let Some((offset, found)) = self.uncovered.records.front()
         {
-            // What is left takes the place of as many records, whatever they are.
-            if record != found && !self.is_left(self.committed.tick) {
-                return Err(OutputFault::ForeignRecord { at: self.at.clone(), offset: *offset }.into());
+            // In a partition that is left they take the place of as many records, whatever they are.
+            if record != found && !target.is_left(self.committed.0) {
+                return Err(target.foreign_record(*offset));
             }
             self.planned.end = Offset(offset.0 + 1);
             count += 1;
-            self.uncovered.pop_front();
+            self.uncovered.records.pop_front();
         }
-        if count > begun {
-            self.earlier.push(TickEnd { tick: item.tick, end: self.planned.end });
+        if count > begin {
+            write.earlier.push(TickEnd { tick: item.tick, end: self.planned.end });
         }
         let first = count;
         while item.records.get(count).is_some_and(|record| room.takes(record)) {
@@ -401,23 +317,177 @@ impl Lane {
             self.planned = Point::complete(item.tick, item.digest, end);
             return Ok(true);
         }
-        if count > begun {
-            let mut sum = if begun > 0 { self.planned.sum } else { Digest::default() };
-            sum.add(records::sum(&item.records[begun..count]));
-            let position = Position::Records(count as u64);
-            self.planned = Point { tick: item.tick, position, digest: item.digest_of(sum), end, sum };
+        if count > begin {
+            let (place, digest) = item.part(begun, count);
+            self.planned = Point { tick: item.tick, place, digest, end };
         }
         Ok(false)
     }
 
-    /// Ends a write: with everything through `until` planned, progress says so.
-    pub(super) fn end_write(&mut self, write: &mut PartitionWrite, until: Tick) -> Point {
-        if self.next_tick(until).is_none() && self.expect.is_none() && until > self.planned.tick {
-            self.planned = Point::complete(until, self.planned.digest, self.planned.end);
+    /// Everything through `until` is planned. What is uncovered by now equals nothing that the job writes, if it is
+    /// of these ticks.
+    fn end_uncovered(&mut self, target: &Target, until: Tick) -> Result<(), Ended> {
+        let records = &mut self.uncovered.records;
+        let Some((first, _)) = records.front().filter(|_| until >= self.uncovered.sealed) else { return Ok(()) };
+        if !target.is_left(self.committed.0) {
+            return Err(target.foreign_record(*first));
         }
-        let Point { tick, position, digest, end, .. } = self.planned;
-        (write.tick, write.position, write.digest, write.end_before) = (tick, position, digest, end);
-        write.earlier = std::mem::take(&mut self.earlier);
-        self.planned
+        if let Some((last, _)) = records.drain(..).next_back() {
+            self.planned.end = Offset(last.0 + 1);
+        }
+        Ok(())
+    }
+
+    /// So many records of the transaction that was planned last are written, up to `end`.
+    fn wrote(mut self, records: usize, end: Offset) -> (State, Wrote) {
+        let from = std::mem::replace(&mut self.planned.end, end);
+        let wrote = match self.holes.wrote(from, records, end) {
+            Some(0) => Wrote::Explained,
+            Some(others) => Wrote::Unexplained { from, others },
+            None => {
+                let unknown = Unknown { committed: Some(self.committed), went_back: Some((from, end)) };
+                return (State::Unknown(unknown), Wrote::WentBack);
+            }
+        };
+        (State::Writing(self), wrote)
+    }
+}
+
+/// One output partition of the process.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) target: Target,
+    pub(super) queue: Queue,
+    pub(super) state: State,
+}
+
+impl Lane {
+    /// A partition of `sink` whose digest is `digest` at the tick that is restored, at a reconciliation or without one.
+    pub(super) fn new(
+        sink: &SinkStart,
+        partition: u32,
+        as_of: Tick,
+        reconciliation: Option<Tick>,
+        digest: Digest,
+    ) -> Self {
+        let at = OutputPartition { output: sink.output.clone(), partition };
+        let target = Target { at, envelope: sink.envelope, starts: sink.tick, as_of, reconciliation };
+        let digest = if target.corrected_at().is_some() { Digest::default() } else { digest };
+        Self { target, queue: Queue::new(digest), state: State::default() }
+    }
+
+    /// Takes a tick's output, in its order.
+    pub(super) fn take(&mut self, tick: Tick, records: TickRecords) -> Result<(), Ended> {
+        if records.is_empty() || !self.target.has(tick) {
+            return Ok(());
+        }
+        let corrections = self.target.corrected_at() == Some(tick);
+        self.queue
+            .push(tick, records, corrections)
+            .map_err(|last| Ended::Bug(format!("output {} was given tick {tick} after tick {last}", self.target.at)))?;
+        self.settle(Tick(0))
+    }
+
+    /// Everything through `complete` has been handed in: replay may have reached the progress.
+    pub(super) fn settle(&mut self, complete: Tick) -> Result<(), Ended> {
+        self.state = match std::mem::take(&mut self.state) {
+            State::Replaying(replaying) => replaying.settle(&self.target, &mut self.queue, complete)?,
+            state => state,
+        };
+        Ok(())
+    }
+
+    /// A transaction's outcome is unknown.
+    pub(super) fn lose(&mut self) {
+        self.state = std::mem::take(&mut self.state).lost();
+    }
+
+    /// The sink has written what was planned last, up to `end`.
+    pub(super) fn wrote(&mut self, records: usize, end: Offset) -> Wrote {
+        let wrote;
+        (self.state, wrote) = match std::mem::take(&mut self.state) {
+            State::Writing(writing) => writing.wrote(records, end),
+            // The first progress stands alone and takes no offset.
+            state => (state, Wrote::Explained),
+        };
+        wrote
+    }
+
+    /// A transaction is committed; what it holds is forgotten.
+    pub(super) fn commit(&mut self, reached: Reached) {
+        self.state = std::mem::take(&mut self.state).commit(reached);
+        self.queue.drop_through(reached);
+    }
+
+    /// How much is known to be committed; `None` where the partition is not known to have progress.
+    pub(super) fn committed(&self) -> Option<Reached> {
+        self.state.committed()
+    }
+
+    /// The first tick of which something is not committed.
+    pub(super) fn uncommitted(&self) -> Option<Tick> {
+        self.queue.next(self.committed().unwrap_or((Tick(0), Position::Complete))).map(|item| item.tick)
+    }
+
+    /// Whether it has no progress, and is ready to get it.
+    pub(super) fn is_new(&self) -> bool {
+        matches!(self.state, State::New(_))
+    }
+
+    /// Where the next transaction goes on; `None` where that is not known yet.
+    pub(super) fn planned(&self) -> Option<&Point> {
+        match &self.state {
+            State::New(point) | State::Writing(Writing { planned: point, .. }) => Some(point),
+            State::Unknown(_) | State::Replaying(_) => None,
+        }
+    }
+
+    /// The first tick through `until` of which something is not planned, where it is known what is.
+    pub(super) fn next_tick(&self, until: Tick) -> Option<Tick> {
+        self.queue.next(self.planned()?.reached()).map(|item| item.tick).filter(|tick| *tick <= until)
+    }
+
+    /// An empty write at the planned point.
+    pub(super) fn begin_write(&self) -> Option<PartitionWrite> {
+        let planned = self.planned()?;
+        Some(PartitionWrite {
+            at: self.target.at.clone(),
+            records: OutputRecords::default(),
+            ticks: Vec::new(),
+            tick: planned.tick,
+            position: planned.place.position(),
+            digest: planned.digest,
+            begin: planned.end,
+            end_before: planned.end,
+            earlier: Vec::new(),
+        })
+    }
+
+    /// Plans what is next of the next tick, as much as there is room for. Returns whether all of the tick is planned.
+    pub(super) fn plan(&mut self, write: &mut PartitionWrite, room: &mut Room) -> Result<bool, Ended> {
+        let State::Writing(writing) = &mut self.state else { return Ok(true) };
+        let Some(item) = self.queue.next(writing.planned.reached()) else { return Ok(true) };
+        writing.plan(&self.target, item, write, room)
+    }
+
+    /// Everything through `until` is planned: no record of these ticks may be uncovered any more.
+    pub(super) fn end_uncovered(&mut self, until: Tick) -> Result<(), Ended> {
+        match &mut self.state {
+            State::Writing(writing) => writing.end_uncovered(&self.target, until),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends a write: with everything through `until` planned, progress says so. Returns what the transaction commits.
+    pub(super) fn end_write(&mut self, write: &mut PartitionWrite, until: Tick) -> Reached {
+        let is_all = self.next_tick(until).is_none();
+        if let State::New(planned) | State::Writing(Writing { planned, .. }) = &mut self.state {
+            if is_all && until > planned.tick {
+                *planned = Point::complete(until, planned.digest, planned.end);
+            }
+            (write.tick, write.position) = planned.reached();
+            (write.digest, write.end_before) = (planned.digest, planned.end);
+        }
+        (write.tick, write.position)
     }
 }

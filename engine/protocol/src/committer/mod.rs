@@ -20,6 +20,7 @@
 mod action;
 mod holes;
 mod lane;
+mod queue;
 mod records;
 mod recovery;
 #[cfg(test)]
@@ -27,12 +28,13 @@ mod tests;
 mod waiting;
 mod writing;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, Progress, Tick};
+use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, Position, Progress, Tick};
 
 pub use action::{Action, Done, Failure, HeldRecords, Tail};
-use lane::{Lane, Point};
+use lane::Lane;
+use queue::Reached;
 pub use records::TickRecords;
 use waiting::Watch;
 pub use waiting::{REPORT_AFTER_MS, REPORT_EVERY_MS, Stall};
@@ -67,60 +69,61 @@ pub struct CommitterConfig {
 #[derive(Debug)]
 pub struct Committer {
     config: CommitterConfig,
-    incarnation: Incarnation,
-    generation: Generation,
-    /// The last tick that was sealed when the generation opened.
-    opened_at: Tick,
-    as_of: Tick,
+    opened: Opened,
     sinks: Vec<SinkStart>,
     lanes: Vec<Lane>,
     /// Where each partition is among them.
     by_partition: BTreeMap<OutputPartition, usize>,
     complete: Tick,
     sealed: Tick,
-    /// What was sealed when the tails were last read: the records of a partially committed transaction are of these ticks.
-    tails_at: Tick,
     /// The checkpoint that is under way.
     marked: Option<Tick>,
     /// The last sealed tick that has input, and those that are not sealed yet.
     data: Tick,
     data_to_come: VecDeque<Tick>,
     phase: Phase,
-    /// Transactions that are not committed, in the order of their preparation.
-    flight: VecDeque<Flight>,
+    /// What the phase has to ask and has not asked yet.
+    questions: VecDeque<Action>,
     /// Stretches with offsets that are not this job's, which nobody has been told of.
     unexplained: Vec<Stretch>,
     next_turn: u32,
     last_heartbeat_ms: u64,
-    first_recovery: bool,
     watch: Watch,
+}
+
+/// What holds for the whole generation.
+#[derive(Clone, Copy, Debug)]
+struct Opened {
+    incarnation: Incarnation,
+    generation: Generation,
+    /// The last tick that was sealed when the generation opened.
+    sealed: Tick,
     rules: Rules,
 }
 
+/// What a committer is doing. Each phase but the first and the last waits for the answers to its questions.
 #[derive(Debug)]
 enum Phase {
     /// Earlier generations are not fenced yet.
     Waiting,
-    /// These turns have still to be fenced: asked for already or not.
-    Fencing { to_ask: Vec<u32>, to_come: Vec<u32> },
+    /// These turns have still to be fenced.
+    Fencing(BTreeSet<u32>),
     /// The journal has to be read after fencing.
-    Checking { asked: bool },
-    /// A writer was fenced by somebody: the journal decides by whom.
-    Judging { why: String, asked: bool },
-    /// What was found cannot be, unless a newer generation has made it: the journal decides.
-    Doubting { ended: Ended, asked: bool },
+    Checking,
+    /// The generation is over for this reason, unless a newer one exists, which is then the reason: the journal decides.
+    Doubting(Ended),
     /// Progress is being read.
-    Reading { asked: bool },
+    Reading,
     /// What each partition holds after its progress is being read.
-    Tails { progress: BTreeMap<OutputPartition, Progress>, asked: bool },
-    /// Transactions are made.
-    Active,
+    Tails(BTreeMap<OutputPartition, Progress>),
+    /// Transactions are made. These are not committed, in the order of their preparation.
+    Active(VecDeque<Flight>),
 }
 
 #[derive(Debug)]
 struct Flight {
     turn: u32,
-    points: Vec<Planned>,
+    writes: Vec<Planned>,
     state: FlightState,
 }
 
@@ -129,8 +132,15 @@ struct Flight {
 struct Planned {
     lane: usize,
     records: usize,
-    /// Where the partition stands after it.
-    point: Point,
+    /// What the partition is committed through with it.
+    reached: Reached,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FlightState {
+    Preparing,
+    Prepared,
+    Committing,
 }
 
 /// A stretch of an output partition that somebody else may have written to as well.
@@ -146,13 +156,6 @@ pub struct Stretch {
     pub records: usize,
     /// How many offsets in it are not explained.
     pub others: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FlightState {
-    Preparing,
-    Prepared,
-    Committing,
 }
 
 impl Committer {
@@ -177,51 +180,48 @@ impl Committer {
                 lanes.push(Lane::new(sink, partition, as_of, reconcile, digest));
             }
         }
-        let by_partition = lanes.iter().enumerate().map(|(index, lane)| (lane.at.clone(), index)).collect();
+        let by_partition = lanes.iter().enumerate().map(|(index, lane)| (lane.target.at.clone(), index)).collect();
         let data = plan.replay.iter().rev().find(|binding| !binding.ranges.is_empty());
+        let Plan { incarnation, generation, .. } = *plan;
         Self {
-            incarnation: plan.incarnation,
-            generation: plan.generation,
-            opened_at: plan.sealed(),
-            as_of,
+            config,
+            opened: Opened { incarnation, generation, sealed: plan.sealed(), rules },
             sinks,
             lanes,
             by_partition,
             complete: as_of,
             sealed: plan.sealed(),
-            tails_at: plan.sealed(),
             marked: None,
             data: data.map_or(as_of, |binding| binding.tick),
             data_to_come: VecDeque::new(),
             phase: Phase::Waiting,
-            flight: VecDeque::new(),
+            questions: VecDeque::new(),
             unexplained: Vec::new(),
             next_turn: 0,
             last_heartbeat_ms: 0,
-            first_recovery: true,
             watch: Watch::default(),
-            config,
-            rules,
         }
     }
 
     /// Every writer of earlier generations is fenced, this process's turns have fresh transactors, and the journal has
     /// no newer generation.
     pub fn all_fenced(&mut self) {
-        self.phase = if self.lanes.is_empty() { Phase::Active } else { Phase::Reading { asked: false } };
+        self.enter(if self.lanes.is_empty() { Phase::Active(VecDeque::new()) } else { Phase::Reading });
     }
 
     /// Whether progress has been read and checked, and every partition has some.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        matches!(self.phase, Phase::Active) && self.lanes.iter().all(|lane| lane.has_progress)
+        matches!(self.phase, Phase::Active(_)) && self.lanes.iter().all(|lane| lane.committed().is_some())
     }
 
     /// Whether the partitions are to be given their corrections at the tick of a reconciliation, once this is ready:
     /// those whose progress has not passed it.
     pub fn to_reconcile(&self) -> impl Iterator<Item = &OutputPartition> {
-        let behind = |lane: &&Lane| lane.reconcile.is_some_and(|tick| lane.committed.tick < tick);
-        self.lanes.iter().filter(behind).map(|lane| &lane.at)
+        let earlier = |lane: &&Lane| {
+            lane.target.corrected_at().is_some_and(|at| lane.committed().is_some_and(|(tick, _)| tick < at))
+        };
+        self.lanes.iter().filter(earlier).map(|lane| &lane.target.at)
     }
 
     /// A tick was minted. To be told before any output at or after it is handed in.
@@ -231,7 +231,7 @@ impl Committer {
         }
         if binding.checkpoint {
             self.marked = Some(binding.tick);
-            self.lanes.iter_mut().for_each(|lane| lane.mark(binding.tick));
+            self.lanes.iter_mut().for_each(|lane| lane.queue.mark(binding.tick));
         }
     }
 
@@ -254,7 +254,7 @@ impl Committer {
             Some(&lane) => self.lanes[lane].take(tick, records),
             None => Err(Ended::Bug(format!("output of {at} came to a process that does not own it"))),
         };
-        self.or_doubt(result)
+        result.or_else(|ended| self.doubt(ended))
     }
 
     /// Everything at ticks through this one has been handed in.
@@ -265,27 +265,13 @@ impl Committer {
         self.complete = self.complete.max(through);
         let complete = self.complete;
         let result = self.lanes.iter_mut().try_for_each(|lane| lane.settle(complete));
-        self.or_doubt(result)
-    }
-
-    /// What a newer generation has written may look wrong to one that does not know of it yet.
-    fn or_doubt(&mut self, result: Result<(), Ended>) -> Result<(), Ended> {
-        match result {
-            Err(ended) if ended.may_be_a_newer_generations() => {
-                if !matches!(self.phase, Phase::Doubting { .. }) {
-                    self.flight.clear();
-                    self.phase = Phase::Doubting { ended, asked: false };
-                }
-                Ok(())
-            }
-            other => other,
-        }
+        result.or_else(|ended| self.doubt(ended))
     }
 
     /// Everything at ticks through this one is committed. Never goes back.
     #[must_use]
     pub fn committed_through(&self) -> Tick {
-        if !self.is_ready() && self.first_recovery {
+        if self.lanes.iter().any(|lane| lane.committed().is_none()) {
             return Tick(0);
         }
         let through = self.until();
@@ -297,12 +283,14 @@ impl Committer {
     /// committed in all of them; only once.
     pub fn checkpointed(&mut self) -> Option<(Tick, Vec<(OutputPartition, Digest)>)> {
         let tick = self.marked.filter(|tick| *tick <= self.complete)?;
-        let committed = self.is_ready() && tick <= self.sealed && self.lanes.iter().all(|l| l.committed_through(tick));
-        if !committed && self.rules.has(Rule::CheckpointAfterSinks) {
+        let through = Some((tick, Position::Complete));
+        let committed =
+            self.is_ready() && tick <= self.sealed && self.lanes.iter().all(|lane| lane.committed() >= through);
+        if !committed && self.opened.rules.has(Rule::CheckpointAfterSinks) {
             return None;
         }
         self.marked = None;
-        Some((tick, self.lanes.iter().map(|lane| (lane.at.clone(), lane.marked())).collect()))
+        Some((tick, self.lanes.iter().map(|lane| (lane.target.at.clone(), lane.queue.marked())).collect()))
     }
 
     /// Stretches since the last call in which not all offsets are explained by what this job has written.
@@ -313,12 +301,13 @@ impl Committer {
     /// When [`Committer::next_action`] may have something to do though nothing else happens.
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
-        let idle = self.is_ready() && self.lanes.iter().any(|lane| lane.planned.tick < self.data.min(self.until()));
+        let newest = self.data.min(self.until());
+        let idle = self.is_ready() && self.lanes.iter().filter_map(Lane::planned).any(|planned| planned.tick < newest);
         idle.then_some(self.last_heartbeat_ms + self.config.heartbeat_ms)
     }
 
     /// What is sealed and complete.
     fn until(&self) -> Tick {
-        if self.rules.has(Rule::SealedBeforeVisible) { self.sealed.min(self.complete) } else { self.complete }
+        if self.opened.rules.has(Rule::SealedBeforeVisible) { self.sealed.min(self.complete) } else { self.complete }
     }
 }

@@ -1,173 +1,225 @@
-//! Finding out what is committed: when a generation opens, and after an outcome that nobody knows.
+//! Finding out what is committed: when a generation opens, and after an outcome that is unknown.
+//!
+//! ```text
+//!             ┌────────────────── an outcome is unknown ───────────────────┐
+//!             ▼                                                            │
+//!   Fencing ─all turns─► Checking ─not newer─► Reading ─► Tails ─► Active ─┤ wrong, or fenced
+//!                            │ newer          ▲  │ wrong  │ wrong         │
+//!                            ▼                │  └────────┴──► Doubting ◄──┘
+//!                        Ended::Fenced ◄──────│─── newer ──────────┤
+//!                                             │                    └─ not newer ─► the doubt ends the generation
+//!   Waiting ─── the leader: all fenced ───────┘
+//! ```
+//!
+//! A transaction can be *partially committed*: Kafka's coordinator can take the end of one transaction for that of the
+//! next, when a request that was not answered is carried out late, or its producer's timeout aborts what a commit follows. Then
+//! some records of the next transaction are visible, the rest is not, and neither is the progress, since progress is written
+//! after all of the records have been acknowledged. That order is what makes the case decidable: progress that is visible
+//! covers records that all exist, and what is partial is after the newest progress, where it is looked for.
+//!
+//! What is there cannot be taken back, since consumers have read it. It can only be made right by writing the rest in the
+//! same order. So the records after the progress, the *uncovered* ones, are read and handed to the lane, which matches them
+//! one by one with the output that replay makes again and does not write those a second time. This rests on two facts: the
+//! output of a tick is the same whenever it is computed, and its order in a partition is fixed. A record that does not match is
+//! another writer's, and the generation ends, because nothing that it could write would be right.
+//!
+//! All of this must look at a state that does not change any more. A process that asks for the progress while one of its own
+//! requests is under way may read it just before the commit takes effect. So every turn is fenced first, and the
+//! journal is read after that: a process that was paused between the two gets the newest epoch although a newer
+//! generation writes by now, and only the journal says so. For the same reason whatever looks wrong (progress that is ahead,
+//! foreign records, other digests) is a *doubt* at first: a newer generation which this one does not know of yet makes
+//! exactly such things. The journal is asked before anything else is said.
+//!
+//! **Does not** decide by time. How long an answer may take is the sink's business, and failures that go on are
+//! [`waiting`](super::waiting)'s.
 
-use fluvial_connector::{Offset, Position, Progress, Tick};
+use std::collections::VecDeque;
 
-use super::{Action, Committer, Done, Lane, Phase, Tail};
+use fluvial_connector::{Digest, Offset, Position, Progress, Tick};
+
+use super::lane::{Lane, Point, Replaying, State, Target, Uncovered, Unknown};
+use super::queue::Queue;
+use super::{Action, Committer, Done, Opened, Phase, Tail};
 use crate::recreated::refuse_recreated;
 use crate::{Ended, OutputFault, Rule, Verdict};
 
 impl Committer {
     /// Gives up all transactions that are under way and finds out which of them are committed.
     pub(super) fn recover(&mut self) {
-        self.flight.clear();
-        self.lanes.iter_mut().for_each(Lane::begin_counting);
-        let turns: Vec<u32> = (0..self.config.turns).collect();
-        self.phase = Phase::Fencing { to_ask: turns.clone(), to_come: turns };
+        self.lanes.iter_mut().for_each(Lane::lose);
+        self.enter(Phase::Fencing((0..self.config.turns).collect()));
     }
 
-    /// The next thing to ask, outside of making transactions.
-    pub(super) fn next_question(&mut self) -> Option<Action> {
-        let asked = match &mut self.phase {
-            Phase::Fencing { to_ask, .. } => return to_ask.pop().map(|turn| Action::Fence { turn }),
-            Phase::Waiting | Phase::Active => return None,
-            Phase::Checking { asked }
-            | Phase::Judging { asked, .. }
-            | Phase::Doubting { asked, .. }
-            | Phase::Reading { asked }
-            | Phase::Tails { asked, .. } => asked,
-        };
-        if std::mem::replace(asked, true) {
-            return None;
+    /// Ends the generation for this reason, unless what a newer one has written looks wrong to one that does not know of it
+    /// yet: then the journal is asked first.
+    pub(super) fn doubt(&mut self, ended: Ended) -> Result<(), Ended> {
+        if !ended.may_be_a_newer_generations() {
+            return Err(ended);
         }
-        Some(match &self.phase {
-            Phase::Reading { .. } => Action::ReadProgress,
-            Phase::Tails { progress, .. } => {
-                let from = |lane: &Lane| (lane.at.clone(), progress.get(&lane.at).map(|progress| progress.end));
-                Action::ReadTails(self.lanes.iter().map(from).collect())
+        if !matches!(self.phase, Phase::Doubting(_)) {
+            self.enter(Phase::Doubting(ended));
+        }
+        Ok(())
+    }
+
+    /// Begins a phase, with what it has to ask.
+    pub(super) fn enter(&mut self, phase: Phase) {
+        self.questions = match &phase {
+            Phase::Waiting | Phase::Active(_) => VecDeque::new(),
+            Phase::Fencing(turns) => turns.iter().rev().map(|turn| Action::Fence { turn: *turn }).collect(),
+            Phase::Checking | Phase::Doubting(_) => [Action::CheckJournal].into(),
+            Phase::Reading => [Action::ReadProgress].into(),
+            Phase::Tails(progress) => {
+                let from =
+                    |Lane { target: Target { at, .. }, .. }: &Lane| (at.clone(), progress.get(at).map(|p| p.end));
+                [Action::ReadTails(self.lanes.iter().map(from).collect())].into()
             }
-            _ => Action::CheckJournal,
-        })
+        };
+        self.phase = phase;
     }
 
     /// Takes an answer to one of these questions.
     pub(super) fn answered(&mut self, done: Done) -> Result<(), Ended> {
-        let was_doubting = matches!(self.phase, Phase::Doubting { .. });
-        let result = self.answer(done);
-        if was_doubting { result } else { self.or_doubt(result) }
-    }
-
-    fn answer(&mut self, done: Done) -> Result<(), Ended> {
-        match (std::mem::replace(&mut self.phase, Phase::Waiting), done) {
-            (Phase::Fencing { to_ask, mut to_come }, Done::Fenced { turn }) => {
-                to_come.retain(|t| *t != turn);
-                self.phase = if !to_come.is_empty() {
-                    Phase::Fencing { to_ask, to_come }
-                } else if self.rules.has(Rule::AskTheJournalAfterFencing) {
-                    Phase::Checking { asked: false }
-                } else {
-                    Phase::Reading { asked: false }
-                };
-            }
-            (
-                Phase::Checking { .. } | Phase::Judging { .. } | Phase::Doubting { .. },
-                Done::Journal(Verdict::Newer(by)),
-            ) => return Err(Ended::Fenced { by }),
-            (Phase::Doubting { ended, .. }, Done::Journal(_)) => return Err(ended),
-            // What was asked before the doubt came up.
-            (phase @ Phase::Doubting { .. }, _) => self.phase = phase,
-            (Phase::Checking { .. }, Done::Journal(_)) => self.phase = Phase::Reading { asked: false },
-            (Phase::Judging { why, .. }, Done::Journal(_)) => {
-                return Err(Ended::WriterFenced { why });
-            }
-            (Phase::Reading { .. }, Done::Progress(progress, status)) => {
-                refuse_recreated(&self.sinks, &status)?;
-                for lane in &self.lanes {
-                    self.check(lane, progress.get(&lane.at))?;
-                }
-                self.phase = Phase::Tails { progress, asked: false };
-            }
-            (Phase::Tails { mut progress, .. }, Done::Tails(tails)) if tails.len() == self.lanes.len() => {
-                for (index, tail) in tails.into_iter().enumerate() {
-                    match progress.remove(&self.lanes[index].at) {
-                        Some(progress) => self.found(index, progress, tail)?,
-                        None => self.lanes[index].begin_at(tail.end),
-                    }
-                }
-                self.first_recovery = false;
-                self.tails_at = self.sealed;
-                self.phase = Phase::Active;
-            }
+        match (&mut self.phase, done) {
             // What was under way when it was given up.
-            (phase, Done::Prepared { .. } | Done::Committed { .. }) => self.phase = phase,
+            (_, Done::Prepared { .. } | Done::Committed { .. }) => {}
+            (Phase::Fencing(turns), Done::Fenced { turn }) => {
+                turns.remove(&turn);
+                if turns.is_empty() {
+                    let asks = self.opened.rules.has(Rule::AskTheJournalAfterFencing);
+                    self.enter(if asks { Phase::Checking } else { Phase::Reading });
+                }
+            }
+            (Phase::Checking | Phase::Doubting(_), Done::Journal(Verdict::Newer(by))) => {
+                return Err(Ended::Fenced { by });
+            }
+            (Phase::Doubting(ended), Done::Journal(_)) => return Err(ended.clone()),
+            (Phase::Checking, Done::Journal(_)) => self.enter(Phase::Reading),
+            (Phase::Reading, Done::Progress(progress, status)) => {
+                let checked = refuse_recreated(&self.sinks, &status).and_then(|()| {
+                    self.lanes
+                        .iter()
+                        .try_for_each(|lane| lane.check(&self.opened, self.sealed, progress.get(&lane.target.at)))
+                });
+                match checked {
+                    Ok(()) => self.enter(Phase::Tails(progress)),
+                    Err(ended) => return self.doubt(ended),
+                }
+            }
+            (Phase::Tails(progress), Done::Tails(tails)) if tails.len() == self.lanes.len() => {
+                let (sealed, complete) = (self.sealed, self.complete);
+                let found = self.lanes.iter_mut().zip(tails).try_for_each(|(lane, tail)| {
+                    lane.found(&self.opened, sealed, progress.remove(&lane.target.at), tail)?;
+                    lane.settle(complete)
+                });
+                match found {
+                    Ok(()) => self.enter(Phase::Active(VecDeque::new())),
+                    Err(ended) => return self.doubt(ended),
+                }
+            }
             (_, done) => return Err(Ended::Bug(format!("a committer got {done:?} without asking"))),
         }
         Ok(())
     }
+}
 
-    /// Whether a partition's progress can be that of this job as its journal has it.
-    fn check(&self, lane: &Lane, progress: Option<&Progress>) -> Result<(), Ended> {
-        let at = &lane.at;
+impl Lane {
+    /// Whether the progress that the sink has can be that of this job as its journal has it.
+    fn check(&self, opened: &Opened, sealed: Tick, progress: Option<&Progress>) -> Result<(), Ended> {
+        let Target { at, starts, as_of, .. } = &self.target;
+        let known = self.committed();
         let Some(progress) = progress else {
-            let begins = if lane.starts == Tick(0) { Tick(0) } else { Tick(lane.starts.0 - 1) };
-            if self.opened_at <= begins && !lane.has_progress {
+            if opened.sealed.0 <= starts.0.saturating_sub(1) && known.is_none() {
                 return Ok(());
             }
-            return Err(OutputFault::NoProgress { at: at.clone(), sealed: self.opened_at }.into());
+            return Err(OutputFault::NoProgress { at: at.clone(), sealed: opened.sealed }.into());
         };
-        if progress.incarnation != self.incarnation {
-            let (is, own) = (progress.incarnation, self.incarnation);
+        if progress.incarnation != opened.incarnation {
+            let (is, own) = (progress.incarnation, opened.incarnation);
             return Err(OutputFault::ProgressOfAnother { at: at.clone(), is, own }.into());
         }
-        let one_alone = self.rules.has(Rule::SecondTailRead) && self.rules.has(Rule::AskTheJournalAfterFencing);
-        if progress.generation > self.generation && one_alone {
+        let rules = opened.rules;
+        let one_alone = rules.has(Rule::SecondTailRead) && rules.has(Rule::AskTheJournalAfterFencing);
+        if progress.generation > opened.generation && one_alone {
             return Err(Ended::Fenced { by: progress.generation });
         }
-        if progress.tick > self.sealed && self.rules.has(Rule::SealedBeforeVisible) {
-            return Err(OutputFault::ProgressAhead { at: at.clone(), tick: progress.tick, sealed: self.sealed }.into());
+        if progress.tick > sealed && rules.has(Rule::SealedBeforeVisible) {
+            return Err(OutputFault::ProgressAhead { at: at.clone(), tick: progress.tick, sealed }.into());
         }
-        let behind = if lane.has_progress { lane.committed.tick } else { self.as_of };
-        let begun = self.as_of >= lane.starts;
-        let partly = progress.tick == self.as_of && self.as_of > Tick(0) && progress.position != Position::Complete;
-        if progress.tick < behind && (begun || lane.has_progress) || begun && partly {
-            return Err(OutputFault::ProgressBehind { at: at.clone(), tick: progress.tick, committed: behind }.into());
+        let committed = known.map_or(*as_of, |(tick, _)| tick);
+        let begun = as_of >= starts;
+        let partly = progress.tick == *as_of && *as_of > Tick(0) && progress.position != Position::Complete;
+        if progress.tick < committed && (begun || known.is_some()) || begun && partly {
+            return Err(OutputFault::ProgressBehind { at: at.clone(), tick: progress.tick, committed }.into());
         }
         Ok(())
     }
 
-    /// Takes what a partition holds, against what its progress says.
-    ///
-    /// That the partition merely ends before its progress is refused when a generation opens; in a running one the next
-    /// write notices it, whose offsets go back. That a record which was committed is aborted by now is refused in every
+    /// Takes what the partition holds: its progress, which has been checked, and what is after it.
+    fn found(&mut self, opened: &Opened, sealed: Tick, progress: Option<Progress>, tail: Tail) -> Result<(), Ended> {
+        self.state = match std::mem::take(&mut self.state) {
+            State::Unknown(unknown) => unknown.found(opened, &self.target, &self.queue, sealed, progress, tail)?,
+            state => state,
+        };
+        Ok(())
+    }
+}
+
+impl Unknown {
+    /// That the partition merely ends before its progress is refused where progress is found for the first time; later the
+    /// next write notices it, whose offsets go back. That a record which was committed is aborted by now is refused in every
     /// recovery: no later write notices it, and none repeats the rows, since they count as committed.
-    fn found(&mut self, index: usize, mut progress: Progress, tail: Tail) -> Result<(), Ended> {
+    fn found(
+        self,
+        opened: &Opened,
+        target: &Target,
+        queue: &Queue,
+        sealed: Tick,
+        progress: Option<Progress>,
+        tail: Tail,
+    ) -> Result<State, Ended> {
+        let Target { at, envelope, .. } = target;
+        let Some(mut progress) = progress else {
+            let tick = Tick(target.starts.0.saturating_sub(1)).max(target.as_of);
+            return Ok(State::New(Point::complete(tick, queue.before(), tail.end)));
+        };
         let Tail { records: mut uncovered, end, aborted } = tail;
-        let lane = &mut self.lanes[index];
-        if let Some((written, since)) = lane.went_back {
-            let (at, envelope) = (lane.at.clone(), lane.envelope());
-            return Err(OutputFault::WentBack { at, written, since, envelope }.into());
+        let end_of_uncovered = uncovered.last().map(|(offset, _)| Offset(offset.0 + 1));
+        if let Some((written, since)) = self.went_back {
+            return Err(OutputFault::WentBack { at: at.clone(), written, since, envelope: *envelope }.into());
         }
         let within = progress.position != Position::Complete;
-        if let Some(tick) = lane.reconcile
-            && progress.generation < self.generation
+        if let Some(tick) = target.corrected_at()
+            && progress.generation < opened.generation
             && (progress.tick < tick || progress.tick == tick && within)
         {
-            // What is gone of the output is corrected like anything else that it lacks. The next recovery looks at the
-            // record before this end: it must not be an aborted one again.
-            let without_them = if aborted.is_some() { end } else { progress.end.min(end) };
-            let end = uncovered.last().map_or(without_them, |(offset, _)| Offset(offset.0 + 1));
-            lane.give_up_through(self.opened_at.min(Tick(tick.0 - 1)), end);
-            return Ok(());
+            // Everything before the reconciliation is given up: it will correct what is there, partially committed or
+            // not, and also what is gone. The partition gets progress of its own first, as of a sealed tick, so that what is
+            // partially committed later is told from what was before. The next recovery looks at the record
+            // before this end: it must not be an aborted one again.
+            let without = if aborted.is_some() { end } else { progress.end.min(end) };
+            let tick = opened.sealed.min(Tick(tick.0 - 1));
+            return Ok(State::New(Point::complete(tick, Digest::default(), end_of_uncovered.unwrap_or(without))));
         }
-        if lane.is_left(progress.tick) {
+        if target.is_left(progress.tick) {
             // What an append output has lost stays lost.
             if end < progress.end || aborted.is_some() && uncovered.is_empty() {
                 progress.end = end;
             }
         } else if let Some(offset) = aborted {
-            let (at, envelope) = (lane.at.clone(), lane.envelope());
-            return Err(OutputFault::Aborted { at, offset, envelope }.into());
+            return Err(OutputFault::Aborted { at: at.clone(), offset, envelope: *envelope }.into());
         }
-        if end < progress.end && self.first_recovery {
-            let (at, written, envelope) = (lane.at.clone(), progress.end, lane.envelope());
-            return Err(OutputFault::EndsEarly { at, end, written, envelope }.into());
+        if end < progress.end && self.committed.is_none() {
+            let written = progress.end;
+            return Err(OutputFault::EndsEarly { at: at.clone(), end, written, envelope: *envelope }.into());
         }
-        if !self.rules.has(Rule::LeaveOutUncovered) {
-            progress.end = uncovered.last().map_or(progress.end, |(offset, _)| Offset(offset.0 + 1));
+        if !opened.rules.has(Rule::LeaveOutUncovered) {
+            progress.end = end_of_uncovered.unwrap_or(progress.end);
             uncovered.clear();
         }
-        if within && !self.rules.has(Rule::PositionWithinTick) {
+        if within && !opened.rules.has(Rule::PositionWithinTick) {
             progress.position = Position::Records(0);
         }
-        lane.recover(progress, uncovered, self.complete)
+        Ok(State::Replaying(Replaying { progress, uncovered: Uncovered { records: uncovered.into(), sealed } }))
     }
 }

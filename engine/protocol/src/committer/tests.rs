@@ -167,6 +167,23 @@ fn recover(committer: &mut Committer, found: &[(Option<Progress>, &str)]) -> Res
     committer.on(Done::Tails(tails))
 }
 
+/// Fences the turns after an unknown outcome, with a journal that has no newer generation.
+fn fence(committer: &mut Committer) {
+    assert_eq!(actions(committer, 0), ["fence 1", "fence 0"]);
+    for turn in 0..2 {
+        assert_eq!(actions(committer, 0), [""; 0], "not all turns are fenced");
+        committer.on(Done::Fenced { turn }).unwrap();
+    }
+    assert_eq!(actions(committer, 0), ["journal"]);
+    committer.on(Done::Journal(Verdict::Mine)).unwrap();
+}
+
+/// Recovers from an unknown outcome of what [`ready`] made: nothing of it is committed.
+pub(super) fn recover_nothing(committer: &mut Committer) {
+    fence(committer);
+    recover(committer, &[(Some(progress(5, Position::Complete, &[], 10)), "")]).unwrap();
+}
+
 pub(super) fn prepared(committer: &mut Committer, turn: u32, ends: &[u64]) {
     let ends = ends.iter().map(|end| Offset(*end)).collect();
     committer.on(Done::Prepared { turn, result: Ok(ends) }).unwrap();
@@ -378,12 +395,7 @@ fn a_committed_record_that_is_aborted_by_now_is_refused_in_every_recovery() {
     prepared(&mut running, 0, &[11]);
     assert_eq!(actions(&mut running, 0), ["commit 0"]);
     running.on(Done::Committed { turn: 0, result: Err(Failure::Unknown("no answer".to_owned())) }).unwrap();
-    assert_eq!(actions(&mut running, 0), ["fence 1", "fence 0"]);
-    for turn in 0..2 {
-        running.on(Done::Fenced { turn }).unwrap();
-    }
-    assert_eq!(actions(&mut running, 0), ["journal"]);
-    running.on(Done::Journal(Verdict::Mine)).unwrap();
+    fence(&mut running);
     for mut committer in [opening, running] {
         assert_eq!(find_aborted(&mut committer), ["journal"], "a newer generation may have moved on");
         let ended = committer.on(Done::Journal(Verdict::Mine)).unwrap_err();
@@ -620,12 +632,7 @@ fn wrote(end: u64) -> Committer {
 #[test]
 fn an_output_whose_offsets_go_back_is_not_committed_to() {
     let mut committer = wrote(2);
-    assert_eq!(actions(&mut committer, 0), ["fence 1", "fence 0"]);
-    for turn in 0..2 {
-        committer.on(Done::Fenced { turn }).unwrap();
-    }
-    assert_eq!(actions(&mut committer, 0), ["journal"]);
-    committer.on(Done::Journal(Verdict::Mine)).unwrap();
+    fence(&mut committer);
     let found = progress(0, Position::Complete, &[], 5);
     recover(&mut committer, &[(Some(found), "")]).unwrap();
     assert_eq!(actions(&mut committer, 0), ["journal"]);
@@ -678,4 +685,39 @@ fn a_reconciliation_that_leaves_an_append_output_goes_on_where_it_ends_now() {
     committer.output(Tick(1), &at(0), TickRecords::new(records("a1"))).unwrap();
     tick(&mut committer, 9, "d1");
     assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 d1 @9 from 0"]);
+}
+
+#[test]
+fn what_lies_between_own_records_is_not_counted_across_a_recovery() {
+    let mut committer = ready(1);
+    tick(&mut committer, 6, "a1");
+    actions(&mut committer, 0);
+    committer.on(Done::Prepared { turn: 0, result: Err(Failure::Unknown("no answer".to_owned())) }).unwrap();
+    recover_nothing(&mut committer);
+    committer.complete(Tick(6)).unwrap();
+    assert_eq!(actions(&mut committer, 0), ["prepare 1: out/0 a1 @6 from 10"]);
+    // The aborted records of the first and their marker are before it.
+    prepared(&mut committer, 1, &[18]);
+    assert_eq!(committer.unexplained(), []);
+    actions(&mut committer, 0);
+    committed(&mut committer, 1);
+    tick(&mut committer, 7, "a2");
+    actions(&mut committer, 0);
+    prepared(&mut committer, 0, &[21]);
+    let stretch = Stretch { at: at(0), from: Offset(18), to: Offset(21), records: 1, others: 1 };
+    assert_eq!(committer.unexplained(), [stretch]);
+}
+
+#[test]
+fn a_turn_that_answers_what_it_was_not_asked_is_a_bug() {
+    let check = |done: Done| {
+        let mut committer = ready(1);
+        tick(&mut committer, 6, "a1");
+        assert_eq!(actions(&mut committer, 0), ["prepare 0: out/0 a1 @6 from 10"]);
+        assert!(matches!(committer.on(done.clone()), Err(Ended::Bug(_))), "{done:?}");
+    };
+    check(Done::Committed { turn: 0, result: Ok(()) });
+    check(Done::Prepared { turn: 1, result: Ok(vec![Offset(11)]) });
+    check(Done::Fenced { turn: 0 });
+    check(Done::Journal(Verdict::Mine));
 }

@@ -5,6 +5,7 @@
 //! when there is something to report and what. It reads no clock: the time is handed in, in milliseconds of a clock
 //! that never jumps.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use fluvial_connector::{OutputPartition, Tick};
@@ -136,23 +137,23 @@ impl Committer {
         match &self.phase {
             _ if self.lanes.is_empty() => None,
             Phase::Waiting => Some(Step::Open),
-            Phase::Fencing { .. } => Some(Step::Fence),
-            Phase::Checking { .. } | Phase::Judging { .. } | Phase::Doubting { .. } => Some(Step::AskJournal),
-            Phase::Reading { .. } => Some(Step::ReadProgress),
-            Phase::Tails { .. } => Some(Step::ReadTails(self.lanes.iter().map(|lane| lane.at.clone()).collect())),
-            Phase::Active => self.awaited_by_lanes(),
+            Phase::Fencing(_) => Some(Step::Fence),
+            Phase::Checking | Phase::Doubting(_) => Some(Step::AskJournal),
+            Phase::Reading => Some(Step::ReadProgress),
+            Phase::Tails(_) => Some(Step::ReadTails(self.lanes.iter().map(|lane| lane.target.at.clone()).collect())),
+            Phase::Active(flights) => self.awaited_by_lanes(flights),
         }
     }
 
-    fn awaited_by_lanes(&self) -> Option<Step> {
+    fn awaited_by_lanes(&self, flights: &VecDeque<Flight>) -> Option<Step> {
         let newest = self.data_to_come.back().copied().unwrap_or(self.data);
-        if newest <= self.committed_through() && self.flight.is_empty() && self.is_ready() {
+        if newest <= self.committed_through() && flights.is_empty() && self.is_ready() {
             return None;
         }
         let partitions =
-            |flight: &Flight| flight.points.iter().map(|planned| self.lanes[planned.lane].at.clone()).collect();
+            |flight: &Flight| flight.writes.iter().map(|planned| self.lanes[planned.lane].target.at.clone()).collect();
         // Transactions commit in their order, so the oldest one is what everything else waits for.
-        if let Some(oldest) = self.flight.front() {
+        if let Some(oldest) = flights.front() {
             return Some(match oldest.state {
                 FlightState::Preparing => Step::Prepare(partitions(oldest)),
                 FlightState::Prepared | FlightState::Committing => Step::Commit(partitions(oldest)),
@@ -175,7 +176,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use fluvial_connector::Offset;
 
-    use super::super::tests::{actions, at, binding, committed, plan, prepared, ready, records, tick};
+    use super::super::tests::{actions, at, binding, committed, plan, prepared, ready, records, recover_nothing, tick};
     use super::super::{Done, Failure};
     use super::*;
     use crate::{TickRecords, Verdict};
@@ -232,6 +233,7 @@ mod tests {
         assert_eq!(step(&mut committer, 190_000), Some(Step::Prepare(vec![at(0)])));
         prepared(&mut committer, 0, &[11]);
         assert_eq!(step(&mut committer, 250_000), Some(Step::Commit(vec![at(0)])));
+        assert_eq!(actions(&mut committer, 0), ["commit 0"]);
         committer.on(Done::Committed { turn: 0, result: Err(Failure::Unknown("no answer".to_owned())) }).unwrap();
         let stall = committer.stalled(310_000).unwrap();
         assert_eq!((stall.step, stall.failed.as_deref()), (Step::Fence, Some("no answer")));
@@ -248,18 +250,16 @@ mod tests {
     fn transactions_that_fail_one_after_the_other_end_the_generation_when_the_patience_is_over() {
         let mut committer = ready(1);
         tick(&mut committer, 6, "a1");
-        let mut fail = |now_ms: u64| {
+        let mut fail = |turn: u32, now_ms: u64| {
             committer.stalled(now_ms);
-            actions(&mut committer, 0);
-            let ended = committer.on(Done::Prepared { turn: 0, result: Err(Failure::Unknown("no answer".to_owned())) });
-            committer.phase = Phase::Active;
-            committer.next_turn = 0;
-            committer.lanes[0].planned = committer.lanes[0].committed;
-            ended
+            assert_eq!(actions(&mut committer, 0), [format!("prepare {turn}: out/0 a1 @6 from 10")]);
+            committer.on(Done::Prepared { turn, result: Err(Failure::Unknown("no answer".to_owned())) })?;
+            recover_nothing(&mut committer);
+            committer.complete(Tick(6))
         };
-        assert_eq!(fail(1_000), Ok(()));
-        assert_eq!(fail(60_000), Ok(()));
-        let ended = fail(61_000).unwrap_err();
+        assert_eq!(fail(0, 1_000), Ok(()));
+        assert_eq!(fail(1, 60_000), Ok(()));
+        let ended = fail(0, 61_000).unwrap_err();
         assert_eq!(ended, crate::Ended::CommitsNothing { for_ms: 60_000, why: "no answer".to_owned() });
         assert!(ended.to_string().contains("for 60 s; the last one failed: no answer"), "{ended}");
     }
@@ -274,7 +274,7 @@ mod tests {
         committer.watch.now_ms = 90_000;
         assert_eq!(committer.watch.failed("second".to_owned()), 0);
         assert_eq!(committer.committed_through(), Tick(5));
-        assert_eq!(committer.lanes[0].committed.end, Offset(10));
+        assert_eq!(committer.lanes[0].planned().unwrap().end, Offset(10));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Making transactions: what goes into the next one, whose turn it is, and in which order they commit.
 
+use std::collections::VecDeque;
+
 use fluvial_connector::{Offset, PartitionWrite, Tick, Transaction};
 
-use super::lane::Room;
-use super::{Action, Committer, Done, Failure, Flight, FlightState, Phase, Planned, Stretch};
-use crate::{Ended, OutputFault, Rule};
+use super::lane::{Room, Wrote};
+use super::{Action, Committer, Done, Failure, Flight, FlightState, Lane, Phase, Planned, Stretch};
+use crate::{Ended, Rule};
 
 impl Committer {
     /// What to do next; `None` until something happens or the deadline passes.
@@ -12,27 +14,27 @@ impl Committer {
     /// # Errors
     /// The generation is over.
     pub fn next_action(&mut self, now_ms: u64) -> Result<Option<Action>, Ended> {
-        if !matches!(self.phase, Phase::Active) {
-            return Ok(self.next_question());
-        }
-        if let Some(turn) = self.next_commit() {
+        let in_order = self.opened.rules.has(Rule::CommitInOrder);
+        let turn = self.next_turn;
+        let Phase::Active(flights) = &mut self.phase else { return Ok(self.questions.pop_front()) };
+        if let Some(turn) = next_commit(flights, in_order) {
             return Ok(Some(Action::Commit { turn }));
         }
-        let turn = self.next_turn;
-        let waits = self.flight.iter().any(|f| f.state == FlightState::Preparing || f.turn == turn);
+        let waits = flights.iter().any(|flight| flight.state == FlightState::Preparing || flight.turn == turn);
+        let is_idle = flights.is_empty();
         if self.lanes.is_empty() || waits {
             return Ok(None);
         }
-        let planned = match self.next_transaction(now_ms) {
+        let planned = match self.next_transaction(is_idle, now_ms) {
             Ok(planned) => planned,
             Err(ended) => {
-                self.or_doubt(Err(ended))?;
-                return Ok(self.next_question());
+                self.doubt(ended)?;
+                return Ok(self.questions.pop_front());
             }
         };
-        let Some((transaction, points)) = planned else { return Ok(None) };
+        let (Some((transaction, writes)), Phase::Active(flights)) = (planned, &mut self.phase) else { return Ok(None) };
         self.next_turn = (turn + 1) % self.config.turns;
-        self.flight.push_back(Flight { turn, points, state: FlightState::Preparing });
+        flights.push_back(Flight { turn, writes, state: FlightState::Preparing });
         Ok(Some(Action::Prepare { turn, transaction: Box::new(transaction) }))
     }
 
@@ -41,25 +43,26 @@ impl Committer {
     /// # Errors
     /// The generation is over.
     pub fn on(&mut self, done: Done) -> Result<(), Ended> {
-        if !matches!(self.phase, Phase::Active) {
-            return self.answered(done);
-        }
-        let (turn, result) = match done {
-            Done::Prepared { turn, result } => (turn, result.map(Some)),
-            Done::Committed { turn, result } => (turn, result.map(|()| None)),
+        let Phase::Active(flights) = &mut self.phase else { return self.answered(done) };
+        let (turn, was, result) = match done {
+            Done::Prepared { turn, result } => (turn, FlightState::Preparing, result.map(Some)),
+            Done::Committed { turn, result } => (turn, FlightState::Committing, result.map(|()| None)),
             done => return Err(Ended::Bug(format!("a committer got {done:?} without asking"))),
         };
-        let Some(index) = self.flight.iter().position(|flight| flight.turn == turn) else {
+        let Some(index) = flights.iter().position(|flight| flight.turn == turn && flight.state == was) else {
             return Err(Ended::Bug(format!("turn {turn} has done something without being asked")));
         };
         match result {
-            Ok(Some(ends)) => self.prepared(index, ends),
+            Ok(Some(ends)) => {
+                flights[index].state = FlightState::Prepared;
+                let writes = flights[index].writes.clone();
+                self.prepared(&writes, &ends);
+            }
             Ok(None) => {
                 self.watch.committed();
-                for Planned { lane, point, .. } in
-                    self.flight.remove(index).into_iter().flat_map(|flight| flight.points)
+                for Planned { lane, reached, .. } in flights.remove(index).into_iter().flat_map(|flight| flight.writes)
                 {
-                    self.lanes[lane].commit(point);
+                    self.lanes[lane].commit(reached);
                 }
             }
             Err(Failure::Unknown(why)) => {
@@ -69,10 +72,7 @@ impl Committer {
                 }
                 self.recover();
             }
-            Err(Failure::Fenced(why)) => {
-                self.flight.clear();
-                self.phase = Phase::Judging { why, asked: false };
-            }
+            Err(Failure::Fenced(why)) => self.enter(Phase::Doubting(Ended::WriterFenced { why })),
             Err(Failure::Refused(kind, why)) => return Err(Ended::NotWritable { kind, why }),
         }
         Ok(())
@@ -80,69 +80,52 @@ impl Committer {
 
     /// A transaction's records lie up to these ends. Where that is before the place where its own records ended, the
     /// partition is not the one that was written before, and the transaction must not be committed.
-    fn prepared(&mut self, index: usize, ends: Vec<Offset>) {
-        let flight = &mut self.flight[index];
-        flight.state = FlightState::Prepared;
+    fn prepared(&mut self, writes: &[Planned], ends: &[Offset]) {
         let mut goes_on = true;
-        for (Planned { lane, records, point }, end) in flight.points.iter_mut().zip(ends) {
-            let lane = &mut self.lanes[*lane];
-            let from = lane.planned.end;
-            match lane.wrote(*records, end) {
-                None => goes_on = false,
-                Some(0) => {}
-                Some(others) => {
-                    self.unexplained.push(Stretch { at: lane.at.clone(), from, to: end, records: *records, others });
+        for (&Planned { lane, records, .. }, &to) in writes.iter().zip(ends) {
+            let lane = &mut self.lanes[lane];
+            match lane.wrote(records, to) {
+                Wrote::Explained => {}
+                Wrote::Unexplained { from, others } => {
+                    self.unexplained.push(Stretch { at: lane.target.at.clone(), from, to, records, others });
                 }
+                Wrote::WentBack => goes_on = false,
             }
-            point.end = end;
         }
         if !goes_on {
             self.recover();
         }
     }
 
-    /// The turn that is to commit now: that of the oldest transaction, and one at a time.
-    fn next_commit(&mut self) -> Option<u32> {
-        let in_order = self.rules.has(Rule::CommitInOrder);
-        let mut flights = self.flight.iter_mut().take(if in_order { 1 } else { usize::MAX });
-        let flight = flights.rfind(|flight| flight.state == FlightState::Prepared)?;
-        flight.state = FlightState::Committing;
-        Some(flight.turn)
-    }
-
     /// The next transaction, if one is due.
-    fn next_transaction(&mut self, now_ms: u64) -> Result<Option<(Transaction, Vec<Planned>)>, Ended> {
+    fn next_transaction(&mut self, is_idle: bool, now_ms: u64) -> Result<Option<(Transaction, Vec<Planned>)>, Ended> {
         let until = self.until();
         let mut writes: Vec<Option<PartitionWrite>> = self.lanes.iter().map(|_| None).collect();
-        if self.lanes.iter().any(|lane| !lane.has_progress) {
+        if self.lanes.iter().any(Lane::is_new) {
             // The first progress of a partition stands alone, so that records of a partially committed transaction always follow some.
-            if self.flight.is_empty() {
-                self.begin_progress(&mut writes);
+            if is_idle {
+                for (lane, write) in self.lanes.iter().zip(&mut writes).filter(|(lane, _)| lane.is_new()) {
+                    *write = lane.begin_write();
+                }
             }
         } else {
             self.fill(until, &mut writes)?;
             self.add_idle(until, now_ms, &mut writes);
         }
-        let mut points = Vec::new();
+        let mut planned = Vec::new();
         let mut transaction = Transaction {
-            incarnation: self.incarnation,
-            generation: self.generation,
+            incarnation: self.opened.incarnation,
+            generation: self.opened.generation,
             slot: self.config.slot,
             writes: Vec::new(),
         };
         for (index, write) in writes.into_iter().enumerate() {
             let Some(mut write) = write else { continue };
-            let point = self.lanes[index].end_write(&mut write, until);
-            points.push(Planned { lane: index, records: write.records.len(), point });
+            let reached = self.lanes[index].end_write(&mut write, until);
+            planned.push(Planned { lane: index, records: write.records.len(), reached });
             transaction.writes.push(write);
         }
-        Ok(if points.is_empty() { None } else { Some((transaction, points)) })
-    }
-
-    fn begin_progress(&mut self, writes: &mut [Option<PartitionWrite>]) {
-        for (lane, write) in self.lanes.iter().zip(writes).filter(|(lane, _)| !lane.has_progress) {
-            *write = Some(lane.begin_write());
-        }
+        Ok(if planned.is_empty() { None } else { Some((transaction, planned)) })
     }
 
     /// Takes tick after tick of all partitions, while there is room.
@@ -154,39 +137,28 @@ impl Committer {
                 if lane.next_tick(tick) != Some(tick) {
                     continue;
                 }
-                let write = write.get_or_insert_with(|| lane.begin_write());
-                if !lane.plan(write, &mut room)? {
-                    self.drop_empty(writes);
+                if write.is_none() {
+                    *write = lane.begin_write();
+                }
+                if let Some(write) = write
+                    && !lane.plan(write, &mut room)?
+                {
+                    // A partition that found no more room has nothing to say, unless it says which records it left out.
+                    for write in writes {
+                        *write = write.take().filter(|write| !write.records.is_empty() || !write.earlier.is_empty());
+                    }
                     return Ok(());
                 }
             }
         }
-        for lane in &mut self.lanes {
-            // All that was sealed when the tail was read has been planned, and this is none of it.
-            let uncovered = lane.first_uncovered().filter(|_| lane.is_settled() && until >= self.tails_at);
-            if let Some(offset) = uncovered
-                && !lane.leaves_torn()
-            {
-                return Err(OutputFault::ForeignRecord { at: lane.at.clone(), offset }.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// A partition that found no more room has nothing to say.
-    fn drop_empty(&self, writes: &mut [Option<PartitionWrite>]) {
-        for (lane, write) in self.lanes.iter().zip(writes) {
-            if write.as_ref().is_some_and(|write| write.records.is_empty()) && !lane.has_left_out() {
-                *write = None;
-            }
-        }
+        self.lanes.iter_mut().try_for_each(|lane| lane.end_uncovered(until))
     }
 
     /// Lets the progress of idle partitions move: for a checkpoint at once, otherwise with the heartbeat, when there
     /// has been input that they had no output for.
     fn add_idle(&mut self, until: Tick, now_ms: u64, writes: &mut [Option<PartitionWrite>]) {
-        let needs =
-            |tick: Tick| tick <= until && self.lanes.iter().any(|lane| lane.is_settled() && lane.planned.tick < tick);
+        let is_earlier = |lane: &Lane, tick| lane.planned().is_some_and(|planned| planned.tick < tick);
+        let needs = |tick: Tick| tick <= until && self.lanes.iter().any(|lane| is_earlier(lane, tick));
         let marked = self.marked.is_some_and(needs);
         let last = self.last_heartbeat_ms;
         let beats = now_ms >= last + self.config.heartbeat_ms || now_ms < last;
@@ -196,9 +168,17 @@ impl Committer {
         }
         self.last_heartbeat_ms = now_ms;
         for (lane, write) in self.lanes.iter().zip(writes) {
-            if write.is_none() && lane.is_settled() && lane.planned.tick < until && lane.next_tick(until).is_none() {
-                *write = Some(lane.begin_write());
+            if write.is_none() && is_earlier(lane, until) && lane.next_tick(until).is_none() {
+                *write = lane.begin_write();
             }
         }
     }
+}
+
+/// The turn that is to commit now: that of the oldest transaction, and one at a time.
+fn next_commit(flights: &mut VecDeque<Flight>, in_order: bool) -> Option<u32> {
+    let mut flights = flights.iter_mut().take(if in_order { 1 } else { usize::MAX });
+    let flight = flights.rfind(|flight| flight.state == FlightState::Prepared)?;
+    flight.state = FlightState::Committing;
+    Some(flight.turn)
 }

@@ -1,0 +1,129 @@
+//! What the dataflow has handed in for one output partition and is not committed yet, in the order of its ticks, with the
+//! running digest before and after each.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use fluvial_connector::{Digest, OutputRecord, Position, Tick};
+
+use super::records::{TickRecords, sum};
+
+/// How far a partition has come: everything through this much of a tick.
+pub(super) type Reached = (Tick, Position);
+
+/// How much of a tick is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// All of it.
+    Complete,
+    /// So many records, whose digests sum to `sum`. The sum is kept so that the next part adds to it: summing a large
+    /// tick from its beginning for each of its transactions would take time that grows with the square of its size.
+    Part { records: u64, sum: Digest },
+}
+
+impl Place {
+    pub(super) fn position(self) -> Position {
+        match self {
+            Self::Complete => Position::Complete,
+            Self::Part { records, .. } => Position::Records(records),
+        }
+    }
+}
+
+/// A tick's output in one partition.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) tick: Tick,
+    pub(super) records: Arc<[OutputRecord]>,
+    /// The running digest before the tick.
+    prior: Digest,
+    /// The running digest after it.
+    pub(super) digest: Digest,
+    /// These records correct what the output holds. No replay can repeat them, so digests begin after them.
+    corrections: bool,
+}
+
+impl Item {
+    /// The first `count` records, of which the first part is known already, and the running digest after them.
+    pub(super) fn part(&self, first: Option<(usize, Digest)>, count: usize) -> (Place, Digest) {
+        let (from, mut total) = first.unwrap_or_default();
+        total.add(sum(&self.records[from..count]));
+        let digest = if self.corrections { self.digest } else { self.prior.chain(self.tick, total) };
+        (Place::Part { records: count as u64, sum: total }, digest)
+    }
+}
+
+/// The output of one partition on its way to the sink.
+#[derive(Debug)]
+pub(super) struct Queue {
+    items: VecDeque<Item>,
+    /// The last tick that was handed in.
+    last: Tick,
+    /// The digest of everything before the first item.
+    before: Digest,
+    /// The digest of everything handed in.
+    running: Digest,
+    /// A checkpoint's tick, and the digest there once a later tick has been handed in.
+    mark: Option<(Tick, Option<Digest>)>,
+}
+
+impl Queue {
+    /// Nothing, after output whose digest is `before`.
+    pub(super) fn new(before: Digest) -> Self {
+        Self { items: VecDeque::new(), last: Tick(0), before, running: before, mark: None }
+    }
+
+    /// Adds a tick's output.
+    ///
+    /// # Errors
+    /// The last tick that was handed in, where that is not an earlier one.
+    pub(super) fn push(&mut self, tick: Tick, records: TickRecords, corrections: bool) -> Result<(), Tick> {
+        if tick <= self.last {
+            return Err(self.last);
+        }
+        self.last = tick;
+        if let Some((marked, digest @ None)) = &mut self.mark
+            && tick > *marked
+        {
+            *digest = Some(self.running);
+        }
+        let prior = self.running;
+        if !corrections {
+            self.running = prior.chain(tick, records.sum());
+        }
+        let records = records.into_records().into();
+        self.items.push_back(Item { tick, records, prior, digest: self.running, corrections });
+        Ok(())
+    }
+
+    /// Remembers the digest as of `tick`, beyond which nothing has been handed in.
+    pub(super) fn mark(&mut self, tick: Tick) {
+        self.mark = Some((tick, None));
+    }
+
+    /// The digest as of the marked tick, which is complete.
+    pub(super) fn marked(&self) -> Digest {
+        self.mark.and_then(|(_, digest)| digest).unwrap_or(self.running)
+    }
+
+    /// The digest of everything before [`Queue::first`].
+    pub(super) fn before(&self) -> Digest {
+        self.before
+    }
+
+    pub(super) fn first(&self) -> Option<&Item> {
+        self.items.front()
+    }
+
+    /// The first item of which something is after `reached`.
+    pub(super) fn next(&self, reached: Reached) -> Option<&Item> {
+        self.items.get(self.items.partition_point(|item| (item.tick, Position::Complete) <= reached))
+    }
+
+    /// Forgets the items of which nothing is after `reached`.
+    pub(super) fn drop_through(&mut self, reached: Reached) {
+        while let Some(item) = self.items.pop_front_if(|item| (item.tick, Position::Complete) <= reached) {
+            self.before = item.digest;
+        }
+    }
+}
