@@ -12,13 +12,13 @@
 //! ends with the last of them.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use fluvial_connector::{Error, ErrorKind, Offset, Source, SplitId};
+use fluvial_connector::{Error, ErrorKind, Offset, Source, SplitId, Waker};
 use fluvial_protocol::FoundSplit;
 
-use super::failure::chain;
+use super::background::{Background, Serve, Server};
+use super::failure::{Failure, chain};
 use super::leader::{LOOKS, Positions};
 use super::process::Found;
 use super::unavailable::Unavailable;
@@ -55,24 +55,36 @@ pub(crate) fn of_source(positions: &Positions, name: &str) -> OfSource {
     of_source.map(|(of, at)| (of.split.clone(), *at)).collect()
 }
 
-/// The threads that ask, by source. Each ends when this is dropped and its last question is answered.
-pub(crate) struct Discovery(Vec<(String, Sender<OfSource>)>);
+/// The threads that ask.
+pub(crate) struct Discovery {
+    /// By source.
+    asked: Vec<(String, Server<OfSource>)>,
+    background: Background<Discovered>,
+}
 
 impl Discovery {
-    /// Begins with what was found `before`. `tell` gets what the sources say, until it gives `false`.
+    /// Begins with what was found `before`.
+    ///
+    /// # Errors
+    /// The host has no more threads.
     pub(crate) fn start(
         sources: &[(String, Arc<dyn Source>)],
         asking: &Asking,
         before: &[FoundSplit],
-        tell: impl FnMut(Discovered) -> bool + Clone + Send + 'static,
-    ) -> Self {
-        let mut threads = Vec::new();
+        waker: &Waker,
+    ) -> Result<Self, Failure> {
+        let background = Background::new(waker);
+        let mut servers = Vec::new();
         for (name, source) in sources {
-            let (positions, inbox) = channel();
+            let (of_warnings, window, patience) = (Arc::clone(source), asking.window, asking.patience);
+            background.spawn("warnings", move || {
+                warn(of_warnings.as_ref(), window, patience);
+                None
+            })?;
             let before: Vec<_> = before.iter().filter(|found| found.source == *name).cloned().collect();
             let mut unavailable = Unavailable::default();
             unavailable.note(&before, OTHERS_GO_ON);
-            let asked = Asked {
+            let mut asked = Asked {
                 name: name.clone(),
                 source: Arc::clone(source),
                 asking: asking.clone(),
@@ -80,22 +92,36 @@ impl Discovery {
                 untold: None,
                 refusals: Refusals::default(),
             };
-            let tell = tell.clone();
-            let thread = std::thread::Builder::new().name("discovery".to_owned());
-            match thread.spawn(move || asked.run(&inbox, tell)) {
-                Ok(_) => threads.push((name.clone(), positions)),
-                Err(error) => tracing::warn!(%error, source = name, "new splits will not be found"),
-            }
+            // The leader sends positions every few seconds, which is how often it is time to look. No oftener: that a split
+            // ends too early is believed when two answers say so which are so far apart. What comes while the source does not
+            // answer is one question.
+            let ask = move |positions: OfSource| asked.ask(&positions).map(Ok);
+            servers.push((name.clone(), background.serve("discovery", Serve::Newest, ask)?));
         }
-        Self(threads)
+        Ok(Self { asked: servers, background })
     }
 
     /// Tells the sources how far the job is, and asks for their splits.
     pub(crate) fn ask(&self, positions: &Positions) {
-        for (name, thread) in &self.0 {
-            // A thread that has ended has told its last.
-            let _ = thread.send(of_source(positions, name));
+        for (name, asked) in &self.asked {
+            asked.ask(of_source(positions, name));
         }
+    }
+
+    /// What a source has said, if one has since the last call.
+    ///
+    /// # Errors
+    /// As [`Background::next`].
+    pub(crate) fn next(&self) -> Result<Option<Discovered>, Failure> {
+        self.background.next()
+    }
+}
+
+/// Logs what a person should know of a source's settings.
+fn warn(source: &dyn Source, window: Duration, patience: Duration) {
+    match source.warnings(window, patience) {
+        Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
+        Err(error) => tracing::debug!(error = chain(error), "no settings"),
     }
 }
 
@@ -111,21 +137,9 @@ struct Asked {
 }
 
 impl Asked {
-    fn run(mut self, inbox: &Receiver<OfSource>, mut tell: impl FnMut(Discovered) -> bool) {
-        match self.source.warnings(self.asking.window, self.asking.patience) {
-            Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
-            Err(error) => tracing::debug!(error = chain(error), "no settings"),
-        }
-        // The leader sends positions every few seconds, which is how often it is time to look. No oftener: that a split
-        // ends too early is believed when two answers say so which are so far apart.
-        while let Ok(positions) = inbox.recv() {
-            // What came while the source did not answer is one question.
-            let positions = inbox.try_iter().last().unwrap_or(positions);
-            self.report(&positions);
-            if self.look().is_some_and(|discovered| !tell(discovered)) {
-                return;
-            }
-        }
+    fn ask(&mut self, positions: &[(SplitId, Offset)]) -> Option<Discovered> {
+        self.report(positions);
+        self.look()
     }
 
     fn report(&mut self, positions: &[(SplitId, Offset)]) {
@@ -180,8 +194,9 @@ mod tests {
 
     use std::collections::VecDeque;
     use std::sync::Mutex;
+    use std::sync::mpsc::{Receiver, channel};
 
-    use fluvial_connector::{Availability, SplitReader, SplitStatus, Waker};
+    use fluvial_connector::{Availability, SplitReader, SplitStatus};
     use fluvial_memory::{Memory, MemorySource};
 
     use super::*;
@@ -235,7 +250,7 @@ mod tests {
     /// Two sources that are asked: `first`, of the name `a`, and the topic `b`.
     struct Bench {
         discovery: Discovery,
-        told: Receiver<Discovered>,
+        woken: Receiver<()>,
     }
 
     impl Bench {
@@ -244,9 +259,9 @@ mod tests {
                 [("a".to_owned(), Arc::new(first)), ("b".to_owned(), Arc::new(memory.source("b")))];
             let asking =
                 Asking { job: "job".to_owned(), patience: Duration::from_secs(1), window: Duration::from_secs(1) };
-            let (tell, told) = channel();
-            let discovery = Discovery::start(&sources, &asking, &[], move |discovered| tell.send(discovered).is_ok());
-            Self { discovery, told }
+            let (wake, woken) = channel();
+            let waker = Waker::new(move || wake.send(()).unwrap_or_default());
+            Self { discovery: Discovery::start(&sources, &asking, &[], &waker).unwrap(), woken }
         }
 
         /// Asks until something comes that `expected` gives something of.
@@ -255,7 +270,8 @@ mod tests {
             loop {
                 assert!(began.elapsed() < MOST, "what is expected has not come");
                 self.discovery.ask(&Vec::new());
-                if let Ok(discovered) = self.told.recv_timeout(Duration::from_millis(100))
+                if self.woken.recv_timeout(Duration::from_millis(100)).is_ok()
+                    && let Some(discovered) = self.discovery.next().unwrap()
                     && let Some(found) = expected(discovered)
                 {
                     return found;

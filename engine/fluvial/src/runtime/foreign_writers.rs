@@ -9,22 +9,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use fluvial_connector::{Error, SinkSession, Waker, describe_offsets};
 use fluvial_protocol::Stretch;
 
-use super::failure::chain;
-use super::send_back;
+use super::background::Background;
+use super::failure::{Failure, chain};
 
 /// What is known of the other writers of this process's output partitions.
 pub(crate) struct ForeignWriters {
     session: Arc<dyn SinkSession>,
-    waker: Waker,
     /// By output: whether others are known to write it; otherwise that is being found out.
     outputs: BTreeMap<String, bool>,
-    tell: Sender<(Stretch, Result<Found, Error>)>,
-    looked: Receiver<(Stretch, Result<Found, Error>)>,
+    looks: Background<(Stretch, Result<Found, Error>)>,
     /// Offsets of others that the leader has not been told of.
     untold: u64,
 }
@@ -36,9 +33,8 @@ struct Found {
 }
 
 impl ForeignWriters {
-    pub(crate) fn new(session: Arc<dyn SinkSession>, waker: Waker) -> Self {
-        let (tell, looked) = channel();
-        Self { session, waker, outputs: BTreeMap::new(), tell, looked, untold: 0 }
+    pub(crate) fn new(session: Arc<dyn SinkSession>, waker: &Waker) -> Self {
+        Self { session, outputs: BTreeMap::new(), looks: Background::new(waker), untold: 0 }
     }
 
     /// Takes what the committer could not explain.
@@ -57,19 +53,19 @@ impl ForeignWriters {
 
     /// Looks on a thread of its own: a transaction of another writer may hold it up for long.
     fn look(&self, stretch: Stretch) {
-        let (session, tell, waker) = (Arc::clone(&self.session), self.tell.clone(), self.waker.clone());
+        let session = Arc::clone(&self.session);
         let look = move || {
             let found = found(session.as_ref(), &stretch);
-            send_back(&tell, (stretch, found), &waker);
+            [Ok((stretch, found))]
         };
-        if let Err(error) = std::thread::Builder::new().name("foreign-writers".to_owned()).spawn(look) {
-            tracing::debug!(%error, "other writers are not looked for");
+        if let Err(failure) = self.looks.spawn("foreign-writers", look) {
+            tracing::debug!(error = failure.line(), "other writers are not looked for");
         }
     }
 
     /// Offsets that others have taken since the last call, if there are any.
-    pub(crate) fn counted(&mut self) -> Option<u64> {
-        while let Ok((stretch, found)) = self.looked.try_recv() {
+    pub(crate) fn counted(&mut self) -> Result<Option<u64>, Failure> {
+        while let Some((stretch, found)) = self.looks.next()? {
             match found {
                 Ok(Found { others: 0, .. }) => drop(self.outputs.remove(&stretch.at.output)),
                 Ok(Found { others, writers }) => {
@@ -90,7 +86,7 @@ impl ForeignWriters {
                 }
             }
         }
-        (self.untold > 0).then(|| std::mem::take(&mut self.untold))
+        Ok((self.untold > 0).then(|| std::mem::take(&mut self.untold)))
     }
 }
 
@@ -125,19 +121,19 @@ mod tests {
             memory.append("out", 0, Some(b"k"), Some(b"v")).unwrap();
         }
         let (wake, woken) = channel();
-        let mut foreign_writers = ForeignWriters::new(session, Waker::new(move || wake.send(()).unwrap_or_default()));
+        let mut foreign_writers = ForeignWriters::new(session, &Waker::new(move || wake.send(()).unwrap_or_default()));
         let at = OutputPartition { output: "out".to_owned(), partition: 0 };
         let stretch = |records| Stretch { at: at.clone(), from: Offset(1), to: Offset(4), records, others: 1 };
         let mut counts = |records| {
             foreign_writers.take(vec![stretch(records)]);
             woken.recv_timeout(Duration::from_secs(10)).ok();
-            foreign_writers.counted()
+            foreign_writers.counted().unwrap()
         };
         // All of it is the job's own: what was not explained is a marker.
         assert_eq!(counts(3), None);
         assert_eq!(counts(1), Some(2));
         // By then only the offsets are counted.
         foreign_writers.take(vec![stretch(1)]);
-        assert_eq!(foreign_writers.counted(), Some(1));
+        assert_eq!(foreign_writers.counted().unwrap(), Some(1));
     }
 }

@@ -4,14 +4,13 @@
 //!   store answers, found splits, the supervisor's stop ──► Leader ──► calls (tokio tasks), broadcasts (control channel)
 //! ```
 //!
-//! Everything that takes time happens elsewhere and comes back as a message that wakes the worker.
+//! Everything that takes time happens beside the worker (`background.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Envelope, Error, Incarnation, Offset, SinkStatus, Waker};
+use fluvial_connector::{Envelope, Incarnation, Offset, SinkStatus, Waker};
 use fluvial_protocol::journal::{Nonce, SplitName};
 use fluvial_protocol::{
     Answer, Call, Ended, Event, Exit, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Plan, Report,
@@ -19,16 +18,15 @@ use fluvial_protocol::{
 };
 
 use super::ambient;
+use super::background::{Background, Serve, Server, wait_out};
 use super::calls::StoreCalls;
 use super::control::{Control, Message};
 use super::discovery::{Asking, Discovered, Discovery, of_source};
 use super::failure::{Failure, chain};
 use super::missed;
-use super::outputs::{self, OutputWatch};
+use super::outputs;
 use super::process::{ForTheLeader, Found, Shared};
-use super::send_back;
 use super::status::StatusLine;
-use super::turns::wait_out;
 use crate::fail_point::{FailPoint, reach};
 use crate::stages::STAGES;
 
@@ -55,16 +53,15 @@ pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// How far the job has committed in each split of each source.
 pub(crate) type Positions = Vec<(SplitName, Offset)>;
 
+/// What comes back of the leader's work beside its worker.
 enum Back {
-    Answered(Part, Result<Answer, Error>),
-    /// What a source says while the job runs.
-    Discovered(Discovered),
+    Answered(Part, Answer),
     /// What the outputs are now.
     Outputs(SinkStatus),
     /// What the upsert outputs hold that this job has no progress for.
-    Surveyed(Result<Vec<HeldOutput>, Error>),
+    Surveyed(Vec<HeldOutput>),
     /// What there is, asked for since the journal is this generation's.
-    Looked(Result<Found, Error>),
+    Looked(Found),
     /// The supervisor asks for the end.
     Stop,
 }
@@ -73,12 +70,10 @@ enum Back {
 pub(crate) struct LeaderDriver {
     leader: Leader,
     calls: Arc<StoreCalls>,
-    runtime: tokio::runtime::Handle,
-    back: Receiver<Back>,
-    tell: Sender<Back>,
+    background: Background<Back>,
     discovery: Discovery,
-    _outputs: OutputWatch,
-    waker: Waker,
+    /// Where it is asked what the outputs are now.
+    outputs: Server<()>,
     shared: Arc<Shared>,
     stopping: Option<Instant>,
     /// The workers that have reported all that was to be read.
@@ -125,33 +120,23 @@ impl LeaderDriver {
             grace_ms: millis(options.deletion_grace),
             max_clock_jump_ms: millis(options.deletion_grace),
         };
-        let (tell, back) = channel();
-        let (on_stop, wake) = (tell.clone(), waker.clone());
-        std::thread::Builder::new()
-            .name("stop".to_owned())
-            .spawn(move || {
-                if stop.recv().is_ok() && on_stop.send(Back::Stop).is_ok() {
-                    wake.wake();
-                }
-            })
-            .map_err(Failure::of_host)?;
-        let discovery = Self::discover(shared, &tell, waker, &found.splits);
-        let (of_outputs, wake) = (tell.clone(), waker.clone());
-        let outputs = OutputWatch::start(shared.session()?, move |status| {
-            let told = of_outputs.send(Back::Outputs(status)).is_ok();
-            wake.wake();
-            told
-        })
-        .map_err(Failure::of_host)?;
+        let background = Background::new(waker);
+        background.spawn("stop", move || stop.recv().ok().map(|()| Ok(Back::Stop)))?;
+        let discovery = Self::discover(shared, waker, &found.splits)?;
+        let session = shared.session()?;
+        let of_warnings = Arc::clone(&session);
+        background.spawn("warnings", move || {
+            outputs::warn(of_warnings.as_ref());
+            None
+        })?;
+        let look = move |()| outputs::look(session.as_ref()).map(|status| Ok(Back::Outputs(status)));
+        let outputs = background.serve("outputs", Serve::Newest, look)?;
         let mut driver = Self {
             leader: Leader::new(config, ambient::now_ms()),
             calls: Arc::new(StoreCalls::new(shared.store.clone(), options.patience)),
-            runtime: shared.runtime.clone(),
-            back,
-            tell,
+            background,
             discovery,
-            _outputs: outputs,
-            waker: waker.clone(),
+            outputs,
             shared: Arc::clone(shared),
             stopping: None,
             at_end: BTreeSet::new(),
@@ -169,19 +154,14 @@ impl LeaderDriver {
     }
 
     /// Begins to ask the sources for their splits, and to tell them how far the job is.
-    fn discover(shared: &Shared, tell: &Sender<Back>, waker: &Waker, before: &[FoundSplit]) -> Discovery {
+    fn discover(shared: &Shared, waker: &Waker, before: &[FoundSplit]) -> Result<Discovery, Failure> {
         let options = &shared.config;
         let asking = Asking {
             job: shared.process.job.clone(),
             patience: options.patience,
             window: options.checkpoint_every.saturating_mul(CHECKPOINTS_TO_REPLAY),
         };
-        let (tell, waker) = (tell.clone(), waker.clone());
-        Discovery::start(&shared.sources, &asking, before, move |discovered| {
-            let told = tell.send(Back::Discovered(discovered)).is_ok();
-            waker.wake();
-            told
-        })
+        Discovery::start(&shared.sources, &asking, before, waker)
     }
 
     /// A worker's report.
@@ -216,20 +196,21 @@ impl LeaderDriver {
 
     /// Does what has become due.
     pub(crate) fn step(&mut self, control: &mut Control) -> Result<(), Failure> {
-        while let Ok(back) = self.back.try_recv() {
+        while let Some(back) = self.background.next()? {
             match back {
-                Back::Answered(part, Ok(answer)) => self.event(Event::Store(part, answer), control)?,
-                Back::Looked(Ok(found)) => self.event(Event::Looked(found.splits), control)?,
-                Back::Looked(Err(error)) => return Err(Failure::of(System::Source, error)),
-                Back::Surveyed(Ok(held)) => self.event(Event::Surveyed(held), control)?,
-                Back::Surveyed(Err(error)) => return Err(Failure::of(System::Sink, error)),
-                Back::Answered(_, Err(error)) => return Err(Failure::of(System::Store, error)),
+                Back::Answered(part, answer) => self.event(Event::Store(part, answer), control)?,
+                Back::Looked(found) => self.event(Event::Looked(found.splits), control)?,
+                Back::Surveyed(held) => self.event(Event::Surveyed(held), control)?,
                 Back::Stop => self.stop(control)?,
                 Back::Outputs(status) => self.event(Event::Outputs(status), control)?,
-                // Who is about to end needs no more input.
-                Back::Discovered(Discovered::Refused(_)) if self.is_stopping() => {}
-                Back::Discovered(Discovered::Refused(error)) => return Err(Failure::of(System::Source, error)),
-                Back::Discovered(Discovered::Splits(found)) => {
+            }
+        }
+        while let Some(discovered) = self.discovery.next()? {
+            match discovered {
+                // A job that is about to end needs no more input.
+                Discovered::Refused(_) if self.is_stopping() => {}
+                Discovered::Refused(error) => return Err(Failure::of(System::Source, error)),
+                Discovered::Splits(found) => {
                     self.status.found(&found);
                     if self.planned {
                         control.tell_all(&Message::Found(found.splits.clone()));
@@ -248,6 +229,7 @@ impl LeaderDriver {
             && let Some(positions) = self.status.ask()
         {
             self.discovery.ask(&positions);
+            self.outputs.ask(());
         }
         Ok(())
     }
@@ -297,7 +279,7 @@ impl LeaderDriver {
                     self.status.order(&order);
                     note(&order);
                     if let Order::Opened(plan) = &order {
-                        self.warn_of_deletions(plan);
+                        self.warn_of_deletions(plan)?;
                     }
                     control.broadcast(&order);
                     self.planned |= matches!(order, Order::Opened(_));
@@ -306,7 +288,7 @@ impl LeaderDriver {
                     }
                 }
                 Request::Warn(warning) => tracing::warn!("{warning}"),
-                Request::Look => self.look(),
+                Request::Look => self.look()?,
                 Request::Survey => self.survey()?,
                 Request::Store(part, call) => self.call(part, call),
             }
@@ -355,19 +337,21 @@ impl LeaderDriver {
         self.event(Event::Time, control)
     }
 
-    fn warn_of_deletions(&self, plan: &Plan) {
-        let Some(checkpoint) = &plan.checkpoint else { return };
+    fn warn_of_deletions(&self, plan: &Plan) -> Result<(), Failure> {
+        let Some(checkpoint) = &plan.checkpoint else { return Ok(()) };
         let (splits, sources) = (checkpoint.splits.clone(), self.shared.sources.clone());
         let patience = self.shared.config.patience;
-        self.runtime.spawn_blocking(move || missed::warn_of_deletions(&splits, &sources, patience));
+        self.background.spawn("deletions", move || {
+            missed::warn_of_deletions(&splits, &sources, patience);
+            None
+        })
     }
 
     /// Asks the sources what there is, several times: whoever answers from before counts for nothing then. Where a split
     /// ends that is unavailable is not known, so that it is waited for.
-    fn look(&self) {
+    fn look(&self) -> Result<(), Failure> {
         let (sources, patience) = (self.shared.sources.clone(), self.shared.config.patience);
-        let (tell, waker) = (self.tell.clone(), self.waker.clone());
-        self.runtime.spawn_blocking(move || {
+        self.background.spawn("look", move || {
             let looks = (0..LOOKS).map(|number| {
                 if number > 0 {
                     ambient::pause(BETWEEN_LOOKS);
@@ -375,8 +359,9 @@ impl LeaderDriver {
                 Found::when_all_available(&sources, patience, "--reconcile, which takes the input as it is,")
             });
             let found = looks.reduce(|before, now| Ok(now?.with_ends_of(&before?)));
-            send_back(&tell, Back::Looked(found.expect("there is one look at the least")), &waker);
-        });
+            let found = found.expect("there is one look at the least");
+            [found.map(Back::Looked).map_err(|error| Failure::of(System::Source, error))]
+        })
     }
 
     /// Looks at what the upsert outputs hold.
@@ -384,12 +369,10 @@ impl LeaderDriver {
         let (session, patience) = (self.shared.session()?, self.shared.config.patience);
         let upserts = self.shared.outputs.iter().filter(|output| output.envelope == Envelope::Upsert);
         let upserts: Vec<String> = upserts.map(|output| output.name.clone()).collect();
-        let (tell, waker) = (self.tell.clone(), self.waker.clone());
-        self.runtime.spawn_blocking(move || {
+        self.background.spawn("survey", move || {
             let held = wait_out("sink", patience, || outputs::survey(session.as_ref(), &upserts));
-            send_back(&tell, Back::Surveyed(held), &waker);
-        });
-        Ok(())
+            [held.map(Back::Surveyed).map_err(|error| Failure::of(System::Sink, error))]
+        })
     }
 
     fn call(&self, part: Part, call: Call) {
@@ -397,10 +380,10 @@ impl LeaderDriver {
         if part == Part::Opening && self.leader.identity().is_some() {
             reach(FailPoint::AfterFencing);
         }
-        let (calls, tell, waker) = (Arc::clone(&self.calls), self.tell.clone(), self.waker.clone());
-        self.runtime.spawn(async move {
+        let calls = Arc::clone(&self.calls);
+        self.background.spawn_task(&self.shared.runtime, async move {
             let answer = calls.make(call).await;
-            send_back(&tell, Back::Answered(part, answer), &waker);
+            answer.map(|answer| Back::Answered(part, answer)).map_err(|error| Failure::of(System::Store, error))
         });
     }
 }

@@ -1,79 +1,70 @@
 //! Merges state files in the background, one operator at a time, after each checkpoint.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Weak};
-
 use fluvial_connector::{ErrorKind, Generation, Waker};
 use fluvial_protocol::Report;
 use fluvial_protocol::manifest::OperatorState;
 
 use super::ambient;
-use super::failure::chain;
+use super::background::{Background, Serve, Server};
+use super::failure::{Failure, chain};
 use crate::state::{StateError, StateStore, merge, merge_due, state_object};
 
-/// The thread that merges; it ends when this is dropped.
+/// The thread that merges.
 pub(crate) struct Merges {
-    complete: Sender<Vec<OperatorState>>,
-    merged: Receiver<Report>,
-    /// Held by nobody else: the generation has ended when it is dropped.
-    _alive: Arc<()>,
+    complete: Server<Vec<OperatorState>>,
+    background: Background<Merge>,
+}
+
+/// What became of a merge that was due.
+enum Merge {
+    Done(Report),
+    /// The job goes on without it, and the next checkpoint tries again.
+    Failed {
+        operator: String,
+        error: StateError,
+    },
 }
 
 impl Merges {
     /// Starts the thread.
-    pub(crate) fn start(store: StateStore, generation: Generation, waker: Waker) -> std::io::Result<Self> {
-        let (complete, inbox) = channel::<Vec<OperatorState>>();
-        let (outbox, merged) = channel();
-        let alive = Arc::new(());
-        let ended = Arc::downgrade(&alive);
-        std::thread::Builder::new().name("merges".to_owned()).spawn(move || {
-            let merge = |operator: &OperatorState| merge_one(&store, operator, generation);
-            let report = |report| {
-                let heard = outbox.send(report).is_ok();
-                waker.wake();
-                heard
-            };
-            merge_all(&inbox, &ended, merge, report, say);
-        })?;
-        Ok(Self { complete, merged, _alive: alive })
+    pub(crate) fn start(store: StateStore, generation: Generation, waker: &Waker) -> Result<Self, Failure> {
+        Self::with(waker, move |operator| merge_one(&store, operator, generation))
+    }
+
+    fn with(
+        waker: &Waker,
+        merge: impl Fn(&OperatorState) -> Result<Option<Report>, StateError> + Clone + Send + 'static,
+    ) -> Result<Self, Failure> {
+        let background = Background::new(waker);
+        let merge_all = move |operators: Vec<OperatorState>| {
+            let merge = merge.clone();
+            operators.into_iter().filter_map(move |operator| match merge(&operator) {
+                Ok(merged) => merged.map(|report| Ok(Merge::Done(report))),
+                Err(error) => Some(Ok(Merge::Failed { operator: operator.name, error })),
+            })
+        };
+        // Only the newest checkpoint's state files are worth merging: older ones may be gone.
+        Ok(Self { complete: background.serve("merges", Serve::Newest, merge_all)?, background })
     }
 
     /// A checkpoint is complete; these are its operators.
     pub(crate) fn consider(&self, operators: Vec<OperatorState>) {
-        self.complete.send(operators).expect("the thread lives as long as its sender");
+        self.complete.ask(operators);
     }
 
-    /// A merge that is done.
-    pub(crate) fn merged(&self) -> Option<Report> {
-        self.merged.try_recv().ok()
+    /// A merge that is done. Merges that failed are logged here, on the worker: at the end of a generation the store's calls
+    /// are cancelled, and nobody takes, or reads of, a merge that fails by that. What there is of its file is deleted as any
+    /// other object that nothing names.
+    pub(crate) fn merged(&self) -> Result<Option<Report>, Failure> {
+        self.next(warn)
     }
-}
 
-/// Merges what is due of each set of operators that comes, until the generation has ended.
-fn merge_all(
-    inbox: &Receiver<Vec<OperatorState>>,
-    ended: &Weak<()>,
-    merge: impl Fn(&OperatorState) -> Result<Option<Report>, StateError>,
-    report: impl Fn(Report) -> bool,
-    say: impl Fn(&OperatorState, StateError),
-) {
-    while let Ok(mut operators) = inbox.recv() {
-        // Only the newest checkpoint's state files are worth merging: older ones may be gone.
-        while let Ok(newer) = inbox.try_recv() {
-            operators = newer;
-        }
-        for operator in operators {
-            match merge(&operator) {
-                Ok(Some(merged)) => {
-                    if !report(merged) {
-                        return;
-                    }
-                }
-                Ok(None) => {}
-                // The store's calls are cancelled at the end of a generation. What there is of the merged file is deleted
-                // as any other object that nothing names.
-                Err(_) if ended.strong_count() == 0 => return,
-                Err(error) => say(&operator, error),
+    fn next(&self, mut warn: impl FnMut(&str, StateError)) -> Result<Option<Report>, Failure> {
+        loop {
+            match self.background.next()? {
+                Some(Merge::Done(report)) => return Ok(Some(report)),
+                Some(Merge::Failed { operator, error }) => warn(&operator, error),
+                None => return Ok(None),
             }
         }
     }
@@ -91,50 +82,70 @@ fn merge_one(
     Ok(Some(Report::Merged { operator: operator.name.clone(), removed, added }))
 }
 
-/// The job goes on without the merge; the next checkpoint tries again.
-fn say(operator: &OperatorState, error: StateError) {
+fn warn(operator: &str, error: StateError) {
     let kind = error.kind();
     let error = chain(error);
     if kind == ErrorKind::Retry {
         tracing::warn!(
-            operator = operator.name,
+            operator,
             error,
             "the operator's state files could not be merged; the next checkpoint tries again"
         );
     } else {
-        tracing::error!(operator = operator.name, error, "stored state cannot be read: a restart would fail");
+        tracing::error!(operator, error, "stored state cannot be read: a restart would fail");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
 
     use fluvial_protocol::manifest::OperatorKind;
 
     use super::*;
 
+    const MOST: Duration = Duration::from_secs(20);
+
     /// A stop said that state files could not be merged since a task was cancelled, as if something were wrong.
     #[test]
     fn a_merge_that_the_end_of_the_generation_cancels_is_not_spoken_of() {
-        for (ends, expected) in [(false, 2), (true, 0)] {
-            let (complete, inbox) = channel();
+        for (ends, expected) in [(false, vec!["a", "b"]), (true, vec!["a"])] {
+            let (wake, woken) = channel();
+            let (begin, begun) = channel();
+            let merge = move |operator: &OperatorState| {
+                let (go_on, held) = channel::<()>();
+                let _ = begin.send((operator.name.clone(), go_on));
+                // Ends when the test lets go of the other end.
+                let _ = held.recv();
+                Err(StateError::Gone { object: operator.name.clone() })
+            };
+            let merges = Merges::with(&Waker::new(move || wake.send(()).unwrap_or_default()), merge).unwrap();
             let kind = OperatorKind { operator: "latest".to_owned(), schema: String::new() };
             let operator =
                 |name: &str| OperatorState { name: name.to_owned(), kind: kind.clone(), files: Vec::new(), keys: None };
-            complete.send(vec![operator("a"), operator("b")]).expect("there is an inbox");
-            drop(complete);
-            let alive = RefCell::new(Some(Arc::new(())));
-            let ended = alive.borrow().as_ref().map(Arc::downgrade).unwrap_or_default();
-            let merge = |operator: &OperatorState| {
+            merges.consider(vec![operator("a"), operator("b")]);
+            let mut merges = Some(merges);
+            let (mut tried, mut said) = (Vec::new(), Vec::new());
+            // The thread ends with what it has to do, once nobody wants it.
+            while let Ok((name, go_on)) = begun.recv_timeout(MOST) {
+                tried.push(name);
                 if ends {
-                    alive.take();
+                    merges = None;
                 }
-                Err(StateError::Gone { object: operator.name.clone() })
-            };
-            let said = RefCell::new(0);
-            merge_all(&inbox, &ended, merge, |_| true, |_, _| *said.borrow_mut() += 1);
-            assert_eq!(said.take(), expected);
+                drop(go_on);
+                woken.recv_timeout(MOST).unwrap();
+                if let Some(merges) = &merges {
+                    assert_eq!(merges.next(|operator, _| said.push(operator.to_owned())).unwrap(), None);
+                }
+                if said.len() == 2 {
+                    break;
+                }
+            }
+            assert_eq!(tried, expected);
+            assert_eq!(said, if ends { Vec::new() } else { expected });
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod allocator;
 mod ambient;
+mod background;
 mod calls;
 pub(crate) mod config;
 pub(crate) mod control;
@@ -39,9 +40,6 @@ mod uploads;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
-
-use fluvial_connector::Waker;
 
 use crate::job::Job;
 
@@ -50,10 +48,3 @@ pub(crate) type Build = Arc<dyn for<'s> Fn(&mut Job<'s>) -> anyhow::Result<()> +
 
 /// How many writers each process has, which take turns.
 pub(crate) const TURNS: u32 = 2;
-
-/// Sends what a thread has found out back to the worker that asked for it, and wakes the worker. One that is gone needs
-/// no answer.
-fn send_back<T>(to: &Sender<T>, answer: T, worker: &Waker) {
-    let _ = to.send(answer);
-    worker.wake();
-}

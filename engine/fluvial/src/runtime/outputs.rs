@@ -1,52 +1,25 @@
-//! Looks at the outputs beside the job: what a person should know of them when it starts, and whether they are still the
-//! same while it runs.
+//! Looks at the outputs beside the job: what a person should know of them when it starts, what they are while it runs, and
+//! what they hold before it writes to them.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Duration;
 
 use fluvial_connector::{Error, Offset, OutputPartition, SinkSession, SinkStatus, output_digest};
 use fluvial_protocol::HeldOutput;
 
 use super::failure::chain;
 
-/// How often the outputs are looked at while they are written. A write that fails looks at them at once.
-const EVERY: Duration = Duration::from_secs(10);
-
-/// The thread that looks at the outputs. It ends when this is dropped and its last question is answered.
-pub(crate) struct OutputWatch {
-    _alive: Sender<()>,
+/// Logs what a person should know of the outputs' settings.
+pub(crate) fn warn(session: &dyn SinkSession) {
+    match session.warnings() {
+        Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
+        Err(error) => tracing::debug!(error = chain(error), "the settings of the outputs are not known"),
+    }
 }
 
-impl OutputWatch {
-    /// Begins to look. What the sink says goes to `told`, until that gives `false`.
-    ///
-    /// # Errors
-    /// The system has no more threads.
-    pub(crate) fn start(
-        session: Arc<dyn SinkSession>,
-        mut told: impl FnMut(SinkStatus) -> bool + Send + 'static,
-    ) -> std::io::Result<Self> {
-        let (alive, ended) = channel::<()>();
-        let watch = move || {
-            match session.warnings() {
-                Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
-                Err(error) => tracing::debug!(error = chain(error), "the settings of the outputs are not known"),
-            }
-            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(EVERY) {
-                match session.status() {
-                    Ok(status) => {
-                        if !told(status) {
-                            return;
-                        }
-                    }
-                    Err(error) => tracing::warn!(error = chain(error), "could not look at the outputs"),
-                }
-            }
-        };
-        std::thread::Builder::new().name("outputs".to_owned()).spawn(watch).map(|_| Self { _alive: alive })
-    }
+/// What the outputs are now. That it is not known for a while is an outage, which passes.
+pub(crate) fn look(session: &dyn SinkSession) -> Option<SinkStatus> {
+    let warn = |error| tracing::warn!(error = chain(error), "could not look at the outputs");
+    session.status().map_err(warn).ok()
 }
 
 /// What those of the outputs hold that no job of this name has progress for. One that has is not new, and its committers

@@ -25,6 +25,7 @@ use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::initialize::Hooks;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::background::wait_out;
 use super::config::RunConfig;
 use super::failure::Failure;
 use super::inbox::Inbox;
@@ -33,7 +34,7 @@ use super::peer::{FromPeer, Invitation, Peer, Succession, SupervisorLink};
 use super::plan::plan;
 use super::pulse::Pulses;
 use super::unavailable::{LOOK_AGAIN, Unavailable};
-use super::{Build, ambient, log, panics, turns, worker};
+use super::{Build, ambient, log, panics, worker};
 use crate::fail_point::{self, FailPoint};
 use crate::journal::JobStore;
 use crate::stages::STAGES;
@@ -260,8 +261,8 @@ impl Shared {
         };
         let mut found = found.map_err(|e| Failure::of(System::Source, e))?;
         let session = self.session()?;
-        found.sink = turns::wait_out("sink", self.config.patience, || session.status())
-            .map_err(|e| Failure::of(System::Sink, e))?;
+        found.sink =
+            wait_out("sink", self.config.patience, || session.status()).map_err(|e| Failure::of(System::Sink, e))?;
         for spec in &self.outputs {
             let partitions = found.sink.outputs.get(&spec.name).map_or(0, |output| output.partitions);
             let envelope: Envelope = spec.envelope;
@@ -287,7 +288,7 @@ impl Shared {
             between_records_and_progress: || fail_point::reach(FailPoint::BetweenDataAndProgress),
             waits: self.waits.clone(),
         };
-        let session = turns::wait_out("sink", patience, || self.sink.connect(&context, &self.outputs))
+        let session = wait_out("sink", patience, || self.sink.connect(&context, &self.outputs))
             .map_err(|e| Failure::of(System::Sink, e))?;
         Ok(Arc::clone(self.session.get_or_init(|| session)))
     }

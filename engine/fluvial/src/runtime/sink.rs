@@ -8,21 +8,19 @@
 //! One for each process, not for each worker: a writer is a client of the sink with connections and threads of its own.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{CommitError, Error, ProducerId, SinkSession, Tick, Waker};
-use fluvial_protocol::journal::{Binding, JournalRecord, Seq};
-use fluvial_protocol::{self as protocol, Action, CommitterConfig, Participant, Plan, Report, System};
+use fluvial_connector::{SinkSession, Tick, Waker};
+use fluvial_protocol::journal::Binding;
+use fluvial_protocol::{Action, CommitterConfig, Done, Participant, Plan, Report, System};
 
 use super::ambient;
+use super::background::Background;
 use super::calls::StoreCalls;
-use super::failure::{Failure, chain};
+use super::failure::Failure;
 use super::foreign_writers::ForeignWriters;
 use super::process::Shared;
-use super::send_back;
-use super::turns::{self, Done, Turns};
-use crate::fail_point::{FailPoint, reach};
+use super::turns::{Command, Reading, Turns, fence_all};
 use crate::stages::STAGES;
 
 /// The most records in one transaction.
@@ -36,21 +34,12 @@ const LOOK_EVERY_MS: u64 = 500;
 /// Replayed ticks wait while so many records of output wait for their commit.
 const MOST_WAITING_RECORDS: usize = 1_000_000;
 
-enum Back {
-    /// The writers of earlier generations that this one does not have are fenced.
-    OthersFenced(Result<(), Error>),
-    /// The journal's newest record.
-    Newest(Result<(Seq, JournalRecord), Error>),
-}
-
 /// The sink of one process.
 pub(crate) struct SinkDriver {
     participant: Participant,
     turns: Turns,
     foreign_writers: ForeignWriters,
-    back: Receiver<Back>,
-    tell: Sender<Back>,
-    waker: Waker,
+    background: Background<Done>,
     calls: Arc<StoreCalls>,
     session: Arc<dyn SinkSession>,
     shared: Arc<Shared>,
@@ -78,14 +67,12 @@ impl SinkDriver {
             heartbeat_ms: HEARTBEAT_MS,
             patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         };
-        let (tell, back) = channel();
+        let background = Background::new(waker);
         let mut this = Self {
             participant: Participant::new(plan, config),
-            turns: Turns::start(&session, super::TURNS, patience, waker).map_err(Failure::of_host)?,
-            foreign_writers: ForeignWriters::new(Arc::clone(&session), waker.clone()),
-            back,
-            tell,
-            waker: waker.clone(),
+            turns: Turns::start(&session, super::TURNS, patience, &background)?,
+            foreign_writers: ForeignWriters::new(Arc::clone(&session), waker),
+            background,
             calls: Arc::new(StoreCalls::new(shared.store.clone(), patience)),
             session,
             shared: Arc::clone(shared),
@@ -123,7 +110,7 @@ impl SinkDriver {
     }
 
     /// Offsets that other writers have taken between this job's records since the last call, if there are any.
-    pub(crate) fn foreign_records(&mut self) -> Option<u64> {
+    pub(crate) fn foreign_records(&mut self) -> Result<Option<u64>, Failure> {
         self.foreign_writers.counted()
     }
 
@@ -134,21 +121,8 @@ impl SinkDriver {
             self.participant.output(tick, partitions)?;
         }
         self.participant.complete(upper)?;
-        while let Some(done) = self.turns.done() {
-            self.on_done(done)?;
-        }
-        while let Ok(back) = self.back.try_recv() {
-            match back {
-                Back::OthersFenced(result) => {
-                    result.map_err(|e| Failure::of(System::Sink, e))?;
-                    self.participant.on(protocol::Done::OthersFenced)?;
-                }
-                Back::Newest(newest) => {
-                    let (seq, record) = newest.map_err(|e| Failure::of(System::Store, e))?;
-                    let verdict = self.participant.identity().judge(seq, &record)?;
-                    self.participant.on(protocol::Done::Journal(verdict))?;
-                }
-            }
+        while let Some(done) = self.background.next()? {
+            self.participant.on(done)?;
         }
         self.foreign_writers.take(self.participant.unexplained());
         self.act()?;
@@ -197,65 +171,29 @@ impl SinkDriver {
     fn act(&mut self) -> Result<(), Failure> {
         while let Some(action) = self.participant.next_action(ambient::now_ms())? {
             match action {
-                Action::Fence { turn } => self.turns.fence(turn, self.participant.producer(turn)),
-                Action::FenceOthers(ids) => self.fence_others(ids)?,
+                Action::Fence { turn } => self.turns.tell(turn, Command::Fence(self.participant.producer(turn))),
+                Action::FenceOthers(ids) => {
+                    let (session, patience) = (Arc::clone(&self.session), self.shared.config.patience);
+                    self.background.spawn("fence", move || {
+                        let fenced = fence_all(session.as_ref(), &ids, patience);
+                        [fenced.map(|()| Done::OthersFenced).map_err(|error| Failure::of(System::Sink, error))]
+                    })?;
+                }
                 Action::CheckJournal => {
-                    let (calls, tell, waker) = (Arc::clone(&self.calls), self.tell.clone(), self.waker.clone());
-                    self.shared.runtime.spawn(async move {
+                    let (calls, identity) = (Arc::clone(&self.calls), *self.participant.identity());
+                    self.background.spawn_task(&self.shared.runtime, async move {
                         let newest = calls.newest_record().await;
-                        send_back(&tell, Back::Newest(newest), &waker);
+                        let (seq, record) = newest.map_err(|error| Failure::of(System::Store, error))?;
+                        Ok(Done::Journal(identity.judge(seq, &record)?))
                     });
                 }
-                Action::ReadProgress => self.turns.progress(),
-                Action::ReadTails(from) => self.turns.tails(from),
-                Action::ReadBack(partitions) => self.turns.read_back(partitions),
-                Action::Prepare { turn, transaction } => self.turns.prepare(turn, transaction),
-                Action::Commit { turn } => self.turns.commit(turn),
+                Action::ReadProgress => self.turns.read(Reading::Progress),
+                Action::ReadTails(from) => self.turns.read(Reading::Tails(from)),
+                Action::ReadBack(partitions) => self.turns.read(Reading::Back(partitions)),
+                Action::Prepare { turn, transaction } => self.turns.tell(turn, Command::Prepare(transaction)),
+                Action::Commit { turn } => self.turns.tell(turn, Command::Commit),
             }
         }
         Ok(())
     }
-
-    /// Fences producers that only earlier generations had, on a thread of its own.
-    fn fence_others(&self, ids: Vec<ProducerId>) -> Result<(), Failure> {
-        let (session, patience) = (Arc::clone(&self.session), self.shared.config.patience);
-        let (tell, waker) = (self.tell.clone(), self.waker.clone());
-        let fence = move || {
-            let result = turns::fence_all(&session, ids, patience);
-            send_back(&tell, Back::OthersFenced(result), &waker);
-        };
-        std::thread::Builder::new().name("fence".to_owned()).spawn(fence).map(drop).map_err(Failure::of_host)
-    }
-
-    fn on_done(&mut self, done: Done) -> Result<(), Failure> {
-        let sink = |e| Failure::of(System::Sink, e);
-        let done = match done {
-            Done::Fenced { turn, result } => {
-                result.map_err(sink)?;
-                protocol::Done::Fenced { turn }
-            }
-            Done::Progress(result) => {
-                let (progress, status) = result.map_err(sink)?;
-                reach(FailPoint::AfterProgress);
-                protocol::Done::Progress(progress, status)
-            }
-            Done::Tails(result) => protocol::Done::Tails(result.map_err(sink)?),
-            Done::ReadBack(result) => protocol::Done::ReadBack(result.map_err(sink)?),
-            Done::Prepared { turn, result } => protocol::Done::Prepared { turn, result: result.map_err(explain) },
-            Done::Committed { turn, result } => protocol::Done::Committed { turn, result: result.map_err(explain) },
-        };
-        self.participant.on(done).map_err(Failure::from)
-    }
-}
-
-/// What the protocol has to know of a failure: what it means, and the whole reason.
-fn explain(error: CommitError) -> protocol::Failure {
-    let (failure, why): (fn(String) -> protocol::Failure, String) = match error {
-        CommitError::Fenced(error) => (protocol::Failure::Fenced, chain(error)),
-        CommitError::Unknown(error) => (protocol::Failure::Unknown, chain(error)),
-        // The run ends with this reason, so it is not said before.
-        CommitError::Refused(error) => return protocol::Failure::Refused(error.kind, chain(error)),
-    };
-    tracing::warn!(error = why, "a transaction was not committed");
-    failure(why)
 }

@@ -1,232 +1,184 @@
 //! The threads that make a sink's blocking calls for one process.
 //!
 //! ```text
-//!   first worker ─Prepare, Commit, Fence──► turn 0 ─┐
-//!               ──Prepare, Commit, Fence──► turn 1 ─┼── Done ──► first worker (and a wake-up)
+//!   first worker ─Fence, Prepare, Commit──► turn 0 ─┐
+//!               ──Fence, Prepare, Commit──► turn 1 ─┼── Done ──► first worker
 //!               ──progress, tails─────────► reader ─┘
 //! ```
 //!
 //! Each turn owns one transactor; commands of one turn are done in their order.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use fluvial_connector::{
-    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, ReadEnd, SinkSession,
-    SinkStatus, Tick, Transaction, Transactor, Waker,
+    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, ReadEnd, SinkSession, Tick,
+    Transaction, Transactor,
 };
-use fluvial_protocol::{HeldRecords, Tail};
+use fluvial_protocol::{self as protocol, Done, System, Tail};
 
-use super::ambient;
-use super::failure::chain;
+use super::background::{Background, Serve, Server, wait_out};
+use super::failure::{Failure, chain};
 use crate::fail_point::{FailPoint, reach};
 use crate::stages::STAGES;
 
-/// The pause before a call is made again.
-const PAUSE: Duration = Duration::from_millis(250);
-
-/// A call that has returned.
-pub(crate) enum Done {
-    /// The turn has a fresh transactor.
-    Fenced { turn: u32, result: Result<(), Error> },
-    /// A transaction is written, or its writer is of no further use.
-    Prepared { turn: u32, result: Result<Vec<Offset>, CommitError> },
-    /// A transaction is committed, or nobody knows.
-    Committed { turn: u32, result: Result<(), CommitError> },
-    /// The committed progress of all output partitions, and what the outputs are after that.
-    Progress(Result<(BTreeMap<OutputPartition, Progress>, SinkStatus), Error>),
-    /// The committed records of partitions after an offset, with their offsets, and where the partitions end.
-    Tails(Result<Vec<Tail>, Error>),
-    /// All committed records of partitions.
-    ReadBack(Result<Vec<HeldRecords>, Error>),
-}
-
-enum Command {
+/// What a turn is told.
+pub(crate) enum Command {
+    /// Drop the transactor, and make a fresh one.
     Fence(ProducerId),
+    /// Write a transaction.
     Prepare(Box<Transaction>),
+    /// Commit what is prepared.
     Commit,
 }
 
-enum Reading {
+/// What the reader is asked.
+pub(crate) enum Reading {
+    /// All progress, and what the outputs are after that.
     Progress,
+    /// The committed records of partitions, each from an offset on, side by side, or only where they end.
     Tails(Vec<(OutputPartition, Option<Offset>)>),
+    /// All committed records of partitions, side by side.
     Back(Vec<OutputPartition>),
 }
 
-/// The sink's threads of one process; they end when this is dropped and their last call has returned.
+/// The sink's threads of one process.
 pub(crate) struct Turns {
-    turns: Vec<Sender<Command>>,
-    reader: Sender<Reading>,
-    done: Receiver<Done>,
-}
-
-/// How a thread hands over what it has done.
-#[derive(Clone)]
-struct Tell {
-    done: Sender<Done>,
-    waker: Waker,
-}
-
-impl Tell {
-    fn tell(&self, done: Done) -> bool {
-        let told = self.done.send(done).is_ok();
-        self.waker.wake();
-        told
-    }
+    turns: Vec<Server<Command>>,
+    reader: Server<Reading>,
 }
 
 impl Turns {
     /// Starts `turns` writers and a reader over one session.
     ///
     /// # Errors
-    /// The system has no more threads.
+    /// The host has no more threads.
     pub(crate) fn start(
         session: &Arc<dyn SinkSession>,
         turns: u32,
         patience: Duration,
-        waker: &Waker,
-    ) -> std::io::Result<Self> {
-        let (sender, done) = channel();
-        let tell = Tell { done: sender, waker: waker.clone() };
-        let mut writers = Vec::new();
-        for turn in 0..turns {
-            let (commands, inbox) = channel();
-            let (session, tell) = (Arc::clone(session), tell.clone());
-            spawn(format!("sink-turn-{turn}"), move || write(turn, session.as_ref(), &inbox, &tell, patience))?;
-            writers.push(commands);
-        }
-        let (reader, inbox) = channel();
+        background: &Background<Done>,
+    ) -> Result<Self, Failure> {
+        let writer = |turn| {
+            let session = Arc::clone(session);
+            let mut writer = Writer { turn, session, patience, transactor: None, tick: Tick(0) };
+            background.serve(&format!("sink-turn-{turn}"), Serve::Each, move |command| [writer.obey(command)])
+        };
+        let turns = (0..turns).map(writer).collect::<Result<_, _>>()?;
         let session = Arc::clone(session);
-        spawn("sink-reader".to_owned(), move || read(session.as_ref(), &inbox, &tell, patience))?;
-        Ok(Self { turns: writers, reader, done })
+        let read = move |reading| {
+            [read(session.as_ref(), reading, patience).map_err(|error| Failure::of(System::Sink, error))]
+        };
+        Ok(Self { turns, reader: background.serve("sink-reader", Serve::Each, read)? })
     }
 
-    /// A call that has returned, if there is one.
-    pub(crate) fn done(&self) -> Option<Done> {
-        self.done.try_recv().ok()
+    /// Tells a turn what to do.
+    pub(crate) fn tell(&self, turn: u32, command: Command) {
+        self.turns[turn as usize].ask(command);
     }
 
-    /// Drops the turn's transactor and makes a fresh one.
-    pub(crate) fn fence(&self, turn: u32, id: ProducerId) {
-        self.command(turn, Command::Fence(id));
-    }
-
-    /// Writes a transaction.
-    pub(crate) fn prepare(&self, turn: u32, transaction: Box<Transaction>) {
-        self.command(turn, Command::Prepare(transaction));
-    }
-
-    /// Commits what the turn has prepared.
-    pub(crate) fn commit(&self, turn: u32) {
-        self.command(turn, Command::Commit);
-    }
-
-    /// Reads all progress.
-    pub(crate) fn progress(&self) {
-        self.reading(Reading::Progress);
-    }
-
-    /// Reads the committed records of partitions, each from an offset on, side by side, or only where they end.
-    pub(crate) fn tails(&self, from: Vec<(OutputPartition, Option<Offset>)>) {
-        self.reading(Reading::Tails(from));
-    }
-
-    /// Reads all committed records of partitions, side by side.
-    pub(crate) fn read_back(&self, partitions: Vec<OutputPartition>) {
-        self.reading(Reading::Back(partitions));
-    }
-
-    fn command(&self, turn: u32, command: Command) {
-        self.turns[turn as usize].send(command).expect("a turn's thread lives as long as its sender");
-    }
-
-    fn reading(&self, reading: Reading) {
-        self.reader.send(reading).expect("the reader's thread lives as long as its sender");
+    /// Has something read.
+    pub(crate) fn read(&self, reading: Reading) {
+        self.reader.ask(reading);
     }
 }
 
 /// Fences writers of earlier generations that this one does not have, all at once; returns the first error.
-pub(crate) fn fence_all(session: &Arc<dyn SinkSession>, ids: Vec<ProducerId>, patience: Duration) -> Result<(), Error> {
-    let fencing: Vec<_> = ids
-        .into_iter()
-        .map(|id| {
-            let session = Arc::clone(session);
-            std::thread::spawn(move || wait_out("sink", patience, || session.fence(&id)).map(drop))
-        })
-        .collect();
-    let ended = |_| Error::new(ErrorKind::Bug, "a thread that fences earlier writers panicked");
-    fencing.into_iter().try_for_each(|thread| thread.join().map_err(ended)?)
+pub(crate) fn fence_all(session: &dyn SinkSession, ids: &[ProducerId], patience: Duration) -> Result<(), Error> {
+    std::thread::scope(|scope| {
+        let fence = |id| scope.spawn(move || wait_out("sink", patience, || session.fence(id)).map(drop));
+        let fencing: Vec<_> = ids.iter().map(fence).collect();
+        let ended = |_| Error::new(ErrorKind::Bug, "a thread that fences earlier writers panicked");
+        fencing.into_iter().try_for_each(|thread| thread.join().map_err(ended)?)
+    })
 }
 
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    std::thread::Builder::new().name(name).spawn(run).map(drop)
+/// One turn.
+struct Writer {
+    turn: u32,
+    session: Arc<dyn SinkSession>,
+    patience: Duration,
+    /// None before it is fenced, and after a failure until it is fenced again: nothing begins again in an old epoch.
+    transactor: Option<Box<dyn Transactor>>,
+    /// The last tick of the transaction, for those who measure.
+    tick: Tick,
 }
 
-fn write(turn: u32, session: &dyn SinkSession, inbox: &Receiver<Command>, tell: &Tell, patience: Duration) {
-    let mut transactor: Option<Box<dyn Transactor>> = None;
-    let mut tick = Tick(0);
-    let without = || CommitError::Unknown(Error::new(ErrorKind::Restart, "the writer was given up before"));
-    for command in inbox {
-        let done = match command {
+impl Writer {
+    fn obey(&mut self, command: Command) -> Result<Done, Failure> {
+        let (turn, patience) = (self.turn, self.patience);
+        Ok(match command {
             Command::Fence(id) => {
-                transactor = None;
-                let result = wait_out("sink", patience, || session.fence(&id)).map(|fresh| transactor = Some(fresh));
-                Done::Fenced { turn, result }
+                self.transactor = None;
+                let fenced = wait_out("sink", patience, || self.session.fence(&id));
+                self.transactor = Some(fenced.map_err(|error| Failure::of(System::Sink, error))?);
+                Done::Fenced { turn }
             }
             Command::Prepare(transaction) => {
-                tick = transaction.writes.iter().map(|write| write.tick).max().unwrap_or(Tick(0));
-                tracing::trace!(target: STAGES, tick = tick.0, "prepare");
-                let result = transactor.as_mut().ok_or_else(without).and_then(|t| t.prepare(&transaction));
-                tracing::trace!(target: STAGES, tick = tick.0, "prepared");
+                self.tick = transaction.writes.iter().map(|write| write.tick).max().unwrap_or(Tick(0));
+                tracing::trace!(target: STAGES, tick = self.tick.0, "prepare");
+                let result = self.write(|transactor| transactor.prepare(&transaction));
+                tracing::trace!(target: STAGES, tick = self.tick.0, "prepared");
                 Done::Prepared { turn, result }
             }
             Command::Commit => {
                 reach(FailPoint::BeforeCommit);
-                tracing::trace!(target: STAGES, tick = tick.0, "commit");
-                let result = transactor.as_mut().ok_or_else(without).and_then(|t| t.commit());
-                tracing::trace!(target: STAGES, tick = tick.0, "committed");
+                tracing::trace!(target: STAGES, tick = self.tick.0, "commit");
+                let result = self.write(|transactor| transactor.commit());
+                tracing::trace!(target: STAGES, tick = self.tick.0, "committed");
                 if result.is_ok() {
                     reach(FailPoint::AfterCommit);
                 }
                 Done::Committed { turn, result }
             }
-        };
-        if let Done::Prepared { result: Err(_), .. } | Done::Committed { result: Err(_), .. } = &done {
-            // Never begin again in the old epoch.
-            transactor = None;
+        })
+    }
+
+    fn write<T>(
+        &mut self,
+        call: impl FnOnce(&mut Box<dyn Transactor>) -> Result<T, CommitError>,
+    ) -> Result<T, protocol::Failure> {
+        let without = || CommitError::Unknown(Error::new(ErrorKind::Restart, "the writer was given up before"));
+        let result = self.transactor.as_mut().ok_or_else(without).and_then(call);
+        if result.is_err() {
+            self.transactor = None;
         }
-        if !tell.tell(done) {
-            return;
-        }
+        result.map_err(explain)
     }
 }
 
-fn read(session: &dyn SinkSession, inbox: &Receiver<Reading>, tell: &Tell, patience: Duration) {
-    for reading in inbox {
-        let done = match reading {
-            Reading::Progress => {
-                let progress = wait_out("sink", patience, || session.progress());
-                let status = || wait_out("sink", patience, || session.status());
-                Done::Progress(progress.and_then(|progress| Ok((progress, status()?))))
-            }
-            Reading::Tails(from) => {
-                // Nothing is committed after the greatest offset: only the end is found.
-                let from: Vec<_> = from.into_iter().map(|(at, from)| (at, from.unwrap_or(Offset(u64::MAX)))).collect();
-                Done::Tails(read_from(session, &from, patience))
-            }
-            Reading::Back(partitions) => {
-                let from: Vec<_> = partitions.into_iter().map(|at| (at, Offset(0))).collect();
-                let tails = read_from(session, &from, patience);
-                let of = from.into_iter().map(|(at, _)| at);
-                Done::ReadBack(tails.map(|tails| of.zip(tails.into_iter().map(|tail| tail.records)).collect()))
-            }
-        };
-        if !tell.tell(done) {
-            return;
+/// What the protocol has to know of a failure: what it means, and the whole reason.
+fn explain(error: CommitError) -> protocol::Failure {
+    let (failure, why): (fn(String) -> protocol::Failure, String) = match error {
+        CommitError::Fenced(error) => (protocol::Failure::Fenced, chain(error)),
+        CommitError::Unknown(error) => (protocol::Failure::Unknown, chain(error)),
+        // The run ends with this reason, so it is not said before.
+        CommitError::Refused(error) => return protocol::Failure::Refused(error.kind, chain(error)),
+    };
+    tracing::warn!(error = why, "a transaction was not committed");
+    failure(why)
+}
+
+fn read(session: &dyn SinkSession, reading: Reading, patience: Duration) -> Result<Done, Error> {
+    Ok(match reading {
+        Reading::Progress => {
+            let progress = wait_out("sink", patience, || session.progress())?;
+            let status = wait_out("sink", patience, || session.status())?;
+            reach(FailPoint::AfterProgress);
+            Done::Progress(progress, status)
         }
-    }
+        Reading::Tails(from) => {
+            // Nothing is committed after the greatest offset: only the end is found.
+            let from: Vec<_> = from.into_iter().map(|(at, from)| (at, from.unwrap_or(Offset(u64::MAX)))).collect();
+            Done::Tails(read_from(session, &from, patience)?)
+        }
+        Reading::Back(partitions) => {
+            let from: Vec<_> = partitions.into_iter().map(|at| (at, Offset(0))).collect();
+            let tails = read_from(session, &from, patience)?;
+            let of = from.into_iter().map(|(at, _)| at);
+            Done::ReadBack(of.zip(tails.into_iter().map(|tail| tail.records)).collect())
+        }
+    })
 }
 
 fn read_from(
@@ -244,22 +196,4 @@ fn read_from(
         let tail = |(records, read): (_, ReadEnd)| Tail { records, end: read.end, aborted: read.aborted };
         Ok(records.into_iter().zip(ends).map(tail).collect())
     })
-}
-
-/// Repeats a call while the system is unavailable, no longer than the patience.
-pub(crate) fn wait_out<T>(
-    system: &str,
-    patience: Duration,
-    mut call: impl FnMut() -> Result<T, Error>,
-) -> Result<T, Error> {
-    let started = ambient::instant();
-    loop {
-        match call() {
-            Err(error) if error.kind == ErrorKind::Retry && started.elapsed() < patience => {
-                tracing::warn!(error = chain(error), "the {system} is unavailable, retrying");
-                ambient::pause(PAUSE);
-            }
-            result => return result,
-        }
-    }
 }

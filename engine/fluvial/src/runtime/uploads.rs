@@ -1,54 +1,47 @@
-//! Stores what durable operators froze, one state file at a time, off the worker's thread.
+//! Stores what durable operators froze, one state file at a time, on a thread beside the worker.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use fluvial_connector::{Error, Generation, Waker};
 use fluvial_protocol::{Report, System};
 
 use super::ambient;
+use super::background::{Background, Serve, Server, wait_out};
 use super::failure::Failure;
-use super::turns::wait_out;
 use crate::durable::Frozen;
 use crate::fail_point::{FailPoint, reach};
 use crate::state::{StateError, StateStore, state_object};
 
-/// The thread that encodes and stores the state files of one worker; it ends when this is dropped.
+/// The thread that encodes and stores the state files of one worker.
 pub(crate) struct Uploads {
-    frozen: Sender<Frozen>,
-    stored: Receiver<Result<Report, Failure>>,
+    frozen: Server<Frozen>,
+    background: Background<Report>,
 }
 
 impl Uploads {
     /// Starts the thread.
     pub(crate) fn start(
-        store: Arc<StateStore>,
+        store: StateStore,
         generation: Generation,
         patience: Duration,
-        waker: Waker,
-    ) -> std::io::Result<Self> {
-        let (frozen, inbox) = channel::<Frozen>();
-        let (outbox, stored) = channel();
-        std::thread::Builder::new().name("uploads".to_owned()).spawn(move || {
-            for frozen in inbox {
-                if outbox.send(store_one(frozen, &store, generation, patience)).is_err() {
-                    return;
-                }
-                waker.wake();
-            }
-        })?;
-        Ok(Self { frozen, stored })
+        waker: &Waker,
+    ) -> Result<Self, Failure> {
+        let background = Background::new(waker);
+        let store_one = move |frozen| [store_one(frozen, &store, generation, patience)];
+        Ok(Self { frozen: background.serve("uploads", Serve::Each, store_one)?, background })
     }
 
     /// Stores what an operator froze.
     pub(crate) fn store(&self, frozen: Frozen) {
-        self.frozen.send(frozen).expect("the thread lives as long as its sender");
+        self.frozen.ask(frozen);
     }
 
-    /// The next state file that is stored, or why it could not be.
-    pub(crate) fn stored(&self) -> Option<Result<Report, Failure>> {
-        self.stored.try_recv().ok()
+    /// The next state file that is stored.
+    ///
+    /// # Errors
+    /// One could not be stored.
+    pub(crate) fn stored(&self) -> Result<Option<Report>, Failure> {
+        self.background.next()
     }
 }
 

@@ -187,13 +187,11 @@ impl Running {
             source.begin(start, plan.caught_up_ms(start))?;
         }
         source.replay(&plan.replay)?;
-        let failed = Failure::of_host;
         let merges = match &leader {
-            Some(_) => Some(Merges::start(store.clone(), plan.generation, waker.clone()).map_err(failed)?),
+            Some(_) => Some(Merges::start(store.clone(), plan.generation, waker)?),
             None => None,
         };
-        let uploads =
-            Uploads::start(Arc::new(store), plan.generation, shared.config.patience, waker.clone()).map_err(failed)?;
+        let uploads = Uploads::start(store, plan.generation, shared.config.patience, waker)?;
         Ok(Self {
             index,
             control,
@@ -346,11 +344,13 @@ impl Running {
         for frozen in self.durables.take_frozen() {
             self.uploads.store(frozen);
         }
-        while let Some(stored) = self.uploads.stored() {
-            self.control.report(self.index, stored?);
+        while let Some(stored) = self.uploads.stored()? {
+            self.control.report(self.index, stored);
         }
-        while let Some(merged) = self.merges.as_ref().and_then(Merges::merged) {
-            self.control.report(self.index, merged);
+        if let Some(merges) = &self.merges {
+            while let Some(merged) = merges.merged()? {
+                self.control.report(self.index, merged);
+            }
         }
         Ok(())
     }
@@ -365,7 +365,7 @@ impl Running {
         if let Some(records) = sink.wrote() {
             self.control.tell_leader(Message::Wrote(records));
         }
-        if let Some(offsets) = sink.foreign_records() {
+        if let Some(offsets) = sink.foreign_records()? {
             self.control.tell_leader(Message::ForeignRecords(offsets));
         }
         Ok(())
