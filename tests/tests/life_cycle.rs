@@ -120,7 +120,7 @@ fn a_job_that_still_looks_for_its_broker_ends_at_once_when_it_is_told_to() {
     let job = stage.start("--patience 1h --stop-within 1h").unwrap();
     stage.wait_until(&job, "a process", || Ok(!job.job().peers().is_empty())).unwrap();
     let ended = job.terminate(MOST).unwrap();
-    ended.failed_with(8, &["stopped while opening"]).unwrap();
+    ended.failed_with(8, &["stopped before the job was open"]).unwrap();
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn wrong_values_exit_2_and_say_why() {
         ("--workers 0", "--workers"),
         ("--workers two", "--workers"),
         ("--in-flight 10", "--in-flight"),
-        ("--in-flight 64Moo", "'Moo' is no unit of size"),
+        ("--in-flight 64Moo", "'Moo' is not a unit of size"),
         ("--checkpoint-every 1ms", "--checkpoint-every"),
         ("--checkpoint-every soon", "--checkpoint-every"),
         ("-X no.such.setting=1", "librdkafka has no setting 'no.such.setting'"),
@@ -238,7 +238,7 @@ fn the_newer_of_two_copies_fences_the_older() {
     let newer = stage.start(&format!("{KEPT} --workers 3")).unwrap();
     let input = std::thread::scope(|scope| {
         let feeding = scope.spawn(|| (1..20).try_for_each(|part| stage.feed(part * 100..part * 100 + 100)));
-        older.finish(MOST).unwrap().failed_with(3, &["generation 2 of this job has taken over"]).unwrap();
+        older.finish(MOST).unwrap().failed_with(3, &["superseded by generation 2 of this job"]).unwrap();
         feeding.join().unwrap()
     });
     input.unwrap();

@@ -198,7 +198,7 @@ fn a_certificate_that_is_not_trusted_is_told_by_what_is_wrong_with_it() {
         let lines = ["security.protocol=SASL_SSL", "sasl.mechanism=PLAIN", &login(PLAIN, PASSWORD), trusting];
         Guest::new(kafka.at(listener), &lines).is_turned_away(parts);
     };
-    check(Listener::SaslTls, &other, &["an authority that is not trusted here", "ssl.ca.location"]);
+    check(Listener::SaslTls, &other, &["an authority that this client does not trust", "ssl.ca.location"]);
     check(Listener::OtherHost, &trusted, &["is for another host", "ssl.endpoint.identification.algorithm"]);
     check(Listener::Expired, &trusted, &["has expired"]);
 }
@@ -226,7 +226,7 @@ fn who_is_not_let_in_is_told_why() {
     expired.write("kafka.properties", &[tls, "sasl.mechanism=OAUTHBEARER", &trusted, &url].join("\n"));
     expired.is_turned_away(&["has expired", file.to_str().unwrap()]);
     let nobody = Guest::new(kafka.at(Listener::Tls), &["security.protocol=SSL", &trusted]);
-    nobody.ends_soon(6, &["asks for a certificate of this client"]);
+    nobody.ends_soon(6, &["requires a client certificate"]);
 }
 
 #[test]
@@ -238,16 +238,16 @@ fn a_port_that_speaks_another_protocol_is_told() {
     let user = login(PLAIN, PASSWORD);
     let sasl = |protocol: &'static str| [protocol, "sasl.mechanism=PLAIN", &user];
     let says = |what| [what, "security.protocol"];
-    check(kafka.at(Listener::Tls), &["security.protocol=PLAINTEXT"], &says("a port does that expects TLS"));
+    check(kafka.at(Listener::Tls), &["security.protocol=PLAINTEXT"], &says("a port that expects TLS does"));
     check(
         kafka.at(Listener::SaslTls),
         &sasl("security.protocol=SASL_PLAINTEXT"),
-        &says("a port does that expects TLS"),
+        &says("a port that expects TLS does"),
     );
-    check(kafka.bootstrap(), &["security.protocol=SSL"], &says("a port does that expects no TLS"));
-    check(kafka.at(Listener::Sasl), &sasl("security.protocol=SASL_SSL"), &says("a port does that expects no TLS"));
-    check(kafka.at(Listener::Sasl), &["security.protocol=PLAINTEXT"], &says("a port does that expects SASL"));
-    check(kafka.at(Listener::SaslTls), &["security.protocol=SSL"], &says("a port does that expects SASL"));
+    check(kafka.bootstrap(), &["security.protocol=SSL"], &says("a port without TLS does"));
+    check(kafka.at(Listener::Sasl), &sasl("security.protocol=SASL_SSL"), &says("a port without TLS does"));
+    check(kafka.at(Listener::Sasl), &["security.protocol=PLAINTEXT"], &says("a port that expects SASL does"));
+    check(kafka.at(Listener::SaslTls), &["security.protocol=SSL"], &says("a port that expects SASL does"));
     let plain = [&sasl("security.protocol=SASL_PLAINTEXT")[..], &[&trusted]].concat();
     Guest::new(kafka.bootstrap(), &plain).is_turned_away(&["security.protocol"]);
 }

@@ -62,7 +62,8 @@ fn only_a_run_makes_a_store() {
     let store = stage.store();
     for (command, args) in [("state", store_args(&stage)), ("replay", stage.common_args())] {
         let refused = format!("{:#}", stage.ask_with(command, args, "").unwrap_err());
-        for part in ["exit status: 2", "error: cannot open the store", store.to_str().unwrap(), "only `run` makes one"]
+        for part in
+            ["exit status: 2", "error: cannot open the store", store.to_str().unwrap(), "only `run` creates one"]
         {
             assert!(refused.contains(part), "no {part} in {refused}");
         }

@@ -80,7 +80,7 @@ fn goes_on_as_a_zombie(job: &Started) {
         job.job().resume().unwrap();
         let _ = job.process().wait(Duration::from_millis(20));
     }
-    job.finish(Duration::ZERO).unwrap().failed_with(FENCED, &["has taken over"]).unwrap();
+    job.finish(Duration::ZERO).unwrap().failed_with(FENCED, &["superseded by generation"]).unwrap();
 }
 
 /// The same, while nothing else runs: then everything must be as it was.
@@ -205,11 +205,11 @@ fn of_two_copies_of_one_job_the_newer_fences_the_older() {
         stage.feed(500..1_000).unwrap();
         newer.join().unwrap()
     });
-    older.finish(MOST).unwrap().failed_with(FENCED, &["has taken over"]).unwrap();
+    older.finish(MOST).unwrap().failed_with(FENCED, &["superseded by generation"]).unwrap();
     stage.wait_until_caught_up(&newer).unwrap();
     // Both at the same moment: one of them is the newer.
     let (one, other) = (stage.start(OPTIONS).unwrap(), stage.start(OPTIONS).unwrap());
-    newer.finish(MOST).unwrap().failed_with(FENCED, &["has taken over"]).unwrap();
+    newer.finish(MOST).unwrap().failed_with(FENCED, &["superseded by generation"]).unwrap();
     stage.feed(1_000..1_500).unwrap();
     let first_to_end = || [&one, &other].into_iter().position(|job| job.process().status().is_some());
     let lost = loop {
@@ -219,7 +219,7 @@ fn of_two_copies_of_one_job_the_newer_fences_the_older() {
         let _ = one.process().wait(Duration::from_millis(10));
     };
     let (lost, won) = if lost == 0 { (one, other) } else { (other, one) };
-    lost.finish(MOST).unwrap().failed_with(FENCED, &["has taken over"]).unwrap();
+    lost.finish(MOST).unwrap().failed_with(FENCED, &["superseded by generation"]).unwrap();
     stage.wait_until_caught_up(&won).unwrap();
     assert_eq!(won.terminate(MOST).unwrap().code, Some(0));
     stage.check().unwrap();

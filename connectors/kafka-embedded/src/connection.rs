@@ -30,7 +30,7 @@ const LEAST_REQUEST_BYTES: usize = 10;
 pub(crate) enum Broken {
     #[error("the connection failed")]
     Socket(#[from] std::io::Error),
-    #[error("a frame of {0} bytes is no request")]
+    #[error("a frame of {0} bytes is not a Kafka request")]
     Frame(usize),
     #[error("the broker does not serve API {api} in version {version}")]
     NotServed { api: i16, version: i16 },
@@ -62,7 +62,7 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Share
             }
         },
         // The sender lives as long as the broker.
-        _ = disconnect.changed() => tracing::debug!(%peer, "connection closed on request"),
+        _ = disconnect.changed() => tracing::debug!(%peer, "connection closed by an injected fault"),
     }
 }
 
@@ -133,7 +133,7 @@ impl Connection {
             watched.faults.strike(api, client_id)
         };
         match action {
-            Some(action) => tracing::info!(?api, client_id, ?action, "a fault strikes"),
+            Some(action) => tracing::info!(?api, client_id, ?action, "an injected fault applies to this request"),
             None => tracing::trace!(?api, version, client_id, "request"),
         }
         let (mut forced, mut old_end) = (None, None);

@@ -9,7 +9,8 @@ pub(crate) fn why_not_trusted(error: i32, broker: &str) -> String {
         9 => "is not valid yet: compare the clocks of the hosts",
         10 => "has expired: the broker needs a new one",
         18..=21 => {
-            "is signed by an authority that is not trusted here: name the authority's certificate (PEM) as ssl.ca.location"
+            "is signed by an authority that this client does not trust: set ssl.ca.location to the authority's \
+             certificate (PEM)"
         }
         23 => "was revoked",
         62 | 64 => {
@@ -29,15 +30,14 @@ pub(crate) fn explained(reason: &str, cause: Option<&str>) -> String {
     }
 }
 
-const EXPECTS_TLS: &str = "the connection was closed at the first request, as a port does that expects TLS: check that \
-                           security.protocol is ssl or sasl_ssl";
-const EXPECTS_NO_TLS: &str = "the connection was closed during the TLS handshake, as a port does that expects no TLS: check \
-                              that security.protocol is plaintext or sasl_plaintext, or use the port for TLS";
-const EXPECTS_SASL: &str = "the connection was closed at the first request, as a port does that expects SASL: check that \
-                            security.protocol is sasl_ssl or sasl_plaintext";
-const EXPECTS_A_CERTIFICATE: &str = "the broker asks for a certificate of this client that it trusts and that has not \
-                                     expired: name it as ssl.certificate.location and ssl.key.location, or as \
-                                     ssl.keystore.location";
+const EXPECTS_TLS: &str = "the broker closed the connection at the first request, which a port that expects TLS \
+     does: check that security.protocol is ssl or sasl_ssl";
+const EXPECTS_NO_TLS: &str = "the broker closed the connection during the TLS handshake, which a port without TLS \
+     does: check that security.protocol is plaintext or sasl_plaintext, or use the port for TLS";
+const EXPECTS_SASL: &str = "the broker closed the connection at the first request, which a port that expects SASL \
+     does: check that security.protocol is sasl_ssl or sasl_plaintext";
+const EXPECTS_A_CERTIFICATE: &str = "the broker requires a client certificate that it trusts and that has not \
+     expired: set ssl.certificate.location and ssl.key.location, or ssl.keystore.location";
 
 /// For how long a connection that a port of another protocol closes has been in its state, milliseconds, at most.
 const EARLY_MS: u64 = 2000;
@@ -73,7 +73,7 @@ pub(crate) fn cause(reason: &str) -> Option<&'static str> {
         (&["broker might require SASL authentication"], EXPECTS_SASL),
         (
             &["Request not valid in current SASL state"],
-            "the port expects no SASL: check that security.protocol is ssl or plaintext, or use the port for SASL",
+            "the port does not use SASL: check that security.protocol is ssl or plaintext, or use the port for SASL",
         ),
         (
             &[
@@ -99,7 +99,7 @@ pub(crate) fn cause(reason: &str) -> Option<&'static str> {
 /// What to do where librdkafka says that it was built without something.
 pub(crate) fn missing_in_this_build(reason: &str) -> &'static str {
     if reason.contains("libcurl") {
-        " (tokens are not fetched over HTTP: let a program keep one in a file, and name that as \
+        " (Fluvial does not fetch tokens over HTTP: let another program write the token to a file, and set \
          sasl.oauthbearer.token.endpoint.url=file:///PATH)"
     } else if !cfg!(feature = "tls") && reason.to_lowercase().contains("openssl") {
         " (Fluvial was built without TLS, SCRAM and OAUTHBEARER: build the job with the feature `tls` of fluvial-kafka, \

@@ -58,8 +58,9 @@ impl OutOfRange {
                 (BEFORE, format!("{} before", length(self.from.saturating_sub(self.timestamp))))
             };
             return format!(
-                "for its timestamp, {timestamp}, which is {beyond} those that the broker takes, while this host's clock \
-                 read {}: compare it with the broker's clock and set the clocks, or raise the topic's {setting}",
+                "for its timestamp, {timestamp}, which is {beyond} those that the broker accepts, while this host's \
+                 clock read {}: compare it with the broker's clock and set the clocks, or raise the topic's \
+                 {setting}",
                 moment(host)
             );
         };

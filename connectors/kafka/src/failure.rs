@@ -149,18 +149,19 @@ pub(crate) fn commit(code: Code, what: impl Into<String>) -> CommitError {
 pub(crate) fn how_to_end_a_hanging_transaction(topic: &str, partition: u32, from: u64, committed: u64) -> String {
     let follows = if from < committed {
         format!(
-            "if the transaction is this job's own, what the job committed at {} is aborted with it: then start the job \
-             with --reconcile, which writes the rows of an upsert output again (an append output lacks them for good)",
+            "if the transaction is this job's own, records that the job has committed at {} are aborted with it: \
+             then start the job with --reconcile, which writes the rows of an upsert output again (an append output \
+             loses them for good)",
             describe_offsets(Offset(from), Offset(committed))
         )
     } else {
-        "what it wrote is written again".to_owned()
+        "the job then writes the transaction's records again".to_owned()
     };
     format!(
-        ". If it stays so, Kafka holds a transaction open that its coordinator has forgotten (KAFKA-20734): \
-         `kafka-transactions.sh find-hanging --topic {topic} --partition {partition} --max-transaction-timeout 1` tells, \
-         and with the job stopped `kafka-transactions.sh abort --topic {topic} --partition {partition} --start-offset \
-         {from}` ends it; {follows}"
+        ". If this does not change, the partition has an open transaction that its coordinator has forgotten \
+         (KAFKA-20734): `kafka-transactions.sh find-hanging --topic {topic} --partition {partition} \
+         --max-transaction-timeout 1` shows it; stop the job and end the transaction with `kafka-transactions.sh \
+         abort --topic {topic} --partition {partition} --start-offset {from}`; {follows}"
     )
 }
 

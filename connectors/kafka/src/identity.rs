@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a person can do where the topic that a job reads is gone.
 pub(crate) const BEGIN_ANOTHER: &str =
-    "begin a new one on it under another --name, with --reconcile if it is to correct the same outputs";
+    "start a new job on it under another --name, with --reconcile if it is to correct the same outputs";
 
 /// A topic's id, as it was when it was first asked for, and whether that still holds. All readers of a source share it: one
 /// question answers them all.
@@ -100,8 +100,8 @@ impl Identity {
         Err(Error::new(
             ErrorKind::Data,
             format!(
-                "kafka topic '{}' was deleted and recreated (it has the id {is} and had {was}): a job cannot go on with \
-                 other input; {BEGIN_ANOTHER}",
+                "kafka topic '{}' was deleted and recreated (it has the id {is} and had {was}): a job cannot \
+                 continue with other input; {BEGIN_ANOTHER}",
                 self.topic
             ),
         ))

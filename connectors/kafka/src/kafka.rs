@@ -208,16 +208,16 @@ impl Kafka {
         let brokers = self.brokers();
         let what = match (error.kind, code_of(&error)) {
             (ErrorKind::Retry, Some(_)) => format!(
-                "kafka at {brokers} cannot be reached: check --brokers, that it runs, and that it asks for no other \
-                 security.protocol"
+                "kafka at {brokers} cannot be reached: check --brokers, that a broker is running there, and that its \
+                 port expects the configured security.protocol"
             ),
             // A connection that is closed at once, or answered by what is no answer, is a matter of settings, too.
             (ErrorKind::Configuration | ErrorKind::Restart, Some(code))
                 if failure::is_not_let_in(code) || matches!(code, Code::BrokerTransportFailure | Code::BadMessage) =>
             {
                 format!(
-                    "kafka at {brokers} does not let this job in: check what --kafka-config and -X say of \
-                     security.protocol, sasl.mechanism, sasl.username, sasl.password and ssl.ca.location"
+                    "kafka at {brokers} rejects this client: check security.protocol, sasl.mechanism, sasl.username, \
+                     sasl.password and ssl.ca.location in --kafka-config and -X"
                 )
             }
             _ => return error,

@@ -1,4 +1,4 @@
-//! What a job's command line says about Kafka.
+//! The command-line options for Kafka.
 
 use std::path::PathBuf;
 
@@ -7,43 +7,43 @@ use fluvial_connector::Error;
 use crate::config::Setting;
 use crate::kafka::Kafka;
 
-/// How to reach a Kafka cluster and how to make topics there: the options of a job that uses this connector.
+/// The command-line options of a job that uses this connector: how to reach a Kafka cluster, and how to create topics there.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Kafka")]
 pub struct KafkaOptions {
-    /// The brokers to ask first: host:port, separated by commas; not needed where --kafka-config names them
+    /// The bootstrap brokers, as host:port separated by commas. Not needed if --kafka-config sets bootstrap.servers
     #[arg(long, value_name = "HOST:PORT,…", value_parser = brokers, required_unless_present = "kafka_config")]
     pub brokers: Option<String>,
-    /// A properties file of settings for all clients, as Kafka's own tools and librdkafka have it: the place for TLS and
-    /// SASL. Values may be ${env:NAME}, ${file:PATH:KEY} or ${dir:PATH:FILE}
+    /// A properties file with settings for all Kafka clients of the job, with the names of Kafka's own tools or of
+    /// librdkafka; for example for TLS and SASL. Values may refer to ${env:NAME}, ${file:PATH:KEY} or ${dir:PATH:FILE}
     #[arg(long, value_name = "FILE")]
     pub kafka_config: Option<PathBuf>,
-    /// Any librdkafka setting, for all clients; may be repeated, and wins over --kafka-config. Others on this host can
-    /// read command lines: write a secret as -X 'sasl.password=${env:NAME}'
+    /// A librdkafka setting for all Kafka clients of the job. May be repeated, and overrides --kafka-config. Other users of
+    /// this host can read command lines, so write a secret as -X 'sasl.password=${env:NAME}'
     #[arg(short = 'X', value_name = "KEY=VALUE")]
     pub settings: Vec<Setting>,
-    /// Partitions of an output topic that the job creates
+    /// The number of partitions of an output topic that the job creates
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub output_partitions: u32,
-    /// Replication factor of topics that the job creates [default: the cluster's]
+    /// The replication factor of topics that the job creates [default: the cluster's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
     pub replication_factor: Option<u16>,
-    /// A setting of output topics that the job creates; may be repeated
+    /// A topic setting, such as compression.type=zstd, for output topics that the job creates. May be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub topic_config: Vec<(String, String)>,
-    /// Give each output record its tick: as its timestamp, in place of the time of sending, and in decimal digits in a
-    /// header `fluvial-tick` (about halves the output rate)
+    /// Write the tick of each output record as the record's timestamp, instead of the time of sending, and in decimal digits
+    /// in a header `fluvial-tick`. This halves the output rate, approximately
     #[arg(long)]
     pub tick_header: bool,
-    /// The consumer group under which the input's committed offsets are shown to tools that watch lag, such as
-    /// kafka-consumer-groups.sh: the job's name if this is not given, and none if it is empty. The group has no members, and
-    /// the job reads its own journal, never the group: --reset-offsets changes nothing, and is overwritten within seconds
+    /// The consumer group under which the job reports committed input offsets to tools that monitor lag, such as
+    /// kafka-consumer-groups.sh; an empty GROUP reports nothing. The group has no members. The job takes its position from its
+    /// journal, so that --reset-offsets of the group has no effect and is overwritten within seconds [default: the job's name]
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
 }
 
 impl KafkaOptions {
-    /// The options of a job that only says where the brokers are.
+    /// The options with these brokers and the default values of all others.
     #[must_use]
     pub fn new(brokers: impl Into<String>) -> Self {
         Self {
@@ -58,11 +58,11 @@ impl KafkaOptions {
         }
     }
 
-    /// Checks the options and makes the handle that sources and outputs come from. Does not wait for the cluster.
+    /// Checks the options and returns the handle that sources and outputs are created from. Does not wait for the cluster.
     ///
     /// # Errors
-    /// [`Configuration`](fluvial_connector::ErrorKind::Configuration), naming the setting that librdkafka does not know or
-    /// take, or that refers to what is not there.
+    /// [`Configuration`](fluvial_connector::ErrorKind::Configuration), naming the setting that librdkafka does not know, whose
+    /// value it does not accept, or that refers to something that does not exist.
     pub fn connect(&self) -> Result<Kafka, Error> {
         Kafka::new(self.clone())
     }
@@ -73,7 +73,7 @@ pub(crate) fn brokers(text: &str) -> Result<String, String> {
     for broker in text.split(',') {
         let (host, port) = broker.rsplit_once(':').ok_or_else(|| format!("'{broker}' is not host:port"))?;
         if host.contains('/') {
-            return Err(format!("'{broker}' is not host:port: leave out what is before the host"));
+            return Err(format!("'{broker}' is not host:port: remove what precedes the host"));
         }
         if host.trim().is_empty() || port.trim().parse::<u16>().is_err() {
             return Err(format!("'{broker}' is not host:port"));

@@ -131,7 +131,11 @@ pub(crate) fn decode(
     let Some(value) = value else { return Ok(None) };
     let what = || format!("read the progress of {at} in topic '{topic}'");
     let bad = |source: serde_json::Error| {
-        Error::caused(ErrorKind::Data, format!("{}: the record is damaged or not Fluvial's", what()), source)
+        Error::caused(
+            ErrorKind::Data,
+            format!("{}: the record is damaged, or was not written by Fluvial", what()),
+            source,
+        )
     };
     let Version { version } = serde_json::from_slice(value).map_err(bad)?;
     if version > VERSION {

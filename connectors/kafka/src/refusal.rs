@@ -156,7 +156,8 @@ impl Refusals {
                     topic,
                     setting = limit.setting,
                     bytes = limit.bytes,
-                    "the topic's limit has been lowered: it refused a batch of up to {} bytes, and gets smaller ones from now on",
+                    "the topic's limit was lowered: it refused a batch of up to {} bytes, and is sent smaller \
+                     batches from now on",
                     self.batch_bytes
                 );
                 CommitError::Unknown(Error::new(
@@ -176,8 +177,8 @@ impl Refusals {
             )),
             // A record that has as many bytes as a batch may have was alone in it.
             None if bytes >= self.batch_bytes || record.is_none() => refused(format!(
-                "{doing}: {said} for {described} is too large: it has {bytes} bytes, and the topic's max.message.bytes, \
-                 which this client may not see, is less: {}",
+                "{doing}: {said} for {described} is too large: it has {bytes} bytes, and the topic's \
+                 max.message.bytes, which this client has no permission to read, is lower: {}",
                 raise("max.message.bytes")
             )),
             None => {
@@ -210,7 +211,8 @@ impl Refusals {
         tracing::warn!(
             ?topics,
             bytes = smaller,
-            "the topic's limit has been lowered: one of these refused a batch of up to {} bytes, and smaller ones follow",
+            "the limit of one of these topics was lowered: it refused a batch of up to {} bytes, and is sent smaller \
+             batches from now on",
             self.batch_bytes
         );
         CommitError::Unknown(Error::new(ErrorKind::Restart, format!("{what}; the next batches are smaller")))
@@ -235,9 +237,9 @@ fn why_invalid(
                 by_clocks()
             ),
             _ => format!(
-                "as invalid, and the broker does not say why: either a check of its own refuses it (a schema that is \
-                 validated there, say), or its timestamp is too far from the broker's clock: {}; the topic's {AFTER} and \
-                 {BEFORE} say how far they may differ",
+                "as invalid, and the broker does not say why: either the broker validates records itself (against a \
+                 schema, for example), or the timestamp is too far from the broker's clock: {}; the topic's {AFTER} \
+                 and {BEFORE} limit the difference",
                 by_clocks()
             ),
         };

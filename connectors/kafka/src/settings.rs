@@ -37,12 +37,12 @@ pub(crate) const RESERVED: [(&str, &str); 16] = [
     ("enable.auto.commit", "positions are kept in the job's journal"),
     ("enable.auto.offset.store", "positions are kept in the job's journal"),
     ("auto.offset.reset", "an offset that is gone is always an error"),
-    ("enable.partition.eof", "the engine needs it"),
+    ("enable.partition.eof", "the engine depends on its value"),
     ("isolation.level", "only committed records are read"),
-    ("allow.auto.create.topics", "topics are made with the settings that are asked for, or not at all"),
+    ("allow.auto.create.topics", "topics are created with the requested settings or not at all"),
     ("transactional.id", "the engine names its producers"),
-    ("enable.idempotence", "the engine needs it"),
-    ("enable.gapless.guarantee", "the engine needs it as it is"),
+    ("enable.idempotence", "the engine depends on its value"),
+    ("enable.gapless.guarantee", "the engine depends on its value"),
     ("acks", "an acknowledged record must be safe"),
     ("request.required.acks", "an acknowledged record must be safe"),
     ("delivery.report.only.error", "the engine needs the offsets of its records"),
@@ -63,8 +63,8 @@ impl Settings {
             if name == TOKEN_URL {
                 let Some(path) = value.strip_prefix("file:") else {
                     let what = format!(
-                        "{}: tokens are not fetched over HTTP: let a program (a sidecar, a projected volume) keep one in a \
-                         file, and name that as file:///PATH",
+                        "{}: Fluvial does not fetch tokens over HTTP: let another program (a sidecar, a projected \
+                         volume) write the token to a file, and set the URL file:///PATH",
                         origin.of(&name)
                     );
                     return Err(Error::new(ErrorKind::Configuration, what));

@@ -189,7 +189,7 @@ impl SinkSession for KafkaSession {
 
     fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {
         let name = transactional_id(&self.context.process.job, id);
-        let what = format!("claim the kafka transactional id '{name}'");
+        let what = format!("initialise the kafka transactional id '{name}'");
         let deadline = Instant::now() + self.context.patience;
         let wait = self.context.waits.begin(what.clone());
         let settings = self.kafka.producer(&name, id.turn);

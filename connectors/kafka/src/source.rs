@@ -50,8 +50,9 @@ impl KafkaSource {
         if error.kind == ErrorKind::Configuration && self.identity.is_known() && self.is_gone() {
             let (topic, brokers) = (&self.topic, self.kafka.brokers());
             let what = format!(
-                "topic '{topic}' does not exist on {brokers} any more: it was deleted after this job had begun to read it. \
-                 A topic that is created again is another one, and a job cannot go on with other input; {BEGIN_ANOTHER}"
+                "topic '{topic}' does not exist on {brokers} any more: it was deleted after this job had begun to \
+                 read it. A recreated topic is another topic, and a job cannot continue with other input; \
+                 {BEGIN_ANOTHER}"
             );
             return Error::new(ErrorKind::Configuration, what);
         }
@@ -155,8 +156,9 @@ fn compaction(topic: &str, settings: &BTreeMap<String, String>) -> Option<Compac
     is_compacted(settings).then(|| Compaction {
         deletions_kept,
         cure: format!(
-            "min.compaction.lag.ms of topic '{topic}', set to several checkpoint intervals, keeps records for as long as a \
-             restart may read them again, and delete.retention.ms (now {}) deletions for as long as a job may stand still",
+            "set min.compaction.lag.ms of topic '{topic}' to several checkpoint intervals, so that it keeps records \
+             for as long as a restart may read them again; delete.retention.ms (now {}) keeps deletions, and must \
+             exceed the time for which a job may be stopped",
             deletions_kept.as_millis()
         ),
     })
@@ -175,10 +177,10 @@ fn compaction_warning(topic: &str, settings: &BTreeMap<String, String>, window: 
     let lag = millis(settings, "min.compaction.lag.ms")?;
     (is_compacted(settings) && lag < window).then(|| {
         format!(
-            "the input topic '{topic}' is compacted with min.compaction.lag.ms={}: a restart that has to read compacted \
-             records again cannot repeat the output of their ticks, and is refused unless the job reads the topic as a \
-             changelog and writes upsert outputs only, which it then corrects; give the topic at least {}, several \
-             checkpoint intervals",
+            "the input topic '{topic}' is compacted with min.compaction.lag.ms={}: a restart that has to read \
+             compacted records again cannot repeat the output of their ticks, and is refused unless the job reads \
+             the topic as a changelog and writes upsert outputs only, which it then corrects; set it to at least {}, \
+             several checkpoint intervals",
             lag.as_millis(),
             window.as_millis()
         )
@@ -187,7 +189,13 @@ fn compaction_warning(topic: &str, settings: &BTreeMap<String, String>, window: 
 
 fn partition(topic: &str, split: &SplitId) -> Result<u32, Error> {
     split.0.parse().map_err(|_| {
-        Error::new(ErrorKind::Data, format!("split '{split}' is no partition of topic '{topic}': it must be a number"))
+        Error::new(
+            ErrorKind::Data,
+            format!(
+                "split '{split}' is not a partition of topic '{topic}': it must be a \
+             number"
+            ),
+        )
     })
 }
 

@@ -72,7 +72,7 @@ impl KafkaTransactor {
             return Ok(());
         }
         let why = self.producer.client().watch().last().map_or(String::new(), |reason| format!(": {reason}"));
-        let what = format!("{}: a request went without an answer{why}", self.what(doing));
+        let what = format!("{}: a request got no answer{why}", self.what(doing));
         Err(CommitError::Unknown(Error::new(ErrorKind::Restart, what)))
     }
 
@@ -336,7 +336,10 @@ impl Transactor for KafkaTransactor {
     fn commit(&mut self) -> Result<(), CommitError> {
         let what = self.what("commit");
         let Some(lost) = self.prepared.take() else {
-            return Err(CommitError::Unknown(Error::new(ErrorKind::Bug, format!("{what}: nothing is prepared"))));
+            return Err(CommitError::Unknown(Error::new(
+                ErrorKind::Bug,
+                format!("{what}: no transaction is prepared"),
+            )));
         };
         let _wait = self.context.waits.begin(format!("{what}: the answer of the transaction's coordinator"));
         let deadline = Instant::now() + self.context.patience;

@@ -61,8 +61,8 @@ impl Kept {
             _ => return None,
         };
         Some(format!(
-            "{what}; `kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics --entity-name {topic} \
-             --add-config cleanup.policy={}` ends that",
+            "{what}; change this with `kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics \
+             --entity-name {topic} --add-config cleanup.policy={}`",
             self.cleanup_policy()
         ))
     }

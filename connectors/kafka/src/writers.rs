@@ -25,7 +25,10 @@ pub(crate) fn of_output(kafka: &Kafka, job: &str, output: &str, patience: Durati
         let Ok(progress) = progress::read(kafka, &SinkContext::new(other, left)) else { continue };
         let newest = progress.iter().filter(|(at, _)| at.output == output).map(|(_, progress)| progress.tick).max();
         if let Some(tick) = newest {
-            writers.push(format!("job '{other}' writes it too, last at tick {tick}, as its progress topic says"));
+            writers.push(format!(
+                "job '{other}' writes to it too, last at tick {tick} according to that job's \
+                 progress topic"
+            ));
         }
     }
     Ok(writers)

@@ -73,7 +73,7 @@ fn check_told(lines: &[(Duration, String)], named: &[&str]) {
     let warning = lines.iter().find(|(_, line)| line.contains("WARN") && named.iter().all(|name| line.contains(name)));
     let (at, _) = warning.unwrap_or_else(|| panic!("a WARN names {named:?}: {lines:#?}"));
     assert!(*at < Duration::from_secs(4), "it came after {at:?}");
-    assert!(lines.iter().any(|(_, line)| line.contains("is over")), "{lines:#?}");
+    assert!(lines.iter().any(|(_, line)| line.contains("no longer waiting")), "{lines:#?}");
 }
 
 #[test]

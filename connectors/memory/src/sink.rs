@@ -86,7 +86,7 @@ impl SinkSession for MemorySession {
         let writers = self.memory.writers();
         let others = writers.progress.iter().filter(|(job, _)| **job != self.context.process.job);
         let of_output = others.filter(|(_, progress)| progress.keys().any(|at| at.output == output));
-        Ok(of_output.map(|(job, _)| format!("job '{job}' writes it too")).collect())
+        Ok(of_output.map(|(job, _)| format!("job '{job}' writes to it too")).collect())
     }
 
     fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {
@@ -163,7 +163,7 @@ struct MemoryTransactor {
 
 impl MemoryTransactor {
     fn fenced(&self) -> CommitError {
-        let what = format!("write as memory producer '{}': a newer writer has taken over", self.id);
+        let what = format!("write as memory producer '{}': a newer producer of this id has fenced it", self.id);
         CommitError::Fenced(Error::new(ErrorKind::Fenced, what))
     }
 
@@ -234,7 +234,7 @@ impl Transactor for MemoryTransactor {
 
     fn commit(&mut self) -> Result<(), CommitError> {
         let lost = self.memory.store().faults.before_commit(self.context.patience);
-        let lost = lost.map_err(|()| self.unknown("commits are stopped, and the patience is at its end"))?;
+        let lost = lost.map_err(|()| self.unknown("commits are stopped, and the patience has ended"))?;
         let mut writers = self.memory.writers();
         if writers.epochs.get(&self.id) != Some(&self.epoch) {
             return Err(self.fenced());
@@ -243,7 +243,7 @@ impl Transactor for MemoryTransactor {
             return Err(self.unknown("the answer was lost"));
         }
         let Some(transaction) = writers.open.remove(&self.id) else {
-            return Err(self.unknown("nothing is prepared"));
+            return Err(self.unknown("no transaction is prepared"));
         };
         if lost != Some(LostCommit::Partly) {
             let progress = writers.progress.entry(self.context.process.job.clone()).or_default();

@@ -25,7 +25,7 @@ impl MemorySource {
 
     fn partition(&self, split: &SplitId) -> Result<u32, Error> {
         split.0.parse().map_err(|_| {
-            let what = format!("split '{split}' is no partition of memory topic '{}'", self.topic);
+            let what = format!("split '{split}' is not a partition of memory topic '{}'", self.topic);
             Error::new(ErrorKind::Data, what)
         })
     }

@@ -218,7 +218,10 @@ impl Memory {
 
     pub(crate) fn topic(&self, topic: &str) -> Result<Arc<Topic>, Error> {
         self.find(topic).ok_or_else(|| {
-            let what = format!("memory topic '{topic}' does not exist: make it with `create_topic`, or check its name");
+            let what = format!(
+                "memory topic '{topic}' does not exist: create it with `create_topic`, or check its \
+                 name"
+            );
             Error::new(ErrorKind::Configuration, what)
         })
     }
@@ -233,8 +236,10 @@ impl Memory {
         let total = writers.bytes + bytes as u64;
         match self.0.limit_bytes {
             Some(limit) if total > limit => {
-                let what =
-                    format!("append {bytes} bytes to a memory of {limit} that holds {}: it is full", writers.bytes);
+                let what = format!(
+                    "append {bytes} bytes to a memory store of {limit} bytes that holds {}: it is full",
+                    writers.bytes
+                );
                 Err(Error::new(ErrorKind::Configuration, what))
             }
             _ => {

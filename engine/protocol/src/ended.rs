@@ -12,14 +12,15 @@ pub enum Ended {
     #[error("committed and checkpointed through tick {0}")]
     Done(Tick),
     /// The journal has a newer generation. This one must never be started again by itself.
-    #[error("generation {by} of this job has taken over: another run was started with the same --store and --name")]
+    #[error("superseded by generation {by} of this job: another run was started with the same --store and --name")]
     Fenced {
         /// The generation that has.
         by: Generation,
     },
     /// Another generation opened the journal at the same time, and was faster.
     #[error(
-        "position {at} of the journal was taken by a generation that opened it at the same time; the next generation can go on"
+        "position {at} of the journal was claimed by a generation that opened at the same time; the next generation \
+         can continue"
     )]
     LostRace {
         /// The position.
@@ -27,15 +28,16 @@ pub enum Ended {
     },
     /// A sink fenced a writer, though the journal has no newer generation.
     #[error(
-        "a writer was fenced though no newer generation exists, as when its transaction takes longer than the transaction \
-         time-out: {why}; the next generation can go on"
+        "a producer was fenced although no newer generation exists, which happens when a transaction takes longer \
+         than the transaction timeout: {why}; the next generation can continue"
     )]
     WriterFenced {
         /// What the sink said.
         why: String,
     },
     /// Every transaction has failed for too long.
-    #[error("no transaction has been committed for {} s; the last one failed: {why}; the next generation can go on", .for_ms / 1000)]
+    #[error("no transaction has been committed for {} s; the last one failed: {why}; the next generation can \
+         continue", .for_ms / 1000)]
     CommitsNothing {
         /// For how long, in milliseconds.
         for_ms: u64,
@@ -49,7 +51,7 @@ pub enum Ended {
         age_ms: u64,
     },
     /// The clock made a leap, or the process was stopped for that long.
-    #[error("the clock went on by {by_ms} ms in one step: it was set, or this process was stopped")]
+    #[error("the clock advanced by {by_ms} ms in one step: it was set, or this process was paused")]
     ClockJumped {
         /// The size of the step, in milliseconds.
         by_ms: u64,
@@ -107,7 +109,7 @@ pub enum JournalFault {
         at: Seq,
     },
     /// A record is another job's.
-    #[error("the journal's record {at} is of incarnation {is}, not of {own}")]
+    #[error("the journal's record {at} belongs to incarnation {is}, not to {own}: it is another job's")]
     RecordOfAnother {
         /// The record's position.
         at: Seq,
@@ -180,8 +182,9 @@ pub enum JournalFault {
 pub enum OutputFault {
     /// It has no progress, and should have some.
     #[error(
-        "output {at} has no progress, though the journal is sealed through tick {sealed}: was the progress topic deleted, or \
-         does the job's name belong to another store? Without it the job can only begin again, under another --name"
+        "output {at} has no progress, although the journal is sealed through tick {sealed}: was the progress topic \
+         deleted, or does the job's name belong to another store? Without its progress the job can only start anew, \
+         under another --name"
     )]
     NoProgress {
         /// The output partition.
@@ -191,9 +194,9 @@ pub enum OutputFault {
     },
     /// Its progress is another job's.
     #[error(
-        "the progress of output {at} is of incarnation {is}, and this job's journal of {own}: a job of the same name has \
-         written it from another store; use that store, give this job another --name, or, if that store is lost, begin a \
-         new job under another --name with --reconcile, which takes an upsert output over"
+        "the progress of output {at} is of incarnation {is}, and this job's journal of {own}: a job of the same name \
+         has written it from another store; use that store, give this job another --name, or, if that store is lost, \
+         start a new job under another --name with --reconcile, which adopts an upsert output"
     )]
     ProgressOfAnother {
         /// The output partition.
@@ -205,8 +208,8 @@ pub enum OutputFault {
     },
     /// It is committed beyond what the journal has sealed.
     #[error(
-        "output {at} is committed through tick {tick}, and the journal is sealed only through {sealed}: was the store put \
-         back to an older state?"
+        "output {at} is committed through tick {tick}, and the journal is sealed only through {sealed}: was the \
+         store restored to an older state?"
     )]
     ProgressAhead {
         /// The output partition.
@@ -218,8 +221,8 @@ pub enum OutputFault {
     },
     /// It is committed less far than before.
     #[error(
-        "output {at} is committed only through tick {tick}, and everything through tick {committed} was committed before: \
-         was the progress topic put back to an older state?"
+        "output {at} is committed only through tick {tick}, and everything through tick {committed} was committed \
+         before: was the progress topic restored to an older state?"
     )]
     ProgressBehind {
         /// The output partition.
@@ -285,9 +288,9 @@ pub enum OutputFault {
     },
     /// The place where progress is kept was deleted and recreated.
     #[error(
-        "{name} is not the one that this job has written (it has the id {is} and had {was}): it was deleted and recreated, or \
-         the store is a copy of another job's; what each output has been given is not known without it, so begin a new job \
-         under another --name, with --reconcile where it is to take over upsert outputs"
+        "{name} is not the one that this job has written (it has the id {is} and had {was}): it was deleted and \
+         recreated, or the store is a copy of another job's; without it nothing says what each output has received, \
+         so start a new job under another --name, with --reconcile if it is to adopt upsert outputs"
     )]
     ProgressRecreated {
         /// What the place is called.
@@ -299,9 +302,9 @@ pub enum OutputFault {
     },
     /// It holds a record that this job does not make at that place.
     #[error(
-        "output {at} holds a committed record at offset {offset}, after this job's last one, that this job does not write \
-         there: stop whoever else writes to this topic, then start the job once with --reconcile, which makes an upsert \
-         output this job's table again"
+        "output {at} holds a committed record at offset {offset}, after this job's last one, that this job does not \
+         write there: stop the other producer of this topic, then start the job once with --reconcile, which makes \
+         an upsert output this job's table again"
     )]
     ForeignRecord {
         /// The output partition.
@@ -316,8 +319,8 @@ fn way_out(envelope: Envelope) -> &'static str {
     match envelope {
         Envelope::Upsert => "`run --reconcile` writes the whole table to it again",
         Envelope::Append => {
-            "an append output cannot be given them again: `run --reconcile --leave-append-outputs` goes on with the records \
-             to come"
+            "an append output cannot be written again: `run --reconcile --leave-append-outputs` goes on with the \
+             records to come"
         }
     }
 }
@@ -327,7 +330,7 @@ fn lost(envelope: Envelope) -> &'static str {
     match envelope {
         Envelope::Upsert => "the rows that it held are gone; `run --reconcile` writes the whole table to it again",
         Envelope::Append => {
-            "the records that it held are gone, and an append output cannot be given them again; `run --reconcile \
+            "the records that it held are gone, and an append output cannot be written again; `run --reconcile \
              --leave-append-outputs` goes on with the records to come"
         }
     }
@@ -338,9 +341,9 @@ fn lost(envelope: Envelope) -> &'static str {
 pub enum InputFault {
     /// It was deleted and recreated under its name.
     #[error(
-        "{described} was deleted and recreated, or is another than the job has read (its id is {is} and was {was}): a \
-         job cannot go on with other input; begin a new one on it under another --name, with --reconcile if it is to \
-         correct the same outputs"
+        "{described} was deleted and recreated, or is not the one that the job has read (its id is {is} and was \
+         {was}): a job cannot continue with other input; start a new job on it under another --name, with \
+         --reconcile if it is to correct the same outputs"
     )]
     Recreated {
         /// The split that was found to be another, as its source describes it.
@@ -352,8 +355,9 @@ pub enum InputFault {
     },
     /// It ends before the place that it has been read to.
     #[error(
-        "{described} ends at offset {end} now, and has been read up to {read}: the records between are gone (a log that was \
-         truncated, as an unclean leader election does it); `run --reconcile` goes on from the input as it is"
+        "{described} ends at offset {end} now, and has been read up to {read}: the records between are gone (the log \
+         was truncated, for example by an unclean leader election); `run --reconcile` goes on from the input as it \
+         is"
     )]
     Truncated {
         /// Which split, as its source describes it.
@@ -426,8 +430,8 @@ pub enum Mismatch {
     },
     /// A reconciliation of a job with an output that cannot be corrected.
     #[error(
-        "output '{output}' is an append output, which --reconcile cannot correct: what it holds would stay as it is; add \
-         --leave-append-outputs if that will do"
+        "output '{output}' is an append output, which --reconcile cannot correct: its records would stay as they \
+         are; add --leave-append-outputs to accept that"
     )]
     AppendOutput {
         /// The output.
@@ -435,9 +439,9 @@ pub enum Mismatch {
     },
     /// An output of a job that has written nothing yet holds rows already.
     #[error(
-        "output '{output}' holds {rows} rows that this job has not written{}, and they would be mixed with its own: give \
-         the job an output of its own, or take this one over with `run --reconcile`, which deletes those of the rows that \
-         are not this job's too", in_brackets(.writers)
+        "output '{output}' holds {rows} rows that this job has not written{}, and they would be mixed with its own: \
+         give the job an output of its own, or adopt this one with `run --reconcile`, which deletes all rows that \
+         this job does not compute", in_brackets(.writers)
     )]
     OutputHeld {
         /// The output.

@@ -72,7 +72,7 @@ impl Prepared {
         if reconcile {
             if !config.reconcile {
                 warnings.push(
-                    "a reconciliation of an earlier generation has no checkpoint yet: it begins again".to_owned(),
+                    "no checkpoint covers an earlier generation's reconciliation yet, so it begins again".to_owned(),
                 );
             } else if !config.leave_append_outputs {
                 refuse_append_outputs(&history)?;

@@ -86,7 +86,7 @@ impl Producing {
         // A report for each record would cost more than making the record.
         config.set("delivery.report.only.error", "true");
         let producer =
-            config.create_with_context(Failures::default()).context("cannot make the generator's producer")?;
+            config.create_with_context(Failures::default()).context("cannot create the generator's producer")?;
         let probes = vec![0; feed.partitions as usize];
         Ok(Self { feed, producer, records, probes })
     }

@@ -20,7 +20,7 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new(prefix: &str) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix(prefix).tempdir().context("cannot make a temporary folder")?;
+        let folder = tempfile::Builder::new().prefix(prefix).tempdir().context("cannot create a temporary folder")?;
         let mut remover = Command::new("sh");
         remover.arg("-c").arg(r#"trap '' HUP INT TERM; cat; rm -rf -- "$0""#).arg(folder.path());
         // A Ctrl-C is meant for the demo: the remover is in a process group of its own.

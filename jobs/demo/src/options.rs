@@ -44,7 +44,7 @@ pub struct DemoOptions {
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|e| format!("{e}; write 500ms, 15s or 2m"))?;
     let fits = (Duration::from_millis(100)..=Duration::from_secs(24 * 3600)).contains(&duration);
-    if fits { Ok(duration) } else { Err("a demo lasts 100ms at the least, and a day at the most".to_owned()) }
+    if fits { Ok(duration) } else { Err("a demo lasts at least 100ms and at most a day".to_owned()) }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(crate) fn consumer(brokers: &str, topic: &str, partitions: u32) -> anyhow::R
     config.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
     // With their defaults a full queue stops the fetching for a second, and an end is told after half of one.
     config.set("fetch.queue.backoff.ms", "5").set("fetch.wait.max.ms", "50");
-    let consumer: BaseConsumer = config.create().context("cannot make a consumer")?;
+    let consumer: BaseConsumer = config.create().context("cannot create a consumer")?;
     // Assigned without it, partitions wait until the next time when leaders are looked for.
     consumer.fetch_metadata(Some(topic), SILENCE).with_context(|| format!("cannot find topic '{topic}'"))?;
     let mut all = TopicPartitionList::new();

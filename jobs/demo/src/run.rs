@@ -122,7 +122,7 @@ impl Course<'_> {
         let brokers = self.broker.bootstrap();
         let progress = progress_topic(self.demo.job());
         let outputs: Vec<&str> = self.demo.outputs().iter().copied().chain([progress.as_str()]).collect();
-        if self.until("make its topics", |this| {
+        if self.until("create its topics", |this| {
             let there = this.broker.topics();
             outputs.iter().all(|topic| there.contains_key(*topic))
         })? {

@@ -125,8 +125,9 @@ impl<'a> Siege<'a> {
             Blow::Stop => {
                 let status = job.stop(END_WITHIN)?;
                 // Stopped before it had taken over, it has nothing to commit and cannot say that everything is.
-                let while_opening =
-                    status.code() == Some(8) && job.process().log_end().contains("error: stopped while");
+                let log = job.process().log_end();
+                let before_open = ["error: stopped before the job was open", "error: stopped while waiting to restart"];
+                let while_opening = status.code() == Some(8) && before_open.iter().any(|line| log.contains(line));
                 ensure!(status.success() || while_opening, "{status}");
             }
         }

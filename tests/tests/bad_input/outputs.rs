@@ -206,7 +206,7 @@ fn a_job_does_not_begin_in_the_output_of_another_unless_it_is_to_take_it_over() 
     for _ in 0..2 {
         let refused = stage.start_with(copy(&stage, "--stop-at-end")).unwrap().finish(MOST).unwrap();
         let holds = format!("output '{}' holds {rows} rows that this job has not written", output(&stage));
-        let who = format!("(job '{}' writes it too, last at tick ", stage.name());
+        let who = format!("(job '{}' writes to it too, last at tick ", stage.name());
         assert_refused(&refused, 2, &[&holds, &who, "run --reconcile", "deletes"]);
     }
     assert_eq!(stage.visible().unwrap(), before, "a run that was refused has written something");
@@ -237,7 +237,7 @@ fn another_writer_is_told(stage: &Stage) {
     let said = job.terminate(MOST).unwrap().said;
     let warned = |line: &&str| line.contains("WARN") && line.contains("that this job has not written");
     let warnings: Vec<&str> = said.lines().filter(warned).collect();
-    let who = format!("job '{}-copy' writes it too", stage.name());
+    let who = format!("job '{}-copy' writes to it too", stage.name());
     assert!(warnings.len() == 1 && warnings[0].contains(&who) && warnings[0].contains(&output(stage)), "{said}");
     let first = said.lines().position(|line| line.contains("foreign_records=")).unwrap();
     let warning = said.lines().position(|line| warned(&line)).unwrap();

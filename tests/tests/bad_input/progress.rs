@@ -150,7 +150,7 @@ fn a_transaction_whose_marker_is_lost_is_told_within_seconds_and_reconciled_afte
         .zip(&ends)
         .find(|(partition, end)| line.contains(&format!("--partition {partition} --start-offset {end}`")));
     assert!(held.is_some(), "no partition with its first offset is named: {line}");
-    for part in ["Kafka holds a transaction open", "abort --topic", &output, "start the job with --reconcile"] {
+    for part in ["the partition has an open transaction", "abort --topic", &output, "start the job with --reconcile"] {
         assert!(line.contains(part), "the warning does not say {part:?}: {line}");
     }
     // Whoever waits for it notices that it was aborted, and so does whoever comes later.
@@ -235,8 +235,8 @@ fn a_transaction_that_may_hold_committed_records_is_not_to_be_aborted() {
     assert_eq!(job.terminate(MOST).unwrap().code, Some(0));
     let refused = stage.start("--stop-at-end --patience 2s").unwrap().finish(MOST).unwrap();
     // The way to end it is not told without what would be lost by it.
-    let abort = format!("--partition 0 --start-offset {begins}` ends it; if the transaction is this job's own");
-    let lost = format!("what the job committed at offsets {begins} to ");
+    let abort = format!("--partition 0 --start-offset {begins}`; if the transaction is this job's own");
+    let lost = format!("records that the job has committed at offsets {begins} to ");
     assert_refused(&refused, 5, &["an open transaction holds it up", &abort, &lost, "start the job with --reconcile"]);
     open.abort().unwrap();
     goes_on(&stage);

@@ -85,7 +85,7 @@ fn a_limit_that_is_lowered_under_a_running_job_is_told_and_kept() {
     stage.wait_until(&job, "all rows", || Ok(rows(&stage).0 == rows(&stage).1)).unwrap();
     let ended = job.terminate(MOST).unwrap();
     assert_eq!(ended.code, Some(0), "{}", ended.said);
-    let told = ended.said.lines().find(|line| line.contains("the topic's limit has been lowered")).unwrap_or_default();
+    let told = ended.said.lines().find(|line| line.contains("the topic's limit was lowered")).unwrap_or_default();
     assert!(told.contains(&output) && told.contains("20000"), "{}", ended.said);
     assert_eq!(stage.journal().unwrap().generations, 1);
 }

@@ -53,8 +53,8 @@ pub(super) fn translate(lines: Vec<(String, String)>) -> Result<Vec<(String, Str
                 Store::Pem => put("ssl.ca.location", value),
                 Store::Pkcs12 | Store::Jks => {
                     return Err(refuse(format!(
-                        "librdkafka reads trusted certificates as PEM alone: `keytool -list -rfc -keystore {value} > \
-                         ca.pem` converts them, and ssl.ca.location=ca.pem names them"
+                        "librdkafka reads trusted certificates only as PEM: convert them with `keytool -list -rfc \
+                         -keystore {value} > ca.pem`, and set ssl.ca.location=ca.pem"
                     )));
                 }
             },
@@ -70,8 +70,9 @@ pub(super) fn translate(lines: Vec<(String, String)>) -> Result<Vec<(String, Str
                 }
                 Store::Jks => {
                     return Err(refuse(format!(
-                        "librdkafka reads no JKS: `keytool -importkeystore -srckeystore {value} -destkeystore \
-                         client.p12 -deststoretype PKCS12` converts it, and ssl.keystore.location=client.p12 names it"
+                        "librdkafka does not read JKS: convert the file with `keytool -importkeystore -srckeystore \
+                         {value} -destkeystore client.p12 -deststoretype PKCS12`, and set \
+                         ssl.keystore.location=client.p12"
                     )));
                 }
             },
@@ -106,14 +107,14 @@ fn kind_of(path: &str) -> Result<Store, String> {
 
 /// What a line of JAAS says: `module.Class required name="value" …;`. No part of it goes into an error but the class.
 fn jaas(text: &str) -> Result<Vec<(&'static str, String)>, String> {
-    let (class, rest) = text.trim().split_once(char::is_whitespace).ok_or("there is no login module in it")?;
+    let (class, rest) = text.trim().split_once(char::is_whitespace).ok_or("it contains no login module")?;
     let options = options_of(rest)?;
     let option = |name: &str| options.get(name).cloned();
     let class = class.rsplit('.').next().unwrap_or(class);
     match class {
         "PlainLoginModule" | "ScramLoginModule" => {
             if option("tokenauth").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-                return Err("librdkafka knows no delegation tokens (tokenauth)".to_owned());
+                return Err("librdkafka does not support delegation tokens (tokenauth)".to_owned());
             }
             let (Some(user), Some(password)) = (option("username"), option("password")) else {
                 return Err(format!("{class} has no username or no password"));
@@ -123,14 +124,14 @@ fn jaas(text: &str) -> Result<Vec<(&'static str, String)>, String> {
         "OAuthBearerLoginModule" => {
             if option("clientId").is_some() {
                 return Err(
-                    "tokens are not fetched from an OAuth provider: let a program put them into a file, and name \
-                            it as sasl.oauthbearer.token.endpoint.url=file:///…"
+                    "Fluvial does not fetch tokens from an OAuth provider: let another program write them to a file, \
+                     and set sasl.oauthbearer.token.endpoint.url=file:///…"
                         .to_owned(),
                 );
             }
             let Some(principal) = option("unsecuredLoginStringClaim_sub") else { return Ok(Vec::new()) };
             if principal.contains(char::is_whitespace) {
-                return Err("librdkafka takes no blank in unsecuredLoginStringClaim_sub".to_owned());
+                return Err("librdkafka accepts no blank in unsecuredLoginStringClaim_sub".to_owned());
             }
             Ok(vec![
                 ("enable.sasl.oauthbearer.unsecure.jwt", "true".to_owned()),

@@ -140,7 +140,7 @@ impl Client {
             let cure = access::missing_in_this_build(&reason);
             // A certificate that is being replaced while a job runs is readable a moment later.
             let kind = if watch.was_let_in() { ErrorKind::Restart } else { ErrorKind::Configuration };
-            return Err(Error::new(kind, format!("make a kafka client for {describe}: {reason}{cure}")));
+            return Err(Error::new(kind, format!("create a kafka client for {describe}: {reason}{cure}")));
         }
         let brokers = settings.get("bootstrap.servers").unwrap_or_default().to_owned();
         // SAFETY: the client is valid. What comes for a consumer and is of no partition are errors, to be noted as others.
@@ -276,7 +276,7 @@ impl Client {
                     let why = match self.watch.last() {
                         Some(reason) if !heard => format!("no answer from the cluster ({reason})"),
                         _ if !heard => "no answer from the cluster".to_owned(),
-                        _ => format!("the cluster answers, but not yet to this: {code}"),
+                        _ => format!("the cluster answers, but not this request yet: {code}"),
                     };
                     (code, why)
                 }

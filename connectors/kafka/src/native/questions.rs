@@ -55,8 +55,8 @@ impl Unavailable {
 
     fn ends_before(end: u64, committed: u64) -> Self {
         let why = format!(
-            "ends at offset {end} by what its leader says, and was written up to {committed}: a broker that is no leader any \
-             more may say so, and it is asked again"
+            "ends at offset {end} according to its leader, and was written up to {committed}: a broker that has lost \
+             the leadership may report an older end, so it is asked again"
         );
         Self { code: Code::NotLeaderForPartition, why }
     }
@@ -123,7 +123,13 @@ impl Client {
             topics.iter().zip(described).try_for_each(|(topic, described)| match exists(topic, described) {
                 Err(Failed::Missing(object)) => {
                     let code = Code::UnknownTopicOrPartition;
-                    Err(Failed::Unavailable { code, why: format!("{object} was created and is not known yet") })
+                    Err(Failed::Unavailable {
+                        code,
+                        why: format!(
+                            "{object} was created, and the brokers do not know \
+                         it yet"
+                        ),
+                    })
                 }
                 other => other.map(drop),
             })
@@ -250,7 +256,10 @@ impl Client {
         match self.are_available(topics, wait_ms) {
             Ok(()) => Failed::Unavailable {
                 code: Code::LeaderNotAvailable,
-                why: format!("the cluster lists {}, and a broker does not know that yet ({code})", topics_of(topics)),
+                why: format!(
+                    "the cluster lists {}, and one of the brokers does not know that yet ({code})",
+                    topics_of(topics)
+                ),
             },
             Err(failed) => failed,
         }

@@ -37,7 +37,7 @@ impl Client {
     /// Makes topics, in one request: a broker that has heard of a topic makes all of its partitions before it learns of
     /// the next request's. One that exists is taken as it is. An error comes with the topic that it is about.
     pub(crate) fn create_topics(&self, topics: &[&NewTopic], deadline: Instant) -> Result<(), (String, Error)> {
-        let of = |topic: &NewTopic| format!("make topic '{}' with {} partitions", topic.name, topic.partitions);
+        let of = |topic: &NewTopic| format!("create topic '{}' with {} partitions", topic.name, topic.partitions);
         let what = topics.iter().map(|topic| of(topic)).collect::<Vec<_>>().join(", ");
         let mut left = topics.to_vec();
         let mut last: Option<(&NewTopic, Code, String)> = None;

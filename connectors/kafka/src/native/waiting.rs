@@ -60,7 +60,7 @@ impl<'a> Waiting<'a> {
     /// It is over, and what was waited for is there.
     pub(crate) fn over(&self) {
         if self.told.is_some() {
-            tracing::info!(waited_s = self.since.elapsed().as_secs(), "the wait to {} is over", self.what);
+            tracing::info!(waited_s = self.since.elapsed().as_secs(), "no longer waiting to {}", self.what);
         }
     }
 }

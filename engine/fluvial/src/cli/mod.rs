@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! orders run …      run the job
-//! orders replay …   run it over a kept journal, writing nothing, and print its output
-//! orders state …    list checkpoints and state
+//! orders replay …   recompute the output from a kept journal, and print it without writing anything
+//! orders state …    list checkpoints and state files
 //! orders graph      show sources, durable operators and outputs
-//! orders <own> …    commands of the job's own
+//! orders NAME …     commands that the job adds
 //! ```
 //!
 //! Results go to stdout, everything else to stderr. Owns parsing, logging and exit codes; what is done is elsewhere.
@@ -66,8 +66,8 @@ struct OwnCommand {
 }
 
 impl<O: Args + Clone + Send + Sync + 'static> App<O> {
-    /// A job of this name. `build` is run on every worker, and must build the same dataflow each time; it fails only
-    /// for wrong options.
+    /// Creates the binary of the job `name`. `build` is called on every worker and must build the same dataflow each time;
+    /// it should fail only because of wrong options.
     pub fn new(
         name: &'static str,
         build: impl for<'s> Fn(&mut Job<'s>, &O) -> anyhow::Result<()> + Send + Sync + 'static,
@@ -75,14 +75,14 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         Self { name, about: "", build: Arc::new(build), own: Vec::new() }
     }
 
-    /// What the job does, in one line.
+    /// Sets the line of `--help` that says what the job does.
     #[must_use]
     pub fn about(mut self, about: &'static str) -> Self {
         self.about = about;
         self
     }
 
-    /// Adds a command of the job's own.
+    /// Adds a command, with options `A`, to those that every job has.
     #[must_use]
     pub fn command<A: Args>(
         mut self,
@@ -96,13 +96,13 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         self
     }
 
-    /// Runs the command line of this process.
+    /// Runs the command that this process was started with, and returns its exit code.
     #[must_use]
     pub fn main(self) -> ExitCode {
         self.main_with(std::env::args_os())
     }
 
-    /// Runs a command line.
+    /// Runs the command in `arguments`, of which the first is the name of the program, and returns its exit code.
     #[must_use]
     pub fn main_with(self, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         files::raise_limit();
@@ -133,12 +133,12 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         let replay = ReplayOptions::augment_args(Command::new("replay"));
         let replay = described(
             O::augment_args(replay),
-            "Run the job over its kept journal and print the output, writing nothing",
+            "Recompute the output of a job that ran with --keep-journal, and print it without writing anything",
         );
         let state = state::StateOptions::augment_args(Command::new("state"));
-        let state = described(state, "List checkpoints, operators and state");
+        let state = described(state, "List the job's checkpoints with their durable operators and state files");
         let graph = O::augment_args(Command::new("graph"));
-        let graph = described(graph, "Show sources, durable operators and outputs");
+        let graph = described(graph, "Show the job's sources, durable operators and outputs");
         Command::new(self.name)
             .about(self.about)
             .version(env!("CARGO_PKG_VERSION"))
@@ -180,7 +180,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                 let own = self.own.iter().find(|own| own.command.get_name() == name).context("no such command")?;
                 (own.run)(matches)
             }
-            None => Err(Usage("a command is needed; see --help".to_owned()).into()),
+            None => Err(Usage("no command was given; see --help".to_owned()).into()),
         }
     }
 
@@ -191,15 +191,15 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
 
     fn run(self, options: RunOptions, own: O) -> anyhow::Result<ExitCode> {
         if let Some(invitation) = std::env::var_os(PEER_VARIABLE) {
-            let invitation: Invitation = invitation
-                .to_str()
-                .and_then(|text| serde_json::from_str(text).ok())
-                .with_context(|| format!("{PEER_VARIABLE} is for the engine alone; unset it"))?;
+            let invitation: Invitation =
+                invitation.to_str().and_then(|text| serde_json::from_str(text).ok()).with_context(|| {
+                    format!("the environment variable {PEER_VARIABLE} is reserved for the engine; unset it")
+                })?;
             start_logging(options.store.log_format, invitation.ansi);
             let config = options.config(self.name);
             return Ok(ExitCode::from(process::run(&invitation, &self.builder(own), &config)?.code()));
         }
-        log::print_for_the_run().context("cannot begin to print")?;
+        log::print_for_the_run().context("cannot set up the output of log lines")?;
         start_logging(options.store.log_format, on_a_terminal());
         if options.end_with_stdin {
             end_with_stdin().context("cannot watch standard input")?;
@@ -218,16 +218,17 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     }
 }
 
-/// A command with its options and what it does. Said last: options bring along what is written about their struct.
+/// A command with its options and its description. The description is set last, because adding a struct of options replaces
+/// it with the docs of that struct.
 fn described(command: Command, about: &'static str) -> Command {
     command.about(about).long_about(None)
 }
 
-/// Ends this process when its standard input ends: whoever holds the other end is gone, however it went. The processes
-/// of the job die with this one.
+/// Ends this process when its standard input ends, because then the program that started it has ended, for whatever reason.
+/// The processes of the job end with this one.
 fn end_with_stdin() -> std::io::Result<()> {
     let watch = || {
-        // An error leaves as little to wait for as the end does.
+        // After a read error there will be no more input either, so it is treated like the end.
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         log::finish();
         std::process::exit(i32::from(Exit::StoppedUncommitted.code()));
@@ -252,10 +253,11 @@ fn exit_codes() -> String {
     for exit in Exit::ALL {
         text.push_str(&format!("\n  {:>2}  {}", exit.code(), exit.describe()));
     }
-    text + "\n\nUnless --no-restart is given, 4 is followed by a restart; so are 5, 6 and 7 once the job has opened under this run."
+    text + "\n\nAfter 4, and after 5, 6 and 7 once a generation of this run has finished its recovery, the job is \
+         restarted, unless\n--no-restart is given."
 }
 
-/// Wrong usage that clap cannot see.
+/// Wrong usage that clap cannot detect.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
@@ -268,7 +270,7 @@ fn on_a_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
 
-/// The one line that says why a command ends, as the logs are written: for people or for machines. It is not filtered.
+/// Prints the one line that says why a command ends, in the format of the logs. No log filter applies to it.
 fn say_why(format: LogFormat, why: &str) {
     match format {
         LogFormat::Text => log::say(&format!("error: {why}")),
@@ -280,7 +282,7 @@ fn logs() -> SubscriberBuilder<DefaultFields, Format, LevelFilter, log::Writer> 
     tracing_subscriber::fmt().with_writer(log::Writer).with_target(false)
 }
 
-/// Starts the log; with colours where `ansi` says that a person reads it on a terminal.
+/// Starts logging, with colours if `ansi` says that the log goes to a terminal.
 fn start_logging(format: LogFormat, ansi: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = logs().with_env_filter(filter);

@@ -1,4 +1,4 @@
-//! What `run` can be told.
+//! The options of the commands that every job has.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ impl FromStr for Bytes {
     fn from_str(text: &str) -> Result<Self, String> {
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let number: u64 =
-            text[..digits].parse().map_err(|_| format!("'{text}' is no size; write 64MiB, 1GB or 4096"))?;
+            text[..digits].parse().map_err(|_| format!("'{text}' is not a size; write 64MiB, 1GB or 4096"))?;
         let unit: u64 = match text[digits..].trim() {
             "" | "B" => 1,
             "kB" | "KB" => 1_000,
@@ -30,7 +30,7 @@ impl FromStr for Bytes {
             "MiB" => 1 << 20,
             "GB" => 1_000_000_000,
             "GiB" => 1 << 30,
-            other => return Err(format!("'{other}' is no unit of size; use B, KiB, MiB, GiB, kB, MB or GB")),
+            other => return Err(format!("'{other}' is not a unit of size; use B, KiB, MiB, GiB, kB, MB or GB")),
         };
         number.checked_mul(unit).map(Self).ok_or_else(|| format!("'{text}' is too large"))
     }
@@ -50,27 +50,28 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write 10ms, 5s or 2m"))
 }
 
-/// How logs are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum LogFormat {
-    /// Lines for people.
+    /// Lines for people to read
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
-/// Where the job's durable things are.
+/// The options that say where the job's journal, checkpoints and state are.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct StoreOptions {
-    /// Where journal, state and checkpoints are kept: a folder, or a URL like file:///var/lib/fluvial
+    /// The store, which keeps the job's journal, checkpoints and state: a folder, or a URL such as file:///var/lib/fluvial
     #[arg(long, value_name = "URL")]
     pub store: String,
 
-    /// The job's name, after which its folder in the store and its progress topic are named [default: the name in its code]
+    /// The job's name. The job's folder in the store and its progress topic are named after it [default: the name in the
+    /// job's code]
     #[arg(long, value_parser = job_name)]
     pub name: Option<String>,
 
-    /// How logs are written; RUST_LOG chooses which, as in RUST_LOG=warn
+    /// The format of log lines. The environment variable RUST_LOG selects which are logged, as in RUST_LOG=warn
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
 }
@@ -86,38 +87,40 @@ impl StoreOptions {
 fn job_name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if text.is_empty() || text.len() > 100 || !text.chars().all(fits) || text.starts_with('.') {
-        return Err(
-            "a job's name has 1 to 100 letters, digits, '-', '_' or '.', and does not begin with '.'".to_owned()
-        );
+        return Err("a job's name consists of 1 to 100 letters, digits, '-', '_' or '.', and does not begin with '.'"
+            .to_owned());
     }
     Ok(text.to_owned())
 }
 
-/// How a job runs.
+/// The options of `run`.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct RunOptions {
-    /// Store and name.
+    /// The options for the store and the job's name.
     #[command(flatten)]
     pub store: StoreOptions,
 
-    /// How many workers the job has, over all its processes [default: one a process]
+    /// The number of workers (threads that run the dataflow) in all processes together; a multiple of --processes
+    /// [default: one for each process]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub workers: Option<u32>,
 
-    /// How many processes the workers run in, on this host; each has its own connections to the brokers, and commits alone
+    /// The number of processes on this host that the workers run in. Each has its own connections to the brokers and commits
+    /// its own transactions
     #[arg(long, value_name = "P", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub processes: u32,
 
-    /// End when a generation ends, also where a restart could mend it
+    /// End when a generation ends, even if a restart could succeed
     #[arg(long)]
     pub no_restart: bool,
 
-    /// The least time between two ticks; those less than 4ms apart are made durable together
+    /// The minimum time between two ticks, the batches in which input is processed. Ticks that are less than 4ms apart are
+    /// written to the journal together
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration)]
     pub tick: Duration,
 
-    /// A soft limit of the records of one tick: it may exceed it by what each worker reads at once, and each worker reads
-    /// twice as many ahead
+    /// A soft limit on the records of one tick. A tick may exceed it by what each worker reads at once, and each worker reads
+    /// up to twice as many records ahead
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub tick_records: u64,
 
@@ -125,21 +128,22 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub checkpoint_every: Duration,
 
-    /// End once all is processed and committed that the input held at the start, up to its last stable offset. Waits for
-    /// partitions that are unavailable then, because where they end has to be known
+    /// End once all input that existed at the start, up to the last stable offsets, is processed and committed. The job first
+    /// waits for partitions that are unavailable, because it has to know where they end
     #[arg(long)]
     pub stop_at_end: bool,
 
-    /// How long to wait for a broker or a store that is unreachable. A partition of the input that is unavailable in a
-    /// cluster that answers is waited for without a limit, while the others go on
+    /// How long to wait for an unreachable broker or store. If the cluster answers and only a partition of the input is
+    /// unavailable, the job waits for it without a limit, and goes on with the other partitions
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub patience: Duration,
 
-    /// How long to take at the most for the last commit and checkpoint when told to stop
+    /// The maximum time for the last commit and checkpoint after the job was told to stop
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub stop_within: Duration,
 
-    /// The most input that may wait for its tick; ticks that are not committed may hold as much again
+    /// The maximum size of input that has been read and belongs to no tick yet. Ticks that are not committed may hold as much
+    /// again
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub in_flight: Bytes,
 
@@ -147,37 +151,38 @@ pub(super) struct RunOptions {
     #[arg(long)]
     pub keep_journal: bool,
 
-    /// Take the input as it is now, although it or the output differs from before: correct upsert outputs by reading them
-    /// back, and begin new ones. Rows of others in them are deleted, and outputs that were recreated are written again. It
-    /// applies to this run until its first checkpoint is complete; later restarts do not repeat it
+    /// Accept the input, the outputs and the job's logic as they are now, although they differ from before: read upsert
+    /// outputs back and correct them, which deletes rows that the job does not compute; fill new outputs; and write recreated
+    /// ones again. This applies to the run until its first checkpoint is complete; restarts after that do not repeat it
     #[arg(long)]
     pub reconcile: bool,
 
-    /// With --reconcile: go on with append outputs after what they hold, which cannot be corrected
+    /// With --reconcile: leave the records of append outputs as they are, because they cannot be corrected, and append to them
     #[arg(long, requires = "reconcile")]
     pub leave_append_outputs: bool,
 
-    /// How long an object of the store stays after nothing names it any more, and the longest step that a process survives
+    /// How long an object of the store is kept after nothing refers to it any more. A process whose loop makes no step for
+    /// this time ends
     #[arg(long, hide = true, value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub deletion_grace: Duration,
 
-    /// End at once when standard input ends: for a program that starts the job and must not leave it behind
+    /// End at once when standard input ends, so that a program which starts the job never leaves it running
     #[arg(long, hide = true)]
     pub end_with_stdin: bool,
 
-    /// Where the processes of the first generation end or stand still: for tests
+    /// For tests: the place at which the processes of the first generation end or are paused
     #[arg(long, hide = true, value_name = "NAME[:N]=FATE")]
     pub fail_point: Option<Doom>,
 }
 
 impl RunOptions {
-    /// How many workers there are in all.
+    /// The number of workers in all processes together.
     #[must_use]
     fn workers(&self) -> u32 {
         self.workers.unwrap_or(self.processes)
     }
 
-    /// The same as plain values; `job` is the job's name unless another is given.
+    /// Converts the options to plain values for the runtime; `job` is the job's name unless `--name` gives another one.
     #[must_use]
     pub(super) fn config(&self, job: &str) -> RunConfig {
         RunConfig {
@@ -198,10 +203,10 @@ impl RunOptions {
         }
     }
 
-    /// What is wrong with the options taken together.
+    /// Checks what clap cannot check for each option alone.
     ///
     /// # Errors
-    /// One sentence.
+    /// A sentence for the user that says what is wrong.
     pub(super) fn check(&self) -> Result<(), String> {
         let (workers, processes) = (self.workers(), self.processes);
         if workers % processes != 0 {
@@ -226,18 +231,18 @@ impl RunOptions {
     }
 }
 
-/// How `replay` runs.
+/// The options of `replay`.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ReplayOptions {
-    /// Store and name.
+    /// The options for the store and the job's name.
     #[command(flatten)]
     pub store: StoreOptions,
 
-    /// How many workers replay
+    /// The number of workers that replay
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub workers: u32,
 
-    /// Replay through this tick and no further
+    /// The last tick to replay [default: the last tick of the journal]
     #[arg(long, value_name = "TICK")]
     pub until: Option<u64>,
 
@@ -247,7 +252,7 @@ pub(super) struct ReplayOptions {
 }
 
 impl ReplayOptions {
-    /// The same as plain values; `job` is the job's name unless another is given.
+    /// Converts the options to plain values for the runtime; `job` is the job's name unless `--name` gives another one.
     #[must_use]
     pub(super) fn config(&self, job: &str) -> ReplayConfig {
         ReplayConfig {
@@ -269,7 +274,7 @@ impl clap::ValueEnum for OnMalformed {
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
         let (name, help) = match self {
             Self::Fail => ("fail", "End with an error that names topic, partition, offset and cause"),
-            Self::Skip => ("skip", "Leave the record out, count it and log it"),
+            Self::Skip => ("skip", "Skip the record, count it and log it"),
         };
         Some(clap::builder::PossibleValue::new(name).help(help))
     }

@@ -1,4 +1,4 @@
-//! `state`: what the store holds of a job.
+//! The command `state`, which lists a job's checkpoints and state files.
 
 use std::io::Write;
 
@@ -9,10 +9,10 @@ use super::StoreOptions;
 use crate::journal::JobStore;
 use crate::state::{ListedCheckpoint, list};
 
-/// How `state` lists.
+/// The options of `state`.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct StateOptions {
-    /// Store and name.
+    /// The options for the store and the job's name.
     #[command(flatten)]
     pub(super) store: StoreOptions,
 
@@ -20,8 +20,8 @@ pub(super) struct StateOptions {
     #[arg(long)]
     pub(super) json: bool,
 
-    /// Print the DuckDB query that gives the rows of this durable operator as of the newest checkpoint: of each key the
-    /// newest row, unless it is deleted. `duckdb -c "$(… state --sql OPERATOR)"` runs it
+    /// Print a DuckDB query for the rows of this durable operator as of the newest checkpoint: the newest row of each key,
+    /// without deleted ones. Run it with `duckdb -c "$(… state --sql OPERATOR)"`
     #[arg(long, value_name = "OPERATOR", conflicts_with = "json")]
     pub(super) sql: Option<String>,
 }

@@ -225,7 +225,7 @@ fn a_name_that_is_no_path_is_refused() {
             scope.output("out", rows);
         });
         let error = test.try_advance_past(1).unwrap_err();
-        assert!(error.contains("is no name for a durable operator"), "{error}");
+        assert!(error.contains("is not a valid name for a durable operator"), "{error}");
     }
 }
 
@@ -369,7 +369,7 @@ fn a_checkpoint_that_does_not_fit_the_binary_is_refused_by_the_operators_name() 
         error.to_string(),
         format!(
             "the durable operator 'words' is {other} in the checkpoint and aggregate count (key Utf8, value UInt64) \
-             in this binary: run the binary that wrote it, or begin a new job under another --name"
+             in this binary: run the binary that wrote it, or start a new job under another --name"
         )
     );
     assert_eq!(error.kind(), fluvial_connector::ErrorKind::Configuration);

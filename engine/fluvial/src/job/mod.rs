@@ -139,7 +139,7 @@ pub(crate) enum Mistake {
         output: String,
     },
     /// The job writes to two systems, which cannot commit together.
-    #[error("the job writes to '{first}' and to '{second}': all outputs of a job lie in one system")]
+    #[error("the job writes to '{first}' and to '{second}': all outputs of a job must be in one system")]
     TwoSinks {
         /// One of them.
         first: String,

@@ -61,7 +61,8 @@ pub(crate) enum OutputError {
     },
     /// An append output cannot take back what it has written.
     #[error(
-        "output '{output}' would have to take back a record of key {key} at tick {tick}: an append output cannot; write it with the upsert envelope"
+        "output '{output}' would have to retract a record of key {key} at tick {tick}, which an append output \
+         cannot: write it with the upsert envelope"
     )]
     Retraction {
         /// The output.

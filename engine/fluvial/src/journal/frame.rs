@@ -30,7 +30,8 @@ pub(crate) const MANIFEST: Format = Format { kind: "manifest", version: 1 };
 pub(crate) enum FrameError {
     /// The header is not one of ours.
     #[error(
-        "it is damaged or not fluvial's: it does not begin as a {expected} object; put it back from a copy of the store"
+        "it is damaged or was not written by fluvial: it does not begin like a {expected} object; restore it from a \
+         copy of the store"
     )]
     Foreign {
         /// The kind that was expected.
@@ -47,10 +48,10 @@ pub(crate) enum FrameError {
         known: u32,
     },
     /// The checksum differs.
-    #[error("it is damaged: its checksum does not fit its content; put it back from a copy of the store")]
+    #[error("it is damaged: its checksum does not match its content; restore it from a copy of the store")]
     Damaged,
     /// The checksum fits, and still the content is not understood.
-    #[error("its content is not understood")]
+    #[error("its content cannot be parsed")]
     Content(#[source] serde_json::Error),
 }
 

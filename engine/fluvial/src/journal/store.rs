@@ -50,7 +50,7 @@ impl JobStore {
     pub(crate) fn open_or_make(url: &str, job: &str) -> Result<Self, Error> {
         let folder = folder(url)?;
         std::fs::create_dir_all(folder).map_err(|e| {
-            Error::caused(ErrorKind::Configuration, format!("cannot make the store's folder '{folder}'"), e)
+            Error::caused(ErrorKind::Configuration, format!("cannot create the store's folder '{folder}'"), e)
         })?;
         Self::open(url, job)
     }
@@ -62,7 +62,7 @@ impl JobStore {
     pub(crate) fn open(url: &str, job: &str) -> Result<Self, Error> {
         let folder = folder(url)?;
         if !std::path::Path::new(folder).exists() {
-            return Err(refused(url, "it does not exist, and only `run` makes one; is --store right?"));
+            return Err(refused(url, "it does not exist, and only `run` creates one; is --store right?"));
         }
         let local = LocalFileSystem::new_with_prefix(folder)
             .map_err(|e| Error::caused(ErrorKind::Configuration, format!("cannot open the store '{url}'"), e))?
@@ -204,7 +204,7 @@ impl JobStore {
         content: &T,
     ) -> Result<Created, Error> {
         let bytes = frame::encode(format, content)
-            .map_err(|e| Error::caused(ErrorKind::Bug, format!("cannot express '{object}'"), e))?;
+            .map_err(|e| Error::caused(ErrorKind::Bug, format!("cannot encode '{object}'"), e))?;
         self.create(object, bytes).await.map_err(|e| self.failed("write", object, e))
     }
 

@@ -104,7 +104,8 @@ impl StoreCalls {
     pub(crate) async fn newest_record(&self) -> Result<(Seq, fluvial_protocol::journal::JournalRecord), Error> {
         let gone = || {
             let what = format!(
-                "the journal in '{}' is gone, which this job has opened: put it back from a copy of the store",
+                "the journal in '{}', which this job has opened, does not exist any more: restore it from a copy of \
+                 the store",
                 self.store.describe("journal")
             );
             Error::new(ErrorKind::Data, what)

@@ -27,7 +27,10 @@ impl Failure {
     /// The failure that the host's refusal of a thread or a file is: its limits are too low for the job.
     #[must_use]
     pub(crate) fn of_host(error: std::io::Error) -> Self {
-        let error = anyhow::Error::from(error).context("the host gives this process no more threads or files");
+        let error = anyhow::Error::from(error).context(
+            "the host refuses to start a thread or open a file for this \
+             process: raise the limits of its user (`ulimit -u`, `ulimit -n`)",
+        );
         Self { exit: Exit::Misconfigured, error }
     }
 

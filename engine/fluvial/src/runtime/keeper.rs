@@ -174,8 +174,12 @@ impl Processes {
                 // Before it has claimed anything there is nothing to commit, and it may be waiting for a broker.
                 Ok(Event::Signal) if stopping.is_some() || number.is_none() => {
                     let twice = stopping.is_some();
-                    let why =
-                        if twice { "told twice to stop: ended at once" } else { "stopped while opening" }.to_owned();
+                    let why = if twice {
+                        "told twice to stop, so the run ended at once"
+                    } else {
+                        "stopped before the job was open"
+                    }
+                    .to_owned();
                     let end = GenerationEnd { exit: Exit::StoppedUncommitted, why, opened, stopping: true };
                     return Ended { end, number };
                 }

@@ -188,7 +188,7 @@ impl LeaderDriver {
 
     fn stop(&mut self, control: &mut Control) -> Result<(), Failure> {
         if !self.running {
-            return Err(Failure::new(Exit::StoppedUncommitted, anyhow::anyhow!("stopped while opening")));
+            return Err(Failure::new(Exit::StoppedUncommitted, anyhow::anyhow!("stopped before the job was open")));
         }
         self.stopping = Some(ambient::instant());
         self.event(Event::Stop, control)
@@ -323,7 +323,12 @@ impl LeaderDriver {
         for (name, source) in &self.shared.sources {
             let of_source = of_source(&positions, name);
             if let Err(error) = source.report_committed(&self.shared.process.job, &of_source) {
-                tracing::debug!(source = name, error = chain(error), "the last report of the job's position failed");
+                tracing::debug!(
+                    source = name,
+                    error = chain(error),
+                    "the last report of the job's position to a \
+                     source failed"
+                );
             }
         }
     }

@@ -256,11 +256,11 @@ impl Lines {
             let (lines, overflowed) = self.next();
             if overflowed > 0 {
                 lost += overflowed;
-                "nobody read them".clone_into(&mut reason);
+                "nobody read them in time".clone_into(&mut reason);
             }
             match write_whole(&mut out, &lines, &mut cut) {
                 Ok(()) if lost > 0 => {
-                    tracing::warn!(lines = lost, stream = name, reason, "lines could not be written, and are lost");
+                    tracing::warn!(lines = lost, stream = name, reason, "log lines could not be written and are lost");
                     lost = 0;
                 }
                 Ok(()) => {}

@@ -41,7 +41,7 @@ fn explain(info: &PanicHookInfo<'_>) -> (Exit, String) {
         .unwrap_or_else(|| "no message".to_owned());
     // timely's communication threads panic when a socket ends; that is how it says that a peer is gone.
     if name.starts_with("timely:send") || name.starts_with("timely:recv") {
-        return (Exit::GenerationLost, "a process of the job was lost".to_owned());
+        return (Exit::GenerationLost, "a process of the job ended".to_owned());
     }
     let at = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
     match context::worker() {

@@ -107,7 +107,7 @@ impl SupervisorLink {
     pub(crate) fn say(&self, message: &FromPeer) {
         let mut stream = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Err(error) = write_line(&mut stream, message) {
-            tracing::debug!(%error, "could not tell the supervisor");
+            tracing::debug!(%error, "could not send a message to the supervisor");
         }
     }
 }
@@ -120,7 +120,7 @@ impl Peer {
     pub(crate) fn join(invitation: &Invitation) -> anyhow::Result<Self> {
         // A stopped process cannot see its supervisor go; the kernel can.
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-            .context("cannot tie this process to its supervisor")?;
+            .context("cannot arrange that this process ends with its supervisor")?;
         let secret = Secret::from_hex(&invitation.secret).context("the invitation's secret is malformed")?;
         let listener = mesh::listen().context("cannot listen for the other processes of the job")?;
         let mut stream = TcpStream::connect(invitation.supervisor).context("the supervisor is gone")?;
@@ -191,7 +191,7 @@ impl PeerLink {
     /// Says something; a process that is gone is noticed by its exit.
     pub(crate) fn say(&mut self, message: &ToPeer) {
         if let Err(error) = write_line(&mut self.stream, message) {
-            tracing::debug!(%error, "could not tell a process of the job");
+            tracing::debug!(%error, "could not send a message to a process of the job");
         }
     }
 

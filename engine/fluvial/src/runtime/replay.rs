@@ -100,8 +100,10 @@ fn read_journal(store: &JobStore, until: Option<Tick>) -> anyhow::Result<Script>
         Ok::<_, fluvial_connector::Error>(records.into_iter().filter_map(|(seq, r)| Some((seq, r?))).collect())
     })?;
     let first = records.values().next().context("the store has no journal of this job; is --store or --name wrong?")?;
-    let history = History::fold(first.incarnation, &records, None)
-        .context("the journal is not whole: run the job with --keep-journal to replay it later")?;
+    let history = History::fold(first.incarnation, &records, None).context(
+        "the journal does not reach back to its beginning: run the job with --keep-journal from its first \
+             start to replay it later",
+    )?;
     let mut bindings = history.replay;
     bindings.retain(|binding| until.is_none_or(|until| binding.tick <= until));
     Ok(Script { splits: history.splits.into_values().map(|s| s.start).collect(), bindings, sinks: history.sinks })

@@ -154,7 +154,7 @@ impl SinkDriver {
             for_s = stall.for_ms / 1000,
             sink = (!sink.is_empty()).then(|| sink.join("; ")),
             last_failure = stall.failed,
-            "nothing has been committed though there is output to commit: process {} waits for {}",
+            "nothing has been committed although there is output to commit: process {} waits for {}",
             self.shared.process.index,
             stall.step
         );

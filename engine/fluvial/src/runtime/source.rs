@@ -339,9 +339,9 @@ impl SourceDriver {
         let begins = split.begins;
         if bound < begins && self.options.compare != Compare::Nothing {
             let what = format!(
-                "{} begins at offset {begins} now, and has been read up to {bound}: what lies between is lost \
-                 (retention, or a topic that was truncated or recreated); `run --reconcile` goes on from the input as it \
-                 is",
+                "{} begins at offset {begins} now, and has been read up to {bound}: the records between are lost \
+                 (retention, or a topic that was truncated or recreated); `run --reconcile` goes on from the input \
+                 as it is",
                 split.name(source)
             );
             return Err(Failure::of(System::Source, Error::new(ErrorKind::Data, what)));
@@ -353,7 +353,7 @@ impl SourceDriver {
             let from = last.from;
             tracing::warn!(
                 split = %name, source, %begins, %from,
-                "the last input before the checkpoint is gone and cannot be compared"
+                "the last records that were read before the checkpoint are gone and cannot be compared"
             );
             split.next_from = last.to;
             split.expected.pop_front();
@@ -370,7 +370,10 @@ impl SourceDriver {
         for split in self.splits.iter().filter(|split| !split.started) {
             let (Some((from, to)), Some(held)) = (split.to_replay(), self.held(split)) else { continue };
             let name = split.name(self.sources[split.source].declared.source.as_ref());
-            let why = held.availability.why_not().unwrap_or("it seems to end too early, and is asked again");
+            let why = held.availability.why_not().unwrap_or(
+                "the split seems to end before what was read of it; it \
+                 is asked again",
+            );
             tracing::warn!(
                 "the start waits for {name}, whose {} must be read again: {why}; it goes on by itself when the split \
                  is available",

@@ -52,7 +52,7 @@ pub(crate) fn supervise(supervision: Supervision) -> anyhow::Result<(Exit, Strin
         let Next::Start { pause_ms } = decisions.after(&ended.end) else {
             return Ok((ended.end.exit, ended.end.why));
         };
-        tracing::warn!(why = ended.end.why, pause_ms, "the generation ended, starting the next");
+        tracing::warn!(why = ended.end.why, pause_ms, "the generation ended; starting the next one");
         if signalled_within(&inbox, Duration::from_millis(pause_ms)) {
             return Ok((Exit::StoppedUncommitted, "stopped while waiting to restart".to_owned()));
         }

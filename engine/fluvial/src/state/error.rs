@@ -14,7 +14,10 @@ pub(crate) enum StateError {
         operator: String,
     },
     /// A name that cannot be part of an object's path.
-    #[error("'{operator}' is no name for a durable operator: use 1 to 100 letters, digits, '-', '_' and '.'")]
+    #[error(
+        "'{operator}' is not a valid name for a durable operator: use 1 to 100 letters, digits, '-', '_' and \
+         '.', not beginning with '.'"
+    )]
     BadName {
         /// The name.
         operator: String,
@@ -33,8 +36,9 @@ pub(crate) enum StateError {
     /// The binary has an operator that the checkpoint lacks: what it keeps would be of the input after the checkpoint
     /// alone, and no prefix of the input gives that.
     #[error(
-        "the durable operator '{operator}' is new, and the job has a checkpoint (of tick {as_of}) without it: it would lack \
-         all input before. Run the binary that wrote the checkpoint, or begin a new job under another --name"
+        "the durable operator '{operator}' is new, and the job has a checkpoint (of tick {as_of}) without it: the \
+         operator would lack all earlier input. Run the binary that wrote the checkpoint, or start a new job under \
+         another --name"
     )]
     Added {
         /// The operator of the binary.
@@ -44,8 +48,8 @@ pub(crate) enum StateError {
     },
     /// The checkpoint's operator is of another kind, or keeps other types.
     #[error(
-        "the durable operator '{operator}' is {stored} in the checkpoint and {wanted} in this binary: \
-         run the binary that wrote it, or begin a new job under another --name"
+        "the durable operator '{operator}' is {stored} in the checkpoint and {wanted} in this binary: run the binary \
+         that wrote it, or start a new job under another --name"
     )]
     Changed {
         /// The operator.
@@ -56,7 +60,7 @@ pub(crate) enum StateError {
         wanted: String,
     },
     /// Rows could not be written into a state file.
-    #[error("cannot express the state of the durable operator '{operator}' as parquet")]
+    #[error("cannot encode the state of the durable operator '{operator}' as parquet")]
     Encode {
         /// The operator.
         operator: String,
@@ -79,15 +83,15 @@ pub(crate) enum StateError {
     },
     /// An object that a manifest names is not there.
     #[error(
-        "the state object '{object}' is gone: a checkpoint names it, and it must not be deleted by hand; put it back from \
-         a copy of the store"
+        "the state file '{object}' does not exist, although a checkpoint refers to it: it must not be deleted by \
+         hand; restore it from a copy of the store"
     )]
     Gone {
         /// The object.
         object: String,
     },
     /// The content is not what was written.
-    #[error("the state object '{object}' is damaged: {what}; put it back from a copy of the store")]
+    #[error("the state file '{object}' is damaged: {what}; restore it from a copy of the store")]
     Damaged {
         /// The object.
         object: String,
@@ -95,7 +99,7 @@ pub(crate) enum StateError {
         what: String,
     },
     /// The content is not one of ours, or of a version that this binary does not know.
-    #[error("the state object '{object}' cannot be used: {what}")]
+    #[error("the state file '{object}' cannot be used: {what}")]
     Unknown {
         /// The object.
         object: String,
@@ -104,7 +108,8 @@ pub(crate) enum StateError {
     },
     /// Rows do not fit the binary's types.
     #[error(
-        "the rows of the state object '{object}' do not fit the binary's types; a field that was added needs #[serde(default)]"
+        "the rows of the state file '{object}' do not match the binary's types; a field that was added needs \
+         #[serde(default)]"
     )]
     Decode {
         /// The object.

@@ -98,7 +98,7 @@ impl OpenFile {
         let range = self.range(group);
         let bytes = self.store.read(&self.file, range.clone())?;
         if crc32fast::hash(&bytes) != self.info.groups[group].crc32 {
-            return Err(self.damaged(format!("the checksum of bytes {} to {} does not fit", range.start, range.end)));
+            return Err(self.damaged(format!("the checksum of bytes {} to {} does not match", range.start, range.end)));
         }
         let part = Part { start: range.start, bytes, len: self.file.bytes };
         ParquetRecordBatchReaderBuilder::new_with_metadata(part, self.metadata.clone())

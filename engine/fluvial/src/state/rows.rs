@@ -291,8 +291,8 @@ fn prove<'a, T: DeserializeOwned + PartialEq + 'a>(
     }
     let type_name = std::any::type_name::<T>();
     let what = format!(
-        "a {part} of type {type_name} is not read as it was written; has it an Option of an Option, or a field that is \
-         left out when it is empty (skip_serializing_if)?"
+        "a {part} of type {type_name} is not read as it was written; does it contain an Option of an Option, or a \
+         field that is left out when it is empty (skip_serializing_if)?"
     );
     Err(read.err().map_or_else(|| what.clone().into(), |error| format!("{what} {error}").into()))
 }

@@ -348,7 +348,7 @@ fn progress_that_cannot_be_this_jobs_is_refused_by_name() {
         assert!(ended.to_string().contains("output out/0") && ended.to_string().contains(expected), "{ended}");
     };
     let good = progress(2, Position::Complete, &[], 5);
-    check(None, "has no progress, though the journal is sealed through tick 2");
+    check(None, "has no progress, although the journal is sealed through tick 2");
     check(Some(Progress { incarnation: OTHER_JOB, ..good.clone() }), "another store");
     check(
         Some(Progress { tick: Tick(3), ..good }),

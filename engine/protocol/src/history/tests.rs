@@ -150,7 +150,7 @@ fn what_cannot_have_been_written_is_refused() {
     };
     let begin = of(1, 5, vec![split(0), bind(3, 10, 12)]);
     let other = JournalRecord { incarnation: Incarnation(Uuid::from_u128(2)), ..begin.clone() };
-    check(vec![opened(1, 5, 1), other], "record 1 is of incarnation");
+    check(vec![opened(1, 5, 1), other], "record 1 belongs to incarnation");
     check(vec![opened(1, 5, 1), begin.clone(), of(1, 5, vec![bind(3, 12, 13)])], "record 2 binds tick 3 after tick 3");
     check(vec![opened(1, 5, 1), begin.clone(), of(1, 5, vec![bind(4, 11, 13)])], "offsets 11 to 12 of split 0");
     check(vec![opened(1, 5, 1), of(1, 5, vec![bind(4, 11, 13)])], "split 0, which has not started");

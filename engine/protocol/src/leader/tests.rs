@@ -289,7 +289,7 @@ fn splits_are_numbered_once_and_one_that_is_recreated_is_refused() {
     let ended = bench.on(Event::Splits(vec![found("0", "second")])).unwrap_err();
     assert!(
         ended.to_string().contains(
-            "topic 'orders' partition 0 was deleted and recreated, or is another than the job has read (its id is"
+            "topic 'orders' partition 0 was deleted and recreated, or is not the one that the job has read (its id is"
         ),
         "{ended}"
     );

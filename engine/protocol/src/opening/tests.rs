@@ -190,7 +190,7 @@ fn a_record_of_another_job_is_refused_by_its_position() {
     let foreign = JournalRecord { incarnation: Incarnation(Uuid::from_u128(5)), ..opened_by(1) };
     journal.records.insert(Seq(0), foreign);
     let ended = open(opener(9, Rules::default()), &mut journal, |_| {}).unwrap().unwrap_err();
-    assert!(ended.to_string().contains("record 0 is of incarnation"), "{ended}");
+    assert!(ended.to_string().contains("record 0 belongs to incarnation"), "{ended}");
 }
 
 #[test]

@@ -26,17 +26,23 @@ impl View for Books {
         for record in &cut.records {
             match (&*record.topic, &record.value) {
                 ("balances", Some(value)) => {
-                    let row: Balance = serde_json::from_slice(value).context("a value of 'balances' is none")?;
+                    let row: Balance = serde_json::from_slice(value).context(
+                        "a record's value in 'balances' is not \
+                         a balance",
+                    )?;
                     self.sum += row.balance - self.balances.insert(row.account, row.balance).unwrap_or(0);
                 }
                 ("balances", None) => {
                     let key = record.key.as_deref().unwrap_or_default();
-                    let account: Account = serde_json::from_slice(key).context("a key of 'balances' is none")?;
+                    let account: Account = serde_json::from_slice(key).context(
+                        "a record's key in 'balances' is not \
+                         an account",
+                    )?;
                     self.sum -= self.balances.remove(&account.account).unwrap_or(0);
                 }
                 ("total", value) => {
                     let row = value.as_ref().map(|value| serde_json::from_slice::<Total>(value)).transpose();
-                    self.total = row.context("a value of 'total' is none")?.map(|row| row.total);
+                    self.total = row.context("a record's value in 'total' is not a total")?.map(|row| row.total);
                 }
                 _ => {}
             }

@@ -23,7 +23,7 @@ pub(super) struct Ledger {
 impl Audit for Ledger {
     fn input(&mut self, _key: Option<&[u8]>, value: Option<&[u8]>) -> anyhow::Result<()> {
         let transfer: Transfer =
-            serde_json::from_slice(value.unwrap_or_default()).context("a record of the input is no transfer")?;
+            serde_json::from_slice(value.unwrap_or_default()).context("a record of the input is not a transfer")?;
         *self.credits.entry(transfer.to).or_default() += transfer.amount;
         *self.debits.entry(transfer.from).or_default() += transfer.amount;
         self.transfers += 1;

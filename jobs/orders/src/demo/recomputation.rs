@@ -30,7 +30,7 @@ impl Recomputation {
 impl Audit for Recomputation {
     fn input(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> anyhow::Result<()> {
         let key =
-            String::from_utf8(key.context("an order has no key")?.to_vec()).context("an order's key is no text")?;
+            String::from_utf8(key.context("an order has no key")?.to_vec()).context("an order's key is not text")?;
         match value {
             Some(value) => {
                 let order = serde_json::from_slice(value).with_context(|| format!("order {key} cannot be read"))?;

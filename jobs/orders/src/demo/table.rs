@@ -20,10 +20,13 @@ impl View for RevenueTable {
     fn apply(&mut self, cut: &Cut) -> anyhow::Result<()> {
         for record in &cut.records {
             let key = record.key.as_deref().context("a record of the output has no key")?;
-            let group: Group = serde_json::from_slice(key).context("a key of the output is none")?;
+            let group: Group = serde_json::from_slice(key).context("a record's key in the output is not a group")?;
             match &record.value {
                 Some(value) => {
-                    let revenue = serde_json::from_slice(value).context("a value of the output is none")?;
+                    let revenue = serde_json::from_slice(value).context(
+                        "a record's value in the output is not a \
+                         revenue",
+                    )?;
                     self.groups.insert(group, revenue);
                 }
                 None => {

@@ -23,7 +23,7 @@ const KILLS: usize = 3;
 const BETWEEN: Duration = Duration::from_secs(12);
 /// What the log says on the way.
 const STAGES: [&str; 9] = [
-    "the generation ended, starting the next",
+    "the generation ended; starting the next one",
     "joined",
     "found",
     "opened",

@@ -130,8 +130,8 @@ impl Comparison<'_> {
         if self.known.compaction.is_none() {
             let answer = self.source.compaction(self.patience).map_err(|error| {
                 let what = format!(
-                    "{name} lacks records that were read before, and whether it is compacted could not be found out; \
-                     `run --reconcile` goes on from the input as it is"
+                    "{name} lacks records that were read before, and the source could not say whether it is \
+                     compacted; `run --reconcile` goes on from the input as it is"
                 );
                 let kind = if error.kind == ErrorKind::Configuration { ErrorKind::Data } else { error.kind };
                 Failure::of(System::Source, Error::caused(kind, what, error))
