@@ -150,7 +150,7 @@ impl Asked {
             tracing::warn!(
                 source = self.name,
                 error = chain(error),
-                "could not report how far the job is, which only tools that watch its lag need"
+                "could not report the job's position; only tools that monitor its lag need it"
             );
         }
     }
@@ -164,7 +164,7 @@ impl Asked {
                 Some(Discovered::Splits(found))
             }
             Err(error) if refused => {
-                let what = format!("source '{}' has said {LOOKS} times in a row that it cannot be read", self.name);
+                let what = format!("source '{}' has reported {LOOKS} times in a row that it cannot be read", self.name);
                 Some(Discovered::Refused(Error::caused(error.kind, what, error)))
             }
             Err(error) => {

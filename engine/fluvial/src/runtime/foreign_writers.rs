@@ -59,7 +59,7 @@ impl ForeignWriters {
             [Ok((stretch, found))]
         };
         if let Err(failure) = self.looks.spawn("foreign-writers", look) {
-            tracing::debug!(error = failure.line(), "other writers are not looked for");
+            tracing::debug!(error = failure.line(), "cannot start the thread that looks for other producers");
         }
     }
 
@@ -74,14 +74,14 @@ impl ForeignWriters {
                     let Stretch { at, from, to, .. } = &stretch;
                     let who = if writers.is_empty() { String::new() } else { format!(" ({})", writers.join("; ")) };
                     tracing::warn!(
-                        "output {at} has {others} records within {} that this job has not written: another writer's \
-                         records are mixed into it{who}; stop that writer, then `run --reconcile` makes an upsert \
-                         output this job's table again",
+                        "output {at} has {others} records within {} that this job has not written: another producer \
+                         writes to it{who}; stop that producer, then `run --reconcile` makes an upsert output this \
+                         job's table again",
                         describe_offsets(*from, *to)
                     );
                 }
                 Err(error) => {
-                    tracing::debug!(error = chain(error), at = %stretch.at, "who else writes an output is not known");
+                    tracing::debug!(error = chain(error), at = %stretch.at, "cannot find out who else writes to it");
                     self.outputs.remove(&stretch.at.output);
                 }
             }

@@ -92,7 +92,7 @@ fn warn(operator: &str, error: StateError) {
             "the operator's state files could not be merged; the next checkpoint tries again"
         );
     } else {
-        tracing::error!(operator, error, "stored state cannot be read: a restart would fail");
+        tracing::error!(operator, error, "a state file cannot be read, so a restart would fail");
     }
 }
 

@@ -12,13 +12,13 @@ use super::failure::chain;
 pub(crate) fn warn(session: &dyn SinkSession) {
     match session.warnings() {
         Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
-        Err(error) => tracing::debug!(error = chain(error), "the settings of the outputs are not known"),
+        Err(error) => tracing::debug!(error = chain(error), "the settings of the outputs could not be read"),
     }
 }
 
 /// What the outputs are now. That it is not known for a while is an outage, which passes.
 pub(crate) fn look(session: &dyn SinkSession) -> Option<SinkStatus> {
-    let warn = |error| tracing::warn!(error = chain(error), "could not look at the outputs");
+    let warn = |error| tracing::warn!(error = chain(error), "could not ask the sink for the status of the outputs");
     session.status().map_err(warn).ok()
 }
 
