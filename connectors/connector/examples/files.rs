@@ -471,7 +471,7 @@ impl SinkSession for FileSession {
             }
             let is_aborted = begin as u64 == from.0 && bytes[..begin].ends_with(b"\n\n");
             let aborted = is_aborted.then(|| Offset(from.0 - 1));
-            ends.push(ReadEnd { end: Offset(bytes.len() as u64), aborted });
+            ends.push(ReadEnd { aborted, ..ReadEnd::at(Offset(bytes.len() as u64)) });
         }
         Ok(ends)
     }

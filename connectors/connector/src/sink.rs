@@ -165,6 +165,9 @@ pub trait SinkSession: Send + Sync {
 /// What was found of an output partition beside its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadEnd {
+    /// The first offset that the partition still has: what it once held before, retention or a person has removed.
+    /// Compaction, which removes records that later ones supersede, does not move it.
+    pub earliest: Offset,
     /// Where the partition ends: no later record has a smaller offset. It is less than the offset from which the partition
     /// was to be read where records have been lost, or where only the end was asked for.
     pub end: Offset,
@@ -176,10 +179,11 @@ pub struct ReadEnd {
 }
 
 impl ReadEnd {
-    /// The end of a partition in which nothing was aborted that had been committed.
+    /// What is found of a partition that has all its records from offset 0 on, and in which nothing was aborted that had
+    /// been committed.
     #[must_use]
     pub fn at(end: Offset) -> Self {
-        Self { end, aborted: None }
+        Self { earliest: Offset(0), end, aborted: None }
     }
 }
 

@@ -251,7 +251,8 @@ impl SinkSession for KafkaSession {
         let committed = |from: Offset| if from == ONLY_THE_END { 0 } else { from.0 };
         let asked: Vec<_> = from.iter().map(|(at, from)| ((&*at.output, at.partition), committed(*from))).collect();
         let bounds = self.kafka.bounds_beyond(&asked, Isolation::Uncommitted, deadline)?;
-        let mut ends: Vec<ReadEnd> = bounds.iter().map(|bounds| ReadEnd::at(Offset(bounds.end))).collect();
+        let found = |bounds: &Bounds| ReadEnd { earliest: Offset(bounds.earliest), ..ReadEnd::at(Offset(bounds.end)) };
+        let mut ends: Vec<ReadEnd> = bounds.iter().map(found).collect();
         // The record before the end may be held up as well, or not committed any more.
         let is_due = |from: u64, Bounds { earliest, end }: &Bounds| from < *end || from == *end && from > *earliest;
         let left = from.iter().zip(bounds).enumerate().filter(|(_, ((_, from), bounds))| is_due(from.0, bounds));
@@ -292,7 +293,7 @@ impl SinkSession for KafkaSession {
                 // Whoever goes on from this end must not find the aborted record before it again. An abort that was waited
                 // for has moved the end by its marker.
                 let end = self.kafka.bounds(&[(&at.output, at.partition)], Isolation::Uncommitted, deadline)?[0].end;
-                ends[number] = ReadEnd { end: Offset(end), aborted: Some(Offset(before)) };
+                ends[number] = ReadEnd { end: Offset(end), aborted: Some(Offset(before)), ..ends[number] };
             }
         }
         Ok(ends)

@@ -128,7 +128,7 @@ impl SinkSession for MemorySession {
                 next = log.read(next, usize::MAX, &mut |record: Record<'_>| take(place, record)).1;
                 if next >= ends[place] {
                     let before = from.0.checked_sub(1).filter(|before| log.is_aborted(*before));
-                    return Ok(ReadEnd { end: Offset(log.end()), aborted: before.map(Offset) });
+                    return Ok(ReadEnd { aborted: before.map(Offset), ..ReadEnd::at(Offset(log.end())) });
                 }
                 drop(log);
                 let what = format!("read back output {at}: an open transaction holds it up at offset {next}");

@@ -23,7 +23,7 @@ use crate::manifest::{Manifest, OperatorKind, OperatorState, OutputState, SplitS
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
     me: Identity,
-    binary: String,
+    program: String,
     layout: Layout,
     sinks: Vec<SinkStart>,
     most_slots: u32,
@@ -81,7 +81,7 @@ pub(crate) struct Complete {
 impl Checkpointer {
     pub(crate) fn new(
         me: Identity,
-        binary: String,
+        program: String,
         layout: Layout,
         sinks: Vec<SinkStart>,
         most: (u32, u32),
@@ -91,7 +91,7 @@ impl Checkpointer {
         let chains = newest.iter().flat_map(|(_, m)| &m.operators).map(|o| (o.name.clone(), o.clone())).collect();
         let (most_slots, most_turns) = most;
         let operators = BTreeSet::new();
-        Self { me, binary, layout, sinks, most_slots, most_turns, operators, chains, newest, pending: None, rules }
+        Self { me, program, layout, sinks, most_slots, most_turns, operators, chains, newest, pending: None, rules }
     }
 
     /// The durable operators that a worker has; all workers must have the same, and all that are stored.
@@ -198,7 +198,7 @@ impl Checkpointer {
         let manifest = Manifest {
             incarnation: self.me.incarnation,
             generation: self.me.generation,
-            binary: self.binary.clone(),
+            program: self.program.clone(),
             tick: pending.tick,
             splits: std::mem::take(&mut pending.splits),
             sinks: self.sinks.clone(),

@@ -176,7 +176,7 @@ mod tests {
         Manifest {
             incarnation: ME.incarnation,
             generation: ME.generation,
-            binary: String::new(),
+            program: String::new(),
             tick: Tick(1),
             splits: Vec::new(),
             sinks: Vec::new(),
@@ -194,7 +194,7 @@ mod tests {
 
     fn cleaner(keep_journal: bool) -> Cleaner {
         let mut cleaner = Cleaner::new(ME, keep_journal, 100, vec![Seq(0), Seq(1)], Rules::default());
-        let opened = Entry::Opened { binary: String::new(), workers: 1, processes: 1, turns: 1 };
+        let opened = Entry::Opened { program: String::new(), workers: 1, processes: 1, turns: 1 };
         for (seq, entries) in [
             (4, vec![opened]),
             (5, vec![]),

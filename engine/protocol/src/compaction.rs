@@ -88,15 +88,15 @@ impl Removed<'_> {
 }
 
 /// Why a generation cannot correct its outputs after compaction, if it cannot: one of them cannot be corrected, or what
-/// they hold was computed by another binary, whose logic may be another.
+/// they hold was computed by another program, whose logic may be another.
 pub(super) fn cannot_correct(config: &LeaderConfig, history: &History) -> Option<String> {
     if let Some(append) = config.outputs.iter().find(|output| output.envelope == Envelope::Append) {
         return Some(format!("output '{}' is an append output, which cannot be corrected", append.output));
     }
-    let other = history.binaries.iter().find(|binary| **binary != config.binary)?;
+    let other = history.programs.iter().find(|program| **program != config.program)?;
     Some(format!(
-        "this binary (content hash {}) is not the one that wrote the outputs since the checkpoint ({other})",
-        config.binary
+        "this binary with these options (hash {}) is not what wrote the outputs since the checkpoint ({other})",
+        config.program
     ))
 }
 

@@ -428,6 +428,31 @@ pub enum Mismatch {
         /// How many it had.
         pinned: u32,
     },
+    /// A program that is not the one that wrote an output computes other rows for it.
+    #[error(
+        "output {at} is not what this program computes: {rows} rows differ; it holds \"{holds}\" for the key \"{key}\", and \
+         this program computes \"{computes}\". Another program wrote it (another binary, or other options of the job), or \
+         somebody else has written to the topic: start the program that wrote it, or let this one correct its outputs with \
+         `run --reconcile`"
+    )]
+    OutputDiffers {
+        /// The output partition.
+        at: OutputPartition,
+        /// How many of its rows differ.
+        rows: u64,
+        /// The key of one of them.
+        key: String,
+        /// What the output holds for the key.
+        holds: String,
+        /// What this program computes for it.
+        computes: String,
+    },
+    /// Another program has begun to correct the outputs, and no checkpoint covers that yet.
+    #[error(
+        "a run with --reconcile of another program (another binary, or other options of the job) has begun to correct the \
+         outputs and has not finished: start that program again, or let this one correct them with `run --reconcile`"
+    )]
+    ReconciliationOfAnother,
     /// A reconciliation of a job with an output that cannot be corrected.
     #[error(
         "output '{output}' is an append output, which --reconcile cannot correct: its records would stay as they \

@@ -70,8 +70,9 @@ pub struct JournalRecord {
 pub enum Entry {
     /// A generation began.
     Opened {
-        /// The content hash of its binary.
-        binary: String,
+        /// What tells its program from others that may compute other output: the hash of its binary and of the job's own
+        /// options.
+        program: String,
         /// How many workers it has.
         workers: u32,
         /// How many processes they run in. Each is a slot in the names of the writers.

@@ -91,7 +91,7 @@ pub use exit::{Exit, System};
 pub use history::History;
 pub use leader::{Event, Leader, LeaderConfig, Request, Status};
 pub use messages::{FoundOutput, FoundSplit, HeldOutput, Layout, Order, Passed, Plan, Report, owner, split_owner};
-pub use participant::{Participant, PartitionOutput};
+pub use participant::{Compared, Participant, PartitionOutput};
 pub use sequencer::Pace;
 pub use store::{Answer, Call, FoundObject, Identity, Object, Part, PutOutcome, Verdict};
 

@@ -12,8 +12,8 @@ pub struct Manifest {
     pub incarnation: Incarnation,
     /// Who took it.
     pub generation: Generation,
-    /// The content hash of the binary that took it.
-    pub binary: String,
+    /// The program that took it ([`Entry::Opened`](crate::journal::Entry::Opened)).
+    pub program: String,
     /// The tick that it is a snapshot of.
     pub tick: Tick,
     /// Every split that has been met.

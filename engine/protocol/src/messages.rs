@@ -64,6 +64,8 @@ pub struct Plan {
     /// A reconciliation that is under way or to be done now; see [`crate::journal::Entry::Reconciled`] and
     /// [`crate::journal::Entry::Compacted`].
     pub reconciliation: Option<Reconciliation>,
+    /// Whether another program than this one may have written the outputs: they are compared before anything is committed.
+    pub compare_outputs: bool,
     /// Why this generation must not go on where records were compacted that it has to read again; `None` where it may.
     pub cannot_correct: Option<String>,
 }

@@ -69,8 +69,17 @@ impl Prepared {
             history.compacted(tick);
             appender.push(Entry::Compacted { tick });
         }
+        let of_another = history.programs.iter().any(|program| *program != config.program);
+        // A job that has bound no tick has committed no output.
+        let compare_outputs = of_another && compare == Compare::All && history.sealed() > Tick(0);
+        if compare_outputs {
+            warnings.extend(not_compared(&history));
+        }
         if reconcile {
             if !config.reconcile {
+                if history.reconciled_by.as_ref().is_some_and(|by| *by != config.program) {
+                    return Err(Mismatch::ReconciliationOfAnother.into());
+                }
                 warnings.push(
                     "no checkpoint covers an earlier generation's reconciliation yet, so it begins again".to_owned(),
                 );
@@ -91,9 +100,9 @@ impl Prepared {
         }
         let most = (history.most_slots.max(config.layout.processes), history.most_turns.max(config.turns));
         let checkpointer =
-            Checkpointer::new(me, config.binary.clone(), config.layout, history.sinks.clone(), most, newest, rules);
+            Checkpointer::new(me, config.program.clone(), config.layout, history.sinks.clone(), most, newest, rules);
         let fenced = if rules.has(Rule::FenceEverySlot) { most } else { (config.layout.processes, config.turns) };
-        let plan = Plan { cannot_correct, ..plan(me, &history, fenced) };
+        let plan = Plan { cannot_correct, compare_outputs, ..plan(me, &history, fenced) };
         Ok((Self { plan, appender, cleaner, checkpointer, tail: at, history, rules }, warnings))
     }
 
@@ -152,8 +161,25 @@ fn plan(me: Identity, history: &History, (most_slots, most_turns): (u32, u32)) -
         replay: history.replay.clone(),
         sinks: history.sinks.clone(),
         reconciliation: history.reconciliation,
+        compare_outputs: false,
         cannot_correct: None,
     }
+}
+
+/// Warns of the append outputs of which nothing can be compared with what another program computes: they have no table, and
+/// no input is read again.
+fn not_compared(history: &History) -> Option<String> {
+    let appends = history.sinks.iter().filter(|sink| sink.envelope == Envelope::Append);
+    let appends: Vec<_> = appends.map(|sink| format!("'{}'", sink.output)).collect();
+    let replays = history.replay.iter().any(|binding| !binding.ranges.is_empty());
+    (!appends.is_empty() && !replays).then(|| {
+        format!(
+            "another program (another binary, or other options of the job) wrote the append output {}, and no input is read \
+             again, so nothing of it could be compared with what this program computes: if its logic is other, the records \
+             from here on do not fit those before",
+            appends.join(", ")
+        )
+    })
 }
 
 /// The splits that end before the place that they have been read to: they go on from their end. Says so, and what that

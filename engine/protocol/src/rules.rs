@@ -44,6 +44,12 @@ pub enum Rule {
     /// *Prevents:* the leader reads the journal's tail and lets the generation read progress, while a producer of an earlier
     /// generation that has not been fenced yet commits.
     WaitForEveryFence,
+    /// A program that is not the one that wrote the outputs commits nothing before every process has compared its upsert
+    /// outputs with what the program computes.
+    ///
+    /// *Prevents:* a job with other logic is started after a clean stop. Nothing is replayed, so no digest differs, and the
+    /// rows that the new logic would not write stay in the output for ever.
+    CompareOutputsFirst,
     /// A process commits nothing later than the corrections of a reconciliation before these.
     ///
     /// *Prevents:* output of a later tick is committed, and the corrections, which belong to an earlier tick, come after it:

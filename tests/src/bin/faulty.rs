@@ -32,6 +32,19 @@ enum Wrong {
     Lingers,
 }
 
+/// What the job computes: each is what a person may change a job's code into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Logic {
+    /// Each order's revenue.
+    Revenue,
+    /// Twice that: another `map`.
+    Doubled,
+    /// The even revenues: a `join` with these.
+    Even,
+    /// The odd ones: a `join` with others.
+    Odd,
+}
+
 /// Takes longer to be dropped than processes that have failed are waited for.
 struct Lingering;
 
@@ -75,6 +88,10 @@ struct Options {
     /// A second topic for the same
     #[arg(long)]
     copy: Option<String>,
+
+    /// What the job computes
+    #[arg(long, value_enum, default_value = "revenue")]
+    logic: Logic,
 
     /// What is wrong with the code
     #[arg(long, value_enum, default_value = "nothing")]
@@ -141,6 +158,17 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
             texts.latest("rows").map(|(id, revenue)| (id, revenue.len() as i64))
         }
         Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Hoards | Wrong::Lingers => rows.latest("rows"),
+    };
+    // The generator's prices are odd and even; the join keeps the rows of one of the two.
+    let of_parity = |parity: i64| {
+        let chosen = rows.clone().filter(move |(_, revenue)| revenue.rem_euclid(2) == parity).map(|(id, _)| (id, ()));
+        rows.clone().join_map(chosen, |id, revenue, ()| (id.clone(), *revenue))
+    };
+    let rows = match options.logic {
+        Logic::Revenue => rows,
+        Logic::Doubled => rows.map(|(id, revenue)| (id, 2 * revenue)),
+        Logic::Even => of_parity(0),
+        Logic::Odd => of_parity(1),
     };
     if let Some(copy) = &options.copy {
         job.output(kafka.upsert(copy)).format(Json).write(rows.clone());

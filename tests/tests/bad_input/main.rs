@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | unknown topic, unreachable broker, refused credentials | [`connection`] |
 //! | a record that does not decode; two rows for one key; a panic; output that differs on replay | [`code`] |
+//! | a program with other logic than the one that wrote the outputs, or the same built again | [`logic`] |
 //! | offsets that are gone; other records at the same offsets; and going on with `--reconcile` | [`replay`] |
 //! | records that compaction has removed, whether they have to be read again or not | [`compacted`] |
 //! | a tail that an unclean leader election has lost | [`cut`] |
@@ -28,6 +29,7 @@ mod code;
 mod compacted;
 mod connection;
 mod cut;
+mod logic;
 mod outputs;
 mod permissions;
 mod progress;
@@ -37,6 +39,7 @@ mod store;
 mod topics;
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -77,6 +80,16 @@ fn args_with(stage: &Stage, option: &str, value: &str, more: &str) -> Vec<OsStri
     args[at + 1] = value.into();
     args.extend(more.split_whitespace().map(OsString::from));
     args
+}
+
+/// A copy of a job's binary with another content hash, as if the same code had been built again.
+fn built_again(stage: &Stage, binary: impl AsRef<Path>) -> PathBuf {
+    let copy = stage.folder().join("built-again");
+    let mut bytes = std::fs::read(binary).unwrap();
+    bytes.push(0);
+    std::fs::write(&copy, bytes).unwrap();
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+    copy
 }
 
 /// A job of this package's own, with a fault on request.

@@ -107,6 +107,7 @@ const OF_A_SINK: &[Finding] = &[
     (Bug::SkipsTheFirstRecord, "an_output_can_be_read_from_any_offset", "read from offset"),
     (Bug::ReadsNothingFromTheMiddle, "an_output_can_be_read_from_any_offset", "read from offset"),
     (Bug::AbortedIsNotTold, "an_aborted_record_before_the_offset_is_told", "does not say that the records before"),
+    (Bug::BeginsAtItsEnd, "several_partitions_are_read_side_by_side", "is said to begin at"),
     (Bug::EndIsTheLastOutputRecord, "the_end_is_between_earlier_and_later_records", "is not after the last record"),
     (Bug::EndBeforeOpen, "the_end_is_between_earlier_and_later_records", "differ"),
     (Bug::RecordsBeforeTheCommit, "what_is_prepared_is_invisible", "records are seen before the commit"),

@@ -82,6 +82,7 @@ pub(crate) enum Bug {
     ReadsNothingFromTheMiddle,
     AbortedIsNotTold,
     EndIsTheLastOutputRecord,
+    BeginsAtItsEnd,
     EndBeforeOpen,
     RecordsBeforeTheCommit,
     ProgressBeforeTheCommit,

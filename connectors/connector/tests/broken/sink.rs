@@ -286,7 +286,9 @@ impl SinkSession for ModelSession {
                 () if has(Bug::EndIsTheLastOutputRecord) => partition.entries.last().map_or(0, |entry| entry.offset),
                 () => partition.next,
             };
-            ends.push(ReadEnd { end: Offset(end), aborted: aborted.map(|entry| Offset(entry.offset)) });
+            let earliest = Offset(if has(Bug::BeginsAtItsEnd) { end } else { 0 });
+            let aborted = aborted.map(|entry| Offset(entry.offset));
+            ends.push(ReadEnd { earliest, aborted, end: Offset(end) });
         }
         Ok(ends)
     }

@@ -68,6 +68,11 @@ struct OwnCommand {
 impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     /// Creates the binary of the job `name`. `build` is called on every worker and must build the same dataflow each time;
     /// it should fail only because of wrong options.
+    ///
+    /// Where the binary or the values of `O`'s options differ from those of the last run, the job may compute other output:
+    /// the run then compares the upsert outputs with what it computes before it writes anything, and is refused where they
+    /// differ, unless it is started with `--reconcile`. Options under a help heading, as those of connectors are, do not
+    /// count: they say how systems are reached.
     pub fn new(
         name: &'static str,
         build: impl for<'s> Fn(&mut Job<'s>, &O) -> anyhow::Result<()> + Send + Sync + 'static,
@@ -155,7 +160,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             Some(("run", matches)) => {
                 let options = RunOptions::from_arg_matches(matches)?;
                 options.check().map_err(Usage)?;
-                self.run(options, O::from_arg_matches(matches)?)
+                self.run(options, O::from_arg_matches(matches)?, own_options::<O>(matches))
             }
             Some(("replay", matches)) => {
                 let options = ReplayOptions::from_arg_matches(matches)?;
@@ -189,14 +194,14 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         Arc::new(move |job| build(job, &options))
     }
 
-    fn run(self, options: RunOptions, own: O) -> anyhow::Result<ExitCode> {
+    fn run(self, options: RunOptions, own: O, own_options: Vec<u8>) -> anyhow::Result<ExitCode> {
         if let Some(invitation) = std::env::var_os(PEER_VARIABLE) {
             let invitation: Invitation =
                 invitation.to_str().and_then(|text| serde_json::from_str(text).ok()).with_context(|| {
                     format!("the environment variable {PEER_VARIABLE} is reserved for the engine; unset it")
                 })?;
             start_logging(options.store.log_format, invitation.ansi);
-            let config = options.config(self.name);
+            let config = options.config(self.name, own_options);
             return Ok(ExitCode::from(process::run(&invitation, &self.builder(own), &config)?.code()));
         }
         log::print_for_the_run().context("cannot set up the output of log lines")?;
@@ -216,6 +221,22 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         }
         Ok(ExitCode::from(exit.code()))
     }
+}
+
+/// The values of the job's own options, as bytes that are equal where these are. Options under a help heading are those of
+/// connectors: they say how a system is reached, not what is computed.
+fn own_options<O: Args>(matches: &ArgMatches) -> Vec<u8> {
+    let command = O::augment_args(Command::new("own"));
+    let mut bytes = Vec::new();
+    for argument in command.get_arguments().filter(|argument| argument.get_help_heading().is_none()) {
+        bytes.extend_from_slice(argument.get_id().as_str().as_bytes());
+        for value in matches.get_raw(argument.get_id().as_str()).into_iter().flatten() {
+            bytes.push(b'=');
+            bytes.extend_from_slice(value.as_encoded_bytes());
+        }
+        bytes.push(0);
+    }
+    bytes
 }
 
 /// A command with its options and its description. The description is set last, because adding a struct of options replaces

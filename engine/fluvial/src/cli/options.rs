@@ -182,9 +182,10 @@ impl RunOptions {
         self.workers.unwrap_or(self.processes)
     }
 
-    /// Converts the options to plain values for the runtime; `job` is the job's name unless `--name` gives another one.
+    /// Converts the options to plain values for the runtime; `job` is the job's name unless `--name` gives another one,
+    /// and `own_options` are the options that decide beside the binary what the job computes.
     #[must_use]
-    pub(super) fn config(&self, job: &str) -> RunConfig {
+    pub(super) fn config(&self, job: &str, own_options: Vec<u8>) -> RunConfig {
         RunConfig {
             job: self.store.job(job),
             store: self.store.store.clone(),
@@ -199,6 +200,7 @@ impl RunOptions {
             keep_journal: self.keep_journal,
             reconcile: self.reconcile,
             leave_append_outputs: self.leave_append_outputs,
+            own_options,
             deletion_grace: self.deletion_grace,
         }
     }

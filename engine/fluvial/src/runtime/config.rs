@@ -33,6 +33,8 @@ pub(crate) struct RunConfig {
     pub(crate) reconcile: bool,
     /// Whether a reconciliation goes on with append outputs after what they hold.
     pub(crate) leave_append_outputs: bool,
+    /// The options that decide beside the binary what the job computes, as bytes that are equal where the options are.
+    pub(crate) own_options: Vec<u8>,
     /// How long an object of the store stays after nothing names it any more, and the longest step that a process survives.
     pub(crate) deletion_grace: Duration,
 }

@@ -91,14 +91,14 @@ pub(crate) struct LeaderDriver {
 impl LeaderDriver {
     /// Begins with what the first process found.
     pub(crate) fn new(shared: &Arc<Shared>, with: ForTheLeader, waker: &Waker) -> Result<Self, Failure> {
-        let ForTheLeader { found, stop, binary } = with;
+        let ForTheLeader { found, stop, program } = with;
         let options = &shared.config;
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let config = LeaderConfig {
             incarnation: Incarnation(ambient::uuid()),
             nonce: Nonce::of_run(shared.succession.run, ambient::nonce()),
             follows: shared.succession.follows,
-            binary,
+            program,
             layout: shared.config.layout,
             turns: super::TURNS,
             outputs: found.outputs.clone(),

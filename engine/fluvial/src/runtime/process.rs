@@ -67,8 +67,8 @@ pub(crate) struct ForTheLeader {
     pub(crate) found: Found,
     /// Where the supervisor asks for the end.
     pub(crate) stop: Receiver<()>,
-    /// The content hash of the binary.
-    pub(crate) binary: String,
+    /// What tells this program from others that may compute other output.
+    pub(crate) program: String,
 }
 
 /// What the first process finds before it opens the journal; while the job runs, what one source says of its splits.
@@ -211,10 +211,12 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
     if first {
         let failed = Failure::of_host;
         // It takes some milliseconds, in which Kafka can answer.
-        let hash = std::thread::Builder::new().name("hash".to_owned()).spawn(hash_of_this_binary).map_err(failed)?;
+        let own_options = config.own_options.clone();
+        let hash = move || hash_of_this_program(&own_options);
+        let hash = std::thread::Builder::new().name("hash".to_owned()).spawn(hash).map_err(failed)?;
         let found = shared.look_around()?;
-        let binary = hash.join().unwrap_or_else(|_| Err(std::io::Error::other("panicked"))).map_err(failed)?;
-        *lock(&shared.for_the_leader) = Some(ForTheLeader { found, stop: peer.stop, binary });
+        let program = hash.join().unwrap_or_else(|_| Err(std::io::Error::other("panicked"))).map_err(failed)?;
+        *lock(&shared.for_the_leader) = Some(ForTheLeader { found, stop: peer.stop, program });
         tracing::debug!(target: STAGES, "found");
     }
     let watched = shared.pulses.watch(peer.index * threads);
@@ -308,10 +310,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The content hash of the binary that this process runs, whatever stands in its place on the disk by now.
-fn hash_of_this_binary() -> std::io::Result<String> {
+/// The hash of the binary that this process runs, whatever stands in its place on the disk by now, and of the job's own
+/// options.
+fn hash_of_this_program(own_options: &[u8]) -> std::io::Result<String> {
     let mut binary = std::fs::File::open("/proc/self/exe")?;
     let (mut hash, mut buffer) = (Xxh3::new(), vec![0; 1 << 20]);
+    hash.update(own_options);
     loop {
         match binary.read(&mut buffer)? {
             0 => return Ok(format!("{:032x}", hash.digest128())),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use fluvial_connector::{SinkSession, Tick, Waker};
 use fluvial_protocol::journal::Binding;
-use fluvial_protocol::{Action, CommitterConfig, Done, Participant, Plan, Report, System};
+use fluvial_protocol::{Action, CommitterConfig, Compared, Done, Participant, Plan, Report, System};
 
 use super::ambient;
 use super::background::Background;
@@ -128,6 +128,16 @@ impl SinkDriver {
         self.act()?;
         if let Some((tick, records)) = self.participant.corrected() {
             tracing::info!(%tick, records, "corrects the outputs");
+        }
+        if let Some(Compared { rows, gone }) = self.participant.compared() {
+            tracing::info!(rows, "the outputs hold what this program computes, though another one wrote them");
+            if gone > 0 {
+                tracing::warn!(
+                    rows = gone,
+                    "rows that this program computes are not in the outputs, whose first records are gone: if retention has \
+                     not removed these rows, the program's logic is other than the one that wrote the outputs"
+                );
+            }
         }
         self.warn_of_a_stall();
         self.shared.inbox.set_full(self.participant.waiting_records() >= MOST_WAITING_RECORDS);

@@ -15,7 +15,7 @@ use fluvial_connector::{
     CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, ReadEnd, SinkSession, Tick,
     Transaction, Transactor,
 };
-use fluvial_protocol::{self as protocol, Done, System, Tail};
+use fluvial_protocol::{self as protocol, Done, HeldRecords, System, Tail};
 
 use super::background::{Background, Serve, Server, wait_out};
 use super::failure::{Failure, chain};
@@ -170,13 +170,15 @@ fn read(session: &dyn SinkSession, reading: Reading, patience: Duration) -> Resu
         Reading::Tails(from) => {
             // Nothing is committed after the greatest offset: only the end is found.
             let from: Vec<_> = from.into_iter().map(|(at, from)| (at, from.unwrap_or(Offset(u64::MAX)))).collect();
-            Done::Tails(read_from(session, &from, patience)?)
+            let tail = |(records, read): (_, ReadEnd)| Tail { records, end: read.end, aborted: read.aborted };
+            Done::Tails(read_from(session, &from, patience)?.into_iter().map(tail).collect())
         }
         Reading::Back(partitions) => {
             let from: Vec<_> = partitions.into_iter().map(|at| (at, Offset(0))).collect();
-            let tails = read_from(session, &from, patience)?;
-            let of = from.into_iter().map(|(at, _)| at);
-            Done::ReadBack(of.zip(tails.into_iter().map(|tail| tail.records)).collect())
+            let found = read_from(session, &from, patience)?;
+            let held =
+                |((at, _), (records, ReadEnd { earliest, .. })): (_, (_, _))| HeldRecords { at, earliest, records };
+            Done::ReadBack(from.into_iter().zip(found).map(held).collect())
         }
     })
 }
@@ -185,7 +187,7 @@ fn read_from(
     session: &dyn SinkSession,
     from: &[(OutputPartition, Offset)],
     patience: Duration,
-) -> Result<Vec<Tail>, Error> {
+) -> Result<Vec<(Vec<(Offset, OutputRecord)>, ReadEnd)>, Error> {
     wait_out("sink", patience, || {
         let mut records: Vec<Vec<_>> = from.iter().map(|_| Vec::new()).collect();
         let ends = session.read_all_committed(from, &mut |place, record| {
@@ -193,7 +195,6 @@ fn read_from(
             let value = record.value.map(<[u8]>::to_vec);
             records[place].push((record.offset, OutputRecord { key, value }));
         })?;
-        let tail = |(records, read): (_, ReadEnd)| Tail { records, end: read.end, aborted: read.aborted };
-        Ok(records.into_iter().zip(ends).map(tail).collect())
+        Ok(records.into_iter().zip(ends).collect())
     })
 }

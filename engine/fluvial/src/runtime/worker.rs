@@ -388,7 +388,8 @@ fn build(worker: &mut Worker, shared: &Shared, plan: &Plan, durables: &Durables)
         plan.sinks.iter().map(|s| (s.output.clone(), s.partitions)).collect();
     let situation = Situation {
         partitions: Box::new(move |output| partitions.get(output).copied().unwrap_or(1)),
-        skip_through: plan.checkpoint.as_ref().map(|c| c.tick).filter(|_| plan.reconciliation.is_none()),
+        // What is compared or corrected is the whole table, the restored rows included.
+        skip_through: Some(plan.as_of()).filter(|_| plan.reconciliation.is_none() && !plan.compare_outputs),
     };
     worker
         .dataflow_named::<u64, _, _>("job", |scope| {

@@ -318,7 +318,7 @@ fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
     let manifest = fluvial_protocol::manifest::Manifest {
         incarnation,
         generation: Generation(3),
-        binary: String::new(),
+        program: String::new(),
         tick: Tick(17),
         splits: Vec::new(),
         sinks: Vec::new(),

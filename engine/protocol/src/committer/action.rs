@@ -19,7 +19,7 @@ pub enum Action {
     /// Fence these producers, which earlier generations had and this one does not use. Answered by [`Done::OthersFenced`] when
     /// all of them are. A [`Participant`](crate::Participant) asks for it.
     FenceOthers(Vec<ProducerId>),
-    /// Read all that these output partitions hold, for corrections. Answered by [`Done::ReadBack`], in one or in several
+    /// Read all that these output partitions hold, to compare or to correct it. Answered by [`Done::ReadBack`], in one or in several
     /// parts. A [`Participant`](crate::Participant) asks for it.
     ReadBack(Vec<OutputPartition>),
     /// Look at the newest record of the journal ([`Identity::judge`](crate::Identity::judge)). Answered by
@@ -79,8 +79,16 @@ pub enum Done {
     },
 }
 
-/// An output partition and all committed records that it holds, in their order.
-pub type HeldRecords = (OutputPartition, Vec<(Offset, OutputRecord)>);
+/// All committed records that an output partition holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldRecords {
+    /// The output partition.
+    pub at: OutputPartition,
+    /// See [`fluvial_connector::ReadEnd::earliest`].
+    pub earliest: Offset,
+    /// The records, in their order.
+    pub records: Vec<(Offset, OutputRecord)>,
+}
 
 /// What is committed in a partition from an offset on.
 #[derive(Clone, Debug, PartialEq, Eq)]

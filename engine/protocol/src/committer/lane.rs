@@ -60,6 +60,7 @@ use super::holes::Holes;
 use super::queue::{Item, Place, Queue, Reached};
 use super::records::TickRecords;
 use crate::journal::SinkStart;
+use crate::participant::CommittedPartition;
 use crate::{Ended, OutputFault};
 
 /// Which partition it is, and what a generation does with it from the beginning to the end.
@@ -427,6 +428,16 @@ impl Lane {
     /// The first tick of which something is not committed.
     pub(super) fn uncommitted(&self) -> Option<Tick> {
         self.queue.next(self.committed().unwrap_or((Tick(0), Position::Complete))).map(|item| item.tick)
+    }
+
+    /// How far it is committed, while no transaction is under way; `None` where it has no progress.
+    pub(super) fn committed_partition(&self) -> Option<CommittedPartition> {
+        let ((tick, position), end) = match &self.state {
+            State::Unknown(_) | State::New(_) => return None,
+            State::Replaying(Replaying { progress, .. }) => ((progress.tick, progress.position), progress.end),
+            State::Writing(Writing { committed, planned, .. }) => (*committed, planned.end),
+        };
+        Some(CommittedPartition { at: self.target.at.clone(), tick, position, end })
     }
 
     /// Whether it has no progress, and is ready to get it.

@@ -30,17 +30,19 @@ mod writing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, Position, Progress, Tick};
+use fluvial_connector::{Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, Position, Progress, Tick};
 
 pub use action::{Action, Done, Failure, HeldRecords, Tail};
 use lane::Lane;
 use queue::Reached;
 pub use records::TickRecords;
+pub(crate) use waiting::Step;
 use waiting::Watch;
 pub use waiting::{REPORT_AFTER_MS, REPORT_EVERY_MS, Stall};
 
 use super::Ended;
 use super::messages::{Layout, Plan};
+use super::participant::CommittedPartition;
 use super::rules::{Rule, Rules};
 use crate::journal::{Binding, SinkStart};
 
@@ -222,6 +224,12 @@ impl Committer {
             lane.target.corrected_at().is_some_and(|at| lane.committed().is_some_and(|(tick, _)| tick < at))
         };
         self.lanes.iter().filter(earlier).map(|lane| &lane.target.at)
+    }
+
+    /// How far the partitions of upsert outputs are committed. It holds once this is ready, until the first transaction.
+    pub(crate) fn upsert_partitions(&self) -> Vec<CommittedPartition> {
+        let upserts = self.lanes.iter().filter(|lane| lane.target.envelope == Envelope::Upsert);
+        upserts.filter_map(Lane::committed_partition).collect()
     }
 
     /// A tick was minted. To be told before any output at or after it is handed in.

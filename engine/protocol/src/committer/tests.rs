@@ -81,6 +81,7 @@ pub(super) fn plan(partitions: u32, replay: &[u64]) -> Plan {
             progress: String::new(),
         }],
         reconciliation: None,
+        compare_outputs: false,
         cannot_correct: None,
     }
 }

@@ -30,6 +30,8 @@ pub enum Step {
     ReadProgress,
     /// What these partitions hold after their progress has to be read.
     ReadTails(Vec<OutputPartition>),
+    /// The outputs have to be read back and compared with what this program computes.
+    Compare,
     /// The journal has to record which input the ticks through this one have.
     Seal(Tick),
     /// The dataflow has to complete the output of this tick.
@@ -52,6 +54,9 @@ impl fmt::Display for Step {
             Self::AskJournal => f.write_str("the journal to say whether a newer generation exists"),
             Self::ReadProgress => f.write_str("the committed progress of the outputs to be read"),
             Self::ReadTails(at) => write!(f, "the end of output {} to be read", Listed(at)),
+            Self::Compare => f.write_str(
+                "the outputs to be compared with what this program computes, as another one has written them",
+            ),
             Self::Seal(tick) => write!(f, "the store to append the journal's record of tick {tick}"),
             Self::Compute(tick) => write!(f, "the dataflow to complete tick {tick}"),
             Self::Prepare(at) => write!(f, "the records of a transaction to be acknowledged (output {})", Listed(at)),

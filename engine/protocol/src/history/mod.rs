@@ -59,14 +59,16 @@ pub struct History {
     pub replay: Vec<Binding>,
     /// A reconciliation that no checkpoint covers yet.
     pub reconciliation: Option<Reconciliation>,
-    /// The content hashes of the binaries that wrote output since the checkpoint, and of the one that took it.
-    pub binaries: BTreeSet<String>,
+    /// The program that asked for it, if a person did.
+    pub reconciled_by: Option<String>,
+    /// The programs that wrote output since the checkpoint, and the one that took it.
+    pub programs: BTreeSet<String>,
     /// The most slots (processes) and turns that any generation has had.
     pub most_slots: u32,
     /// See `most_slots`.
     pub most_turns: u32,
     writer: Option<(Generation, Nonce)>,
-    /// The binary of the last that opened.
+    /// The program of the last that opened.
     opened: Option<String>,
 }
 
@@ -134,7 +136,8 @@ impl History {
             sinks: manifest.iter().flat_map(|m| m.sinks.clone()).collect(),
             replay: Vec::new(),
             reconciliation: None,
-            binaries: manifest.iter().map(|m| m.binary.clone()).collect(),
+            reconciled_by: None,
+            programs: manifest.iter().map(|m| m.program.clone()).collect(),
             most_slots: manifest.as_ref().map_or(0, |m| m.most_slots),
             most_turns: manifest.as_ref().map_or(0, |m| m.most_turns),
             writer: None,
@@ -145,13 +148,13 @@ impl History {
 
     fn take(&mut self, seq: Seq, record: &JournalRecord, entry: &Entry) -> Result<(), Ended> {
         let writer = (record.generation, record.nonce);
-        if let Entry::Opened { binary, processes, turns, .. } = entry {
+        if let Entry::Opened { program, processes, turns, .. } = entry {
             self.most_slots = self.most_slots.max(*processes);
             self.most_turns = self.most_turns.max(*turns);
             // One that lost the race to open may have a record behind the winner's; it has nothing else.
             if self.writer.is_none_or(|(generation, _)| record.generation >= generation) {
                 self.writer = Some(writer);
-                self.opened = Some(binary.clone());
+                self.opened = Some(program.clone());
             }
             return Ok(());
         }
@@ -160,7 +163,7 @@ impl History {
             return Err(JournalFault::RecordOfFenced { at: seq, generation: record.generation }.into());
         }
         // One that only opened, and was refused or ended before it minted anything, has no part in the output's logic.
-        self.binaries.extend(self.opened.clone());
+        self.programs.extend(self.opened.clone());
         match entry {
             Entry::Binding(binding) => self.bind(seq, binding)?,
             Entry::SplitStarted(start) => {
@@ -176,6 +179,7 @@ impl History {
             }
             Entry::Reconciled { tick, rewound, recreated } if *tick > self.as_of() => {
                 self.reconciled(*tick, rewound, recreated);
+                self.reconciled_by = self.opened.clone();
             }
             Entry::Compacted { tick } if *tick > self.as_of() => self.compacted(*tick),
             Entry::Reconciled { .. } | Entry::Compacted { .. } => self.reconciliation = None,

@@ -14,7 +14,7 @@ fn of(generation: u64, nonce: u64, entries: Vec<Entry>) -> JournalRecord {
 
 fn opened(generation: u64, nonce: u64, processes: u32) -> JournalRecord {
     let workers = 2 * processes;
-    of(generation, nonce, vec![Entry::Opened { binary: "b".to_owned(), workers, processes, turns: 2 }])
+    of(generation, nonce, vec![Entry::Opened { program: "b".to_owned(), workers, processes, turns: 2 }])
 }
 
 fn split(number: u32) -> Entry {
@@ -49,7 +49,7 @@ fn manifest(tick: u64, position: u64) -> Manifest {
     Manifest {
         incarnation: JOB,
         generation: Generation(1),
-        binary: "before".to_owned(),
+        program: "before".to_owned(),
         tick: Tick(tick),
         splits: vec![SplitState { start, position: Offset(position), last: None, caught_up_ms: 0 }],
         sinks: vec![sink()],
@@ -177,12 +177,12 @@ fn opened_records_and_no_ops_are_kept() {
 }
 
 #[test]
-fn the_binaries_that_count_wrote_something_or_took_the_checkpoint() {
-    let opened = |generation: u64, binary: &str| {
+fn the_programs_that_count_wrote_something_or_took_the_checkpoint() {
+    let opened = |generation: u64, program: &str| {
         of(
             generation,
             generation,
-            vec![Entry::Opened { binary: binary.to_owned(), workers: 1, processes: 1, turns: 1 }],
+            vec![Entry::Opened { program: program.to_owned(), workers: 1, processes: 1, turns: 1 }],
         )
     };
     let records = journal(
@@ -197,9 +197,9 @@ fn the_binaries_that_count_wrote_something_or_took_the_checkpoint() {
         ],
     );
     let history = History::fold(JOB, &records, None).unwrap();
-    assert_eq!(history.binaries.iter().collect::<Vec<_>>(), ["first", "third"]);
+    assert_eq!(history.programs.iter().collect::<Vec<_>>(), ["first", "third"]);
     // The opened record of who wrote at the floor lies before it.
     let entry = CheckpointEntry { at: Seq(0), tick: Tick(3), manifest: String::new(), floor: Seq(4) };
     let history = History::fold(JOB, &records, Some((entry, manifest(3, 12)))).unwrap();
-    assert_eq!(history.binaries.iter().collect::<Vec<_>>(), ["before"]);
+    assert_eq!(history.programs.iter().collect::<Vec<_>>(), ["before"]);
 }

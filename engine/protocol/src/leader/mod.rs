@@ -46,8 +46,8 @@ pub struct LeaderConfig {
     /// The newest generation of the same run that has opened, if one has. Where another run's has since, this one is
     /// fenced: a run begins the next generation by itself only after its own.
     pub follows: Option<Generation>,
-    /// The content hash of the binary.
-    pub binary: String,
+    /// What tells the program from others that may compute other output ([`Entry::Opened`](crate::journal::Entry::Opened)).
+    pub program: String,
     /// How many workers and processes this generation has.
     pub layout: Layout,
     /// How many writers each process has, which take turns.
@@ -194,7 +194,7 @@ impl Leader {
             incarnation: config.incarnation,
             nonce: config.nonce,
             follows: config.follows,
-            binary: config.binary.clone(),
+            program: config.program.clone(),
             layout: config.layout,
             turns: config.turns,
         };

@@ -30,7 +30,7 @@ impl Bench {
             incarnation: Incarnation(Uuid::from_u128(1)),
             nonce: Nonce(7),
             follows: None,
-            binary: "binary".to_owned(),
+            program: "program".to_owned(),
             layout: Layout { workers: 4, processes: 2 },
             turns: 2,
             outputs: vec![FoundOutput { output: "out".to_owned(), partitions: 1, envelope: Envelope::Append }],
@@ -394,10 +394,10 @@ fn a_reconciliation_that_no_checkpoint_covers_begins_again_with_the_next_generat
 }
 
 /// A leader of another run on what another has left in its journal.
-fn next(bench: &Bench, binary: &str, change: impl FnOnce(&mut LeaderConfig)) -> Bench {
+fn next(bench: &Bench, program: &str, change: impl FnOnce(&mut LeaderConfig)) -> Bench {
     let mut config = LeaderConfig {
         nonce: Nonce::of_run(9, bench.journal.len() as u64),
-        binary: binary.to_owned(),
+        program: program.to_owned(),
         ..bench.leader.config.clone()
     };
     change(&mut config);
@@ -426,7 +426,7 @@ fn plan_of(mut bench: Bench) -> Result<Plan, Ended> {
 #[test]
 fn what_was_compacted_is_in_the_journal_before_the_generation_ends_and_the_next_one_corrects() {
     let upsert = |config: &mut LeaderConfig| config.outputs[0].envelope = Envelope::Upsert;
-    let mut bench = next(&Bench::new(), "binary", upsert).run();
+    let mut bench = next(&Bench::new(), "program", upsert).run();
     bench.requests();
     for worker in 0..2 {
         bench.report(worker, Report::Compacted { what: format!("split {worker}") });
@@ -436,39 +436,39 @@ fn what_was_compacted_is_in_the_journal_before_the_generation_ends_and_the_next_
     assert_eq!(last, Some("compacted"));
 
     // Whoever comes next, as often as it is killed, corrects the outputs; it still compares everything else.
-    let mut following = next(&bench, "binary", |_| ());
+    let mut following = next(&bench, "program", |_| ());
     for _ in 0..2 {
-        let plan = plan_of(next(&following, "binary", |_| ())).unwrap();
+        let plan = plan_of(next(&following, "program", |_| ())).unwrap();
         assert_eq!((plan.compare(), plan.cannot_correct), (Compare::AllButCompacted, None));
         following.until_it_ends().unwrap();
-        following = next(&following, "binary", |_| ());
+        following = next(&following, "program", |_| ());
     }
-    // A binary with logic that may be another does not go on in silence, even where it has been started in between.
-    for binary in ["other", "another"] {
-        let refused = plan_of(next(&following, binary, |_| ())).unwrap_err();
+    // A program with logic that may be another does not go on in silence, even where it has been started in between.
+    for program in ["other", "another"] {
+        let refused = plan_of(next(&following, program, |_| ())).unwrap_err();
         assert!(
-            matches!(&refused, Ended::Input(InputFault::CannotCorrect { why }) if why.contains(binary)),
+            matches!(&refused, Ended::Input(InputFault::CannotCorrect { why }) if why.contains(program)),
             "{refused}"
         );
-        let mut other = next(&following, binary, |_| ());
+        let mut other = next(&following, program, |_| ());
         assert!(other.until_it_ends().is_err());
         following = other;
     }
-    assert!(plan_of(next(&following, "binary", |_| ())).is_ok());
+    assert!(plan_of(next(&following, "program", |_| ())).is_ok());
     // Told to, it takes the input as it is.
     let plan = plan_of(next(&following, "other", |config| config.reconcile = true)).unwrap();
     assert_eq!(plan.compare(), Compare::Nothing);
 }
 
 #[test]
-fn a_job_with_an_append_output_or_another_binary_than_wrote_the_output_cannot_correct() {
+fn a_job_with_an_append_output_or_another_program_than_wrote_the_output_cannot_correct() {
     let upsert = |config: &mut LeaderConfig| config.outputs[0].envelope = Envelope::Upsert;
     let why = |bench: Bench| plan_of(bench).unwrap().cannot_correct;
     let append = Bench::running();
-    assert!(why(next(&append, "binary", |_| ())).unwrap().contains("output 'out' is an append output"));
-    let begun = next(&Bench::new(), "binary", upsert).run();
-    assert_eq!(why(next(&begun, "binary", |_| ())), None);
-    assert!(why(next(&begun, "other", |_| ())).unwrap().contains("content hash other"));
+    assert!(why(next(&append, "program", |_| ())).unwrap().contains("output 'out' is an append output"));
+    let begun = next(&Bench::new(), "program", upsert).run();
+    assert_eq!(why(next(&begun, "program", |_| ())), None);
+    assert!(why(next(&begun, "other", |_| ())).unwrap().contains("hash other"));
 }
 
 #[test]
@@ -539,7 +539,7 @@ fn a_generation_may_replay_for_as_long_as_it_takes() {
     first.report(0, read(3, 10));
     first.requests();
     let sealed = first.leader.status().sealed;
-    let mut bench = next(&first, "binary", |_| ()).run();
+    let mut bench = next(&first, "program", |_| ()).run();
     assert!(!bench.leader.has_replayed());
     for _ in 0..3 {
         bench.now_ms += 60_001;

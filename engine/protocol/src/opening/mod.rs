@@ -39,7 +39,7 @@ const CHUNK: usize = 256;
 pub(crate) struct Opener {
     pub incarnation: Incarnation,
     pub nonce: Nonce,
-    pub binary: String,
+    pub program: String,
     pub layout: Layout,
     pub turns: u32,
     /// The newest generation of the same run that has opened, if one has: where the journal has another run's since, that
@@ -266,8 +266,8 @@ impl Opening {
 
     fn claim(&mut self, at: Seq) {
         self.at = at;
-        let Opener { binary, layout: Layout { workers, processes }, turns, .. } = &self.opener;
-        let entry = Entry::Opened { binary: binary.clone(), workers: *workers, processes: *processes, turns: *turns };
+        let Opener { program, layout: Layout { workers, processes }, turns, .. } = &self.opener;
+        let entry = Entry::Opened { program: program.clone(), workers: *workers, processes: *processes, turns: *turns };
         self.phase = Phase::Claim(Claim::new(at, self.me.record(vec![entry]), self.rules));
     }
 

@@ -19,7 +19,7 @@ fn identity(generation: u64) -> Identity {
 }
 
 fn opened_by(generation: u64) -> JournalRecord {
-    let entry = Entry::Opened { binary: String::new(), workers: 1, processes: 1, turns: 1 };
+    let entry = Entry::Opened { program: String::new(), workers: 1, processes: 1, turns: 1 };
     (*identity(generation).record(vec![entry])).clone()
 }
 
@@ -72,7 +72,7 @@ fn opener(nonce: u64, rules: Rules) -> Opening {
     let opener = Opener {
         incarnation,
         nonce: Nonce(nonce),
-        binary: String::new(),
+        program: String::new(),
         layout: Layout { workers: 1, processes: 1 },
         turns: 1,
         follows: None,
@@ -203,7 +203,7 @@ fn a_run_takes_the_input_as_it_is_until_it_has_a_checkpoint() {
         Opened { me, at: Seq(4), history, manifest: None, records, below: Vec::new() }
     };
     let checkpoint = || Entry::Checkpoint { tick: Tick(9), manifest: String::new(), floor: Seq(0) };
-    let opened = || Entry::Opened { binary: String::new(), workers: 1, processes: 1, turns: 1 };
+    let opened = || Entry::Opened { program: String::new(), workers: 1, processes: 1, turns: 1 };
     let (all, nothing) = (Compare::All, Compare::Nothing);
     for (run, entry, expected) in [(2, checkpoint(), all), (3, checkpoint(), nothing), (2, opened(), nothing)] {
         let opened = of_run(run, entry);

@@ -10,12 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fluvial_connector::{Envelope, Offset, OutputPartition, OutputRecord, Tick};
+use fluvial_connector::{Envelope, OutputPartition, OutputRecord, Tick};
 
 use crate::TickRecords;
+use crate::committer::HeldRecords;
 use crate::journal::SinkStart;
 
-type Table = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(super) type Table = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What one tick gives to one partition.
 pub type PartitionOutput = (OutputPartition, TickRecords);
@@ -48,7 +49,7 @@ impl Reconciling {
         let (left, corrected): (Vec<_>, Vec<_>) =
             output.into_iter().partition(|(at, _)| self.left.contains(&at.output));
         for (at, records) in corrected {
-            apply(self.whole.entry(at).or_default(), records.into_records().into_iter());
+            apply(self.whole.entry(at).or_default(), records.into_records());
         }
         left
     }
@@ -65,8 +66,8 @@ impl Reconciling {
     }
 
     /// What an output partition that is being read back holds.
-    pub(super) fn found(&mut self, at: &OutputPartition, records: Vec<(Offset, OutputRecord)>) {
-        if let Some(held @ None) = self.held.get_mut(at) {
+    pub(super) fn found(&mut self, HeldRecords { at, records, .. }: HeldRecords) {
+        if let Some(held @ None) = self.held.get_mut(&at) {
             apply(held.insert(Table::new()), records.into_iter().map(|(_, record)| record));
         }
     }
@@ -89,7 +90,8 @@ impl Reconciling {
     }
 }
 
-fn apply(table: &mut Table, records: impl Iterator<Item = OutputRecord>) {
+/// Makes a table what the records of an upsert output say.
+pub(super) fn apply(table: &mut Table, records: impl IntoIterator<Item = OutputRecord>) {
     for OutputRecord { key, value } in records {
         match value {
             Some(value) => table.insert(key, value),
@@ -112,6 +114,8 @@ fn difference(held: &Table, wanted: Table) -> Vec<OutputRecord> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use fluvial_connector::Offset;
+
     use super::*;
 
     fn record(key: &str, value: Option<&str>) -> OutputRecord {
@@ -148,7 +152,7 @@ mod tests {
             (Offset(1), record("b", Some("2"))),
             (Offset(3), record("d", Some("5"))),
         ];
-        reconciling.found(&at, held);
+        reconciling.found(HeldRecords { at: at.clone(), earliest: Offset(0), records: held });
         let corrections = reconciling.corrections().unwrap();
         let expected = vec![record("b", Some("3")), record("c", Some("4")), record("d", None)];
         let corrections: Vec<_> = corrections.into_iter().map(|(at, records)| (at, records.into_records())).collect();

@@ -12,16 +12,20 @@
 //! **Owns** the order of these steps in one process. **Does not** know the dataflow: complete ticks are handed in, in their
 //! order.
 
+mod comparison;
 mod corrections;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use fluvial_connector::{OutputPartition, ProducerId, Tick};
 
+pub(crate) use comparison::CommittedPartition;
+pub use comparison::Compared;
+use comparison::Comparing;
 pub use corrections::PartitionOutput;
 use corrections::Reconciling;
 
-use crate::committer::Stall;
+use crate::committer::{Stall, Step};
 use crate::journal::Binding;
 use crate::rules::{Rule, Rules};
 use crate::{Action, Committer, CommitterConfig, Done, Ended, Identity, Plan, Report, Stretch, owner};
@@ -40,6 +44,10 @@ pub struct Participant {
     actions: VecDeque<Action>,
     /// What is still to be fenced before the leader is told: own turns, and the others as one.
     to_fence: usize,
+    /// Outputs that are to be compared before anything is committed.
+    comparing: Option<Comparing>,
+    /// What the comparison found, once and until that is asked for.
+    compared: Option<Compared>,
     /// Outputs that are to be corrected before anything later is committed.
     reconciling: Option<Reconciling>,
     /// The tick of the corrections and how many records they are, once they are made and until that is asked for.
@@ -87,6 +95,9 @@ impl Participant {
             committer: Committer::with_rules(plan, config, rules),
             to_fence,
             actions,
+            comparing: Some(Comparing::new(plan.as_of(), plan.sealed()))
+                .filter(|_| plan.compare_outputs && rules.has(Rule::CompareOutputsFirst)),
+            compared: None,
             reconciling: plan.reconciliation.map(|at| Reconciling::new(at.tick, &plan.sinks)),
             corrected: None,
             later: VecDeque::new(),
@@ -118,14 +129,20 @@ impl Participant {
         self.committer.all_fenced();
     }
 
-    /// Whether progress has been read and checked, and every output partition of the process has some.
+    /// Whether progress has been read and checked, every output partition of the process has some, and the outputs have
+    /// been compared if they are to be.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.committer.is_ready()
+        let has_compared = self.comparing.as_ref().is_none_or(|comparing| comparing.compared().is_some());
+        self.committer.is_ready() && has_compared
     }
 
     /// A tick was minted. To be told before any output at or after it is handed in.
     pub fn minted(&mut self, binding: &Binding) {
+        // The leader mints when every process is ready.
+        if let Some(comparing) = &mut self.comparing {
+            comparing.all_have_compared();
+        }
         self.committer.minted(binding);
     }
 
@@ -139,6 +156,10 @@ impl Participant {
     /// # Errors
     /// As [`Committer::output`].
     pub fn output(&mut self, tick: Tick, partitions: Vec<PartitionOutput>) -> Result<(), Ended> {
+        if let Some(comparing) = &mut self.comparing {
+            comparing.take(tick, partitions);
+            return Ok(());
+        }
         let Some(reconciling) = &mut self.reconciling else { return self.hand_over(tick, partitions) };
         if tick > reconciling.at() && self.rules.has(Rule::CorrectionsFirst) {
             self.later.push_back((tick, partitions));
@@ -173,9 +194,11 @@ impl Participant {
             #[cfg(test)]
             Done::OthersFenced => Ok(()),
             Done::ReadBack(tables) => {
-                for (at, records) in tables {
-                    if let Some(reconciling) = &mut self.reconciling {
-                        reconciling.found(&at, records);
+                for held in tables {
+                    if let Some(comparing) = &mut self.comparing {
+                        comparing.found(held);
+                    } else if let Some(reconciling) = &mut self.reconciling {
+                        reconciling.found(held);
                     }
                 }
                 self.advance()
@@ -240,6 +263,11 @@ impl Participant {
         self.corrected.take()
     }
 
+    /// What the comparison of the outputs found, once nothing differs; said once.
+    pub fn compared(&mut self) -> Option<Compared> {
+        self.compared.take()
+    }
+
     /// When something is due without anything having happened; see [`Committer::deadline_ms`].
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
@@ -248,7 +276,9 @@ impl Participant {
 
     /// What is waited for, if nothing has been committed for long; see [`Committer::stalled`].
     pub fn stalled(&mut self, now_ms: u64) -> Option<Stall> {
-        self.committer.stalled(now_ms)
+        let stall = self.committer.stalled(now_ms)?;
+        let compares = self.comparing.is_some() && self.committer.is_ready();
+        Some(if compares { Stall { step: Step::Compare, ..stall } } else { stall })
     }
 
     /// Stretches of output partitions that hold offsets which this job's records do not explain; see
@@ -259,6 +289,22 @@ impl Participant {
 
     /// Does what has become possible: the corrections, and what waited for them.
     fn advance(&mut self) -> Result<(), Ended> {
+        if let Some(comparing) = &mut self.comparing {
+            if self.upper > comparing.through().0 && self.committer.is_ready() && !comparing.is_asked() {
+                let partitions = self.committer.upsert_partitions();
+                let (actions, at) = (&mut self.actions, partitions.iter().map(|of| of.at.clone()).collect::<Vec<_>>());
+                actions.extend(at.chunks(READ_BACK_AT_ONCE).map(|some| Action::ReadBack(some.to_vec())));
+                comparing.ask(partitions);
+            }
+            let had_compared = comparing.compared();
+            comparing.compare()?;
+            self.compared = self.compared.or(comparing.compared().filter(|_| had_compared.is_none()));
+            let Some(replayed) = comparing.finish() else { return Ok(()) };
+            self.comparing = None;
+            for (tick, partitions) in replayed {
+                self.hand_over(tick, partitions)?;
+            }
+        }
         if let Some(at) = self.reconciling.as_ref().map(Reconciling::at) {
             if self.upper > at.0 {
                 self.correct(at)?;
@@ -339,6 +385,7 @@ mod tests {
             replay: Vec::new(),
             sinks: Vec::new(),
             reconciliation: None,
+            compare_outputs: false,
             cannot_correct: None,
         };
         let config = CommitterConfig {

@@ -10,7 +10,7 @@ use super::worker::{Back, Task};
 use super::world::{Step, World};
 use super::{OUTPUT_PARTITIONS, PROGRESS_PARTITIONS};
 use crate::rules::Rule;
-use crate::{Answer, Call, Done, Failure, Part, PutOutcome, Report, Tail};
+use crate::{Answer, Call, Done, Failure, HeldRecords, Part, PutOutcome, Report, Tail};
 
 impl World {
     /// A call to the store is carried out, or goes wrong.
@@ -131,7 +131,7 @@ impl World {
                     Body::Record(record) => Some((offset, record.clone())),
                     _ => None,
                 });
-                Done::ReadBack(vec![(at.clone(), found.collect())])
+                Done::ReadBack(vec![HeldRecords { at: at.clone(), earliest: Offset(0), records: found.collect() }])
             }
             Task::Write { turn } => {
                 let turn = *turn;

@@ -30,6 +30,8 @@ pub(super) struct Weather {
     pub(super) widens: bool,
     /// Some generations come with other logic, and reconcile.
     pub(super) upgrades: bool,
+    /// Some generations come with other logic by mistake: nobody asks for a reconciliation.
+    pub(super) mistakes: bool,
     /// The input is compacted.
     pub(super) compacts: bool,
 }
@@ -56,6 +58,7 @@ impl Weather {
             stale_commits: one_of(&[0, 0, 0, 1]) == 1,
             widens: one_of(&[0, 1]) == 1,
             upgrades: one_of(&[0, 0, 0, 1]) == 1,
+            mistakes: one_of(&[0, 0, 0, 1]) == 1,
             compacts: one_of(&[0, 0, 0, 1]) == 1,
         }
     }

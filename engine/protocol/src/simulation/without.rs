@@ -55,6 +55,12 @@ fn without_waiting_for_every_fence_an_earlier_generation_goes_on_writing() {
     check(Rule::WaitForEveryFence);
 }
 
+/// Other logic goes on from a checkpoint, and what it does not write stays as it was.
+#[test]
+fn without_comparing_the_outputs_first_other_logic_goes_on_with_them() {
+    check(Rule::CompareOutputsFirst);
+}
+
 /// Output of a later tick is committed before the corrections of an earlier one.
 #[test]
 fn without_the_corrections_first_they_come_after_later_output() {

@@ -182,6 +182,10 @@ impl Worker {
             }
         }
         self.bindings = plan.replay.iter().cloned().collect();
+        if plan.compare_outputs && plan.checkpoint.is_some() {
+            // What is restored comes out of the dataflow at its tick.
+            self.bindings.push_front(Binding { tick: plan.as_of(), ranges: Vec::new(), checkpoint: false });
+        }
         self.plan = Some(plan);
     }
 
@@ -294,7 +298,7 @@ impl Worker {
     /// Counts the next tick's records of the worker's own keys.
     fn process(&mut self, mesh: &mut Mesh, input: &Input) {
         let (workers, index) = (self.shape.workers, self.index);
-        let reconcile = self.reconcile();
+        let whole = self.reconcile().or(self.plan.as_ref().map(Plan::as_of));
         let Some(tick) = mesh.at(self.processed).filter(|tick| tick.released == workers) else { return };
         let mut changed = BTreeSet::new();
         for (key, delta) in tick.deltas.iter().filter(|(key, _)| owner(u32::from(**key), workers) == index) {
@@ -303,7 +307,7 @@ impl Worker {
             self.dirty.insert(*key);
             changed.insert(*key);
         }
-        if reconcile == Some(tick.tick) {
+        if whole == Some(tick.tick) {
             changed = self.counts.keys().copied().collect();
         }
         for key in changed {

@@ -15,8 +15,10 @@ use super::worker::{Shape, Task};
 use super::{OUTPUT, OUTPUT_PARTITIONS, Over, PROGRESS_PARTITIONS, Violation};
 use crate::journal::Nonce;
 use crate::rules::Rules;
-use crate::{Call, Ended, Event, FoundOutput, Layout, Leader, LeaderConfig, Pace};
+use crate::{Call, Ended, Event, FoundOutput, Layout, Leader, LeaderConfig, Mismatch, Pace};
 
+/// The version of the logic of programs that are started by mistake.
+const MISTAKEN: u64 = 500;
 /// How many generations are started into the chaos.
 const GENERATIONS: usize = 5;
 /// How long the chaos lasts at most.
@@ -199,6 +201,14 @@ impl World {
         }
     }
 
+    /// Whether an output shows a row, with progress that covers it.
+    fn shows_a_row(&self) -> bool {
+        self.progress().into_iter().any(|(at, progress)| {
+            let end = progress.end.0 as usize;
+            self.kafka.read(at.partition as usize, 0, end).any(|(_, body)| matches!(body, Body::Record(_)))
+        })
+    }
+
     /// The job's logic changes. Whoever has not opened the journal with the old one never will.
     fn upgrade(&mut self) {
         self.version += 1;
@@ -219,6 +229,8 @@ impl World {
         if self.weather.upgrades && !self.calm && !self.generations.is_empty() && self.dice.one_in(2) {
             self.upgrade();
         }
+        let may_be_mistaken = self.weather.mistakes && !self.weather.compacts && !self.calm;
+        let by_mistake = may_be_mistaken && self.shows_a_row() && self.dice.one_in(3);
         let dice = &mut self.dice;
         let workers = if self.weather.widens { self.generations.len() + 1 } else { dice.between(1, 3) };
         let shape = Shape {
@@ -227,19 +239,21 @@ impl World {
             // nothing can mend. A sink whose commits are answered for good never does that.
             turns: if self.weather.stale_commits { 1 } else { dice.between(1, 2) as u32 },
             transaction_records: dice.between(1, self.weather.transaction_records),
-            version: self.version,
+            version: if by_mistake { MISTAKEN } else { self.version },
             rules: self.rules,
         };
         let number = self.generations.len();
         // Each version of the logic is a run.
-        let nonce = Nonce::of_run(self.version as u32, 100 + number as u64);
+        let nonce = Nonce::of_run(shape.version as u32, 100 + number as u64);
+        // The same logic is built again now and then. Compaction is corrected by the very program that wrote the outputs.
+        let build = if self.weather.compacts { 0 } else { dice.below(2) };
         let output =
             FoundOutput { output: OUTPUT.to_owned(), partitions: OUTPUT_PARTITIONS as u32, envelope: Envelope::Upsert };
         let config = LeaderConfig {
             incarnation: Incarnation(Uuid::from_u128(7 + number as u128)),
             nonce,
             follows: None,
-            binary: format!("logic {}", self.version),
+            program: format!("logic {}, build {build}", shape.version),
             layout: Layout { workers: shape.workers, processes: shape.workers },
             turns: shape.turns,
             outputs: vec![output],
@@ -256,7 +270,7 @@ impl World {
             checkpoint_every_ms: dice.between(20, 80) as u64,
             checkpoint_age_limit_ms: u64::MAX / 4,
             keep_journal: dice.one_in(8),
-            reconcile: self.version > 0,
+            reconcile: self.version > 0 && !by_mistake,
             leave_append_outputs: false,
             grace_ms: dice.below(40) as u64,
             max_clock_jump_ms: u64::MAX / 4,
@@ -386,6 +400,9 @@ impl World {
                     return Err(Violation(format!("g{chosen} was fenced by generation {by}, which never opened")));
                 }
             }
+            Ended::Mismatch(Mismatch::OutputDiffers { .. } | Mismatch::ReconciliationOfAnother)
+                if generation.version == MISTAKEN => {}
+            // Nothing else ends a program that was started by mistake: what it reads again is what it was.
             other => return Err(Violation(format!("g{chosen}/{process} ended: {other}"))),
         }
         Ok(())

@@ -105,6 +105,8 @@ pub fn several_partitions_are_read_side_by_side<S: SinkSubject>(subject: &mut S)
             assert_eq!(*read, job.read(at, Offset(0))[*skipped..], "{at} read from {from}, with others beside it");
             assert_eq!(end.end, job.end(at), "the end of {at}, with others beside it");
             assert_eq!(end.aborted, None, "nothing was aborted in {at}");
+            let first = job.read(at, Offset(0))[0].0;
+            assert!(end.earliest <= first, "{at} has a record at {first}, and is said to begin at {}", end.earliest);
         }
     }
     let none = job.session.read_all_committed(&[], &mut |_, record| panic!("{record:?} was not asked for"));
