@@ -532,8 +532,7 @@ impl Transactor for FileTransactor {
             }
             ends.push(end);
         }
-        // Records and progress are written by the one call that follows.
-        (self.context.between_records_and_progress)();
+        // Records and progress are written by one call.
         self.files.store(&self.prepared, &prepared).map_err(CommitError::Unknown)?;
         Ok(ends)
     }

@@ -63,9 +63,6 @@ pub struct SinkContext {
     pub process: JobProcess,
     /// How long a call may wait for a system that is unreachable.
     pub patience: Duration,
-    /// Called when a transaction's records are acknowledged and its progress is not yet written: there a test ends the
-    /// process, to show that nothing is lost or doubled.
-    pub between_records_and_progress: fn(),
     /// Where the session notes what its calls wait for, so that the engine can report a wait that is too long.
     pub waits: Waits,
 }
@@ -74,7 +71,7 @@ impl SinkContext {
     /// Of the first process of a job of this name.
     pub fn new(job: impl Into<String>, patience: Duration) -> Self {
         let process = JobProcess { job: job.into(), index: 0 };
-        Self { process, patience, between_records_and_progress: || {}, waits: Waits::default() }
+        Self { process, patience, waits: Waits::default() }
     }
 }
 
@@ -221,8 +218,7 @@ pub struct OutputStatus {
 /// ```
 pub trait Transactor: Send {
     /// Begins a transaction, writes the records, waits until they are acknowledged, and only then writes each
-    /// partition's progress and waits for that. Calls [`SinkContext::between_records_and_progress`] after the records
-    /// are acknowledged and before progress is written. Returns each partition's end offset, in the order of
+    /// partition's progress and waits for that. Returns each partition's end offset, in the order of
     /// [`Transaction::writes`].
     ///
     /// # Errors

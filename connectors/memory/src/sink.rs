@@ -227,7 +227,6 @@ impl Transactor for MemoryTransactor {
             open.progress.push((write.at.clone(), progress));
             ends.push(end);
         }
-        (self.context.between_records_and_progress)();
         writers.open.insert(self.id, open);
         Ok(ends)
     }

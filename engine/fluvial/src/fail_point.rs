@@ -4,6 +4,9 @@
 //! rare beside records. Does not unwind, tell anybody or flush: what happens at a place is what a crash or a pause does.
 //! A process of a generation gets its fail point from the supervisor, which gives it to the first generation alone: the
 //! ones that follow are those that have to cope.
+//!
+//! One place lies inside a sink, which knows nothing of fail points. A sink says where it is by the events of
+//! [`crate::stages`]; where the fail point is that place, the process also listens to these events ([`in_the_sink`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +15,13 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use rustix::process::{Signal, getpid, kill_process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::stages::STAGES;
 
 /// A place in the life of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -169,10 +179,40 @@ fn meet(point: FailPoint) {
     let _ = kill_process(getpid(), signal);
 }
 
+/// Says that [`FailPoint::BetweenDataAndProgress`] is reached whenever the sink's event says that the records of a
+/// transaction are acknowledged. `None` where another fail point is set or none: events then cost what they always do.
+pub(crate) fn in_the_sink<S>(doom: Option<Doom>) -> Option<impl Layer<S>>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let is_set = doom.is_some_and(|doom| doom.point == FailPoint::BetweenDataAndProgress);
+    let is_it = |event: &Metadata<'_>| event.target() == STAGES && event.name() == "acknowledged";
+    is_set.then(|| InTheSink.with_filter(filter_fn(is_it)))
+}
+
+/// Reaches the fail point that lies in the sink at every event that it is given.
+struct InTheSink;
+
+impl<S: Subscriber> Layer<S> for InTheSink {
+    fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
+        reach(FailPoint::BetweenDataAndProgress);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn only_a_process_that_is_to_end_in_the_sink_listens_to_the_sinks_events() {
+        for &point in FailPoint::ALL {
+            let doom = Doom { point, time: 1, fate: Fate::Kill };
+            let listens = in_the_sink::<tracing_subscriber::Registry>(Some(doom)).is_some();
+            assert_eq!(listens, point == FailPoint::BetweenDataAndProgress, "{point:?}");
+        }
+        assert!(in_the_sink::<tracing_subscriber::Registry>(None).is_none());
+    }
 
     #[test]
     fn a_fail_point_is_written_as_its_name_its_time_and_its_fate() {

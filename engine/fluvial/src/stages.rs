@@ -12,6 +12,7 @@
 //! | `encode`, `encoded` | tick, output | an output's part, from the end of the tick |
 //! | `complete` | tick | the dataflow is through with it on this worker |
 //! | `prepare`, `prepared`, `commit`, `committed` | tick | the transaction that ends with it |
+//! | `acknowledged`, `written` | | the sink's part of it: the records, and then the progress, where it writes one after the other |
 
 /// The target of the events.
 pub(crate) const STAGES: &str = "fluvial::stages";

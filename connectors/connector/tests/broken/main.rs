@@ -80,8 +80,6 @@ const OF_A_SINK: &[Finding] = &[
     ),
     (Bug::OneProgressForAllJobs, "jobs_do_not_share_progress", "has the progress of another"),
     (Bug::ProgressOfTheProcess, "the_processes_of_a_job_share_its_progress", "has another progress"),
-    (Bug::NoHook, "the_hook_between_records_and_progress_is_called", "in one prepare"),
-    (Bug::HookInCommit, "the_hook_between_records_and_progress_is_called", "after the commit"),
     (Bug::WaitsStay, "a_call_that_returned_waits_for_nothing", "after prepare"),
     (Bug::NamesNoOutput, "an_output_that_is_read_as_an_input_names_its_sink", "the output's name"),
     (Bug::LosesUpdates, "several_threads_share_a_session", "two threads committed at once"),

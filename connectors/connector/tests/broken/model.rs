@@ -58,8 +58,6 @@ pub(crate) enum Bug {
     ProgressOfTheSession,
     OneProgressForAllJobs,
     ProgressOfTheProcess,
-    NoHook,
-    HookInCommit,
     WaitsStay,
     NamesNoOutput,
     LosesUpdates,

@@ -400,9 +400,6 @@ impl Transactor for ModelTransactor {
         if has(Bug::EndsInOrderOfPartitions) {
             ends.sort();
         }
-        if !has(Bug::NoHook) {
-            (self.context.between_records_and_progress)();
-        }
         let job = job(&self.model, &self.context, self.session);
         state.open.insert(self.id, Open { id, progress, job, slot: transaction.slot });
         self.is_prepared = true;
@@ -421,9 +418,6 @@ impl Transactor for ModelTransactor {
             return Ok(());
         }
         self.check(&state)?;
-        if has(Bug::HookInCommit) {
-            (self.context.between_records_and_progress)();
-        }
         let open = state.open.remove(&self.id).ok_or_else(unknown)?;
         self.is_prepared = false;
         state.finish(open.id, Fate::Committed);

@@ -22,14 +22,16 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use fluvial_connector::Error;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::SubscriberBuilder;
+use tracing_subscriber::fmt::Layer as Logs;
 use tracing_subscriber::fmt::format::{DefaultFields, Format};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 
 use fluvial_protocol::{Ended, Exit, System};
 use options::{LogFormat, ReplayOptions, RunOptions, StoreOptions};
 
+use crate::fail_point::{self, Doom};
 use crate::job::Job;
 use crate::runtime::log;
 use crate::runtime::peer::{Invitation, PEER_VARIABLE};
@@ -164,14 +166,14 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             }
             Some(("replay", matches)) => {
                 let options = ReplayOptions::from_arg_matches(matches)?;
-                start_logging(options.store.log_format, on_a_terminal());
+                start_logging(options.store.log_format, on_a_terminal(), None);
                 let build = self.builder(O::from_arg_matches(matches)?);
                 replay::replay(&build, &options.config(self.name))?;
                 Ok(ExitCode::SUCCESS)
             }
             Some(("state", matches)) => {
                 let options = state::StateOptions::from_arg_matches(matches)?;
-                start_logging(options.store.log_format, on_a_terminal());
+                start_logging(options.store.log_format, on_a_terminal(), None);
                 state::print(&options, self.name)?;
                 Ok(ExitCode::SUCCESS)
             }
@@ -200,12 +202,12 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                 invitation.to_str().and_then(|text| serde_json::from_str(text).ok()).with_context(|| {
                     format!("the environment variable {PEER_VARIABLE} is reserved for the engine; unset it")
                 })?;
-            start_logging(options.store.log_format, invitation.ansi);
+            start_logging(options.store.log_format, invitation.ansi, invitation.fail_point);
             let config = options.config(self.name, own_options);
             return Ok(ExitCode::from(process::run(&invitation, &self.builder(own), &config)?.code()));
         }
         log::print_for_the_run().context("cannot set up the output of log lines")?;
-        start_logging(options.store.log_format, on_a_terminal());
+        start_logging(options.store.log_format, on_a_terminal(), None);
         if options.end_with_stdin {
             end_with_stdin().context("cannot watch standard input")?;
         }
@@ -295,21 +297,25 @@ fn on_a_terminal() -> bool {
 fn say_why(format: LogFormat, why: &str) {
     match format {
         LogFormat::Text => log::say(&format!("error: {why}")),
-        LogFormat::Json => tracing::subscriber::with_default(logs().json().finish(), || tracing::error!("{why}")),
+        LogFormat::Json => {
+            let logs = tracing_subscriber::registry().with(logs().json());
+            tracing::subscriber::with_default(logs, || tracing::error!("{why}"));
+        }
     }
 }
 
-fn logs() -> SubscriberBuilder<DefaultFields, Format, LevelFilter, log::Writer> {
-    tracing_subscriber::fmt().with_writer(log::Writer).with_target(false)
+fn logs() -> Logs<Registry, DefaultFields, Format, log::Writer> {
+    tracing_subscriber::fmt::layer().with_writer(log::Writer).with_target(false)
 }
 
-/// Starts logging, with colours if `ansi` says that the log goes to a terminal.
-fn start_logging(format: LogFormat, ansi: bool) {
+/// Starts logging, with colours if `ansi` says that the log goes to a terminal. `fail_point` may be one that the events of the
+/// sink reach.
+fn start_logging(format: LogFormat, ansi: bool, fail_point: Option<Doom>) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = logs().with_env_filter(filter);
-    // A second start, in a test that runs several command lines, keeps the first one's settings.
-    let _ = match format {
-        LogFormat::Text => logs.with_ansi(ansi).try_init(),
-        LogFormat::Json => logs.json().try_init(),
+    let logs = match format {
+        LogFormat::Text => logs().with_ansi(ansi).with_filter(filter).boxed(),
+        LogFormat::Json => logs().json().with_filter(filter).boxed(),
     };
+    // A second start, in a test that runs several command lines, keeps the first one's settings.
+    let _ = tracing_subscriber::registry().with(logs).with(fail_point::in_the_sink(fail_point)).try_init();
 }

@@ -35,7 +35,7 @@ use super::plan::plan;
 use super::pulse::Pulses;
 use super::unavailable::{LOOK_AGAIN, Unavailable};
 use super::{Build, ambient, log, panics, worker};
-use crate::fail_point::{self, FailPoint};
+use crate::fail_point;
 use crate::journal::JobStore;
 use crate::stages::STAGES;
 
@@ -284,12 +284,7 @@ impl Shared {
             return Ok(Arc::clone(session));
         }
         let patience = self.config.patience;
-        let context = SinkContext {
-            process: self.process.clone(),
-            patience,
-            between_records_and_progress: || fail_point::reach(FailPoint::BetweenDataAndProgress),
-            waits: self.waits.clone(),
-        };
+        let context = SinkContext { process: self.process.clone(), patience, waits: self.waits.clone() };
         let session = wait_out("sink", patience, || self.sink.connect(&context, &self.outputs))
             .map_err(|e| Failure::of(System::Sink, e))?;
         Ok(Arc::clone(self.session.get_or_init(|| session)))

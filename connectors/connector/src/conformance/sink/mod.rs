@@ -7,7 +7,6 @@
 //! | `connect`: creates what is missing | [`connecting_creates_what_is_missing`] |
 //! | `connect`: what is there stays | [`a_reopened_sink_has_everything_that_was_committed`] |
 //! | [`SinkContext::process`]: progress is kept under the job's name | [`jobs_do_not_share_progress`], [`the_processes_of_a_job_share_its_progress`] |
-//! | [`SinkContext::between_records_and_progress`]: called in each `prepare` | [`the_hook_between_records_and_progress_is_called`] |
 //! | [`SinkContext::waits`]: what calls wait for, while they do | [`a_call_that_returned_waits_for_nothing`] |
 //! | [`Source::as_output`](crate::Source::as_output): the identity of the sink, and the name | [`an_output_that_is_read_as_an_input_names_its_sink`] |
 //!
@@ -88,7 +87,6 @@ pub fn checks<S: SinkSubject>() -> Vec<Check<S>> {
         a_reopened_sink_has_everything_that_was_committed
         jobs_do_not_share_progress
         the_processes_of_a_job_share_its_progress
-        the_hook_between_records_and_progress_is_called
         a_call_that_returned_waits_for_nothing
         an_output_that_is_read_as_an_input_names_its_sink
         several_threads_share_a_session

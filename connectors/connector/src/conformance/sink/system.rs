@@ -1,15 +1,8 @@
 //! Outputs, sinks and sessions.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-
 use super::{Job, context_of, just_records, records, write};
 use crate::conformance::{Outcome, SinkSubject, names};
 use crate::{Offset, SinkContext, SinkStatus, Waits};
-
-/// How often the hook was called, by whichever sink; the check has it to itself while it holds the lock.
-static HOOK: Mutex<()> = Mutex::new(());
-static HOOK_CALLS: AtomicU64 = AtomicU64::new(0);
 
 /// For any number of partitions, and for keys of any bytes.
 pub fn every_key_has_its_partition<S: SinkSubject>(subject: &mut S) {
@@ -114,23 +107,6 @@ pub fn the_processes_of_a_job_share_its_progress<S: SinkSubject>(subject: &mut S
     let mut writer = sibling.fence(1, 0);
     sibling.commit(&mut writer, vec![write(&job.at(1), &records("k", 2), 5, job.end(&job.at(1)))]);
     assert_eq!(job.progress().len(), 2, "progress that another process committed is missing");
-}
-
-/// Once in each `prepare`, and not in `commit`.
-pub fn the_hook_between_records_and_progress_is_called<S: SinkSubject>(subject: &mut S) {
-    let _alone = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
-    let between_records_and_progress = || {
-        HOOK_CALLS.fetch_add(1, Ordering::SeqCst);
-    };
-    let job = Job::with(subject, &SinkContext { between_records_and_progress, ..subject.context() });
-    let mut writer = job.fence(0, 0);
-    for tick in 1..=2 {
-        let before = HOOK_CALLS.load(Ordering::SeqCst);
-        job.prepare(&mut writer, vec![write(&job.at(0), &records("k", 2), tick, job.end(&job.at(0)))]);
-        assert_eq!(HOOK_CALLS.load(Ordering::SeqCst), before + 1, "calls of the hook in one prepare");
-        writer.commit().expect("a prepared transaction can be committed");
-        assert_eq!(HOOK_CALLS.load(Ordering::SeqCst), before + 1, "calls of the hook after the commit");
-    }
 }
 
 /// A wait that was noted ends with its call, or the engine would report it for ever.
