@@ -25,9 +25,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    CommitError, Envelope, Error, ErrorKind, Offset, Output, OutputPartition, OutputSpec, OutputStatus, ProducerId,
-    Progress, ReadEnd, Record, Sink, SinkContext, SinkSession, SinkStatus, Slot, Source, SplitId, SplitReader,
-    SplitStatus, TickEnd, Transaction, Transactor, Waker,
+    CommitError, Envelope, Error, ErrorKind, Offset, Output, OutputPartition, OutputSpec, OutputStatus, Progress,
+    ReadEnd, Record, Sink, SinkContext, SinkSession, SinkStatus, Slot, Source, SplitId, SplitReader, SplitStatus,
+    Transaction, Transactor, Waker, WriterId,
 };
 use rustix::fs::inotify;
 use serde::de::DeserializeOwned;
@@ -412,7 +412,7 @@ impl SinkSession for FileSession {
         })
     }
 
-    fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {
+    fn fence(&self, id: &WriterId) -> Result<Box<dyn Transactor>, Error> {
         let _lock = self.files.lock()?;
         let (prepared, epochs) = (format!("prepared-{id}"), format!("epoch-{id}"));
         if let Some(left) = self.files.load::<Prepared>(&prepared)? {
@@ -513,24 +513,12 @@ impl Transactor for FileTransactor {
                 lines += &line(Some(&record.key), record.value.as_deref());
                 ends_of_lines.push(Offset(begin + lines.len() as u64));
             }
-            let end_after =
-                |records: usize| records.checked_sub(1).map_or(write.end_before, |last| ends_of_lines[last]);
-            let own = write.ticks.iter().map(|count| TickEnd { tick: count.tick, end: end_after(count.records) });
-            let end = end_after(ends_of_lines.len());
-            let progress = Progress {
-                incarnation: transaction.incarnation,
-                generation: transaction.generation,
-                tick: write.tick,
-                position: write.position,
-                digest: write.digest,
-                end,
-                ticks: write.earlier.iter().copied().chain(own).collect(),
-            };
+            let progress = write.progress_at(|index| ends_of_lines[index]);
+            ends.push(progress.end);
             prepared.progress.push((write.at.clone(), progress));
             if !lines.is_empty() {
                 prepared.lines.push((name, begin, lines));
             }
-            ends.push(end);
         }
         // Records and progress are written by one call.
         self.files.store(&self.prepared, &prepared).map_err(CommitError::Unknown)?;
@@ -549,27 +537,21 @@ impl Transactor for FileTransactor {
 /// Writes one record and reads it back.
 #[allow(dead_code)]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    use fluvial_connector::{Digest, Generation, Incarnation, OutputRecord, PartitionWrite, Position, Tick, TickCount};
+    use fluvial_connector::{Generation, Incarnation, OutputRecord, PartitionWrite, Tick, TickCount};
 
     let directory = tempfile::tempdir()?;
     let files = Files::new(directory.path());
     let output = files.output("orders");
     let session = output.sink().connect(&SinkContext::new("job", Duration::from_secs(10)), &[output.spec()])?;
-    let id = ProducerId { incarnation: Incarnation(uuid::Uuid::new_v4()), slot: 0, turn: 0 };
+    let id = WriterId { incarnation: Incarnation(uuid::Uuid::new_v4()), slot: 0, turn: 0 };
     let mut writer = session.fence(&id)?;
     let write = PartitionWrite {
         at: OutputPartition { output: "orders".to_owned(), partition: 0 },
         records: vec![OutputRecord { key: b"k".to_vec(), value: Some(b"v".to_vec()) }].into(),
         ticks: vec![TickCount { tick: Tick(1), records: 1 }],
-        tick: Tick(1),
-        position: Position::Complete,
-        digest: Digest::default(),
-        begin: Offset(0),
-        end_before: Offset(0),
-        earlier: Vec::new(),
+        progress: Progress::complete(id.incarnation, Generation(1), Tick(1), Offset(0)),
     };
-    let (incarnation, generation) = (id.incarnation, Generation(1));
-    writer.prepare(&Transaction { incarnation, generation, slot: 0, writes: vec![write] })?;
+    writer.prepare(&Transaction { slot: 0, writes: vec![write] })?;
     writer.commit()?;
 
     let mut reader = files.source("orders").reader(Waker::new(|| ()))?;

@@ -29,6 +29,7 @@ pub mod conformance;
 mod digest;
 mod error;
 pub mod format;
+mod progress;
 mod sink;
 mod source;
 mod waits;
@@ -37,10 +38,10 @@ pub mod worked_example;
 
 pub use digest::{Digest, output_digest, source_digest};
 pub use error::{BoxError, Error, ErrorKind, too_many_files};
+pub use progress::{Position, Progress, TickEnd};
 pub use sink::{
     CommitError, Envelope, Output, OutputPartition, OutputRecord, OutputRecords, OutputSpec, OutputStatus,
-    PartitionWrite, Position, ProducerId, Progress, ReadEnd, Sink, SinkContext, SinkSession, SinkStatus, TickCount,
-    TickEnd, Transaction, Transactor,
+    PartitionWrite, ReadEnd, Sink, SinkContext, SinkSession, SinkStatus, TickCount, Transaction, Transactor, WriterId,
 };
 pub use source::{Availability, Compaction, Record, Slot, Source, SplitReader, SplitStatus, Waker};
 pub use waits::{Wait, Waits};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Error, ErrorKind, Generation, Incarnation, JobProcess, Offset, Record, Tick, Waits};
+use crate::{Error, ErrorKind, Incarnation, JobProcess, Offset, Progress, Record, Tick, Waits};
 
 /// One named output of a job: a topic of a sink.
 pub trait Output: Send + Sync + 'static {
@@ -108,7 +108,7 @@ pub trait SinkSession: Send + Sync {
     ///
     /// # Errors
     /// As [`Sink::connect`].
-    fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error>;
+    fn fence(&self, id: &WriterId) -> Result<Box<dyn Transactor>, Error>;
 
     /// The committed progress of each output partition that has any. **Contract:** what was committed before the call
     /// is seen, also while other transactions are open (the call waits for them, no longer than the patience).
@@ -248,7 +248,7 @@ pub enum CommitError {
 
 /// Names one writer of a job for ever: `incarnation-slot-turn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProducerId {
+pub struct WriterId {
     /// The job.
     pub incarnation: Incarnation,
     /// The process's index.
@@ -257,7 +257,7 @@ pub struct ProducerId {
     pub turn: u32,
 }
 
-impl fmt::Display for ProducerId {
+impl fmt::Display for WriterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}-{}", self.incarnation, self.slot, self.turn)
     }
@@ -349,10 +349,6 @@ impl Eq for OutputRecords {}
 /// What one transaction writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
-    /// The job.
-    pub incarnation: Incarnation,
-    /// The generation that writes.
-    pub generation: Generation,
     /// Which process writes: all progress of a slot goes to one place.
     pub slot: u32,
     /// What is written to each partition; a partition may have progress and no records.
@@ -369,20 +365,9 @@ pub struct PartitionWrite {
     /// The tick of each record: how many of `records` have been written through the end of each tick, ascending. The
     /// last entry may be a tick of which only a part is written.
     pub ticks: Vec<TickCount>,
-    /// The tick that the partition is committed through with this transaction.
-    pub tick: Tick,
-    /// How much of `tick` that is.
-    pub position: Position,
-    /// The running digest through that position.
-    pub digest: Digest,
-    /// Where the partition's records ended as of its last progress.
-    pub begin: Offset,
-    /// Where the partition's records end before this transaction; it stays so where there are no records. Later than
-    /// `begin` where a torn transaction has left records without progress.
-    pub end_before: Offset,
-    /// Where the ticks of those records end, ascending: they go before this transaction's own in [`Progress::ticks`],
-    /// so that every record from `begin` on has its tick. Nearly always empty.
-    pub earlier: Vec<TickEnd>,
+    /// What progress says of the partition, but for where the records lie: [`PartitionWrite::progress_at`] makes of it what
+    /// is stored. Its `end` is where the partition's records end before this transaction, and stays so where there are none.
+    pub progress: Progress,
 }
 
 /// How many records of a [`PartitionWrite`] there are through the end of a tick.
@@ -392,42 +377,4 @@ pub struct TickCount {
     pub tick: Tick,
     /// The records of the write through its end.
     pub records: usize,
-}
-
-/// How much of a tick is committed. More is greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Position {
-    /// The first so many records of the partition's output at the tick; more follow.
-    Records(u64),
-    /// All of it.
-    Complete,
-}
-
-/// What a sink stores for each output partition in the same step as the records.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// The job that wrote.
-    pub incarnation: Incarnation,
-    /// The generation that wrote.
-    pub generation: Generation,
-    /// The tick that is committed.
-    pub tick: Tick,
-    /// How much of it.
-    pub position: Position,
-    /// The running digest of the output through that position.
-    pub digest: Digest,
-    /// The offset after the last record.
-    pub end: Offset,
-    /// Where each tick with records in this transaction ended, ascending.
-    pub ticks: Vec<TickEnd>,
-}
-
-/// Where a tick's records end in an output partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TickEnd {
-    /// The tick.
-    pub tick: Tick,
-    /// The offset after its last record.
-    pub end: Offset,
 }

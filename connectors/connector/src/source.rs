@@ -112,7 +112,7 @@ pub enum Availability {
     Available {
         /// The first offset that can still be read: where a job that meets the split for the first time begins.
         earliest: Offset,
-        /// The end of what is committed now: the last stable offset.
+        /// The end of what is committed now: no record before it is of a transaction that is open.
         end: Offset,
     },
     /// It cannot for now: what serves it is down, or has no successor yet. Its records come when that is over.
@@ -191,8 +191,8 @@ pub trait SplitReader {
     /// errors: they look like a split without new records.
     fn poll(&mut self, most: usize, take: &mut dyn FnMut(Slot, Record<'_>)) -> Result<usize, Error>;
 
-    /// The next offset to read. It also moves past what is not delivered (control markers, aborted and compacted
-    /// records) as soon as the reader knows that there is nothing to deliver before it.
+    /// The next offset to read. It also moves past what is not delivered (records that were aborted or compacted, and what
+    /// the system itself keeps among them) as soon as the reader knows that there is nothing to deliver before it.
     fn position(&self, slot: Slot) -> Offset;
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use fluvial_connector::PartitionWrite;
+use fluvial_connector::{Offset, PartitionWrite};
 
 use crate::native::{Code, Report};
 
@@ -139,17 +139,17 @@ impl Offsets {
         }
     }
 
-    /// The offset after the first `records` messages; `None` where there are no messages.
-    pub(crate) fn end_after(&self, records: usize) -> Option<u64> {
-        let last = records.checked_sub(1)?;
-        let stretch = self.stretches.partition_point(|(first, _)| *first <= last).checked_sub(1)?;
-        Some(self.stretches[stretch].1.wrapping_add(last as u64) + 1)
+    /// The offset after the message with this index, which has arrived.
+    pub(crate) fn end_of(&self, index: usize) -> Offset {
+        let later = self.stretches.partition_point(|(first, _)| *first <= index);
+        let (_, base) = self.stretches[later - 1];
+        Offset(base.wrapping_add(index as u64) + 1)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use fluvial_connector::{Digest, Offset, OutputPartition, OutputRecords, Position, Tick};
+    use fluvial_connector::{Generation, Incarnation, OutputPartition, OutputRecords, Progress, Tick};
 
     use super::*;
 
@@ -158,12 +158,7 @@ mod tests {
             at: OutputPartition { output: "o".to_owned(), partition: 7 },
             records: OutputRecords::default(),
             ticks: Vec::new(),
-            tick: Tick(1),
-            position: Position::Complete,
-            digest: Digest::default(),
-            begin: Offset(0),
-            end_before: Offset(0),
-            earlier: Vec::new(),
+            progress: Progress::complete(Incarnation(uuid::Uuid::nil()), Generation(1), Tick(1), Offset(0)),
         }
     }
 
@@ -174,8 +169,8 @@ mod tests {
             offsets.note(index, offset);
         }
         assert_eq!(offsets.stretches.len(), 2);
-        let ends: Vec<_> = (0..=5).map(|records| offsets.end_after(records)).collect();
-        assert_eq!(ends, [None, Some(11), Some(12), Some(13), Some(21), Some(22)]);
+        let ends: Vec<_> = (0..5).map(|index| offsets.end_of(index).0).collect();
+        assert_eq!(ends, [11, 12, 13, 21, 22]);
     }
 
     #[test]
@@ -190,7 +185,7 @@ mod tests {
         );
         flight.note(Report { opaque: Flight::opaque(2, 0), result: Ok(100) });
         flight.note(Report { opaque: Flight::opaque(Flight::OTHER, 0), result: Ok(5) });
-        assert_eq!((flight.pending, flight.groups[2].end_after(1)), (0, Some(101)));
+        assert_eq!((flight.pending, flight.groups[2].end_of(0)), (0, Offset(101)));
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! key    {"output":"revenue","partition":3}
-//! value  {"version":1,"begin":1201,"incarnation":"…","generation":4,"tick":1790000000123,
-//!         "position":"complete","digest":"…","end":1260,"ticks":[{"tick":1790000000123,"end":1260}]}
+//! value  {"version":1,"incarnation":"…","generation":4,"tick":1790000000123,"position":"complete",
+//!         "digest":"…","begin":1201,"end":1260,"ticks":[{"tick":1790000000123,"end":1260}]}
 //! ```
 //!
 //! The value is written in the transaction that writes the records it tells of: the records from `begin` to `end` are
@@ -18,9 +18,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{
-    Error, ErrorKind, OutputPartition, PartitionWrite, Position, Progress, SinkContext, TickEnd, Transaction,
-};
+use fluvial_connector::{Error, ErrorKind, OutputPartition, Progress, SinkContext};
 use serde::{Deserialize, Serialize};
 
 use crate::failure;
@@ -69,42 +67,15 @@ pub(crate) fn new_topic(kafka: &Kafka, job: &str) -> NewTopic {
 
 /// A progress record's value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+struct Entry {
     version: u32,
-    /// `end` of the entry before: the records from here on have their ticks in this entry.
-    pub(crate) begin: u64,
     #[serde(flatten)]
-    pub(crate) progress: Progress,
+    progress: Progress,
 }
 
-impl Entry {
-    /// What a transaction says of one of its writes, whose ticks ended at `ticks` and whose records ended at `end`.
-    pub(crate) fn new(transaction: &Transaction, write: &PartitionWrite, end: u64, ticks: Vec<TickEnd>) -> Self {
-        Self {
-            version: VERSION,
-            begin: write.begin.0,
-            progress: Progress {
-                incarnation: transaction.incarnation,
-                generation: transaction.generation,
-                tick: write.tick,
-                position: write.position,
-                digest: write.digest,
-                end: fluvial_connector::Offset(end),
-                ticks,
-            },
-        }
-    }
-
-    /// As it was stored.
-    #[cfg(test)]
-    pub(crate) fn stored(begin: u64, progress: Progress) -> Self {
-        Self { version: VERSION, begin, progress }
-    }
-
-    /// Its bytes.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("numbers, texts and lists are always JSON")
-    }
+/// The bytes of a value.
+pub(crate) fn encode(progress: Progress) -> Vec<u8> {
+    serde_json::to_vec(&Entry { version: VERSION, progress }).expect("numbers, texts and lists are always JSON")
 }
 
 /// The bytes of a key.
@@ -122,7 +93,7 @@ pub(crate) fn decode(
     topic: &str,
     key: Option<&[u8]>,
     value: Option<&[u8]>,
-) -> Result<Option<(OutputPartition, Entry)>, Error> {
+) -> Result<Option<(OutputPartition, Progress)>, Error> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
@@ -142,17 +113,8 @@ pub(crate) fn decode(
         let newer = format!("{}: it has version {version}, and this binary knows up to {VERSION}", what());
         return Err(Error::new(ErrorKind::Data, newer));
     }
-    let entry = serde_json::from_slice(value).map_err(bad)?;
-    Ok(Some((at, entry)))
-}
-
-/// Where progress stands in the order in which it was made.
-pub(crate) fn rank(progress: &Progress) -> (u64, u64, u64) {
-    let position = match progress.position {
-        Position::Records(count) => count,
-        Position::Complete => u64::MAX,
-    };
-    (progress.tick.0, position, progress.generation.0)
+    let Entry { progress, .. } = serde_json::from_slice(value).map_err(bad)?;
+    Ok(Some((at, progress)))
 }
 
 /// The newest committed progress of each output partition. What was committed before the call is seen: it waits for
@@ -196,10 +158,10 @@ pub(crate) fn read(kafka: &Kafka, context: &SinkContext) -> Result<BTreeMap<Outp
             record.key,
             record.value,
         ) {
-            Ok(Some((at, entry))) => {
+            Ok(Some((at, progress))) => {
                 let known = newest.get(&at);
-                if known.is_none_or(|known| rank(known) <= rank(&entry.progress)) {
-                    newest.insert(at, entry.progress);
+                if known.is_none_or(|known| known.rank() <= progress.rank()) {
+                    newest.insert(at, progress);
                 }
             }
             Ok(None) => {}
@@ -214,23 +176,20 @@ pub(crate) fn read(kafka: &Kafka, context: &SinkContext) -> Result<BTreeMap<Outp
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use fluvial_connector::{Digest, Generation, Incarnation, Offset, Tick};
+    use fluvial_connector::{Digest, Generation, Incarnation, Offset, Position, Tick, TickEnd};
 
     use super::*;
 
-    fn entry() -> Entry {
-        Entry {
-            version: VERSION,
-            begin: 7,
-            progress: Progress {
-                incarnation: Incarnation(uuid::Uuid::nil()),
-                generation: Generation(2),
-                tick: Tick(5),
-                position: Position::Records(3),
-                digest: Digest(9),
-                end: Offset(8),
-                ticks: vec![TickEnd { tick: Tick(5), end: Offset(8) }],
-            },
+    fn progress() -> Progress {
+        Progress {
+            incarnation: Incarnation(uuid::Uuid::nil()),
+            generation: Generation(2),
+            tick: Tick(5),
+            position: Position::Records(3),
+            digest: Digest(9),
+            begin: Offset(7),
+            end: Offset(8),
+            ticks: vec![TickEnd { tick: Tick(5), end: Offset(8) }],
         }
     }
 
@@ -240,8 +199,8 @@ mod tests {
 
     #[test]
     fn progress_reads_what_it_wrote() {
-        let read = decode("t", Some(&encode_key(&at())), Some(&entry().encode())).unwrap();
-        assert_eq!(read, Some((at(), entry())));
+        let read = decode("t", Some(&encode_key(&at())), Some(&encode(progress()))).unwrap();
+        assert_eq!(read, Some((at(), progress())));
     }
 
     #[test]
@@ -253,22 +212,11 @@ mod tests {
     #[test]
     fn progress_of_a_newer_version_and_damaged_progress_are_refused() {
         let key = encode_key(&at());
-        let newer = String::from_utf8(entry().encode()).unwrap().replace("\"version\":1", "\"version\":2");
+        let newer = String::from_utf8(encode(progress())).unwrap().replace("\"version\":1", "\"version\":2");
         for bad in [newer.as_bytes(), b"{\"version\":1}", b"not json"] {
             let error = decode("t", Some(&key), Some(bad)).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Data);
             assert!(error.to_string().contains("o/1"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_complete_tick_comes_after_its_parts_and_a_newer_generation_after_an_older() {
-        let part = entry().progress;
-        let complete = Progress { position: Position::Complete, ..part.clone() };
-        let next = Progress { tick: Tick(6), position: Position::Records(1), ..part.clone() };
-        assert!(rank(&part) < rank(&complete) && rank(&complete) < rank(&next));
-        // A reconciliation gives a partition progress again, as of the tick that it has.
-        let newer = Progress { generation: Generation(3), ..complete.clone() };
-        assert!(rank(&complete) < rank(&newer) && rank(&newer) < rank(&next));
     }
 }

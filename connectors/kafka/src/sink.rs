@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    Error, Offset, OutputPartition, OutputSpec, OutputStatus, ProducerId, Progress, ReadEnd, Record, Sink, SinkContext,
-    SinkSession, SinkStatus, Transactor,
+    Error, Offset, OutputPartition, OutputSpec, OutputStatus, Progress, ReadEnd, Record, Sink, SinkContext,
+    SinkSession, SinkStatus, Transactor, WriterId,
 };
 
 use crate::failure;
@@ -102,7 +102,7 @@ impl Sink for KafkaSink {
 
 /// The transactional id of a writer. It begins with the job's name, so that Kafka's tools say whose a transaction is, and
 /// that one prefix is what the job must be allowed to use.
-fn transactional_id(job: &str, id: &ProducerId) -> String {
+fn transactional_id(job: &str, id: &WriterId) -> String {
     format!("{job}-{id}")
 }
 
@@ -187,7 +187,7 @@ impl SinkSession for KafkaSession {
         writers::of_output(&self.kafka, &self.context.process.job, output, self.context.patience)
     }
 
-    fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {
+    fn fence(&self, id: &WriterId) -> Result<Box<dyn Transactor>, Error> {
         let name = transactional_id(&self.context.process.job, id);
         let what = format!("initialise the kafka transactional id '{name}'");
         let deadline = Instant::now() + self.context.patience;
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_transactional_id_begins_with_the_jobs_name_and_names_one_writer() {
-        let id = ProducerId { incarnation: Incarnation(uuid::Uuid::nil()), slot: 2, turn: 1 };
+        let id = WriterId { incarnation: Incarnation(uuid::Uuid::nil()), slot: 2, turn: 1 };
         assert_eq!(transactional_id("orders", &id), "orders-00000000-0000-0000-0000-000000000000-2-1");
     }
 }

@@ -13,15 +13,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    CommitError, Error, ErrorKind, Offset, OutputRecord, PartitionWrite, SinkContext, TickEnd, Transaction, Transactor,
-    Wait,
+    CommitError, Error, ErrorKind, Offset, OutputRecord, PartitionWrite, SinkContext, Transaction, Transactor, Wait,
 };
 
 use crate::failure;
 use crate::flight::Flight;
 use crate::native::{Code, Failed, Message, Producer, TransactionError};
 use crate::permission::{Resource, is_denied};
-use crate::progress::{Entry, encode_key, touch_key};
+use crate::progress::{self, touch_key};
 use crate::refusal::Refusals;
 
 /// How long one blocking call may last before the fate of the requests is looked at.
@@ -108,7 +107,7 @@ impl KafkaTransactor {
         let mut records = write.records.iter().enumerate().peekable();
         // The last tick may be the part of one, which `ticks` need not end with.
         let ticks = write.ticks.iter().map(|tick| (tick.tick, tick.records));
-        for (tick, through) in ticks.chain([(write.tick, write.records.len())]) {
+        for (tick, through) in ticks.chain([(write.progress.tick, write.records.len())]) {
             let digits = tick.to_string();
             while let Some((index, OutputRecord { key, value })) = records.peek().filter(|(index, _)| *index < through)
             {
@@ -280,8 +279,8 @@ impl Transactor for KafkaTransactor {
         begun.map_err(|failed| self.of_transaction(failed.code, &failed.reason, "begin", &transaction.writes))?;
         let mut flight = Flight::new(&transaction.writes, lost, Instant::now() + self.context.patience);
 
-        let progress = (self.refusals.progress_topic.clone(), transaction.slot % self.progress_partitions);
-        let progress_to = (progress.0.as_str(), progress.1);
+        let topic = self.refusals.progress_topic.clone();
+        let progress_to = (topic.as_str(), transaction.slot % self.progress_partitions);
         let (touch, touched) = (touch_key(transaction.slot), Flight::opaque(Flight::OTHER, 0));
         if transaction.writes.iter().any(|write| !write.records.is_empty()) {
             let touch = [Message { key: &touch, value: None, opaque: touched }];
@@ -318,12 +317,9 @@ impl Transactor for KafkaTransactor {
         let mut ends = Vec::with_capacity(transaction.writes.len());
         let mut entries = Vec::with_capacity(transaction.writes.len());
         for (write, offsets) in transaction.writes.iter().zip(&flight.groups) {
-            let end_after = |records: usize| offsets.end_after(records).unwrap_or(write.end_before.0);
-            let own = write.ticks.iter().map(|t| TickEnd { tick: t.tick, end: Offset(end_after(t.records)) });
-            let ticks = write.earlier.iter().copied().chain(own);
-            let end = end_after(write.records.len());
-            entries.push((encode_key(&write.at), Entry::new(transaction, write, end, ticks.collect()).encode()));
-            ends.push(Offset(end));
+            let progress = write.progress_at(|index| offsets.end_of(index));
+            ends.push(progress.end);
+            entries.push((progress::encode_key(&write.at), progress::encode(progress)));
         }
         let messages = entries.iter().map(|(key, value)| Message { key, value: Some(value), opaque: touched });
         self.send(Flight::OTHER, progress_to, messages, &mut flight)?;

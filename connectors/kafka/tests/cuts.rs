@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    Digest, Generation, Incarnation, Offset, OutputPartition, OutputRecord, PartitionWrite, Position, ProducerId, Sink,
-    SinkContext, SinkSession, Tick, TickCount, Transaction, Transactor,
+    Generation, Incarnation, Offset, OutputPartition, OutputRecord, PartitionWrite, Progress, Sink, SinkContext,
+    SinkSession, Tick, TickCount, Transaction, Transactor, WriterId,
 };
 use fluvial_kafka::{Cut, CutReader, Kafka};
 use fluvial_kafka_embedded::{Broker, Config};
@@ -38,7 +38,7 @@ impl Job {
 
     fn open(&mut self, workers: u32) {
         self.generation += 1;
-        let fence = |slot| self.session.fence(&ProducerId { incarnation: self.incarnation, slot, turn: 0 }).unwrap();
+        let fence = |slot| self.session.fence(&WriterId { incarnation: self.incarnation, slot, turn: 0 }).unwrap();
         self.workers = (0..workers).map(fence).collect();
     }
 
@@ -74,21 +74,11 @@ impl Job {
                     at,
                     records: records.into(),
                     ticks: (1..).zip(ticks).map(count).collect(),
-                    tick: Tick(last),
-                    position: Position::Complete,
-                    digest: Digest::default(),
-                    begin: end,
-                    end_before: end,
-                    earlier: Vec::new(),
+                    progress: Progress::complete(self.incarnation, Generation(self.generation), Tick(last), end),
                 }
             })
             .collect();
-        let transaction = Transaction {
-            incarnation: self.incarnation,
-            generation: Generation(self.generation),
-            slot: u32::try_from(worker).unwrap(),
-            writes,
-        };
+        let transaction = Transaction { slot: u32::try_from(worker).unwrap(), writes };
         let ends = self.workers[worker].prepare(&transaction).unwrap();
         self.workers[worker].commit().unwrap();
         self.ends.extend(transaction.writes.into_iter().map(|write| write.at).zip(ends));

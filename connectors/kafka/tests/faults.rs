@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    CommitError, Digest, Error, ErrorKind, Generation, Incarnation, Offset, Output, OutputPartition, OutputRecord,
-    PartitionWrite, Position, ProducerId, SinkContext, SinkSession, Source, Tick, TickCount, Transaction, Transactor,
+    CommitError, Error, ErrorKind, Generation, Incarnation, Offset, Output, OutputPartition, OutputRecord,
+    PartitionWrite, Progress, SinkContext, SinkSession, Source, Tick, TickCount, Transaction, Transactor, WriterId,
 };
 use fluvial_kafka::{KafkaOptions, KafkaOutput, Setting};
 use fluvial_kafka_embedded::{ApiKey, Broker, Config, Fault, ResponseError};
@@ -41,7 +41,7 @@ impl Job {
     }
 
     fn fence(&self) -> Box<dyn Transactor> {
-        self.session.fence(&ProducerId { incarnation: self.incarnation, slot: 0, turn: 0 }).unwrap()
+        self.session.fence(&WriterId { incarnation: self.incarnation, slot: 0, turn: 0 }).unwrap()
     }
 
     fn at() -> OutputPartition {
@@ -55,15 +55,9 @@ impl Job {
             at: Self::at(),
             records: vec![record].into(),
             ticks: vec![TickCount { tick: Tick(self.tick), records: 1 }],
-            tick: Tick(self.tick),
-            position: Position::Complete,
-            digest: Digest::default(),
-            begin: Offset(0),
-            end_before: Offset(0),
-            earlier: Vec::new(),
+            progress: Progress::complete(self.incarnation, Generation(1), Tick(self.tick), Offset(0)),
         };
-        let (incarnation, generation) = (self.incarnation, Generation(1));
-        Transaction { incarnation, generation, slot: 0, writes: vec![write] }
+        Transaction { slot: 0, writes: vec![write] }
     }
 
     fn committed(&self) -> usize {
@@ -274,7 +268,7 @@ fn ticks_are_headers_and_timestamps_on_request() {
     let record = write.records.iter().next().unwrap().clone();
     write.records = vec![record; 3].into();
     write.ticks = [(7, 1), (9, 3)].map(|(tick, records)| TickCount { tick: Tick(tick), records }).to_vec();
-    write.tick = Tick(9);
+    write.progress.tick = Tick(9);
     let mut writer = job.fence();
     let ends = writer.prepare(&transaction).unwrap();
     writer.commit().unwrap();

@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use fluvial_connector::{
     CommitError, Envelope, Error, ErrorKind, Offset, Output, OutputPartition, OutputSpec, OutputStatus, PartitionWrite,
-    ProducerId, Progress, ReadEnd, Record, Sink, SinkContext, SinkSession, SinkStatus, TickEnd, Transaction,
-    Transactor,
+    Progress, ReadEnd, Record, Sink, SinkContext, SinkSession, SinkStatus, Transaction, Transactor, WriterId,
 };
 
 use crate::faults::LostCommit;
@@ -89,7 +88,7 @@ impl SinkSession for MemorySession {
         Ok(of_output.map(|(job, _)| format!("job '{job}' writes to it too")).collect())
     }
 
-    fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {
+    fn fence(&self, id: &WriterId) -> Result<Box<dyn Transactor>, Error> {
         let mut writers = self.memory.writers();
         let epoch = writers.epochs.entry(*id).or_insert(0);
         *epoch += 1;
@@ -157,7 +156,7 @@ fn finish(memory: &Memory, transaction: &OpenTransaction, commit: bool) {
 struct MemoryTransactor {
     memory: Memory,
     context: SinkContext,
-    id: ProducerId,
+    id: WriterId,
     epoch: u64,
 }
 
@@ -206,26 +205,12 @@ impl Transactor for MemoryTransactor {
                 .iter()
                 .map(|record| log.append(Some(&record.key), record.value.as_deref(), Some(open.id)))
                 .collect();
-            let end_after = |records: usize| match records.checked_sub(1) {
-                Some(last) => Offset(offsets[last] + 1),
-                None => write.end_before,
-            };
-            let end = end_after(offsets.len());
-            let own = write.ticks.iter().map(|t| TickEnd { tick: t.tick, end: end_after(t.records) });
-            let progress = Progress {
-                incarnation: transaction.incarnation,
-                generation: transaction.generation,
-                tick: write.tick,
-                position: write.position,
-                digest: write.digest,
-                end,
-                ticks: write.earlier.iter().copied().chain(own).collect(),
-            };
+            let progress = write.progress_at(|index| Offset(offsets[index] + 1));
             if !offsets.is_empty() {
                 open.partitions.push(write.at.clone());
             }
+            ends.push(progress.end);
             open.progress.push((write.at.clone(), progress));
-            ends.push(end);
         }
         writers.open.insert(self.id, open);
         Ok(ends)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use fluvial_connector::{Envelope, Error, ErrorKind, Offset, OutputPartition, ProducerId, Progress};
+use fluvial_connector::{Envelope, Error, ErrorKind, Offset, OutputPartition, Progress, WriterId};
 
 use crate::faults::Faults;
 use crate::log::TransactionId;
@@ -38,9 +38,9 @@ pub(crate) struct Store {
 #[derive(Debug, Default)]
 pub(crate) struct Writers {
     /// The current epoch of each id.
-    pub(crate) epochs: BTreeMap<ProducerId, u64>,
+    pub(crate) epochs: BTreeMap<WriterId, u64>,
     /// The open transaction of each id, and where it wrote.
-    pub(crate) open: BTreeMap<ProducerId, OpenTransaction>,
+    pub(crate) open: BTreeMap<WriterId, OpenTransaction>,
     pub(crate) transactions: TransactionId,
     /// By job.
     pub(crate) progress: BTreeMap<String, BTreeMap<OutputPartition, Progress>>,

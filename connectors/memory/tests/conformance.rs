@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fluvial_connector::conformance::{Ending, SinkSubject, SourceSubject, TestRecord, sink, source};
 use fluvial_connector::{
-    Digest, Generation, Incarnation, Offset, Output, OutputPartition, OutputRecord, PartitionWrite, Position,
-    ProducerId, SinkContext, SinkSession, Source, Tick, Transaction, Transactor,
+    Generation, Incarnation, Offset, Output, OutputPartition, OutputRecord, PartitionWrite, Progress, SinkContext,
+    SinkSession, Source, Tick, Transaction, Transactor, WriterId,
 };
 use fluvial_memory::{LostCommit, Memory};
 
@@ -23,7 +23,7 @@ struct Input {
 }
 
 impl Input {
-    const ID: ProducerId = ProducerId { incarnation: Incarnation(uuid::Uuid::nil()), slot: 0, turn: 0 };
+    const ID: WriterId = WriterId { incarnation: Incarnation(uuid::Uuid::nil()), slot: 0, turn: 0 };
 
     fn new() -> Self {
         let memory = Memory::new();
@@ -57,17 +57,10 @@ impl SourceSubject for Input {
                 .collect::<Vec<_>>()
                 .into(),
             ticks: Vec::new(),
-            tick: Tick(0),
-            position: Position::Complete,
-            digest: Digest::default(),
-            begin: Offset(0),
-            end_before: Offset(0),
-            earlier: Vec::new(),
+            progress: Progress::complete(Self::ID.incarnation, Generation(1), Tick(0), Offset(0)),
         };
         let mut transactor = self.session.fence(&Self::ID).unwrap();
-        let transaction =
-            Transaction { incarnation: Self::ID.incarnation, generation: Generation(1), slot: 0, writes: vec![write] };
-        transactor.prepare(&transaction).unwrap();
+        transactor.prepare(&Transaction { slot: 0, writes: vec![write] }).unwrap();
         self.open = Some(transactor);
         true
     }

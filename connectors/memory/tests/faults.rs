@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fluvial_connector::{
-    CommitError, Digest, ErrorKind, Generation, Incarnation, Offset, Output, OutputPartition, OutputRecord,
-    PartitionWrite, Position, ProducerId, SinkContext, SinkSession, Slot, Source, SplitId, SplitReader, Tick,
-    Transaction, Transactor, Waker,
+    CommitError, ErrorKind, Generation, Incarnation, Offset, Output, OutputPartition, OutputRecord, PartitionWrite,
+    Progress, SinkContext, SinkSession, Slot, Source, SplitId, SplitReader, Tick, Transaction, Transactor, Waker,
+    WriterId,
 };
 use fluvial_memory::{LostCommit, Memory};
 
@@ -26,7 +26,7 @@ impl Job {
 
     fn fence(&self) -> Box<dyn Transactor> {
         let incarnation = Incarnation(uuid::Uuid::nil());
-        self.session.fence(&ProducerId { incarnation, slot: 0, turn: 0 }).unwrap()
+        self.session.fence(&WriterId { incarnation, slot: 0, turn: 0 }).unwrap()
     }
 
     fn at() -> OutputPartition {
@@ -38,15 +38,9 @@ impl Job {
             at: Self::at(),
             records: vec![OutputRecord { key: b"key".to_vec(), value: Some(b"value".to_vec()) }].into(),
             ticks: Vec::new(),
-            tick: Tick(tick),
-            position: Position::Complete,
-            digest: Digest::default(),
-            begin: Offset(0),
-            end_before: Offset(0),
-            earlier: Vec::new(),
+            progress: Progress::complete(Incarnation(uuid::Uuid::nil()), Generation(1), Tick(tick), Offset(0)),
         };
-        let (incarnation, generation) = (Incarnation(uuid::Uuid::nil()), Generation(1));
-        Transaction { incarnation, generation, slot: 0, writes: vec![write] }
+        Transaction { slot: 0, writes: vec![write] }
     }
 
     /// Committed records, and the tick that progress tells.

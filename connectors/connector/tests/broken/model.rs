@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use fluvial_connector::{OutputPartition, ProducerId, Progress, Waker};
+use fluvial_connector::{OutputPartition, Progress, Waker, WriterId};
 
 /// A contract that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,7 @@ pub(crate) enum Bug {
     TicksAreComplete,
     NoProgressWithoutRecords,
     EarlierTicksAreDropped,
+    BeginsWhereItEnds,
     OneTurn,
     DropWaits,
     CrashBetweenRecordsAndProgress,
@@ -148,8 +149,8 @@ pub(crate) type JobProgress = BTreeMap<OutputPartition, (u32, Progress)>;
 pub(crate) struct State {
     pub(crate) topics: BTreeMap<String, Topic>,
     pub(crate) fates: BTreeMap<TransactionId, Fate>,
-    pub(crate) open: BTreeMap<ProducerId, Open>,
-    pub(crate) epochs: BTreeMap<ProducerId, u64>,
+    pub(crate) open: BTreeMap<WriterId, Open>,
+    pub(crate) epochs: BTreeMap<WriterId, u64>,
     pub(crate) progress: BTreeMap<String, JobProgress>,
     pub(crate) wakers: BTreeMap<u64, Waker>,
     /// Numbers transactions, topics, readers and sessions.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use fluvial_connector::conformance::SinkSubject;
 use fluvial_connector::{
     CommitError, Digest, Envelope, Error, ErrorKind, Generation, Offset, Output, OutputPartition, OutputSpec,
-    OutputStatus, PartitionWrite, Position, ProducerId, Progress, ReadEnd, Record, Sink, SinkContext, SinkSession,
-    SinkStatus, Source, TickEnd, Transaction, Transactor,
+    OutputStatus, PartitionWrite, Position, Progress, ReadEnd, Record, Sink, SinkContext, SinkSession, SinkStatus,
+    Source, Transaction, Transactor, WriterId,
 };
 
 use crate::model::{Bug, Fate, JobProgress, Model, Open, State};
@@ -130,7 +130,7 @@ fn keep(state: &mut State, job: &str, slot: u32, progress: Vec<(OutputPartition,
 }
 
 /// The epochs of writers that one session has fenced.
-type SessionEpochs = Arc<Mutex<BTreeMap<ProducerId, u64>>>;
+type SessionEpochs = Arc<Mutex<BTreeMap<WriterId, u64>>>;
 
 struct ModelSession {
     model: Model,
@@ -192,7 +192,7 @@ impl SinkSession for ModelSession {
         Ok(of_output.map(|(job, _)| format!("job '{job}'")).collect())
     }
 
-    fn fence(&self, id: &ProducerId) -> Result<Box<dyn Transactor>, Error> {
+    fn fence(&self, id: &WriterId) -> Result<Box<dyn Transactor>, Error> {
         let mut id = *id;
         if self.model.has(Bug::OneTurn) {
             id.turn = 0;
@@ -307,7 +307,7 @@ struct ModelTransactor {
     context: SinkContext,
     epochs: SessionEpochs,
     session: u64,
-    id: ProducerId,
+    id: WriterId,
     epoch: u64,
     is_prepared: bool,
 }
@@ -334,7 +334,7 @@ impl ModelTransactor {
     }
 
     /// Writes the records, and returns the partition's progress.
-    fn write(&self, state: &mut State, transaction: &Transaction, write: &PartitionWrite, id: u64) -> Progress {
+    fn write(&self, state: &mut State, write: &PartitionWrite, id: u64) -> Progress {
         let has = |bug| self.model.has(bug);
         let mut records: Vec<_> = write.records.iter().cloned().collect();
         if has(Bug::FirstPartOnly) {
@@ -353,23 +353,27 @@ impl ModelTransactor {
             let (at, record) = (&write.at, (Some(&*record.key), record.value.as_deref()));
             ends.push(Offset(state.append(&at.output, at.partition, record, Some(id))));
         }
-        let end_after =
-            |count: usize| count.checked_sub(1).map_or(write.end_before, |last| ends[last.min(ends.len() - 1)]);
-        let end = end_after(records.len());
-        let own = write.ticks.iter().map(|count| {
-            let end = if has(Bug::OneEndForAllTicks) { end } else { end_after(count.records) };
-            TickEnd { tick: count.tick, end }
-        });
-        let earlier = write.earlier.iter().copied().filter(|_| !has(Bug::EarlierTicksAreDropped));
-        Progress {
-            incarnation: transaction.incarnation,
-            generation: if has(Bug::OneGeneration) { Generation(1) } else { transaction.generation },
-            tick: write.tick,
-            position: if has(Bug::TicksAreComplete) { Position::Complete } else { write.position },
-            digest: if has(Bug::DigestOf64Bits) { Digest(write.digest.0 & u128::from(u64::MAX)) } else { write.digest },
-            end,
-            ticks: earlier.chain(own).collect(),
+        let mut progress = write.progress_at(|index| ends[index.min(ends.len() - 1)]);
+        if has(Bug::OneEndForAllTicks) {
+            let end = progress.end;
+            progress.ticks.iter_mut().for_each(|tick| tick.end = end);
         }
+        if has(Bug::EarlierTicksAreDropped) {
+            progress.ticks.drain(..write.progress.ticks.len());
+        }
+        if has(Bug::OneGeneration) {
+            progress.generation = Generation(1);
+        }
+        if has(Bug::TicksAreComplete) {
+            progress.position = Position::Complete;
+        }
+        if has(Bug::DigestOf64Bits) {
+            progress.digest = Digest(progress.digest.0 & u128::from(u64::MAX));
+        }
+        if has(Bug::BeginsWhereItEnds) {
+            progress.begin = write.progress.end;
+        }
+        progress
     }
 }
 
@@ -389,7 +393,7 @@ impl Transactor for ModelTransactor {
         state.fates.insert(id, Fate::Open);
         let (mut ends, mut progress) = (Vec::new(), Vec::new());
         for write in &transaction.writes {
-            let of = self.write(&mut state, transaction, write, id);
+            let of = self.write(&mut state, write, id);
             ends.push((write.at.clone(), of.end));
             if !(has(Bug::NoProgressWithoutRecords) && write.records.is_empty()
                 || has(Bug::ProgressOfTheFirstWrite) && !progress.is_empty())

@@ -270,9 +270,9 @@ impl CutReader {
                 partitions[number].ticks.record(record.offset.0, row);
             }
             Place::Progress => match progress::decode(topic, record.key, record.value) {
-                Ok(Some((at, entry))) => {
+                Ok(Some((at, progress))) => {
                     if let Some(partition) = partitions.iter_mut().find(|partition| partition.at == at) {
-                        partition.ticks.progress(entry);
+                        partition.ticks.progress(progress);
                     }
                 }
                 Ok(None) => {}

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fluvial_connector::{Position, Tick};
-
-use crate::progress::{Entry, rank};
+use fluvial_connector::{Generation, Position, Progress, Tick};
 
 /// What is known of one output partition.
 #[derive(Debug)]
@@ -18,12 +16,13 @@ pub(super) struct Ticks<R> {
     /// Records that wait for their tick, ascending.
     waiting: VecDeque<(u64, R)>,
     /// Progress that is not used yet, by its rank.
-    entries: BTreeMap<Rank, Entry>,
+    entries: BTreeMap<Rank, Progress>,
     /// Up to here it does not wait for earlier progress: what is missing is gone.
     confirmed: Option<Rank>,
 }
 
-type Rank = (u64, u64, u64);
+/// See [`Progress::rank`].
+type Rank = (Tick, Position, Generation);
 
 impl<R> Ticks<R> {
     /// A partition whose first record that can be read stands at `earliest`.
@@ -57,8 +56,8 @@ impl<R> Ticks<R> {
         self.waiting.push_back((offset, record));
     }
 
-    pub(super) fn progress(&mut self, entry: Entry) {
-        self.entries.insert(rank(&entry.progress), entry);
+    pub(super) fn progress(&mut self, progress: Progress) {
+        self.entries.insert(progress.rank(), progress);
     }
 
     /// Says that all progress before what is here has come: what is missing is gone, removed by compaction.
@@ -69,7 +68,7 @@ impl<R> Ticks<R> {
     /// Whether the first progress in line tells of later records than come next, and earlier progress may yet come.
     pub(super) fn misses_progress(&self) -> bool {
         let first = self.entries.first_key_value();
-        first.is_some_and(|(rank, entry)| entry.begin > self.known_end && self.confirmed < Some(*rank))
+        first.is_some_and(|(rank, progress)| progress.begin.0 > self.known_end && self.confirmed < Some(*rank))
     }
 
     /// Uses the progress for which all records are known, which are those before `position`, and hands out records with
@@ -77,11 +76,10 @@ impl<R> Ticks<R> {
     pub(super) fn assign(&mut self, position: u64, mut give: impl FnMut(Tick, u64, R)) {
         while !self.misses_progress()
             && let Some(first) = self.entries.first_entry()
-            && first.get().progress.end.0 <= position
+            && first.get().end.0 <= position
         {
-            let entry = first.remove();
-            self.pass_gap(&entry, &mut give);
-            let progress = entry.progress;
+            let progress = first.remove();
+            self.pass_gap(&progress, &mut give);
             let mut ticks = progress.ticks.iter().peekable();
             while let Some((offset, record)) = self.waiting.pop_front_if(|(offset, _)| *offset < progress.end.0) {
                 while ticks.next_if(|tick| tick.end.0 <= offset).is_some() {}
@@ -97,9 +95,9 @@ impl<R> Ticks<R> {
     }
 
     /// Records before the progress begins that no progress tells of: they are of its first tick at the latest.
-    fn pass_gap(&mut self, entry: &Entry, give: &mut impl FnMut(Tick, u64, R)) {
-        let latest = entry.progress.ticks.first().map_or(entry.progress.tick, |first| first.tick);
-        while let Some((offset, record)) = self.waiting.pop_front_if(|(offset, _)| *offset < entry.begin) {
+    fn pass_gap(&mut self, progress: &Progress, give: &mut impl FnMut(Tick, u64, R)) {
+        let latest = progress.ticks.first().map_or(progress.tick, |first| first.tick);
+        while let Some((offset, record)) = self.waiting.pop_front_if(|(offset, _)| *offset < progress.begin.0) {
             self.floor = self.floor.max(latest);
             give(latest, offset, record);
         }
@@ -109,22 +107,22 @@ impl<R> Ticks<R> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use fluvial_connector::{Digest, Generation, Incarnation, Offset, Progress, TickEnd};
+    use fluvial_connector::{Digest, Incarnation, Offset, TickEnd};
 
     use super::*;
 
-    fn entry(begin: u64, ticks: &[(u64, u64)], tick: u64, position: Position) -> Entry {
+    fn made(begin: u64, ticks: &[(u64, u64)], tick: u64, position: Position) -> Progress {
         let end = ticks.last().map_or(begin, |(_, end)| *end);
-        let progress = Progress {
+        Progress {
             incarnation: Incarnation(uuid::Uuid::nil()),
             generation: Generation(1),
             tick: Tick(tick),
             position,
             digest: Digest::default(),
+            begin: Offset(begin),
             end: Offset(end),
             ticks: ticks.iter().map(|(tick, end)| TickEnd { tick: Tick(*tick), end: Offset(*end) }).collect(),
-        };
-        Entry::stored(begin, progress)
+        }
     }
 
     fn assigned(ticks: &mut Ticks<()>, position: u64) -> Vec<(u64, u64)> {
@@ -144,8 +142,8 @@ mod tests {
     #[test]
     fn records_get_the_tick_in_whose_stretch_they_lie() {
         let mut ticks = with_records([0, 1, 2, 5, 6]);
-        ticks.progress(entry(0, &[(10, 2), (11, 3)], 11, Position::Complete));
-        ticks.progress(entry(3, &[(15, 7)], 16, Position::Complete));
+        ticks.progress(made(0, &[(10, 2), (11, 3)], 11, Position::Complete));
+        ticks.progress(made(3, &[(15, 7)], 16, Position::Complete));
         assert_eq!(assigned(&mut ticks, 7), [(0, 10), (1, 10), (2, 11), (5, 15), (6, 15)]);
         assert_eq!((ticks.complete(), ticks.floor()), (Some(Tick(16)), Tick(0)));
     }
@@ -153,7 +151,7 @@ mod tests {
     #[test]
     fn progress_waits_for_its_records() {
         let mut ticks = with_records([0]);
-        ticks.progress(entry(0, &[(10, 2)], 10, Position::Complete));
+        ticks.progress(made(0, &[(10, 2)], 10, Position::Complete));
         assert_eq!(assigned(&mut ticks, 1), []);
         assert_eq!(ticks.complete(), None);
     }
@@ -161,10 +159,10 @@ mod tests {
     #[test]
     fn a_part_of_a_tick_does_not_complete_it() {
         let mut ticks = with_records([0, 1, 3]);
-        ticks.progress(entry(0, &[(10, 2)], 10, Position::Records(2)));
+        ticks.progress(made(0, &[(10, 2)], 10, Position::Records(2)));
         assert_eq!(assigned(&mut ticks, 2), [(0, 10), (1, 10)]);
         assert_eq!(ticks.complete(), Some(Tick(9)));
-        ticks.progress(entry(2, &[(10, 4)], 10, Position::Complete));
+        ticks.progress(made(2, &[(10, 4)], 10, Position::Complete));
         assert_eq!(assigned(&mut ticks, 4), [(3, 10)]);
         assert_eq!(ticks.complete(), Some(Tick(10)));
     }
@@ -172,17 +170,17 @@ mod tests {
     #[test]
     fn progress_that_came_from_two_places_is_used_in_order() {
         let mut ticks = with_records([0, 1, 3, 4]);
-        ticks.progress(entry(2, &[(20, 5)], 20, Position::Complete));
+        ticks.progress(made(2, &[(20, 5)], 20, Position::Complete));
         assert_eq!(assigned(&mut ticks, 5), []);
         assert!(ticks.misses_progress());
-        ticks.progress(entry(0, &[(10, 2)], 10, Position::Complete));
+        ticks.progress(made(0, &[(10, 2)], 10, Position::Complete));
         assert_eq!(assigned(&mut ticks, 5), [(0, 10), (1, 10), (3, 20), (4, 20)]);
     }
 
     #[test]
     fn records_whose_progress_is_gone_forbid_earlier_cuts() {
         let mut ticks = with_records([0, 1, 3, 4]);
-        ticks.progress(entry(2, &[(20, 4), (21, 5)], 21, Position::Complete));
+        ticks.progress(made(2, &[(20, 4), (21, 5)], 21, Position::Complete));
         assert_eq!(assigned(&mut ticks, 5), []);
         ticks.confirm();
         assert_eq!(assigned(&mut ticks, 5), [(0, 20), (1, 20), (3, 20), (4, 21)]);
@@ -192,7 +190,7 @@ mod tests {
     #[test]
     fn progress_without_records_completes_ticks() {
         let mut ticks = with_records([]);
-        ticks.progress(entry(0, &[], 7, Position::Complete));
+        ticks.progress(made(0, &[], 7, Position::Complete));
         assert_eq!(assigned(&mut ticks, 0), []);
         assert_eq!((ticks.complete(), ticks.floor()), (Some(Tick(7)), Tick(0)));
     }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fluvial_connector::{
-    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, ReadEnd, SinkSession, Tick,
-    Transaction, Transactor,
+    CommitError, Error, ErrorKind, Offset, OutputPartition, OutputRecord, ReadEnd, SinkSession, Tick, Transaction,
+    Transactor, WriterId,
 };
 use fluvial_protocol::{self as protocol, Done, HeldRecords, System, Tail};
 
@@ -25,7 +25,7 @@ use crate::stages::STAGES;
 /// What a turn is told.
 pub(crate) enum Command {
     /// Drop the transactor, and make a fresh one.
-    Fence(ProducerId),
+    Fence(WriterId),
     /// Write a transaction.
     Prepare(Box<Transaction>),
     /// Commit what is prepared.
@@ -84,7 +84,7 @@ impl Turns {
 }
 
 /// Fences writers of earlier generations that this one does not have, all at once; returns the first error.
-pub(crate) fn fence_all(session: &dyn SinkSession, ids: &[ProducerId], patience: Duration) -> Result<(), Error> {
+pub(crate) fn fence_all(session: &dyn SinkSession, ids: &[WriterId], patience: Duration) -> Result<(), Error> {
     std::thread::scope(|scope| {
         let fence = |id| scope.spawn(move || wait_out("sink", patience, || session.fence(id)).map(drop));
         let fencing: Vec<_> = ids.iter().map(fence).collect();
@@ -115,7 +115,7 @@ impl Writer {
                 Done::Fenced { turn }
             }
             Command::Prepare(transaction) => {
-                self.tick = transaction.writes.iter().map(|write| write.tick).max().unwrap_or(Tick(0));
+                self.tick = transaction.writes.iter().map(|write| write.progress.tick).max().unwrap_or(Tick(0));
                 tracing::trace!(target: STAGES, tick = self.tick.0, "prepare");
                 let result = self.write(|transactor| transactor.prepare(&transaction));
                 tracing::trace!(target: STAGES, tick = self.tick.0, "prepared");

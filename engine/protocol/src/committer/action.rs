@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fluvial_connector::{
-    ErrorKind, Offset, OutputPartition, OutputRecord, ProducerId, Progress, SinkStatus, Transaction,
+    ErrorKind, Offset, OutputPartition, OutputRecord, Progress, SinkStatus, Transaction, WriterId,
 };
 
 use crate::Verdict;
@@ -18,7 +18,7 @@ pub enum Action {
     },
     /// Fence these producers, which earlier generations had and this one does not use. Answered by [`Done::OthersFenced`] when
     /// all of them are. A [`Participant`](crate::Participant) asks for it.
-    FenceOthers(Vec<ProducerId>),
+    FenceOthers(Vec<WriterId>),
     /// Read all that these output partitions hold, to compare or to correct it. Answered by [`Done::ReadBack`], in one or in several
     /// parts. A [`Participant`](crate::Participant) asks for it.
     ReadBack(Vec<OutputPartition>),

@@ -56,6 +56,7 @@ use fluvial_connector::{
     TickCount, TickEnd,
 };
 
+use super::Opened;
 use super::holes::Holes;
 use super::queue::{Item, Place, Queue, Reached};
 use super::records::TickRecords;
@@ -303,7 +304,7 @@ impl Writing {
             self.uncovered.records.pop_front();
         }
         if count > begin {
-            write.earlier.push(TickEnd { tick: item.tick, end: self.planned.end });
+            write.progress.ticks.push(TickEnd { tick: item.tick, end: self.planned.end });
         }
         let first = count;
         while item.records.get(count).is_some_and(|record| room.takes(record)) {
@@ -459,18 +460,13 @@ impl Lane {
     }
 
     /// An empty write at the planned point.
-    pub(super) fn begin_write(&self) -> Option<PartitionWrite> {
+    pub(super) fn begin_write(&self, opened: &Opened) -> Option<PartitionWrite> {
         let planned = self.planned()?;
         Some(PartitionWrite {
             at: self.target.at.clone(),
             records: OutputRecords::default(),
             ticks: Vec::new(),
-            tick: planned.tick,
-            position: planned.place.position(),
-            digest: planned.digest,
-            begin: planned.end,
-            end_before: planned.end,
-            earlier: Vec::new(),
+            progress: Progress::complete(opened.incarnation, opened.generation, planned.tick, planned.end),
         })
     }
 
@@ -496,9 +492,10 @@ impl Lane {
             if is_all && until > planned.tick {
                 *planned = Point::complete(until, planned.digest, planned.end);
             }
-            (write.tick, write.position) = planned.reached();
-            (write.digest, write.end_before) = (planned.digest, planned.end);
+            let progress = &mut write.progress;
+            (progress.tick, progress.position) = planned.reached();
+            (progress.digest, progress.end) = (planned.digest, planned.end);
         }
-        (write.tick, write.position)
+        (write.progress.tick, write.progress.position)
     }
 }

@@ -50,6 +50,7 @@ fn progress(tick: u64, position: Position, ticks: &[(u64, &str)], end: u64) -> P
         tick: Tick(tick),
         position,
         digest: digest(ticks),
+        begin: Offset(end),
         end: Offset(end),
         ticks: Vec::new(),
     }
@@ -110,12 +111,12 @@ fn committer(plan: &Plan) -> Committer {
 fn show_transaction(transaction: &Transaction) -> String {
     let writes = transaction.writes.iter().map(|write| {
         let records: String = write.records.iter().map(|r| format!(" {}", show(r))).collect();
-        let part = match write.position {
+        let part = match write.progress.position {
             Position::Complete => String::new(),
             Position::Records(count) => format!(".{count}"),
         };
-        let earlier: String = write.earlier.iter().map(|e| format!(" earlier {}-{}", e.tick, e.end)).collect();
-        format!("{}{records} @{}{part} from {}{earlier}", write.at, write.tick, write.end_before)
+        let earlier: String = write.progress.ticks.iter().map(|e| format!(" earlier {}-{}", e.tick, e.end)).collect();
+        format!("{}{records} @{}{part} from {}{earlier}", write.at, write.progress.tick, write.progress.end)
     });
     writes.collect::<Vec<_>>().join("; ")
 }
@@ -304,7 +305,7 @@ fn the_parts_of_a_tick_come_to_the_digest_of_the_whole() {
     for turn in 0..2 {
         while let Some(action) = writer.next_action(0).unwrap() {
             if let Action::Prepare { transaction, .. } = action {
-                digests.push(transaction.writes[0].digest);
+                digests.push(transaction.writes[0].progress.digest);
             }
         }
         if turn == 0 {
@@ -549,7 +550,7 @@ fn a_reconciliation_gives_up_what_was_before_and_begins_the_digests_anew() {
     tick(&mut committer, 10, "d1");
     let Some(Action::Prepare { transaction, .. }) = committer.next_action(0).unwrap() else { panic!("it is due") };
     assert_eq!(show_transaction(&transaction), "out/0 c1 d1 @10 from 6");
-    assert_eq!(transaction.writes[0].digest, digest(&[(10, "d1")]));
+    assert_eq!(transaction.writes[0].progress.digest, digest(&[(10, "d1")]));
 
     // A later generation finds it done.
     let mut next = self::committer(&Plan { replay: vec![binding(9, false), binding(10, false)], ..reconciling });
@@ -582,7 +583,7 @@ fn a_reconciliation_leaves_an_append_output_and_goes_on_after_its_progress() {
     let Some(Action::Prepare { transaction, .. }) = committer.next_action(0).unwrap() else { panic!("it is due") };
     assert_eq!(show_transaction(&transaction), "out/0 c1 d1 @9 from 5");
     let after = digest(&[(1, "a1"), (2, "b1 b2"), (3, "c1"), (9, "d1")]);
-    assert_eq!(transaction.writes[0].digest, after);
+    assert_eq!(transaction.writes[0].progress.digest, after);
 
     // A later generation compares what has been written since.
     for (written, expected) in [("d1", true), ("z1", false)] {

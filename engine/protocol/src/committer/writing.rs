@@ -105,7 +105,7 @@ impl Committer {
             // The first progress of a partition stands alone, so that records of a partially committed transaction always follow some.
             if is_idle {
                 for (lane, write) in self.lanes.iter().zip(&mut writes).filter(|(lane, _)| lane.is_new()) {
-                    *write = lane.begin_write();
+                    *write = lane.begin_write(&self.opened);
                 }
             }
         } else {
@@ -113,12 +113,7 @@ impl Committer {
             self.add_idle(until, now_ms, &mut writes);
         }
         let mut planned = Vec::new();
-        let mut transaction = Transaction {
-            incarnation: self.opened.incarnation,
-            generation: self.opened.generation,
-            slot: self.config.slot,
-            writes: Vec::new(),
-        };
+        let mut transaction = Transaction { slot: self.config.slot, writes: Vec::new() };
         for (index, write) in writes.into_iter().enumerate() {
             let Some(mut write) = write else { continue };
             let reached = self.lanes[index].end_write(&mut write, until);
@@ -138,14 +133,15 @@ impl Committer {
                     continue;
                 }
                 if write.is_none() {
-                    *write = lane.begin_write();
+                    *write = lane.begin_write(&self.opened);
                 }
                 if let Some(write) = write
                     && !lane.plan(write, &mut room)?
                 {
                     // A partition that found no more room has nothing to say, unless it says which records it left out.
+                    let says = |write: &PartitionWrite| !write.records.is_empty() || !write.progress.ticks.is_empty();
                     for write in writes {
-                        *write = write.take().filter(|write| !write.records.is_empty() || !write.earlier.is_empty());
+                        *write = write.take().filter(says);
                     }
                     return Ok(());
                 }
@@ -169,7 +165,7 @@ impl Committer {
         self.last_heartbeat_ms = now_ms;
         for (lane, write) in self.lanes.iter().zip(writes) {
             if write.is_none() && is_earlier(lane, until) && lane.next_tick(until).is_none() {
-                *write = lane.begin_write();
+                *write = lane.begin_write(&self.opened);
             }
         }
     }

@@ -17,7 +17,7 @@ mod corrections;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fluvial_connector::{OutputPartition, ProducerId, Tick};
+use fluvial_connector::{OutputPartition, Tick, WriterId};
 
 pub(crate) use comparison::CommittedPartition;
 pub use comparison::Compared;
@@ -80,9 +80,8 @@ impl Participant {
         let (slot, turns) = (config.slot, config.turns);
         let mut actions: VecDeque<Action> = (0..turns).map(|turn| Action::Fence { turn }).collect();
         let share = (0..plan.most_slots).filter(|other| owner(*other, config.layout.processes) == slot);
-        let others =
-            share.flat_map(|slot| (0..plan.most_turns).map(move |turn| ProducerId { incarnation, slot, turn }));
-        let others: Vec<ProducerId> = others.filter(|id| id.slot != slot || id.turn >= turns).collect();
+        let others = share.flat_map(|slot| (0..plan.most_turns).map(move |turn| WriterId { incarnation, slot, turn }));
+        let others: Vec<WriterId> = others.filter(|id| id.slot != slot || id.turn >= turns).collect();
         if !others.is_empty() {
             actions.push_back(Action::FenceOthers(others));
         }
@@ -120,8 +119,8 @@ impl Participant {
 
     /// The process's own producer of a turn.
     #[must_use]
-    pub fn producer(&self, turn: u32) -> ProducerId {
-        ProducerId { incarnation: self.identity.incarnation, slot: self.slot, turn }
+    pub fn producer(&self, turn: u32) -> WriterId {
+        WriterId { incarnation: self.identity.incarnation, slot: self.slot, turn }
     }
 
     /// Every producer of earlier generations is fenced, and no newer generation exists.

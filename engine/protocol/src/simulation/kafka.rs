@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fluvial_connector::{Offset, OutputPartition, OutputRecord, Position, Progress};
+use fluvial_connector::{Offset, OutputPartition, OutputRecord, Progress};
 
 /// A partition's number in the broker: outputs first, then the progress topic's.
 pub(super) type Partition = usize;
@@ -261,13 +261,4 @@ impl Writer {
             self.state = State::Ending { commit, left };
         }
     }
-}
-
-/// Where progress stands in the order in which it was made.
-pub(super) fn rank(progress: &Progress) -> (u64, u64, u64) {
-    let position = match progress.position {
-        Position::Records(count) => count,
-        Position::Complete => u64::MAX,
-    };
-    (progress.tick.0, position, progress.generation.0)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use fluvial_connector::{Offset, Position, Progress, TickEnd, Transaction};
+use fluvial_connector::{Offset, Position, Transaction};
 
 use super::kafka::{Body, Id, Kafka, Partition, Producer, Refusal};
 use super::{OUTPUT_PARTITIONS, PROGRESS_PARTITIONS};
@@ -76,7 +76,9 @@ impl Turn {
             return Some(Err(Failure::Unknown(String::new())));
         };
         let Some(step) = work.steps.front().copied() else {
-            let ends = (0..work.offsets.len()).map(|write| work.end_after(write, usize::MAX, kafka)).collect();
+            let writes = work.transaction.writes.iter().enumerate();
+            let ends = writes.map(|(write, content)| content.progress_at(|index| work.end_of(write, index, kafka)).end);
+            let ends = ends.collect();
             self.work = None;
             return Some(Ok(ends));
         };
@@ -119,32 +121,19 @@ impl Turn {
 }
 
 impl Work {
-    fn end_after(&self, write: usize, records: usize, kafka: &Kafka) -> Offset {
-        let content = &self.transaction.writes[write];
-        let records = records.min(content.records.len());
-        match records.checked_sub(1) {
-            None => content.end_before,
+    fn end_of(&self, write: usize, index: usize, kafka: &Kafka) -> Offset {
+        let partition = self.transaction.writes[write].at.partition as usize;
+        Offset(match self.offsets[write].get(index) {
+            Some(offset) => offset + 1,
             // Progress before its records can only guess.
-            Some(last) => Offset(match self.offsets[write].get(last) {
-                Some(offset) => offset + 1,
-                None => (kafka.end(content.at.partition as usize) + records) as u64,
-            }),
-        }
+            None => (kafka.end(partition) + index) as u64 + 1,
+        })
     }
 
     fn progress(&self, write: usize, kafka: &Kafka) -> Body {
         let content = &self.transaction.writes[write];
-        let own = content.ticks.iter().map(|t| TickEnd { tick: t.tick, end: self.end_after(write, t.records, kafka) });
-        let progress = Progress {
-            incarnation: self.transaction.incarnation,
-            generation: self.transaction.generation,
-            tick: content.tick,
-            position: content.position,
-            digest: content.digest,
-            end: self.end_after(write, usize::MAX, kafka),
-            ticks: content.earlier.iter().copied().chain(own).collect(),
-        };
-        debug_assert!(content.position != Position::Records(0), "a part of nothing");
+        let progress = content.progress_at(|index| self.end_of(write, index, kafka));
+        debug_assert!(progress.position != Position::Records(0), "a part of nothing");
         Body::Progress(content.at.clone(), progress)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fluvial_connector::{Offset, OutputPartition, OutputRecord, ProducerId, Tick};
+use fluvial_connector::{Offset, OutputPartition, OutputRecord, Tick, WriterId};
 
 use super::dice::Dice;
 use super::input::{Input, range_of};
@@ -402,7 +402,7 @@ impl Worker {
                 }
                 Action::FenceOthers(ids) => {
                     self.fences = ids.len();
-                    let fence = |id: ProducerId| Task::Fence { id: (id.slot, id.turn), own: None, opening: true };
+                    let fence = |id: WriterId| Task::Fence { id: (id.slot, id.turn), own: None, opening: true };
                     self.tasks.extend(ids.into_iter().map(fence));
                     continue;
                 }

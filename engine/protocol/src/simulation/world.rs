@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::dice::Dice;
 use super::generation::{Begun, Generation, Incoming};
 use super::input::Input;
-use super::kafka::{Body, Id, Kafka, Producer, rank};
+use super::kafka::{Body, Id, Kafka, Producer};
 use super::oracle;
 use super::store::Store;
 use super::weather::Weather;
@@ -461,7 +461,7 @@ impl World {
         for partition in OUTPUT_PARTITIONS..OUTPUT_PARTITIONS + PROGRESS_PARTITIONS {
             for (_, body) in self.kafka.read(partition, 0, usize::MAX) {
                 if let Body::Progress(at, progress) = body
-                    && newest.get(at).is_none_or(|known| rank(known) <= rank(progress))
+                    && newest.get(at).is_none_or(|known| known.rank() <= progress.rank())
                 {
                     newest.insert(at.clone(), progress.clone());
                 }

@@ -77,11 +77,10 @@ pub fn progress_says_what_was_written<S: SinkSubject>(subject: &mut S) {
     let mut one = write(&at, &all, 12, job.end(&at));
     let count = |tick, records| TickCount { tick: Tick(tick), records };
     one.ticks = vec![count(10, 2), count(11, 3), count(12, 6)];
-    one.digest = Digest(u128::MAX - 7);
-    one.position = Position::Records(3);
-    let mut transaction = job.transaction(0, vec![one]);
-    transaction.generation = Generation(41);
-    let ends = writer.prepare(&transaction).expect("a transaction can be prepared");
+    one.progress.digest = Digest(u128::MAX - 7);
+    one.progress.position = Position::Records(3);
+    one.progress.generation = Generation(41);
+    let ends = writer.prepare(&job.transaction(0, vec![one])).expect("a transaction can be prepared");
     writer.commit().expect("a prepared transaction can be committed");
     let progress = job.progress().remove(&at).expect("what was committed has progress");
     assert_eq!((progress.incarnation, progress.generation), (job.incarnation, Generation(41)), "who wrote");
@@ -102,7 +101,7 @@ pub fn a_tick_may_be_committed_in_parts<S: SinkSubject>(subject: &mut S) {
     let mut writer = job.fence(0, 0);
     for position in [Position::Records(2), Position::Records(4), Position::Complete] {
         let mut part = write(&at, &records("k", 2), 3, job.end(&at));
-        part.position = position;
+        part.progress.position = position;
         let end = job.commit(&mut writer, vec![part])[0];
         let progress = &job.progress()[&at];
         assert_eq!((progress.position, progress.tick, progress.end), (position, Tick(3), end), "of a part of a tick");
@@ -140,8 +139,10 @@ pub fn earlier_ticks_come_first<S: SinkSubject>(subject: &mut S) {
     let offsets: Vec<_> = job.read(&at, Offset(0)).into_iter().map(|(offset, _)| offset).collect();
     let earlier = vec![TickEnd { tick: Tick(1), end: offsets[2] }, TickEnd { tick: Tick(2), end: left }];
     let mut next = write(&at, &records("next", 1), 3, job.end(&at));
-    (next.begin, next.earlier) = (begin, earlier.clone());
+    (next.progress.begin, next.progress.ticks) = (begin, earlier.clone());
     let end = job.commit(&mut writer, vec![next])[0];
     let last = TickEnd { tick: Tick(3), end };
-    assert_eq!(job.progress()[&at].ticks, [earlier, vec![last]].concat(), "earlier ticks, and then the own");
+    let progress = &job.progress()[&at];
+    assert_eq!(progress.ticks, [earlier, vec![last]].concat(), "earlier ticks, and then the own");
+    assert_eq!(progress.begin, begin, "where the records begin whose ticks are told");
 }

@@ -36,8 +36,8 @@
 //! | [`Progress`]: everything that the write says, and where each tick ended | [`progress_says_what_was_written`] |
 //! | [`Position`]: how much of a tick is committed | [`a_tick_may_be_committed_in_parts`] |
 //! | [`PartitionWrite`]: progress without records | [`progress_may_come_without_records`] |
-//! | [`PartitionWrite::earlier`]: goes before the transaction's own ticks | [`earlier_ticks_come_first`] |
-//! | [`ProducerId::turn`]: writers of a process take turns | [`writers_take_turns`] |
+//! | [`PartitionWrite::progress_at`]: the ticks of what was there already come before the transaction's own | [`earlier_ticks_come_first`] |
+//! | [`WriterId::turn`]: writers of a process take turns | [`writers_take_turns`] |
 //! | dropped with an open transaction: does not wait | [`a_writer_that_is_dropped_is_gone_at_once`] |
 //! | a crash at any step leaves all of a transaction or nothing | [`a_crash_leaves_all_of_a_transaction_or_nothing`] |
 //!
@@ -59,8 +59,7 @@ use uuid::Uuid;
 use super::{Check, Report, SinkSubject, checks, in_time, run_all};
 use crate::{
     Digest, Error, ErrorKind, Generation, Incarnation, JobProcess, Offset, OutputPartition, OutputRecord,
-    PartitionWrite, Position, ProducerId, Progress, Record, SinkContext, SinkSession, Tick, TickCount, Transaction,
-    Transactor,
+    PartitionWrite, Progress, Record, SinkContext, SinkSession, Tick, TickCount, Transaction, Transactor, WriterId,
 };
 
 pub use commit::*;
@@ -171,8 +170,8 @@ impl Job {
         Self { incarnation: self.incarnation, ..Self::with(subject, &context) }
     }
 
-    fn id(&self, slot: u32, turn: u32) -> ProducerId {
-        ProducerId { incarnation: self.incarnation, slot, turn }
+    fn id(&self, slot: u32, turn: u32) -> WriterId {
+        WriterId { incarnation: self.incarnation, slot, turn }
     }
 
     fn fence(&self, slot: u32, turn: u32) -> Box<dyn Transactor> {
@@ -185,7 +184,11 @@ impl Job {
     }
 
     fn transaction(&self, slot: u32, writes: Vec<PartitionWrite>) -> Transaction {
-        Transaction { incarnation: self.incarnation, generation: Generation(1), slot, writes }
+        let of_job = |write: PartitionWrite| {
+            let progress = Progress { incarnation: self.incarnation, ..write.progress };
+            PartitionWrite { progress, ..write }
+        };
+        Transaction { slot, writes: writes.into_iter().map(of_job).collect() }
     }
 
     fn prepare(&self, writer: &mut Box<dyn Transactor>, writes: Vec<PartitionWrite>) -> Vec<Offset> {
@@ -244,19 +247,17 @@ fn owned(record: Record<'_>) -> (Offset, OutputRecord) {
     (record.offset, OutputRecord { key, value: record.value.map(<[u8]>::to_vec) })
 }
 
-/// All of one tick.
+/// All of one tick. Whose it is, [`Job::transaction`] says.
 fn write(at: &OutputPartition, records: &[OutputRecord], tick: u64, end_before: Offset) -> PartitionWrite {
     let ticks = vec![TickCount { tick: Tick(tick), records: records.len() }];
     PartitionWrite {
         at: at.clone(),
         records: records.to_vec().into(),
         ticks: if records.is_empty() { Vec::new() } else { ticks },
-        tick: Tick(tick),
-        position: Position::Complete,
-        digest: Digest(u128::from(tick) * 1000),
-        begin: end_before,
-        end_before,
-        earlier: Vec::new(),
+        progress: Progress {
+            digest: Digest(u128::from(tick) * 1000),
+            ..Progress::complete(Incarnation(Uuid::nil()), Generation(1), Tick(tick), end_before)
+        },
     }
 }
 

@@ -1,0 +1,145 @@
+//! Progress: what a sink stores for each output partition in the same step as the records.
+//!
+//! A [`PartitionWrite`] brings along the progress that the engine wants, but for one thing that only the sink knows: where
+//! the records come to lie. [`PartitionWrite::progress_at`] adds that, the same way for every sink. Where a system has
+//! committed the records of a transaction and not its progress, the engine finds these records after the newest progress,
+//! leaves them out when it writes again, and says in the next write where they end; so a connector need not know of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Generation, Incarnation, Offset, PartitionWrite, Tick};
+
+/// How much of a tick is committed. What is committed later is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Position {
+    /// The first so many records of the partition's output at the tick; more follow.
+    Records(u64),
+    /// All of it.
+    Complete,
+}
+
+/// What a sink stores for each output partition in the same step as the records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The job that wrote.
+    pub incarnation: Incarnation,
+    /// The generation that wrote.
+    pub generation: Generation,
+    /// The tick that is committed.
+    pub tick: Tick,
+    /// How much of it.
+    pub position: Position,
+    /// The running digest of the output through that position.
+    pub digest: Digest,
+    /// The `end` of the partition's progress before this. The records from here on have their ticks in `ticks`.
+    pub begin: Offset,
+    /// The offset after the last record.
+    pub end: Offset,
+    /// Where each tick that has records from `begin` on ends, ascending.
+    pub ticks: Vec<TickEnd>,
+}
+
+/// Where a tick's records end in an output partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TickEnd {
+    /// The tick.
+    pub tick: Tick,
+    /// The offset after its last record.
+    pub end: Offset,
+}
+
+impl Progress {
+    /// That of a partition in which nothing is written at `tick`, all of which is committed, and whose records end at `end`.
+    /// The digest is that of no output.
+    #[must_use]
+    pub fn complete(incarnation: Incarnation, generation: Generation, tick: Tick, end: Offset) -> Self {
+        let (position, digest, ticks) = (Position::Complete, Digest::default(), Vec::new());
+        Self { incarnation, generation, tick, position, digest, begin: end, end, ticks }
+    }
+
+    /// Where this stands in the order in which the progress of a partition is made: of several the greatest is the newest.
+    #[must_use]
+    pub fn rank(&self) -> (Tick, Position, Generation) {
+        (self.tick, self.position, self.generation)
+    }
+}
+
+impl PartitionWrite {
+    /// The progress to store with the records, each of which, by its index in `records`, ends at the offset that `end_of`
+    /// gives: the first offset after it. Not called where there are no records.
+    ///
+    /// ```
+    /// # use fluvial_connector::*;
+    /// # fn check(write: PartitionWrite) {
+    /// // The records lie one after the other from offset 100 on.
+    /// let progress = write.progress_at(|index| Offset(100 + index as u64 + 1));
+    /// # }
+    /// ```
+    pub fn progress_at(&self, end_of: impl Fn(usize) -> Offset) -> Progress {
+        let mut progress = self.progress.clone();
+        let own = self.ticks.iter().filter(|count| count.records > 0);
+        progress.ticks.extend(own.map(|count| TickEnd { tick: count.tick, end: end_of(count.records - 1) }));
+        if let Some(last) = self.records.len().checked_sub(1) {
+            progress.end = end_of(last);
+        }
+        progress
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{OutputPartition, OutputRecord, TickCount};
+
+    fn progress() -> Progress {
+        Progress {
+            incarnation: Incarnation(uuid::Uuid::nil()),
+            generation: Generation(3),
+            tick: Tick(12),
+            position: Position::Records(2),
+            digest: Digest(7),
+            begin: Offset(40),
+            end: Offset(44),
+            ticks: vec![TickEnd { tick: Tick(10), end: Offset(44) }],
+        }
+    }
+
+    fn write(records: usize, ticks: &[(u64, usize)]) -> PartitionWrite {
+        let record = OutputRecord { key: vec![1], value: None };
+        PartitionWrite {
+            at: OutputPartition { output: "o".to_owned(), partition: 0 },
+            records: vec![record; records].into(),
+            ticks: ticks.iter().map(|(tick, records)| TickCount { tick: Tick(*tick), records: *records }).collect(),
+            progress: progress(),
+        }
+    }
+
+    #[test]
+    fn progress_says_where_the_records_of_each_tick_end_after_those_that_were_there() {
+        // Others write in between: offset 47 is not the job's.
+        let ends = [46, 47, 49];
+        let said = write(3, &[(11, 1), (12, 3)]).progress_at(|index| Offset(ends[index]));
+        let end = |tick, end| TickEnd { tick: Tick(tick), end: Offset(end) };
+        let expected = Progress { end: Offset(49), ticks: vec![end(10, 44), end(11, 46), end(12, 49)], ..progress() };
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn progress_without_records_says_that_the_partition_ends_where_it_did() {
+        let said = write(0, &[]).progress_at(|index| panic!("there is no record {index}"));
+        assert_eq!(said, progress());
+    }
+
+    #[test]
+    fn a_complete_tick_comes_after_its_parts_and_a_newer_generation_after_an_older() {
+        let part = progress();
+        let more = Progress { position: Position::Records(10), ..part.clone() };
+        let complete = Progress { position: Position::Complete, ..part.clone() };
+        let next = Progress { tick: Tick(13), position: Position::Records(1), ..part.clone() };
+        // A reconciliation gives a partition progress again, as of the tick that it has.
+        let newer = Progress { generation: Generation(4), ..complete.clone() };
+        let in_order = [&part, &more, &complete, &newer, &next].map(Progress::rank);
+        assert!(in_order.is_sorted_by(|one, other| one < other), "{in_order:?}");
+    }
+}
