@@ -14,8 +14,8 @@ use timely::dataflow::operators::vec::Map;
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope};
 use timely::worker::Worker;
 
-use super::history::{Fed, History, SPLITS};
-use super::workers::{Records, Site};
+use super::test::Test;
+use super::workers::{Fed, Site};
 use crate::durable::Durables;
 use crate::stream::{Collection, Origin, Stream};
 
@@ -41,11 +41,7 @@ use crate::stream::{Collection, Origin, Stream};
 /// assert_eq!(test.table::<(String, u64)>("visits"), [("home".to_owned(), 2), ("shop".to_owned(), 1)]);
 /// assert_eq!(test.updates_at::<(String, u64)>("visits", 5), [(("home".to_owned(), 1), -1), (("home".to_owned(), 2), 1)]);
 /// ```
-pub struct Dataflow {
-    history: History<Update>,
-    /// How many records each input has had.
-    fed: BTreeMap<String, u64>,
-}
+pub type Dataflow = Test<Update>;
 
 /// A row as it was written, tick, and difference. Rows of all types are kept as bytes, so that outputs of any type
 /// can stand beside each other; equal rows have equal bytes.
@@ -62,9 +58,12 @@ impl Dataflow {
                 build(&mut builder);
                 builder.site
             });
-            Ok(Box::new(site) as Box<dyn Site<Vec<Update>>>)
+            Ok(Box::new(site) as Box<dyn Site<Update>>)
         };
-        Self { history: History::new(workers, Arc::new(build)), fed: BTreeMap::new() }
+        Self::start(workers, Arc::new(build), |what, before, now, tick| {
+            // As of the checkpoint a restored collection is there as a whole; from then on it changes as before.
+            assert_eq!(as_of(before, tick), as_of(now, tick), "{what}");
+        })
     }
 
     /// Feeds records to an input at a tick that has not been passed. May be called several times for a tick.
@@ -72,69 +71,7 @@ impl Dataflow {
     /// # Panics
     /// When the tick has been passed.
     pub fn feed<D: ExchangeData + Sync>(&mut self, input: &str, tick: u64, records: impl IntoIterator<Item = D>) {
-        let count = self.fed.entry(input.to_owned()).or_default();
-        let mut splits: Vec<Vec<(D, Origin)>> = (0..SPLITS).map(|_| Vec::new()).collect();
-        for record in records {
-            let split = (*count % u64::from(SPLITS)) as u32;
-            let origin = Origin::read(SplitNumber(split), Offset(*count / u64::from(SPLITS)));
-            splits[split as usize].push((record, origin));
-            *count += 1;
-        }
-        for (split, records) in (0..).zip(splits).filter(|(_, records)| !records.is_empty()) {
-            self.history.feed(tick, Fed { input: input.to_owned(), split, records: Arc::new(records) });
-        }
-    }
-
-    /// Lets the dataflow finish with every tick through `tick`.
-    ///
-    /// # Panics
-    /// When the dataflow fails; see [`Dataflow::try_advance_past`].
-    pub fn advance_past(&mut self, tick: u64) {
-        self.try_advance_past(tick).unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    /// As [`Dataflow::advance_past`].
-    ///
-    /// # Errors
-    /// The dataflow is put together wrongly, or an operator failed; with the whole chain of causes.
-    pub fn try_advance_past(&mut self, tick: u64) -> Result<(), String> {
-        self.history.advance_past(tick)
-    }
-
-    /// Starts the dataflow again, on so many workers, from the checkpoint of the last tick that was passed.
-    ///
-    /// # Panics
-    /// When nothing was passed yet, or when the restored collections are not what they were.
-    pub fn restart(&mut self, workers: usize) {
-        let tick = self.history.past().expect("there is a checkpoint once a tick has been passed");
-        self.restart_at(tick, workers);
-    }
-
-    /// Starts the dataflow again, on so many workers, from the last checkpoint at or before `tick`. What was passed
-    /// after it is passed again, and must come out as it did.
-    ///
-    /// # Panics
-    /// When no tick was passed by then, or when anything comes out other than before.
-    pub fn restart_at(&mut self, tick: u64, workers: usize) {
-        self.try_restart_at(tick, workers).unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    /// As [`Dataflow::restart_at`].
-    ///
-    /// # Errors
-    /// The dataflow cannot be restored, or an operator failed; with the whole chain of causes.
-    ///
-    /// # Panics
-    /// As [`Dataflow::restart_at`].
-    pub fn try_restart_at(&mut self, tick: u64, workers: usize) -> Result<(), String> {
-        self.history.restart_at(tick, workers, |output, before, now, tick| {
-            // As of the checkpoint a restored collection is there as a whole; from then on it changes as before.
-            assert_eq!(
-                as_of(before, tick),
-                as_of(now, tick),
-                "output '{output}' as restored at tick {tick} on {workers} workers is not what it was",
-            );
-        })
+        self.spread(input, tick, records);
     }
 
     /// What an output has become by the last tick that was passed, sorted; a row that is there several times is
@@ -166,7 +103,7 @@ impl Dataflow {
             })
         };
         let mut updates: Vec<((u64, D), isize)> =
-            self.history.made(output).iter().map(|(row, tick, diff)| ((*tick, read(row)), *diff)).collect();
+            self.made(output).iter().map(|(row, tick, diff)| ((*tick, read(row)), *diff)).collect();
         consolidate(&mut updates);
         updates.into_iter().map(|((tick, row), diff)| (row, tick, diff)).collect()
     }
@@ -229,10 +166,10 @@ struct TypedSite {
     probe: ProbeHandle<u64>,
 }
 
-impl Site<Vec<Update>> for TypedSite {
-    fn feed(&mut self, input: &str, tick: u64, records: &Records) {
-        let found = self.inputs.get_mut(input);
-        found.unwrap_or_else(|| panic!("there is no input '{input}'")).feed(input, tick, records);
+impl Site<Update> for TypedSite {
+    fn feed(&mut self, tick: u64, fed: &Fed) {
+        let found = self.inputs.get_mut(&fed.input);
+        found.unwrap_or_else(|| panic!("there is no input '{}'", fed.input)).feed(tick, fed);
     }
 
     fn close(&mut self, tick: u64) {
@@ -250,7 +187,7 @@ impl Site<Vec<Update>> for TypedSite {
 
 /// An input of any type.
 trait Input {
-    fn feed(&mut self, name: &str, tick: u64, records: &Records);
+    fn feed(&mut self, tick: u64, fed: &Fed);
     fn close(&mut self, tick: u64);
 }
 
@@ -259,18 +196,41 @@ struct TypedInput<D: ExchangeData> {
 }
 
 impl<D: ExchangeData + Sync> Input for TypedInput<D> {
-    fn feed(&mut self, name: &str, tick: u64, records: &Records) {
-        let Some(records) = records.downcast_ref::<Vec<(D, Origin)>>() else {
+    fn feed(&mut self, tick: u64, Fed { input, split, records }: &Fed) {
+        let Some(records) = records.downcast_ref::<Vec<(Offset, D)>>() else {
             panic!(
-                "the records that were fed to input '{name}' are not of type {}; give numbers their type, as in 1u32",
+                "the records that were fed to input '{input}' are not of type {}; give numbers their type, as in 1u32",
                 std::any::type_name::<D>(),
             );
         };
         self.handle.advance_to(tick);
-        self.handle.send_batch(&mut records.clone());
+        let with_origin = |(offset, record): &(Offset, D)| (record.clone(), Origin::read(SplitNumber(*split), *offset));
+        self.handle.send_batch(&mut records.iter().map(with_origin).collect());
     }
 
     fn close(&mut self, tick: u64) {
         self.handle.advance_to(tick + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "output 'latest', restored as of tick 1 on 2 workers, is not what it was")]
+    fn a_dataflow_that_is_not_deterministic_fails_the_test_when_it_is_started_again() {
+        let read = Arc::new(AtomicI64::new(0));
+        let mut test = Dataflow::new(1, move |scope| {
+            let read = Arc::clone(&read);
+            let numbered = scope.input::<u32>("rows").map(move |key| (key, Some(read.fetch_add(1, Ordering::Relaxed))));
+            scope.output("latest", numbered.latest("rows"));
+        });
+        test.feed("rows", 1, [1u32]);
+        test.feed("rows", 2, [1u32]);
+        test.advance_past(2);
+        test.restart_at(1, 2);
     }
 }

@@ -10,8 +10,8 @@ use fluvial_protocol::TickRecords;
 use fluvial_protocol::journal::SplitNumber;
 use timely::worker::Worker;
 
-use super::history::{Fed, History, SPLITS};
-use super::workers::{Records, Site};
+use super::test::{SPLITS, Test};
+use super::workers::{Fed, Site};
 use crate::durable::Durables;
 use crate::job::input::SourceInput;
 use crate::job::output::OutputQueue;
@@ -46,25 +46,18 @@ const PARTITIONS: u32 = 4;
 /// assert_eq!(test.table("counts"), [(r#""be""#.into(), "1".into()), (r#""to""#.into(), "2".into())]);
 /// assert_eq!(test.updates_at("counts", 2), [(r#""to""#.into(), Some("2".into()))]);
 /// ```
-pub struct JobTest {
-    history: History<Message>,
-    fed: BTreeMap<String, u64>,
-}
+pub type JobTest = Test<Message>;
 
 /// A message that the job would write.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Message {
+#[derive(Clone, Debug)]
+pub struct Message {
     tick: u64,
     record: OutputRecord,
-    envelope: Told,
+    envelope: Envelope,
 }
 
-/// An [`Envelope`], in an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Told {
-    Append,
-    Upsert,
-}
+/// A record as it would stand in a topic: key and value.
+type Raw = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl JobTest {
     /// Starts a job on so many workers.
@@ -80,9 +73,15 @@ impl JobTest {
                 build(&mut job)?;
                 anyhow::Ok(JobSite::of(job))
             })?;
-            Ok(Box::new(site) as Box<dyn Site<Vec<Message>>>)
+            Ok(Box::new(site) as Box<dyn Site<Message>>)
         };
-        Self { history: History::new(workers, Arc::new(build)), fed: BTreeMap::new() }
+        Self::start(workers, Arc::new(build), |what, before, now, tick| {
+            // The messages that made up an upsert output's table are no more once it is restored; the table is the same.
+            let upsert = before.iter().any(|message| message.envelope == Envelope::Upsert);
+            let through = |messages: &[Message]| table(messages.iter().filter(|m| m.tick <= tick));
+            assert!(!upsert || through(before) == through(now), "{what}");
+            assert_eq!(after(before, tick), after(now, tick), "{what}");
+        })
     }
 
     /// Feeds records, as keys and values, to a source at a tick that has not been passed. May be called several times
@@ -97,67 +96,7 @@ impl JobTest {
         records: impl IntoIterator<Item = (Option<B>, Option<B>)>,
     ) {
         let bytes = |part: Option<B>| part.map(|part| part.as_ref().to_vec());
-        let count = self.fed.entry(source.to_owned()).or_default();
-        let mut splits: Vec<Raws> = (0..SPLITS).map(|split| Raws { split, records: Vec::new() }).collect();
-        for (key, value) in records {
-            let split = (*count % u64::from(SPLITS)) as usize;
-            let offset = Offset(*count / u64::from(SPLITS));
-            splits[split].records.push(Raw { offset, key: bytes(key), value: bytes(value) });
-            *count += 1;
-        }
-        for raws in splits.into_iter().filter(|raws| !raws.records.is_empty()) {
-            self.history.feed(tick, Fed { input: source.to_owned(), split: raws.split, records: Arc::new(raws) });
-        }
-    }
-
-    /// Lets the job finish with every tick through `tick`.
-    ///
-    /// # Panics
-    /// When the job fails; see [`JobTest::try_advance_past`].
-    pub fn advance_past(&mut self, tick: u64) {
-        self.try_advance_past(tick).unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    /// As [`JobTest::advance_past`].
-    ///
-    /// # Errors
-    /// The job is put together wrongly, a record does not decode, a row does not encode, or an operator failed; with
-    /// the whole chain of causes.
-    pub fn try_advance_past(&mut self, tick: u64) -> Result<(), String> {
-        self.history.advance_past(tick)
-    }
-
-    /// Starts the job again, on so many workers, from the checkpoint of the last tick that was passed.
-    ///
-    /// # Panics
-    /// As [`JobTest::restart_at`].
-    pub fn restart(&mut self, workers: usize) {
-        let tick = self.history.past().expect("there is a checkpoint once a tick has been passed");
-        self.restart_at(tick, workers);
-    }
-
-    /// Starts the job again, on so many workers, from the last checkpoint at or before `tick`. What was passed after it
-    /// is passed again.
-    ///
-    /// # Panics
-    /// When no tick was passed by then, when the job fails, or when an upsert output's table, or any later message, is
-    /// not what it was.
-    pub fn restart_at(&mut self, tick: u64, workers: usize) {
-        let restarted = self.history.restart_at(tick, workers, |output, before, now, tick| {
-            let upsert = before.iter().any(|message| message.envelope == Told::Upsert);
-            let through = |messages: &[Message]| table(messages.iter().filter(|m| m.tick <= tick));
-            assert!(
-                !upsert || through(before) == through(now),
-                "output '{output}' as restored at tick {tick} on {workers} workers is not what it was"
-            );
-            let after = |messages: &[Message]| {
-                let mut after: Vec<_> = messages.iter().filter(|m| m.tick > tick).cloned().collect();
-                after.sort();
-                after
-            };
-            assert_eq!(after(before), after(now), "output '{output}' after tick {tick} is not what it was");
-        });
-        restarted.unwrap_or_else(|error| panic!("{error}"));
+        self.spread(source, tick, records.into_iter().map(|(key, value)| -> Raw { (bytes(key), bytes(value)) }));
     }
 
     /// What an upsert output holds by the last tick that was passed: keys and values, sorted.
@@ -166,7 +105,7 @@ impl JobTest {
     /// When keys or values are not UTF-8.
     #[must_use]
     pub fn table(&self, output: &str) -> Vec<(String, String)> {
-        table(self.history.made(output).iter()).into_iter().map(|(key, value)| (text(key), text(value))).collect()
+        table(self.made(output).iter()).into_iter().map(|(key, value)| (text(key), text(value))).collect()
     }
 
     /// The messages of an output at one tick: keys and values, sorted.
@@ -175,7 +114,7 @@ impl JobTest {
     /// When keys or values are not UTF-8.
     #[must_use]
     pub fn updates_at(&self, output: &str, tick: u64) -> Vec<(String, Option<String>)> {
-        let at = self.history.made(output).iter().filter(|message| message.tick == tick);
+        let at = self.made(output).iter().filter(|message| message.tick == tick);
         let mut updates: Vec<_> = at.map(|m| (text(m.record.key.clone()), m.record.value.clone().map(text))).collect();
         updates.sort();
         updates
@@ -197,23 +136,17 @@ fn table<'a>(messages: impl Iterator<Item = &'a Message>) -> BTreeMap<Vec<u8>, V
     rows
 }
 
-/// Records of one split.
-struct Raws {
-    split: u32,
-    records: Vec<Raw>,
-}
-
-/// A record as it would stand in a topic.
-struct Raw {
-    offset: Offset,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
+/// The messages of ticks after `tick`, in an order that does not depend on the number of workers.
+fn after(messages: &[Message], tick: u64) -> Vec<(u64, &OutputRecord)> {
+    let mut after: Vec<_> = messages.iter().filter(|m| m.tick > tick).map(|m| (m.tick, &m.record)).collect();
+    after.sort();
+    after
 }
 
 /// A job on one worker.
 struct JobSite {
     sources: BTreeMap<String, Box<dyn SourceInput>>,
-    outputs: Vec<(String, Told, Rc<RefCell<OutputQueue>>)>,
+    outputs: Vec<(String, Envelope, Rc<RefCell<OutputQueue>>)>,
     failed: Option<anyhow::Error>,
 }
 
@@ -225,32 +158,29 @@ impl JobSite {
             (0..SPLITS).for_each(|split| input.add_split(SplitNumber(split)));
             (declared.name, input)
         });
-        let outputs = declared.outputs.into_iter().map(|output| {
-            let told = match output.spec.envelope {
-                Envelope::Append => Told::Append,
-                Envelope::Upsert => Told::Upsert,
-            };
-            (output.spec.name, told, output.queue)
-        });
+        let outputs = declared.outputs.into_iter();
+        let outputs = outputs.map(|output| (output.spec.name, output.spec.envelope, output.queue));
         Self { sources: sources.collect(), outputs: outputs.collect(), failed: None }
     }
 }
 
-impl Site<Vec<Message>> for JobSite {
-    fn feed(&mut self, input: &str, _: u64, records: &Records) {
+impl Site<Message> for JobSite {
+    fn feed(&mut self, _: u64, Fed { input, split, records }: &Fed) {
         let source = self.sources.get_mut(input).unwrap_or_else(|| panic!("the job has no source '{input}'"));
-        let Some(raws) = records.downcast_ref::<Raws>() else { panic!("source '{input}' was fed something else") };
-        let split = raws.split as usize;
-        for Raw { offset, key, value } in &raws.records {
+        let Some(records) = records.downcast_ref::<Vec<(Offset, Raw)>>() else {
+            panic!("source '{input}' was fed something else")
+        };
+        let index = *split as usize;
+        for (offset, (key, value)) in records {
             let record = Record { offset: *offset, key: key.as_deref(), value: value.as_deref(), timestamp_ms: None };
-            if let Err(error) = source.take(split, &record) {
+            if let Err(error) = source.take(index, &record) {
                 let context = format!("cannot decode the record at offset {offset} of source '{input}' split {split}");
                 self.failed.get_or_insert(anyhow::Error::from(error).context(context));
             }
         }
-        let end = raws.records.last().map_or(Offset(0), |last| Offset(last.offset.0 + 1));
-        source.cut(split, end);
-        source.release(split, end);
+        let end = records.last().map_or(Offset(0), |(last, _)| Offset(last.0 + 1));
+        source.cut(index, end);
+        source.release(index, end);
     }
 
     fn close(&mut self, tick: u64) {
@@ -288,6 +218,8 @@ impl Site<Vec<Message>> for JobSite {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use fluvial_connector::format::Json;
     use fluvial_memory::Memory;
 
@@ -326,5 +258,24 @@ mod tests {
         test.feed("rows", 1, [(Some("1"), Some("2")), (Some("x"), Some("3"))]);
         let error = test.try_advance_past(1).expect_err("'x' is no number");
         assert!(error.contains("source 'rows' split 1"), "{error}");
+    }
+
+    #[test]
+    #[should_panic(expected = "output 'latest', restored as of tick 1 on 2 workers, is not what it was")]
+    fn a_job_that_is_not_deterministic_fails_the_test_when_it_is_started_again() {
+        let read = Arc::new(AtomicI64::new(0));
+        let build = move |job: &mut Job<'_>| {
+            let memory = Memory::new();
+            let rows = job.source("rows", memory.source("rows")).format(Json).keyed::<u32, i64>();
+            let read = Arc::clone(&read);
+            let numbered = rows.map(move |(key, _)| (key, Some(read.fetch_add(1, Ordering::Relaxed))));
+            job.output(memory.upsert("latest", 4)).format(Json).write(numbered.latest("rows"));
+            Ok(())
+        };
+        let mut test = JobTest::new(1, build);
+        test.feed("rows", 1, [(Some("1"), Some("2"))]);
+        test.feed("rows", 2, [(Some("1"), Some("2"))]);
+        test.advance_past(2);
+        test.restart_at(1, 2);
     }
 }

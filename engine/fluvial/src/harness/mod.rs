@@ -10,9 +10,10 @@
 //! proves that the job recovers. **Does not** touch files, sockets or a broker.
 
 mod dataflow;
-mod history;
 mod job;
+mod test;
 mod workers;
 
 pub use dataflow::{Builder, Dataflow};
 pub use job::JobTest;
+pub use test::Test;

@@ -16,13 +16,19 @@ use timely::worker::Worker;
 use crate::durable::{Durables, Frozen, Restore};
 use crate::runtime::failure::chain;
 
-/// Records of one input at one tick; what they are, input and test agree on.
-pub(super) type Records = Arc<dyn Any + Send + Sync>;
+/// Records of one input at one tick, on one split.
+#[derive(Clone)]
+pub(super) struct Fed {
+    pub(super) input: String,
+    pub(super) split: u32,
+    /// A vector of offsets and records, whose type input and test agree on.
+    pub(super) records: Arc<dyn Any + Send + Sync>,
+}
 
-/// A dataflow on one worker, as a step sees it; `M` is what comes out.
-pub(super) trait Site<M> {
+/// A dataflow on one worker, as a step sees it; `U` is what comes out.
+pub(super) trait Site<U> {
     /// Puts records in at `tick`.
-    fn feed(&mut self, input: &str, tick: u64, records: &Records);
+    fn feed(&mut self, tick: u64, fed: &Fed);
 
     /// Says that nothing more comes at or before `tick`.
     fn close(&mut self, tick: u64);
@@ -34,39 +40,39 @@ pub(super) trait Site<M> {
     ///
     /// # Errors
     /// Something cannot come out.
-    fn take(&mut self) -> anyhow::Result<Vec<(String, M)>>;
+    fn take(&mut self) -> anyhow::Result<Vec<(String, Vec<U>)>>;
 }
 
 /// Builds the dataflow on a worker.
-pub(super) type BuildSite<M> = dyn Fn(&mut Worker, &Durables) -> anyhow::Result<Box<dyn Site<M>>> + Send + Sync;
+pub(super) type BuildSite<U> = dyn Fn(&mut Worker, &Durables) -> anyhow::Result<Box<dyn Site<U>>> + Send + Sync;
 
 /// One tick for one worker.
 pub(super) struct Step {
     pub(super) tick: u64,
-    pub(super) feeds: Vec<(String, Records)>,
+    pub(super) feeds: Vec<Fed>,
 }
 
 /// What one worker made of a step.
-pub(super) struct Stepped<M> {
-    pub(super) made: Vec<(String, M)>,
+pub(super) struct Stepped<U> {
+    pub(super) made: Vec<(String, Vec<U>)>,
     pub(super) frozen: Vec<Frozen>,
 }
 
-type Answer<M> = Result<Stepped<M>, String>;
+type Answer<U> = Result<Stepped<U>, String>;
 
 /// What a worker says that ends because another one failed.
 const ANOTHER: &str = "another worker failed";
 
 /// Workers that run one dataflow. They end when this is dropped.
-pub(super) struct Workers<M> {
+pub(super) struct Workers<U> {
     steps: Vec<Sender<Step>>,
-    answers: Vec<Receiver<Answer<M>>>,
+    answers: Vec<Receiver<Answer<U>>>,
     guards: Option<WorkerGuards<()>>,
 }
 
-impl<M: Send + 'static> Workers<M> {
+impl<U: Send + 'static> Workers<U> {
     /// Starts so many workers. With `restore`, the first step must be of its tick: the restored rows come out then.
-    pub(super) fn start(workers: usize, restore: Option<Restore>, build: Arc<BuildSite<M>>) -> Self {
+    pub(super) fn start(workers: usize, restore: Option<Restore>, build: Arc<BuildSite<U>>) -> Self {
         let (steps, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let (outboxes, answers): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let ends: Vec<_> = inboxes.into_iter().zip(outboxes).map(Some).collect();
@@ -98,7 +104,7 @@ impl<M: Send + 'static> Workers<M> {
     ///
     /// # Errors
     /// The dataflow cannot be built, or an operator failed.
-    pub(super) fn step(&mut self, mut step: impl FnMut(usize) -> Step) -> Result<Stepped<M>, String> {
+    pub(super) fn step(&mut self, mut step: impl FnMut(usize) -> Step) -> Result<Stepped<U>, String> {
         for (worker, steps) in self.steps.iter().enumerate() {
             // A worker that has ended has left its reason in the answers.
             let _ = steps.send(step(worker));
@@ -119,7 +125,7 @@ impl<M: Send + 'static> Workers<M> {
     }
 }
 
-impl<M> Drop for Workers<M> {
+impl<U> Drop for Workers<U> {
     fn drop(&mut self) {
         self.steps.clear();
         if let Some(guards) = self.guards.take() {
@@ -141,12 +147,12 @@ impl Drop for Ending<'_> {
     }
 }
 
-fn run<M>(
+fn run<U>(
     worker: &mut Worker,
     restore: Option<Restore>,
-    build: &BuildSite<M>,
+    build: &BuildSite<U>,
     steps: &Receiver<Step>,
-    answers: &Sender<Answer<M>>,
+    answers: &Sender<Answer<U>>,
     failed: &AtomicBool,
 ) -> Result<(), String> {
     let durables = Durables::new(worker.index() as u32, worker.peers() as u32, restore);
@@ -155,9 +161,7 @@ fn run<M>(
     let operators = durables.names().len();
     for Step { tick, feeds } in steps {
         durables.mark_checkpoint(Tick(tick));
-        for (input, records) in &feeds {
-            site.feed(input, tick, records);
-        }
+        feeds.iter().for_each(|fed| site.feed(tick, fed));
         site.close(tick);
         let mut frozen = Vec::new();
         while !site.is_past(tick) || frozen.len() < operators {

@@ -1,0 +1,244 @@
+//! A dataflow under test: what was fed, what came out, and the checkpoints that were taken, so that it can be started
+//! again at any of them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use fluvial_connector::{Generation, Offset, Tick};
+use fluvial_protocol::manifest::OperatorState;
+use object_store::memory::InMemory;
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use super::workers::{BuildSite, Fed, Step, Stepped, Workers};
+use crate::durable::{Frozen, Restore};
+use crate::journal::JobStore;
+use crate::runtime::failure::chain;
+use crate::state::StateStore;
+
+/// Drives the stores of all tests in a process.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("harness").build();
+    runtime.unwrap_or_else(|error| panic!("the threads of a test's store cannot be started: {error}"))
+});
+
+/// The most splits that an input's records are spread over.
+pub(super) const SPLITS: u32 = 4;
+
+/// Compares what an output was before with what it is now, at a restart from the checkpoint of a tick, as of which the
+/// restored state comes out as a whole. Panics, naming the output, where they differ.
+pub(super) type Compare<U> = fn(output: &str, before: &[U], now: &[U], tick: u64);
+
+/// What [`JobTest`](super::JobTest) and [`Dataflow`](super::Dataflow) have in common, whatever comes out: the ticks that
+/// are passed, each of which is a checkpoint, and starting again from one with any number of workers.
+///
+/// ```
+/// use fluvial::durable::Count;
+/// use fluvial::harness::Dataflow;
+///
+/// let mut test = Dataflow::new(1, |scope| {
+///     let words = scope.input::<(String, u32)>("words");
+///     scope.output("counts", words.aggregate("counts", Count));
+/// });
+/// test.feed("words", 1, [("to".to_owned(), 1u32), ("be".to_owned(), 1)]);
+/// test.feed("words", 2, [("to".to_owned(), 1u32)]);
+/// test.advance_past(2);
+/// test.restart_at(1, 3); // tick 2 is passed again, on three workers
+/// assert_eq!(test.table::<(String, u64)>("counts"), [("be".to_owned(), 1), ("to".to_owned(), 2)]);
+/// ```
+pub struct Test<U> {
+    build: Arc<BuildSite<U>>,
+    compare: Compare<U>,
+    workers: Workers<U>,
+    store: StateStore,
+    fed: BTreeMap<u64, Vec<Fed>>,
+    /// How many records each input has had.
+    counts: BTreeMap<String, u64>,
+    /// What came out, by output.
+    made: BTreeMap<String, Vec<U>>,
+    /// The operators' state files as of each tick that was passed.
+    checkpoints: BTreeMap<u64, Vec<OperatorState>>,
+    /// The last tick that was passed.
+    past: Option<u64>,
+    files: u128,
+}
+
+impl<U: Send + 'static> Test<U> {
+    /// Lets the dataflow finish with every tick through `tick`.
+    ///
+    /// # Panics
+    /// When the dataflow fails; see [`Test::try_advance_past`].
+    pub fn advance_past(&mut self, tick: u64) {
+        self.try_advance_past(tick).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// As [`Test::advance_past`].
+    ///
+    /// # Errors
+    /// The dataflow is put together wrongly, a record does not decode, a row does not encode, or an operator failed;
+    /// with the whole chain of causes.
+    pub fn try_advance_past(&mut self, tick: u64) -> Result<(), String> {
+        let from = self.past.map_or(0, |past| past + 1);
+        if tick < from {
+            return Ok(());
+        }
+        let mut ticks: Vec<u64> = self.fed.range(from..=tick).map(|(tick, _)| *tick).collect();
+        if ticks.last() != Some(&tick) {
+            ticks.push(tick);
+        }
+        for tick in ticks {
+            let stepped = self.step(tick)?;
+            self.take(stepped.made);
+        }
+        Ok(())
+    }
+
+    /// Starts the dataflow again, on so many workers, from the checkpoint of the last tick that was passed.
+    ///
+    /// # Panics
+    /// As [`Test::restart_at`].
+    pub fn restart(&mut self, workers: usize) {
+        self.restart_at(u64::MAX, workers);
+    }
+
+    /// Starts the dataflow again, on so many workers, from the last checkpoint at or before `tick`. What was passed
+    /// after it is passed again, and must come out as it did.
+    ///
+    /// # Panics
+    /// When no tick was passed by then, when the dataflow fails, or when anything comes out other than before.
+    pub fn restart_at(&mut self, tick: u64, workers: usize) {
+        self.try_restart_at(tick, workers).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// As [`Test::restart_at`].
+    ///
+    /// # Errors
+    /// The dataflow cannot be restored, or an operator failed; with the whole chain of causes.
+    ///
+    /// # Panics
+    /// When no tick was passed by then, or when anything comes out other than before.
+    pub fn try_restart_at(&mut self, tick: u64, workers: usize) -> Result<(), String> {
+        let past = self.past;
+        let before = std::mem::take(&mut self.made);
+        let tick = self.restore(tick, workers)?;
+        if let Some(past) = past {
+            self.try_advance_past(past)?;
+        }
+        for (output, before) in &before {
+            let what =
+                format!("output '{output}', restored as of tick {tick} on {workers} workers, is not what it was");
+            (self.compare)(&what, before, self.made(output), tick);
+        }
+        self.made = before;
+        Ok(())
+    }
+
+    pub(super) fn start(workers: usize, build: Arc<BuildSite<U>>, compare: Compare<U>) -> Self {
+        let store = JobStore::over(Arc::new(InMemory::new()), "test", "memory");
+        Self {
+            workers: Workers::start(workers, None, Arc::clone(&build)),
+            build,
+            compare,
+            store: StateStore::new(store, RUNTIME.handle().clone()),
+            fed: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            made: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
+            past: None,
+            files: 0,
+        }
+    }
+
+    /// Remembers records until their tick comes, spread over the splits in their order.
+    pub(super) fn spread<R: Send + Sync + 'static>(
+        &mut self,
+        input: &str,
+        tick: u64,
+        records: impl IntoIterator<Item = R>,
+    ) {
+        assert!(
+            self.past < Some(tick) && tick > 0,
+            "tick {tick} is over: feed records at ticks that have not been passed"
+        );
+        let count = self.counts.entry(input.to_owned()).or_default();
+        let mut splits: Vec<Vec<(Offset, R)>> = (0..SPLITS).map(|_| Vec::new()).collect();
+        for record in records {
+            splits[(*count % u64::from(SPLITS)) as usize].push((Offset(*count / u64::from(SPLITS)), record));
+            *count += 1;
+        }
+        for (split, records) in (0..).zip(splits).filter(|(_, records)| !records.is_empty()) {
+            let fed = Fed { input: input.to_owned(), split, records: Arc::new(records) };
+            self.fed.entry(tick).or_default().push(fed);
+        }
+    }
+
+    /// What an output has said so far.
+    pub(super) fn made(&self, output: &str) -> &[U] {
+        self.made.get(output).map_or(&[][..], Vec::as_slice)
+    }
+
+    fn take(&mut self, made: Vec<(String, Vec<U>)>) {
+        for (output, updates) in made {
+            self.made.entry(output).or_default().extend(updates);
+        }
+    }
+
+    /// Starts the dataflow again; returns the checkpoint's tick.
+    fn restore(&mut self, tick: u64, workers: usize) -> Result<u64, String> {
+        let checkpoint = self.checkpoints.range(..=tick).next_back();
+        let (&tick, operators) =
+            checkpoint.expect("no tick was passed by then, so there is no checkpoint to start from");
+        let restore = Restore { as_of: Tick(tick), operators: operators.clone(), store: self.store.clone() };
+        self.workers = Workers::start(workers, Some(restore), Arc::clone(&self.build));
+        let mut restored = self.workers.step(|_| Step { tick, feeds: Vec::new() })?;
+        // Nothing has changed since the checkpoint, but rows whose type has got fields are frozen again.
+        let operators = operators.clone();
+        self.keep(tick, operators, &mut restored)?;
+        self.take(restored.made);
+        Ok(tick)
+    }
+
+    fn step(&mut self, tick: u64) -> Result<Stepped<U>, String> {
+        let workers = self.workers.len();
+        let fed = self.fed.get(&tick).map_or(&[][..], Vec::as_slice);
+        let mut stepped = self.workers.step(|worker| {
+            let feeds = fed.iter().filter(|fed| fed.split as usize % workers == worker).cloned().collect();
+            Step { tick, feeds }
+        })?;
+        let before = self.checkpoints.range(..tick).next_back();
+        let operators = before.map_or_else(Vec::new, |(_, operators)| operators.clone());
+        self.keep(tick, operators, &mut stepped)?;
+        Ok(stepped)
+    }
+
+    /// Makes what was frozen at `tick` the checkpoint of it, on top of `operators`.
+    fn keep(&mut self, tick: u64, mut operators: Vec<OperatorState>, stepped: &mut Stepped<U>) -> Result<(), String> {
+        for frozen in stepped.frozen.drain(..) {
+            self.files += 1;
+            add_file(&mut operators, frozen, &self.store, Uuid::from_u128(self.files))?;
+        }
+        self.checkpoints.insert(tick, operators);
+        self.past = Some(tick);
+        Ok(())
+    }
+}
+
+fn add_file(
+    operators: &mut Vec<OperatorState>,
+    frozen: Frozen,
+    store: &StateStore,
+    unique: Uuid,
+) -> Result<(), String> {
+    let (name, kind) = (frozen.operator().to_owned(), frozen.kind().clone());
+    let file = frozen.store(store, Generation(1), unique).map_err(chain)?;
+    let operator = match operators.iter_mut().find(|operator| operator.name == name) {
+        Some(operator) => operator,
+        None => {
+            operators.push(OperatorState { name, kind: kind.clone(), files: Vec::new(), keys: None });
+            let last = operators.len() - 1;
+            &mut operators[last]
+        }
+    };
+    operator.add(&kind, file);
+    Ok(())
+}
