@@ -5,6 +5,31 @@
 //! ```
 //!
 //! A manifest is a checkpoint only when the journal has a record that names it; until then nothing refers to it.
+//!
+//! # Why
+//!
+//! *A checkpoint is consistent because it belongs to a tick, not to a moment.* No worker stops for it and no marker travels
+//! through the dataflow. The leader marks a tick when it mints it; each durable operator freezes its rows when it has
+//! closed that tick and before it closes the next, whenever that is on its worker. All of them have then seen exactly the
+//! input through the tick. What the operators downstream have made of it needs no copy: it follows from the rows.
+//!
+//! *It waits for four things*, each of which would lose something if it were missing. All state files are stored: a
+//! manifest that names a file which is not there cannot be restored. The tick is sealed: otherwise the state would contain
+//! input that no journal record binds, and the next generation could bind other input to the same tick. Every process has
+//! committed through the tick: the journal before the checkpoint is pruned, and with it the only means to make that output
+//! again. And every process has given its digests at the tick: a restart compares what it recomputes with what was
+//! written, and begins there.
+//!
+//! *State files are added, not replaced.* A checkpoint stores the rows that have changed since the one before, so its cost
+//! follows the changes and not the size of the state; the manifest lists the whole chain of files that make up each operator.
+//! Merging shortens the chains beside it. A merged file replaces its inputs in the next manifest only, and only where
+//! these still stand in the chain next to each other: a file that was added meanwhile is newer than the merged one, and must
+//! stay after it.
+//!
+//! *One at a time, and the name says who made it.* Two checkpoints under way would share files, and the older one could be
+//! recorded after the newer. The object's name holds the generation, its nonce and the tick, so a conflict on its creation can
+//! only be an earlier attempt of this leader. A superseded leader may still store a manifest: nobody reads it, because the
+//! record that would name it cannot be appended any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -162,6 +187,7 @@ impl Checkpointer {
     /// [`Ended::Bug`] for digests that are not those of the job's output partitions.
     pub(crate) fn advance(&mut self, committed: Tick) -> Result<(), Ended> {
         let Some(pending) = &mut self.pending else { return Ok(()) };
+        // What is not committed has to be made again after a crash, from input that only the journal before this tick binds.
         let sinks_done = committed >= pending.tick || !self.rules.has(Rule::CheckpointAfterSinks);
         let complete = pending.manifest.is_none()
             && sinks_done
@@ -171,6 +197,7 @@ impl Checkpointer {
         if !complete {
             return Ok(());
         }
+        // Workers give the keys that they have at this tick: the numbers of the last checkpoint do not add to them.
         self.chains.values_mut().for_each(|chain| chain.keys = None);
         for ((operator, _), Stored { kind, file, keys }) in std::mem::take(&mut pending.files) {
             let chain = self.chains.entry(operator.clone()).or_insert_with(|| OperatorState {

@@ -1,7 +1,38 @@
 //! Minting: choosing which input belongs to which tick.
 //!
+//! ```text
+//!   workers ──ranges that they have read──► gathered ──mint, when due──► Binding ─► broadcast to all workers at once
+//!                                                        ▲ pace, room            └► appended to the journal: sealed
+//!                                                        └── committed through ◄── processes
+//! ```
+//!
 //! Ticks are minted when there is data, at most one an interval: at once after an idle time, fewer and larger ones
 //! under load, none while too much is minted and not committed. Without data a heartbeat moves the tick.
+//!
+//! # Why
+//!
+//! *The cut of the input into ticks is the only choice in a job that is not determined by its input.* Which records have
+//! arrived by now depends on the network, the broker, and the load of each worker. Everything after it is a function: the
+//! dataflow gives the same output for the same ticks, whatever the number of workers and the order in which batches reach
+//! them. So it is enough to record this one choice. A binding says which offsets of which splits belong to a tick, and a
+//! restart that reads the bindings from the journal and the input from the source computes the same output again, record by
+//! record. No output, and no state between two checkpoints, has to be stored for that.
+//!
+//! *One worker chooses for all.* If each worker put its own records into ticks by its own clock, a tick would end on each of
+//! them at another moment, and the journal would need an agreement of all before it could name a tick's input. With one
+//! sequencer there is one list of ticks, its order is the order of the journal, and no clock but the leader's counts. That
+//! clock only proposes: a tick is later than the last one even where the clock went back, since progress, checkpoints and
+//! digests all compare ticks.
+//!
+//! *A binding takes effect before it is durable.* Workers are told of it at once, so that a tick's output is computed while
+//! the journal is being appended to: the latency of a record is the longer of the two and not their sum. This is safe
+//! because nothing leaves the job before the tick is sealed (`Rule::SealedBeforeVisible`). If the generation ends in
+//! between, the next one finds no binding for the tick, and chooses anew; nobody has seen what was computed.
+//!
+//! *Back-pressure is one number.* What is minted and not committed is all that the job can owe: it bounds the input that
+//! dataflow and sinks hold, the replay of a restart, and the time of a stop. Workers do not negotiate with each other. The
+//! sequencer stops minting, the workers reach the limit of what they read ahead, and stop polling. A single report that is
+//! larger than a bound goes alone; otherwise a record that is larger than the bound would stop the job for good.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -136,6 +167,7 @@ impl Sequencer {
             return None;
         }
         if self.gathered.front().is_some_and(|next| self.in_flight_bytes > 0 && next.bytes > self.room()) {
+            // It waits until there is room for all of it. With nothing in flight it would wait for ever, so it goes alone.
             return None;
         }
         let wait = if self.gathered.is_empty() { self.pace.heartbeat_ms } else { self.pace.tick_interval_ms };
@@ -152,10 +184,12 @@ impl Sequencer {
     /// # Errors
     /// [`Ended::Bug`] where the ranges do not fit the splits.
     pub(crate) fn mint(&mut self, now_ms: u64, checkpoint: bool) -> Result<Binding, Ended> {
+        // The clock may have gone back, also since an earlier generation on another host; ticks never do.
         let tick = self.first.take().unwrap_or(Tick(now_ms)).max(self.last.next());
         let mut ranges: BTreeMap<SplitNumber, Range> = BTreeMap::new();
         let (mut records, mut bytes) = (0, 0);
         let most_bytes = self.pace.tick_bytes.min(self.room());
+        // Reports are taken whole and in their order, so that the ranges of a split follow each other without a gap.
         while let Some(gathered) = self.gathered.pop_front_if(|next| {
             records == 0 && bytes == 0
                 || records + next.records <= self.pace.tick_records && bytes + next.bytes <= most_bytes

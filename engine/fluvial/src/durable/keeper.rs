@@ -1,4 +1,28 @@
 //! What a keyed durable operator holds: its rows, and the ticks that are still open.
+//!
+//! ```text
+//!   batch ─fold─► open ticks: key ─► delta ──close, in order──► rows ──freeze, at a mark──► Frozen ──► state file
+//! ```
+//!
+//! # Why
+//!
+//! *Ticks and marks are worked off in one order.* A tick is closed when the frontier has passed it, a checkpoint is frozen when
+//! the frontier has passed its mark; whichever is earlier goes first. If a tick after the mark were closed before the freeze,
+//! the checkpoint would hold input that its manifest does not count, and a restart would apply that input twice. So
+//! [`Keeper::advance`] looks at both at each step, and a mark that is not over holds back no tick before it.
+//!
+//! *Freezing copies; encoding and storing happen on another thread.* The dataflow pauses for the copy alone. The copy is made in
+//! parts by hash, which are sorted and encoded one after the other and freed in between, so that a checkpoint of a state
+//! that has changed as a whole does not need the same memory again for long.
+//!
+//! *An operator that fails holds its capability.* An overflow cannot be answered with a value. If the operator returned, its
+//! capability would be dropped, the frontier would pass the tick, and the output of the tick would be taken as complete,
+//! sealed and committed without the key that failed. So the failure is reported, the open tick is put back with
+//! its capability, and nothing after it is ever complete.
+//!
+//! *Most of the time goes into waiting for memory.* A lookup in a table of some gigabytes misses every cache. So deltas are
+//! looked up in groups: the loads of a group are under way at the same time, and the rows are changed after that. Room for
+//! a group is made before it is looked up, because the places that were found must not move until all of them are used.
 
 use std::collections::BTreeMap;
 
@@ -107,6 +131,8 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
             }
             reach(FailPoint::DuringRestore);
         }
+        // Rows count as changed when they are loaded. Where their type has changed they must: the next checkpoint then writes
+        // all of them again, in the new form.
         if !stored.of_before {
             self.rows.settle();
         }
@@ -170,6 +196,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
         let mut found = Vec::with_capacity(LOOKED_UP_AT_ONCE);
         while failed.is_none() {
             self.rows.make_room(LOOKED_UP_AT_ONCE, &routing_hash);
+            // All are looked up before the first is changed, so that the processor waits for their memory at the same time.
             let next = deltas.by_ref().take(LOOKED_UP_AT_ONCE);
             found.extend(next.map(|(hash, key, delta)| (self.rows.find(hash, &key), hash, key, delta)));
             if found.is_empty() {
@@ -199,6 +226,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
                 key: format!("{key:?}"),
                 overflow,
             });
+            // Its capability keeps the frontier at the tick: nobody may take it for complete.
             self.open.insert(tick, open);
             return false;
         }

@@ -6,6 +6,30 @@
 //!                                  folded already)                             └──checkpoint──► Frozen
 //! ```
 //!
+//! # Why
+//!
+//! *The records of a tick are folded into one delta for each key, and the row is changed once, when the tick has closed.*
+//! Records of a tick arrive in batches, from several workers, in an order that depends on threads and on the network. If each
+//! batch changed the row and emitted what it had become, a consumer would see values that depend on that order, and a replay
+//! would give others. What a key has become by the end of its tick does not depend on it, as long as the delta does not. It is
+//! also less work: a key that has a thousand records in a tick is looked up in the large table once, not a thousand times,
+//! and emits one change.
+//!
+//! *Ticks that are open are kept apart.* Batches of a later tick arrive before an earlier one has closed: other workers are
+//! not equally fast. They are folded at once, into a small table of their own tick with its own capability, and the rows see
+//! ticks in their order only. So the rows are always those as of the end of one tick. That is what a checkpoint copies,
+//! without stopping anything: it is frozen between the last tick that it holds and the next one.
+//!
+//! *Rows are the operator's own, and not an arrangement of differential dataflow.* An arrangement keeps history, compacts it,
+//! and is rebuilt from a stream of updates; what has to be stored and restored here is one row for each key. A hash table with
+//! a bit for each row that changed gives a checkpoint that costs what has changed, and a restore that reads files straight
+//! into the table. What other operators need of it, they are given as a collection, and keep it by
+//! differential's means.
+//!
+//! *A restored table is emitted once, as of the checkpoint's tick*, so that the operators downstream, which store nothing,
+//! have what they had. The capability of that tick is held until the last row is out. It takes several turns: a large
+//! table in one would hold back every other operator of the worker, and its updates would all wait in memory at once.
+//!
 //! **Guarantees**: what is emitted at a tick is what each key has become by its end, once, whatever the order and the
 //! batching of the tick's records; ticks are closed in order, and a checkpoint is frozen between the last tick that it
 //! holds and the next. **Does not** look at the worker's index but to find the hashes that are its own.
@@ -91,6 +115,7 @@ where
                 if !going {
                     return;
                 }
+                // Input waits in its channel until the restored rows are out: a change to a row must follow the row.
                 if let Some(under_way) = &mut emission {
                     if under_way.step(&keeper, output) {
                         return activator.activate();

@@ -11,11 +11,13 @@
 //!   Waiting ─── the leader: all fenced ───────┘
 //! ```
 //!
-//! A transaction can be *partially committed*: Kafka's coordinator can take the end of one transaction for that of the
-//! next, when a request that was not answered is carried out late, or its producer's timeout aborts what a commit follows. Then
-//! some records of the next transaction are visible, the rest is not, and neither is the progress, since progress is written
-//! after all of the records have been acknowledged. That order is what makes the case decidable: progress that is visible
-//! covers records that all exist, and what is partial is after the newest progress, where it is looked for.
+//! # Why
+//!
+//! A transaction can be *partially committed*: a request to commit that was not answered is carried out late, while the
+//! next transaction of the same producer and epoch is being written, and Kafka takes it for the end of that one (KIP-890).
+//! Then the records that had arrived by that moment are visible and the others are not. Neither is the progress, since progress
+//! is written after all of the records have been acknowledged. That order is what makes the case decidable: progress that
+//! is visible covers records that all exist, and what is partial is after the newest progress, where it is looked for.
 //!
 //! What is there cannot be taken back, since consumers have read it. It can only be made right by writing the rest in the
 //! same order. So the records after the progress, the *uncovered* ones, are read and handed to the lane, which matches them
@@ -180,7 +182,7 @@ impl Unknown {
     ) -> Result<State, Ended> {
         let Target { at, envelope, .. } = target;
         let Some(mut progress) = progress else {
-            let tick = Tick(target.starts.0.saturating_sub(1)).max(target.as_of);
+            let tick = Tick(target.starts.0.saturating_sub(1));
             return Ok(State::New(Point::complete(tick, queue.before(), tail.end)));
         };
         let Tail { records: mut uncovered, end, aborted } = tail;

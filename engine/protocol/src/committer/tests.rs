@@ -723,3 +723,20 @@ fn a_turn_that_answers_what_it_was_not_asked_is_a_bug() {
     check(Done::Fenced { turn: 0 });
     check(Done::Journal(Verdict::Mine));
 }
+
+#[test]
+fn progress_earlier_than_what_this_generation_has_committed_is_refused() {
+    let mut committer = ready(1);
+    tick(&mut committer, 6, "a1");
+    actions(&mut committer, 0);
+    prepared(&mut committer, 0, &[11]);
+    actions(&mut committer, 0);
+    committed(&mut committer, 0);
+    tick(&mut committer, 7, "b1");
+    actions(&mut committer, 0);
+    committer.on(Done::Prepared { turn: 1, result: Err(Failure::Unknown("no answer".to_owned())) }).unwrap();
+    fence(&mut committer);
+    let ended = recover(&mut committer, &[(Some(progress(5, Position::Complete, &[], 10)), "")]).unwrap_err();
+    let behind = OutputFault::ProgressBehind { at: at(0), tick: Tick(5), committed: Tick(6) };
+    assert_eq!(ended, Ended::Output(behind));
+}

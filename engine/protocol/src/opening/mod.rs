@@ -10,6 +10,34 @@
 //! Guarantees that when it is done no earlier generation can append anything any more, and that the history it hands
 //! on holds everything that any of them did append. It does not say that no newer generation exists: the leader reads
 //! the tail again after the writers are fenced.
+//!
+//! # Why
+//!
+//! *Nobody is asked to stop.* The leader of an earlier generation may be dead, paused for an hour, or cut off from everything
+//! but the store. No message reaches it for certain, and no lease helps, since its clock may stand still with it. The only
+//! thing that every leader must do before anything of it counts is to create the next object of the journal, and the store
+//! lets exactly one succeed in that. So a new generation takes positions: once it has its `opened` record, and every position
+//! before it is taken by someone, the older leader's next append fails, whenever it comes. It reads there who has superseded
+//! it, and ends. Opened records and the no-ops before them are never deleted, since a position that becomes free again could be
+//! taken by a leader that wakes up late.
+//!
+//! *The claim is made some positions ahead, and the gap is filled afterwards.* An older leader that is at work appends every
+//! few milliseconds, and takes the position after the newest sooner than the new one can: it would lose that race again and
+//! again. A few positions ahead nobody is before it. Between the two points in time the older leader may still append to the
+//! gap, and what it appends there is valid: each position of the gap is settled by a create, a record or a no-op, and only
+//! then is the history complete. This is why the holes are filled after the claim and before the history is folded.
+//! A race that was lost doubles the distance.
+//!
+//! *The order of reading is what makes the history exact.* The list is read again after the claim: it then holds every
+//! position that was taken before it. Records are read from the newest towards the oldest, because the floor is not known
+//! before the newest checkpoint has been found; what is earlier than the floor may be pruned by the older leader at any moment,
+//! and is not needed.
+//!
+//! *What looks wrong is doubted first.* While this generation reads, a newer one may have opened: it prunes records that are
+//! about to be read, and deletes the manifest that they name. That looks like a damaged journal, and a job whose journal
+//! is damaged stops until a person has looked at it. So before a fault is reported the journal is listed once more. A
+//! record beyond this generation's own means that it is fenced, and is the better reason. Only where there is none is the
+//! fault believed.
 
 #[cfg(test)]
 mod tests;
@@ -184,6 +212,7 @@ impl Opening {
             (Phase::Newest(seq), Answer::Records(found)) => {
                 // Gone already: list again, as `phase` says by now.
                 if let Some(record) = only(found) {
+                    // A run that was paused for an hour must not supersede the one that was started in its place.
                     let taken_over = self.opener.follows.is_some_and(|own| record.generation >= own);
                     if taken_over && !record.nonce.same_run(self.opener.nonce) {
                         return Err(Ended::Fenced { by: record.generation });
@@ -324,6 +353,7 @@ impl Opening {
     fn read_on(&mut self) -> Result<Option<Opened>, Ended> {
         let checkpoint = newest_checkpoint(&self.records);
         let floor = checkpoint.as_ref().map_or(Seq(0), |c| c.floor);
+        // The newest first: the floor moves up when a newer checkpoint is found, and then less has to be read.
         let unread = self.positions.range(floor..).rev().filter(|seq| !self.records.contains_key(seq));
         let unread: Vec<Seq> = unread.take(CHUNK).copied().collect();
         if !unread.is_empty() {
