@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fluvial_kafka_embedded::{ApiKey, Fault};
+use fluvial_kafka_embedded::{ApiKey, Fault, ResponseError};
 use fluvial_tests::apache::ApacheKafka;
 use fluvial_tests::campaign::Subject;
 use fluvial_tests::client::{Endpoint, Isolation};
@@ -152,14 +152,19 @@ fn stop_at_end_takes_nothing_that_came_after_the_start() {
     stage.feed(0..20).unwrap();
     stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
     stage.feed(20..30).unwrap();
-    // The earlier writers are fenced late; the workers read ahead meanwhile.
-    stage.broker().fault(Fault::delay(ApiKey::InitProducerId, Duration::from_secs(1)).always());
+    // The earlier writers are fenced only after the workers have read ahead.
+    let not_yet = ResponseError::CoordinatorLoadInProgress;
+    stage.broker().fault(Fault::fail(ApiKey::InitProducerId, not_yet).always());
     let job = stage.start(&format!("{KEPT} --workers 2 --stop-at-end")).unwrap();
     stage.wait_for_journal(&job, "second generation", |journal| journal.generations == 2).unwrap();
+    let fetches = || stage.broker().requests(ApiKey::Fetch);
+    let before = fetches();
     stage.feed(30..90).unwrap();
+    // The next request but one is sent when the records have come.
+    stage.wait_until(&job, "more of the input", || Ok(fetches() >= before + 2)).unwrap();
+    stage.broker().clear_faults();
     assert_eq!(job.finish(MOST).unwrap().code, Some(0));
     assert_eq!(stage.journal().unwrap().records(), 30);
-    stage.broker().clear_faults();
     stage.complete(&format!("{KEPT} --stop-at-end")).unwrap();
     stage.check().unwrap();
 }

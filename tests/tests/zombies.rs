@@ -212,10 +212,12 @@ fn of_two_copies_of_one_job_the_newer_fences_the_older() {
     newer.finish(MOST).unwrap().failed_with(FENCED, &["superseded by generation"]).unwrap();
     stage.feed(1_000..1_500).unwrap();
     let first_to_end = || [&one, &other].into_iter().position(|job| job.process().status().is_some());
+    let start = Instant::now();
     let lost = loop {
         if let Some(lost) = first_to_end() {
             break lost;
         }
+        assert!(start.elapsed() < MOST, "both copies go on");
         let _ = one.process().wait(Duration::from_millis(10));
     };
     let (lost, won) = if lost == 0 { (one, other) } else { (other, one) };

@@ -54,19 +54,21 @@ fn session(broker: &Broker) -> Arc<dyn SinkSession> {
     output.sink().connect(&SinkContext::new("job", subject::PATIENCE), &[output.spec()]).unwrap()
 }
 
-/// Removes a partition's leader for a while, counted from now.
-fn without_leader<T>(broker: &Broker, topic: &str, partition: i32, time: Duration, call: impl FnOnce() -> T) -> T {
+/// Removes a partition's leader until a line says that it has none.
+fn without_leader<T>(broker: &Broker, topic: &str, partition: i32, call: impl FnOnce() -> T) -> T {
     broker.set_leader(topic, partition, false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            std::thread::sleep(time);
+            let (begun, line) = (Instant::now(), format!("topic '{topic}' partition {partition} has no leader"));
+            let is_told = || LOG.lock().unwrap().iter().any(|(at, said)| *at >= begun && said.contains(&line));
+            while !is_told() && begun.elapsed() < subject::PATIENCE {
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
             broker.set_leader(topic, partition, true);
         });
         call()
     })
 }
-
-const SOME_TIME: Duration = Duration::from_secs(4);
 
 /// The WARN that names this, within seconds, and the line that says that it is over.
 fn check_told(lines: &[(Duration, String)], named: &[&str]) {
@@ -102,7 +104,7 @@ fn a_progress_partition_without_a_leader_is_waited_for_and_named() {
     let broker = broker_with("table", 1);
     let session = session(&broker);
     let progress = fluvial_kafka::progress_topic("job");
-    let (read, lines) = without_leader(&broker, &progress, 1, SOME_TIME, || logged(|| session.progress()));
+    let (read, lines) = without_leader(&broker, &progress, 1, || logged(|| session.progress()));
     assert!(read.unwrap().is_empty());
     check_told(&lines, &["topic 'job.fluvial-progress' partition 1 has no leader"]);
 }

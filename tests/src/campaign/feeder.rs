@@ -182,8 +182,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use fluvial_kafka_embedded::{Broker, Config};
 
+    use std::time::Instant;
+
     use super::*;
-    use crate::client::Isolation;
+    use crate::client::{Isolation, PATIENCE};
 
     #[test]
     fn the_input_holds_committed_and_aborted_records_and_ends_in_markers() {
@@ -193,7 +195,11 @@ mod tests {
             let topic = unique("fed");
             broker.create_topic(&topic, 3, &[]).unwrap();
             let feeder = Feeder::start(&broker, &topic, 3, subject, 1).unwrap();
-            std::thread::sleep(Duration::from_secs(2));
+            let count = |isolation| broker.read(&topic, isolation).unwrap().len();
+            let start = Instant::now();
+            while !(1..count(Isolation::Uncommitted)).contains(&count(Isolation::Committed)) {
+                assert!(start.elapsed() < PATIENCE, "it has not both committed and aborted");
+            }
             let written = feeder.stop().unwrap() as usize;
             let committed = broker.read(&topic, Isolation::Committed).unwrap().len();
             assert_eq!(broker.read(&topic, Isolation::Uncommitted).unwrap().len(), written);

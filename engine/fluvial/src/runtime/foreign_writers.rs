@@ -126,7 +126,7 @@ mod tests {
         let stretch = |records| Stretch { at: at.clone(), from: Offset(1), to: Offset(4), records, others: 1 };
         let mut counts = |records| {
             foreign_writers.take(vec![stretch(records)]);
-            woken.recv_timeout(Duration::from_secs(10)).ok();
+            woken.recv_timeout(Duration::from_secs(10)).unwrap();
             foreign_writers.counted().unwrap()
         };
         // All of it is the job's own: what was not explained is a marker.
