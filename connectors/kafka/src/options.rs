@@ -10,6 +10,8 @@ use crate::kafka::Kafka;
 /// The command-line options of a job that uses this connector: how to reach a Kafka cluster, and how to create topics there.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Kafka")]
+// By the name of the group the engine knows that these options do not decide what a job computes.
+#[group(id = "kafka-connection")]
 pub struct KafkaOptions {
     /// The bootstrap brokers, as host:port separated by commas. Not needed if --kafka-config sets bootstrap.servers
     #[arg(long, value_name = "HOST:PORT,…", value_parser = brokers, required_unless_present = "kafka_config")]

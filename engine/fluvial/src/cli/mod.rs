@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 use fluvial_connector::Error;
 use tracing_subscriber::fmt::Layer as Logs;
 use tracing_subscriber::fmt::format::{DefaultFields, Format};
@@ -73,8 +73,8 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     ///
     /// Where the binary or the values of `O`'s options differ from those of the last run, the job may compute other output:
     /// the run then compares the upsert outputs with what it computes before it writes anything, and is refused where they
-    /// differ, unless it is started with `--reconcile`. Options under a help heading, as those of connectors are, do not
-    /// count: they say how systems are reached.
+    /// differ, unless it is started with `--reconcile`. Options of an argument group whose id ends with `-connection` do not
+    /// count, as those of `fluvial_kafka::KafkaOptions`: they say how a system is reached.
     pub fn new(
         name: &'static str,
         build: impl for<'s> Fn(&mut Job<'s>, &O) -> anyhow::Result<()> + Send + Sync + 'static,
@@ -225,12 +225,16 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     }
 }
 
-/// The values of the job's own options, as bytes that are equal where these are. Options under a help heading are those of
-/// connectors: they say how a system is reached, not what is computed.
+/// How the ids of the argument groups end whose options say how a system is reached, and not what is computed.
+const CONNECTION: &str = "-connection";
+
+/// The values of the job's own options, as bytes that are equal where these are.
 fn own_options<O: Args>(matches: &ArgMatches) -> Vec<u8> {
     let command = O::augment_args(Command::new("own"));
+    let connections = command.get_groups().filter(|group| group.get_id().as_str().ends_with(CONNECTION));
+    let connections: Vec<_> = connections.flat_map(ArgGroup::get_args).collect();
     let mut bytes = Vec::new();
-    for argument in command.get_arguments().filter(|argument| argument.get_help_heading().is_none()) {
+    for argument in command.get_arguments().filter(|argument| !connections.contains(&argument.get_id())) {
         bytes.extend_from_slice(argument.get_id().as_str().as_bytes());
         for value in matches.get_raw(argument.get_id().as_str()).into_iter().flatten() {
             bytes.push(b'=');
@@ -318,4 +322,41 @@ fn start_logging(format: LogFormat, ansi: bool, fail_point: Option<Doom>) {
     };
     // A second start, in a test that runs several command lines, keeps the first one's settings.
     let _ = tracing_subscriber::registry().with(logs).with(fail_point::in_the_sink(fail_point)).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[derive(Args)]
+    #[group(id = "some-connection")]
+    struct Connection {
+        #[arg(long, default_value = "a")]
+        broker: String,
+    }
+
+    #[derive(Args)]
+    struct Own {
+        #[command(flatten)]
+        connection: Connection,
+        #[arg(long, default_value = "1")]
+        top: u32,
+        #[arg(long)]
+        also: Vec<String>,
+        #[arg(long)]
+        strict: bool,
+    }
+
+    #[test]
+    fn options_that_decide_what_is_computed_are_told_apart_and_those_of_a_connection_are_not() {
+        let of = |arguments: &str| {
+            let command = Own::augment_args(Command::new("own"));
+            own_options::<Own>(&command.try_get_matches_from(arguments.split_whitespace()).unwrap())
+        };
+        assert_eq!(of("own"), of("own --broker b --top 1"));
+        let others = ["own", "own --top 2", "own --strict", "own --also 1", "own --also 1 --also 2", "own --also 12"];
+        let different: std::collections::BTreeSet<_> = others.into_iter().map(of).collect();
+        assert_eq!(different.len(), others.len());
+    }
 }
