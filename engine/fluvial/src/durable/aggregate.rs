@@ -1,4 +1,4 @@
-//! A linear aggregate of each key's records.
+//! The operator that aggregates the records of each key.
 
 use differential_dataflow::ExchangeData;
 
@@ -7,11 +7,11 @@ use super::{Aggregate, Overflow};
 use crate::stream::{Collection, Origin, Stream};
 
 impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
-    /// Folds the records of each key into an aggregate, durably, as `name`. A key has a row from its first record on.
+    /// Aggregates the records of each key, durably, as `name`. A key has a row from its first record on.
     ///
-    /// What is kept is one small row for each key, whatever the number of records. The collection changes once a tick.
-    /// A result that does not fit its type ends the generation with an error that names the key; see [`Aggregate`] for
-    /// what there is.
+    /// The operator keeps one small row for each key, whatever the number of records. The collection changes once in a tick. If
+    /// a result does not fit its type, the job ends with an error that names the operator and the key. [`Aggregate`] lists the
+    /// aggregates.
     ///
     /// ```
     /// use fluvial::durable::{Count, Sum};

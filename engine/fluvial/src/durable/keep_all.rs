@@ -1,4 +1,4 @@
-//! Every record, for ever.
+//! The operator that keeps every record.
 
 use std::collections::BTreeMap;
 use std::vec::IntoIter;
@@ -18,9 +18,10 @@ use crate::state::{EncodedFile, PlainPart, RowSchema, StateError, encode_plain, 
 use crate::stream::{Collection, Stream};
 
 impl<'s, D: ExchangeData> Stream<'s, D> {
-    /// Keeps every record, durably, as `name`. The same record twice is in the collection twice.
+    /// Keeps every record, durably, as `name`. A record that arrives twice is in the collection twice.
     ///
-    /// The operator itself holds only what has come since the last checkpoint; what is downstream holds what it needs.
+    /// The operator itself holds in memory only the records since the last checkpoint. Operators downstream, such as `join` and
+    /// `distinct`, hold the rows that they need.
     ///
     /// ```
     /// use fluvial::harness::Dataflow;
@@ -68,7 +69,8 @@ impl<'s, D: ExchangeData> Stream<'s, D> {
                                     activator.activate();
                                 }
                                 Ok(None) => replay = None,
-                                // The capability stays: the frontier must not say that all rows are there.
+                                // The capability is kept, because otherwise the frontier would claim that all rows have been
+                                // restored.
                                 Err(error) if !parts.failed => {
                                     parts.failed = true;
                                     unsaved.fail(&error);
@@ -93,7 +95,7 @@ impl<'s, D: ExchangeData> Stream<'s, D> {
     }
 }
 
-/// What has come since the last checkpoint.
+/// The records since the last checkpoint, which no state file holds yet.
 struct Unsaved<D> {
     open: BTreeMap<u64, Vec<D>>,
     closed: Vec<D>,
@@ -132,7 +134,8 @@ impl<D: ExchangeData> Unsaved<D> {
     }
 }
 
-/// This worker's parts of the state files of a checkpoint. Which they are does not matter, as long as each part has one reader.
+/// This worker's share of the parts of a checkpoint's state files. Records have no keys, so any distribution is right in which
+/// each part has exactly one reader.
 struct Replay {
     of_before: bool,
     as_of: u64,
@@ -157,7 +160,7 @@ impl Replay {
         Ok(Self { of_before, as_of, parts: mine.into_iter(), failed: false })
     }
 
-    /// The records of the next part.
+    /// Reads the records of the next part.
     fn next<D: ExchangeData>(&mut self) -> Result<Option<Vec<D>>, StateError> {
         let records = self.parts.next().map(|part| part.read()).transpose();
         reach(FailPoint::DuringRestore);

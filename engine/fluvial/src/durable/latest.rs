@@ -1,4 +1,4 @@
-//! The newest value of each key.
+//! The operator that keeps the newest value of each key.
 
 use differential_dataflow::ExchangeData;
 
@@ -7,11 +7,11 @@ use super::keyed::{Change, Fold, keyed};
 use crate::stream::{Collection, Origin, Stream};
 
 impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, Option<V>)> {
-    /// Keeps the newest value of each key, durably, as `name`: a table of which the stream is the changelog. `None`
-    /// deletes the key.
+    /// Keeps the newest value of each key, durably, as `name`. The result is the table of which the stream is the changelog;
+    /// the value `None` deletes the key.
     ///
-    /// Newest is what comes last in the order of tick, source, split and offset, never what arrived last. The collection changes
-    /// once a tick, to what each key has at its end.
+    /// The newest value is the last one in the order of tick, source, split and offset, not the one that arrived last. The
+    /// collection changes once in a tick, to the value that each key has at the end of the tick.
     ///
     /// ```
     /// use fluvial::harness::Dataflow;

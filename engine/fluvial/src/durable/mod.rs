@@ -1,17 +1,19 @@
-//! Durable operators: the only way from a [`Stream`](crate::Stream) to state.
+//! Durable operators: the operators that keep state, and the only way from a [`Stream`](crate::Stream) to a
+//! [`Collection`](crate::Collection).
 //!
 //! | operator | from | to | keeps |
 //! | --- | --- | --- | --- |
 //! | [`keep_all`](crate::Stream::keep_all) | `Stream<D>` | `Collection<D>` | nothing in memory; every record in its state files |
 //! | [`latest`](crate::Stream::latest) | `Stream<(K, Option<V>)>` | `Collection<(K, V)>` | the newest value of each key |
-//! | [`aggregate`](crate::Stream::aggregate) | `Stream<(K, V)>` | `Collection<(K, A::Out)>` | one small row a key |
+//! | [`aggregate`](crate::Stream::aggregate) | `Stream<(K, V)>` | `Collection<(K, A::Out)>` | one small row for each key |
 //!
-//! Each has a name, which must stay the same across versions of a job: a checkpoint keeps rows under it.
+//! Each operator has a name, which must stay the same across versions of a job because checkpoints store the operator's rows
+//! under it.
 //!
-//! **Guarantees**: a collection changes once a tick, to what each key has become by its end, whatever the order and
-//! the batching of the tick's records and whatever the number of workers. After a restart the rows of the checkpoint
-//! appear at its tick, and everything goes on as if nothing had happened. **Does not** store anything itself: the
-//! runtime takes what `Durables` has frozen.
+//! **Guarantees**: a collection changes once in a tick, to what each key has become by the end of the tick, whatever the order
+//! and the batches of the tick's records and whatever the number of workers. After a restart the rows of the checkpoint appear
+//! at its tick, and all later changes are those that would have followed without the restart. **Does not** write to the
+//! store: the runtime takes what `Durables` has frozen, and writes it.
 
 mod aggregate;
 mod aggregates;

@@ -1,4 +1,4 @@
-//! A source whose records say what a key has become: of each key only the newest record counts.
+//! Changelogs: sources in which only the newest record of each key counts.
 
 use std::fmt;
 
@@ -41,7 +41,9 @@ impl<'s, K: 'static, V: 'static> Changelog<'s, K, V> {
         Self { records }
     }
 
-    /// Makes another value of each: the part that is to be kept, for example.
+    /// Turns each value into another value, for example into the part of it that is to be kept. Deletions stay deletions.
+    ///
+    /// The example of [`Changelog`] shows it.
     #[must_use]
     pub fn map_values<W: 'static>(self, logic: impl Fn(V) -> W + 'static) -> Changelog<'s, K, W> {
         Changelog::new(self.records.map(move |(key, value)| (key, value.map(&logic))))
@@ -49,7 +51,26 @@ impl<'s, K: 'static, V: 'static> Changelog<'s, K, V> {
 }
 
 impl<'s, K: ExchangeData, V: 'static> Changelog<'s, K, V> {
-    /// As [`Changelog::map_values`], with logic that may refuse a value; see [`Stream::try_map`].
+    /// Like [`Changelog::map_values`], with logic that may refuse a value. The first refusal ends the job with an error that
+    /// names the operator, as `name`, and the key; see [`Stream::try_map`].
+    ///
+    /// ```
+    /// use fluvial::Job;
+    /// use fluvial::connector::format::{Json, Text};
+    ///
+    /// fn build(job: &mut Job<'_>) -> anyhow::Result<()> {
+    /// #   let (source, output) = { let memory = fluvial_memory::Memory::new(); (memory.source("prices"), memory.upsert("in-cents", 1)) };
+    ///     let prices = job.source("prices", source).format((Text, Json)).changelog::<String, i64>();
+    ///     let in_cents = prices.try_map_values("to cents", |_, price| price.checked_mul(100).ok_or("too large"));
+    ///     job.output(output).format((Text, Json)).write(in_cents.latest("prices"));
+    ///     Ok(())
+    /// }
+    ///
+    /// let mut test = fluvial::harness::JobTest::new(1, build);
+    /// test.feed("prices", 1, [(Some("tea"), Some("9223372036854775807"))]);
+    /// let error = test.try_advance_past(1).unwrap_err();
+    /// assert!(error.contains("operator 'to cents'") && error.contains(r#"key "tea": too large"#), "{error}");
+    /// ```
     #[must_use]
     pub fn try_map_values<W: 'static, E: Into<BoxError>>(
         self,
@@ -62,7 +83,7 @@ impl<'s, K: ExchangeData, V: 'static> Changelog<'s, K, V> {
 }
 
 impl<'s, K: ExchangeData, V: ExchangeData> Changelog<'s, K, V> {
-    /// Keeps the newest value of each key, durably, as `name`; see [`Stream::latest`].
+    /// Keeps the newest value of each key, durably, as `name`; see [`Stream::latest`]. The example of [`Changelog`] shows it.
     #[must_use]
     pub fn latest(self, name: &str) -> Collection<'s, (K, V)> {
         self.records.latest(name)

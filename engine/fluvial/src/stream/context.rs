@@ -1,4 +1,4 @@
-//! What a worker is doing: which operator of the job runs, and on which input.
+//! What a worker is doing, for the report of a panic: which operator of the job is running, and on which input.
 //!
 //! The panic of a job's closure is reported with these, so that a person can find the record. The worker loop notes which
 //! ticks are in the dataflow and which ranges of input they hold; operators note their name and what they know of their
@@ -12,10 +12,10 @@ use fluvial_protocol::journal::{Binding, Range, SplitNumber};
 
 use super::Origin;
 
-/// How many ranges are listed.
+/// The maximum number of ranges that a report lists.
 const MOST_LISTED: usize = 8;
 
-/// What an operator knows of its input.
+/// What an operator knows about the input that it is working on.
 #[derive(Clone, Copy)]
 enum At {
     Unknown,
@@ -23,7 +23,7 @@ enum At {
     Record(SplitNumber, Offset),
 }
 
-/// The ticks that are in the dataflow of a worker, and the names of the splits.
+/// The ticks that are in the dataflow of a worker, with their ranges, and the names of the splits.
 struct InDataflow {
     splits: BTreeMap<SplitNumber, String>,
     ticks: VecDeque<(Tick, Vec<Range>)>,
@@ -37,22 +37,23 @@ thread_local! {
         const { RefCell::new(InDataflow { splits: BTreeMap::new(), ticks: VecDeque::new() }) };
 }
 
-/// This thread is a worker's.
+/// Notes that this thread is the thread of worker `index`.
 pub(crate) fn this_is_worker(index: u32) {
     WORKER.set(Some(index));
 }
 
-/// The worker that this thread is.
+/// The index of the worker whose thread this is, if it is one.
 pub(crate) fn worker() -> Option<u32> {
     WORKER.get()
 }
 
-/// A name for [`in_operator`] that was made at run time. It is kept as long as the process is, as its operator is.
+/// Makes a name for [`in_operator`] of a name that is created at run time. The memory is never freed, because the operator
+/// exists as long as the process.
 pub(crate) fn lasting(name: String) -> &'static str {
     Box::leak(name.into_boxed_str())
 }
 
-/// Runs `logic`, a closure of the job's in the operator `name`.
+/// Runs `logic`, a closure of the job, and notes meanwhile that the operator `name` is running.
 pub(crate) fn in_operator<R>(name: &'static str, logic: impl FnOnce() -> R) -> R {
     let before = (OPERATOR.replace(Some(name)), AT.replace(At::Unknown));
     let result = logic();
@@ -61,37 +62,37 @@ pub(crate) fn in_operator<R>(name: &'static str, logic: impl FnOnce() -> R) -> R
     result
 }
 
-/// The operator that runs, as [`in_operator`] was told.
+/// The name of the operator that is running, as [`in_operator`] was given it.
 pub(crate) fn operator() -> Option<&'static str> {
     OPERATOR.get()
 }
 
-/// The operator works on what became of this record.
+/// Notes that the operator works on what this record has become.
 pub(crate) fn at_record(origin: Origin) {
     AT.set(At::Record(origin.split, origin.offset));
 }
 
-/// The operator works on all that it has of this tick.
+/// Notes that the operator works on all its input of this tick.
 pub(crate) fn at_tick(tick: u64) {
     AT.set(At::Tick(tick));
 }
 
-/// The name of a split, as people know it.
+/// Notes the name of a split for reports.
 pub(crate) fn named(split: SplitNumber, name: String) {
     IN_DATAFLOW.with_borrow_mut(|known| known.splits.insert(split, name));
 }
 
-/// A tick goes into the dataflow.
+/// Notes that a tick is released into the dataflow.
 pub(crate) fn entered(binding: &Binding) {
     IN_DATAFLOW.with_borrow_mut(|known| known.ticks.push_back((binding.tick, binding.ranges.clone())));
 }
 
-/// All output through this tick has come out of the dataflow.
+/// Notes that the dataflow has completed all ticks through this one.
 pub(crate) fn left(through: Tick) {
     IN_DATAFLOW.with_borrow_mut(|known| while known.ticks.pop_front_if(|(tick, _)| *tick <= through).is_some() {});
 }
 
-/// The input that the operator works on, as narrowly as it is known; `None` where nothing is in the dataflow.
+/// Describes the input that the operator works on, as narrowly as it is known; `None` if no tick is in the dataflow.
 pub(crate) fn described() -> Option<String> {
     let at = AT.get();
     // A panic while this is being changed would be one of the engine, and there is nothing to say then.

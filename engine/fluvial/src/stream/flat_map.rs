@@ -1,4 +1,4 @@
-//! The operator that makes any number of records of one.
+//! The operator whose output has any number of records for each record of its input.
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
@@ -11,9 +11,23 @@ use crate::stream::context::at_record;
 use crate::stream::context::in_operator;
 
 impl<'s, D: 'static> Stream<'s, D> {
-    /// Makes any number of records of each, in the order in which the iterator gives them.
+    /// Turns each record into any number of records, in the order in which the iterator returns them.
     ///
-    /// A record may become at most 16,777,216 records; more end the generation with an error.
+    /// A record may become at most 16,777,216 records. If it becomes more, the job ends with an error that names its split and
+    /// offset.
+    ///
+    /// ```
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let lines = scope.input::<String>("lines");
+    ///     let words = lines.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    ///     scope.output("words", words.keep_all("words"));
+    /// });
+    /// test.feed("lines", 1, ["to be".to_owned(), String::new(), "or not".to_owned()]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.table::<String>("words"), ["be", "not", "or", "to"]);
+    /// ```
     #[must_use]
     pub fn flat_map<I>(self, logic: impl Fn(D) -> I + 'static) -> Stream<'s, I::Item>
     where
@@ -35,7 +49,7 @@ impl<'s, D: 'static> Stream<'s, D> {
                             return;
                         }
                         let mut made = Vec::with_capacity(batch.len());
-                        // The iterator that the closure returns is the job's code as well.
+                        // The iterator is consumed inside `in_operator`, because its code is the job's code too and may panic.
                         let whole = in_operator("flat_map", || {
                             batch.drain(..).all(|(record, parent)| {
                                 at_record(parent);

@@ -1,4 +1,4 @@
-//! Streams: records that arrive, are looked at, and are forgotten.
+//! Streams: sequences of records that pass through stateless operators and are not kept.
 //!
 //! ```text
 //!   source ──► Stream ──map, try_map, filter, flat_map, key_by, union, inspect──► Stream
@@ -7,10 +7,10 @@
 //!                                                        Collection ──all of differential dataflow──► output
 //! ```
 //!
-//! **Owns** the records' way from a source to the first state. **Guarantees** that what comes out at a tick depends on
-//! the records of that tick alone: closures are `Fn`, and the raw timely stream stays inside, so nothing here can
-//! remember. The order of the records of a tick is that of their [`Origin`], however they are batched.
-//! **Does not** keep anything: the only way to state is a durable operator ([`crate::durable`]).
+//! **Owns** the path of records from a source to the first durable operator. **Guarantees** that the output at a tick depends
+//! only on the records of that tick, because closures are `Fn` and the underlying timely stream is not accessible, so no
+//! operator here can keep state. The order of the records of a tick is that of their [`Origin`], whatever batches they
+//! arrive in. **Does not** keep anything: state needs a durable operator ([`crate::durable`]).
 
 mod changelog;
 mod checked;
@@ -32,12 +32,32 @@ pub(crate) use origin::Origin;
 
 use crate::durable::Durables;
 
-/// Differential dataflow's own collection, at the times of a job's ticks.
+/// Differential dataflow's collection, a table that changes over time, with a job's ticks as its timestamps. All operators of
+/// differential dataflow are available on it; [`crate::differential`] re-exports that crate.
+///
+/// ```
+/// use fluvial::harness::Dataflow;
+///
+/// let mut test = Dataflow::new(1, |scope| {
+///     let prices = scope.input::<(String, Option<i64>)>("prices").latest("prices");
+///     let stock = scope.input::<(String, Option<i64>)>("stock").latest("stock");
+///     // `join` is differential dataflow's; the result is kept up to date when a price or a stock changes.
+///     scope.output("worth", prices.join(stock).map(|(item, (price, pieces))| (item, price * pieces)));
+/// });
+/// test.feed("prices", 1, [("tea".to_owned(), Some(3i64))]);
+/// test.feed("stock", 1, [("tea".to_owned(), Some(10i64))]);
+/// test.feed("stock", 2, [("tea".to_owned(), Some(8i64))]);
+/// test.advance_past(1);
+/// assert_eq!(test.table::<(String, i64)>("worth"), [("tea".to_owned(), 30)]);
+/// test.advance_past(2);
+/// assert_eq!(test.table::<(String, i64)>("worth"), [("tea".to_owned(), 24)]);
+/// ```
 pub type Collection<'s, D, R = isize> = VecCollection<'s, u64, D, R>;
 
-/// Records that arrive and are forgotten.
+/// A stream of records that are not kept: each record passes through the operators at its tick and is then dropped. A
+/// durable operator, such as [`aggregate`](Stream::aggregate), makes a [`Collection`] of a stream.
 ///
-/// Operators take the stream by value; clone it to use it twice.
+/// Operators take the stream by value; clone the stream to use it twice.
 ///
 /// ```
 /// use fluvial::harness::Dataflow;
@@ -57,18 +77,18 @@ pub type Collection<'s, D, R = isize> = VecCollection<'s, u64, D, R>;
 /// ```
 pub struct Stream<'s, D: 'static> {
     inner: StreamVec<'s, u64, (D, Origin)>,
-    /// How many branches unions have joined: the branches of its records' origins are less than this.
+    /// The number of branches that unions have merged into this stream. The branch numbers of its records' origins are smaller.
     branches: u32,
     durables: Durables,
 }
 
 impl<'s, D: 'static> Stream<'s, D> {
-    /// The stream of a source's records.
+    /// Creates the stream of a source's records.
     pub(crate) fn from_source(inner: StreamVec<'s, u64, (D, Origin)>, durables: &Durables) -> Self {
         Self { inner, branches: 1, durables: durables.clone() }
     }
 
-    /// What a durable operator is built from.
+    /// Takes the stream apart, for a durable operator that is built on it.
     pub(crate) fn into_parts(self) -> (StreamVec<'s, u64, (D, Origin)>, Durables) {
         (self.inner, self.durables)
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use fluvial_protocol::journal::SplitNumber;
 
-/// How many bits of [`Origin::index`] number the records that one input record became within one branch.
+/// The number of bits of [`Origin::index`] that number the records which one input record became within one branch.
 const SEQUENCE_BITS: u32 = 24;
 
 /// The most branches that unions may join into one stream.
@@ -19,7 +19,7 @@ pub(crate) const MOST_BRANCHES: u32 = 1 << (32 - SEQUENCE_BITS);
 pub(crate) struct Origin {
     /// The split that the input record was read from.
     pub split: SplitNumber,
-    /// Its offset there.
+    /// The offset of the input record in that split.
     pub offset: Offset,
     /// Tells apart what one input record became: the upper 8 bits say by which branch of a union it came, the rest
     /// counts what `flat_map` made of it.
@@ -27,7 +27,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// The origin of a record as it was read.
+    /// The origin of a record that has just been read.
     #[must_use]
     pub(crate) fn read(split: SplitNumber, offset: Offset) -> Self {
         Self { split, offset, index: 0 }
@@ -37,7 +37,7 @@ impl Origin {
         self.index >> SEQUENCE_BITS
     }
 
-    /// The same record, `by` branches further on.
+    /// The origin of the same record in a branch whose number is greater by `by`.
     pub(crate) fn shifted(self, by: u32) -> Self {
         Self { index: self.index + (by << SEQUENCE_BITS), ..self }
     }
