@@ -29,4 +29,4 @@ pub use durable::{Average, Count, Sum};
 #[doc(hidden)]
 pub use fail_point::{Doom, FailPoint, Fate};
 pub use job::{Job, NoFormat, OnMalformed, OutputBuilder, SourceBuilder};
-pub use stream::{Changelog, Collection, ExactInt, Stream};
+pub use stream::{Changelog, Collection, Stream, Table};

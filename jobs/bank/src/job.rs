@@ -10,9 +10,7 @@
 //! says something else.
 
 use fluvial::connector::format::Json;
-use fluvial::differential::operators::CountTotal;
-use fluvial::durable::{Overflow, Sum};
-use fluvial::{Collection, ExactInt, Job, OnMalformed};
+use fluvial::{Collection, Job, OnMalformed, Sum, Table};
 use fluvial_kafka::KafkaOptions;
 use serde::{Deserialize, Serialize};
 
@@ -113,16 +111,12 @@ pub(crate) fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<
     let credits = transfers.clone().key_by(|t| t.to).aggregate("credits", Sum(|t: &Transfer| t.amount));
     let debits = transfers.key_by(|t| t.from).aggregate("debits", Sum(|t: &Transfer| t.amount));
     let balances = full_outer_join(credits.clone(), debits.clone());
-    let balances = job.try_map("balances", balances, |_, (credit, debit)| {
+    let balances = balances.try_map("balances", |_, (credit, debit)| {
         let (credit, debit) = (credit.unwrap_or(0), debit.unwrap_or(0));
         credit.checked_sub(debit).ok_or_else(|| format!("{credit} minus {debit} does not fit 64 bits"))
     });
-    let sums =
-        balances.clone().explode(|(_, balance)| Some((Accounts::All, (1, ExactInt::from(balance))))).count_total();
-    let total = job.try_map("total", sums, |accounts, (_, total): (isize, ExactInt)| {
-        Ok::<_, Overflow>(Total { accounts: *accounts, total: i64::try_from(total)? })
-    });
-    let total = total.map(|(accounts, total)| (All { accounts }, total));
+    let total = balances.clone().map(|(_, balance)| (Accounts::All, balance)).aggregate("total", Sum(|b: &i64| *b));
+    let total = total.map(|(accounts, total)| (All { accounts }, Total { accounts, total }));
     let amounts = |(account, amount)| (Account { account }, Amount { account, amount });
     job.output(output("credits")).format(Json).write(credits.map(amounts));
     job.output(output("debits")).format(Json).write(debits.map(amounts));

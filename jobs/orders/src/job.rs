@@ -7,9 +7,7 @@
 //! A later record of an order amends it, a null value cancels it.
 
 use fluvial::connector::format::{Json, Text};
-use fluvial::differential::operators::CountTotal;
-use fluvial::durable::Overflow;
-use fluvial::{ExactInt, Job, OnMalformed};
+use fluvial::{Count, Job, OnMalformed, Sum, Table};
 use fluvial_kafka::KafkaOptions;
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +87,7 @@ pub(crate) struct Revenue {
     /// The product.
     pub(crate) product: String,
     /// How many orders there are.
-    pub(crate) orders: i64,
+    pub(crate) orders: u64,
     /// What they come to.
     pub(crate) revenue_cents: i64,
 }
@@ -106,18 +104,14 @@ pub(crate) fn build(job: &mut Job<'_>, options: &OrdersOptions) -> anyhow::Resul
         .on_malformed(options.on_malformed)
         .changelog::<String, Order>();
     let sales = orders.try_map_values("sales", |_, order| Sale::of(order));
-    let sums = sales
+    let revenue = sales
         .latest("orders")
-        .explode(|(_, sale)| {
-            let cents = ExactInt::from(sale.revenue_cents);
-            Some((Group { region: sale.region, product: sale.product }, (1, cents)))
-        })
-        .count_total();
-    let revenue = job.try_map("revenue", sums, |group: &Group, (orders, cents): (isize, ExactInt)| {
-        let Group { region, product } = group.clone();
-        let revenue_cents = i64::try_from(cents)?;
-        Ok::<_, Overflow>(Revenue { region, product, orders: orders as i64, revenue_cents })
-    });
+        .map(|(_, Sale { region, product, revenue_cents })| (Group { region, product }, revenue_cents))
+        .aggregate("revenue", (Count, Sum(|cents: &i64| *cents)))
+        .map(|(group, (orders, revenue_cents))| {
+            let Group { region, product } = group.clone();
+            (group, Revenue { region, product, orders, revenue_cents })
+        });
     job.output(kafka.upsert(&options.output)).format(Json).write(revenue);
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! Bytes as they stand.
+//! Raw bytes.
 
 use super::{Decode, DecodeError, Encode, Format, Part};
 use crate::BoxError;
 
-/// Bytes as they stand: reads `Vec<u8>`, writes whatever is bytes.
+/// Raw bytes: reads `Vec<u8>`, and writes any type that can be borrowed as bytes.
 ///
 /// ```
 /// use fluvial_connector::format::{Bytes, Decode, Encode, Part};

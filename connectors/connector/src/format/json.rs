@@ -22,12 +22,11 @@ use crate::BoxError;
 /// # Ok::<_, fluvial_connector::BoxError>(())
 /// ```
 ///
-/// In a changelog the JSON `null` deletes its key as a record without a value does: Kafka Connect's JsonConverter writes
-/// deletions so, and Flink's and Jackson's decoders read them so. An empty value is an error: it is neither.
+/// In a changelog, the JSON `null` deletes its key, as a record without a value does, because Kafka Connect's JsonConverter
+/// writes deletions that way, and Flink's and Jackson's decoders read them that way. An empty value is an error.
 ///
 /// Give a key as well as a value named fields: what reads a topic as a table (Flink, Kafka Connect, ksqlDB) finds columns
-/// by their names, and a bare number or text has none. Where a key is one text, [`Text`](super::Text) writes it as it
-/// stands.
+/// by their names, and a bare number or text has none. Use [`Text`](super::Text) for keys that are a single text.
 ///
 /// Kafka compares keys by their bytes. JSON can write one text in several ways (`"\u00e9"` and `"é"`), so two writers of one
 /// topic that escape differently have two keys, in different partitions. This one escapes only what it must: quotation

@@ -1,9 +1,8 @@
 //! How bytes become values and values become bytes.
 //!
-//! A [`Format`] is for one *part* of a record, its key or its value, and is used the same way for both, for sources and for
-//! outputs. There are [`Json`], [`Text`] and [`Bytes`]. Where a record is read or written as a whole, a format by itself
-//! is that of the key and of the value, and a pair has one for each: `(Text, Json)` is a key as plain text and a value as
-//! JSON.
+//! A [`Format`] is for one *part* of a record, its key or its value. It is used the same way for keys and values, and for
+//! sources and outputs. The formats are [`Json`], [`Text`] and [`Bytes`]. Where a whole record is read or written, a single
+//! format applies to both parts, and a pair has one for each: `(Text, Json)` means a key as plain text and a value as JSON.
 //!
 //! ```
 //! use fluvial_connector::format::{Json, Text};
@@ -22,8 +21,8 @@
 //! # Ok::<_, fluvial_connector::format::DecodeError>(())
 //! ```
 //!
-//! A format of one's own implements [`Format`], which says what a deletion looks like, and [`Decode`] for the types that
-//! it reads, [`Encode`] for those that it writes:
+//! A custom format implements [`Format`], which defines what a deletion looks like, [`Decode`] for the types that it reads,
+//! and [`Encode`] for the types that it writes:
 //!
 //! ```
 //! use fluvial_connector::BoxError;
@@ -68,15 +67,15 @@ pub use text::Text;
 
 use crate::{BoxError, Record};
 
-/// A format of one part of a record, its key or its value. What it reads and writes is said by [`Decode`] and [`Encode`].
+/// A format for one part of a record, its key or its value. [`Decode`] and [`Encode`] define the types that it reads and
+/// writes.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a format of keys and values",
     note = "formats are `Json`, `Text`, `Bytes`, types of your own that implement `Format`, and pairs `(key, value)` of them",
-    note = "a source and an output are told theirs by `.format(…)`"
+    note = "set the format of a source or an output with `.format(…)`"
 )]
 pub trait Format: Send + Sync + 'static {
-    /// Whether these bytes of a value delete the record's key, as a record without a value does. No bytes do, unless the
-    /// format says otherwise.
+    /// Whether a value of these bytes deletes the record's key, as a record without a value does. By default none does.
     fn is_deletion(&self, value: &[u8]) -> bool {
         let _ = value;
         false
@@ -86,17 +85,17 @@ pub trait Format: Send + Sync + 'static {
 /// A format that reads values of type `T`.
 #[diagnostic::on_unimplemented(message = "the format `{Self}` cannot read `{T}`")]
 pub trait Decode<T>: Format {
-    /// The value of these bytes, which are the record's key or its value, as `part` says.
+    /// Decodes `bytes`, which are the record's key or value, as `part` says.
     ///
     /// # Errors
-    /// They are not what they should be; the job decides what happens then. The error names the part.
+    /// The bytes are malformed. The error names the part; the job decides what follows ([`DecodeError::malformed`]).
     fn decode(&self, part: Part, bytes: &[u8]) -> Result<T, DecodeError>;
 }
 
 /// A format that writes values of type `T`.
 ///
-/// Equal values must give equal bytes: keys are compared by their bytes in the system that they are written to, and a
-/// replay must write what was written before.
+/// Equal values must give equal bytes, because the system that is written to compares keys by their bytes, and because a
+/// replay must produce the same bytes again.
 #[diagnostic::on_unimplemented(message = "the format `{Self}` cannot write `{T}`")]
 pub trait Encode<T>: Format {
     /// Appends the value's bytes.
@@ -106,16 +105,16 @@ pub trait Encode<T>: Format {
     fn encode(&self, value: &T, into: &mut Vec<u8>) -> Result<(), BoxError>;
 }
 
-/// The formats of a record's key and of its value: a [`Format`] that is for both, or a pair of them.
+/// The formats of a record's key and value: one [`Format`] for both, or a pair of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a format of keys and values",
     note = "formats are `Json`, `Text`, `Bytes`, types of your own that implement `Format`, and pairs `(key, value)` of them",
-    note = "a source and an output are told theirs by `.format(…)`"
+    note = "set the format of a source or an output with `.format(…)`"
 )]
 pub trait Formats: Send + Sync + 'static {
-    /// The key's.
+    /// The format of keys.
     type Key: Format;
-    /// The value's.
+    /// The format of values.
     type Value: Format;
 
     /// The format of the key.
@@ -170,27 +169,27 @@ impl fmt::Display for Part {
 }
 
 impl Record<'_> {
-    /// The record's key.
+    /// Decodes the key.
     ///
     /// # Errors
-    /// There is none, or it is malformed.
+    /// The record has no key, or the key is malformed.
     pub fn decode_key<K>(&self, format: &impl Decode<K>) -> Result<K, DecodeError> {
         format.decode(Part::Key, self.key.ok_or(DecodeError::Missing(Part::Key))?)
     }
 
-    /// The record's value, where no record deletes anything: JSON's `null` is a value like any other.
+    /// Decodes the value of a record that cannot be a deletion. JSON's `null` is a value like any other here.
     ///
     /// # Errors
-    /// There is none, or it is malformed.
+    /// The record has no value, or the value is malformed.
     pub fn decode_value<V>(&self, format: &impl Decode<V>) -> Result<V, DecodeError> {
         format.decode(Part::Value, self.value.ok_or(DecodeError::Missing(Part::Value))?)
     }
 
-    /// The record's value, where a record may delete its key: `None` if there is no value, or one that the format calls a
-    /// deletion ([`Format::is_deletion`]).
+    /// Decodes the value of a record that may delete its key: `None` if the record has no value, or one that is a deletion
+    /// in this format ([`Format::is_deletion`]).
     ///
     /// # Errors
-    /// It is malformed.
+    /// The value is malformed.
     pub fn decode_change<V>(&self, format: &impl Decode<V>) -> Result<Option<V>, DecodeError> {
         let value = self.value.filter(|value| !format.is_deletion(value));
         value.map(|value| format.decode(Part::Value, value)).transpose()
@@ -212,7 +211,7 @@ pub enum DecodeError {
     /// The bytes do not hold what was expected.
     #[error("the {part} is not {expected}, it is {found}")]
     Malformed {
-        /// Of which the bytes are.
+        /// The part of the record that holds the bytes.
         part: Part,
         /// What was expected: `json of orders::Order`.
         expected: String,
@@ -225,7 +224,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// `bytes`, which are the record's key or value as `part` says, are not what was `expected`.
+    /// The error for `bytes` in the record's `part` that are not what was `expected`.
     pub fn malformed(part: Part, expected: impl Into<String>, bytes: &[u8], source: impl Into<BoxError>) -> Self {
         Self::Malformed { part, expected: expected.into(), found: foreign::describe(bytes), source: source.into() }
     }

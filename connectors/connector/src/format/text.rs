@@ -1,4 +1,4 @@
-//! UTF-8 text as it stands.
+//! Plain UTF-8 text.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -7,8 +7,8 @@ use std::str::FromStr;
 use super::{Decode, DecodeError, Encode, Format, Part};
 use crate::BoxError;
 
-/// UTF-8 text as it stands, without quotation marks: a `String`, and whatever else is read by [`FromStr`] and written by
-/// [`Display`], as numbers are.
+/// Plain UTF-8 text, without quotation marks. It reads types that implement [`FromStr`] and writes types that implement
+/// [`Display`], such as strings and numbers.
 ///
 /// ```
 /// use fluvial_connector::format::{Decode, Encode, Part, Text};
@@ -21,7 +21,7 @@ use crate::BoxError;
 /// # Ok::<_, fluvial_connector::BoxError>(())
 /// ```
 ///
-/// An empty text is a value like any other: only a record without a value deletes its key.
+/// An empty text is a value like any other. Only a record without a value deletes its key.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Text;
 

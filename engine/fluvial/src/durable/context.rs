@@ -13,7 +13,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use fluvial_connector::Tick;
 use fluvial_protocol::manifest::{OperatorKind, OperatorState, StateFile};
@@ -31,6 +31,10 @@ pub(crate) struct Restore {
     pub operators: Vec<OperatorState>,
     /// Where their state files are.
     pub store: StateStore,
+}
+
+thread_local! {
+    static OF_THIS_WORKER: RefCell<Weak<Shared>> = const { RefCell::new(Weak::new()) };
 }
 
 /// The durable operators of one worker. Cheap to clone; all clones are one.
@@ -57,7 +61,7 @@ impl Durables {
     /// The operators of `worker`, one of `workers`, that begin empty or from a checkpoint.
     #[must_use]
     pub(crate) fn new(worker: u32, workers: u32, restore: Option<Restore>) -> Self {
-        Self(Rc::new(Shared {
+        let shared = Rc::new(Shared {
             worker,
             workers,
             restore,
@@ -65,7 +69,19 @@ impl Durables {
             refused: RefCell::default(),
             frozen: RefCell::default(),
             failure: RefCell::default(),
-        }))
+        });
+        OF_THIS_WORKER.set(Rc::downgrade(&shared));
+        Self(shared)
+    }
+
+    /// The instance that was created last on this thread, which is a worker's and builds one job. A
+    /// [`Collection`](crate::Collection) is a type of differential dataflow and cannot carry it to its operators.
+    ///
+    /// # Panics
+    /// There is none: no job is being built on this thread.
+    pub(crate) fn of_this_worker() -> Self {
+        let shared = OF_THIS_WORKER.with_borrow(Weak::upgrade);
+        Self(shared.expect("an operator of `fluvial::Table` is used outside the closure that builds a job"))
     }
 
     /// For a dataflow that is built only to see what it consists of.

@@ -29,7 +29,7 @@ mod table;
 mod tests;
 
 pub use crate::state::routing_hash;
-pub use aggregates::{Aggregate, Average, Count, ExactFloat, Float, Overflow, Sum, Summand};
+pub use aggregates::{Aggregate, Average, Count, ExactFloat, Float, Overflow, Retract, Sum, Summand};
 pub(crate) use context::{Durables, Restore};
 pub(crate) use error::DataflowError;
 pub(crate) use frozen::Frozen;

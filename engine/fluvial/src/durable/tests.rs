@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 
+use crate::Table;
 use crate::durable::{Average, Count, ExactFloat, Float, Sum};
 use crate::harness::Dataflow;
 
@@ -130,6 +131,59 @@ proptest! {
     }
 
     #[test]
+    fn aggregates_of_a_collection_are_what_naive_recomputation_says(
+        // Row, group, value: a row is amended into another group, and goes, at the same tick or later.
+        script in scripts((0u8..6, proptest::option::of((0u8..3, any::<i64>())))),
+    ) {
+        type Row = (u8, Option<(u8, i64)>);
+        type Out = (u64, i64, u64, Decimal, Float, Float);
+        let small = |value: i64| value >> 8;
+        let third = |value: i64| f64::from(value as i32) / 3.0;
+        let test = play(&script, Dataflow::new(script.workers, move |scope| {
+            let all = (
+                Count,
+                Sum(move |v: &i64| small(*v)),
+                Sum(|v: &i64| (*v as u64) >> 8),
+                Sum(|v: &i64| Decimal::new(*v, 2)),
+                Sum(move |v: &i64| ExactFloat::from(third(*v))),
+                Average(|v: &i64| *v as i32),
+            );
+            let rows = scope.input::<Row>("in").latest("rows");
+            // A join makes rows on the way that it takes back.
+            let groups = rows.clone().join(rows).map(|(_, ((group, value), _))| (group, value));
+            scope.output("out", groups.aggregate("groups", all));
+        }));
+        let mut rows = BTreeMap::new();
+        let mut fed = 0;
+        let tables: Vec<Vec<(u8, Out)>> = script.ticks.iter().map(|records| {
+            let mut ordered: Vec<_> = records.iter().map(|record| { fed += 1; ((fed - 1) % 4, fed, *record) }).collect();
+            ordered.sort();
+            for (_, _, (row, value)) in ordered {
+                match value {
+                    Some(value) => rows.insert(row, value),
+                    None => rows.remove(&row),
+                };
+            }
+            let mut groups: BTreeMap<u8, Vec<i64>> = BTreeMap::new();
+            rows.values().for_each(|(group, value)| groups.entry(*group).or_default().push(*value));
+            groups.into_iter().map(|(group, values)| {
+                let mut thirds: Vec<_> = values.iter().map(|v| third(*v)).collect();
+                let units: i128 = values.iter().map(|v| i128::from(*v)).sum();
+                let lows: i64 = values.iter().map(|v| i64::from(*v as i32)).sum();
+                (group, (
+                    values.len() as u64,
+                    values.iter().map(|v| small(*v)).sum(),
+                    values.iter().map(|v| (*v as u64) >> 8).sum(),
+                    Decimal::from_i128_with_scale(units, 2).normalize(),
+                    Float::from(exactly(&mut thirds)),
+                    Float::from(lows as f64 / values.len() as f64),
+                ))
+            }).collect()
+        }).collect();
+        prop_assert_eq!(test.updates::<(u8, Out)>("out"), changes(tables.into_iter()));
+    }
+
+    #[test]
     fn keep_all_keeps_every_record_as_often_as_it_came(script in scripts(0u8..5)) {
         let test = play(&script, Dataflow::new(script.workers, |scope| {
             let all = scope.input::<u8>("in").keep_all("all");
@@ -203,6 +257,46 @@ fn a_sum_that_does_not_fit_ends_the_job_and_names_operator_tick_and_key() {
         error,
         "the durable operator 'sums' cannot go on at tick 2, key \"a\": the sum of i64 values does not fit i64: sum them as i128"
     );
+}
+
+#[test]
+fn a_sum_of_rows_that_does_not_fit_names_operator_tick_and_key_and_what_cancels_out_may_be_any() {
+    let mut test = Dataflow::new(2, |scope| {
+        let rows = scope.input::<(u8, Option<(String, i64)>)>("in").latest("rows");
+        scope.output("out", rows.map(|(_, row)| row).aggregate("sums", Sum(|v: &i64| *v)));
+    });
+    let row = |group: &str, value: i64| Some((group.to_owned(), value));
+    test.feed("in", 1, [(0u8, row("a", i64::MAX)), (1, row("b", i64::MIN))]);
+    // What comes before what goes would be twice the most that fits.
+    test.feed("in", 2, [(2u8, row("a", i64::MAX)), (0, None), (1, row("b", -1))]);
+    test.feed("in", 3, [(3u8, row("a", 7))]);
+    test.advance_past(2);
+    assert_eq!(test.table::<(String, i64)>("out"), [("a".to_owned(), i64::MAX), ("b".to_owned(), -1)]);
+    let error = test.try_advance_past(3).unwrap_err();
+    assert_eq!(
+        error,
+        "operator 'sums' cannot go on at tick 3, key \"a\": the sum of i64 values does not fit i64: sum them as i128"
+    );
+}
+
+#[test]
+fn retracting_rows_that_do_not_exist_is_an_error_that_names_the_key() {
+    let check = |added: bool, expected: &str| {
+        let mut test = Dataflow::new(1, move |scope| {
+            let rows = scope.input::<(String, i64)>("in").keep_all("rows");
+            let others = rows.clone().map(|(group, value)| (group, value + 1)).negate();
+            let rows = if added { rows.concat(others) } else { others };
+            scope.output("out", rows.aggregate("sums", Sum(|v: &i64| *v)));
+        });
+        test.feed("in", 1, [("a".to_owned(), 5i64)]);
+        let error = test.try_advance_past(1).unwrap_err();
+        assert!(
+            error.contains("operator 'sums' cannot go on at tick 1, key \"a\": ") && error.contains(expected),
+            "{error}"
+        );
+    };
+    check(false, "it has -1 rows");
+    check(true, "it has no rows, but not a total of zero");
 }
 
 #[test]

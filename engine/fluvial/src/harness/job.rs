@@ -15,7 +15,7 @@ use super::workers::{Fed, Site};
 use crate::durable::Durables;
 use crate::job::input::SourceInput;
 use crate::job::output::OutputQueue;
-use crate::job::{Job, Situation};
+use crate::job::{Declared, Job, Situation};
 
 /// How many partitions each output has in a test.
 const PARTITIONS: u32 = 4;
@@ -71,7 +71,9 @@ impl JobTest {
                 let situation = Situation { partitions: Box::new(|_| PARTITIONS), skip_through: None };
                 let mut job = Job::new(scope, durables.clone(), situation);
                 build(&mut job)?;
-                anyhow::Ok(JobSite::of(job))
+                let declared = job.finish();
+                declared.check(durables)?;
+                anyhow::Ok(JobSite::of(declared))
             })?;
             Ok(Box::new(site) as Box<dyn Site<Message>>)
         };
@@ -151,8 +153,7 @@ struct JobSite {
 }
 
 impl JobSite {
-    fn of(job: Job<'_>) -> Self {
-        let declared = job.finish();
+    fn of(declared: Declared) -> Self {
         let sources = declared.sources.into_iter().map(|declared| {
             let mut input = declared.input;
             (0..SPLITS).for_each(|split| input.add_split(SplitNumber(split)));
@@ -250,6 +251,17 @@ mod tests {
         let [one, three] = tests.map(|test| test.table("latest"));
         assert_eq!(one, three);
         assert_eq!(one.len(), 6);
+    }
+
+    #[test]
+    fn mistakes_in_how_the_job_is_put_together_fail_the_test() {
+        let mut test = JobTest::new(2, |job| {
+            let rows = job.source("rows", Memory::new().source("rows")).format(Json).keyed::<u32, i64>();
+            let _ = rows.latest("rows");
+            Ok(())
+        });
+        let error = test.try_advance_past(1).expect_err("the job has no output");
+        assert!(error.contains("the job writes nothing"), "{error}");
     }
 
     #[test]

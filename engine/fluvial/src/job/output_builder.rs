@@ -13,7 +13,7 @@ use super::output::{self, OutputQueue};
 use super::{DeclaredOutput, Job, NoFormat};
 use crate::stream::Collection;
 
-/// An output under construction, made by [`Job::output`]: options first, then [`write`](Self::write).
+/// Builds an output: set its options first, then end with [`write`](Self::write). [`Job::output`] makes it.
 ///
 /// ```
 /// use fluvial::connector::format::{Json, Text};
@@ -49,8 +49,8 @@ impl<'j, 's> OutputBuilder<'j, 's> {
         Self { job, spec, sink: output.sink(), formats: NoFormat }
     }
 
-    /// How rows are written: as JSON, text, bytes ([`connector::format`](crate::connector::format)). A format by itself is
-    /// that of keys and values; a pair, as `(Text, Json)`, has one for each.
+    /// Sets the format of the records, for example `Json` ([`connector::format`](crate::connector::format) has all). A single
+    /// format applies to keys and values; a pair, such as `(Text, Json)`, has one for each.
     pub fn format<F: Formats>(self, formats: F) -> OutputBuilder<'j, 's, F> {
         let Self { job, spec, sink, formats: NoFormat } = self;
         OutputBuilder { job, spec, sink, formats }
@@ -58,10 +58,11 @@ impl<'j, 's> OutputBuilder<'j, 's> {
 }
 
 impl<'s, F> OutputBuilder<'_, 's, F> {
-    /// Writes a collection of keys and values to the output, which nothing else of the job writes.
+    /// Writes a collection of keys and values to the output. A job writes each output once.
     ///
-    /// An *upsert* output says of each key that changed in a tick what it has become: its row, or a null value when it
-    /// has none. An *append* output gets each new row, and cannot take one back.
+    /// For each key that changed in a tick, an *upsert* output gets one record with the key's row at the end of the tick, or
+    /// with a null value if the key has no row any more. An *append* output gets a record for each new row; a row that is
+    /// retracted ends the job with an error, because a record cannot be taken back.
     pub fn write<K, V>(self, collection: Collection<'s, (K, V)>)
     where
         F: Formats<Key: Encode<K>, Value: Encode<V>>,
@@ -73,7 +74,7 @@ impl<'s, F> OutputBuilder<'_, 's, F> {
         let partitions = (job.situation.partitions)(&spec.name);
         let skip_through = job.situation.skip_through.map(|t| t.0);
         output::collect(collection, &spec, partitions, formats, skip_through, Rc::clone(&queue));
-        // The builder has the job to itself: the last that was begun is this one.
+        // The builder borrows the job exclusively, so the output that was begun last is this one.
         job.declared.begun.outputs.pop();
         job.declared.outputs.push(DeclaredOutput { spec, sink, queue });
     }

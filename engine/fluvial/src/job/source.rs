@@ -31,14 +31,14 @@ pub(crate) struct DeclaredSource {
     pub(crate) only_newest: bool,
 }
 
-/// A source under construction, made by [`Job::source`]: options first, then one of the calls that read it.
+/// Builds a source: set its options first, then end with one of the calls that read it. [`Job::source`] makes it.
 ///
-/// | last call | gives |
+/// | last call | result |
 /// | --- | --- |
-/// | [`stream`](Self::stream) | the records' values |
-/// | [`keyed`](Self::keyed) | keys and values, where a record may delete its key |
-/// | [`changelog`](Self::changelog) | the same, where of each key only the newest record counts |
-/// | [`stream_with`](Self::stream_with) | what a closure makes of each record |
+/// | [`stream`](Self::stream) | a stream of the records' values |
+/// | [`keyed`](Self::keyed) | a stream of keys and values, where a record may delete its key |
+/// | [`changelog`](Self::changelog) | the same as a [`Changelog`], where only the newest record of each key counts |
+/// | [`stream_with`](Self::stream_with) | a stream of what a closure makes of each record |
 ///
 /// ```
 /// use fluvial::connector::format::Text;
@@ -79,14 +79,14 @@ impl<'j, 's> SourceBuilder<'j, 's> {
         }
     }
 
-    /// What the records are: JSON, text, bytes ([`connector::format`](crate::connector::format)). A format by itself is
-    /// that of keys and values; a pair, as `(Text, Json)`, has one for each.
+    /// Sets the format of the records, for example `Json` ([`connector::format`](crate::connector::format) has all). A single
+    /// format applies to keys and values; a pair, such as `(Text, Json)`, has one for each.
     pub fn format<F: Formats>(self, formats: F) -> SourceBuilder<'j, 's, F> {
         let Self { job, name, source, formats: NoFormat, on_malformed } = self;
         SourceBuilder { job, name, source, formats, on_malformed }
     }
 
-    /// Reads what `decode` makes of each record, in place of a format: it sees key, value, offset and timestamp.
+    /// Decodes each record with a closure instead of a format. The closure sees key, value, offset and timestamp.
     ///
     /// ```
     /// use fluvial::Count;
@@ -115,16 +115,16 @@ impl<'j, 's> SourceBuilder<'j, 's> {
 }
 
 impl<'s, F> SourceBuilder<'_, 's, F> {
-    /// Says what to do with a record that cannot be decoded. Without it, such a record ends the job.
+    /// Sets what happens to a record that cannot be decoded. By default, such a record ends the job.
     ///
-    /// With [`OnMalformed::Skip`] a malformed record of a [`changelog`](Self::changelog) leaves the older one of its key in
-    /// place. Compaction does not, so where compacted records have to be read again the job then ends with an error, as one
-    /// that reads a [`stream`](Self::stream) does.
+    /// With [`OnMalformed::Skip`], a malformed record of a [`changelog`](Self::changelog) leaves the older record of its key
+    /// in effect. Compaction removes the older record all the same, so a job that has to read compacted records again then
+    /// ends with an error, as one that reads a [`stream`](Self::stream) does.
     pub fn on_malformed(self, on_malformed: OnMalformed) -> Self {
         Self { on_malformed, ..self }
     }
 
-    /// Reads the records' values. Their keys are not looked at. A record without a value is malformed.
+    /// Reads the records' values and ignores their keys. A record without a value is malformed.
     #[must_use]
     pub fn stream<V: Clone + 'static>(self) -> Stream<'s, V>
     where
@@ -133,10 +133,10 @@ impl<'s, F> SourceBuilder<'_, 's, F> {
         self.declare(|formats| move |record: &Record<'_>| record.decode_value(formats.value()), false)
     }
 
-    /// Reads keys and values. `None` stands for a record that deletes its key: it has no value, or one that the format
-    /// calls a deletion, as JSON's `null`. A record without a key is malformed.
+    /// Reads keys and values. The value is `None` if the record deletes its key, because it has no value, or one that is a
+    /// deletion in its format, such as JSON's `null`. A record without a key is malformed.
     ///
-    /// Read what is an upsert topic as a [`changelog`](Self::changelog), which its system may compact at any time.
+    /// For a compacted topic, use [`changelog`](Self::changelog) instead, which works whenever the topic is compacted.
     #[must_use]
     pub fn keyed<K: Clone + 'static, V: Clone + 'static>(self) -> Stream<'s, (K, Option<V>)>
     where
@@ -145,8 +145,9 @@ impl<'s, F> SourceBuilder<'_, 's, F> {
         self.declare(key_and_change, false)
     }
 
-    /// Reads keys and values as a changelog: of each key only the newest record counts, and `None` deletes the key. Keys
-    /// are decoded from the records' keys alone, so that a key here is one in the source's system.
+    /// Reads keys and values as a changelog, where only the newest record of each key counts. Deletions are recognised as by
+    /// [`keyed`](Self::keyed). Keys are decoded from the records' keys alone, so equal keys here are equal keys in the
+    /// source's system, which is what compaction compares.
     #[must_use]
     pub fn changelog<K: Clone + 'static, V: Clone + 'static>(self) -> Changelog<'s, K, V>
     where
@@ -165,7 +166,7 @@ impl<'s, F> SourceBuilder<'_, 's, F> {
         let mut handle = InputHandleVec::new();
         let stream = handle.to_stream(job.scope);
         let input = Box::new(TypedInput::new(decode(formats), handle));
-        // The builder has the job to itself: the last that was begun is this one.
+        // The builder borrows the job exclusively, so the source that was begun last is this one.
         job.declared.begun.sources.pop();
         job.declared.sources.push(DeclaredSource { name, source, input, on_malformed, only_newest });
         Stream::from_source(stream, &job.durables)

@@ -1,6 +1,5 @@
 //! What a job consists of, found by building it once without running it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -8,7 +7,7 @@ use fluvial_connector::{OutputSpec, Sink, Source};
 
 use super::Build;
 use crate::durable::Durables;
-use crate::job::{Declared, Job, Mistake, Mistakes, Situation};
+use crate::job::{Job, Situation};
 
 /// The parts of a job that have names.
 pub(crate) struct Topology {
@@ -35,10 +34,7 @@ pub(crate) fn plan(build: &Build) -> anyhow::Result<Topology> {
             let mut job = Job::new(scope, durables.clone(), situation);
             build(&mut job)?;
             let declared = job.finish();
-            let mistakes = mistakes(&declared, &durables);
-            if !mistakes.is_empty() {
-                return Err(Mistakes(mistakes).into());
-            }
+            declared.check(&durables)?;
             Ok(Topology {
                 sources: declared.sources.into_iter().map(|s| (s.name, s.source)).collect(),
                 operators: durables.names(),
@@ -47,46 +43,6 @@ pub(crate) fn plan(build: &Build) -> anyhow::Result<Topology> {
             })
         })
     })
-}
-
-/// Everything that is wrong with how a job is put together.
-fn mistakes(declared: &Declared, durables: &Durables) -> Vec<Mistake> {
-    let mut mistakes = Vec::new();
-    let not_read = |source_name: &String| Mistake::NotRead { source_name: source_name.clone() };
-    mistakes.extend(declared.begun.sources.iter().map(not_read));
-    let not_written = |output: &String| Mistake::NotWritten { output: output.clone() };
-    mistakes.extend(declared.begun.outputs.iter().map(not_written));
-    let mut sources = BTreeSet::new();
-    for source in declared.sources.iter().filter(|source| !sources.insert(&source.name)) {
-        mistakes.push(Mistake::SourceTwice { source_name: source.name.clone() });
-    }
-    mistakes.extend(durables.refused().into_iter().map(Mistake::from));
-    let mut outputs = BTreeSet::new();
-    for output in declared.outputs.iter().filter(|output| !outputs.insert(&output.spec.name)) {
-        mistakes.push(Mistake::OutputTwice { output: output.spec.name.clone() });
-    }
-    let systems: Vec<String> = declared.outputs.iter().map(|output| output.sink.identity()).collect();
-    match systems.first() {
-        None => mistakes.push(Mistake::NoOutput),
-        Some(first) => {
-            if let Some(second) = systems.iter().find(|system| *system != first) {
-                mistakes.push(Mistake::TwoSinks { first: first.clone(), second: second.clone() });
-            }
-        }
-    }
-    for source in declared.sources.iter().map(|source| &source.source) {
-        let is_written = |(system, name): (String, String)| {
-            declared
-                .outputs
-                .iter()
-                .zip(&systems)
-                .any(|(output, of_output)| output.spec.name == name && *of_output == system)
-        };
-        if source.as_output().is_some_and(is_written) {
-            mistakes.push(Mistake::OwnInput { described: source.describe() });
-        }
-    }
-    mistakes
 }
 
 impl Topology {

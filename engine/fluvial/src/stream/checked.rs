@@ -57,7 +57,7 @@ impl<'s, K: ExchangeData, V: 'static> Stream<'s, (K, V)> {
 
 /// As [`Stream::try_map`], on what the collection has become by the end of a tick: differential dataflow's operators
 /// make rows on the way to that which cancel out, and of which nothing needs to be right.
-pub(crate) fn try_map<'s, K, V, W, E>(
+pub(super) fn try_map<'s, K, V, W, E>(
     collection: Collection<'s, (K, V)>,
     name: &str,
     durables: &Durables,
@@ -81,7 +81,7 @@ where
 }
 
 /// Why a row was refused.
-struct Refusal {
+pub(super) struct Refusal {
     tick: u64,
     key: String,
     reason: String,
@@ -90,9 +90,15 @@ struct Refusal {
 
 impl Refusal {
     /// What the operator works on has been noted.
-    fn new(tick: u64, key: &impl std::fmt::Debug, error: impl Into<BoxError>) -> Self {
+    pub(super) fn new(tick: u64, key: &impl std::fmt::Debug, error: impl Into<BoxError>) -> Self {
         let reason = format!("{:#}", anyhow::Error::from_boxed(error.into()));
         Self { tick, key: format!("{key:?}"), reason, input: context::described() }
+    }
+
+    /// The end of the job that it is, when it was `operator` that refused.
+    pub(super) fn by(self, operator: &str) -> DataflowError {
+        let Self { tick, key, reason, input } = self;
+        DataflowError::Refused { operator: operator.to_owned(), tick, key, reason, input }
     }
 }
 
@@ -120,8 +126,8 @@ fn checked<'s, A: 'static, B: 'static>(
                     in_operator(called, || batch.map(|record| logic(tick, record)).collect());
                 match made {
                     Ok(mut made) => output.session(&capability).give_container(&mut made),
-                    Err(Refusal { tick, key, reason, input }) => {
-                        durables.fail(DataflowError::Refused { operator: called.to_owned(), tick, key, reason, input });
+                    Err(refusal) => {
+                        durables.fail(refusal.by(called));
                         held = capability.retain_least(0);
                     }
                 }

@@ -15,10 +15,11 @@
 mod changelog;
 mod checked;
 pub(crate) mod context;
-mod exact;
 mod flat_map;
 mod operators;
 mod origin;
+mod table;
+mod totals;
 
 use std::fmt;
 
@@ -26,14 +27,14 @@ use differential_dataflow::VecCollection;
 use timely::dataflow::StreamVec;
 
 pub use changelog::Changelog;
-pub(crate) use checked::try_map;
-pub use exact::ExactInt;
 pub(crate) use origin::Origin;
+pub use table::Table;
 
 use crate::durable::Durables;
 
 /// Differential dataflow's collection, a table that changes over time, with a job's ticks as its timestamps. All operators of
-/// differential dataflow are available on it; [`crate::differential`] re-exports that crate.
+/// differential dataflow are available on it; [`crate::differential`] re-exports that crate. [`Table`] adds operators that
+/// check their results.
 ///
 /// ```
 /// use fluvial::harness::Dataflow;

@@ -1,5 +1,5 @@
 //! A format reads what it can read.
-//~ the format `Bytes` cannot read `std::string::String`
+//~ Bytes` cannot read `String`
 use fluvial::connector::format::Bytes;
 use fluvial::{Job, Stream};
 

@@ -41,7 +41,7 @@ impl Demo for OrdersDemo {
             return None;
         }
         let row: Revenue = serde_json::from_slice(value).ok()?;
-        Some((row.product.parse().ok()?, u64::try_from(row.orders).ok()?))
+        Some((row.product.parse().ok()?, row.orders))
     }
 
     fn generator(&self, seed: u64, partitions: u32) -> Box<dyn Generate> {

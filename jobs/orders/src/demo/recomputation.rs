@@ -16,10 +16,10 @@ pub(super) struct Recomputation {
 }
 
 impl Recomputation {
-    fn groups(&self) -> HashMap<(&str, &str), (i64, i64)> {
+    fn groups(&self) -> HashMap<(&str, &str), (u64, i64)> {
         let mut groups = HashMap::new();
         for order in self.orders.values() {
-            let group: &mut (i64, i64) = groups.entry((order.region.as_str(), order.product.as_str())).or_default();
+            let group: &mut (u64, i64) = groups.entry((order.region.as_str(), order.product.as_str())).or_default();
             group.0 += 1;
             group.1 += order.quantity * order.price_cents;
         }

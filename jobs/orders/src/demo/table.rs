@@ -62,7 +62,7 @@ impl View for RevenueTable {
 }
 
 fn figures(row: &Revenue) -> (i64, i64) {
-    (row.orders, row.revenue_cents)
+    (row.orders as i64, row.revenue_cents)
 }
 
 fn row(name: &str, figures: impl Iterator<Item = (i64, i64)>) -> Vec<Cell> {

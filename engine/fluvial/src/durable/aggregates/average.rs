@@ -2,10 +2,25 @@
 
 use std::fmt;
 
+use super::count::{Count, counted};
 use super::sealed::Linear;
-use super::{Aggregate, Overflow, Summand};
+use super::{Aggregate, Overflow, Retract, Summand};
 
 /// Averages what the closure finds in each record: an exact sum, divided once.
+///
+/// ```
+/// use fluvial::Average;
+/// use fluvial::durable::Float;
+/// use fluvial::harness::Dataflow;
+///
+/// let mut test = Dataflow::new(1, |scope| {
+///     let heights = scope.input::<(String, i64)>("heights").aggregate("heights", Average(|cm: &i64| *cm));
+///     scope.output("heights", heights);
+/// });
+/// test.feed("heights", 1, [("oak".to_owned(), 801i64), ("oak".to_owned(), 400)]);
+/// test.advance_past(1);
+/// assert_eq!(test.table::<(String, Float)>("heights"), [("oak".to_owned(), Float::from(600.5))]);
+/// ```
 #[derive(Clone, Copy)]
 pub struct Average<F>(pub F);
 
@@ -30,7 +45,7 @@ where
     S: Summand,
     F: Fn(&V) -> S + 'static,
 {
-    type Total = (S::Total, u64);
+    type Total = (S::Total, i64);
     type State = Mean<S::Kept>;
     type Out = S::Mean;
 
@@ -47,12 +62,23 @@ where
     #[inline]
     fn settle(&self, state: &mut Self::State, (total, count): Self::Total) -> Result<(), Overflow> {
         S::settle(&mut state.sum, total)?;
-        state.count += count;
+        state.count = counted(state.count, count)?;
         Ok(())
     }
 
     #[inline]
     fn output(&self, state: &Self::State) -> S::Mean {
         S::mean(&state.sum, state.count)
+    }
+}
+
+impl<V, S, F> Retract<V> for Average<F>
+where
+    S: Summand,
+    F: Fn(&V) -> S + 'static,
+{
+    fn add_times(&self, (total, count): &mut Self::Total, value: &V, times: i64) -> Result<(), Overflow> {
+        self.0(value).add_times_to(total, times)?;
+        Count.add_times(count, value, times)
     }
 }

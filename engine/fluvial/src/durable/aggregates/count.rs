@@ -1,16 +1,38 @@
 //! How many records there were.
 
 use super::sealed::Linear;
-use super::{Aggregate, Overflow};
+use super::{Aggregate, Overflow, Retract};
 
 /// Counts records.
+///
+/// ```
+/// use fluvial::Count;
+/// use fluvial::harness::Dataflow;
+///
+/// let mut test = Dataflow::new(1, |scope| {
+///     let visits = scope.input::<(String, u32)>("visits").aggregate("visits", Count);
+///     scope.output("visits", visits);
+/// });
+/// test.feed("visits", 1, [("home".to_owned(), 7u32), ("shop".to_owned(), 7), ("home".to_owned(), 9)]);
+/// test.advance_past(1);
+/// assert_eq!(test.table::<(String, u64)>("visits"), [("home".to_owned(), 2), ("shop".to_owned(), 1)]);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Count;
 
 impl Linear for Count {}
 
+fn overflow() -> Overflow {
+    Overflow { values: "1".into(), into: "u64", cure: "count fewer records to a key" }
+}
+
+/// Adds a number of records to a count.
+pub(super) fn counted(count: u64, more: i64) -> Result<u64, Overflow> {
+    count.checked_add_signed(more).ok_or_else(overflow)
+}
+
 impl<V> Aggregate<V> for Count {
-    type Total = u64;
+    type Total = i64;
     type State = u64;
     type Out = u64;
 
@@ -19,19 +41,25 @@ impl<V> Aggregate<V> for Count {
     }
 
     #[inline]
-    fn add(&self, total: &mut u64, _: &V) {
+    fn add(&self, total: &mut i64, _: &V) {
         *total += 1;
     }
 
     #[inline]
-    fn settle(&self, state: &mut u64, total: u64) -> Result<(), Overflow> {
-        let overflow = || Overflow { values: "1".into(), into: "u64", cure: "count fewer records to a key" };
-        *state = state.checked_add(total).ok_or_else(overflow)?;
+    fn settle(&self, state: &mut u64, total: i64) -> Result<(), Overflow> {
+        *state = counted(*state, total)?;
         Ok(())
     }
 
     #[inline]
     fn output(&self, state: &u64) -> u64 {
         *state
+    }
+}
+
+impl<V> Retract<V> for Count {
+    fn add_times(&self, total: &mut i64, _: &V, times: i64) -> Result<(), Overflow> {
+        *total = total.checked_add(times).ok_or_else(overflow)?;
+        Ok(())
     }
 }

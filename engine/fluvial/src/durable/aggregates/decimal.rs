@@ -1,5 +1,7 @@
 //! Sums of decimals: exact, since they are added up in units of 10^-28, the smallest that a `Decimal` has.
 
+use std::borrow::Cow;
+
 use arrow_buffer::i256;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -30,6 +32,12 @@ impl<'de> Deserialize<'de> for Kept {
     }
 }
 
+const OVERFLOW: Overflow = Overflow {
+    values: Cow::Borrowed("decimal"),
+    into: "the 96 bits of a Decimal",
+    cure: "round the values to fewer digits, or sum smaller ones",
+};
+
 impl Linear for Decimal {}
 
 impl Summand for Decimal {
@@ -45,13 +53,15 @@ impl Summand for Decimal {
         *total = total.wrapping_add(units(self));
     }
 
+    fn add_times_to(self, total: &mut i256, times: i64) -> Result<(), Overflow> {
+        let product = units(self).checked_mul(i256::from_i128(i128::from(times)));
+        *total = product.and_then(|product| total.checked_add(product)).ok_or(OVERFLOW)?;
+        Ok(())
+    }
+
     fn settle(kept: &mut Kept, mut total: i256) -> Result<(), Overflow> {
         kept.0.add_to(&mut total);
-        kept.0 = decimal(total).ok_or(Overflow {
-            values: Self::NAME.into(),
-            into: "the 96 bits of a Decimal",
-            cure: "round the values to fewer digits, or sum smaller ones",
-        })?;
+        kept.0 = decimal(total).ok_or(OVERFLOW)?;
         Ok(())
     }
 

@@ -92,22 +92,33 @@ const LOWEST_EXPONENT: i32 = -1074;
 pub struct ExactSum {
     /// The sum as the nearest float: for those who read a checkpoint, not for us.
     nearest: Float,
-    /// What was not finite: 1 for a NaN, 2 for a positive and 4 for a negative infinity.
-    special: u8,
+    /// What was not finite.
+    special: Special,
     /// How many words of zeros lie below.
     skipped: u16,
     /// The words, lowest first; the highest bit of the last is the sign.
     words: Vec<u64>,
 }
 
+/// How many of the values were not finite. They are counted so that they can be retracted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(unreachable_pub)]
+pub struct Special {
+    nans: i64,
+    infinities: i64,
+    negative_infinities: i64,
+}
+
 impl ExactSum {
-    fn add(&mut self, value: f64) {
+    /// Adds a value `times` times, or retracts it if `times` is negative.
+    fn add_times(&mut self, value: f64, times: i64) {
         if !value.is_finite() {
-            self.special |= match value {
-                value if value.is_nan() => 1,
-                value if value > 0.0 => 2,
-                _ => 4,
+            let count = match value {
+                value if value.is_nan() => &mut self.special.nans,
+                value if value > 0.0 => &mut self.special.infinities,
+                _ => &mut self.special.negative_infinities,
             };
+            *count += times;
             return;
         }
         let bits = value.to_bits();
@@ -117,13 +128,20 @@ impl ExactSum {
         if mantissa == 0 {
             return;
         }
-        let shifted = i128::from(mantissa) << (shift % 64);
-        let signed = if value < 0.0 { -shifted } else { shifted };
-        self.add_words(&[signed as u64, (signed >> 64) as u64], (shift / 64) as u16);
+        // At most 53 + 64 + 63 bits: three words hold it with its sign.
+        let (product, by) = (u128::from(mantissa) * u128::from(times.unsigned_abs()), shift % 64);
+        let (low, high) = (product << by, (product >> 64) >> (64 - by));
+        let mut words = [low as u64, (low >> 64) as u64, high as u64];
+        if (value < 0.0) != (times < 0) {
+            negate(&mut words);
+        }
+        self.add_words(&words, (shift / 64) as u16);
     }
 
     fn merge(&mut self, other: &Self) {
-        self.special |= other.special;
+        self.special.nans += other.special.nans;
+        self.special.infinities += other.special.infinities;
+        self.special.negative_infinities += other.special.negative_infinities;
         self.add_words(&other.words, other.skipped);
     }
 
@@ -172,10 +190,11 @@ impl ExactSum {
 
     /// The nearest float, ties to even.
     fn nearest(&self) -> f64 {
-        match self.special {
-            0 => {}
-            2 => return f64::INFINITY,
-            4 => return f64::NEG_INFINITY,
+        let Special { nans, infinities, negative_infinities } = self.special;
+        match (nans, infinities, negative_infinities) {
+            (0, 0, 0) => {}
+            (0, _, 0) => return f64::INFINITY,
+            (0, 0, _) => return f64::NEG_INFINITY,
             _ => return f64::NAN,
         }
         let negative = sign_of(&self.words) != 0;
@@ -213,19 +232,20 @@ fn sign_of(words: &[u64]) -> u64 {
 }
 
 fn negated(words: &[u64]) -> Vec<u64> {
-    let mut carry = true;
-    let mut result: Vec<u64> = words
-        .iter()
-        .map(|word| {
-            let (negated, overflow) = (!word).overflowing_add(u64::from(carry));
-            carry = overflow;
-            negated
-        })
-        .collect();
+    let mut result = words.to_vec();
+    negate(&mut result);
     if sign_of(&result) != 0 {
         result.push(0);
     }
     result
+}
+
+/// The two's complement.
+fn negate(words: &mut [u64]) {
+    let mut carry = true;
+    for word in words {
+        (*word, carry) = (!*word).overflowing_add(u64::from(carry));
+    }
 }
 
 impl Linear for ExactFloat {}
@@ -239,7 +259,12 @@ impl Summand for ExactFloat {
     const NAME: &'static str = "exact float";
 
     fn add_to(self, total: &mut ExactSum) {
-        total.add(self.0);
+        total.add_times(self.0, 1);
+    }
+
+    fn add_times_to(self, total: &mut ExactSum, times: i64) -> Result<(), Overflow> {
+        total.add_times(self.0, times);
+        Ok(())
     }
 
     fn settle(kept: &mut ExactSum, total: ExactSum) -> Result<(), Overflow> {
@@ -265,7 +290,7 @@ mod tests {
 
     fn exact(values: &[f64]) -> ExactSum {
         let mut sum = ExactSum::default();
-        values.iter().for_each(|value| sum.add(*value));
+        values.iter().for_each(|value| sum.add_times(*value, 1));
         sum
     }
 
@@ -310,6 +335,18 @@ mod tests {
         fn what_is_taken_back_leaves_nothing(values in proptest::collection::vec(-1e300f64..1e300, 0..12)) {
             let all: Vec<f64> = values.iter().copied().chain(values.iter().map(|value| -value)).collect();
             prop_assert_eq!(exact(&all), ExactSum::default());
+        }
+
+        #[test]
+        fn so_many_times_is_as_often_one_by_one(value in any::<f64>(), times in -20i64..20, more in -20i64..20) {
+            let mut at_once = ExactSum::default();
+            at_once.add_times(value, times);
+            let mut one_by_one = ExactSum::default();
+            (0..times.abs()).for_each(|_| one_by_one.add_times(value, times.signum()));
+            prop_assert_eq!(&at_once, &one_by_one);
+            at_once.add_times(value, more);
+            at_once.add_times(value, -times - more);
+            prop_assert_eq!(at_once, ExactSum::default());
         }
 
         #[test]

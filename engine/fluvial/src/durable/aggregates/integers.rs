@@ -1,5 +1,7 @@
 //! Sums of integers.
 
+use std::borrow::Cow;
+
 use arrow_buffer::i256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -7,11 +9,11 @@ use super::sealed::Linear;
 use super::{Float, Overflow, Summand};
 
 macro_rules! integers {
-    ($($value:ty: $name:literal, $total:ty => $sum:ty, $into:literal, $cure:literal;)*) => {
+    ($($value:ty: $name:literal => $sum:ty, $into:literal, $cure:literal;)*) => {
         $(impl Linear for $value {}
 
         impl Summand for $value {
-            type Total = $total;
+            type Total = i128;
             type Kept = $sum;
             type Sum = $sum;
             type Mean = Float;
@@ -19,14 +21,22 @@ macro_rules! integers {
             const NAME: &'static str = $name;
 
             #[inline]
-            fn add_to(self, total: &mut $total) {
-                // The total has 64 bits more than the value: it holds as many values as can be counted.
-                *total += self as $total;
+            fn add_to(self, total: &mut i128) {
+                // The total has at least 63 bits more than the value: it holds as many values as can be counted.
+                *total += self as i128;
             }
 
             #[inline]
-            fn settle(kept: &mut $sum, total: $total) -> Result<(), Overflow> {
-                match (*kept as $total).checked_add(total).and_then(|sum| sum.try_into().ok()) {
+            fn add_times_to(self, total: &mut i128, times: i64) -> Result<(), Overflow> {
+                let overflow = Overflow { values: $name.into(), into: $into, cure: $cure };
+                let product = (self as i128).checked_mul(i128::from(times));
+                *total = product.and_then(|product| total.checked_add(product)).ok_or(overflow)?;
+                Ok(())
+            }
+
+            #[inline]
+            fn settle(kept: &mut $sum, total: i128) -> Result<(), Overflow> {
+                match (*kept as i128).checked_add(total).and_then(|sum| sum.try_into().ok()) {
                     Some(sum) => {
                         *kept = sum;
                         Ok(())
@@ -48,16 +58,16 @@ macro_rules! integers {
 }
 
 integers! {
-    i8: "i8", i128 => i64, "i64", "sum them as i128";
-    i16: "i16", i128 => i64, "i64", "sum them as i128";
-    i32: "i32", i128 => i64, "i64", "sum them as i128";
-    i64: "i64", i128 => i64, "i64", "sum them as i128";
-    isize: "isize", i128 => i64, "i64", "sum them as i128";
-    u8: "u8", u128 => u64, "u64", "sum them as i128";
-    u16: "u16", u128 => u64, "u64", "sum them as i128";
-    u32: "u32", u128 => u64, "u64", "sum them as i128";
-    u64: "u64", u128 => u64, "u64", "sum them as i128";
-    usize: "usize", u128 => u64, "u64", "sum them as i128";
+    i8: "i8" => i64, "i64", "sum them as i128";
+    i16: "i16" => i64, "i64", "sum them as i128";
+    i32: "i32" => i64, "i64", "sum them as i128";
+    i64: "i64" => i64, "i64", "sum them as i128";
+    isize: "isize" => i64, "i64", "sum them as i128";
+    u8: "u8" => u64, "u64", "sum them as i128";
+    u16: "u16" => u64, "u64", "sum them as i128";
+    u32: "u32" => u64, "u64", "sum them as i128";
+    u64: "u64" => u64, "u64", "sum them as i128";
+    usize: "usize" => u64, "u64", "sum them as i128";
 }
 
 /// An `i128` that is stored as text, which Arrow can express and people can read.
@@ -79,6 +89,8 @@ impl<'de> Deserialize<'de> for Long {
     }
 }
 
+const OVERFLOW: Overflow = Overflow { values: Cow::Borrowed("i128"), into: "i128", cure: "sum larger units" };
+
 impl Linear for i128 {}
 
 impl Summand for i128 {
@@ -94,10 +106,16 @@ impl Summand for i128 {
         *total = total.wrapping_add(i256::from_i128(self));
     }
 
+    fn add_times_to(self, total: &mut i256, times: i64) -> Result<(), Overflow> {
+        let product = i256::from_i128(self).checked_mul(i256::from_i128(i128::from(times)));
+        *total = product.and_then(|product| total.checked_add(product)).ok_or(OVERFLOW)?;
+        Ok(())
+    }
+
     fn settle(kept: &mut Long, mut total: i256) -> Result<(), Overflow> {
         kept.0.add_to(&mut total);
         let Some(sum) = total.to_i128() else {
-            return Err(Overflow { values: Self::NAME.into(), into: "i128", cure: "sum smaller units" });
+            return Err(OVERFLOW);
         };
         kept.0 = sum;
         Ok(())

@@ -1,14 +1,15 @@
-//! Linear aggregates: what the records of a key add up to.
+//! Linear aggregates of the records of a key in a stream ([`Stream::aggregate`](crate::Stream::aggregate)), or of its rows
+//! in a collection ([`Table::aggregate`](crate::Table::aggregate)), which can be retracted.
 //!
 //! **Guarantees** that a result depends on nothing but which records there were: totals are exact while they are added
 //! up, in wider types than the values, and are fitted into the result's type only at the end of a tick. A total that
-//! does not fit is an error, never a wrong figure. **Does not** take anything away again: a stream only adds.
+//! does not fit is an error, never a wrong figure. A retraction is exact, for floats as well.
 //!
 //! | aggregate | values | exact total | result |
 //! | --- | --- | --- | --- |
-//! | [`Count`] | any | `u64` | `u64` |
+//! | [`Count`] | any | `i64` | `u64` |
 //! | [`Sum`] | `i8`…`i64`, `isize` | `i128` | `i64` |
-//! | | `u8`…`u64`, `usize` | `u128` | `u64` |
+//! | | `u8`…`u64`, `usize` | `i128` | `u64` |
 //! | | `i128` | 256 bits | `i128` |
 //! | | `Decimal` | 256 bits | `Decimal`, without trailing zeros |
 //! | | [`ExactFloat`] | as many bits as it takes | [`Float`], rounded once |
@@ -63,6 +64,21 @@ pub trait Aggregate<V>: sealed::Linear + 'static {
 
     /// The result.
     fn output(&self, state: &Self::State) -> Self::Out;
+}
+
+/// An aggregate from which values can be retracted, which collections need because their rows can be retracted. All current
+/// aggregates are such.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an aggregate of `{V}` values that supports retraction",
+    note = "rows of a collection can be retracted: its aggregates are `Count`, `Sum(|value| …)`, `Average(|value| …)` and \
+            tuples of them"
+)]
+pub trait Retract<V>: Aggregate<V> {
+    /// Adds a value `times` times, or retracts it if `times` is negative.
+    ///
+    /// # Errors
+    /// The total does not fit its type, which is wider than the result's.
+    fn add_times(&self, total: &mut Self::Total, value: &V, times: i64) -> Result<(), Overflow>;
 }
 
 pub(crate) mod sealed {

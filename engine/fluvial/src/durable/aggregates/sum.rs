@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sealed::Linear;
-use super::{Aggregate, Overflow};
+use super::{Aggregate, Overflow, Retract};
 
 /// Adds up what the closure finds in each record.
 ///
@@ -51,6 +51,12 @@ pub trait Summand: Linear + 'static {
 
     /// Adds the value to a total.
     fn add_to(self, total: &mut Self::Total);
+
+    /// Adds the value to a total `times` times, or retracts it if `times` is negative.
+    ///
+    /// # Errors
+    /// The total does not fit.
+    fn add_times_to(self, total: &mut Self::Total, times: i64) -> Result<(), Overflow>;
 
     /// Adds a total to what is kept.
     ///
@@ -99,5 +105,15 @@ where
     #[inline]
     fn output(&self, state: &S::Kept) -> S::Sum {
         S::sum(state)
+    }
+}
+
+impl<V, S, F> Retract<V> for Sum<F>
+where
+    S: Summand,
+    F: Fn(&V) -> S + 'static,
+{
+    fn add_times(&self, total: &mut S::Total, value: &V, times: i64) -> Result<(), Overflow> {
+        self.0(value).add_times_to(total, times)
     }
 }

@@ -1,7 +1,7 @@
 //! Several aggregates of the same records.
 
 use super::sealed::Linear;
-use super::{Aggregate, Overflow};
+use super::{Aggregate, Overflow, Retract};
 
 macro_rules! tuples {
     ($(($($name:ident $index:tt),+))*) => {
@@ -31,6 +31,13 @@ macro_rules! tuples {
             #[inline]
             fn output(&self, state: &Self::State) -> Self::Out {
                 ($(self.$index.output(&state.$index),)+)
+            }
+        }
+
+        impl<V, $($name: Retract<V>),+> Retract<V> for ($($name,)+) {
+            fn add_times(&self, total: &mut Self::Total, value: &V, times: i64) -> Result<(), Overflow> {
+                $(self.$index.add_times(&mut total.$index, value, times)?;)+
+                Ok(())
             }
         })*
     };

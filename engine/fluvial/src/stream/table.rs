@@ -1,0 +1,97 @@
+//! Checked operators on collections of keys and values.
+
+use std::hash::Hash;
+
+use differential_dataflow::ExchangeData;
+use fluvial_connector::BoxError;
+
+use super::{Collection, checked, totals};
+use crate::durable::{Durables, Retract};
+
+/// Checked operators on a collection of keys and values, in addition to differential dataflow's own: a result that does not
+/// fit its type, or that the job's logic refuses, ends the job with an error that names operator and key.
+///
+/// Differential dataflow's `count`, `count_total` and `explode` add up in `isize`, which wraps around.
+///
+/// **Guarantees**: a result changes at most once a tick, to what the key's rows at the end of the tick amount to. Rows that
+/// appear and are retracted within a tick, as joins produce them, do not show. **Does not** store anything: after a restart,
+/// results are computed again from the rows that the durable operators have restored.
+pub trait Table<'s, K, V> {
+    /// Aggregates the rows of each key, as [`Stream::aggregate`](crate::Stream::aggregate) does with the records of a
+    /// stream. A retracted row is subtracted exactly. A key has a result as long as it has rows. Error messages name the
+    /// operator by `name`; nothing is stored under it.
+    ///
+    /// The closures of the aggregate also see rows that are retracted within the tick, so they must not fail on them.
+    ///
+    /// ```
+    /// use fluvial::harness::Dataflow;
+    /// use fluvial::{Count, Sum, Table};
+    ///
+    /// let mut test = Dataflow::new(2, |scope| {
+    ///     // The newest region and price of each order.
+    ///     let orders = scope.input::<(u64, Option<(String, i64)>)>("orders").latest("orders");
+    ///     let revenue = orders.map(|(_, order)| order).aggregate("revenue", (Count, Sum(|cents: &i64| *cents)));
+    ///     scope.output("revenue", revenue);
+    /// });
+    /// test.feed("orders", 1, [(7u64, Some(("eu".to_owned(), 250))), (8, Some(("eu".to_owned(), 499)))]);
+    /// test.feed("orders", 2, [(7u64, Some(("us".to_owned(), 260))), (8, None)]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.table::<(String, (u64, i64))>("revenue"), [("eu".to_owned(), (2, 749))]);
+    /// test.advance_past(2);
+    /// assert_eq!(test.table::<(String, (u64, i64))>("revenue"), [("us".to_owned(), (1, 260))]);
+    /// ```
+    ///
+    /// # Panics
+    /// Outside the closure that builds a job.
+    #[must_use]
+    fn aggregate<A: Retract<V>>(self, name: &str, aggregate: A) -> Collection<'s, (K, A::Out)>;
+
+    /// Replaces each row's value, or refuses the row, as [`Stream::try_map`](crate::Stream::try_map) does on streams. The
+    /// first error ends the job; its message names the operator by `name`, and the key.
+    ///
+    /// `logic` sees only rows that are there at the end of a tick, or were at the end of an earlier one. It must give equal
+    /// results for equal rows.
+    ///
+    /// ```
+    /// use fluvial::Table;
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let amounts = scope.input::<(String, Option<i64>)>("amounts").latest("amounts");
+    ///     let cents = amounts.try_map("cents", |_, euros| euros.checked_mul(100).ok_or("cents do not fit 64 bits"));
+    ///     scope.output("cents", cents);
+    /// });
+    /// test.feed("amounts", 1, [("eu".to_owned(), Some(7i64))]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.table::<(String, i64)>("cents"), [("eu".to_owned(), 700)]);
+    /// test.feed("amounts", 2, [("eu".to_owned(), Some(i64::MAX))]);
+    /// let error = test.try_advance_past(2).unwrap_err();
+    /// assert!(error.contains("operator 'cents' cannot go on at tick 2, key \"eu\": cents do not fit"), "{error}");
+    /// ```
+    ///
+    /// # Panics
+    /// Outside the closure that builds a job.
+    #[must_use]
+    fn try_map<W, E>(self, name: &str, logic: impl Fn(&K, V) -> Result<W, E> + 'static) -> Collection<'s, (K, W)>
+    where
+        K: Hash,
+        V: Hash,
+        W: Clone + 'static,
+        E: Into<BoxError>;
+}
+
+impl<'s, K: ExchangeData, V: ExchangeData> Table<'s, K, V> for Collection<'s, (K, V)> {
+    fn aggregate<A: Retract<V>>(self, name: &str, aggregate: A) -> Collection<'s, (K, A::Out)> {
+        totals::aggregate(self, name, &Durables::of_this_worker(), aggregate)
+    }
+
+    fn try_map<W, E>(self, name: &str, logic: impl Fn(&K, V) -> Result<W, E> + 'static) -> Collection<'s, (K, W)>
+    where
+        K: Hash,
+        V: Hash,
+        W: Clone + 'static,
+        E: Into<BoxError>,
+    {
+        checked::try_map(self, name, &Durables::of_this_worker(), logic)
+    }
+}
