@@ -1,4 +1,4 @@
-//! A cluster, and what comes from it: sources, outputs, and readers of consistent cuts.
+//! A Kafka cluster, from which sources, outputs, and readers of consistent cuts are created.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -15,7 +15,30 @@ use crate::permission::{Resource, denied, is_denied};
 use crate::settings::Settings;
 use crate::source::KafkaSource;
 
-/// A Kafka cluster. Cheap to clone; clones share one client for questions.
+/// A Kafka cluster. It is cheap to clone, and clones share one client for metadata requests.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use fluvial_connector::{Envelope, Output, Source};
+/// use fluvial_kafka::KafkaOptions;
+/// # use fluvial_kafka_embedded::{Broker, Config};
+///
+/// # let broker = Broker::start(Config::default())?;
+/// # broker.create_topic("orders", 3)?;
+/// # let brokers = broker.bootstrap();
+/// let kafka = KafkaOptions::new(brokers).connect()?;
+///
+/// // Sources and outputs of a job:
+/// let orders = kafka.source("orders");
+/// let revenue = kafka.upsert("revenue");
+/// let alerts = kafka.append("alerts");
+///
+/// assert_eq!(orders.splits(Duration::from_secs(10))?.len(), 3); // the partitions of the topic
+/// assert_eq!(revenue.spec().envelope, Envelope::Upsert);
+/// assert_eq!(alerts.spec().envelope, Envelope::Append);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Kafka(Arc<Inner>);
 
@@ -23,9 +46,9 @@ struct Inner {
     options: KafkaOptions,
     brokers: String,
     settings: Settings,
-    /// Who uses it, as the cluster is to know.
+    /// The process of the job that uses the cluster, for the names of its clients.
     process: OnceLock<JobProcess>,
-    /// By how long their fetches wait.
+    /// The clients of readers, by the time that their fetches wait.
     readers: Mutex<BTreeMap<u32, Arc<Client>>>,
     questions: Mutex<Option<Arc<Client>>>,
 }
@@ -60,44 +83,45 @@ impl Kafka {
         })))
     }
 
-    /// A source of the records of one topic.
+    /// Returns a source of the records of one topic. The topic must exist when the job starts.
     #[must_use]
     pub fn source(&self, topic: impl Into<String>) -> KafkaSource {
         KafkaSource::new(self.clone(), topic.into())
     }
 
-    /// A topic that is to hold a table: the newest message of a key is its row, a null value deletes it. Where the
-    /// topic does not exist it is created with `cleanup.policy=compact`.
+    /// Returns a topic as an upsert output: the newest record of a key is its row, and a record without value deletes the row. If
+    /// the topic does not exist, the job creates it with `cleanup.policy=compact`.
     #[must_use]
     pub fn upsert(&self, topic: impl Into<String>) -> KafkaOutput {
         KafkaOutput::new(self.clone(), topic.into(), Envelope::Upsert)
     }
 
-    /// A topic that each record is appended to, created with `cleanup.policy=delete` if it does not exist.
+    /// Returns a topic as an append output, which keeps every record. If the topic does not exist, the job creates it with
+    /// `cleanup.policy=delete`.
     #[must_use]
     pub fn append(&self, topic: impl Into<String>) -> KafkaOutput {
         KafkaOutput::new(self.clone(), topic.into(), Envelope::Append)
     }
 
-    /// The options that it was made of.
+    /// Returns the options that the cluster was created from.
     #[must_use]
     pub fn options(&self) -> &KafkaOptions {
         &self.0.options
     }
 
-    /// The brokers to ask first.
+    /// The bootstrap brokers.
     pub(crate) fn brokers(&self) -> &str {
         &self.0.brokers
     }
 
-    /// Which cluster it is, as far as its addresses tell.
+    /// Identifies the cluster by the addresses of its bootstrap brokers.
     pub(crate) fn identity(&self) -> String {
         let mut brokers: Vec<&str> = self.brokers().split(',').map(str::trim).collect();
         brokers.sort_unstable();
         format!("kafka {}", brokers.join(","))
     }
 
-    /// Says whose the clients are that are made from now on; the first to say it counts.
+    /// Sets the process after which clients that are created from now on are named. Only the first call has an effect.
     pub(crate) fn used_by(&self, process: &JobProcess) {
         let _ = self.0.process.set(process.clone());
     }
@@ -122,7 +146,7 @@ impl Kafka {
         self.named(&format!("writer-{turn}")).producer(transactional_id)
     }
 
-    /// A quota is for all clients of an id: one that the user gives is left as it is.
+    /// Names a client by its role, unless the user has set `client.id`, because quotas apply to all clients of one id.
     fn named(&self, role: &str) -> Settings {
         let id = match self.0.process.get() {
             Some(process) => format!("{process}-{role}"),

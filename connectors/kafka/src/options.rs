@@ -8,6 +8,26 @@ use crate::config::Setting;
 use crate::kafka::Kafka;
 
 /// The command-line options of a job that uses this connector: how to reach a Kafka cluster, and how to create topics there.
+///
+/// ```
+/// use clap::Parser;
+/// use fluvial_kafka::KafkaOptions;
+///
+/// #[derive(clap::Parser)]
+/// struct Options {
+///     #[command(flatten)]
+///     kafka: KafkaOptions,
+/// }
+///
+/// let options = Options::parse_from(["job", "--brokers", "localhost:9092", "-X", "linger.ms=5"]);
+/// assert_eq!(options.kafka.output_partitions, 4); // the default of --output-partitions
+/// let kafka = options.kafka.connect()?;
+/// assert_eq!(kafka.source("orders").topic(), "orders");
+///
+/// let wrong = Options::parse_from(["job", "--brokers", "localhost:9092", "-X", "linger=5"]);
+/// assert_eq!(wrong.kafka.connect().unwrap_err().to_string(), "-X linger: librdkafka has no setting 'linger'");
+/// # Ok::<(), fluvial_connector::Error>(())
+/// ```
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Kafka")]
 // By the name of the group the engine knows that these options do not decide what a job computes.

@@ -8,7 +8,8 @@ use crate::kafka::Kafka;
 use crate::partitioner::partition_of;
 use crate::sink::KafkaSink;
 
-/// A topic as an output. All outputs on the same brokers share transactions.
+/// A topic as an output, created by [`Kafka::upsert`] or [`Kafka::append`]. All outputs on the same brokers share
+/// transactions.
 #[derive(Clone, Debug)]
 pub struct KafkaOutput {
     kafka: Kafka,

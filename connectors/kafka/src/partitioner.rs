@@ -1,4 +1,4 @@
-//! Which partition a key goes to: the choice of Java's default partitioner, so that other clients find our keys.
+//! The partition of a key. It is the one that Java's default partitioner chooses, so that all clients agree on it.
 
 /// The partition of `key` among `partitions`: `toPositive(murmur2(key)) % partitions`, as Apache Kafka's clients
 /// compute it.
@@ -8,7 +8,7 @@
 /// ```
 ///
 /// # Panics
-/// There are no partitions.
+/// If `partitions` is 0.
 #[must_use]
 pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % partitions

@@ -38,7 +38,7 @@ const SUFFIX: &str = ".fluvial-progress";
 /// How many partitions a progress topic gets that is made.
 pub(crate) const PARTITIONS: u32 = 4;
 
-/// The name of a job's progress topic.
+/// Returns the name of the progress topic of a job.
 ///
 /// ```
 /// assert_eq!(fluvial_kafka::progress_topic("orders"), "orders.fluvial-progress");

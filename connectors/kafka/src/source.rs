@@ -1,4 +1,4 @@
-//! The way in: a topic's partitions as splits.
+//! Topics as sources of a job: each partition is a split.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ const PARTITIONS_FETCHED_A_SECOND: u32 = 2000;
 /// How long a report of committed offsets may take, in milliseconds: the next one comes a few seconds later.
 const REPORT_WITHIN_MS: i32 = 2_000;
 
-/// A topic as an input. A split is a partition, named by its number; its identity is the topic's id.
+/// A topic as a source, created by [`Kafka::source`]. A split is a partition, named by its number; its identity is the topic's
+/// id.
 #[derive(Clone, Debug)]
 pub struct KafkaSource {
     kafka: Kafka,
@@ -38,7 +39,7 @@ impl KafkaSource {
         Self { kafka, topic, identity }
     }
 
-    /// The topic's name.
+    /// Returns the name of the topic.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic

@@ -1,21 +1,35 @@
-//! Faults on request, for the sinks of one [`Memory`](crate::Memory).
+//! Injected faults, for the sinks of one [`Memory`](crate::Memory).
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What becomes of a commit whose answer is lost.
+/// The real outcome of a commit whose answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LostCommit {
-    /// It happened.
+    /// The transaction was committed.
     Happened,
-    /// It did not; the transaction stays open until its writer is fenced.
+    /// The transaction was not committed; it stays open until its writer is fenced.
     DidNot,
     /// Its records were committed and its progress was not, as a delayed request of an earlier transaction can do.
     Partly,
 }
 
-/// Faults on request.
+/// Injects faults into the commits of one [`Memory`](crate::Memory); see [`Memory::faults`](crate::Memory::faults).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use fluvial_memory::{LostCommit, Memory};
+///
+/// let memory = Memory::new();
+/// // The next commit will succeed, but its caller will learn only that the outcome is unknown.
+/// memory.faults().lose_commit(1, LostCommit::Happened);
+/// // No commit is made until this is taken back; none is waiting yet.
+/// memory.faults().block_commits(true);
+/// assert!(!memory.faults().wait_for_blocked(1, Duration::ZERO));
+/// assert_eq!(memory.faults().commits(), 0);
+/// ```
 #[derive(Debug, Default)]
 pub struct Faults {
     state: Mutex<State>,
@@ -35,32 +49,33 @@ impl Faults {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops all commits, or lets them go on. A commit that is stopped waits no longer than its sink's patience.
+    /// Blocks all commits, or releases them. A blocked commit fails when its sink's patience has ended.
     pub fn block_commits(&self, blocked: bool) {
         self.state().blocked = blocked;
         self.changed.notify_all();
     }
 
-    /// Waits until so many commits are stopped at once; `false` if it does not come to that in time.
+    /// Waits until `commits` commits are blocked at the same time; returns `false` if that does not happen within `patience`.
     pub fn wait_for_blocked(&self, commits: usize, patience: Duration) -> bool {
         let state = self.state();
         let result = self.changed.wait_timeout_while(state, patience, |s| s.waiting < commits);
         !result.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Loses the answer of the `nth` commit from now on, counted from 1.
+    /// Loses the answer of the `nth` commit from now on, counted from 1: its caller gets an unknown outcome, while `outcome` is
+    /// what really happens.
     pub fn lose_commit(&self, nth: u64, outcome: LostCommit) {
         let mut state = self.state();
         let number = state.commits + nth;
         state.lost.insert(number, outcome);
     }
 
-    /// How many commits were begun so far.
+    /// Returns the number of commits that have begun so far.
     pub fn commits(&self) -> u64 {
         self.state().commits
     }
 
-    /// Waits while commits are stopped, and says what becomes of this one. `Err` when the patience is at its end.
+    /// Waits while commits are blocked, and returns the fault that applies to this one. `Err` if the patience ends first.
     pub(crate) fn before_commit(&self, patience: Duration) -> Result<Option<LostCommit>, ()> {
         let deadline = Instant::now() + patience;
         let mut state = self.state();

@@ -16,11 +16,11 @@
 //! # Ok::<(), fluvial_connector::Error>(())
 //! ```
 //!
-//! It behaves as a Kafka cluster does: a topic's partitions are splits, a transaction's records take their offsets when
-//! they are written and are seen when it commits, its end takes an offset that no record has, and a newer writer of an
-//! id fences the older one and aborts what it left open.
+//! It behaves like a Kafka cluster: a topic's partitions are its splits; the records of a transaction get their offsets when
+//! they are written and become visible when it commits; the end of a transaction takes an offset that no record has; a newer
+//! writer with the same id fences the older one and aborts its open transaction.
 //!
-//! **Not its task:** to survive the process. Nothing limits what it holds, unless [`Memory::with_limit`] does.
+//! **Does not** survive the process. Its size is unlimited unless it was created by [`Memory::with_limit`].
 //!
 //! A topic can also be *generated* ([`Memory::generate`]): its records are computed when they are read, without an
 //! allocation each. [`Faults`] stop commits, or leave their outcome unknown.

@@ -1,4 +1,4 @@
-//! The way out.
+//! Topics as outputs of a job, and their transactions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::faults::LostCommit;
 use crate::store::{Memory, OpenTransaction, no_partition};
 use crate::topic::Topic;
 
-/// A topic as an output. All outputs in one [`Memory`] share transactions.
+/// A topic as an output, created by [`Memory::upsert`] or [`Memory::append_to`]. All outputs in one [`Memory`] share
+/// transactions.
 #[derive(Clone, Debug)]
 pub struct MemoryOutput {
     memory: Memory,
@@ -30,7 +31,7 @@ impl MemoryOutput {
     }
 }
 
-/// Which partition a key goes to: FNV-1a, so that it never changes.
+/// The partition of a key, by its FNV-1a hash, which is the same in all versions of the binary.
 fn partition_of(key: &[u8], partitions: u32) -> u32 {
     let hash = key.iter().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     hash % partitions

@@ -11,7 +11,7 @@ use fluvial_connector::{
 use crate::store::Memory;
 use crate::topic::{Generated, Partitions, Topic};
 
-/// A topic as an input. A split is a partition, named by its number.
+/// A topic as a source, created by [`Memory::source`]. A split is a partition, named by its number.
 #[derive(Clone, Debug)]
 pub struct MemorySource {
     memory: Memory,

@@ -1,4 +1,4 @@
-//! All topics of one memory, and who may write to them.
+//! The topics of one memory store, and the state of their writers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -10,14 +10,25 @@ use crate::log::TransactionId;
 use crate::topic::{Generated, Partitions, Topic};
 use crate::{MemoryOutput, MemorySource};
 
-/// Topics in memory. Cheap to clone; clones are the same topics.
+/// A set of topics in memory. It is cheap to clone, and all clones share the topics.
+///
+/// ```
+/// use fluvial_memory::Memory;
+///
+/// let memory = Memory::new();
+/// memory.create_topic("orders", 2);
+/// let offset = memory.append("orders", 0, Some(b"1"), Some(b"tea"))?;
+/// let records = memory.committed("orders", 0)?;
+/// assert_eq!((records.len(), records[0].offset, records[0].value.as_deref()), (1, offset, Some(&b"tea"[..])));
+/// # Ok::<(), fluvial_connector::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Memory(Arc<Store>);
 
 /// A committed record of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedRecord {
-    /// Where it stands.
+    /// Its offset in the partition.
     pub offset: Offset,
     /// Its key.
     pub key: Option<Vec<u8>>,
@@ -34,12 +45,12 @@ pub(crate) struct Store {
     pub(crate) faults: Faults,
 }
 
-/// Who may write, and what has been committed by them.
+/// The writers of all transactions, and the progress that they have committed.
 #[derive(Debug, Default)]
 pub(crate) struct Writers {
     /// The current epoch of each id.
     pub(crate) epochs: BTreeMap<WriterId, u64>,
-    /// The open transaction of each id, and where it wrote.
+    /// The open transaction of each id, with the partitions that it has written to.
     pub(crate) open: BTreeMap<WriterId, OpenTransaction>,
     pub(crate) transactions: TransactionId,
     /// By job.
@@ -61,13 +72,24 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// An empty memory without a limit.
+    /// Creates an empty memory store without a limit.
     #[must_use]
     pub fn new() -> Self {
         Self::make(None)
     }
 
-    /// An empty memory that takes so many bytes of keys and values in all; what would be more is refused.
+    /// Creates an empty memory store that accepts at most `limit_bytes` bytes of keys and values in all.
+    ///
+    /// ```
+    /// use fluvial_memory::Memory;
+    ///
+    /// let memory = Memory::with_limit(10);
+    /// memory.create_topic("orders", 1);
+    /// memory.append("orders", 0, None, Some(b"12345678"))?;
+    /// let error = memory.append("orders", 0, None, Some(b"9ab")).unwrap_err();
+    /// assert_eq!(error.to_string(), "append 3 bytes to a memory store of 10 bytes that holds 8: it is full");
+    /// # Ok::<(), fluvial_connector::Error>(())
+    /// ```
     #[must_use]
     pub fn with_limit(limit_bytes: u64) -> Self {
         Self::make(Some(limit_bytes))
@@ -83,22 +105,36 @@ impl Memory {
         }))
     }
 
-    /// Makes a topic; one of that name is replaced by an empty one, as if it had been deleted.
+    /// Creates a topic. An existing topic of that name is replaced by an empty one, as if it had been deleted and recreated.
     ///
     /// # Panics
-    /// No partitions are asked for.
+    /// If `partitions` is 0.
     pub fn create_topic(&self, name: &str, partitions: u32) {
         assert!(partitions > 0, "a topic has at least one partition");
         self.put(name, Partitions::Logs((0..partitions).map(|_| RwLock::default()).collect()));
     }
 
-    /// Removes a topic. Readers that it has stay with what they read.
+    /// Deletes a topic. Existing readers keep reading the deleted topic.
     pub fn delete_topic(&self, name: &str) {
         self.0.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
-    /// Makes a topic of `splits` splits with `records` records each, which `generator` computes when they are read. It
-    /// must fill in the same for the same split and offset, always. [`u64::MAX`] records are an endless input.
+    /// Creates a topic of `splits` splits with `records` records each, which `generator` computes when they are read. For the
+    /// same split and offset it must always compute the same record. [`u64::MAX`] records are an endless input.
+    ///
+    /// ```
+    /// use fluvial_connector::{Offset, Slot, Source, SplitId, Waker};
+    /// use fluvial_memory::Memory;
+    ///
+    /// let memory = Memory::new();
+    /// memory.generate("numbers", 1, 3, |_, offset, record| record.value.extend_from_slice(offset.to_string().as_bytes()));
+    /// let mut reader = memory.source("numbers").reader(Waker::new(|| ()))?;
+    /// reader.start(Slot(0), &SplitId("0".to_owned()), Offset(1))?;
+    /// let mut values = Vec::new();
+    /// reader.poll(10, &mut |_, record| values.push(record.value.unwrap().to_vec()))?;
+    /// assert_eq!(values, [b"1", b"2"]);
+    /// # Ok::<(), fluvial_connector::Error>(())
+    /// ```
     pub fn generate(
         &self,
         name: &str,
@@ -114,10 +150,10 @@ impl Memory {
         topics.insert(name.to_owned(), Arc::new(Topic::new(partitions)));
     }
 
-    /// Appends a record outside of any transaction.
+    /// Appends a record outside of any transaction, and returns its offset. The example of [`Memory`] shows it.
     ///
     /// # Errors
-    /// There is no such partition, or the memory is full.
+    /// The partition does not exist, or the memory store is full.
     pub fn append(
         &self,
         topic: &str,
@@ -134,20 +170,48 @@ impl Memory {
         Ok(Offset(offset))
     }
 
-    /// Forgets all records of a partition before `offset`, as retention does.
+    /// Removes all records of a partition before `offset`, as retention does.
+    ///
+    /// ```
+    /// use fluvial_connector::Offset;
+    /// use fluvial_memory::Memory;
+    ///
+    /// let memory = Memory::new();
+    /// memory.create_topic("orders", 1);
+    /// for value in [b"a", b"b"] {
+    ///     memory.append("orders", 0, None, Some(value))?;
+    /// }
+    /// memory.truncate("orders", 0, Offset(1))?;
+    /// assert_eq!(memory.committed("orders", 0)?[0].value.as_deref(), Some(&b"b"[..]));
+    /// # Ok::<(), fluvial_connector::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// There is no such partition.
+    /// The partition does not exist.
     pub fn truncate(&self, topic: &str, partition: u32, offset: Offset) -> Result<(), Error> {
         let of = self.topic(topic)?;
         of.write(partition).ok_or_else(|| no_partition(topic, partition))?.truncate(offset.0);
         Ok(())
     }
 
-    /// Makes a partition of an input unreadable, as one whose broker is down, or readable again.
+    /// Makes a partition unavailable, as if its broker were down, or available again.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use fluvial_connector::Source;
+    /// use fluvial_memory::Memory;
+    ///
+    /// let memory = Memory::new();
+    /// memory.create_topic("orders", 1);
+    /// memory.set_available("orders", 0, false)?;
+    /// let splits = memory.source("orders").splits(Duration::ZERO)?;
+    /// assert_eq!(splits[0].availability.why_not(), Some("it was made unavailable"));
+    /// # Ok::<(), fluvial_connector::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// There is no such partition.
+    /// The partition does not exist.
     pub fn set_available(&self, topic: &str, partition: u32, available: bool) -> Result<(), Error> {
         let of = self.topic(topic)?;
         if partition >= of.count() {
@@ -157,10 +221,10 @@ impl Memory {
         Ok(())
     }
 
-    /// All committed records of a partition that are still there.
+    /// Returns all committed records of a partition that have not been removed by [`Memory::truncate`].
     ///
     /// # Errors
-    /// There is no such partition.
+    /// The partition does not exist.
     pub fn committed(&self, topic: &str, partition: u32) -> Result<Vec<CommittedRecord>, Error> {
         let of = self.topic(topic)?;
         let log = of.read(partition).ok_or_else(|| no_partition(topic, partition))?;
@@ -172,33 +236,58 @@ impl Memory {
         Ok(records)
     }
 
-    /// What the engine said last of how far it has committed a topic, by partition.
+    /// Returns the committed position of each partition that a job reported last for monitoring
+    /// ([`Source::report_committed`](fluvial_connector::Source::report_committed)).
+    ///
+    /// ```
+    /// use fluvial_connector::{Offset, Source, SplitId};
+    /// use fluvial_memory::Memory;
+    ///
+    /// let memory = Memory::new();
+    /// memory.create_topic("orders", 1);
+    /// memory.source("orders").report_committed("job", &[(SplitId("0".to_owned()), Offset(7))])?;
+    /// assert_eq!(memory.reported("orders")?[&0], Offset(7));
+    /// # Ok::<(), fluvial_connector::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// There is no such topic.
+    /// The topic does not exist.
     pub fn reported(&self, topic: &str) -> Result<BTreeMap<u32, Offset>, Error> {
         Ok(self.topic(topic)?.reported.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    /// A topic as an input.
+    /// Returns a topic as a source of a job. The topic must exist when the job reads it.
     #[must_use]
     pub fn source(&self, topic: impl Into<String>) -> MemorySource {
         MemorySource::new(self.clone(), topic.into())
     }
 
-    /// A topic that is to hold a table. Made with `partitions` partitions if it does not exist.
+    /// Returns a topic as an upsert output of a job: the newest record of a key is its row, and a record without value deletes
+    /// it. The topic is created with `partitions` partitions if it does not exist.
+    ///
+    /// ```
+    /// use fluvial_connector::{Envelope, Output};
+    /// use fluvial_memory::Memory;
+    ///
+    /// let memory = Memory::new();
+    /// assert_eq!(memory.upsert("counts", 1).spec().envelope, Envelope::Upsert);
+    /// assert_eq!(memory.append_to("alerts", 1).spec().envelope, Envelope::Append);
+    /// assert_eq!(memory.committed("counts", 0)?, []);
+    /// # Ok::<(), fluvial_connector::Error>(())
+    /// ```
     #[must_use]
     pub fn upsert(&self, topic: impl Into<String>, partitions: u32) -> MemoryOutput {
         MemoryOutput::new(self.clone(), topic.into(), partitions, Envelope::Upsert)
     }
 
-    /// A topic that each record is appended to. Made with `partitions` partitions if it does not exist.
+    /// Returns a topic as an append output of a job, which keeps every record. The topic is created with `partitions` partitions if
+    /// it does not exist.
     #[must_use]
     pub fn append_to(&self, topic: impl Into<String>, partitions: u32) -> MemoryOutput {
         MemoryOutput::new(self.clone(), topic.into(), partitions, Envelope::Append)
     }
 
-    /// Faults on request.
+    /// Returns the handle that injects faults into commits.
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.0.faults
@@ -218,10 +307,8 @@ impl Memory {
 
     pub(crate) fn topic(&self, topic: &str) -> Result<Arc<Topic>, Error> {
         self.find(topic).ok_or_else(|| {
-            let what = format!(
-                "memory topic '{topic}' does not exist: create it with `create_topic`, or check its \
-                 name"
-            );
+            let what =
+                format!("memory topic '{topic}' does not exist: create it with `create_topic`, or check its name");
             Error::new(ErrorKind::Configuration, what)
         })
     }
@@ -230,7 +317,7 @@ impl Memory {
         self.0.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts bytes that are about to be kept.
+    /// Adds bytes that are about to be stored to the total, unless that would exceed the limit.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<(), Error> {
         let mut writers = self.writers();
         let total = writers.bytes + bytes as u64;

@@ -1,4 +1,4 @@
-//! One topic: its partitions, and who is to be woken when one grows.
+//! One topic: its partitions, and the wakers of the readers that wait for its records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -8,7 +8,8 @@ use fluvial_connector::{Offset, Waker};
 
 use crate::log::Log;
 
-/// A record that a generator fills in. The buffers are used again for the next record.
+/// A record that the generator of [`Memory::generate`](crate::Memory::generate) fills in. The buffers are reused for the next
+/// record.
 #[derive(Debug, Default)]
 pub struct Generated {
     /// Its key; empty at first.
@@ -17,17 +18,17 @@ pub struct Generated {
     pub value: Vec<u8>,
 }
 
-/// Computes the record of a split at an offset: always the same.
+/// Computes the record of a split at an offset. It always computes the same record for the same place.
 pub(crate) type Generator = Arc<dyn Fn(u32, Offset, &mut Generated) + Send + Sync>;
 
 pub(crate) struct Topic {
-    /// Tells it from a later one of the same name.
+    /// Distinguishes the topic from a later one of the same name.
     pub(crate) identity: String,
     pub(crate) partitions: Partitions,
     wakers: Mutex<Vec<(u64, Waker)>>,
     unavailable: Mutex<BTreeSet<u32>>,
     pub(crate) reported: Mutex<BTreeMap<u32, Offset>>,
-    /// How often something has changed, for those who wait for the end of a transaction.
+    /// The number of changes so far, for readers that wait for the end of a transaction.
     changes: Mutex<u64>,
     changed: Condvar,
 }
@@ -99,7 +100,7 @@ impl Topic {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a waker; the number removes it again.
+    /// Adds a waker, and returns the number by which [`Topic::remove_waker`] removes it.
     pub(crate) fn add_waker(&self, waker: Waker) -> u64 {
         let mut wakers = self.wakers();
         let number = wakers.last().map_or(0, |(last, _)| last + 1);
@@ -111,7 +112,7 @@ impl Topic {
         self.wakers().retain(|(known, _)| *known != number);
     }
 
-    /// How often something has changed so far.
+    /// Returns the number of changes so far.
     pub(crate) fn changes(&self) -> u64 {
         *self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }

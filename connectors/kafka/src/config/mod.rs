@@ -25,18 +25,27 @@ use fluvial_connector::{Error, ErrorKind};
 use crate::native::knows_setting;
 use crate::settings::RESERVED;
 
-/// A setting by librdkafka's name. Its [`Debug`](fmt::Debug) hides a value that may be a secret.
+/// A setting of librdkafka, as `-X` gives it. Its [`Debug`](fmt::Debug) output hides values that may be secrets.
+///
+/// ```
+/// use fluvial_kafka::Setting;
+///
+/// let setting: Setting = "fetch.min.bytes=1".parse().unwrap();
+/// assert_eq!(setting, Setting::new("fetch.min.bytes", "1"));
+/// let secret = Setting::new("sasl.password", "hunter2");
+/// assert!(!format!("{secret:?}").contains("hunter2"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// Its name, such as `fetch.min.bytes`.
+    /// The name of the setting, such as `fetch.min.bytes`.
     pub name: String,
-    /// Its value, which may refer to an environment variable or a file: `${env:NAME}`, `${file:PATH:KEY}`,
+    /// The value, which may refer to an environment variable or a file: `${env:NAME}`, `${file:PATH:KEY}`,
     /// `${dir:PATH:FILE}`.
     pub value: String,
 }
 
 impl Setting {
-    /// A setting of this name and value.
+    /// Creates a setting from its name and value.
     pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
         Self { name: name.into(), value: value.into() }
     }

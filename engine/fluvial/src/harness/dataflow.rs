@@ -19,11 +19,11 @@ use super::workers::{Fed, Site};
 use crate::durable::Durables;
 use crate::stream::{Collection, Origin, Stream};
 
-/// A dataflow under test, with typed inputs and outputs by name: for a job's logic without its sources and outputs.
+/// A dataflow under test, with typed inputs and outputs by name, for testing a job's logic without its sources and outputs.
 ///
-/// Records are fed at ticks, spread over four splits in the order in which they are fed, so that their order is
-/// the same whatever the number of workers. Each tick that is passed is a checkpoint, from which the dataflow can be
-/// started again with any number of workers.
+/// The test feeds records at ticks. They are distributed over four splits in the order in which they are fed, so that their
+/// order is the same whatever the number of workers. Each tick that is passed is a checkpoint, from which the dataflow can be
+/// restarted with any number of workers.
 ///
 /// ```
 /// use fluvial::durable::Count;
@@ -48,7 +48,7 @@ pub type Dataflow = Test<Update>;
 type Update = (Vec<u8>, u64, isize);
 
 impl Dataflow {
-    /// Starts a dataflow on so many workers. The closure runs on each of them and must build the same on all.
+    /// Starts a dataflow on `workers` workers. `build` is called on each of them and must build the same dataflow each time.
     #[must_use]
     pub fn new(workers: usize, build: impl Fn(&mut Builder<'_>) + Send + Sync + 'static) -> Self {
         let build = move |worker: &mut Worker, durables: &Durables| {
@@ -61,24 +61,25 @@ impl Dataflow {
             Ok(Box::new(site) as Box<dyn Site<Update>>)
         };
         Self::start(workers, Arc::new(build), |what, before, now, tick| {
-            // As of the checkpoint a restored collection is there as a whole; from then on it changes as before.
+            // A restored collection appears as a whole at the checkpoint's tick, so all earlier changes are compared as one
+            // change at that tick.
             assert_eq!(as_of(before, tick), as_of(now, tick), "{what}");
         })
     }
 
-    /// Feeds records to an input at a tick that has not been passed. May be called several times for a tick.
+    /// Feeds records to an input at a tick that has not been passed. It may be called several times for a tick.
     ///
     /// # Panics
-    /// When the tick has been passed.
+    /// If the tick has been passed.
     pub fn feed<D: ExchangeData + Sync>(&mut self, input: &str, tick: u64, records: impl IntoIterator<Item = D>) {
         self.spread(input, tick, records);
     }
 
-    /// What an output has become by the last tick that was passed, sorted; a row that is there several times is
-    /// repeated.
+    /// Returns the rows of an output as of the last tick that was passed, sorted. A row that is in the collection several times
+    /// is repeated.
     ///
     /// # Panics
-    /// When the rows are of another type, or when a row is there a negative number of times.
+    /// If the rows are of another type, or if the collection has a row a negative number of times.
     #[must_use]
     pub fn table<D: ExchangeData>(&self, output: &str) -> Vec<D> {
         let mut rows: Vec<(D, isize)> = self.updates(output).into_iter().map(|(row, _, diff)| (row, diff)).collect();
@@ -91,10 +92,24 @@ impl Dataflow {
             .collect()
     }
 
-    /// What changed in an output, sorted by tick and row.
+    /// Returns all changes of an output, as (row, tick, difference), sorted by tick and row.
+    ///
+    /// ```
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let counts = scope.input::<(u8, ())>("in").aggregate("counts", fluvial::Count);
+    ///     scope.output("counts", counts);
+    /// });
+    /// test.feed("in", 1, [(7u8, ())]);
+    /// test.feed("in", 2, [(7u8, ())]);
+    /// test.advance_past(2);
+    /// let changes = test.updates::<(u8, u64)>("counts");
+    /// assert_eq!(changes, [((7, 1), 1, 1), ((7, 1), 2, -1), ((7, 2), 2, 1)]);
+    /// ```
     ///
     /// # Panics
-    /// When the rows are of another type.
+    /// If the rows are of another type.
     #[must_use]
     pub fn updates<D: ExchangeData>(&self, output: &str) -> Vec<(D, u64, isize)> {
         let read = |row: &[u8]| {
@@ -108,10 +123,10 @@ impl Dataflow {
         updates.into_iter().map(|((tick, row), diff)| (row, tick, diff)).collect()
     }
 
-    /// What changed in an output at one tick, sorted by row.
+    /// Returns the changes of an output at one tick, as (row, difference), sorted by row. The example of [`Dataflow`] shows it.
     ///
     /// # Panics
-    /// When the rows are of another type.
+    /// If the rows are of another type.
     #[must_use]
     pub fn updates_at<D: ExchangeData>(&self, output: &str, tick: u64) -> Vec<(D, isize)> {
         let updates = self.updates(output).into_iter();
@@ -119,14 +134,14 @@ impl Dataflow {
     }
 }
 
-/// The updates as they look from `tick` on: all that happened before happens then.
+/// The updates as seen from `tick` on: those of earlier ticks are moved to `tick` and consolidated.
 fn as_of(updates: &[Update], tick: u64) -> Vec<(Vec<u8>, u64, isize)> {
     let mut seen: Vec<_> = updates.iter().map(|(row, at, diff)| ((row.clone(), *at.max(&tick)), *diff)).collect();
     consolidate(&mut seen);
     seen.into_iter().map(|((row, at), diff)| (row, at, diff)).collect()
 }
 
-/// Where a test's dataflow is built.
+/// The dataflow under construction, as [`Dataflow::new`] passes it to its closure.
 pub struct Builder<'s> {
     scope: Scope<'s, u64>,
     durables: Durables,
@@ -134,7 +149,7 @@ pub struct Builder<'s> {
 }
 
 impl<'s> Builder<'s> {
-    /// The records that the test feeds to `name`.
+    /// Adds the input `name`, and returns the stream of the records that the test feeds to it.
     pub fn input<D: ExchangeData + Sync>(&mut self, name: &str) -> Stream<'s, D> {
         let mut handle = InputHandleVec::new();
         let stream = handle.to_stream(self.scope);
@@ -142,7 +157,7 @@ impl<'s> Builder<'s> {
         Stream::from_source(stream, &self.durables)
     }
 
-    /// Shows a collection to the test as `name`.
+    /// Makes a collection readable for the test as the output `name`.
     pub fn output<D: ExchangeData>(&mut self, name: &str, collection: Collection<'s, D>) {
         let updates = Rc::new(RefCell::new(Vec::new()));
         let into = Rc::clone(&updates);
@@ -158,7 +173,7 @@ impl<'s> Builder<'s> {
     }
 }
 
-/// The dataflow on one worker.
+/// The inputs and outputs of the dataflow on one worker.
 #[derive(Default)]
 struct TypedSite {
     inputs: BTreeMap<String, Box<dyn Input>>,

@@ -1,4 +1,4 @@
-//! A whole job in a test: the closure that `main` hands the engine, fed with raw records.
+//! A whole job in a test: it runs the closure that `main` passes to `App`, and is fed with undecoded records.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,16 +15,16 @@ use super::workers::{Fed, Site};
 use crate::durable::Durables;
 use crate::job::input::SourceInput;
 use crate::job::output::OutputQueue;
-use crate::job::{Declared, Job, Situation};
+use crate::job::{Declared, Job, OnMalformed, Situation};
 
-/// How many partitions each output has in a test.
+/// The number of partitions of each output in a test.
 const PARTITIONS: u32 = 4;
 
-/// A job under test: its sources are fed with keys and values as they would stand in a topic, and its outputs show the
-/// messages that it would write. Sources and outputs are never connected.
+/// A job under test. The test feeds its sources with keys and values as a topic would hold them, and reads the messages that
+/// its outputs would write. The job never connects to the systems of its sources and outputs.
 ///
-/// Records are spread over four splits in the order in which they are fed. Each tick that is passed is a checkpoint,
-/// from which the job can be started again with any number of workers.
+/// Records are distributed over four splits in the order in which they are fed. Each tick that is passed is a checkpoint, from
+/// which the job can be restarted with any number of workers.
 ///
 /// ```
 /// use fluvial::connector::format::Json;
@@ -56,11 +56,11 @@ pub struct Message {
     envelope: Envelope,
 }
 
-/// A record as it would stand in a topic: key and value.
+/// The key and the value of a record, as a topic would hold them.
 type Raw = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl JobTest {
-    /// Starts a job on so many workers.
+    /// Starts a job on `workers` workers. `build` is called on each of them, as by [`App`](crate::App).
     #[must_use]
     pub fn new(
         workers: usize,
@@ -86,11 +86,11 @@ impl JobTest {
         })
     }
 
-    /// Feeds records, as keys and values, to a source at a tick that has not been passed. May be called several times
-    /// for a tick.
+    /// Feeds records, as keys and values, to a source at a tick that has not been passed. It may be called several times for a
+    /// tick.
     ///
     /// # Panics
-    /// When the tick has been passed.
+    /// If the tick has been passed.
     pub fn feed<B: AsRef<[u8]>>(
         &mut self,
         source: &str,
@@ -101,19 +101,36 @@ impl JobTest {
         self.spread(source, tick, records.into_iter().map(|(key, value)| -> Raw { (bytes(key), bytes(value)) }));
     }
 
-    /// What an upsert output holds by the last tick that was passed: keys and values, sorted.
+    /// Returns the table of an upsert output as of the last tick that was passed: keys and values, sorted.
     ///
     /// # Panics
-    /// When keys or values are not UTF-8.
+    /// If keys or values are not UTF-8.
     #[must_use]
     pub fn table(&self, output: &str) -> Vec<(String, String)> {
         table(self.made(output).iter()).into_iter().map(|(key, value)| (text(key), text(value))).collect()
     }
 
-    /// The messages of an output at one tick: keys and values, sorted.
+    /// Returns the messages that an output would write at one tick: keys and values, sorted.
+    ///
+    /// ```
+    /// use fluvial::connector::format::Text;
+    /// use fluvial::harness::JobTest;
+    /// use fluvial_memory::Memory;
+    ///
+    /// let mut test = JobTest::new(1, |job| {
+    ///     let memory = Memory::new();
+    ///     let prices = job.source("prices", memory.source("prices")).format(Text).changelog::<String, i64>();
+    ///     job.output(memory.upsert("copy", 1)).format(Text).write(prices.latest("prices"));
+    ///     Ok(())
+    /// });
+    /// test.feed("prices", 1, [(Some("tea"), Some("3")), (Some("jam"), Some("2"))]);
+    /// test.feed("prices", 2, [(Some("tea"), Some("4")), (Some("jam"), None)]);
+    /// test.advance_past(2);
+    /// assert_eq!(test.updates_at("copy", 2), [("jam".into(), None), ("tea".into(), Some("4".into()))]);
+    /// ```
     ///
     /// # Panics
-    /// When keys or values are not UTF-8.
+    /// If keys or values are not UTF-8.
     #[must_use]
     pub fn updates_at(&self, output: &str, tick: u64) -> Vec<(String, Option<String>)> {
         let at = self.made(output).iter().filter(|message| message.tick == tick);
@@ -147,7 +164,7 @@ fn after(messages: &[Message], tick: u64) -> Vec<(u64, &OutputRecord)> {
 
 /// A job on one worker.
 struct JobSite {
-    sources: BTreeMap<String, Box<dyn SourceInput>>,
+    sources: BTreeMap<String, (Box<dyn SourceInput>, OnMalformed)>,
     outputs: Vec<(String, Envelope, Rc<RefCell<OutputQueue>>)>,
     failed: Option<anyhow::Error>,
 }
@@ -157,7 +174,7 @@ impl JobSite {
         let sources = declared.sources.into_iter().map(|declared| {
             let mut input = declared.input;
             (0..SPLITS).for_each(|split| input.add_split(SplitNumber(split)));
-            (declared.name, input)
+            (declared.name, (input, declared.on_malformed))
         });
         let outputs = declared.outputs.into_iter();
         let outputs = outputs.map(|output| (output.spec.name, output.spec.envelope, output.queue));
@@ -167,14 +184,17 @@ impl JobSite {
 
 impl Site<Message> for JobSite {
     fn feed(&mut self, _: u64, Fed { input, split, records }: &Fed) {
-        let source = self.sources.get_mut(input).unwrap_or_else(|| panic!("the job has no source '{input}'"));
+        let (source, on_malformed) =
+            self.sources.get_mut(input).unwrap_or_else(|| panic!("the job has no source '{input}'"));
         let Some(records) = records.downcast_ref::<Vec<(Offset, Raw)>>() else {
             panic!("source '{input}' was fed something else")
         };
         let index = *split as usize;
         for (offset, (key, value)) in records {
             let record = Record { offset: *offset, key: key.as_deref(), value: value.as_deref(), timestamp_ms: None };
-            if let Err(error) = source.take(index, &record) {
+            if let Err(error) = source.take(index, &record)
+                && *on_malformed == OnMalformed::Fail
+            {
                 let context = format!("cannot decode the record at offset {offset} of source '{input}' split {split}");
                 self.failed.get_or_insert(anyhow::Error::from(error).context(context));
             }
@@ -185,7 +205,7 @@ impl Site<Message> for JobSite {
     }
 
     fn close(&mut self, tick: u64) {
-        self.sources.values_mut().for_each(|source| source.send(tick));
+        self.sources.values_mut().for_each(|(source, _)| source.send(tick));
     }
 
     fn is_past(&self, tick: u64) -> bool {

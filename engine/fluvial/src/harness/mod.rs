@@ -1,13 +1,13 @@
-//! Running a job's dataflow in a unit test.
+//! Runs a job's dataflow in a unit test.
 //!
-//! Feed records at ticks, advance, read outputs as updates and as a table, with one worker and several, with a restart
-//! in the middle at any tick. Nothing here reads a clock or waits for time to pass.
+//! A test feeds records at ticks, advances the dataflow, and reads the outputs as updates or as a table. It can use any number
+//! of workers, and restart the dataflow at any tick. Nothing here reads a clock or waits for time to pass.
 //!
-//! [`JobTest`] runs a whole job as `main` would, fed with keys and values and read as messages; [`Dataflow`] is for logic
-//! between streams and collections, with typed inputs and outputs.
+//! [`JobTest`] runs a whole job, as the job's `main` would: the test feeds keys and values, and reads messages. [`Dataflow`]
+//! runs logic between streams and collections, with typed inputs and outputs.
 //!
-//! **Guarantees**: a restart compares everything that comes out with what came out before, so a test that restarts
-//! proves that the job recovers. **Does not** touch files, sockets or a broker.
+//! **Guarantees** that a restart compares all output with the output before it, so that a test that restarts shows that the job
+//! recovers. **Does not** use files, sockets or a broker.
 
 mod dataflow;
 mod job;

@@ -1,5 +1,4 @@
-//! A dataflow under test: what was fed, what came out, and the checkpoints that were taken, so that it can be started
-//! again at any of them.
+//! A dataflow under test: its input so far, its output so far, and a checkpoint of each tick, from which it can be restarted.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -22,15 +21,15 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     runtime.unwrap_or_else(|error| panic!("the threads of a test's store cannot be started: {error}"))
 });
 
-/// The most splits that an input's records are spread over.
+/// The number of splits over which the records of an input are distributed.
 pub(super) const SPLITS: u32 = 4;
 
-/// Compares what an output was before with what it is now, at a restart from the checkpoint of a tick, as of which the
-/// restored state comes out as a whole. Panics, naming the output, where they differ.
-pub(super) type Compare<U> = fn(output: &str, before: &[U], now: &[U], tick: u64);
+/// Compares the output before and after a restart from the checkpoint of `tick`, at which the restored state appears as a
+/// whole. Panics with the message `what` if they differ.
+pub(super) type Compare<U> = fn(what: &str, before: &[U], now: &[U], tick: u64);
 
-/// What [`JobTest`](super::JobTest) and [`Dataflow`](super::Dataflow) have in common, whatever comes out: the ticks that
-/// are passed, each of which is a checkpoint, and starting again from one with any number of workers.
+/// A dataflow under test, whose output has the type `U`: a [`JobTest`](super::JobTest) or a [`Dataflow`](super::Dataflow). These
+/// methods, common to both, advance the dataflow and restart it. Each tick that is passed is a checkpoint.
 ///
 /// ```
 /// use fluvial::durable::Count;
@@ -43,7 +42,7 @@ pub(super) type Compare<U> = fn(output: &str, before: &[U], now: &[U], tick: u64
 /// test.feed("words", 1, [("to".to_owned(), 1u32), ("be".to_owned(), 1)]);
 /// test.feed("words", 2, [("to".to_owned(), 1u32)]);
 /// test.advance_past(2);
-/// test.restart_at(1, 3); // tick 2 is passed again, on three workers
+/// test.restart_at(1, 3); // runs tick 2 again, on three workers
 /// assert_eq!(test.table::<(String, u64)>("counts"), [("be".to_owned(), 1), ("to".to_owned(), 2)]);
 /// ```
 pub struct Test<U> {
@@ -52,9 +51,9 @@ pub struct Test<U> {
     workers: Workers<U>,
     store: StateStore,
     fed: BTreeMap<u64, Vec<Fed>>,
-    /// How many records each input has had.
+    /// The number of records that each input has been fed.
     counts: BTreeMap<String, u64>,
-    /// What came out, by output.
+    /// What each output has emitted so far.
     made: BTreeMap<String, Vec<U>>,
     /// The operators' state files as of each tick that was passed.
     checkpoints: BTreeMap<u64, Vec<OperatorState>>,
@@ -64,19 +63,31 @@ pub struct Test<U> {
 }
 
 impl<U: Send + 'static> Test<U> {
-    /// Lets the dataflow finish with every tick through `tick`.
+    /// Runs the dataflow until it has completed every tick through `tick`.
     ///
     /// # Panics
-    /// When the dataflow fails; see [`Test::try_advance_past`].
+    /// If the dataflow fails; see [`Test::try_advance_past`].
     pub fn advance_past(&mut self, tick: u64) {
         self.try_advance_past(tick).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// As [`Test::advance_past`].
+    /// Like [`Test::advance_past`], for a dataflow that should fail.
+    ///
+    /// ```
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let sums = scope.input::<(u8, i64)>("in").aggregate("sums", fluvial::Sum(|value: &i64| *value));
+    ///     scope.output("sums", sums);
+    /// });
+    /// test.feed("in", 1, [(1u8, i64::MAX), (1, 1)]);
+    /// let error = test.try_advance_past(1).unwrap_err();
+    /// assert!(error.contains("the durable operator 'sums'") && error.contains("key 1"), "{error}");
+    /// ```
     ///
     /// # Errors
-    /// The dataflow is put together wrongly, a record does not decode, a row does not encode, or an operator failed;
-    /// with the whole chain of causes.
+    /// The dataflow is put together wrongly, a record cannot be decoded, a row cannot be encoded, or an operator failed. The
+    /// text has the whole chain of causes.
     pub fn try_advance_past(&mut self, tick: u64) -> Result<(), String> {
         let from = self.past.map_or(0, |past| past + 1);
         if tick < from {
@@ -93,7 +104,8 @@ impl<U: Send + 'static> Test<U> {
         Ok(())
     }
 
-    /// Starts the dataflow again, on so many workers, from the checkpoint of the last tick that was passed.
+    /// Restarts the dataflow on `workers` workers, from the checkpoint of the last tick that was passed. The examples of
+    /// [`JobTest`](super::JobTest) and [`Dataflow`](super::Dataflow) show it.
     ///
     /// # Panics
     /// As [`Test::restart_at`].
@@ -101,22 +113,22 @@ impl<U: Send + 'static> Test<U> {
         self.restart_at(u64::MAX, workers);
     }
 
-    /// Starts the dataflow again, on so many workers, from the last checkpoint at or before `tick`. What was passed
-    /// after it is passed again, and must come out as it did.
+    /// Restarts the dataflow on `workers` workers, from the last checkpoint at or before `tick`. The ticks that had been passed
+    /// after it are run again, and their output is compared with that of the first time. The example of [`Test`] shows it.
     ///
     /// # Panics
-    /// When no tick was passed by then, when the dataflow fails, or when anything comes out other than before.
+    /// If no tick was passed at or before `tick`, if the dataflow fails, or if any output differs from the first time.
     pub fn restart_at(&mut self, tick: u64, workers: usize) {
         self.try_restart_at(tick, workers).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// As [`Test::restart_at`].
+    /// Like [`Test::restart_at`], for a dataflow that should fail.
     ///
     /// # Errors
-    /// The dataflow cannot be restored, or an operator failed; with the whole chain of causes.
+    /// The dataflow cannot be restored, or an operator failed. The text has the whole chain of causes.
     ///
     /// # Panics
-    /// When no tick was passed by then, or when anything comes out other than before.
+    /// If no tick was passed at or before `tick`, or if any output differs from the first time.
     pub fn try_restart_at(&mut self, tick: u64, workers: usize) -> Result<(), String> {
         let past = self.past;
         let before = std::mem::take(&mut self.made);
@@ -149,7 +161,7 @@ impl<U: Send + 'static> Test<U> {
         }
     }
 
-    /// Remembers records until their tick comes, spread over the splits in their order.
+    /// Keeps records until their tick is run, distributed over the splits in their order.
     pub(super) fn spread<R: Send + Sync + 'static>(
         &mut self,
         input: &str,
@@ -172,7 +184,7 @@ impl<U: Send + 'static> Test<U> {
         }
     }
 
-    /// What an output has said so far.
+    /// Returns what an output has emitted so far.
     pub(super) fn made(&self, output: &str) -> &[U] {
         self.made.get(output).map_or(&[][..], Vec::as_slice)
     }
@@ -183,7 +195,7 @@ impl<U: Send + 'static> Test<U> {
         }
     }
 
-    /// Starts the dataflow again; returns the checkpoint's tick.
+    /// Restarts the dataflow, and returns the checkpoint's tick.
     fn restore(&mut self, tick: u64, workers: usize) -> Result<u64, String> {
         let checkpoint = self.checkpoints.range(..=tick).next_back();
         let (&tick, operators) =

@@ -1,7 +1,7 @@
-//! The threads of a dataflow under test, and what they are told.
+//! The threads of a dataflow under test.
 //!
-//! Each step brings the records of one tick, lets the dataflow finish with it, and takes a checkpoint of it. Nothing is
-//! left to time: a step ends when every worker's frontier has passed the tick.
+//! Each step feeds the records of one tick, runs the dataflow until it has completed the tick, and takes a checkpoint. No step
+//! depends on timing: it ends when every worker's frontier has passed the tick.
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
