@@ -236,7 +236,7 @@ pub trait Transactor: Send {
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// A newer writer of the same id exists, or the system gave this one up.
-    #[error("the producer was fenced")]
+    #[error("the writer was fenced")]
     Fenced(#[source] Error),
     /// Something failed; from [`Transactor::commit`] the outcome is unknown. Fence again and read the progress.
     #[error("the transaction failed or its outcome is unknown")]

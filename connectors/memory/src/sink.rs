@@ -163,7 +163,7 @@ struct MemoryTransactor {
 
 impl MemoryTransactor {
     fn fenced(&self) -> CommitError {
-        let what = format!("write as memory producer '{}': a newer producer of this id has fenced it", self.id);
+        let what = format!("write as memory writer '{}': a newer writer of this id has fenced it", self.id);
         CommitError::Fenced(Error::new(ErrorKind::Fenced, what))
     }
 
@@ -176,7 +176,7 @@ impl MemoryTransactor {
     }
 
     fn unknown(&self, why: &str) -> CommitError {
-        CommitError::Unknown(Error::new(ErrorKind::Restart, format!("commit as memory producer '{}': {why}", self.id)))
+        CommitError::Unknown(Error::new(ErrorKind::Restart, format!("commit as memory writer '{}': {why}", self.id)))
     }
 }
 

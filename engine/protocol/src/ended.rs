@@ -28,8 +28,8 @@ pub enum Ended {
     },
     /// A sink fenced a writer, though the journal has no newer generation.
     #[error(
-        "a producer was fenced although no newer generation exists, which happens when a transaction takes longer \
-         than the transaction timeout: {why}; the next generation can continue"
+        "a writer was fenced although no newer generation exists, which happens when a transaction takes longer than \
+         the transaction timeout: {why}; the next generation can continue"
     )]
     WriterFenced {
         /// What the sink said.
@@ -303,8 +303,8 @@ pub enum OutputFault {
     /// It holds a record that this job does not make at that place.
     #[error(
         "output {at} holds a committed record at offset {offset}, after this job's last one, that this job does not \
-         write there: stop the other producer of this topic, then start the job once with --reconcile, which makes \
-         an upsert output this job's table again"
+         write there: stop the other writer of this output, then start the job once with --reconcile, which makes an \
+         upsert output this job's table again"
     )]
     ForeignRecord {
         /// The output partition.

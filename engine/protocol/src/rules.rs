@@ -39,9 +39,9 @@ pub enum Rule {
     /// *Prevents:* a generation with more processes is paused; the next one has fewer and fences only its own ids. The
     /// processes without a successor wake up and commit.
     FenceEverySlot,
-    /// A process reports that its share is fenced only when every producer of the share is.
+    /// A process reports that its share is fenced only when every writer of the share is.
     ///
-    /// *Prevents:* the leader reads the journal's tail and lets the generation read progress, while a producer of an earlier
+    /// *Prevents:* the leader reads the journal's tail and lets the generation read progress, while a writer of an earlier
     /// generation that has not been fenced yet commits.
     WaitForEveryFence,
     /// A program that is not the one that wrote the outputs commits nothing before every process has compared its upsert
@@ -62,7 +62,7 @@ pub enum Rule {
     SecondTailRead,
     /// The journal is read again after every later fencing as well.
     ///
-    /// *Prevents:* the same history with a generation that makes a new producer after a failed transaction.
+    /// *Prevents:* the same history with a generation that makes a new writer after a failed transaction.
     AskTheJournalAfterFencing,
     /// Only ticks that are sealed are committed to the sinks.
     ///
@@ -97,7 +97,7 @@ pub enum Rule {
     /// *Prevents:* a crash during the correction. The next generation compares what only a correction can do without, and
     /// is refused for good.
     ReconcileUntilCovered,
-    /// Transactions of a process's producers commit in the order in which they were prepared.
+    /// Transactions of a process's writers commit in the order in which they were prepared.
     ///
     /// *Prevents:* the second of two transactions commits, with progress that covers the first, and the first fails.
     CommitInOrder,

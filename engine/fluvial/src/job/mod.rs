@@ -1,4 +1,4 @@
-//! What a job's closure is handed: the way from sources through the dataflow to outputs.
+//! A job under construction: its sources, its outputs, and the dataflow between them.
 
 pub(crate) mod input;
 mod mistakes;
@@ -19,20 +19,27 @@ pub use output_builder::OutputBuilder;
 use source::DeclaredSource;
 pub use source::{OnMalformed, SourceBuilder};
 
-/// A job under construction. The closure that builds it runs once on every worker, and must build the same each time.
+/// A job under construction. [`App`](crate::App) calls the closure that builds the job once on every worker; it must build the
+/// same dataflow each time.
 ///
-/// ```no_run
+/// ```
 /// use fluvial::connector::format::Json;
 /// use fluvial::{Count, Job};
-/// # fn source() -> impl fluvial::connector::Source { fluvial_memory::Memory::new().source("words") }
-/// # fn output() -> impl fluvial::connector::Output { fluvial_memory::Memory::new().upsert("counts", 1) }
+/// use fluvial::harness::JobTest;
+/// use fluvial_memory::Memory;
 ///
 /// fn build(job: &mut Job<'_>) -> anyhow::Result<()> {
-///     let words = job.source("words", source()).format(Json).stream::<String>();
+///     let memory = Memory::new(); // in production, for example `KafkaOptions::connect` of fluvial-kafka
+///     let words = job.source("words", memory.source("words")).format(Json).stream::<String>();
 ///     let counts = words.key_by(|word| word.clone()).aggregate("counts", Count);
-///     job.output(output()).format(Json).write(counts);
+///     job.output(memory.upsert("counts", 1)).format(Json).write(counts);
 ///     Ok(())
 /// }
+///
+/// let mut test = JobTest::new(1, build);
+/// test.feed("words", 1, [(None, Some(r#""to""#)), (None, Some(r#""be""#)), (None, Some(r#""to""#))]);
+/// test.advance_past(1);
+/// assert_eq!(test.table("counts"), [(r#""be""#.into(), "1".into()), (r#""to""#.into(), "2".into())]);
 /// ```
 pub struct Job<'s> {
     scope: Scope<'s, u64>,
@@ -41,7 +48,7 @@ pub struct Job<'s> {
     situation: Situation,
 }
 
-/// What a job's closure has declared.
+/// The sources and outputs that a job's closure has declared.
 #[derive(Default)]
 pub(crate) struct Declared {
     pub(crate) sources: Vec<DeclaredSource>,
@@ -67,11 +74,11 @@ pub(crate) struct DeclaredOutput {
     pub(crate) queue: Rc<RefCell<OutputQueue>>,
 }
 
-/// What a worker knows of the run when it builds the dataflow.
+/// What the worker passes to the job when it builds the dataflow.
 pub(crate) struct Situation {
-    /// How many partitions an output has.
+    /// Returns the number of partitions of an output.
     pub(crate) partitions: Box<dyn Fn(&str) -> u32>,
-    /// Output at or before this tick is out already.
+    /// Output at or before this tick has been committed and is not emitted again.
     pub(crate) skip_through: Option<Tick>,
 }
 

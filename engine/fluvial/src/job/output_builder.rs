@@ -63,6 +63,29 @@ impl<'s, F> OutputBuilder<'_, 's, F> {
     /// For each key that changed in a tick, an *upsert* output gets one record with the key's row at the end of the tick, or
     /// with a null value if the key has no row any more. An *append* output gets a record for each new row; a row that is
     /// retracted ends the job with an error, because a record cannot be taken back.
+    ///
+    /// ```
+    /// use fluvial::connector::format::Text;
+    /// use fluvial::harness::JobTest;
+    /// use fluvial_memory::Memory;
+    ///
+    /// let mut test = JobTest::new(1, |job| {
+    ///     let memory = Memory::new();
+    ///     let prices = job.source("prices", memory.source("prices")).format(Text).changelog::<String, i64>();
+    ///     job.output(memory.upsert("current", 1)).format(Text).write(prices.clone().latest("current"));
+    ///     job.output(memory.append_to("history", 1)).format(Text).write(prices.latest("history"));
+    ///     Ok(())
+    /// });
+    /// test.feed("prices", 1, [(Some("tea"), Some("3"))]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.updates_at("current", 1), [("tea".into(), Some("3".into()))]);
+    /// assert_eq!(test.updates_at("history", 1), [("tea".into(), Some("3".into()))]);
+    ///
+    /// // A new price replaces the row of an upsert output. It would have to retract that of an append output.
+    /// test.feed("prices", 2, [(Some("tea"), Some("4"))]);
+    /// let error = test.try_advance_past(2).unwrap_err();
+    /// assert!(error.contains("output 'history' would have to retract a record of key tea at tick 2"), "{error}");
+    /// ```
     pub fn write<K, V>(self, collection: Collection<'s, (K, V)>)
     where
         F: Formats<Key: Encode<K>, Value: Encode<V>>,

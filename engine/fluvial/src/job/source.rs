@@ -1,4 +1,4 @@
-//! A source as a job declares it, and the builder that declares it.
+//! The builder with which a job declares a source.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,13 +11,14 @@ use super::input::{SourceInput, TypedInput};
 use super::{Job, NoFormat};
 use crate::stream::{Changelog, Stream};
 
-/// What to do with a record that cannot be decoded. As an option of a job's command line it reads `fail` and `skip`.
+/// What to do with a record that cannot be decoded; see [`SourceBuilder::on_malformed`]. A job can offer it as a command-line
+/// option, whose values are `fail` and `skip`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnMalformed {
-    /// End with an error that names topic, partition, offset and cause.
+    /// End the job with an error that names topic, partition, offset and cause.
     #[default]
     Fail,
-    /// Leave the record out, count it and log it.
+    /// Skip the record, count it and log it.
     Skip,
 }
 
@@ -117,6 +118,31 @@ impl<'j, 's> SourceBuilder<'j, 's> {
 impl<'s, F> SourceBuilder<'_, 's, F> {
     /// Sets what happens to a record that cannot be decoded. By default, such a record ends the job.
     ///
+    /// ```
+    /// use fluvial::connector::format::Text;
+    /// use fluvial::harness::JobTest;
+    /// use fluvial::{Count, OnMalformed};
+    /// use fluvial_memory::Memory;
+    ///
+    /// let test = |on_malformed| {
+    ///     let mut test = JobTest::new(1, move |job| {
+    ///         let memory = Memory::new();
+    ///         let rolls = job.source("rolls", memory.source("rolls")).format(Text).on_malformed(on_malformed).stream::<u8>();
+    ///         job.output(memory.upsert("counts", 1)).format(Text).write(rolls.key_by(|roll| *roll).aggregate("counts", Count));
+    ///         Ok(())
+    ///     });
+    ///     test.feed("rolls", 1, [(None, Some("6")), (None, Some("six"))]);
+    ///     test
+    /// };
+    ///
+    /// let mut skips = test(OnMalformed::Skip);
+    /// skips.advance_past(1);
+    /// assert_eq!(skips.table("counts"), [("6".into(), "1".into())]);
+    ///
+    /// let error = test(OnMalformed::Fail).try_advance_past(1).unwrap_err();
+    /// assert!(error.contains("cannot decode the record at offset 0 of source 'rolls'"), "{error}");
+    /// ```
+    ///
     /// With [`OnMalformed::Skip`], a malformed record of a [`changelog`](Self::changelog) leaves the older record of its key
     /// in effect. Compaction removes the older record all the same, so a job that has to read compacted records again then
     /// ends with an error, as one that reads a [`stream`](Self::stream) does.
@@ -135,6 +161,24 @@ impl<'s, F> SourceBuilder<'_, 's, F> {
 
     /// Reads keys and values. The value is `None` if the record deletes its key, because it has no value, or one that is a
     /// deletion in its format, such as JSON's `null`. A record without a key is malformed.
+    ///
+    /// ```
+    /// use fluvial::Count;
+    /// use fluvial::connector::format::Text;
+    /// use fluvial::harness::JobTest;
+    /// use fluvial_memory::Memory;
+    ///
+    /// // Counts all records of each key, deletions included.
+    /// let mut test = JobTest::new(1, |job| {
+    ///     let memory = Memory::new();
+    ///     let changes = job.source("prices", memory.source("prices")).format(Text).keyed::<String, i64>();
+    ///     job.output(memory.upsert("changes", 1)).format(Text).write(changes.aggregate("changes", Count));
+    ///     Ok(())
+    /// });
+    /// test.feed("prices", 1, [(Some("tea"), Some("3")), (Some("tea"), None)]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.table("changes"), [("tea".into(), "2".into())]);
+    /// ```
     ///
     /// For a compacted topic, use [`changelog`](Self::changelog) instead, which works whenever the topic is compacted.
     #[must_use]
@@ -173,7 +217,7 @@ impl<'s, F> SourceBuilder<'_, 's, F> {
     }
 }
 
-/// Decodes a record's key, and its value or deletion.
+/// Returns the function that decodes a record's key, and its value or deletion.
 fn key_and_change<F, K, V>(formats: F) -> impl Fn(&Record<'_>) -> Result<(K, Option<V>), DecodeError> + 'static
 where
     F: Formats<Key: Decode<K>, Value: Decode<V>>,

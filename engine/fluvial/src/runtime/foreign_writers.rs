@@ -59,7 +59,7 @@ impl ForeignWriters {
             [Ok((stretch, found))]
         };
         if let Err(failure) = self.looks.spawn("foreign-writers", look) {
-            tracing::debug!(error = failure.line(), "cannot start the thread that looks for other producers");
+            tracing::debug!(error = failure.line(), "cannot start the thread that looks for other writers");
         }
     }
 
@@ -74,8 +74,8 @@ impl ForeignWriters {
                     let Stretch { at, from, to, .. } = &stretch;
                     let who = if writers.is_empty() { String::new() } else { format!(" ({})", writers.join("; ")) };
                     tracing::warn!(
-                        "output {at} has {others} records within {} that this job has not written: another producer \
-                         writes to it{who}; stop that producer, then `run --reconcile` makes an upsert output this \
+                        "output {at} has {others} records within {} that this job has not written: another writer \
+                         writes to it{who}; stop that writer, then `run --reconcile` makes an upsert output this \
                          job's table again",
                         describe_offsets(*from, *to)
                     );

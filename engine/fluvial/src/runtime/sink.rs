@@ -181,7 +181,7 @@ impl SinkDriver {
     fn act(&mut self) -> Result<(), Failure> {
         while let Some(action) = self.participant.next_action(ambient::now_ms())? {
             match action {
-                Action::Fence { turn } => self.turns.tell(turn, Command::Fence(self.participant.producer(turn))),
+                Action::Fence { turn } => self.turns.tell(turn, Command::Fence(self.participant.writer(turn))),
                 Action::FenceOthers(ids) => {
                     let (session, patience) = (Arc::clone(&self.session), self.shared.config.patience);
                     self.background.spawn("fence", move || {

@@ -138,7 +138,7 @@ impl Writer {
         &mut self,
         call: impl FnOnce(&mut Box<dyn Transactor>) -> Result<T, CommitError>,
     ) -> Result<T, protocol::Failure> {
-        let without = || CommitError::Unknown(Error::new(ErrorKind::Restart, "the producer had already been given up"));
+        let without = || CommitError::Unknown(Error::new(ErrorKind::Restart, "the writer had already been given up"));
         let result = self.transactor.as_mut().ok_or_else(without).and_then(call);
         if result.is_err() {
             self.transactor = None;

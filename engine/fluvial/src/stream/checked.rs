@@ -1,4 +1,4 @@
-//! Operators whose closure may refuse a row: the job then ends with an error that names operator and key.
+//! Operators whose closure may refuse a row. The job then ends with an error that names the operator and the key.
 //!
 //! ```text
 //!   Stream<(K, V)>     ──each record──────────────────► logic ──► Stream<(K, W)>
@@ -20,8 +20,8 @@ use crate::stream::context;
 use crate::stream::context::{in_operator, lasting};
 
 impl<'s, K: ExchangeData, V: 'static> Stream<'s, (K, V)> {
-    /// Makes another value of each record's, or refuses it: the first error ends the job, and its message names the
-    /// operator, as `name`, and the key. For arithmetic that must not overflow without a word:
+    /// Turns the value of each record into another value, or refuses it. The first refusal ends the job with an error that
+    /// names the operator, as `name`, and the key. Use it for arithmetic whose overflow must not go unnoticed:
     ///
     /// ```
     /// use fluvial::harness::Dataflow;
@@ -55,8 +55,8 @@ impl<'s, K: ExchangeData, V: 'static> Stream<'s, (K, V)> {
     }
 }
 
-/// As [`Stream::try_map`], on what the collection has become by the end of a tick: differential dataflow's operators
-/// make rows on the way to that which cancel out, and of which nothing needs to be right.
+/// Like [`Stream::try_map`], applied to the net changes of a collection at the end of a tick. Differential dataflow's
+/// operators also emit intermediate rows that cancel out within the tick; `logic` must not refuse a job because of those.
 pub(super) fn try_map<'s, K, V, W, E>(
     collection: Collection<'s, (K, V)>,
     name: &str,
@@ -80,7 +80,7 @@ where
     .as_collection()
 }
 
-/// Why a row was refused.
+/// The refusal of a row, with what an error message says about it.
 pub(super) struct Refusal {
     tick: u64,
     key: String,
@@ -89,7 +89,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// What the operator works on has been noted.
+    /// Creates the refusal. The operator must have noted what it works on (`context::at_record` or `context::at_tick`).
     pub(super) fn new(tick: u64, key: &impl std::fmt::Debug, error: impl Into<BoxError>) -> Self {
         let reason = format!("{:#}", anyhow::Error::from_boxed(error.into()));
         Self { tick, key: format!("{key:?}"), reason, input: context::described() }
@@ -102,7 +102,7 @@ impl Refusal {
     }
 }
 
-/// Makes another record of each until one is refused. `logic` is told the tick of the record's batch.
+/// Applies `logic`, with the tick of the record's batch, to each record until it refuses one.
 fn checked<'s, A: 'static, B: 'static>(
     stream: StreamVec<'s, u64, A>,
     name: &str,

@@ -16,7 +16,7 @@ pub enum Action {
         /// The turn.
         turn: u32,
     },
-    /// Fence these producers, which earlier generations had and this one does not use. Answered by [`Done::OthersFenced`] when
+    /// Fence these writers, which earlier generations had and this one does not use. Answered by [`Done::OthersFenced`] when
     /// all of them are. A [`Participant`](crate::Participant) asks for it.
     FenceOthers(Vec<WriterId>),
     /// Read all that these output partitions hold, to compare or to correct it. Answered by [`Done::ReadBack`], in one or in several

@@ -48,9 +48,9 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open => {
-                f.write_str("all workers to fence the producers of earlier generations and to restore their state")
+                f.write_str("all workers to fence the writers of earlier generations and to restore their state")
             }
-            Self::Fence => f.write_str("the producers of its earlier transactions to be fenced"),
+            Self::Fence => f.write_str("the writers of its earlier transactions to be fenced"),
             Self::AskJournal => f.write_str("the journal to say whether a newer generation exists"),
             Self::ReadProgress => f.write_str("the committed progress of the outputs to be read"),
             Self::ReadTails(at) => write!(f, "the end of output {} to be read", Listed(at)),

@@ -1,11 +1,11 @@
 //! A process's half of the protocol, from the plan of its generation on.
 //!
 //! ```text
-//!   Plan ─► fence the producers of its share ─► Report::Fenced ─ all fenced ─► recover ─► ready
+//!   Plan ─► fence the writers of its share ─► Report::Fenced ─ all fenced ─► recover ─► ready
 //!   output of complete ticks ─► (corrections, where a reconciliation is under way) ─► Committer ─► Report::Committed
 //! ```
 //!
-//! The leader coordinates and the processes participate: each fences a share of the producers that earlier generations had,
+//! The leader coordinates and the processes participate: each fences a share of the writers that earlier generations had,
 //! corrects the outputs of its partitions where that was asked for, commits what is complete and sealed, and reports how far
 //! it has come. The runtime and the simulation drive this same machine; what differs is who does the [`Action`]s.
 //!
@@ -117,13 +117,13 @@ impl Participant {
         &self.identity
     }
 
-    /// The process's own producer of a turn.
+    /// The process's own writer of a turn.
     #[must_use]
-    pub fn producer(&self, turn: u32) -> WriterId {
+    pub fn writer(&self, turn: u32) -> WriterId {
         WriterId { incarnation: self.identity.incarnation, slot: self.slot, turn }
     }
 
-    /// Every producer of earlier generations is fenced, and no newer generation exists.
+    /// Every writer of earlier generations is fenced, and no newer generation exists.
     pub fn all_fenced(&mut self) {
         self.committer.all_fenced();
     }

@@ -6,7 +6,22 @@ use super::count::{Count, counted};
 use super::sealed::Linear;
 use super::{Aggregate, Overflow, Retract, Summand};
 
-/// Averages what the closure finds in each record: an exact sum, divided once.
+/// Averages the value that the closure returns for each record of a key. The exact sum is divided once, so that the result
+/// does not depend on the order of the records.
+///
+/// ```
+/// use fluvial::durable::Float;
+/// use fluvial::harness::Dataflow;
+/// use fluvial::Average;
+///
+/// let mut test = Dataflow::new(1, |scope| {
+///     let ratings = scope.input::<(String, u8)>("ratings");
+///     scope.output("ratings", ratings.aggregate("ratings", Average(|stars: &u8| *stars)));
+/// });
+/// test.feed("ratings", 1, [("tea".to_owned(), 5u8), ("tea".to_owned(), 4)]);
+/// test.advance_past(1);
+/// assert_eq!(test.table::<(String, Float)>("ratings"), [("tea".to_owned(), Float::from(4.5))]);
+/// ```
 ///
 /// ```
 /// use fluvial::Average;
@@ -32,7 +47,7 @@ impl<F> fmt::Debug for Average<F> {
 
 impl<F> Linear for Average<F> {}
 
-/// What is kept for an average.
+/// The state of an average: the exact sum, and how many values it has.
 #[derive(Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[allow(unreachable_pub)]
 pub struct Mean<K> {

@@ -1,9 +1,22 @@
-//! How many records there were.
+//! Counts of records.
 
 use super::sealed::Linear;
 use super::{Aggregate, Overflow, Retract};
 
-/// Counts records.
+/// Counts the records of each key.
+///
+/// ```
+/// use fluvial::harness::Dataflow;
+/// use fluvial::Count;
+///
+/// let mut test = Dataflow::new(1, |scope| {
+///     let visits = scope.input::<(String, ())>("visits");
+///     scope.output("visits", visits.aggregate("visits", Count));
+/// });
+/// test.feed("visits", 1, [("home".to_owned(), ()), ("shop".to_owned(), ()), ("home".to_owned(), ())]);
+/// test.advance_past(1);
+/// assert_eq!(test.table::<(String, u64)>("visits"), [("home".to_owned(), 2), ("shop".to_owned(), 1)]);
+/// ```
 ///
 /// ```
 /// use fluvial::Count;

@@ -1,4 +1,4 @@
-//! Sums of decimals: exact, since they are added up in units of 10^-28, the smallest that a `Decimal` has.
+//! Sums of decimals. They are exact because they are added up in units of 10^-28, the smallest unit of a `Decimal`.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::sealed::Linear;
 use super::{Overflow, Summand};
 
-/// The most digits behind the point that a `Decimal` has.
+/// The maximum number of digits after the decimal point of a `Decimal`.
 const MOST_DIGITS: u32 = 28;
 
 /// A decimal that is stored as text.
@@ -80,7 +80,7 @@ fn units(value: Decimal) -> i256 {
     i256::from_i128(value.mantissa()).wrapping_mul(i256::from_i128(unit))
 }
 
-/// The decimal of so many units, without trailing zeros, if there is one.
+/// The decimal of so many units of 10^-28, without trailing zeros; `None` if a `Decimal` cannot hold it.
 fn decimal(units: i256) -> Option<Decimal> {
     let (mut mantissa, mut scale) = (units, MOST_DIGITS);
     while scale > 0 {

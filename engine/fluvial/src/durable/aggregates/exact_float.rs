@@ -1,4 +1,4 @@
-//! Sums of floats that do not depend on the order: added up as integers of as many bits as it takes.
+//! Sums of floats that do not depend on the order of the floats, because they are added up as integers of any length.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,7 +8,23 @@ use serde::{Deserialize, Serialize};
 use super::sealed::Linear;
 use super::{Overflow, Summand};
 
-/// A float that is summed exactly: `Sum(|row: &Row| ExactFloat::from(row.price))`.
+/// A float that [`Sum`](super::Sum) and [`Average`](super::Average) add up exactly, so that the result does not depend on the
+/// order of the records. It is rounded once, to the nearest [`Float`].
+///
+/// ```
+/// use fluvial::durable::{ExactFloat, Float};
+/// use fluvial::harness::Dataflow;
+/// use fluvial::Sum;
+///
+/// let mut test = Dataflow::new(1, |scope| {
+///     let amounts = scope.input::<(u8, Float)>("amounts");
+///     scope.output("sum", amounts.aggregate("sum", Sum(|amount: &Float| ExactFloat::from(amount.get()))));
+/// });
+/// test.feed("amounts", 1, [1e100, 1.0, -1e100].map(|amount| (0u8, Float::from(amount))));
+/// test.advance_past(1);
+/// // In this order, the sum of plain floats is 0.
+/// assert_eq!(test.table::<(u8, Float)>("sum"), [(0, Float::from(1.0))]);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ExactFloat(f64);
 
@@ -24,13 +40,22 @@ impl From<f32> for ExactFloat {
     }
 }
 
-/// A float with a total order, so that it can stand in a collection. Zeros are equal, and so is every NaN.
+/// A float with a total order, as rows of a collection need it. Both zeros are equal, and all NaNs are equal.
+///
+/// ```
+/// use fluvial::durable::Float;
+///
+/// assert_eq!(Float::from(0.0), Float::from(-0.0));
+/// assert_eq!(Float::from(f64::NAN), Float::from(-f64::NAN));
+/// assert!(Float::from(1.5) < Float::from(2.0));
+/// assert_eq!(Float::from(1.5).get(), 1.5);
+/// ```
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Float(f64);
 
 impl Float {
-    /// The float.
+    /// Returns the float.
     #[must_use]
     pub fn get(self) -> f64 {
         self.0
@@ -90,11 +115,11 @@ const LOWEST_EXPONENT: i32 = -1074;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(unreachable_pub)]
 pub struct ExactSum {
-    /// The sum as the nearest float: for those who read a checkpoint, not for us.
+    /// The sum as the nearest float, for people who read state files. The engine computes it from the other fields.
     nearest: Float,
     /// What was not finite.
     special: Special,
-    /// How many words of zeros lie below.
+    /// The number of words below `words`, all of them zero.
     skipped: u16,
     /// The words, lowest first; the highest bit of the last is the sign.
     words: Vec<u64>,
@@ -226,7 +251,7 @@ fn scale(value: f64, exponent: i32) -> f64 {
     if exponent < -1022 { value * power(-1022) * power(exponent + 1022) } else { value * power(exponent.min(1023)) }
 }
 
-/// The word that lies above the highest one.
+/// The word that follows the highest one in two's complement: all ones for a negative number, otherwise zero.
 fn sign_of(words: &[u64]) -> u64 {
     words.last().map_or(0, |word| ((*word as i64) >> 63) as u64)
 }

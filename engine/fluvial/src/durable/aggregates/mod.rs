@@ -1,9 +1,9 @@
 //! Linear aggregates of the records of a key in a stream ([`Stream::aggregate`](crate::Stream::aggregate)), or of its rows
 //! in a collection ([`Table::aggregate`](crate::Table::aggregate)), which can be retracted.
 //!
-//! **Guarantees** that a result depends on nothing but which records there were: totals are exact while they are added
-//! up, in wider types than the values, and are fitted into the result's type only at the end of a tick. A total that
-//! does not fit is an error, never a wrong figure. A retraction is exact, for floats as well.
+//! **Guarantees** that a result depends only on which records there were, and not on their order. For that, totals are exact:
+//! they are added up in a wider type than that of the values, and converted to the result's type only at the end of a tick. A
+//! total that does not fit is an error, never a wrong number. A retraction is exact, for floats as well.
 //!
 //! | aggregate | values | exact total | result |
 //! | --- | --- | --- | --- |
@@ -35,7 +35,22 @@ pub use count::Count;
 pub use exact_float::{ExactFloat, Float};
 pub use sum::{Sum, Summand};
 
-/// A linear aggregate of values of type `V`: [`Count`], [`Sum`], [`Average`], and tuples of up to six of them.
+/// An aggregate of values of type `V`: [`Count`], [`Sum`], [`Average`], or a tuple of up to six of these, whose result is the
+/// tuple of their results. Pass it to [`Stream::aggregate`](crate::Stream::aggregate).
+///
+/// ```
+/// use fluvial::harness::Dataflow;
+/// use fluvial::{Average, Count, Sum};
+///
+/// let mut test = Dataflow::new(1, |scope| {
+///     let sales = scope.input::<(String, i64)>("sales");
+///     let all = (Count, Sum(|cents: &i64| *cents), Average(|cents: &i64| *cents));
+///     scope.output("sales", sales.aggregate("sales", all).map(|(region, (n, sum, mean))| (region, n, sum, mean.to_string())));
+/// });
+/// test.feed("sales", 1, [("eu".to_owned(), 250i64), ("eu".to_owned(), 499)]);
+/// test.advance_past(1);
+/// assert_eq!(test.table::<(String, u64, i64, String)>("sales"), [("eu".to_owned(), 2, 749, "374.5".to_owned())]);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an aggregate of `{V}` values",
     note = "aggregates are `Count`, `Sum(|value| …)`, `Average(|value| …)` and tuples of them",
@@ -43,31 +58,45 @@ pub use sum::{Sum, Summand};
             depend on the order of the records"
 )]
 pub trait Aggregate<V>: sealed::Linear + 'static {
-    /// What the records of one tick add up to, exactly.
+    /// The exact total of the records of one tick.
     type Total: Default + 'static;
-    /// What is kept for a key.
+    /// The state that is kept for a key.
     type State: Default + Clone + PartialEq + Send + Serialize + DeserializeOwned + 'static;
-    /// The result.
+    /// The type of the result.
     type Out: ExchangeData;
 
-    /// The aggregate and its types, as a checkpoint writes them down.
+    /// The name of the aggregate with its types. A checkpoint stores it, and a job whose aggregate has another name cannot be
+    /// restored from that checkpoint.
     fn describe(&self) -> String;
 
-    /// Takes a value in.
+    /// Adds a value to the total of its tick.
     fn add(&self, total: &mut Self::Total, value: &V);
 
-    /// Brings the state to the end of a tick.
+    /// Adds the total of a tick to the state.
     ///
     /// # Errors
-    /// The result does not fit its type.
+    /// [`Overflow`] if the result does not fit its type.
     fn settle(&self, state: &mut Self::State, total: Self::Total) -> Result<(), Overflow>;
 
-    /// The result.
+    /// Returns the result for a state.
     fn output(&self, state: &Self::State) -> Self::Out;
 }
 
 /// An aggregate from which values can be retracted, which collections need because their rows can be retracted. All current
-/// aggregates are such.
+/// aggregates are such. Pass it to [`Table::aggregate`](crate::Table::aggregate).
+///
+/// ```
+/// use fluvial::durable::{Aggregate, Average, Float, Overflow, Retract};
+///
+/// let mean = Average(|value: &u8| *value);
+/// let (mut total, mut state) = (Default::default(), Default::default());
+/// mean.add(&mut total, &3);
+/// mean.add(&mut total, &5);
+/// mean.add_times(&mut total, &3, -1)?; // takes the first value back
+/// Aggregate::<u8>::settle(&mean, &mut state, total)?;
+/// assert_eq!(Aggregate::<u8>::output(&mean, &state), Float::from(5.0));
+/// # Ok::<(), Overflow>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an aggregate of `{V}` values that supports retraction",
     note = "rows of a collection can be retracted: its aggregates are `Count`, `Sum(|value| …)`, `Average(|value| …)` and \
@@ -82,19 +111,31 @@ pub trait Retract<V>: Aggregate<V> {
 }
 
 pub(crate) mod sealed {
-    /// Keeps [`Aggregate`](super::Aggregate) to what is known not to depend on order.
+    /// Limits the implementations of [`Aggregate`](super::Aggregate) to types that are known not to depend on the order of
+    /// records.
     #[allow(unreachable_pub)]
     pub trait Linear {}
 }
 
-/// An exact total that does not fit the result's type.
+/// The error that an exact total does not fit the type of the result.
+///
+/// ```
+/// use fluvial::durable::{Aggregate, Overflow, Sum};
+///
+/// let sum = Sum(|value: &i64| *value);
+/// let (mut total, mut state) = (0, 0);
+/// sum.add(&mut total, &i64::MAX);
+/// sum.add(&mut total, &1);
+/// let overflow: Overflow = Aggregate::<i64>::settle(&sum, &mut state, total).unwrap_err();
+/// assert_eq!(overflow.to_string(), "the sum of i64 values does not fit i64: sum them as i128");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the sum of {values} values does not fit {into}: {cure}")]
 pub struct Overflow {
     /// The type of the values.
     pub values: Cow<'static, str>,
-    /// What it does not fit.
+    /// The type that the total does not fit.
     pub into: &'static str,
-    /// What to do.
+    /// What the author of the job can do about it.
     pub cure: &'static str,
 }

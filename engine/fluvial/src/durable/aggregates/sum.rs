@@ -9,16 +9,25 @@ use serde::de::DeserializeOwned;
 use super::sealed::Linear;
 use super::{Aggregate, Overflow, Retract};
 
-/// Adds up what the closure finds in each record.
+/// Adds up the value that the closure returns for each record of a key.
 ///
 /// ```
-/// # use fluvial::durable::{Aggregate, Sum};
-/// struct Sale { cents: i64 }
-/// let revenue = Sum(|sale: &Sale| sale.cents);
-/// assert_eq!(revenue.describe(), "sum of i64");
+/// use fluvial::harness::Dataflow;
+/// use fluvial::Sum;
+///
+/// let mut test = Dataflow::new(1, |scope| {
+///     let sales = scope.input::<(String, (i64, i64))>("sales"); // region, (pieces, cents)
+///     scope.output("revenue", sales.aggregate("revenue", Sum(|(_, cents): &(i64, i64)| *cents)));
+/// });
+/// test.feed("sales", 1, [("eu".to_owned(), (1i64, 250i64)), ("eu".to_owned(), (2, 499))]);
+/// test.advance_past(1);
+/// assert_eq!(test.table::<(String, i64)>("revenue"), [("eu".to_owned(), 749)]);
 /// ```
 ///
-/// Plain floats are refused, since their sum depends on the order of the records; wrap them in
+/// The sum is exact. If it does not fit the type of the result (see the table of [`Aggregate`]), the job ends with an error
+/// that names the operator and the key.
+///
+/// Plain floats do not compile, because their sum would depend on the order of the records; wrap them in
 /// [`ExactFloat`](super::ExactFloat):
 ///
 /// ```compile_fail
@@ -30,23 +39,24 @@ use super::{Aggregate, Overflow, Retract};
 #[derive(Clone, Copy)]
 pub struct Sum<F>(pub F);
 
-/// A value that can be summed exactly, whatever the order.
+/// A type whose values can be summed exactly, whatever their order: the integers, `rust_decimal::Decimal` and
+/// [`ExactFloat`](super::ExactFloat). [`Sum`] and [`Average`](super::Average) take a closure that returns one.
 #[diagnostic::on_unimplemented(
     message = "values of type `{Self}` cannot be summed exactly",
     label = "the sum of these would depend on their order, or is not defined",
     note = "sum integers, `rust_decimal::Decimal`, or floats as `ExactFloat::from(value)`"
 )]
 pub trait Summand: Linear + 'static {
-    /// An exact total.
+    /// The type of an exact total of the values of one tick.
     type Total: Default + 'static;
-    /// What is kept.
+    /// The type of the state that is kept for a key.
     type Kept: Default + Clone + PartialEq + Send + Serialize + DeserializeOwned + 'static;
-    /// The sum.
+    /// The type of the sum.
     type Sum: ExchangeData;
-    /// The average.
+    /// The type of the average.
     type Mean: ExchangeData;
 
-    /// The type, as a checkpoint writes it down.
+    /// The name of the type. A checkpoint stores it to recognise a changed aggregate.
     const NAME: &'static str;
 
     /// Adds the value to a total.
@@ -58,16 +68,16 @@ pub trait Summand: Linear + 'static {
     /// The total does not fit.
     fn add_times_to(self, total: &mut Self::Total, times: i64) -> Result<(), Overflow>;
 
-    /// Adds a total to what is kept.
+    /// Adds the total of a tick to the state.
     ///
     /// # Errors
-    /// The sum does not fit.
+    /// [`Overflow`] if the sum does not fit its type.
     fn settle(kept: &mut Self::Kept, total: Self::Total) -> Result<(), Overflow>;
 
-    /// The sum of what is kept.
+    /// Returns the sum for a state.
     fn sum(kept: &Self::Kept) -> Self::Sum;
 
-    /// The average of what is kept; `count` is not 0.
+    /// Returns the average for a state of `count` values; `count` is not 0.
     fn mean(kept: &Self::Kept, count: u64) -> Self::Mean;
 }
 
