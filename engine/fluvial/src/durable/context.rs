@@ -1,4 +1,4 @@
-//! What the durable operators of one worker share with the runtime.
+//! The interface between the durable operators of one worker and the runtime.
 //!
 //! ```text
 //!   runtime ──mark_checkpoint(c)──► Durables ◄──register── operators (while the dataflow is built)
@@ -6,7 +6,7 @@
 //!           ◄──failure()───────────    └── freeze at the end of tick c ── operators
 //! ```
 //!
-//! **Owns** the operators' names, the marks of checkpoints under way, and what was frozen until the runtime takes it.
+//! **Owns** the operators' names, the marks of checkpoints in progress, and the frozen rows until the runtime takes them.
 //! **Guarantees** that for each mark every operator hands over exactly one [`Frozen`], also when nothing has changed.
 //! **Does not** store anything: [`Frozen::encode`] is called on a thread of the runtime.
 
@@ -22,10 +22,10 @@ use super::DataflowError;
 use super::frozen::{Encode, Frozen};
 use crate::state::{StateError, StateStore};
 
-/// What a worker restores from.
+/// The checkpoint that a worker restores from.
 #[derive(Clone, Debug)]
 pub(crate) struct Restore {
-    /// The checkpoint's tick: the restored rows appear at it.
+    /// The checkpoint's tick, at which the restored rows appear.
     pub as_of: Tick,
     /// The operators in the checkpoint's manifest.
     pub operators: Vec<OperatorState>,
@@ -37,7 +37,7 @@ thread_local! {
     static OF_THIS_WORKER: RefCell<Weak<Shared>> = const { RefCell::new(Weak::new()) };
 }
 
-/// The durable operators of one worker. Cheap to clone; all clones are one.
+/// The durable operators of one worker. It is cheap to clone, and all clones share the operators.
 ///
 /// The runtime makes one before it builds the dataflow, calls [`Durables::built`] after it, and then, in its loop,
 /// [`Durables::mark_checkpoint`], [`Durables::take_frozen`] and [`Durables::failure`].
@@ -90,11 +90,12 @@ impl Durables {
         Self::new(0, 1, None)
     }
 
-    /// To be called when the dataflow has been built: every operator has its rows then.
+    /// Checks the operators against the checkpoint. It must be called after the dataflow has been built, when every operator has
+    /// restored its rows.
     ///
     /// # Errors
-    /// The first thing that was wrong with an operator, an operator of the checkpoint that the binary lacks, or one of
-    /// the binary that the checkpoint lacks.
+    /// The first error of an operator, or that an operator of the checkpoint is missing in the binary or one of the binary in the
+    /// checkpoint.
     pub(crate) fn built(&self) -> Result<(), StateError> {
         if let Some(first) = self.refused().into_iter().next() {
             return Err(first);
@@ -116,33 +117,33 @@ impl Durables {
         std::mem::take(&mut self.0.refused.borrow_mut())
     }
 
-    /// The names of the operators, in their order: the same on every worker.
+    /// Returns the names of the operators, in the same order on every worker.
     #[must_use]
     pub(crate) fn names(&self) -> Vec<String> {
         self.0.operators.borrow().keys().cloned().collect()
     }
 
-    /// Says that a checkpoint is taken of `tick`. To be called before the frontier passes the tick, with ascending
-    /// ticks, on every worker.
+    /// Marks `tick` for a checkpoint. It must be called on every worker, with ascending ticks, before the frontier passes the
+    /// tick.
     pub(crate) fn mark_checkpoint(&self, tick: Tick) {
         for marks in self.0.operators.borrow().values() {
             marks.borrow_mut().push_back(tick.0);
         }
     }
 
-    /// What operators have frozen since the last call.
+    /// Returns what operators have frozen since the last call.
     #[must_use]
     pub(crate) fn take_frozen(&self) -> Vec<Frozen> {
         std::mem::take(&mut self.0.frozen.borrow_mut())
     }
 
-    /// The first failure of an operator, if there was one: the generation must end.
+    /// Returns the first failure of an operator, if there was one. The generation must then end.
     #[must_use]
     pub(crate) fn failure(&self) -> Option<DataflowError> {
         self.0.failure.borrow().clone()
     }
 
-    /// Reports a failure. The operator must hold a capability of the tick that it failed at.
+    /// Reports the failure of an operator, which must keep a capability of the tick at which it failed.
     pub(crate) fn fail(&self, error: DataflowError) {
         self.0.failure.borrow_mut().get_or_insert(error);
     }
@@ -159,7 +160,7 @@ impl Durables {
         self.0.refused.borrow_mut().push(error);
     }
 
-    /// Makes an operator known. An operator that is refused is told that it has no rows; [`Durables::built`] says why.
+    /// Registers an operator. If the operator is refused, it gets no rows, and [`Durables::built`] returns the reason.
     pub(crate) fn register(&self, name: &str, kind: OperatorKind) -> Registration {
         let marks = Marks::default();
         let mut operators = self.0.operators.borrow_mut();
@@ -204,14 +205,14 @@ fn is_a_name(name: &str) -> bool {
 
 /// The state files that an operator begins with.
 pub(crate) struct StoredFiles {
-    /// Whether the types have changed since: the next checkpoint writes everything again then.
+    /// Whether the operator's types have changed since the checkpoint, so that the next checkpoint must write all rows again.
     pub(crate) of_before: bool,
     pub(crate) as_of: u64,
     pub(crate) files: Vec<StateFile>,
     pub(crate) store: StateStore,
 }
 
-/// A durable operator's tie to its worker's [`Durables`].
+/// The registration of a durable operator with its worker's [`Durables`].
 pub(crate) struct Registration {
     pub(crate) durables: Durables,
     pub(crate) name: String,
@@ -221,13 +222,13 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// The earliest checkpoint that has not been frozen.
+    /// Returns the earliest marked tick at which the operator has not frozen its rows yet.
     pub(crate) fn next_mark(&self) -> Option<u64> {
         self.marks.borrow().front().copied()
     }
 
-    /// Hands over what changed until the end of the tick of the earliest mark; `keys` is how many keys have a row, where
-    /// rows have keys.
+    /// Passes the rows that have changed up to the earliest marked tick to the runtime; `keys` is the number of keys that have a
+    /// row, if rows have keys.
     pub(crate) fn freeze(&self, rows: Option<Box<dyn Encode>>, keys: Option<u64>) {
         if let Some(tick) = self.marks.borrow_mut().pop_front() {
             let frozen = Frozen::new(self.name.clone(), self.kind.clone(), Tick(tick), rows, keys);

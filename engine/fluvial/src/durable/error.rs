@@ -1,10 +1,11 @@
-//! What an operator may find while it runs.
+//! Errors of operators at work.
 
 use fluvial_connector::Offset;
 
 use fluvial_protocol::journal::SplitNumber;
 
-/// Why a job's dataflow cannot go on. The operator that failed holds its capability, so no frontier passes the tick.
+/// The reason for which a job's dataflow cannot continue. The operator that failed keeps its capability, so that no frontier
+/// passes the tick.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DataflowError {
     /// One input record became more records than can be numbered.
@@ -16,7 +17,7 @@ pub(crate) enum DataflowError {
         /// The record's offset.
         offset: Offset,
     },
-    /// An aggregate's exact result has no place in its type.
+    /// The exact result of an aggregate does not fit its type.
     #[error("the durable operator '{operator}' cannot go on at tick {tick}, key {key}: {overflow}")]
     Overflow {
         /// The operator.
@@ -28,7 +29,7 @@ pub(crate) enum DataflowError {
         /// What did not fit.
         overflow: super::Overflow,
     },
-    /// A closure of the job refused a row.
+    /// A closure of the job refused a row (`try_map`).
     #[error("operator '{operator}' cannot go on at tick {tick}, key {key}: {reason}{}", of_input(input.as_deref()))]
     Refused {
         /// The operator.
@@ -39,10 +40,10 @@ pub(crate) enum DataflowError {
         key: String,
         /// The whole chain of causes.
         reason: String,
-        /// The input that the row was made of, as narrowly as it is known.
+        /// The input that the row was computed from, as narrowly as it is known.
         input: Option<String>,
     },
-    /// A restore could not go on reading.
+    /// The state could not be restored.
     #[error("the durable operator '{operator}' cannot be restored: {reason}")]
     Restore {
         /// The operator.

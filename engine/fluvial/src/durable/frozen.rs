@@ -1,4 +1,4 @@
-//! What a durable operator hands over at a checkpoint.
+//! A durable operator's part of a checkpoint.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use uuid::Uuid;
 
 use crate::state::{EncodedFile, StateError, StateStore, state_object};
 
-/// Rows that were copied out of an operator and wait to be encoded, on whatever thread.
+/// Rows that were copied out of an operator and can be encoded on any thread.
 pub(crate) trait Encode: Send {
     /// Sorts and encodes the rows as a state file of `operator`, stored by the checkpoint of `tick`.
     fn encode(self: Box<Self>, operator: &str, kind: &OperatorKind, tick: Tick) -> Result<EncodedFile, StateError>;
 }
 
-/// One operator's part of a checkpoint on one worker: what has changed since the last one. It is `Send`; encoding and
-/// storing it takes time and blocks, so that is done off the worker's thread.
+/// One operator's part of a checkpoint on one worker: a copy of the rows that have changed since the last checkpoint. It is
+/// `Send`, because it is encoded and stored on another thread than the worker's, which must not block.
 pub(crate) struct Frozen {
     operator: String,
     kind: OperatorKind,
@@ -35,34 +35,35 @@ impl Frozen {
         Self { operator, kind, tick, rows, keys }
     }
 
-    /// How many keys have a row on this worker, changed or not; `None` where rows have no keys.
+    /// Returns the number of keys that have a row on this worker, changed or not; `None` if rows have no keys.
     #[must_use]
     pub(crate) fn keys(&self) -> Option<u64> {
         self.keys
     }
 
-    /// The operator's name.
+    /// Returns the name of the operator.
     #[must_use]
     pub(crate) fn operator(&self) -> &str {
         &self.operator
     }
 
-    /// What the operator keeps.
+    /// Returns the kind of the operator, with its types.
     #[must_use]
     pub(crate) fn kind(&self) -> &OperatorKind {
         &self.kind
     }
 
-    /// The tick that the checkpoint is taken of.
+    /// Returns the tick of the checkpoint.
     #[must_use]
     pub(crate) fn tick(&self) -> Tick {
         self.tick
     }
 
-    /// [`Frozen::encode`], then [`StateStore::put`] under a name of the file's own: `unique` has not been used before.
+    /// Encodes the rows and stores them with [`StateStore::put`], under a name that contains `unique`, which must not have been
+    /// used before.
     ///
     /// # Errors
-    /// As those two.
+    /// As [`Frozen::encode`] and [`StateStore::put`].
     pub(crate) fn store(
         self,
         store: &StateStore,
@@ -73,11 +74,11 @@ impl Frozen {
         self.encode()?.map(|file| store.put(&object, &file)).transpose()
     }
 
-    /// Sorts and encodes the rows; `None` where nothing has changed. The file is then written with [`StateStore::put`],
-    /// as often as it takes.
+    /// Sorts and encodes the rows; `None` if nothing has changed. The caller writes the file with [`StateStore::put`], which it may
+    /// repeat.
     ///
     /// # Errors
-    /// [`StateError::Encode`]: a row cannot be expressed.
+    /// [`StateError::Encode`], if a row cannot be encoded.
     pub(crate) fn encode(self) -> Result<Option<EncodedFile>, StateError> {
         self.rows.map(|rows| rows.encode(&self.operator, &self.kind, self.tick)).transpose()
     }

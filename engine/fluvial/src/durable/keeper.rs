@@ -1,4 +1,4 @@
-//! What a keyed durable operator holds: its rows, and the ticks that are still open.
+//! The state of a keyed durable operator: its rows, and the ticks that are still open.
 //!
 //! ```text
 //!   batch ─fold─► open ticks: key ─► delta ──close, in order──► rows ──freeze, at a mark──► Frozen ──► state file
@@ -48,7 +48,7 @@ use crate::state::{EncodedFile, HashRange, Part, RowSchema, StateError, encode_k
 use crate::stream::Origin;
 use crate::stream::context::{at_record, at_tick};
 
-/// How many rows of a restored table are emitted before downstream operators have their turn.
+/// The number of rows of a restored table that are emitted before other operators are scheduled.
 const PLACES_A_TURN: usize = 1 << 16;
 
 /// How many bytes of rows that changed are sorted and encoded at a time, at the most. It is half of this at the least where
@@ -66,7 +66,7 @@ const SPARE_DELTAS: usize = 1 << 14;
 /// A batch of differential updates.
 pub(crate) type Updates<K, O> = Vec<((K, O), u64, isize)>;
 
-/// Where an operator's updates go.
+/// The receiver of an operator's updates.
 pub(crate) type Output<'a, K, O> = OutputBuilderSession<'a, u64, CapacityContainerBuilder<Updates<K, O>>>;
 
 /// The state of one keyed operator on one worker.
@@ -82,7 +82,7 @@ pub(crate) struct Keeper<K, F: Fold> {
     registration: Registration,
 }
 
-/// A tick that may still get records.
+/// A tick that may still receive records.
 struct OpenTick<K, D> {
     capability: Capability<u64>,
     deltas: HashTable<(u64, K, D)>,
@@ -108,7 +108,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
     pub(crate) fn restore(&mut self, range: HashRange) -> Option<u64> {
         let stored = self.registration.files.take()?;
         for file in &stored.files {
-            // From the oldest file to the newest: a later one overwrites.
+            // Files are read from the oldest to the newest, so that the newest row of a key remains.
             let kind = &self.registration.kind;
             let read =
                 read_keyed::<K, F::Row>(&stored.store, file, kind, &self.schema, range, |hash, key, row| {
@@ -139,7 +139,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
         (self.rows.len() > 0).then_some(stored.as_of)
     }
 
-    /// Takes the records of one batch into their tick.
+    /// Folds the records of one batch into their tick.
     pub(crate) fn fold(
         &mut self,
         tick: u64,
@@ -226,7 +226,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
                 key: format!("{key:?}"),
                 overflow,
             });
-            // Its capability keeps the frontier at the tick: nobody may take it for complete.
+            // The tick's capability keeps the frontier at the tick, so that the tick is never taken as complete.
             self.open.insert(tick, open);
             return false;
         }
@@ -257,7 +257,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
     }
 }
 
-/// What became of a key by the end of a tick.
+/// The effect of a tick on a key, with the values before and after.
 enum Settled<K, O> {
     Nothing,
     New(K, O),
@@ -296,7 +296,7 @@ fn settle<K: ExchangeData, F: Fold>(
     }
 }
 
-/// The rows of a checkpoint on their way into the dataflow, all at its tick.
+/// The restored rows of a checkpoint that are still to be emitted, all at the checkpoint's tick.
 pub(crate) struct Emission {
     capability: Capability<u64>,
     place: usize,
@@ -307,7 +307,7 @@ impl Emission {
         Self { capability, place: 0 }
     }
 
-    /// Emits some of the rows; whether there are more.
+    /// Emits some of the rows. Returns whether there are more.
     pub(crate) fn step<K: ExchangeData, F: Fold>(
         &mut self,
         keeper: &Keeper<K, F>,

@@ -1,4 +1,4 @@
-//! What all keyed durable operators do; each brings its [`Fold`].
+//! The common part of all keyed durable operators. Each of them differs in its [`Fold`].
 //!
 //! ```text
 //!   records ──exchange by hash──► one small table a tick ──end of the tick──► rows ──(old, -1), (new, +1)──►
@@ -50,42 +50,42 @@ use crate::stream::{Collection, Origin, Stream};
 
 /// What a keyed operator does with the records of a key.
 pub(crate) trait Fold: 'static {
-    /// What a record holds besides its key.
+    /// The type of a record without its key.
     type Value: 'static;
-    /// What the records of a key in one tick amount to. It must not depend on their order.
+    /// The combined change of a key's records in one tick. It must not depend on their order.
     type Delta: 'static;
-    /// What is kept for a key.
+    /// The type of the row that is kept for a key.
     type Row: Clone + PartialEq + Send + Serialize + DeserializeOwned + 'static;
-    /// What the operator says that a key has.
+    /// The type of the value that the operator emits for a key.
     type Out: Clone + 'static;
 
-    /// The delta of one record.
+    /// Returns the delta of one record.
     fn begin(&self, value: Self::Value, origin: Origin) -> Self::Delta;
 
-    /// Takes another record of the same tick in.
+    /// Adds another record of the same tick to a delta.
     fn add(&self, delta: &mut Self::Delta, value: Self::Value, origin: Origin);
 
-    /// The row of a key that had none, if it has one now.
+    /// Returns the row of a key that had none, if it has one now.
     fn first(&self, delta: Self::Delta) -> Result<Option<Self::Row>, Overflow>;
 
-    /// Brings a row to the end of the tick.
+    /// Applies the delta of a tick to a row.
     fn change(&self, row: &mut Self::Row, delta: Self::Delta) -> Result<Change<Self::Out>, Overflow>;
 
-    /// What a row says.
+    /// Returns the value that the operator emits for a row.
     fn output(&self, row: &Self::Row) -> Self::Out;
 }
 
-/// What a tick did to a key's row.
+/// The effect of a tick on a key's row.
 pub(crate) enum Change<O> {
-    /// Nothing that shows.
+    /// The emitted value is unchanged.
     Same,
-    /// It says something else.
+    /// The emitted value has changed.
     Other { old: O, new: O },
-    /// The key has no row any more.
+    /// The key was deleted.
     Gone { old: O },
 }
 
-/// Builds the operator.
+/// Adds the operator `name` to the dataflow, and returns the collection of what it emits.
 pub(crate) fn keyed<'s, K, F>(
     stream: Stream<'s, (K, F::Value)>,
     name: &str,

@@ -1,17 +1,17 @@
-//! The rows that a durable operator keeps: a hash table, and one bit a row that says whether the row has changed since
+//! The rows that a durable operator keeps: a hash table, and for each row one bit that says whether the row has changed since
 //! the last checkpoint.
 //!
 //! Hashes are handed in ([`routing_hash`](crate::state::routing_hash)), so that a key is hashed once on its way. There is no
-//! second copy of a row; what a checkpoint writes is found by the bits, and keys that were deleted are remembered until
-//! then.
+//! second copy of a row: a checkpoint finds the rows that it writes by their bits. Deleted keys are kept in a list until the
+//! next checkpoint.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-/// Rows by key, with a bit for each row that has changed.
+/// The rows by key, with a bit for each row that tells whether it has changed.
 ///
-/// Bits are kept by bucket, so buckets must not move behind the table's back: whenever the next insertion could make
-/// the underlying table rehash, [`Table::make_room`] does it first and takes the bits along.
+/// Bits are stored by bucket, so the underlying table must never rehash by itself. Whenever the next insertion could make it
+/// rehash, [`Table::make_room`] first moves all rows, together with their bits.
 pub(crate) struct Table<K, V> {
     rows: HashTable<(K, V)>,
     changed: Vec<u64>,
@@ -27,30 +27,30 @@ impl<K: Eq, V> Table<K, V> {
         self.rows.len()
     }
 
-    /// How many places for rows there are; see [`Table::row_at`].
+    /// Returns the number of places for rows; see [`Table::row_at`].
     pub(crate) fn places(&self) -> usize {
         self.rows.num_buckets()
     }
 
-    /// The row at a place, if there is one. As long as the table is not written, each row has one place.
+    /// Returns the row at a place, if there is one. A row keeps its place until the table is written to.
     pub(crate) fn row_at(&self, place: usize) -> Option<&(K, V)> {
         self.rows.get_bucket(place)
     }
 
-    /// The place of a key's row. It holds until a row is added that no room was made for.
+    /// Returns the place of a key's row. It stays valid until a row is added for which no room was made.
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: &K) -> Option<usize> {
         self.rows.find_bucket_index(hash, |row| row.0 == *key)
     }
 
-    /// The row at a place, to be changed; it counts as changed from now on.
+    /// Returns the row at a place for a change, and marks it as changed.
     #[inline]
     pub(crate) fn change_at(&mut self, place: usize) -> Option<&mut (K, V)> {
         self.changed[place / 64] |= 1 << (place % 64);
         self.rows.get_bucket_mut(place)
     }
 
-    /// Adds the row of a key that has none.
+    /// Adds the row of a key that has no row.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u64, key: K, value: V, hash_of: impl Fn(&K) -> u64) {
         self.make_room(1, &hash_of);
@@ -63,7 +63,7 @@ impl<K: Eq, V> Table<K, V> {
         self.changed[place / 64] |= 1 << (place % 64);
     }
 
-    /// Removes the row at a place and remembers that its key is gone.
+    /// Removes the row at a place, and adds its key to the deleted ones.
     pub(crate) fn remove_at(&mut self, place: usize, hash: u64, hash_of: impl Fn(&K) -> u64) -> Option<V> {
         let found = self.rows.get_bucket_entry(place).ok()?;
         let ((key, value), _) = found.remove();
@@ -74,13 +74,13 @@ impl<K: Eq, V> Table<K, V> {
         Some(value)
     }
 
-    /// How many rows have changed or are gone since the last checkpoint.
+    /// Returns the number of rows that were changed or deleted since the last checkpoint.
     pub(crate) fn changes(&self) -> usize {
         let changed: u32 = self.changed.iter().map(|word| word.count_ones()).sum();
         changed as usize + self.deleted.len()
     }
 
-    /// Shows what has changed since the last call, once: rows, and keys that are gone.
+    /// Passes all changes since the last call to the caller: changed rows, and deleted keys.
     pub(crate) fn take_changes(&mut self, mut show: impl FnMut(&K, Option<&V>)) {
         for (index, word) in self.changed.iter_mut().enumerate() {
             let mut rest = std::mem::take(word);
@@ -97,14 +97,14 @@ impl<K: Eq, V> Table<K, V> {
         }
     }
 
-    /// Forgets what has changed: after a restore, the rows are those of the checkpoint.
+    /// Marks all rows as unchanged, because after a restore they are those of the checkpoint.
     pub(crate) fn settle(&mut self) {
         self.changed.fill(0);
         self.deleted = HashTable::new();
     }
 
-    /// Makes sure that the next `more` insertions move no row: moves all rows into a table with room, and their bits
-    /// along.
+    /// Makes sure that the next `more` insertions move no row. If there is not enough room, it moves all rows, with their bits,
+    /// into a larger table.
     #[inline]
     pub(crate) fn make_room(&mut self, more: usize, hash_of: &impl Fn(&K) -> u64) {
         if self.rows.capacity() - self.rows.len() < more {

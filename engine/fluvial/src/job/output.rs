@@ -1,12 +1,12 @@
-//! The end of the dataflow: what a tick's output is, per output partition.
+//! The end of the dataflow, where each output's rows are collected by tick and partition, and encoded.
 //!
 //! ```text
 //!  collection ──partition of the key's bytes──► exchange to the partition's owner ──► per tick: consolidate, encode, sort
 //!                                                                    add up digests └──► OutputQueue ──► Outlet
 //! ```
 //!
-//! A tick's output leaves here once, when the frontier has passed the tick, in the order (partition, key, value). The
-//! operator does not know what is sealed or committed.
+//! The output of a tick is emitted once, when the frontier has passed the tick, in the order (partition, key, value). The
+//! operator does not know which ticks are sealed or committed.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -29,25 +29,25 @@ use crate::stream::context::{at_tick, in_operator, lasting};
 pub(crate) struct TickOutput {
     /// The tick.
     pub(crate) tick: Tick,
-    /// The records of each partition that has any, in their order.
+    /// The records of each partition that has any, in the order in which they are written.
     pub(crate) partitions: BTreeMap<u32, TickRecords>,
 }
 
-/// Where an output's operator leaves what is complete.
+/// The queue of an output's complete ticks, from its operator to the runtime.
 #[derive(Default)]
 pub(crate) struct OutputQueue {
     /// Complete ticks, ascending; a tick without output is not among them.
     pub(crate) ready: VecDeque<TickOutput>,
     /// All ticks before this one are complete; `None` when the dataflow has ended.
     pub(crate) upper: Option<u64>,
-    /// Why there is nothing more to come.
+    /// The failure after which the operator emits nothing more.
     pub(crate) failed: Option<OutputError>,
 }
 
-/// Why a tick's output cannot be written.
+/// The reason for which a tick's output cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OutputError {
-    /// An upsert output has one row for a key, at most.
+    /// An upsert output has two rows for one key.
     #[error(
         "output '{output}' has two rows for the key {key} at tick {tick}: an upsert output needs one row for each key; aggregate by the key, or write it with the append envelope"
     )]
@@ -59,7 +59,7 @@ pub(crate) enum OutputError {
         /// The tick.
         tick: Tick,
     },
-    /// An append output cannot take back what it has written.
+    /// A row of an append output was retracted.
     #[error(
         "output '{output}' would have to retract a record of key {key} at tick {tick}, which an append output \
          cannot: write it with the upsert envelope"
@@ -72,24 +72,25 @@ pub(crate) enum OutputError {
         /// The tick.
         tick: Tick,
     },
-    /// The row cannot be expressed in the output's format.
+    /// A row cannot be encoded in the output's format.
     #[error("a row of output '{output}' cannot be encoded")]
     Encode {
         /// The output.
         output: String,
-        /// What the encoder said.
+        /// The error of the encoder.
         #[source]
         source: fluvial_connector::BoxError,
     },
 }
 
-/// A row on its way to its partition's owner: partition, key, value.
+/// A row that is sent to the worker that owns its partition: partition, key, value.
 type Routed<K, V> = (u32, K, V);
 
-/// The rows of a tick, with how often each is there.
+/// The rows of a tick, with their multiplicities.
 type Rows<K, V> = Vec<(Routed<K, V>, isize)>;
 
-/// Ends `collection` in `queue`. Updates at or before `skip_through` are restored state, which is out already.
+/// Collects the output of `collection` in `queue`. Updates at or before `skip_through` are dropped, because they come from
+/// restored state whose output has been committed.
 pub(crate) fn collect<'s, F, K, V>(
     collection: VecCollection<'s, u64, (K, V), isize>,
     spec: &OutputSpec,
@@ -113,7 +114,7 @@ pub(crate) fn collect<'s, F, K, V>(
             return None;
         }
         bytes.clear();
-        // A key that cannot be encoded says so again at the end of its tick, wherever it has come to.
+        // An error is ignored here, because the key is encoded again at the end of its tick, where the error is reported.
         let encoded = in_operator(called, || {
             at_tick(tick);
             of_keys.key().encode(&key, &mut bytes)
@@ -136,7 +137,7 @@ pub(crate) fn collect<'s, F, K, V>(
                 }
             });
             if queue.failed.is_some() {
-                // The upper stays where it is: what has failed is never complete.
+                // The upper is not advanced any more, so that the failed tick never counts as complete.
                 return;
             }
             let upper = frontier.frontier().first().copied();
@@ -162,7 +163,7 @@ pub(crate) fn collect<'s, F, K, V>(
     );
 }
 
-/// What a tick's updates come to.
+/// Computes the output of a tick from its updates.
 fn tick_output<F, K: Ord, V: Ord>(
     output: &str,
     envelope: Envelope,
@@ -177,7 +178,7 @@ where
     differential_dataflow::consolidation::consolidate(&mut rows);
     let fail = |source: BoxError| OutputError::Encode { output: output.to_owned(), source };
     let two_rows = |key: &[u8]| OutputError::TwoRows { output: output.to_owned(), key: readable(key), tick };
-    // Encoded here first, so that each record's bytes are allocated once, in their size.
+    // Rows are encoded into this buffer first, so that each record's bytes are allocated once, in their exact size.
     let mut bytes = Vec::new();
     let mut encoded = |encode: &dyn Fn(&mut Vec<u8>) -> Result<(), BoxError>| {
         bytes.clear();
@@ -215,10 +216,11 @@ where
         }
     }
     for records in partitions.values_mut() {
-        // In the order of bytes, which is the same whatever the keys' type is.
+        // Records are sorted by their bytes, so that their order does not depend on how the keys' type compares.
         records.sort_unstable();
         if envelope == Envelope::Upsert {
-            // Keys that differ and are written the same are one key: what is gone comes before what has come.
+            // Keys that differ as values but not as bytes are one key of the output. Of its records, a deletion sorts first and
+            // is replaced by the row that follows.
             let mut twice = None;
             records.dedup_by(|next, kept| {
                 let same = next.key == kept.key;

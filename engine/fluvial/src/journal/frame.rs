@@ -5,7 +5,7 @@
 //! {"incarnation":"…",…}
 //! ```
 //!
-//! They are meant to be read by people and by `tail -n +2 | jq` too.
+//! People can read them with `tail -n +2 FILE | jq`.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -14,21 +14,21 @@ use serde::de::DeserializeOwned;
 /// A kind of small object and the newest version of it that this code writes and reads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Format {
-    /// The word in the header.
+    /// The kind, as the header names it.
     pub kind: &'static str,
-    /// The version in the header.
+    /// The version, as the header gives it.
     pub version: u32,
 }
 
-/// Records of the journal.
+/// The format of the journal's records.
 pub(crate) const JOURNAL: Format = Format { kind: "journal", version: 1 };
-/// Manifests of checkpoints.
+/// The format of manifests.
 pub(crate) const MANIFEST: Format = Format { kind: "manifest", version: 1 };
 
-/// Why an object is refused. The caller names the object.
+/// The reason for which an object is refused. The caller adds the name of the object.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
-    /// The header is not one of ours.
+    /// The object does not begin with a header of this kind.
     #[error(
         "it is damaged or was not written by fluvial: it does not begin like a {expected} object; restore it from a \
          copy of the store"
@@ -37,28 +37,28 @@ pub(crate) enum FrameError {
         /// The kind that was expected.
         expected: &'static str,
     },
-    /// A newer binary wrote it.
+    /// The object was written by a newer binary.
     #[error(
         "its format is version {found}, this binary knows up to {known}: run the binary that wrote it, or a newer one"
     )]
     Newer {
-        /// The object's version.
+        /// The version of the object's format.
         found: u32,
-        /// The newest version that is known here.
+        /// The newest version that this binary knows.
         known: u32,
     },
-    /// The checksum differs.
+    /// The checksum does not match the content.
     #[error("it is damaged: its checksum does not match its content; restore it from a copy of the store")]
     Damaged,
-    /// The checksum fits, and still the content is not understood.
+    /// The checksum matches, but the content cannot be parsed.
     #[error("its content cannot be parsed")]
     Content(#[source] serde_json::Error),
 }
 
-/// The bytes of `content`.
+/// Encodes `content`.
 ///
 /// # Errors
-/// The content cannot be expressed in JSON.
+/// The content cannot be encoded as JSON.
 pub(crate) fn encode<T: Serialize>(format: Format, content: &T) -> Result<Bytes, serde_json::Error> {
     let body = serde_json::to_vec(content)?;
     let mut bytes = format!("fluvial {} {} {:08x}\n", format.kind, format.version, crc32fast::hash(&body)).into_bytes();
@@ -66,10 +66,10 @@ pub(crate) fn encode<T: Serialize>(format: Format, content: &T) -> Result<Bytes,
     Ok(bytes.into())
 }
 
-/// The content of `bytes`.
+/// Decodes the content of `bytes`.
 ///
 /// # Errors
-/// [`FrameError`].
+/// [`FrameError`], if the bytes are not a valid object of this kind.
 pub(crate) fn decode<T: DeserializeOwned>(format: Format, bytes: &[u8]) -> Result<T, FrameError> {
     let foreign = || FrameError::Foreign { expected: format.kind };
     let end = bytes.iter().position(|&b| b == b'\n').ok_or_else(foreign)?;

@@ -6,8 +6,8 @@
 //! {store}/{job}/state/{operator}/{name}.parquet       state files of durable operators
 //! ```
 //!
-//! Owns names and bytes of the small objects. Does not decide anything, and does not try again: a call that failed may
-//! have happened, and the state machines ask what is there.
+//! **Owns** the names of all objects and the bytes of the small ones. **Does not** decide anything, and does not retry: a call
+//! that failed may have had its effect, so the state machines of the protocol first read what exists.
 
 use std::sync::Arc;
 
@@ -22,19 +22,19 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 use super::Trouble;
 use super::frame::{self, Format};
 
-/// How many objects are fetched at once where many are needed.
+/// The number of objects that are fetched concurrently.
 const CONCURRENT_GETS: usize = 32;
 
-/// What became of a conditional create.
+/// The outcome of a conditional create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Created {
-    /// The object is there, and it is this one.
+    /// The object was created by this call.
     Created,
-    /// An object of that name was there already; it may be this very one, written by an earlier try.
+    /// An object of that name existed already. It may be the same one, created by an earlier attempt.
     AlreadyExists,
 }
 
-/// A job's part of an object store. Cheap to clone.
+/// A job's part of an object store. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct JobStore {
     store: Arc<dyn ObjectStore>,
@@ -43,10 +43,10 @@ pub(crate) struct JobStore {
 }
 
 impl JobStore {
-    /// Opens the store at `url`, which is made if it is missing, for the job `job`; see [`JobStore::open`].
+    /// Opens the store at `url` for the job `job`, and creates it if it does not exist; see [`JobStore::open`].
     ///
     /// # Errors
-    /// As [`JobStore::open`], and for a folder that cannot be made.
+    /// As [`JobStore::open`], and if the folder cannot be created.
     pub(crate) fn open_or_make(url: &str, job: &str) -> Result<Self, Error> {
         let folder = folder(url)?;
         std::fs::create_dir_all(folder).map_err(|e| {
@@ -58,7 +58,7 @@ impl JobStore {
     /// Opens the store at `url` for the job `job`: a path or a `file://` URL of a local folder; every write is fsynced.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for a URL that no store of this build serves, or a folder that is not there.
+    /// [`ErrorKind::Configuration`] for a URL that this build does not support, or a folder that does not exist.
     pub(crate) fn open(url: &str, job: &str) -> Result<Self, Error> {
         let folder = folder(url)?;
         if !std::path::Path::new(folder).exists() {
@@ -70,12 +70,12 @@ impl JobStore {
         Ok(Self::over(Arc::new(local), job, url))
     }
 
-    /// The job's part of any object store; `described` names it in messages.
+    /// Returns the job's part of an object store; `described` names the store in messages.
     pub(crate) fn over(store: Arc<dyn ObjectStore>, job: &str, described: &str) -> Self {
         Self { store, job: Path::from(job), described: described.into() }
     }
 
-    /// The store underneath.
+    /// Returns the underlying object store.
     #[must_use]
     pub(crate) fn object_store(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.store)
@@ -87,13 +87,13 @@ impl JobStore {
         Path::from(format!("{}/{object}", self.job))
     }
 
-    /// Where an object is, for people.
+    /// Returns the location of an object, for messages.
     #[must_use]
     pub(crate) fn describe(&self, object: &str) -> String {
         format!("{}/{}/{object}", self.described.trim_end_matches('/'), self.job)
     }
 
-    /// The positions that the journal has, ascending.
+    /// Returns the positions of all records in the journal, ascending.
     ///
     /// # Errors
     /// The store cannot be reached.
@@ -142,7 +142,7 @@ impl JobStore {
     /// Writes a record, if the position is free.
     ///
     /// # Errors
-    /// Whatever it says, the record may have been written.
+    /// The call failed; the record may have been written all the same.
     pub(crate) async fn put_record(&self, seq: Seq, record: &JournalRecord) -> Result<Created, Error> {
         self.put_framed(frame::JOURNAL, &journal_object(seq), record).await
     }
@@ -158,20 +158,20 @@ impl JobStore {
     /// Writes a checkpoint's manifest.
     ///
     /// # Errors
-    /// Whatever it says, the manifest may have been written.
+    /// The call failed; the manifest may have been written all the same.
     pub(crate) async fn put_manifest(&self, object: &str, manifest: &Manifest) -> Result<Created, Error> {
         self.put_framed(frame::MANIFEST, object, manifest).await
     }
 
-    /// Writes bytes under a name that nobody else uses.
+    /// Writes bytes under a name that has not been used before.
     ///
     /// # Errors
-    /// Whatever the store says; the object may have been written.
+    /// The error of the store; the object may have been written all the same.
     pub(crate) async fn put_new(&self, object: &str, bytes: bytes::Bytes) -> Result<(), object_store::Error> {
         self.create(object, bytes).await.map(drop)
     }
 
-    /// Deletes an object; one that is not there is no error.
+    /// Deletes an object. It is no error if the object does not exist.
     ///
     /// # Errors
     /// The store cannot be reached.
@@ -225,13 +225,13 @@ impl JobStore {
     }
 }
 
-/// The object of a position of the journal.
+/// Returns the name of the object for a position of the journal.
 #[must_use]
 pub(crate) fn journal_object(seq: Seq) -> String {
     format!("journal/{:020}.json", seq.0)
 }
 
-/// The local folder that a store's URL names.
+/// Returns the local folder of a store's URL.
 fn folder(url: &str) -> Result<&str, Error> {
     match url.split_once("://") {
         None if url.is_empty() => Err(refused(url, "the path is empty")),

@@ -1,4 +1,4 @@
-//! What it means that the store did not do what it was asked, and what a person can do about it.
+//! Categories of failures of the store, and what a person can do about each.
 
 use std::error::Error;
 use std::io;
@@ -6,21 +6,21 @@ use std::io;
 use fluvial_connector::{ErrorKind, too_many_files};
 use rustix::io::Errno;
 
-/// Why a call to the store failed, as far as that matters to who made it.
+/// The category of a failed call to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// It may pass by itself.
+    /// An outage that may end without intervention.
     Unavailable,
-    /// It passes when somebody frees some space.
+    /// The store is full; it works again when a person has freed space.
     Full,
-    /// It does not pass until somebody changes who may do what.
+    /// A permission is missing, which a person must grant.
     Forbidden,
-    /// This process may open no more files.
+    /// This process has reached its limit of open files.
     TooManyFiles,
 }
 
 impl Trouble {
-    /// What an error of the store is a sign of.
+    /// Returns the category of an error of the store.
     #[must_use]
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);
@@ -38,7 +38,7 @@ impl Trouble {
         Self::Unavailable
     }
 
-    /// What the caller should do.
+    /// Returns what the caller should do.
     #[must_use]
     pub(crate) fn kind(self) -> ErrorKind {
         match self {
@@ -47,7 +47,7 @@ impl Trouble {
         }
     }
 
-    /// What a person should do, to be put behind what went wrong.
+    /// Returns what a person should do, as a suffix for the error message.
     #[must_use]
     pub(crate) fn cure(self) -> String {
         match self {

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 use serde_arrow::utils::Item;
 
-/// How values of one Rust type are stored.
+/// The column that stores values of one Rust type.
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     /// The column of the type, as serde_arrow's wrapper for single values names it: `item`.
@@ -24,9 +24,9 @@ pub(super) struct Column {
 
 #[derive(Clone, Debug)]
 enum Form {
-    /// Arrow has the type.
+    /// A column of the Arrow type that corresponds to the Rust type.
     Typed,
-    /// Arrow does not: postcard's bytes of this Rust type.
+    /// A column of bytes, in postcard's encoding of the Rust type, because Arrow has no such type.
     Bytes(&'static str),
 }
 
@@ -171,7 +171,7 @@ fn has_choices(field: &Field) -> bool {
     field.is_nullable() || inner
 }
 
-/// A type in a few words.
+/// Describes a type in a few words.
 fn describe(field: &Field) -> String {
     let named = |fields: &[FieldRef]| {
         let parts: Vec<_> = fields.iter().map(|field| format!("{}: {}", field.name(), describe(field))).collect();

@@ -1,19 +1,19 @@
-//! What can be wrong with stored state.
+//! Errors of stored state.
 
 use fluvial_connector::{BoxError, ErrorKind, Tick};
 
 use crate::journal::Trouble;
 
-/// Why stored state cannot be written, read or used.
+/// The reason for which stored state cannot be written, read or used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
-    /// Two durable operators of one job have one name.
+    /// Two durable operators of a job have the same name.
     #[error("two durable operators are named '{operator}': give each its own name, and keep it across versions")]
     Duplicate {
         /// The name.
         operator: String,
     },
-    /// A name that cannot be part of an object's path.
+    /// The name of a durable operator cannot be part of an object's path.
     #[error(
         "'{operator}' is not a valid name for a durable operator: use 1 to 100 letters, digits, '-', '_' and \
          '.', not beginning with '.'"
@@ -33,8 +33,8 @@ pub(crate) enum StateError {
         /// What it is there.
         kind: String,
     },
-    /// The binary has an operator that the checkpoint lacks: what it keeps would be of the input after the checkpoint
-    /// alone, and no prefix of the input gives that.
+    /// The binary has an operator that the checkpoint lacks. Its state would contain only the input after the checkpoint, which is
+    /// not the result for any prefix of the input.
     #[error(
         "the durable operator '{operator}' is new, and the job has a checkpoint (of tick {as_of}) without it: the \
          operator would lack all earlier input. Run the binary that wrote the checkpoint, or start a new job under \
@@ -46,7 +46,7 @@ pub(crate) enum StateError {
         /// The checkpoint's tick.
         as_of: Tick,
     },
-    /// The checkpoint's operator is of another kind, or keeps other types.
+    /// The checkpoint's operator is of another kind or has other types.
     #[error(
         "the durable operator '{operator}' is {stored} in the checkpoint and {wanted} in this binary: run the binary \
          that wrote it, or start a new job under another --name"
@@ -68,20 +68,20 @@ pub(crate) enum StateError {
         #[source]
         source: BoxError,
     },
-    /// The store could not be read or written. The call may have happened.
+    /// A call to the store failed. It may have had its effect.
     #[error("cannot {operation} '{object}'{}", trouble.cure())]
     Store {
         /// `read` or `write`.
         operation: &'static str,
         /// The object.
         object: String,
-        /// What that is a sign of.
+        /// The category of the failure.
         trouble: Trouble,
         /// What the store said.
         #[source]
         source: BoxError,
     },
-    /// An object that a manifest names is not there.
+    /// A state file to which a manifest refers does not exist.
     #[error(
         "the state file '{object}' does not exist, although a checkpoint refers to it: it must not be deleted by \
          hand; restore it from a copy of the store"
@@ -90,23 +90,23 @@ pub(crate) enum StateError {
         /// The object.
         object: String,
     },
-    /// The content is not what was written.
+    /// The content of a state file differs from what was written.
     #[error("the state file '{object}' is damaged: {what}; restore it from a copy of the store")]
     Damaged {
         /// The object.
         object: String,
-        /// What does not fit.
+        /// What does not match.
         what: String,
     },
-    /// The content is not one of ours, or of a version that this binary does not know.
+    /// The object is not a state file of Fluvial, or its format is of a version that this binary does not know.
     #[error("the state file '{object}' cannot be used: {what}")]
     Unknown {
         /// The object.
         object: String,
-        /// What is not known.
+        /// Why it cannot be used.
         what: String,
     },
-    /// Rows do not fit the binary's types.
+    /// The rows of a state file cannot be converted to the binary's types.
     #[error(
         "the rows of the state file '{object}' do not match the binary's types; a field that was added needs \
          #[serde(default)]"

@@ -16,9 +16,9 @@ use super::file_writer::{FORMAT, FileInfo, GroupInfo, INFO_KEY};
 use super::routing::ROUTING_HASH_VERSION;
 use super::{StateError, StateStore};
 
-/// How much of the end of a file is read at first, in the hope that it holds the footer.
+/// The number of bytes at the end of a file that are read first, which usually include the whole footer.
 const TAIL: u64 = 64 << 10;
-/// How many rows are decoded at a time.
+/// The number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
 
 /// A state file whose footer has been read and checked.
@@ -93,7 +93,7 @@ impl OpenFile {
         Ok(Self { store: store.clone(), file: file.clone(), metadata, info })
     }
 
-    /// The batches of one row group.
+    /// Reads the batches of one row group.
     pub(super) fn read(&self, group: usize) -> Result<Vec<RecordBatch>, StateError> {
         let range = self.range(group);
         let bytes = self.store.read(&self.file, range.clone())?;
@@ -114,7 +114,7 @@ impl OpenFile {
         self.store.damaged(&self.file, what)
     }
 
-    /// Rows of this file could not be written into another one.
+    /// Returns the error that rows of this file could not be written into another one.
     pub(super) fn unwritable(&self, source: BoxError) -> StateError {
         StateError::Encode { operator: self.info.operator.clone(), source }
     }
@@ -157,7 +157,7 @@ fn checksum(groups: &[GroupInfo], rest: &[u8]) -> Option<u32> {
     Some(whole.finalize())
 }
 
-/// One row group's bytes, at their place in the file.
+/// The bytes of one row group, with their position in the file.
 struct Part {
     start: u64,
     bytes: Bytes,

@@ -25,15 +25,15 @@ use super::routing::ROUTING_HASH_VERSION;
 
 /// The newest version of the format, which is written.
 pub(super) const FORMAT: u32 = 1;
-/// Under which name the footer has our [`FileInfo`].
+/// The key of our [`FileInfo`] in the footer's metadata.
 pub(super) const INFO_KEY: &str = "fluvial.state";
 
-/// A row group has no more rows than about this…
+/// The approximate maximum number of rows of a row group.
 const GROUP_ROWS: usize = 1 << 16;
-/// … and no more encoded bytes than about this.
+/// The approximate maximum number of encoded bytes of a row group.
 const GROUP_BYTES: usize = 8 << 20;
 
-/// What the footer says of a state file.
+/// What the footer stores about a state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileInfo {
     pub(super) format: u32,
@@ -45,20 +45,20 @@ pub(super) struct FileInfo {
     pub(super) groups: Vec<GroupInfo>,
 }
 
-/// What the footer says of a row group.
+/// What the footer stores about a row group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GroupInfo {
-    /// The offset in the file after it.
+    /// The offset in the file at which the row group ends.
     pub(super) end: u64,
     pub(super) rows: u64,
     /// The checksum of the bytes since the end of the group before.
     pub(super) crc32: u32,
-    /// The least and the greatest hash; both 0 where rows have no keys.
+    /// The smallest hash; 0 if rows have no keys. `last_hash` is the greatest.
     pub(super) first_hash: u64,
     pub(super) last_hash: u64,
 }
 
-/// A file that has been written.
+/// A state file that has been written completely.
 pub(super) struct Written<W> {
     pub(super) to: W,
     pub(super) rows: u64,
@@ -96,7 +96,7 @@ impl<W: Write + Send> FileWriter<W> {
         Ok(Self { parquet, info, group_hashes: None })
     }
 
-    /// Adds rows; `hashes` are the least and the greatest of theirs.
+    /// Adds rows; `hashes` are their smallest and their greatest hash.
     pub(super) fn write(&mut self, batch: &RecordBatch, hashes: (u64, u64)) -> Result<(), BoxError> {
         self.parquet.write(batch)?;
         let first = self.group_hashes.map_or(hashes.0, |(first, _)| first);
@@ -128,7 +128,7 @@ impl<W: Write + Send> FileWriter<W> {
     }
 }
 
-/// Counts and sums what passes.
+/// Counts the bytes that are written through it, and computes their checksum.
 struct Summed<W> {
     to: W,
     bytes: u64,

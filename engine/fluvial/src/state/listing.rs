@@ -1,4 +1,4 @@
-//! What a store holds of a job's state, for people.
+//! The list of a job's checkpoints in the store, for the command `state`.
 
 use std::collections::BTreeMap;
 
@@ -8,41 +8,42 @@ use serde::Serialize;
 
 use crate::journal::JobStore;
 
-/// A complete checkpoint.
+/// A complete checkpoint, as `state --json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ListedCheckpoint {
     /// The tick that it is a snapshot of.
     pub tick: Tick,
     /// The generation that took it.
     pub generation: Generation,
-    /// Where its manifest is.
+    /// The location of its manifest.
     pub manifest: String,
-    /// Its durable operators.
+    /// The durable operators in it.
     pub operators: Vec<ListedOperator>,
 }
 
 /// A durable operator in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ListedOperator {
-    /// Its name.
+    /// The name of the operator.
     pub name: String,
-    /// What it is: `aggregate count`.
+    /// The kind of the operator, such as `aggregate count`.
     pub operator: String,
-    /// The types that it keeps.
+    /// The types of its keys and values.
     pub schema: String,
-    /// How many keys have a row; `None` where rows have no keys, and all of them count.
+    /// The number of keys that have a row; `None` for operators without keys, whose rows all count.
     pub live_keys: Option<u64>,
-    /// Rows in its state files; a key that changed since the last merge is in several, and a deleted one may be.
+    /// The number of rows in its state files. A key that changed since the last merge has rows in several files, and a deleted
+    /// key may still have one.
     pub rows: u64,
-    /// The state files' size.
+    /// The total size of its state files.
     pub bytes: u64,
-    /// Where its Parquet files are, oldest first.
+    /// The locations of its state files, oldest first.
     pub files: Vec<String>,
 }
 
 impl ListedOperator {
-    /// The DuckDB query that gives the operator's rows as of the checkpoint: of each key the newest row, unless it is
-    /// deleted. `None` when nothing has been stored, of which there is nothing to query.
+    /// Returns the DuckDB query for the operator's rows as of the checkpoint: the newest row of each key, unless the key is
+    /// deleted. `None` if the operator has no state file yet.
     pub(crate) fn sql(&self) -> Option<String> {
         if self.files.is_empty() {
             return None;
@@ -62,10 +63,10 @@ impl ListedOperator {
     }
 }
 
-/// The complete checkpoints whose manifests are still there, oldest first.
+/// Returns the complete checkpoints whose manifests have not been deleted, oldest first.
 ///
 /// # Errors
-/// The store cannot be reached, or has something that is damaged or of a newer format.
+/// The store cannot be reached, or an object in it is damaged or of a newer format.
 pub(crate) async fn list(store: &JobStore) -> Result<Vec<ListedCheckpoint>, Error> {
     let records = store.get_records(store.list_journal().await?).await?;
     // A record of the journal is what makes a manifest a checkpoint.

@@ -4,9 +4,9 @@
 //!   files, oldest first ──by hash, newest of a key wins──► one file, streamed into the store
 //! ```
 //!
-//! **Guarantees** that the merged file says of every key what the files together said, and that no more than a row group
-//! of each file is in memory. It works on columns, so it knows nothing of the user's types. **Does not** delete the
-//! files: a complete checkpoint still names them.
+//! **Guarantees** that the merged file has the same current row of every key as the files together, and that no more than one
+//! row group of each file is in memory. It works on columns, so that it does not need the user's types. **Does not** delete
+//! the merged files, because a complete checkpoint still refers to them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -26,16 +26,16 @@ use super::upload::Upload;
 use super::{StateError, StateStore};
 use crate::fail_point::{FailPoint, reach};
 
-/// How many files of about one size are merged into one.
+/// The number of files of about the same size that are merged into one.
 const FAN_IN: usize = 4;
-/// Rows become a batch of the merged file in pieces of this size.
+/// The number of rows that are written to the merged file at once.
 const BATCH_ROWS: usize = 8192;
 
-/// Which files of an operator to merge now, if any: neighbours, as positions in [`OperatorState::files`].
+/// Returns which files of an operator should be merged now, if any: a range of neighbours in [`OperatorState::files`].
 ///
-/// From the newest file backwards, a file joins as long as it is no more than twice as large as all newer ones together;
-/// four that join are merged. So a row is written again only when what it is in has doubled, and the number of files
-/// stays logarithmic.
+/// Starting with the newest file, a file belongs to the range as long as it is at most twice as large as all newer files
+/// together; ranges of at least four files are merged. A row is therefore rewritten only when the size of its file about
+/// doubles, and the number of files stays logarithmic in the size of the state.
 #[must_use]
 pub(crate) fn merge_due(files: &[StateFile]) -> Option<Range<usize>> {
     let mut newer = 0;
@@ -48,11 +48,11 @@ pub(crate) fn merge_due(files: &[StateFile]) -> Option<Range<usize>> {
     (count >= FAN_IN).then(|| files.len() - count..files.len())
 }
 
-/// Merges some of an operator's files, neighbours in its list, into one that is written as `object`. Blocks; takes as
-/// long as reading and writing them does.
+/// Merges neighbouring files in the list of an operator into one file, which is written as `object`. Blocks until all of them
+/// are read and the new one is written.
 ///
 /// # Errors
-/// A file is damaged or gone, or the store cannot be reached; `object` may exist then, and nothing refers to it.
+/// A file is damaged or missing, or the store cannot be reached. `object` may then exist, but nothing refers to it.
 pub(crate) fn merge(
     store: &StateStore,
     operator: &OperatorState,
@@ -69,7 +69,7 @@ pub(crate) fn merge(
     let merged = if schema.fields().len() == 1 {
         append(files, writer)
     } else {
-        // A deleted key need not be remembered once nothing older can have it.
+        // If the oldest file is part of the merge, no older row of a deleted key can exist, so the deletion need not be kept.
         Merge::new(files, which.start == 0).and_then(|merge| merge.run(writer))
     };
     let written = match merged.and_then(|writer| writer.finish().map_err(failed)) {
@@ -88,7 +88,7 @@ pub(crate) fn merge(
 
 type Writer<'a, 'u> = FileWriter<&'a mut Upload<'u>>;
 
-/// Records without keys: one file after the other.
+/// Concatenates files of records without keys.
 fn append<'a, 'u>(files: Vec<OpenFile>, mut writer: Writer<'a, 'u>) -> Result<Writer<'a, 'u>, StateError> {
     for file in files {
         for group in 0..file.info.groups.len() {
@@ -100,7 +100,7 @@ fn append<'a, 'u>(files: Vec<OpenFile>, mut writer: Writer<'a, 'u>) -> Result<Wr
     Ok(writer)
 }
 
-/// A merge under way.
+/// The state of a merge.
 struct Merge {
     cursors: Vec<Cursor>,
     /// The next hash of each file that has one; of equal ones the newest file's comes first.
@@ -114,7 +114,7 @@ struct Merge {
     drop_deleted: bool,
 }
 
-/// Where a file has been read to.
+/// The position in one of the files.
 struct Cursor {
     file: OpenFile,
     next_group: usize,
@@ -122,7 +122,7 @@ struct Cursor {
     current: Option<Current>,
 }
 
-/// The batch that a file has been read to.
+/// The current batch of a file.
 struct Current {
     source: usize,
     rows: KeyedBatch,

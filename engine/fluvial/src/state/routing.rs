@@ -1,7 +1,7 @@
 //! The hash that says which worker keeps a key, and where a state file sorts it.
 //!
-//! The hash is stored with each row of a state file, so it is part of the format: it depends on nothing but the key's content
-//! as serde shows it, the same in every version, on every machine. A file whose hashes differ from what this code
+//! The hash is stored with each row of a state file, so it is part of the format. It depends only on the key's content as serde
+//! serialises it, and is the same in every version and on every machine. A file whose hashes differ from what this code
 //! computes is refused.
 //!
 //! **Definition, version 1.** The state begins as `0x243f6a8885a308d3`. `fold(a, b)` is the upper half xor the lower
@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// The version of the definition above.
 pub(crate) const ROUTING_HASH_VERSION: u32 = 1;
 
-/// The routing hash of a key.
+/// Returns the routing hash of a key, which decides the worker that keeps the key.
 ///
 /// ```
 /// # use fluvial::durable::routing_hash;
@@ -28,7 +28,7 @@ pub(crate) const ROUTING_HASH_VERSION: u32 = 1;
 /// ```
 ///
 /// # Panics
-/// When the key's own `Serialize` fails; such a type cannot be a key.
+/// If the key's own `Serialize` fails; such a type cannot be a key.
 #[inline]
 #[must_use]
 pub fn routing_hash<K: Serialize + ?Sized>(key: &K) -> u64 {
@@ -68,7 +68,7 @@ impl Hasher {
     }
 }
 
-/// What a key's own `Serialize` said.
+/// The error of a key's own `Serialize`.
 #[derive(Debug)]
 pub(crate) struct HashError(String);
 

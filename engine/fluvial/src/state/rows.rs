@@ -19,7 +19,7 @@ use super::routing::{hash_owner, routing_hash};
 use super::schema::RowSchema;
 use super::{EncodedFile, StateError, StateStore};
 
-/// How many rows become one batch while a file is encoded.
+/// The number of rows that are encoded at once.
 const CHUNK_ROWS: usize = 2048;
 /// How many rows of each batch are read back and compared where one value is as good as another: a type that does not
 /// survive, because its `Serialize` and `Deserialize` do not fit each other, must be found when it is written and not
@@ -43,11 +43,11 @@ impl HashRange {
     }
 }
 
-/// What became of the keys of one stretch of hashes, in any order. Rows and keys that are gone are kept apart: a row
-/// takes no more room then than where it was copied from.
+/// The changed keys of a range of hashes, in any order. Rows and deleted keys are kept apart, so that a row takes no more memory
+/// than where it was copied from.
 pub(crate) struct Part<K, V> {
     pub(crate) rows: Vec<(K, V)>,
-    /// Keys that have no row any more.
+    /// The keys that have been deleted.
     pub(crate) gone: Vec<K>,
 }
 
@@ -60,7 +60,7 @@ impl<K: Serialize, V> Part<K, V> {
         places
     }
 
-    /// A key and its row, `None` for one that is gone.
+    /// A key and its row; `None` for a deleted key.
     fn at(&self, place: u32) -> (&K, Option<&V>) {
         let place = place as usize;
         match self.rows.get(place) {
@@ -70,7 +70,7 @@ impl<K: Serialize, V> Part<K, V> {
     }
 }
 
-/// A file of keyed rows, stored by the checkpoint of `tick`. All hashes of a part come before those of the next.
+/// Encodes keyed rows as a state file of the checkpoint of `tick`. All hashes of a part must be less than those of the next.
 pub(crate) fn encode_keyed<K, V>(
     operator: &str,
     kind: &OperatorKind,
@@ -104,7 +104,7 @@ where
     encode().map_err(|source| StateError::Encode { operator: operator.to_owned(), source })
 }
 
-/// A file of records without keys.
+/// Encodes records without keys as a state file.
 pub(crate) fn encode_plain<D: Serialize + DeserializeOwned + PartialEq>(
     operator: &str,
     kind: &OperatorKind,
@@ -163,14 +163,14 @@ where
     Ok(())
 }
 
-/// A part of a file that is read by itself: a row group.
+/// A row group of a file, which is read independently of the others.
 pub(crate) struct PlainPart {
     file: Arc<OpenFile>,
     schema: RowSchema,
     group: usize,
 }
 
-/// The parts of a file of records without keys.
+/// Returns the row groups of a file of records without keys.
 pub(crate) fn plain_parts(
     store: &StateStore,
     file: &StateFile,
@@ -199,7 +199,7 @@ fn as_stored(schema: &RowSchema, file: &OpenFile, kind: &OperatorKind) -> Result
 }
 
 impl PlainPart {
-    /// The records of the part.
+    /// Reads the records of the row group.
     pub(crate) fn read<D: DeserializeOwned>(&self) -> Result<Vec<D>, StateError> {
         let schema = &self.schema;
         let mut records = Vec::new();
@@ -297,7 +297,7 @@ fn prove<'a, T: DeserializeOwned + PartialEq + 'a>(
     Err(read.err().map_or_else(|| what.clone().into(), |error| format!("{what} {error}").into()))
 }
 
-/// A file that is being encoded in memory.
+/// A state file that is being encoded in memory.
 struct Encoder {
     schema: SchemaRef,
     writer: FileWriter<Vec<u8>>,

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::columns::Column;
 
-/// Which columns an operator's files have, and how its rows become them.
+/// The columns of an operator's state files, and how its rows are converted to them.
 ///
 /// | column | keyed operators | `keep_all` |
 /// | --- | --- | --- |
@@ -24,7 +24,7 @@ pub(crate) struct RowSchema {
 }
 
 impl RowSchema {
-    /// For rows with keys.
+    /// Creates the schema of rows with keys.
     pub(crate) fn keyed<K, V>() -> Self
     where
         K: Serialize + DeserializeOwned,
@@ -33,12 +33,12 @@ impl RowSchema {
         Self { key: Some(Column::of::<K>(true)), value: Column::of::<V>(false) }
     }
 
-    /// For records without keys.
+    /// Creates the schema of records without keys.
     pub(crate) fn plain<D: Serialize + DeserializeOwned>() -> Self {
         Self { key: None, value: Column::of::<D>(false) }
     }
 
-    /// The types, for the manifest.
+    /// Describes the types, for the manifest.
     pub(crate) fn describe(&self) -> String {
         match &self.key {
             Some(key) => format!("key {}, value {}", key.describe(), self.value.describe()),
@@ -46,8 +46,8 @@ impl RowSchema {
         }
     }
 
-    /// What reads a file that was written when the value lacked fields which it has got since; `None` if there are other
-    /// differences. A key with another field would have another hash.
+    /// Returns the schema that reads a file which was written before the value type gained fields; `None` if the types differ in
+    /// any other way. A key type cannot gain fields, because the hashes of its keys would change.
     pub(super) fn as_stored(&self, file: &Schema) -> Option<Self> {
         let same_key = match &self.key {
             Some(key) => key.field("key", false) == *file.fields().find("key")?.1,
@@ -57,7 +57,7 @@ impl RowSchema {
         same_key.then(|| Self { key: self.key.clone(), value })
     }
 
-    /// The columns of a file.
+    /// Returns the columns as an Arrow schema.
     pub(super) fn arrow(&self) -> SchemaRef {
         Arc::new(match &self.key {
             Some(key) => Schema::new(vec![

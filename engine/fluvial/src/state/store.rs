@@ -1,4 +1,4 @@
-//! Runs as objects: their names, and blocking reads and writes.
+//! State files as objects in the store: their names, and blocking reads and writes.
 
 use std::fmt;
 use std::ops::Range;
@@ -22,11 +22,11 @@ pub(crate) fn state_object(operator: &str, generation: Generation, unique: Uuid)
 /// A state file that has been encoded and waits to be written. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct EncodedFile {
-    /// The Parquet file.
+    /// The content of the Parquet file.
     pub bytes: Bytes,
-    /// How many rows it has, tombstones included.
+    /// The number of rows, including those of deleted keys.
     pub rows: u64,
-    /// Its checksum.
+    /// The checksum of the file.
     pub crc32: u32,
 }
 
@@ -39,8 +39,8 @@ impl fmt::Debug for EncodedFile {
     }
 }
 
-/// Where a job's state files are. Its calls block, so they are made on threads of the worker or of their own, never within
-/// the runtime `Handle` that they wait for.
+/// The part of the store that holds a job's state files. Its calls block, so they must not be made on a thread of the tokio
+/// runtime that they wait for.
 #[derive(Clone, Debug)]
 pub(crate) struct StateStore {
     store: JobStore,
@@ -48,13 +48,13 @@ pub(crate) struct StateStore {
 }
 
 impl StateStore {
-    /// The state files of a job; `runtime` drives the store's calls.
+    /// Creates the access to a job's state files; `runtime` executes the store's calls.
     #[must_use]
     pub(crate) fn new(store: JobStore, runtime: Handle) -> Self {
         Self { store, runtime }
     }
 
-    /// Writes a file. May be called again with the same arguments when it has failed.
+    /// Writes a state file. If the call fails, it may be repeated with the same arguments.
     ///
     /// # Errors
     /// [`StateError::Store`]; the file may have been written.

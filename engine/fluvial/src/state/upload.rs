@@ -1,4 +1,4 @@
-//! Writing an object that is too large for memory.
+//! Writing an object in parts, because it is too large for memory.
 
 use std::io::{Error, Write};
 
@@ -6,10 +6,10 @@ use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 
 use super::{StateError, StateStore};
 
-/// How much is sent at a time; object stores ask for at least 5 MiB.
+/// The size of a part; object stores require at least 5 MiB.
 const PART_BYTES: usize = 8 << 20;
 
-/// An object under way; it exists once it is completed.
+/// An object that is being written. It exists only after [`Upload::complete`].
 pub(super) struct Upload<'a> {
     store: &'a StateStore,
     object: &'a str,
@@ -26,14 +26,14 @@ impl<'a> Upload<'a> {
         Ok(Self { store, object, parts, buffer: Vec::new(), failed: None })
     }
 
-    /// Makes the object exist.
+    /// Sends the rest and creates the object.
     pub(super) fn complete(mut self) -> Result<(), StateError> {
         let sent = self.send();
         let completed = sent.and_then(|()| self.store.runtime().block_on(self.parts.complete()).map(drop));
         completed.map_err(|e| self.store.failed("write", self.object, e))
     }
 
-    /// Drops what has been sent; returns why a write failed, if one did.
+    /// Discards the parts that have been sent. Returns the error of the write that failed, if one did.
     pub(super) fn abandon(mut self) -> Option<StateError> {
         // What cannot be dropped now is an orphan, which the store's own rules or the next cleaning remove.
         let _ = self.store.runtime().block_on(self.parts.abort());
