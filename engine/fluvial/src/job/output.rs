@@ -296,13 +296,13 @@ mod tests {
     }
 
     #[test]
-    fn an_append_output_refuses_to_take_back() {
+    fn an_append_output_refuses_a_retraction() {
         use Envelope::Append;
         check(
             Append,
             vec![row("a", 2, 1), row("a", 1, 2)],
             Ok(&[("a", Some("1")), ("a", Some("1")), ("a", Some("2"))]),
         );
-        check(Append, vec![row("a", 1, -1)], Err("take back"));
+        check(Append, vec![row("a", 1, -1)], Err("have to retract a record of key a"));
     }
 }

@@ -99,7 +99,7 @@ mod tests {
         let all = check(&["in", "in"], &[("a/b", "in")]).unwrap_err();
         let parts = [
             "the job is put together with 6 mistakes; (1) source 'in' is declared twice",
-            "; (2) 'a/b' is no name for a durable operator",
+            "; (2) 'a/b' is not a valid name for a durable operator",
             "; (4) output 'in' is written twice",
             "; (5) the job reads ",
         ];
