@@ -204,7 +204,8 @@ impl Broker {
         partition.waiters.wake_all();
     }
 
-    /// Sets the clock by which timestamps of records are judged so many milliseconds ahead of the host's, or behind it.
+    /// Sets the clock with which timestamps of records are compared, in milliseconds ahead of the host's clock; negative values
+    /// set it behind.
     pub fn set_clock_ahead_ms(&self, ms: i64) {
         self.shared.clock_ahead_ms.store(ms, Ordering::Relaxed);
     }

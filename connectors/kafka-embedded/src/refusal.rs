@@ -1,4 +1,4 @@
-//! A request that the broker does not fulfil, with a message for the person behind it.
+//! The refusal of a request, with a message for the user of the client.
 
 use kafka_protocol::ResponseError;
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How far behind the broker's clock a timestamp may be.
+/// The topic setting for how far a timestamp may lag behind the broker's clock.
 pub(crate) const BEFORE: &str = "message.timestamp.before.max.ms";
 /// How far ahead of the broker's clock it may be.
 pub(crate) const AFTER: &str = "message.timestamp.after.max.ms";

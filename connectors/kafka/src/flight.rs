@@ -6,12 +6,12 @@ use fluvial_connector::{Offset, PartitionWrite};
 
 use crate::native::{Code, Report};
 
-/// The messages of one transaction that are under way, and where those that arrived lie.
+/// The messages of one transaction that are in flight, and the offsets of those that were acknowledged.
 pub(crate) struct Flight<'a> {
     writes: &'a [PartitionWrite],
     /// How many messages have no report yet.
     pub(crate) pending: usize,
-    /// By group: where its messages lie.
+    /// The offsets of each group's messages.
     pub(crate) groups: Vec<Offsets>,
     /// By group, and one more for those of no group: how many messages have no report yet.
     pending_of: Vec<usize>,
@@ -43,7 +43,7 @@ impl Failed {
 }
 
 impl<'a> Flight<'a> {
-    /// The group of messages whose offsets nobody asks for.
+    /// The group of messages whose offsets are not needed.
     pub(crate) const OTHER: usize = 0xff_ffff;
     const INDEX_BITS: u32 = 40;
 

@@ -1,4 +1,4 @@
-//! librdkafka's settings: ours, the user's, and those that nobody may change.
+//! librdkafka's settings: the connector's, the user's, and those that the user cannot change.
 
 use std::collections::BTreeMap;
 use std::fmt;

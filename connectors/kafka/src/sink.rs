@@ -24,7 +24,7 @@ use crate::writers;
 /// How long it is asked how far an output can be read, when it cannot be read to its end, and how often.
 const ASK_WHAT_IS_READABLE: Duration = Duration::from_secs(5);
 
-/// The offset to read from for whoever asks only where a partition ends. Any other is known to be committed.
+/// The offset to read from if only the end of a partition is wanted. Any other offset is known to be committed.
 const ONLY_THE_END: Offset = Offset(u64::MAX);
 
 /// The topics of one cluster, which share transactions.

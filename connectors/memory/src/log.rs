@@ -1,4 +1,4 @@
-//! One partition: records, transactions, and where each stands.
+//! One partition: its records, and the state of the transactions that wrote them.
 
 use std::collections::BTreeMap;
 

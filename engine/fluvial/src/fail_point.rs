@@ -1,12 +1,12 @@
-//! Named places where a process can be made to end or to stand still: where tests show that nothing is lost.
+//! Fail points: named places at which a test ends or pauses a process, to show that nothing is lost or duplicated.
 //!
-//! Guarantees that a place which is not asked for costs one relaxed load; so they are in every build, at events that are
-//! rare beside records. Does not unwind, tell anybody or flush: what happens at a place is what a crash or a pause does.
-//! A process of a generation gets its fail point from the supervisor, which gives it to the first generation alone: the
-//! ones that follow are those that have to cope.
+//! **Guarantees** that an unused fail point costs one relaxed load. They are therefore in every build, at events that are rare
+//! compared with records. **Does not** unwind, send a message or flush anything: the effect is that of a crash or a pause.
+//! A process gets its fail point from the supervisor, which gives it only to the first generation; the following generations
+//! have to recover.
 //!
-//! One place lies inside a sink, which knows nothing of fail points. A sink says where it is by the events of
-//! [`crate::stages`]; where the fail point is that place, the process also listens to these events ([`in_the_sink`]).
+//! One fail point is inside a sink, which does not know about fail points. A sink emits the events of [`crate::stages`]; for this
+//! fail point the process also subscribes to these events ([`in_the_sink`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,35 +28,35 @@ use crate::stages::STAGES;
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum FailPoint {
-    /// The opened record is in the journal; the gap before it is not filled, nothing is read.
+    /// The `opened` record is in the journal; the gap before it is not filled yet, and nothing has been read.
     AfterClaiming = 1,
     /// The plan is known; no writer of an earlier generation is fenced.
     BeforeFencing,
-    /// A run of a checkpoint has been read back, others have not.
+    /// A state file of the checkpoint has been read, others have not.
     DuringRestore,
     /// Every writer of earlier generations is fenced; the journal's tail has not been read again.
     AfterFencing,
     /// The journal has no newer generation; progress has not been read.
     AfterAllFenced,
-    /// A worker knows the progress; it has not looked behind it.
+    /// The progress has been read; the records after it have not.
     AfterProgress,
-    /// A worker is about to say that it is ready.
+    /// A worker is about to report that it is ready.
     BeforeReady,
-    /// A tick is minted and told to the workers, and not in the journal.
+    /// A tick is minted and was broadcast to the workers; it is not in the journal yet.
     AfterMinting,
-    /// A tick is in the journal, and nobody has been told.
+    /// A tick is in the journal; the workers have not been told yet.
     AfterSealing,
-    /// A transaction's records are acknowledged, its progress is not written.
+    /// A transaction's records are acknowledged; its progress is not written yet.
     BetweenDataAndProgress,
-    /// A transaction is written, its commit has not been asked for.
+    /// A transaction is written; its commit has not been requested yet.
     BeforeCommit,
-    /// A transaction is committed, and nobody has been told.
+    /// A transaction is committed; the leader has not been told yet.
     AfterCommit,
-    /// A run of a checkpoint is stored, others are not.
+    /// A state file of a checkpoint is stored, others are not.
     DuringUpload,
-    /// A checkpoint's manifest is stored, and the journal does not name it.
+    /// A checkpoint's manifest is stored; no journal record refers to it yet.
     AfterManifest,
-    /// A merged run is written and not yet an object.
+    /// A merged state file is written, but the upload is not completed, so that the object does not exist yet.
     DuringMerge,
     /// One object of several has been deleted.
     DuringDeletion,

@@ -1,13 +1,13 @@
-//! The engine: what a job is written against, and what runs it.
+//! The engine of Fluvial: the API that jobs are written against, and the runtime that executes them.
 //!
-//! *A job is a deterministic function of its journal.* A job is an ordinary binary: its `main` hands the engine a
-//! closure that builds a dataflow, from sources through [`Stream`]s, durable operators and [`Collection`]s to outputs.
+//! *A job is a deterministic function of its journal.* A job is an ordinary binary. Its `main` passes the engine a closure that
+//! builds a dataflow, from sources through [`Stream`]s, durable operators and [`Collection`]s to outputs.
 //!
 //! ```text
 //!   Job::source ─► Stream ─► durable operator ─► Collection ─► Job::output
 //! ```
 //!
-//! Start at [`App`] for a job's `main`, at [`Job`] for what its closure can do, at [`harness`] for its tests.
+//! Start with [`App`] for a job's `main`, with [`Job`] for the closure that builds it, and with [`harness`] for its tests.
 
 mod cli;
 pub mod durable;

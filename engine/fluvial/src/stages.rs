@@ -1,7 +1,7 @@
-//! Where time goes: events at the stages of an opening, of a checkpoint, and of a tick.
+//! Trace events that show where time is spent: at the stages of an opening, of a checkpoint, and of a tick.
 //!
-//! All have the target [`STAGES`]: at DEBUG what happens now and then, at TRACE what happens at every tick. Whoever
-//! measures asks for them with `RUST_LOG=info,fluvial::stages=trace` and reads their times; nobody else pays for them.
+//! All events have the target [`STAGES`]. Rare ones have the level DEBUG, those of every tick the level TRACE. Switch them on
+//! with `RUST_LOG=info,fluvial::stages=trace`, and compare their times. They cost almost nothing when they are off.
 //!
 //! | event | with | says |
 //! | --- | --- | --- |

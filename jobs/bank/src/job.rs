@@ -34,7 +34,7 @@ pub(crate) struct BankOptions {
     pub(crate) on_malformed: OnMalformed,
 }
 
-/// A transfer as it stands in the input topic.
+/// A transfer, as a record of the input topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Transfer {
     /// Its number.

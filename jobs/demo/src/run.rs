@@ -250,7 +250,7 @@ impl Course<'_> {
     }
 }
 
-/// The live table with the tick that it stands for.
+/// The live table, with its tick.
 fn table(viewer: &Viewer) -> String {
     let seen = viewer.seen();
     let Some(tick) = seen.tick else { return "no output yet".to_owned() };

@@ -41,7 +41,7 @@ impl Screen {
     pub(crate) fn say(&self, what: &str) {
         match &self.live {
             Some(live) => live.bar.set_message(what.to_owned()),
-            // Whoever read it may have gone away: the demo goes on.
+            // The reader of the output may have ended; the demo continues without it.
             None => drop(writeln!(std::io::stderr(), "{what}")),
         }
     }

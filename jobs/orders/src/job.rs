@@ -33,7 +33,7 @@ pub(crate) struct OrdersOptions {
     pub(crate) on_malformed: OnMalformed,
 }
 
-/// An order as it stands in the input topic.
+/// An order, as a record of the input topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Order {
     /// The order's number; the record's key is the same as text.

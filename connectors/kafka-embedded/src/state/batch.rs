@@ -21,7 +21,7 @@ const CONTROL: i16 = 1 << 5;
 /// No producer, epoch or sequence.
 pub(crate) const NONE: i64 = -1;
 
-/// What stands in a batch's header.
+/// The fields of a batch's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) attributes: i16,

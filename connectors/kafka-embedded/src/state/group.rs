@@ -47,7 +47,7 @@ pub(crate) struct Group {
     next_member: u64,
 }
 
-/// Where a group stands.
+/// The state of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Without members.

@@ -145,7 +145,7 @@ fn name(object: &Object) -> String {
     }
 }
 
-/// A run or a manifest by its name, which begins with the generation; whatever else lies there is not ours.
+/// Recognises a state file or a manifest by its name, which begins with the generation. Other objects are not the engine's.
 fn found(name: String) -> Option<FoundObject> {
     let generation = name.rsplit('/').next()?.split('-').next()?.parse().ok().map(Generation)?;
     Some(FoundObject { name, generation })

@@ -1,21 +1,21 @@
-//! How a job runs, as plain values: what a command line, a test or a node of a cluster hands to the runtime.
+//! The configuration of a job's runtime, as plain values: a command line, a test or a node of a cluster creates it.
 
 use std::time::Duration;
 
 use fluvial_protocol::Layout;
 
-/// How a job runs.
+/// The configuration of `run`.
 #[derive(Clone, Debug)]
 pub(crate) struct RunConfig {
     /// The job's name, after which its folder in the store and its progress topic are named.
     pub(crate) job: String,
-    /// Where journal, state and checkpoints are kept.
+    /// The URL of the store, which holds journal, state and checkpoints.
     pub(crate) store: String,
-    /// How many workers there are, and in how many processes.
+    /// The numbers of workers and processes.
     pub(crate) layout: Layout,
-    /// The least time between two ticks.
+    /// The minimum time between two ticks.
     pub(crate) tick: Duration,
-    /// A soft limit of the records of one tick.
+    /// A soft limit on the records of one tick.
     pub(crate) tick_records: u64,
     /// The time between two checkpoints.
     pub(crate) checkpoint_every: Duration,
@@ -29,26 +29,27 @@ pub(crate) struct RunConfig {
     pub(crate) in_flight_bytes: u64,
     /// Whether to keep the whole journal, so that the job can be replayed from its beginning.
     pub(crate) keep_journal: bool,
-    /// Whether to take the input as it is now and to correct upsert outputs.
+    /// Whether to accept the input as it is now and to correct upsert outputs.
     pub(crate) reconcile: bool,
-    /// Whether a reconciliation goes on with append outputs after what they hold.
+    /// Whether a reconciliation leaves the records of append outputs as they are.
     pub(crate) leave_append_outputs: bool,
     /// The options that decide beside the binary what the job computes, as bytes that are equal where the options are.
     pub(crate) own_options: Vec<u8>,
-    /// How long an object of the store stays after nothing names it any more, and the longest step that a process survives.
+    /// How long an object of the store is kept after nothing refers to it any more. A process whose loop makes no step for this
+    /// time ends.
     pub(crate) deletion_grace: Duration,
 }
 
-/// How a job is replayed.
+/// The configuration of `replay`.
 #[derive(Clone, Debug)]
 pub(crate) struct ReplayConfig {
     /// The job's name.
     pub(crate) job: String,
-    /// Where its journal is kept.
+    /// The URL of the store, which holds the journal.
     pub(crate) store: String,
-    /// How many workers replay.
+    /// The number of workers that replay.
     pub(crate) workers: u32,
-    /// The last tick that is replayed; all of them where there is none.
+    /// The last tick that is replayed; all ticks if there is none.
     pub(crate) until: Option<fluvial_connector::Tick>,
     /// Whether to print each output partition's digest at the end instead of the records.
     pub(crate) digest: bool,

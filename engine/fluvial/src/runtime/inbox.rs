@@ -1,4 +1,4 @@
-//! The way of complete ticks from a process's workers to its one committer.
+//! The queue through which a process's workers pass complete ticks to its one committer.
 //!
 //! ```text
 //!   worker 0: OutputQueues ─► Outlet ─┐
@@ -6,8 +6,8 @@
 //!   worker 2: OutputQueues ─► Outlet ─┘      └──── is there room? ────► workers that replay
 //! ```
 //!
-//! Workers consolidate, encode, sort and add up digests side by side; what is left is handed over as it lies. A tick is
-//! complete when every worker of the process has passed it, and each output partition's rows come from one of them.
+//! Workers consolidate, encode, sort and compute digests in parallel, and pass the result on without another copy. A tick is
+//! complete when every worker of the process has passed it. The rows of an output partition come from one worker.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

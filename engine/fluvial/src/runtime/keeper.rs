@@ -4,8 +4,8 @@
 //!   starting ──all said hello──► running ──first end──► ending ──all gone──► ended
 //! ```
 //!
-//! When the keeper dies, however it dies, its processes die with it. When one process of a generation ends, all end. What
-//! follows is decided elsewhere ([`fluvial_protocol::Decisions`]).
+//! **Guarantees** that its processes end when the keeper ends, even by SIGKILL, and that all processes of a generation end when
+//! one of them does. **Does not** decide what follows; see [`fluvial_protocol::Decisions`].
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -27,11 +27,12 @@ use super::mesh::Secret;
 use super::peer::{FromPeer, Invitation, PEER_VARIABLE, PeerLink, Succession, ToPeer, read_line};
 use super::supervisor::{Supervision, thread};
 
-/// How long the other processes have to say why they end once the first has ended.
+/// How long the other processes have to report why they end, after the first one has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// How long they have where the first is done: nothing is left to do but to let go of the state, which takes its time.
+/// How long they have if the first one is done: they only have to free their state, which can take a while.
 const LETTING_GO: Duration = Duration::from_secs(30);
-/// Signals that come so soon after the first are the same one: `timeout` and others tell a process and its group.
+/// A signal that arrives within this time after the first is the same one: programs such as `timeout` signal both a process and
+/// its process group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// What happens to a run.

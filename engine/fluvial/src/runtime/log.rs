@@ -1,4 +1,4 @@
-//! What a run prints, whatever becomes of whoever reads it.
+//! The output of a run, which must never block or fail the run, whatever happens to its reader.
 //!
 //! ```text
 //!   process 0: stdout, stderr ──pipes──┐
@@ -6,10 +6,10 @@
 //!   the supervisor's log ──────────────┘
 //! ```
 //!
-//! The supervisor reads what its processes print, so no print of theirs can fail or wait: not the log's, not a panic's, not
-//! one in a closure of the job or in a C library. What the supervisor in turn cannot write (the reader of its log has gone
-//! away, the disk is full) is lost and counted, and the log says how much was lost as soon as it works again. A reader that
-//! stands still is no different once [`MOST_WAITING_BYTES`] wait for it.
+//! The supervisor reads what its processes print, so that none of their writes can fail or block: neither those of the log or a
+//! panic, nor those of a closure of the job or a C library. Lines that the supervisor itself cannot write (the reader of its log
+//! has ended, the disk is full) are lost and counted, and the log says how many were lost as soon as it can be written again. A
+//! reader that does not read is treated in the same way once [`MOST_WAITING_BYTES`] are waiting for it.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -22,11 +22,11 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::ambient;
 
-/// How much may wait to be written.
+/// The maximum number of bytes that wait to be written.
 const MOST_WAITING_BYTES: usize = 4 << 20;
-/// How long the end of a run waits for a reader that takes nothing.
+/// How long the end of a run waits for a reader that does not read.
 const LAST_LINES: Duration = Duration::from_secs(1);
-/// How much a process may print without an end of line before it is handed on.
+/// The maximum number of bytes that a process may print without an end of line before they are passed on.
 const LONGEST_LINE: usize = 64 << 10;
 
 /// The run's own streams, in its supervisor.

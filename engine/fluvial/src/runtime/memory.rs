@@ -1,7 +1,7 @@
-//! Whether the kernel killed a process for memory, as far as its control group tells.
+//! Detects by the control group whether the kernel killed a process because of its memory.
 //!
-//! The kernel kills with SIGKILL and says nothing to the parent. The control group counts such kills: version 1 in
-//! `memory.oom_control`, version 2 in `memory.events`. A limit may lie in any group above, as in a container.
+//! The kernel kills with SIGKILL and does not tell the parent why. The control group counts such kills: version 1 in
+//! `memory.oom_control`, version 2 in `memory.events`. The limit may be that of any parent group, as in a container.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const VERSION_1: Version = Version {
 const VERSION_2: Version =
     Version { kills: "memory.events", limit: "memory.max", used: ["memory.peak", "memory.current"] };
 
-/// More than any machine has: version 1 says so where there is no limit.
+/// A limit at or above this means that there is none: version 1 reports a very large number then.
 const NO_LIMIT: u64 = 1 << 60;
 
 /// This process's memory control group, and how many processes the kernel had killed in it when that was asked.

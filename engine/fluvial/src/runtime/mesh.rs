@@ -54,12 +54,12 @@ const MAGIC: &[u8; 8] = b"fluvial1";
 const HELLO_BYTES: usize = 8 + 32 + 4;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A place for the peers to connect to, on a free port of the loopback interface.
+/// Opens a listener for the other processes, on a free port of the loopback interface.
 pub(crate) fn listen() -> std::io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
 }
 
-/// Connects this process with all others; the socket of process `i` stands at `i`, none at `index`.
+/// Connects this process with all others. The result has the socket of process `i` at position `i`, and none at `index`.
 ///
 /// # Errors
 /// A peer did not come in time, or refused this process.

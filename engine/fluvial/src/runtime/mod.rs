@@ -1,4 +1,4 @@
-//! What runs a generation: processes, the mesh between them, the worker loop, and what drives sources and sinks.
+//! The runtime of a generation: its processes, the mesh between them, the worker loop, and the drivers of sources and sinks.
 //!
 //! ```text
 //!   supervisor ─► keeper ──starts──► process ──threads──► worker loop ─┬─ source: readers ─► reclock ─► dataflow

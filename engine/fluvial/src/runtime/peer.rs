@@ -1,7 +1,7 @@
-//! A process of a generation, seen from inside, and what it says to the supervisor that started it.
+//! The connection of a process of a generation with the supervisor that started it, from the side of the process.
 //!
-//! Each process holds one connection to its supervisor. Lines of JSON go both ways: [`FromPeer`] and [`ToPeer`]. When the
-//! connection ends, the supervisor is gone, and the process ends too.
+//! Each process has one connection to its supervisor, with lines of JSON in both directions: [`FromPeer`] and [`ToPeer`]. When
+//! the connection ends, the supervisor has ended, and the process ends too.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,25 +22,25 @@ pub(crate) const PEER_VARIABLE: &str = "FLUVIAL_PEER";
 /// What a supervisor tells a process that it starts, in [`PEER_VARIABLE`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Invitation {
-    /// Where the supervisor listens.
+    /// The address at which the supervisor listens.
     pub supervisor: SocketAddr,
     /// The generation's secret, in hexadecimal digits.
     pub secret: String,
     /// Which process this is.
     pub index: usize,
-    /// After which generation it comes.
+    /// The run, and the generation that precedes this one.
     pub succession: Succession,
     /// Whether its log has colours: what it prints goes through the supervisor to a terminal.
     pub ansi: bool,
-    /// Where it ends or stands still, if a test asks for that.
+    /// The fail point at which it ends or pauses, if a test sets one.
     pub fail_point: Option<Doom>,
 }
 
-/// What a generation must know of those before it: a supervisor begins the next one by itself only as long as no other
-/// run of the job has taken over.
+/// What a generation must know about the earlier ones. A supervisor starts the next generation by itself only as long as no other
+/// run of the job has opened one since.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Succession {
-    /// The number of the run that the supervisor is, at random.
+    /// The random number of the supervisor's run.
     pub run: u32,
     /// The newest generation of that run that has opened, if one has.
     pub follows: Option<Generation>,

@@ -1,4 +1,4 @@
-//! What a job consists of, found by building it once without running it.
+//! The named parts of a job, found by building the job once without running it.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ pub(crate) struct Topology {
     pub operators: Vec<String>,
     /// The outputs.
     pub outputs: Vec<OutputSpec>,
-    /// The one system that all outputs lie in.
+    /// The sink of all outputs.
     pub sink: Arc<dyn Sink>,
 }
 
-/// Builds the job on a worker of its own, which is dropped then.
+/// Builds the job on a temporary worker.
 ///
 /// # Errors
 /// The closure refuses the options, or the job is put together wrongly.

@@ -1,5 +1,5 @@
-//! Notices a worker that does not come back from its dataflow: a closure of the job that does not return, or a tick that
-//! takes very long. The worker itself cannot say so, and with one worker nobody else would.
+//! Detects a worker that does not return from its dataflow, because a closure of the job does not return or a tick takes very
+//! long. The worker itself cannot report this, so a thread of its process does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,29 +9,29 @@ use fluvial_protocol::{REPORT_AFTER_MS, REPORT_EVERY_MS};
 
 use super::ambient;
 
-/// How often the workers are looked at.
+/// How often the workers are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// When each worker of a process began its last turn. Clones share that.
+/// The time at which each worker of a process began the current pass of its loop. Clones share the times.
 #[derive(Clone)]
 pub(crate) struct Pulses {
     started: Instant,
-    /// In milliseconds after the start; 0 where the worker is in no turn.
+    /// Milliseconds after the start; 0 if the worker is not in a pass of its loop.
     turns: Arc<[AtomicU64]>,
 }
 
 impl Pulses {
-    /// Of so many workers, none of which has begun.
+    /// Creates the times of `workers` workers, none of which has begun.
     pub(crate) fn new(workers: usize) -> Self {
         Self { started: ambient::instant(), turns: (0..workers).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// A worker of this process, counted from 0, begins a turn.
+    /// Notes that a worker of this process, counted from 0, begins a pass of its loop.
     pub(crate) fn turn(&self, worker: usize) {
         self.turns[worker % self.turns.len()].store(self.now_ms().max(1), Ordering::Relaxed);
     }
 
-    /// The worker has ended its last turn.
+    /// Notes that the worker has ended its last pass.
     pub(crate) fn ended(&self, worker: usize) {
         self.turns[worker % self.turns.len()].store(0, Ordering::Relaxed);
     }

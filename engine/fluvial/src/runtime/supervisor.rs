@@ -1,4 +1,4 @@
-//! Runs one generation after the other: the `run` process itself, which holds no dataflow.
+//! The supervisor: the `run` process itself, which starts one generation after the other and holds no dataflow.
 //!
 //! Every generation begins with fresh processes, so nothing of the old one can leak into the new. [`keeper`](super::keeper)
 //! starts and watches them, and [`Decisions`] says what follows when they have ended.
@@ -16,14 +16,14 @@ use super::keeper::{Event, Processes};
 use super::peer::Succession;
 use crate::fail_point::Doom;
 
-/// What to supervise.
+/// The options of a supervisor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Supervision {
     /// How many processes a generation has.
     pub processes: usize,
     /// Whether to start the next generation when a restart may mend what ended the last one.
     pub restart: bool,
-    /// Where the processes of the first generation end or stand still.
+    /// The fail point at which the processes of the first generation end or pause.
     pub fail_point: Option<Doom>,
     /// Whether their logs have colours.
     pub ansi: bool,
