@@ -183,11 +183,14 @@ fn read(session: &dyn SinkSession, reading: Reading, patience: Duration) -> Resu
     })
 }
 
+/// The committed records of one output partition from an offset on, and what the read said of them.
+type ReadFrom = (Vec<(Offset, OutputRecord)>, ReadEnd);
+
 fn read_from(
     session: &dyn SinkSession,
     from: &[(OutputPartition, Offset)],
     patience: Duration,
-) -> Result<Vec<(Vec<(Offset, OutputRecord)>, ReadEnd)>, Error> {
+) -> Result<Vec<ReadFrom>, Error> {
     wait_out("sink", patience, || {
         let mut records: Vec<Vec<_>> = from.iter().map(|_| Vec::new()).collect();
         let ends = session.read_all_committed(from, &mut |place, record| {

@@ -12,10 +12,13 @@
 //! nothing of an unsealed tick is; what replay repeats is dropped, and compared by its digest; a transaction holds
 //! progress for every partition that it moves. Turns prepare one after the other and commit in that order.
 //!
-//! It does not know how a transaction is written: progress after the records' acknowledgements is the sink's contract.
-//! So is, where there is more than one turn, that a commit which returned well leaves no request on its way: one that
-//! tears the next transaction of its turn while another turn's is not committed leaves records out of order, which
-//! nothing can mend; the generation then ends with [`OutputFault::ForeignRecord`](crate::OutputFault).
+//! The phases above are `recovery`'s, and the same for all partitions. What each of them holds, and what it gets next, is a
+//! state machine of its own (`lane`). `writing` puts what is next of several partitions into one transaction.
+//!
+//! The committer does not know how a transaction is written: that progress follows the records' acknowledgements is the
+//! sink's contract. So is, where there is more than one turn, that a commit which has succeeded leaves no request on its way:
+//! one that partially commits the next transaction of its turn, while another turn's is not committed, leaves records out of
+//! order, which nothing can mend; the generation then ends with [`OutputFault::ForeignRecord`](crate::OutputFault).
 
 mod action;
 mod holes;
