@@ -1,4 +1,4 @@
-//! The workspace is laid out as `engine/ARCHITECTURE.md` says: folders, crates, the arrows between them, the floors of the
+//! The workspace is laid out as `engine/ARCHITECTURE.md` says: folders, crates, the arrows between them, the layers of the
 //! engine, names, README and CI.
 #![allow(clippy::unwrap_used)]
 
@@ -41,9 +41,9 @@ const CRATES: &[&str] = &[
     "tests/kafka-apache",
 ];
 
-/// The folders and files of `engine/fluvial/src`, floor by floor from the lowest: a floor uses those below it. The two
-/// parts of what a job's author writes with, streams and durable operators, are one floor.
-const FLOORS: &[&[&str]] = &[
+/// The folders and files of `engine/fluvial/src`, layer by layer from the lowest: a layer uses those below it. The two
+/// parts of what a job's author writes with, streams and durable operators, are one layer.
+const LAYERS: &[&[&str]] = &[
     &["fail_point", "stages"],
     &["journal"],
     &["state"],
@@ -175,11 +175,11 @@ fn part_of(file: &str) -> Option<&str> {
 }
 
 #[test]
-fn the_floors_of_the_engine_use_only_those_below() {
-    let floor_of = |part: &str| FLOORS.iter().position(|floor| floor.contains(&part));
+fn the_layers_of_the_engine_use_only_those_below() {
+    let layer_of = |part: &str| LAYERS.iter().position(|layer| layer.contains(&part));
     for file in files() {
         let Some(part) = part_of(&file).filter(|part| *part != "lib") else { continue };
-        let floor = floor_of(part).unwrap_or_else(|| panic!("{file}: the part '{part}' is on no floor"));
+        let layer = layer_of(part).unwrap_or_else(|| panic!("{file}: the part '{part}' is in no layer"));
         // Unit tests run what they test, by whatever runs it.
         if file.ends_with("/tests.rs") {
             continue;
@@ -189,8 +189,8 @@ fn the_floors_of_the_engine_use_only_those_below() {
         let (code, _tests) = text.split_once("\n#[cfg(test)]\nmod tests {").unwrap_or((&text, ""));
         for used in code.split("crate::").skip(1) {
             let name = used.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
-            if let Some(below) = floor_of(name) {
-                assert!(below <= floor, "{file} uses crate::{name}, which is on a floor above '{part}'");
+            if let Some(below) = layer_of(name) {
+                assert!(below <= layer, "{file} uses crate::{name}, which is in a layer above '{part}'");
             }
         }
     }
