@@ -306,7 +306,7 @@ mod tests {
             Discovered::Refused(error) => Some(chain(error)),
             Discovered::Splits(_) => None,
         });
-        assert!(said.starts_with("source 'a' has said 4 times in a row"), "{said}");
+        assert!(said.starts_with("source 'a' has reported 4 times in a row"), "{said}");
         assert!(said.contains("memory topic 'a' does not exist"), "{said}");
         // The other is asked as before.
         bench.ask_until(|discovered| match discovered {
