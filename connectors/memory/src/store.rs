@@ -272,7 +272,7 @@ impl Memory {
     /// let memory = Memory::new();
     /// assert_eq!(memory.upsert("counts", 1).spec().envelope, Envelope::Upsert);
     /// assert_eq!(memory.append_to("alerts", 1).spec().envelope, Envelope::Append);
-    /// assert_eq!(memory.committed("counts", 0)?, []);
+    /// assert!(memory.committed("counts", 0)?.is_empty()); // the topic exists, without records
     /// # Ok::<(), fluvial_connector::Error>(())
     /// ```
     #[must_use]

@@ -22,20 +22,6 @@ use super::{Aggregate, Overflow, Retract, Summand};
 /// test.advance_past(1);
 /// assert_eq!(test.table::<(String, Float)>("ratings"), [("tea".to_owned(), Float::from(4.5))]);
 /// ```
-///
-/// ```
-/// use fluvial::Average;
-/// use fluvial::durable::Float;
-/// use fluvial::harness::Dataflow;
-///
-/// let mut test = Dataflow::new(1, |scope| {
-///     let heights = scope.input::<(String, i64)>("heights").aggregate("heights", Average(|cm: &i64| *cm));
-///     scope.output("heights", heights);
-/// });
-/// test.feed("heights", 1, [("oak".to_owned(), 801i64), ("oak".to_owned(), 400)]);
-/// test.advance_past(1);
-/// assert_eq!(test.table::<(String, Float)>("heights"), [("oak".to_owned(), Float::from(600.5))]);
-/// ```
 #[derive(Clone, Copy)]
 pub struct Average<F>(pub F);
 

@@ -17,19 +17,6 @@ use super::{Aggregate, Overflow, Retract};
 /// test.advance_past(1);
 /// assert_eq!(test.table::<(String, u64)>("visits"), [("home".to_owned(), 2), ("shop".to_owned(), 1)]);
 /// ```
-///
-/// ```
-/// use fluvial::Count;
-/// use fluvial::harness::Dataflow;
-///
-/// let mut test = Dataflow::new(1, |scope| {
-///     let visits = scope.input::<(String, u32)>("visits").aggregate("visits", Count);
-///     scope.output("visits", visits);
-/// });
-/// test.feed("visits", 1, [("home".to_owned(), 7u32), ("shop".to_owned(), 7), ("home".to_owned(), 9)]);
-/// test.advance_past(1);
-/// assert_eq!(test.table::<(String, u64)>("visits"), [("home".to_owned(), 2), ("shop".to_owned(), 1)]);
-/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Count;
 

@@ -90,9 +90,9 @@ pub trait Aggregate<V>: sealed::Linear + 'static {
 ///
 /// let mean = Average(|value: &u8| *value);
 /// let (mut total, mut state) = (Default::default(), Default::default());
-/// mean.add(&mut total, &3);
-/// mean.add(&mut total, &5);
-/// mean.add_times(&mut total, &3, -1)?; // takes the first value back
+/// mean.add(&mut total, &3u8);
+/// mean.add(&mut total, &5u8);
+/// mean.add_times(&mut total, &3u8, -1)?; // takes the first value back
 /// Aggregate::<u8>::settle(&mean, &mut state, total)?;
 /// assert_eq!(Aggregate::<u8>::output(&mean, &state), Float::from(5.0));
 /// # Ok::<(), Overflow>(())
