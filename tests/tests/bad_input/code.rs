@@ -125,6 +125,12 @@ fn a_record_that_cannot_be_decoded_is_named() {
     let before = stage.table().unwrap();
     assert_refused(&stage.start(KEPT).unwrap().finish(SOON).unwrap(), 1, &[&format!("offset {offset}")]);
     assert_eq!(stage.table().unwrap(), before);
+    // It is no part of a replay, which ends where the journal does.
+    let (seen, all) = (stage.seen().unwrap(), stage.replay("").unwrap());
+    let last = seen.iter().map(|record| record.tick).max().unwrap();
+    let through: Vec<_> = all.into_iter().filter(|record| record.tick <= last).collect();
+    let verdict = compare(&through, &seen);
+    assert!(verdict.is_clean(), "{verdict}");
 }
 
 #[test]

@@ -168,8 +168,13 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                 let options = ReplayOptions::from_arg_matches(matches)?;
                 start_logging(options.store.log_format, on_a_terminal(), None);
                 let build = self.builder(O::from_arg_matches(matches)?);
-                replay::replay(&build, &options.config(self.name))?;
-                Ok(ExitCode::SUCCESS)
+                match replay::replay(&build, &options.config(self.name)) {
+                    Err(failure) if !is_closed_pipe(&failure.error) => {
+                        say_why(options.store.log_format, &failure.line());
+                        Ok(ExitCode::from(failure.exit.code()))
+                    }
+                    Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+                }
             }
             Some(("state", matches)) => {
                 let options = state::StateOptions::from_arg_matches(matches)?;

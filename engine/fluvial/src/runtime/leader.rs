@@ -1,9 +1,12 @@
 //! Runs the leader's state machine beside worker 0: its calls go to the store, its orders to the workers.
 //!
 //! ```text
-//!   store answers, found splits, the supervisor's stop ──► Leader ──► calls (tokio tasks), broadcasts (control channel)
+//!   reports of workers (control channel) ──► Leader ──► orders to all workers (control channel)
+//!   answers, found splits, outputs, stop ──►        ──► calls to the store, looks, surveys ──► beside the worker ──► answers
 //! ```
 //!
+//! The leader is no thread: worker 0 steps it once in each turn of its loop, so that a tick is minted in the turn in which its
+//! input was reported. It owns the machine, the status line, and the threads that ask sources and outputs what they are.
 //! Everything that takes time happens beside the worker (`background.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,13 +22,13 @@ use fluvial_protocol::{
 
 use super::ambient;
 use super::background::{Background, Serve, Server, wait_out};
-use super::calls::StoreCalls;
 use super::control::{Control, Message};
 use super::discovery::{Asking, Discovered, Discovery, of_source};
 use super::failure::{Failure, chain};
+use super::member::Member;
 use super::missed;
 use super::outputs;
-use super::process::{ForTheLeader, Found, Shared};
+use super::process::{ForTheLeader, Found};
 use super::status::StatusLine;
 use crate::fail_point::{FailPoint, reach};
 use crate::stages::STAGES;
@@ -69,12 +72,11 @@ enum Back {
 /// The leader of this generation, on worker 0.
 pub(crate) struct LeaderDriver {
     leader: Leader,
-    calls: Arc<StoreCalls>,
     background: Background<Back>,
     discovery: Discovery,
     /// Where it is asked what the outputs are now.
     outputs: Server<()>,
-    shared: Arc<Shared>,
+    member: Arc<Member>,
     stopping: Option<Instant>,
     /// The workers that have reported all that was to be read.
     at_end: BTreeSet<u32>,
@@ -90,16 +92,16 @@ pub(crate) struct LeaderDriver {
 
 impl LeaderDriver {
     /// Begins with what the first process found.
-    pub(crate) fn new(shared: &Arc<Shared>, with: ForTheLeader, waker: &Waker) -> Result<Self, Failure> {
-        let ForTheLeader { found, stop, program } = with;
-        let options = &shared.config;
+    pub(crate) fn new(member: &Arc<Member>, with: ForTheLeader, waker: &Waker) -> Result<Self, Failure> {
+        let ForTheLeader { found, succession, stop, program } = with;
+        let options = &member.config;
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let config = LeaderConfig {
             incarnation: Incarnation(ambient::uuid()),
-            nonce: Nonce::of_run(shared.succession.run, ambient::nonce()),
-            follows: shared.succession.follows,
+            nonce: Nonce::of_run(succession.run, ambient::nonce()),
+            follows: succession.follows,
             program,
-            layout: shared.config.layout,
+            layout: options.layout,
             turns: super::TURNS,
             outputs: found.outputs.clone(),
             sink: found.sink.clone(),
@@ -122,8 +124,8 @@ impl LeaderDriver {
         };
         let background = Background::new(waker);
         background.spawn("stop", move || stop.recv().ok().map(|()| Ok(Back::Stop)))?;
-        let discovery = Self::discover(shared, waker, &found.splits)?;
-        let session = shared.session()?;
+        let discovery = Self::discover(member, waker, &found.splits)?;
+        let session = member.sink.session()?;
         let of_warnings = Arc::clone(&session);
         background.spawn("warnings", move || {
             outputs::warn(of_warnings.as_ref());
@@ -133,14 +135,13 @@ impl LeaderDriver {
         let outputs = background.serve("outputs", Serve::Newest, look)?;
         let mut driver = Self {
             leader: Leader::new(config, ambient::now_ms()),
-            calls: Arc::new(StoreCalls::new(shared.store.clone(), options.patience)),
             background,
             discovery,
             outputs,
-            shared: Arc::clone(shared),
+            member: Arc::clone(member),
             stopping: None,
             at_end: BTreeSet::new(),
-            ends: shared.config.stop_at_end.then(|| found.ends.clone()),
+            ends: options.stop_at_end.then(|| found.ends.clone()),
             opened: false,
             planned: false,
             running: false,
@@ -154,14 +155,14 @@ impl LeaderDriver {
     }
 
     /// Begins to ask the sources for their splits, and to tell them how far the job is.
-    fn discover(shared: &Shared, waker: &Waker, before: &[FoundSplit]) -> Result<Discovery, Failure> {
-        let options = &shared.config;
+    fn discover(member: &Member, waker: &Waker, before: &[FoundSplit]) -> Result<Discovery, Failure> {
+        let options = &member.config;
         let asking = Asking {
-            job: shared.process.job.clone(),
+            job: member.process.job.clone(),
             patience: options.patience,
             window: options.checkpoint_every.saturating_mul(CHECKPOINTS_TO_REPLAY),
         };
-        Discovery::start(&shared.sources, &asking, before, waker)
+        Discovery::start(&member.sources, &asking, before, waker)
     }
 
     /// A worker's report.
@@ -178,7 +179,7 @@ impl LeaderDriver {
 
     /// Whether all that was to be read has been reported.
     fn is_at_end(&self) -> bool {
-        self.at_end.len() == self.shared.config.layout.workers as usize
+        self.at_end.len() == self.member.config.layout.workers as usize
     }
 
     /// Whether the job has been told to finish.
@@ -248,7 +249,7 @@ impl LeaderDriver {
 
     /// The time for a good end is bounded: an unreachable store or broker must not hold up a stop for ever.
     fn give_up_stopping(&self) -> Result<(), Failure> {
-        let within = self.shared.config.stop_within;
+        let within = self.member.config.stop_within;
         if self.stopping.is_none_or(|since| since.elapsed() < within) {
             return Ok(());
         }
@@ -271,7 +272,7 @@ impl LeaderDriver {
             && let Some(me) = self.leader.identity()
         {
             self.opened = true;
-            self.shared.say_opened(me.generation);
+            self.member.say_opened(me.generation);
         }
         while let Some(request) = self.leader.next_request() {
             match request {
@@ -296,11 +297,11 @@ impl LeaderDriver {
         if !self.running && self.leader.is_running() {
             self.running = true;
             tracing::debug!(target: STAGES, "input flows");
-            self.shared.supervisor_says_running();
+            self.member.say_running();
         }
         if !self.said_open && self.leader.has_replayed() {
             self.said_open = true;
-            let (workers, processes) = (self.shared.config.layout.workers, self.shared.config.layout.processes);
+            let (workers, processes) = (self.member.config.layout.workers, self.member.config.layout.processes);
             let generation = self.leader.identity().map(|me| me.generation.0);
             let checkpoint = self.leader.status().checkpoint.map(|tick| tick.0);
             tracing::info!(generation, workers, processes, checkpoint, "the job is open");
@@ -320,14 +321,13 @@ impl LeaderDriver {
     /// Tells the sources how far the job has come, for whoever watches the lag of one that does not run.
     fn report_the_end(&mut self) {
         let positions = self.status.at_the_end(&self.leader.status());
-        for (name, source) in &self.shared.sources {
+        for (name, source) in &self.member.sources {
             let of_source = of_source(&positions, name);
-            if let Err(error) = source.report_committed(&self.shared.process.job, &of_source) {
+            if let Err(error) = source.report_committed(&self.member.process.job, &of_source) {
                 tracing::debug!(
                     source = name,
                     error = chain(error),
-                    "the last report of the job's position to a \
-                     source failed"
+                    "the last report of the job's position to a source failed"
                 );
             }
         }
@@ -344,8 +344,8 @@ impl LeaderDriver {
 
     fn warn_of_deletions(&self, plan: &Plan) -> Result<(), Failure> {
         let Some(checkpoint) = &plan.checkpoint else { return Ok(()) };
-        let (splits, sources) = (checkpoint.splits.clone(), self.shared.sources.clone());
-        let patience = self.shared.config.patience;
+        let (splits, sources) = (checkpoint.splits.clone(), self.member.sources.clone());
+        let patience = self.member.config.patience;
         self.background.spawn("deletions", move || {
             missed::warn_of_deletions(&splits, &sources, patience);
             None
@@ -355,7 +355,7 @@ impl LeaderDriver {
     /// Asks the sources what there is, several times: whoever answers from before counts for nothing then. Where a split
     /// ends that is unavailable is not known, so that it is waited for.
     fn look(&self) -> Result<(), Failure> {
-        let (sources, patience) = (self.shared.sources.clone(), self.shared.config.patience);
+        let (sources, patience) = (self.member.sources.clone(), self.member.config.patience);
         self.background.spawn("look", move || {
             let looks = (0..LOOKS).map(|number| {
                 if number > 0 {
@@ -371,8 +371,8 @@ impl LeaderDriver {
 
     /// Looks at what the upsert outputs hold.
     fn survey(&self) -> Result<(), Failure> {
-        let (session, patience) = (self.shared.session()?, self.shared.config.patience);
-        let upserts = self.shared.outputs.iter().filter(|output| output.envelope == Envelope::Upsert);
+        let (session, patience) = (self.member.sink.session()?, self.member.config.patience);
+        let upserts = self.member.sink.outputs.iter().filter(|output| output.envelope == Envelope::Upsert);
         let upserts: Vec<String> = upserts.map(|output| output.name.clone()).collect();
         self.background.spawn("survey", move || {
             let held = wait_out("sink", patience, || outputs::survey(session.as_ref(), &upserts));
@@ -385,8 +385,8 @@ impl LeaderDriver {
         if part == Part::Opening && self.leader.identity().is_some() {
             reach(FailPoint::AfterFencing);
         }
-        let calls = Arc::clone(&self.calls);
-        self.background.spawn_task(&self.shared.runtime, async move {
+        let calls = Arc::clone(&self.member.store.calls);
+        self.background.spawn_task(&self.member.store.runtime, async move {
             let answer = calls.make(call).await;
             answer.map(|answer| Back::Answered(part, answer)).map_err(|error| Failure::of(System::Store, error))
         });

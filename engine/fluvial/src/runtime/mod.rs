@@ -1,10 +1,43 @@
-//! The runtime of a generation: its processes, the mesh between them, the worker loop, and the drivers of sources and sinks.
+//! The runtime of a job: the supervisor, its processes, the mesh between them, the worker loop, and the drivers of sources and
+//! sinks.
 //!
 //! ```text
-//!   supervisor ─► keeper ──starts──► process ──threads──► worker loop ─┬─ source: readers ─► reclock ─► dataflow
-//!    (decisions)  (watches)           │ mesh               │ control   ├─ sink: dataflow ─► committer ─► turns
-//!                                     └ peer: stop         └ leader    └─ uploads: frozen state ─► store
+//!   supervisor ─► keeper ──starts──► process ──threads──► worker loop ─┬─ source: readers ─► ticks ─► dataflow
+//!    (decisions)  (watches)           │ mesh               │ control   ├─ outlet ─► inbox ─► sink, or printer (replay)
+//!                                     └ peer: stop         └ leader    └─ uploads, merges: state ─► store
 //! ```
+//!
+//! # Who owns what
+//!
+//! A *supervisor* process owns the processes of one generation ([`keeper`]) and what they print ([`log`]); it has no dataflow.
+//! A *process* ([`process`]) owns what its workers share ([`process::Shared`]) and, as a member of a generation, its ways to
+//! supervisor, store and sink ([`member`]). A *worker* ([`worker`]) owns everything else, and nothing of it is locked: its part
+//! of the dataflow, its readers, its durable operators' rows; the first worker of each process also owns the process's sink
+//! ([`sink`]), and worker 0 the leader ([`leader`]).
+//!
+//! A *replay* ([`replay`]) is the same worker loop without supervisor, leader, store and sink: its plan comes from the kept
+//! journal, and what comes out is printed.
+//!
+//! # Threads
+//!
+//! A worker's loop never waits for anything but its next wake-up, so each call that blocks is made on another thread. Those
+//! beside a worker are all started by one type, [`background::Background`], which brings their results back:
+//!
+//! ```text
+//!  each worker           uploads                             encodes and stores frozen rows
+//!  first of a process    sink-turn-0, sink-turn-1            one transactor each: fence, prepare, commit
+//!                        sink-reader                         progress, tails, read back
+//!                        fence, foreign-writers              once, when there is something to fence or to look at
+//!  leader's worker       discovery (one a source), outputs   every few seconds: what sources and outputs are now
+//!                        merges                              after each checkpoint
+//!                        stop                                waits for the supervisor to ask for the end
+//!                        warnings, deletions, look, survey   once, at a start
+//! ```
+//!
+//! A process has besides: the workers themselves and the threads of their sockets (timely's), two threads of a tokio runtime
+//! for the store's asynchronous calls, `supervisor-link` and `pulse`, which watch the process, and the sink's and the sources'
+//! own (librdkafka's). The supervisor has one for its signals, two for what it prints, one for each generation's connections,
+//! and four for each process: its exit, its messages, its two streams.
 
 mod allocator;
 mod ambient;
@@ -19,6 +52,7 @@ mod inbox;
 mod keeper;
 mod leader;
 pub(crate) mod log;
+mod member;
 mod memory;
 mod merges;
 pub(crate) mod mesh;

@@ -4,67 +4,87 @@
 //!   join the mesh ─► build the job once, to know its parts ─► (process 0) look at sources and sink ─► timely workers
 //! ```
 //!
+//! What the workers share is [`Shared`]; what they have only while the job runs, and not in a replay, is the process's
+//! [`Member`]. The main thread starts the workers and waits for them; a `hash` thread reads the binary while it looks around.
+//!
 //! Whatever goes wrong ends the process at once, after it has told the supervisor why: a process holds nothing that
 //! its end at any moment could leave half done.
 
 use std::io::Read as _;
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use fluvial_connector::{
-    Availability, Envelope, Error, Generation, JobProcess, OutputSpec, Sink, SinkContext, SinkSession, SinkStatus,
-    Source, Waits,
-};
+use fluvial_connector::{Availability, Error, JobProcess, SinkContext, SinkStatus, Source, Waits};
 use fluvial_protocol::journal::SplitName;
 use fluvial_protocol::{Exit, FoundOutput, FoundSplit, System};
+use timely::communication::WorkerGuards;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::initialize::Hooks;
+use timely::worker::Worker;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::background::wait_out;
 use super::config::RunConfig;
 use super::failure::Failure;
 use super::inbox::Inbox;
 use super::leader::Ends;
-use super::peer::{FromPeer, Invitation, Peer, Succession, SupervisorLink};
+use super::member::{Member, SinkLink, StoreLink};
+use super::peer::{FromPeer, Invitation, Peer, Succession};
 use super::plan::plan;
 use super::pulse::Pulses;
+use super::replay::Script;
+use super::source::Volume;
 use super::unavailable::{LOOK_AGAIN, Unavailable};
 use super::{Build, ambient, log, panics, worker};
 use crate::fail_point;
 use crate::journal::JobStore;
 use crate::stages::STAGES;
 
-/// What the workers of one process share.
+/// How many full ticks a worker reads ahead of those that are minted: what waits longer is no sooner in the dataflow, it
+/// takes memory, and has left the caches when its tick comes.
+const TICKS_READ_AHEAD: u64 = 2;
+
+/// What the workers of one process share, whether they run the job or replay it.
 pub(crate) struct Shared {
-    /// The job's name, and which process of its generation this is.
-    pub(crate) process: JobProcess,
     pub(crate) build: Build,
-    pub(crate) config: RunConfig,
-    pub(crate) store: JobStore,
-    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) sources: Vec<(String, Arc<dyn Source>)>,
-    pub(crate) outputs: Vec<OutputSpec>,
-    pub(crate) succession: Succession,
+    /// How much input may wait for its tick on one worker.
+    pub(crate) most_waiting: Volume,
+    /// How long to wait for a system that is unavailable.
+    pub(crate) patience: Duration,
     /// What the workers' dataflows have put out.
     pub(crate) inbox: Arc<Inbox>,
-    sink: Arc<dyn Sink>,
-    session: OnceLock<Arc<dyn SinkSession>>,
-    for_the_leader: Mutex<Option<ForTheLeader>>,
-    /// What the sink's calls wait for.
-    pub(crate) waits: Waits,
     pub(crate) pulses: Pulses,
-    supervisor: SupervisorLink,
+    /// How many workers the process has.
+    pub(crate) threads: usize,
+    pub(crate) mode: Mode,
+}
+
+/// What the workers do.
+pub(crate) enum Mode {
+    /// They run the job, as one process of a generation.
+    Run(Arc<Member>),
+    /// They run it over its kept journal, and write nothing.
+    Replay(Box<Script>),
+}
+
+impl Shared {
+    /// Which of the process's workers this is.
+    pub(crate) fn thread(&self, worker: &Worker) -> usize {
+        worker.index() % self.threads
+    }
 }
 
 /// What the leader begins with.
 pub(crate) struct ForTheLeader {
     /// What the first process found.
     pub(crate) found: Found,
+    /// After which generation this one comes.
+    pub(crate) succession: Succession,
     /// Where the supervisor asks for the end.
     pub(crate) stop: Receiver<()>,
     /// What tells this program from others that may compute other output.
@@ -191,118 +211,70 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
     let index = u32::try_from(peer.index).expect("processes are few");
     let process = JobProcess { job: config.job.clone(), index };
     topology.sources.iter().for_each(|(_, source)| source.used_by(&process));
-    let shared = Arc::new(Shared {
-        process,
-        build: Arc::clone(build),
-        config: config.clone(),
-        store,
-        runtime: runtime.handle().clone(),
-        sources: topology.sources,
-        outputs: topology.outputs,
-        succession: peer.succession,
-        inbox: Arc::new(Inbox::new(threads)),
-        sink: topology.sink,
-        session: OnceLock::new(),
-        for_the_leader: Mutex::new(None),
-        waits: Waits::default(),
-        pulses: Pulses::new(threads),
-        supervisor: peer.supervisor,
-    });
+    let store = StoreLink::new(store, config.patience, runtime.handle().clone());
+    let context = SinkContext { process: process.clone(), patience: config.patience, waits: Waits::default() };
+    let sink = SinkLink::new(topology.sink, topology.outputs, context);
+    let member = Member::new(process, config.clone(), topology.sources.clone(), store, sink, peer.supervisor);
+    let member = Arc::new(member);
     if first {
         let failed = Failure::of_host;
         // It takes some milliseconds, in which Kafka can answer.
         let own_options = config.own_options.clone();
         let hash = move || hash_of_this_program(&own_options);
         let hash = std::thread::Builder::new().name("hash".to_owned()).spawn(hash).map_err(failed)?;
-        let found = shared.look_around()?;
+        let found = member.look_around()?;
         let program = hash.join().unwrap_or_else(|_| Err(std::io::Error::other("panicked"))).map_err(failed)?;
-        *lock(&shared.for_the_leader) = Some(ForTheLeader { found, stop: peer.stop, program });
+        member.set_for_the_leader(ForTheLeader { found, succession: peer.succession, stop: peer.stop, program });
         tracing::debug!(target: STAGES, "found");
     }
-    let watched = shared.pulses.watch(peer.index * threads);
-    watched.map_err(Failure::of_host)?;
-    let failed = |error: String| Failure::new(Exit::EngineFault, anyhow::anyhow!(error));
-    let hooks = Hooks::default();
-    let local = ProcessBuilder::new_typed_vector(threads, hooks.refill.clone(), hooks.spill.clone());
-    let (builders, guard): (Vec<AllocatorBuilder>, Box<dyn std::any::Any + Send>) = if peer.processes == 1 {
-        (local.into_iter().map(AllocatorBuilder::Process).collect(), Box::new(()))
-    } else {
-        let (tcp, guard) = initialize_networking_from_sockets(local, peer.sockets, peer.index, threads, hooks)
-            .map_err(|e| Failure::new(Exit::GenerationLost, e))?;
-        (tcp.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard))
+    let shared = Shared {
+        build: Arc::clone(build),
+        sources: topology.sources,
+        most_waiting: Volume {
+            records: config.tick_records.saturating_mul(TICKS_READ_AHEAD),
+            bytes: config.in_flight_bytes / u64::from(config.layout.workers),
+        },
+        patience: config.patience,
+        inbox: Arc::new(Inbox::new(threads)),
+        pulses: Pulses::new(threads),
+        threads,
+        mode: Mode::Run(Arc::clone(&member)),
     };
-    let mut timely_config = timely::WorkerConfig::default().idle_spin(Duration::ZERO);
-    differential_dataflow::configure(&mut timely_config, &differential_dataflow::Config::default());
-    let of_workers = Arc::clone(&shared);
-    let guards = timely::execute::execute_from(builders, guard, timely_config, move |timely_worker| {
-        if let Err(failure) = worker::work(timely_worker, &of_workers) {
-            of_workers.end(&failure);
+    let guards = start_workers(shared, peer.index, peer.sockets, move |ended| {
+        if let Err(failure) = ended {
+            member.end(&failure);
         }
-    })
-    .map_err(failed)?;
+    })?;
     for result in guards.join() {
-        result.map_err(failed)?;
+        result.map_err(|error| Failure::new(Exit::EngineFault, anyhow::anyhow!(error)))?;
     }
     Ok(())
 }
 
-impl Shared {
-    /// Ends the process: its workers may wait for each other in any state.
-    fn end(&self, failure: &Failure) -> ! {
-        self.supervisor.say(&FromPeer::Ended { exit: failure.exit, why: failure.line() });
-        std::process::exit(i32::from(failure.exit.code()));
-    }
-
-    /// What there is to read and to write, before the journal is opened.
-    fn look_around(&self) -> Result<Found, Failure> {
-        let (sources, patience) = (&self.sources, self.config.patience);
-        let found = if self.config.stop_at_end {
-            Found::when_all_available(sources, patience, "--stop-at-end, which has to know where it ends,")
-        } else {
-            Found::of_sources(sources, patience)
-        };
-        let mut found = found.map_err(|e| Failure::of(System::Source, e))?;
-        let session = self.session()?;
-        found.sink =
-            wait_out("sink", self.config.patience, || session.status()).map_err(|e| Failure::of(System::Sink, e))?;
-        for spec in &self.outputs {
-            let partitions = found.sink.outputs.get(&spec.name).map_or(0, |output| output.partitions);
-            let envelope: Envelope = spec.envelope;
-            found.outputs.push(FoundOutput { output: spec.name.clone(), partitions, envelope });
-        }
-        Ok(found)
-    }
-
-    /// What the leader begins with, in the first process, once.
-    pub(crate) fn for_the_leader(&self) -> Option<ForTheLeader> {
-        lock(&self.for_the_leader).take()
-    }
-
-    /// The process's one session with the sink, for its first worker.
-    pub(crate) fn session(&self) -> Result<Arc<dyn SinkSession>, Failure> {
-        if let Some(session) = self.session.get() {
-            return Ok(Arc::clone(session));
-        }
-        let patience = self.config.patience;
-        let context = SinkContext { process: self.process.clone(), patience, waits: self.waits.clone() };
-        let session = wait_out("sink", patience, || self.sink.connect(&context, &self.outputs))
-            .map_err(|e| Failure::of(System::Sink, e))?;
-        Ok(Arc::clone(self.session.get_or_init(|| session)))
-    }
-
-    /// Tells the supervisor that the generation has its place in the journal.
-    pub(crate) fn say_opened(&self, generation: Generation) {
-        self.supervisor.say(&FromPeer::Opened(generation));
-    }
-
-    /// Tells the supervisor that the generation reads input.
-    pub(crate) fn supervisor_says_running(&self) {
-        self.supervisor.say(&FromPeer::Running);
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Starts the workers of process `index`, which `sockets` connect with the others; `ended` is called on each of them when
+/// it ends.
+pub(crate) fn start_workers(
+    shared: Shared,
+    index: usize,
+    sockets: Vec<Option<TcpStream>>,
+    ended: impl Fn(Result<(), Failure>) + Send + Sync + 'static,
+) -> Result<WorkerGuards<()>, Failure> {
+    let threads = shared.threads;
+    shared.pulses.watch(index * threads).map_err(Failure::of_host)?;
+    let hooks = Hooks::default();
+    let local = ProcessBuilder::new_typed_vector(threads, hooks.refill.clone(), hooks.spill.clone());
+    let (builders, guard): (Vec<AllocatorBuilder>, Box<dyn std::any::Any + Send>) = if sockets.len() == 1 {
+        (local.into_iter().map(AllocatorBuilder::Process).collect(), Box::new(()))
+    } else {
+        let (tcp, guard) = initialize_networking_from_sockets(local, sockets, index, threads, hooks)
+            .map_err(|e| Failure::new(Exit::GenerationLost, e))?;
+        (tcp.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard))
+    };
+    let mut config = timely::WorkerConfig::default().idle_spin(Duration::ZERO);
+    differential_dataflow::configure(&mut config, &differential_dataflow::Config::default());
+    let work = move |worker: &mut Worker| ended(worker::work(worker, &shared));
+    timely::execute::execute_from(builders, guard, config, work)
+        .map_err(|error| Failure::new(Exit::EngineFault, anyhow::anyhow!(error)))
 }
 
 /// The hash of the binary that this process runs, whatever stands in its place on the disk by now, and of the job's own

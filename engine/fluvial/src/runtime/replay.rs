@@ -1,39 +1,138 @@
 //! Runs a job over its kept journal, in this process, writing nothing: the same records come out as when it ran.
 //!
-//! It is what a person debugs with, and what tests compare a disturbed run against.
+//! ```text
+//!   journal ──► Script: plan, ends ──► worker loop (worker.rs) ──► Inbox ──complete ticks──► Printer ──► stdout
+//! ```
+//!
+//! It is what a person debugs with, and what tests compare a disturbed run against. A replay is a mode of the worker's loop:
+//! the journal's bindings are the plan's to be replayed, as after a crash without a checkpoint, and there is no leader that
+//! would mint more. It ends when the last of them is out.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use anyhow::Context;
-use fluvial_connector::{Digest, OutputPartition, OutputRecord, Tick, Waker};
-use fluvial_protocol::journal::{Binding, Seq, SinkStart, SplitStart};
-use fluvial_protocol::{Compare, History};
+use fluvial_connector::{Digest, Generation, OutputPartition, OutputRecord, Tick};
+use fluvial_protocol::journal::{Nonce, Seq};
+use fluvial_protocol::{Exit, History, Plan, System};
 use serde::Serialize;
-use timely::worker::Worker;
 
+use super::Build;
 use super::config::ReplayConfig;
 use super::failure::Failure;
-use super::leader::BETWEEN_LOOKS;
+use super::inbox::Inbox;
+use super::leader::Ends;
 use super::panics;
-use super::source::{ReadOptions, SourceDriver, Volume};
-use super::unavailable::LOOK_AGAIN;
-use super::{Build, ambient};
-use crate::durable::Durables;
-use crate::job::output::OutputQueue;
-use crate::job::{Job, Situation};
+use super::plan::plan;
+use super::process::{Mode, Shared, start_workers};
+use super::pulse::Pulses;
+use super::source::Volume;
 use crate::journal::JobStore;
-use crate::stream::context;
 
-/// What there is to replay.
-struct Script {
-    splits: Vec<SplitStart>,
-    bindings: Vec<Binding>,
-    sinks: Vec<SinkStart>,
+/// How long to wait for a source that is unavailable.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How much input waits for its tick at the most, on all workers.
+const MOST_WAITING_BYTES: u64 = 256 << 20;
+
+/// Replays, and prints to stdout, one JSON object a line; records of one partition come in their order.
+///
+/// # Errors
+/// The journal is not whole, the input is not what it was, or the job fails.
+pub(crate) fn replay(build: &Build, config: &ReplayConfig) -> Result<(), Failure> {
+    let store = JobStore::open(&config.store, &config.job).map_err(|error| Failure::of(System::Store, error))?;
+    let script = Script::read(&store, config)?;
+    let topology = plan(build).map_err(|error| Failure::new(Exit::Misconfigured, error))?;
+    let threads = config.workers as usize;
+    let shared = Shared {
+        build: Arc::clone(build),
+        sources: topology.sources,
+        most_waiting: Volume { records: u64::MAX, bytes: MOST_WAITING_BYTES / u64::from(config.workers) },
+        patience: PATIENCE,
+        inbox: Arc::new(Inbox::new(threads)),
+        pulses: Pulses::new(threads),
+        threads,
+        mode: Mode::Replay(Box::new(script)),
+    };
+    panics::end_the_command_on_panic();
+    let (tell, ended) = channel();
+    let guards = start_workers(shared, 0, vec![None], move |result| tell.send(result).unwrap_or_default())?;
+    for _ in 0..threads {
+        if let Ok(Err(failure)) = ended.recv() {
+            // The other workers may wait for this one for ever; they end with the command.
+            std::mem::forget(guards);
+            return Err(failure);
+        }
+    }
+    drop(guards);
+    Ok(())
+}
+
+/// What there is to replay, and how it is printed.
+pub(crate) struct Script {
+    /// The whole journal, to be replayed over empty state.
+    pub(crate) plan: Plan,
+    /// Where the journal's bindings end. What a split holds after that is no part of the replay.
+    pub(crate) ends: Ends,
+    /// Whether to print digests in place of records.
+    digest: bool,
+}
+
+impl Script {
+    fn read(store: &JobStore, config: &ReplayConfig) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::of_host)?;
+        let records = runtime.block_on(async {
+            let seqs = store.list_journal().await?;
+            let records = store.get_records(seqs).await?;
+            Ok(records.into_iter().filter_map(|(seq, record)| Some((seq, record?))).collect::<BTreeMap<Seq, _>>())
+        });
+        let records = records.map_err(|error| Failure::of(System::Store, error))?;
+        let none = || anyhow::anyhow!("the store has no journal of this job; is --store or --name wrong?");
+        let first = records.values().next().ok_or_else(|| Failure::new(Exit::Failed, none()))?;
+        let history = History::fold(first.incarnation, &records, None).map_err(|ended| {
+            let what = "the journal does not reach back to its beginning: run the job with --keep-journal from its first \
+                        start to replay it later";
+            Failure::new(ended.exit(), anyhow::Error::new(ended).context(what))
+        })?;
+        let mut replay = history.replay;
+        replay.retain(|binding| config.until.is_none_or(|until| binding.tick <= until));
+        let splits: Vec<_> = history.splits.into_values().map(|split| split.start).collect();
+        let mut ends: BTreeMap<_, _> = splits.iter().map(|start| (start.number, start.offset)).collect();
+        for range in replay.iter().flat_map(|binding| &binding.ranges) {
+            ends.entry(range.split).and_modify(|end| *end = range.to.max(*end));
+        }
+        let ends = splits.iter().map(|start| (start.name(), ends[&start.number])).collect();
+        let plan = Plan {
+            incarnation: first.incarnation,
+            generation: Generation(0),
+            nonce: Nonce::of_run(0, 0),
+            most_slots: 0,
+            most_turns: 0,
+            checkpoint: None,
+            splits,
+            replay,
+            sinks: history.sinks,
+            reconciliation: None,
+            compare_outputs: false,
+            cannot_correct: Some("`replay` shows the output of each tick as it was".to_owned()),
+        };
+        Ok(Self { plan, ends, digest: config.digest })
+    }
+
+    /// What prints the output, on the first worker.
+    pub(crate) fn printer(&self) -> Printer {
+        Printer { last: self.plan.sealed(), digests: self.digest.then(BTreeMap::new), ended: false }
+    }
+}
+
+/// Prints what comes out.
+pub(crate) struct Printer {
+    /// The last tick of the replay.
+    last: Tick,
+    /// Of each output partition its digest and how many records it is of, where these are printed in place of records.
+    digests: Option<BTreeMap<OutputPartition, (Digest, u64)>>,
+    ended: bool,
 }
 
 /// A record of the output, as it is printed.
@@ -48,183 +147,67 @@ struct Line<'a> {
 
 /// The digest of an output partition, as it is printed.
 #[derive(Serialize)]
-struct DigestLine {
-    output: String,
+struct DigestLine<'a> {
+    output: &'a str,
     partition: u32,
     records: u64,
     digest: Digest,
 }
 
-/// How long to wait for a source that is unavailable.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How much input waits for its tick at the most, on all workers.
-const MOST_WAITING_BYTES: u64 = 256 << 20;
-
-/// Replays, and prints to stdout, one JSON object a line; records of one partition come in their order.
-///
-/// # Errors
-/// The journal is not whole, the input is not what it was, or the job fails.
-pub(crate) fn replay(build: &Build, config: &ReplayConfig) -> anyhow::Result<()> {
-    let store = JobStore::open(&config.store, &config.job)?;
-    let script = Arc::new(read_journal(&store, config.until)?);
-    let digests: Arc<Mutex<Vec<DigestLine>>> = Arc::default();
-    let (all, build, print) = (Arc::clone(&digests), Arc::clone(build), !config.digest);
-    let processes = timely::Config::process(config.workers as usize);
-    panics::end_the_command_on_panic();
-    let guards = timely::execute(processes, move |worker| -> anyhow::Result<()> {
-        let of_worker = replay_on(worker, &build, &script, print)?;
-        all.lock().unwrap_or_else(PoisonError::into_inner).extend(of_worker);
-        Ok(())
-    })
-    .map_err(anyhow::Error::msg)?;
-    for result in guards.join() {
-        result.map_err(anyhow::Error::msg)??;
-    }
-    if config.digest {
-        let mut digests = std::mem::take(&mut *digests.lock().unwrap_or_else(PoisonError::into_inner));
-        digests.sort_by(|a, b| (&a.output, a.partition).cmp(&(&b.output, b.partition)));
-        let mut out = std::io::stdout().lock();
-        for line in digests {
-            serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from)?;
-            writeln!(out)?;
+impl Printer {
+    /// Takes the ticks that are complete. Returns the last tick, once, when it is among them.
+    ///
+    /// # Errors
+    /// Nobody reads what is printed.
+    pub(crate) fn print(&mut self, inbox: &Inbox) -> Result<Option<Tick>, Failure> {
+        let (ticks, upper) = inbox.take(Tick(u64::MAX));
+        let ends = !self.ended && upper > self.last.0;
+        self.ended |= ends;
+        if ticks.is_empty() && !ends {
+            return Ok(None);
         }
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let failed = |error: std::io::Error| Failure::new(Exit::Failed, error);
+        for (tick, mut partitions) in ticks {
+            partitions.sort_by(|(one, _), (other, _)| one.cmp(other));
+            for (at, records) in partitions {
+                match &mut self.digests {
+                    None => print_records(&mut out, tick, &at, records.records()).map_err(failed)?,
+                    Some(digests) => {
+                        let (digest, count) = digests.entry(at).or_default();
+                        *digest = digest.chain(tick, records.sum());
+                        *count += records.len() as u64;
+                    }
+                }
+            }
+        }
+        if ends {
+            for (at, (digest, records)) in self.digests.iter().flatten() {
+                let line =
+                    DigestLine { output: &at.output, partition: at.partition, records: *records, digest: *digest };
+                print_line(&mut out, &line).map_err(failed)?;
+            }
+        }
+        out.flush().map_err(failed)?;
+        Ok(ends.then_some(self.last))
+    }
+}
+
+fn print_records(
+    out: &mut impl Write,
+    tick: Tick,
+    at: &OutputPartition,
+    records: &[OutputRecord],
+) -> std::io::Result<()> {
+    for record in records {
+        let key = String::from_utf8_lossy(&record.key);
+        let value = record.value.as_deref().map(String::from_utf8_lossy);
+        print_line(out, &Line { tick, output: &at.output, partition: at.partition, key, value })?;
     }
     Ok(())
 }
 
-fn read_journal(store: &JobStore, until: Option<Tick>) -> anyhow::Result<Script> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let records: BTreeMap<Seq, _> = runtime.block_on(async {
-        let seqs = store.list_journal().await?;
-        let records = store.get_records(seqs).await?;
-        Ok::<_, fluvial_connector::Error>(records.into_iter().filter_map(|(seq, r)| Some((seq, r?))).collect())
-    })?;
-    let first = records.values().next().context("the store has no journal of this job; is --store or --name wrong?")?;
-    let history = History::fold(first.incarnation, &records, None).context(
-        "the journal does not reach back to its beginning: run the job with --keep-journal from its first \
-             start to replay it later",
-    )?;
-    let mut bindings = history.replay;
-    bindings.retain(|binding| until.is_none_or(|until| binding.tick <= until));
-    Ok(Script { splits: history.splits.into_values().map(|s| s.start).collect(), bindings, sinks: history.sinks })
-}
-
-fn replay_on(worker: &mut Worker, build: &Build, script: &Script, print: bool) -> anyhow::Result<Vec<DigestLine>> {
-    let index = u32::try_from(worker.index())?;
-    let workers = u32::try_from(worker.peers())?;
-    context::this_is_worker(index);
-    let thread = std::thread::current();
-    let waker = Waker::new(move || thread.unpark());
-    let durables = Durables::new(index, workers, None);
-    let partitions: BTreeMap<String, u32> = script.sinks.iter().map(|s| (s.output.clone(), s.partitions)).collect();
-    let situation = Situation {
-        partitions: Box::new(move |output| partitions.get(output).copied().unwrap_or(1)),
-        skip_through: None,
-    };
-    let declared = worker.dataflow::<u64, _, _>(|scope| {
-        let mut job = Job::new(scope, durables.clone(), situation);
-        build(&mut job)?;
-        anyhow::Ok(job.finish())
-    })?;
-    durables.built()?;
-    let options = ReadOptions {
-        most_waiting: Volume { records: u64::MAX, bytes: MOST_WAITING_BYTES / u64::from(workers) },
-        compare: Compare::All,
-        cannot_correct: Some("`replay` shows the output of each tick as it was".to_owned()),
-        patience: PATIENCE,
-        between_looks: BETWEEN_LOOKS,
-    };
-    let failed = |failure: Failure| failure.error;
-    let mut outputs = Outputs {
-        queues: declared.outputs.into_iter().map(|o| (o.spec.name, o.queue)).collect(),
-        digests: BTreeMap::new(),
-        print,
-    };
-    let mut source = SourceDriver::new(index, workers, options, None, declared.sources, &waker).map_err(failed)?;
-    source.look().map_err(failed)?;
-    source.begin_after(Tick(0));
-    for start in &script.splits {
-        source.begin(start, None).map_err(failed)?;
-    }
-    source.replay(&script.bindings).map_err(failed)?;
-    while !source.look_again().map_err(failed)? {
-        ambient::pause(LOOK_AGAIN);
-    }
-    let mut ahead: BTreeSet<u64> = BTreeSet::new();
-    while !source.replayed() {
-        let more = source.read().map_err(failed)?;
-        // A few ticks at once in the dataflow are enough to keep it busy.
-        while ahead.len() < 64
-            && let Some(binding) = source.replay_next()
-        {
-            ahead.insert(binding.tick.0);
-        }
-        let park = if more { Duration::ZERO } else { Duration::from_millis(100) };
-        worker.step_or_park(Some(park));
-        let upper = outputs.take()?;
-        context::left(Tick(upper.map_or(u64::MAX, |upper| upper.saturating_sub(1))));
-        ahead = upper.map_or_else(BTreeSet::new, |upper| ahead.split_off(&upper));
-        if let Some(error) = durables.failure() {
-            return Err(error.into());
-        }
-    }
-    drop(source);
-    while outputs.take()?.is_some() {
-        worker.step_or_park(None);
-        if let Some(error) = durables.failure() {
-            return Err(error.into());
-        }
-    }
-    Ok(outputs
-        .digests
-        .into_iter()
-        .map(|(at, (digest, records))| DigestLine { output: at.output, partition: at.partition, records, digest })
-        .collect())
-}
-
-/// What comes out, on one worker.
-struct Outputs {
-    queues: Vec<(String, Rc<RefCell<OutputQueue>>)>,
-    digests: BTreeMap<OutputPartition, (Digest, u64)>,
-    print: bool,
-}
-
-impl Outputs {
-    /// Takes what is complete; returns the first tick that is not, `None` when all is.
-    fn take(&mut self) -> anyhow::Result<Option<u64>> {
-        let mut first: Option<u64> = None;
-        for (output, queue) in &self.queues {
-            let mut queue = queue.borrow_mut();
-            if let Some(error) = queue.failed.take() {
-                return Err(error.into());
-            }
-            for tick in queue.ready.drain(..) {
-                for (partition, records) in tick.partitions {
-                    let at = OutputPartition { output: output.clone(), partition };
-                    let (digest, count) = self.digests.entry(at).or_default();
-                    *digest = digest.chain(tick.tick, records.sum());
-                    *count += records.len() as u64;
-                    if self.print {
-                        print(tick.tick, output, partition, records.records())?;
-                    }
-                }
-            }
-            first = match (first, queue.upper) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-        }
-        Ok(first)
-    }
-}
-
-fn print(tick: Tick, output: &str, partition: u32, records: &[OutputRecord]) -> std::io::Result<()> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for record in records {
-        let key = String::from_utf8_lossy(&record.key);
-        let value = record.value.as_deref().map(String::from_utf8_lossy);
-        serde_json::to_writer(&mut out, &Line { tick, output, partition, key, value })?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()
+fn print_line(out: &mut impl Write, line: &impl Serialize) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.write_all(b"\n")
 }

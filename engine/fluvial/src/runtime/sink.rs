@@ -16,10 +16,10 @@ use fluvial_protocol::{Action, CommitterConfig, Compared, Done, Participant, Pla
 
 use super::ambient;
 use super::background::Background;
-use super::calls::StoreCalls;
 use super::failure::Failure;
 use super::foreign_writers::ForeignWriters;
-use super::process::Shared;
+use super::inbox::Inbox;
+use super::member::Member;
 use super::turns::{Command, Reading, Turns, fence_all};
 use crate::stages::STAGES;
 
@@ -40,9 +40,8 @@ pub(crate) struct SinkDriver {
     turns: Turns,
     foreign_writers: ForeignWriters,
     background: Background<Done>,
-    calls: Arc<StoreCalls>,
     session: Arc<dyn SinkSession>,
-    shared: Arc<Shared>,
+    member: Arc<Member>,
     started: Instant,
     /// When it was looked at last whether anything is committed.
     looked_ms: u64,
@@ -53,10 +52,10 @@ impl SinkDriver {
     pub(crate) fn start(
         plan: &Plan,
         session: Arc<dyn SinkSession>,
-        shared: &Arc<Shared>,
+        member: &Arc<Member>,
         waker: &Waker,
     ) -> Result<Self, Failure> {
-        let (slot, layout, patience) = (shared.process.index, shared.config.layout, shared.config.patience);
+        let (slot, layout, patience) = (member.process.index, member.config.layout, member.config.patience);
         let config = CommitterConfig {
             slot,
             layout,
@@ -73,9 +72,8 @@ impl SinkDriver {
             turns: Turns::start(&session, super::TURNS, patience, &background)?,
             foreign_writers: ForeignWriters::new(Arc::clone(&session), waker),
             background,
-            calls: Arc::new(StoreCalls::new(shared.store.clone(), patience)),
             session,
-            shared: Arc::clone(shared),
+            member: Arc::clone(member),
             started: ambient::instant(),
             looked_ms: 0,
         };
@@ -115,8 +113,8 @@ impl SinkDriver {
     }
 
     /// Takes what is complete, does what is due. Returns what the leader must know.
-    pub(crate) fn turn(&mut self) -> Result<Vec<Report>, Failure> {
-        let (ticks, upper) = self.shared.inbox.take(Tick(u64::MAX));
+    pub(crate) fn turn(&mut self, inbox: &Inbox) -> Result<Vec<Report>, Failure> {
+        let (ticks, upper) = inbox.take(Tick(u64::MAX));
         for (tick, partitions) in ticks {
             self.participant.output(tick, partitions)?;
         }
@@ -140,7 +138,7 @@ impl SinkDriver {
             }
         }
         self.warn_of_a_stall();
-        self.shared.inbox.set_full(self.participant.waiting_records() >= MOST_WAITING_RECORDS);
+        inbox.set_full(self.participant.waiting_records() >= MOST_WAITING_RECORDS);
         let mut reports = Vec::new();
         while let Some(report) = self.participant.next_report() {
             if report == Report::Fenced {
@@ -159,13 +157,13 @@ impl SinkDriver {
         }
         self.looked_ms = now_ms;
         let Some(stall) = self.participant.stalled(now_ms) else { return };
-        let sink = self.shared.waits.now();
+        let sink = self.member.sink.context.waits.now();
         tracing::warn!(
             for_s = stall.for_ms / 1000,
             sink = (!sink.is_empty()).then(|| sink.join("; ")),
             last_failure = stall.failed,
             "nothing has been committed although there is output to commit: process {} waits for {}",
-            self.shared.process.index,
+            self.member.process.index,
             stall.step
         );
     }
@@ -183,15 +181,15 @@ impl SinkDriver {
             match action {
                 Action::Fence { turn } => self.turns.tell(turn, Command::Fence(self.participant.writer(turn))),
                 Action::FenceOthers(ids) => {
-                    let (session, patience) = (Arc::clone(&self.session), self.shared.config.patience);
+                    let (session, patience) = (Arc::clone(&self.session), self.member.config.patience);
                     self.background.spawn("fence", move || {
                         let fenced = fence_all(session.as_ref(), &ids, patience);
                         [fenced.map(|()| Done::OthersFenced).map_err(|error| Failure::of(System::Sink, error))]
                     })?;
                 }
                 Action::CheckJournal => {
-                    let (calls, identity) = (Arc::clone(&self.calls), *self.participant.identity());
-                    self.background.spawn_task(&self.shared.runtime, async move {
+                    let (calls, identity) = (Arc::clone(&self.member.store.calls), *self.participant.identity());
+                    self.background.spawn_task(&self.member.store.runtime, async move {
                         let newest = calls.newest_record().await;
                         let (seq, record) = newest.map_err(|error| Failure::of(System::Store, error))?;
                         Ok(Done::Journal(identity.judge(seq, &record)?))

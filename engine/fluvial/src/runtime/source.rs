@@ -428,7 +428,9 @@ impl SourceDriver {
         let mut wanted = false;
         for split in self.splits.iter_mut().filter(|split| split.started) {
             let next = self.replay.front().and_then(|b| b.ranges.iter().find(|r| r.split == split.start.number));
-            let goes_on = split.compacted.is_none();
+            let position = || self.sources[split.source].reader.position(split.slot);
+            let at_end = split.until.is_some_and(|until| position() >= until);
+            let goes_on = split.compacted.is_none() && !at_end;
             let compares = split.available && split.compares();
             let needed = goes_on && (next.is_some_and(|range| split.next_from < range.to) || compares);
             wanted |= needed;

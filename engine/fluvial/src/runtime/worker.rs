@@ -1,13 +1,21 @@
-//! The loop of one worker.
+//! The loop of one worker: the only one, whether the job runs or is replayed.
 //!
 //! ```text
-//!   ┌► control messages ─► leader (worker 0) ─► sources: read, report, release ─► dataflow ─► outlet ─► sink ──────┐
-//!   └────────────────────────────────── park until something wakes us ◄──────────────────────────────────────────┘
+//!   ┌► control messages ─► leader (worker 0) ─► sources: read, report, release ─► dataflow ─► outlet ─► inbox ─► sink ┐
+//!   └───────────────────────────────── park until something wakes the worker ◄──────────────────────────────────────┘
 //! ```
 //!
-//! The sink is the first worker's of each process. A generation begins with an opening: the leader claims the journal,
-//! every process fences its share of earlier writers, every worker restores its state, and only when all are ready is
-//! anything minted.
+//! A worker is one thread. It owns everything that it drives, so that none of it is shared or locked, but for the process's
+//! [`Inbox`](super::inbox::Inbox), through which complete ticks come to the first worker, whose the process's sink is. It is
+//! woken by readers that have records, by timely, by other workers, and by results of what it has others do
+//! ([`background`](super::background)); it never waits for any of these inside a turn.
+//!
+//! A generation begins with an opening: the leader claims the journal, every process fences its share of earlier writers,
+//! every worker restores its state, and only when all are ready is anything minted.
+//!
+//! In a *replay* the plan comes from the kept journal and is replayed as after a crash. Nothing is fenced, so no worker becomes
+//! ready, and with that nothing is reported, minted, appended, checkpointed or committed: a worker lacks the [`Parts`] that
+//! would do it. The first worker prints complete ticks, and lets all finish after the last.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -25,55 +33,91 @@ use super::control::{Control, Message};
 use super::failure::Failure;
 use super::inbox::Outlet;
 use super::leader::{BETWEEN_LOOKS, Ends, LeaderDriver};
+use super::member::Member;
 use super::merges::Merges;
-use super::process::Shared;
+use super::process::{Mode, Shared};
+use super::replay::Printer;
 use super::sink::SinkDriver;
-use super::source::{ReadOptions, SourceDriver, Volume};
+use super::source::{ReadOptions, SourceDriver};
+use super::unavailable::LOOK_AGAIN;
 use super::uploads::Uploads;
 use crate::durable::{Durables, Restore};
 use crate::fail_point::{FailPoint, reach};
 use crate::job::output::OutputQueue;
 use crate::job::{Declared, Job, Situation};
 use crate::stages::STAGES;
-use crate::state::StateStore;
 use crate::stream::context;
 
 /// How many replayed ticks are in the dataflow at once: enough to keep it busy.
 const MOST_REPLAYED_AT_ONCE: usize = 64;
 
-/// How many full ticks a worker reads ahead of those that are minted: what waits longer is no sooner in the dataflow, it
-/// takes memory, and has left the caches when its tick comes.
-const TICKS_READ_AHEAD: u64 = 2;
-
 /// How often the leader is told, at the most, where its workers read on without a record: its lag is printed less often.
 const TELL_PASSED_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs one worker from the opening to the end of its generation.
-pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<(), Failure> {
+/// Runs one worker from the opening to the end of its generation, or of the replay.
+pub(crate) fn work(worker: &mut Worker, shared: &Shared) -> Result<(), Failure> {
     let index = u32::try_from(worker.index()).expect("the number of workers is small");
     context::this_is_worker(index);
-    let mut control = Control::new(worker);
+    let control = Control::new(worker);
     let thread = std::thread::current();
     let waker = Waker::new(move || thread.unpark());
-    let for_the_leader = if index == 0 { shared.for_the_leader() } else { None };
-    let mut leader = match for_the_leader {
-        Some(with) => Some(LeaderDriver::new(shared, with, &waker)?),
-        None => None,
+    let mut running = match &shared.mode {
+        Mode::Run(member) => open_in_a_generation(worker, shared, member, control, &waker)?,
+        Mode::Replay(script) => {
+            let parts = Parts { printer: (index == 0).then(|| script.printer()), ..Parts::default() };
+            let open = Open { plan: &script.plan, ends: Some(script.ends.clone()), restore: None, control, parts };
+            Running::open(worker, shared, open, &waker)?
+        }
     };
-    if let Some(leader) = &mut leader {
-        leader.open(&mut control)?;
-    }
-    let (plan, ends) = wait_for_the_plan(worker, &mut control, &mut leader)?;
-    let mut running = Running::open(worker, shared, &plan, ends, control, leader, &waker)?;
     while !running.finished {
         shared.pulses.turn(worker.index());
-        running.turn()?;
+        running.turn(shared)?;
         let park = running.may_park();
         worker.step_or_park(Some(park));
     }
     shared.pulses.ended(worker.index());
     // Dropping the inputs ends the dataflows, which the engine's caller runs to their end.
     Ok(())
+}
+
+/// Waits until the leader has opened the journal, and restores and fences at the same time.
+fn open_in_a_generation(
+    worker: &mut Worker,
+    shared: &Shared,
+    member: &Arc<Member>,
+    mut control: Control,
+    waker: &Waker,
+) -> Result<Running, Failure> {
+    let for_the_leader = if worker.index() == 0 { member.for_the_leader() } else { None };
+    let mut leader = match for_the_leader {
+        Some(with) => Some(LeaderDriver::new(member, with, waker)?),
+        None => None,
+    };
+    if let Some(leader) = &mut leader {
+        leader.open(&mut control)?;
+    }
+    let (plan, ends) = wait_for_the_plan(worker, &mut control, &mut leader)?;
+    let sink = if shared.thread(worker) == 0 {
+        let session = member.sink.session()?;
+        reach(FailPoint::BeforeFencing);
+        // The dataflow is built while it fences.
+        Some(SinkDriver::start(&plan, session, member, waker)?)
+    } else {
+        None
+    };
+    let store = &member.store.state;
+    let restore = plan.checkpoint.as_ref().map(|manifest| Restore {
+        as_of: manifest.tick,
+        operators: manifest.operators.clone(),
+        store: store.clone(),
+    });
+    let merges = match &leader {
+        Some(_) => Some(Merges::start(store.clone(), plan.generation, waker)?),
+        None => None,
+    };
+    let uploads = Some(Uploads::start(store.clone(), plan.generation, member.config.patience, waker)?);
+    let parts = Parts { leader, sink, uploads, merges, printer: None };
+    Running::open(worker, shared, Open { plan: &plan, ends, restore, control, parts }, waker)
 }
 
 /// What the leader can do before the plan is there. With the plan come the ends to stop at, if the job stops at any.
@@ -104,19 +148,40 @@ fn bug(what: String) -> Failure {
     Failure::new(Exit::EngineFault, anyhow::anyhow!("a fault in the engine: {what}"))
 }
 
+/// What some workers have, and others have not. A replay has none of what writes to the store or to a sink: no leader, so
+/// nothing is minted or appended; no sink; no uploads. It prints instead.
+#[derive(Default)]
+struct Parts {
+    /// On the first worker of a generation.
+    leader: Option<LeaderDriver>,
+    /// The process's sink, on its first worker.
+    sink: Option<SinkDriver>,
+    /// On every worker of a generation.
+    uploads: Option<Uploads>,
+    /// Merging, on the leader's worker.
+    merges: Option<Merges>,
+    /// On the first worker of a replay, in place of the sink.
+    printer: Option<Printer>,
+}
+
+/// What a worker begins with.
+struct Open<'a> {
+    plan: &'a Plan,
+    /// Where the input ends, for a job that stops there.
+    ends: Option<Ends>,
+    restore: Option<Restore>,
+    control: Control,
+    parts: Parts,
+}
+
 /// A worker whose dataflow is built.
 struct Running {
     index: u32,
     control: Control,
-    leader: Option<LeaderDriver>,
+    parts: Parts,
     source: SourceDriver,
     outlet: Outlet,
-    /// The process's sink, on its first worker.
-    sink: Option<SinkDriver>,
     durables: Durables,
-    uploads: Uploads,
-    /// Merging, on the leader's worker.
-    merges: Option<Merges>,
     /// Ticks that were minted while the journal's were still being replayed.
     minted: VecDeque<Binding>,
     /// Replayed ticks that are in the dataflow and not out of it.
@@ -127,37 +192,18 @@ struct Running {
     told_at_end: bool,
     told_passed: Instant,
     told_compacted: bool,
+    /// When this worker asked the sources last, in a replay.
+    looked: Instant,
     finished: bool,
     more: bool,
 }
 
 impl Running {
-    /// Restores and fences at the same time.
-    fn open(
-        worker: &mut Worker,
-        shared: &Arc<Shared>,
-        plan: &Plan,
-        stop_at: Option<Ends>,
-        control: Control,
-        leader: Option<LeaderDriver>,
-        waker: &Waker,
-    ) -> Result<Self, Failure> {
+    /// Builds the dataflow, whose durable operators restore their state, and begins to read.
+    fn open(worker: &mut Worker, shared: &Shared, open: Open<'_>, waker: &Waker) -> Result<Self, Failure> {
+        let Open { plan, ends, restore, control, parts } = open;
         let index = u32::try_from(worker.index()).expect("the number of workers is small");
         let workers = u32::try_from(worker.peers()).expect("the number of workers is small");
-        let thread = index % shared.config.layout.threads();
-        let sink = if thread == 0 {
-            let session = shared.session()?;
-            reach(FailPoint::BeforeFencing);
-            Some(SinkDriver::start(plan, session, shared, waker)?)
-        } else {
-            None
-        };
-        let store = StateStore::new(shared.store.clone(), shared.runtime.clone());
-        let restore = plan.checkpoint.as_ref().map(|manifest| Restore {
-            as_of: manifest.tick,
-            operators: manifest.operators.clone(),
-            store: store.clone(),
-        });
         let durables = Durables::new(index, workers, restore);
         let declared = build(worker, shared, plan, &durables)?;
         durables
@@ -166,18 +212,15 @@ impl Running {
         tracing::debug!(target: STAGES, "restored");
         let queues: Vec<(String, Rc<RefCell<OutputQueue>>)> =
             declared.outputs.into_iter().map(|o| (o.spec.name, o.queue)).collect();
-        let outlet = Outlet::new(thread as usize, &shared.inbox, queues, waker);
+        let outlet = Outlet::new(shared.thread(worker), &shared.inbox, queues, waker);
         let options = ReadOptions {
-            most_waiting: Volume {
-                records: shared.config.tick_records.saturating_mul(TICKS_READ_AHEAD),
-                bytes: shared.config.in_flight_bytes / u64::from(workers),
-            },
+            most_waiting: shared.most_waiting,
             compare: plan.compare(),
             cannot_correct: plan.cannot_correct.clone(),
-            patience: shared.config.patience,
+            patience: shared.patience,
             between_looks: BETWEEN_LOOKS,
         };
-        let mut source = SourceDriver::new(index, workers, options, stop_at, declared.sources, waker)?;
+        let mut source = SourceDriver::new(index, workers, options, ends, declared.sources, waker)?;
         source.look()?;
         source.begin_after(plan.as_of());
         for state in plan.checkpoint.iter().flat_map(|c| &c.splits) {
@@ -187,21 +230,13 @@ impl Running {
             source.begin(start, plan.caught_up_ms(start))?;
         }
         source.replay(&plan.replay)?;
-        let merges = match &leader {
-            Some(_) => Some(Merges::start(store.clone(), plan.generation, waker)?),
-            None => None,
-        };
-        let uploads = Uploads::start(store, plan.generation, shared.config.patience, waker)?;
         Ok(Self {
             index,
             control,
-            leader,
+            parts,
             source,
             outlet,
-            sink,
             durables,
-            uploads,
-            merges,
             minted: VecDeque::new(),
             ahead: VecDeque::new(),
             all_fenced: false,
@@ -209,13 +244,14 @@ impl Running {
             told_at_end: false,
             told_passed: ambient::instant(),
             told_compacted: false,
+            looked: ambient::instant(),
             finished: false,
             more: true,
         })
     }
 
     /// One turn of the loop.
-    fn turn(&mut self) -> Result<(), Failure> {
+    fn turn(&mut self, shared: &Shared) -> Result<(), Failure> {
         while let Some(message) = self.control.receive() {
             match message {
                 Message::Order(order) => self.obey(order)?,
@@ -234,11 +270,11 @@ impl Running {
             }
         }
         self.with_leader(LeaderDriver::step)?;
-        self.read()?;
+        self.read(shared)?;
         self.state()?;
-        self.write()?;
+        self.write(shared)?;
         let may_be_ready = !self.ready && self.all_fenced;
-        if may_be_ready && self.sink.as_ref().is_none_or(SinkDriver::is_ready) && self.source.verified() {
+        if may_be_ready && self.parts.sink.as_ref().is_none_or(SinkDriver::is_ready) && self.source.verified() {
             reach(FailPoint::BeforeReady);
             self.ready = true;
             tracing::debug!(target: STAGES, "ready");
@@ -252,7 +288,7 @@ impl Running {
         &mut self,
         act: impl FnOnce(&mut LeaderDriver, &mut Control) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        match &mut self.leader {
+        match &mut self.parts.leader {
             Some(leader) => act(leader, &mut self.control),
             None => Ok(()),
         }
@@ -263,7 +299,7 @@ impl Running {
             Order::Opened(_) => return Err(bug("the journal was opened twice".to_owned())),
             Order::AllFenced => {
                 self.all_fenced = true;
-                if let Some(sink) = &mut self.sink {
+                if let Some(sink) = &mut self.parts.sink {
                     reach(FailPoint::AfterAllFenced);
                     sink.all_fenced();
                 }
@@ -271,12 +307,12 @@ impl Running {
             Order::SplitStarted(start) => self.source.start_split(&start)?,
             Order::Minted(binding) => self.minted.push_back(binding),
             Order::Sealed(tick) => {
-                if let Some(sink) = &mut self.sink {
+                if let Some(sink) = &mut self.parts.sink {
                     sink.sealed(tick);
                 }
             }
             Order::CheckpointComplete { operators, .. } => {
-                if let Some(merges) = &self.merges {
+                if let Some(merges) = &self.parts.merges {
                     merges.consider(operators);
                 }
             }
@@ -286,7 +322,12 @@ impl Running {
     }
 
     /// Reads input, and puts the ticks that are due into the dataflow.
-    fn read(&mut self) -> Result<(), Failure> {
+    fn read(&mut self, shared: &Shared) -> Result<(), Failure> {
+        if matches!(shared.mode, Mode::Replay(_)) && self.looked.elapsed() >= LOOK_AGAIN {
+            // No leader asks the sources again for splits that are unavailable.
+            self.looked = ambient::instant();
+            self.source.look_again()?;
+        }
         self.more = self.source.read()?;
         // Before all are ready the leader has nothing to append it to.
         if self.ready
@@ -310,7 +351,7 @@ impl Running {
                 if binding.checkpoint {
                     self.durables.mark_checkpoint(binding.tick);
                 }
-                if let Some(sink) = &mut self.sink {
+                if let Some(sink) = &mut self.parts.sink {
                     sink.minted(&binding);
                 }
                 self.source.release(&binding);
@@ -341,13 +382,15 @@ impl Running {
         if let Some(error) = self.durables.failure() {
             return Err(Failure::new(Exit::Failed, error));
         }
-        for frozen in self.durables.take_frozen() {
-            self.uploads.store(frozen);
+        if let Some(uploads) = &self.parts.uploads {
+            for frozen in self.durables.take_frozen() {
+                uploads.store(frozen);
+            }
+            while let Some(stored) = uploads.stored()? {
+                self.control.report(self.index, stored);
+            }
         }
-        while let Some(stored) = self.uploads.stored()? {
-            self.control.report(self.index, stored);
-        }
-        if let Some(merges) = &self.merges {
+        if let Some(merges) = &self.parts.merges {
             while let Some(merged) = merges.merged()? {
                 self.control.report(self.index, merged);
             }
@@ -355,11 +398,16 @@ impl Running {
         Ok(())
     }
 
-    /// Commits what is complete and sealed.
-    fn write(&mut self) -> Result<(), Failure> {
+    /// Commits what is complete and sealed; prints what is complete, in a replay.
+    fn write(&mut self, shared: &Shared) -> Result<(), Failure> {
         self.outlet.hand_on()?;
-        let Some(sink) = &mut self.sink else { return Ok(()) };
-        for report in sink.turn()? {
+        if let Some(printer) = &mut self.parts.printer
+            && let Some(last) = printer.print(&shared.inbox)?
+        {
+            self.control.broadcast(&Order::Finish(last));
+        }
+        let Some(sink) = &mut self.parts.sink else { return Ok(()) };
+        for report in sink.turn(&shared.inbox)? {
             self.control.report(self.index, report);
         }
         if let Some(records) = sink.wrote() {
@@ -376,8 +424,8 @@ impl Running {
         if self.more || self.finished {
             return Duration::ZERO;
         }
-        let leader = self.leader.as_ref().map_or(Duration::from_secs(1), LeaderDriver::may_park);
-        let sink = self.sink.as_ref().map_or(Duration::from_secs(1), SinkDriver::may_park);
+        let leader = self.parts.leader.as_ref().map_or(Duration::from_secs(1), LeaderDriver::may_park);
+        let sink = self.parts.sink.as_ref().map_or(Duration::from_secs(1), SinkDriver::may_park);
         leader.min(sink)
     }
 }
