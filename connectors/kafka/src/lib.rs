@@ -1,4 +1,4 @@
-//! Kafka in and out of a job, exactly once.
+//! The Kafka connector: topics as sources and outputs of a job, with exactly-once semantics.
 //!
 //! ```no_run
 //! use fluvial_connector::{Output, Source};
@@ -10,50 +10,50 @@
 //! # Ok::<(), fluvial_connector::Error>(())
 //! ```
 //!
-//! # In
+//! # Sources
 //!
-//! A topic's partitions are the splits of a [`KafkaSource`], named by their numbers. All readers of a process share one
-//! client, with a queue of its own for each. Partitions are assigned by hand and read
-//! from the offsets that the engine names; only committed records are delivered, and an offset that is gone is an error
-//! that names topic, partition, and what was wanted and is left. Lost connections and moved leaders are healed inside,
-//! and logged. A split's identity is the topic's id, so that a topic that was deleted and recreated is noticed, also
-//! under a reader; brokers before Kafka 2.8 know no ids, and there it is empty. Committed offsets are reported under a
-//! consumer group ([`KafkaOptions::group`]), for tools that watch lag; they are never read. A partition without a leader is
-//! unavailable ([`fluvial_connector::Availability`]), and the others are read meanwhile.
+//! The partitions of a topic are the splits of a [`KafkaSource`], named by their numbers. All readers of a process share one
+//! client, in which each reader has its own queue. Partitions are assigned manually and read from the offsets that the engine
+//! gives. Only committed records are delivered. An offset that no longer exists is an error that names topic, partition, the
+//! requested offset and those that are left. The connector recovers from lost connections and moved leaders, and logs them. A
+//! split's identity is the topic's id, so that a topic that was deleted and recreated is detected, even while it is read; it is
+//! empty for brokers before Kafka 2.8, which have no topic ids. Committed offsets are reported under a consumer group
+//! ([`KafkaOptions::group`]) for tools that monitor lag, and are never read. A partition without a leader is unavailable
+//! ([`fluvial_connector::Availability`]); the others are read meanwhile.
 //!
-//! # Out
+//! # Outputs
 //!
-//! All outputs on the same brokers share one transaction per process and turn, of the transactional id
-//! `{job}-{incarnation}-{process}-{turn}`. A key goes to the partition that Java's default partitioner chooses
-//! ([`partition_of`]). Topics that do not exist are created with the partitions, replicas and settings that the options
-//! say, those of [`Kafka::upsert`] with `cleanup.policy=compact` and those of [`Kafka::append`] with `delete`. Topics
-//! that exist are used as they are, with a warning where their settings lose what is kept in them: retention of an
-//! upsert output or of the progress topic, compaction of an append output. The identity of an output, and of the
-//! progress topic, is the topic's id.
+//! Each process has two producers, which take turns, with the transactional ids `{job}-{incarnation}-{process}-{turn}`. All
+//! outputs on the same brokers share their transactions. A key is written to the partition that Java's default partitioner
+//! chooses ([`partition_of`]). Topics that do not exist are created with the partitions, replicas and settings that the options
+//! give: those of [`Kafka::upsert`] with `cleanup.policy=compact`, those of [`Kafka::append`] with `delete`. Existing topics are
+//! used as they are. A warning is logged if their settings would lose data: retention of an upsert output or of the progress
+//! topic, compaction of an append output. The identity of an output, and of the progress topic, is the topic's id.
 //!
-//! What an output record carries:
+//! An output record consists of:
 //!
 //! | part | content |
 //! | --- | --- |
-//! | key, value | what the job's format makes of them; no value deletes the key of an upsert output |
-//! | partition | by the key's bytes, as Java's default partitioner; an output's number of partitions never changes |
-//! | offset | ascending within a partition, with gaps: the markers of transactions take offsets too |
-//! | timestamp | when the record was sent, so records of one tick differ, and a record that is written again after a failure has another; with [`KafkaOptions::tick_header`] its tick, which stays the same |
+//! | key, value | as the job's format encodes them; a record without value deletes the key of an upsert output |
+//! | partition | chosen by the key's bytes, like Java's default partitioner; an output's number of partitions never changes |
+//! | offset | ascending within a partition, with gaps, because the control markers of transactions take offsets too |
+//! | timestamp | the time of sending. Records of one tick therefore have different timestamps, and a record that is written again after a failure has another one. With [`KafkaOptions::tick_header`] it is the tick, which never changes |
 //! | headers | none; with [`KafkaOptions::tick_header`] `fluvial-tick`, the tick in decimal digits |
 //!
-//! The tick is not everywhere by default because librdkafka takes neither timestamps nor headers in batches, and one call a
-//! record costs about three times the CPU of handing over batches (0.95 against 0.33 seconds per million records). Records of
-//! aborted transactions are in the topic until it is compacted or they expire: consumers need
+//! Records do not have their tick by default, because librdkafka accepts neither timestamps nor headers in batches, and one call
+//! for each record costs about three times the CPU of batches (0.95 instead of 0.33 seconds per million records). Records of
+//! aborted transactions stay in the topic until it is compacted or they expire, so consumers must set
 //! `isolation.level=read_committed`, which is not the default.
 //!
-//! A transaction holds records and, after their delivery reports, progress. Any request of it that ends without an
-//! answer makes its outcome unknown, also where librdkafka sent it again and was answered then: the first may still be
-//! on its way, and would hit the next transaction of the same epoch.
+//! A transaction contains records and, after their delivery reports, progress. If any request of it gets no answer, its outcome
+//! is unknown, even if librdkafka repeats the request and that is answered: the first request may still be in flight, and would
+//! then apply to the next transaction of the same epoch.
 //!
 //! # The progress topic
 //!
-//! `{job}.fluvial-progress` ([`progress_topic`]), four partitions, compacted, made if it is missing. A record's key is
-//! the output partition, and its value what that is committed through, both as JSON:
+//! The progress topic of a job is `{job}.fluvial-progress` ([`progress_topic`]). It is compacted and has four partitions; the job
+//! creates it if it does not exist. The key of a record is an output partition, and its value says through which tick that
+//! partition is committed, both as JSON:
 //!
 //! ```text
 //! key    {"output":"revenue","partition":3}
@@ -63,20 +63,21 @@
 //!
 //! | field | meaning |
 //! | --- | --- |
-//! | `version` | of this layout: 1. A reader refuses a newer one |
-//! | `begin` | `end` of the progress before: records from here to `end` have their ticks in `ticks` |
-//! | `incarnation`, `generation` | the job, and the run of it that wrote |
+//! | `version` | the version of this format, 1. A reader refuses newer versions |
+//! | `begin` | the `end` of the previous progress; `ticks` has the ticks of the records from here to `end` |
+//! | `incarnation`, `generation` | the incarnation of the job, and the generation that wrote the record |
 //! | `tick` | the partition is committed through this tick |
-//! | `position` | `"complete"`, or `{"records":n}`: only the first n records of the partition's output at `tick` are |
+//! | `position` | `"complete"`, or `{"records":n}` if only the first n records of the partition's output at `tick` are committed |
 //! | `digest` | the running digest of the partition's output |
 //! | `end` | the offset after the last record |
 //! | `ticks` | where the records of each tick end (`end` is the offset after the last), ascending |
 //!
-//! All progress of a process goes to one partition of the topic, `slot % partitions`; after a change of processes a key
-//! is in several, and the greatest `(tick, position, generation)` is the newest. A record whose key is not of this form is
-//! none (a transaction touches its partition with `{"slot":n}` and no value before the first record, so that the broker
-//! knows of it in time). [`CutReader`] puts outputs and progress together; who reads outputs alone can have each
-//! record's tick with it ([`KafkaOptions::tick_header`]).
+//! A process writes all its progress to one partition of the topic, `slot % partitions`, where the slot is the number of the
+//! process. After a change of the number of processes, a key may be in several partitions; the record with the greatest
+//! `(tick, position, generation)` is the newest. Records with keys of another form are no progress: a transaction first writes a
+//! record with the key `{"slot":n}` and no value, so that the broker adds the partition to the transaction in time.
+//! [`CutReader`] combines outputs with their progress. For readers of single outputs, [`KafkaOptions::tick_header`] adds its tick
+//! to each record.
 //!
 //! # Connecting to a secured or managed Kafka
 //!
