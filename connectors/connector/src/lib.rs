@@ -27,6 +27,7 @@
 #[cfg(any(feature = "conformance", doc))]
 pub mod conformance;
 mod digest;
+mod doubt;
 mod error;
 pub mod format;
 mod progress;
@@ -37,6 +38,7 @@ mod words;
 pub mod worked_example;
 
 pub use digest::{Digest, output_digest, source_digest};
+pub use doubt::Doubt;
 pub use error::{BoxError, Error, ErrorKind, too_many_files};
 pub use progress::{Position, Progress, TickEnd};
 pub use sink::{

@@ -217,8 +217,10 @@ pub struct OutputStatus {
 ///     └────────any error: drop the transactor──────► fence again
 /// ```
 pub trait Transactor: Send {
-    /// Begins a transaction, writes the records, waits until they are acknowledged, and only then writes each
-    /// partition's progress and waits for that. Returns each partition's end offset, in the order of
+    /// Writes the records of a transaction, and the progress of each of its partitions
+    /// ([`PartitionWrite::progress_at`]), so that only the commit is left to do. Where the system might commit one without
+    /// the other, the progress is written last, when all records are known to be stored: records without progress are found
+    /// and left out, and progress without records would be a loss. Returns each partition's end offset, in the order of
     /// [`Transaction::writes`].
     ///
     /// # Errors
@@ -346,7 +348,7 @@ impl PartialEq for OutputRecords {
 
 impl Eq for OutputRecords {}
 
-/// What one transaction writes.
+/// What one transaction writes: all of it becomes visible in one step, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
     /// Which process writes: all progress of a slot goes to one place.

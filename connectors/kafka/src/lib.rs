@@ -57,8 +57,8 @@
 //!
 //! ```text
 //! key    {"output":"revenue","partition":3}
-//! value  {"version":1,"begin":1201,"incarnation":"…","generation":4,"tick":1790000000123,
-//!         "position":"complete","digest":"…","end":1260,"ticks":[{"tick":1790000000123,"end":1260}]}
+//! value  {"version":1,"incarnation":"…","generation":4,"tick":1790000000123,"position":"complete",
+//!         "digest":"…","begin":1201,"end":1260,"ticks":[{"tick":1790000000123,"end":1260}]}
 //! ```
 //!
 //! | field | meaning |

@@ -78,6 +78,7 @@ mod running;
 mod sequencer;
 #[cfg(test)]
 mod simulation;
+mod splits;
 mod store;
 
 pub use committer::{
@@ -93,6 +94,7 @@ pub use leader::{Event, Leader, LeaderConfig, Request, Status};
 pub use messages::{FoundOutput, FoundSplit, HeldOutput, Layout, Order, Passed, Plan, Report, owner, split_owner};
 pub use participant::{Compared, Participant, PartitionOutput};
 pub use sequencer::Pace;
+pub use splits::{Splits, Standing};
 pub use store::{Answer, Call, FoundObject, Identity, Object, Part, PutOutcome, Verdict};
 
 pub use rules::Rule;

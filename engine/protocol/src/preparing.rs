@@ -13,12 +13,13 @@ use super::cleaner::Cleaner;
 use super::compaction::{Compare, cannot_correct};
 use super::history::History;
 use super::leader::LeaderConfig;
-use super::messages::{FoundOutput, FoundSplit, HeldOutput, Plan};
+use super::messages::{FoundOutput, HeldOutput, Plan};
 use super::opening::Opened;
 use super::recreated::recreated;
 use super::rules::{Rule, Rules};
-use super::running::{Running, truncated};
+use super::running::Running;
 use super::sequencer::Sequencer;
+use super::splits::Splits;
 use super::store::Identity;
 use crate::journal::{Entry, Recreated, Rewound, Seq, SinkStart, SplitNumber};
 use crate::manifest::SplitState;
@@ -47,7 +48,7 @@ impl Prepared {
         config: &LeaderConfig,
         opened: Opened,
         compare: Compare,
-        found: &[FoundSplit],
+        splits: &Splits,
         now_ms: u64,
         rules: Rules,
     ) -> Result<(Self, Vec<String>), Ended> {
@@ -86,7 +87,7 @@ impl Prepared {
             } else if !config.leave_append_outputs {
                 refuse_append_outputs(&history)?;
             }
-            let rewound = rewound(found, &history, &mut warnings);
+            let rewound = rewound(splits, &history, &mut warnings);
             history.reconciled(tick, &rewound, &recreated);
             appender.push(Entry::Reconciled { tick, rewound, recreated });
         }
@@ -184,17 +185,18 @@ fn not_compared(history: &History) -> Option<String> {
 
 /// The splits that end before the place that they have been read to: they go on from their end. Says so, and what that
 /// does not mend.
-fn rewound(found: &[FoundSplit], history: &History, warnings: &mut Vec<String>) -> Vec<Rewound> {
+fn rewound(splits: &Splits, history: &History, warnings: &mut Vec<String>) -> Vec<Rewound> {
     let of_checkpoint = |number| {
         let splits = history.checkpoint.iter().flat_map(|manifest| &manifest.splits);
         splits.filter(move |state| state.start.number == number).map(|state| state.position).next()
     };
-    truncated(found, &history.splits)
-        .map(|(state, FoundSplit { described, .. }, end)| {
-            let number = state.start.number;
+    splits
+        .truncated()
+        .map(|(start, described, end)| {
+            let number = start.number;
+            let position = history.splits[&number].position;
             let mut warning = format!(
-                "{described} ends at offset {end} and has been read up to {}: the job goes on from its end",
-                state.position
+                "{described} ends at offset {end} and has been read up to {position}: the job goes on from its end"
             );
             if let Some(kept) = of_checkpoint(number).filter(|kept| end < *kept) {
                 let _ = write!(

@@ -12,8 +12,8 @@ use super::leader::{LeaderConfig, Request};
 use super::messages::{FoundSplit, Layout, Order, Passed, Report};
 use super::rules::{Rule, Rules};
 use super::sequencer::Sequencer;
+use super::splits::Splits;
 use super::store::{Answer, Part};
-use crate::InputFault;
 use crate::journal::{Entry, SplitNumber, SplitStart};
 use crate::manifest::SplitState;
 
@@ -193,12 +193,8 @@ impl Running {
         }
     }
 
-    /// Starts the splits that were not known and can be read: where another begins is not known yet.
-    ///
-    /// # Errors
-    /// As [`refuse_recreated_splits`].
-    pub(crate) fn on_splits(&mut self, mut found: Vec<FoundSplit>) -> Result<(), Ended> {
-        refuse_recreated_splits(&found, self.sequencer.splits())?;
+    /// Starts the splits that were not known and can be read, and adds them to `splits`: where another begins is not known yet.
+    pub(crate) fn on_splits(&mut self, mut found: Vec<FoundSplit>, splits: &mut Splits) {
         found.sort_by(|a, b| (&a.source, &a.split).cmp(&(&b.source, &b.split)));
         for FoundSplit { source, split, availability, identity, .. } in &found {
             let Some(earliest) = availability.earliest() else { continue };
@@ -211,11 +207,11 @@ impl Running {
             let (source, split, identity) = (source.clone(), split.clone(), identity.clone());
             let start = SplitStart { number, source, split, offset: earliest, identity };
             let state = SplitState { start: start.clone(), position: start.offset, last: None, caught_up_ms: 0 };
+            splits.met(&start);
             self.sequencer.add_split(state);
             self.appender.push(Entry::SplitStarted(start));
         }
         self.note_ends(&found);
-        Ok(())
     }
 
     /// Does whatever is due.
@@ -282,42 +278,6 @@ impl Running {
         let age = if self.replays_through.is_none() { age } else { u64::MAX };
         [minting, self.appender.deadline_ms(), self.cleaner.deadline_ms()].into_iter().flatten().fold(age, u64::min)
     }
-}
-
-/// Refuses splits that were deleted and recreated: what the job has read of them is no part of them any more.
-///
-/// # Errors
-/// [`Ended::Input`] with the first of them. One whose system cannot tell, then or now, is left to the digests.
-pub(crate) fn refuse_recreated_splits(
-    found: &[FoundSplit],
-    known: &BTreeMap<SplitNumber, SplitState>,
-) -> Result<(), Ended> {
-    for FoundSplit { source, described, split, identity, .. } in found {
-        let known = known.values().map(|state| &state.start).find(|s| &s.source == source && &s.split == split);
-        if let Some(known) = known.filter(|known| known.was_recreated(identity)) {
-            return Err(InputFault::Recreated {
-                described: described.clone(),
-                was: known.identity.clone(),
-                is: identity.clone(),
-            }
-            .into());
-        }
-    }
-    Ok(())
-}
-
-/// The splits that end before the place that they have been read to, and where. What was `found` must be asked for after
-/// that; where a split ends that is unavailable is not known.
-pub(crate) fn truncated<'a>(
-    found: &'a [FoundSplit],
-    bound: &'a BTreeMap<SplitNumber, SplitState>,
-) -> impl Iterator<Item = (&'a SplitState, &'a FoundSplit, Offset)> {
-    bound.values().filter_map(|state| {
-        let start = &state.start;
-        let found = found.iter().find(|found| found.source == start.source && found.split == start.split)?;
-        let end = found.availability.end()?;
-        (end < state.position).then_some((state, found, end))
-    })
 }
 
 fn unknown_worker(worker: u32) -> Ended {

@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fluvial_connector::{Error, ErrorKind, too_many_files};
+use fluvial_connector::{Doubt, Error, ErrorKind, too_many_files};
 use rdkafka::bindings as rd;
 
 use super::error;
@@ -222,7 +222,8 @@ impl Client {
         mut attempt: impl FnMut(i32) -> Result<T, Failed>,
     ) -> Result<T, Error> {
         let mut waiting = Waiting::new(what);
-        let mut missing_since: Option<(Instant, u32)> = None;
+        let mut missing = Doubt::new(MISSING_TIMES, MISSING_FOR);
+        let waits_since = Instant::now();
         let mut unavailable: Option<String> = None;
         let mut pause = FIRST_PAUSE;
         let answers = self.watch.answers();
@@ -257,21 +258,18 @@ impl Client {
             }
             let (code, why) = match failed {
                 Failed::Missing(object) => {
-                    let (since, times) = missing_since.get_or_insert((begun, 0));
-                    *times += 1;
-                    let sure = *times >= MISSING_TIMES && since.elapsed() >= MISSING_FOR;
-                    if sure || Instant::now() >= deadline {
+                    if missing.is_believed(waits_since.elapsed()) || Instant::now() >= deadline {
                         return Err(failure::missing(&object, &self.brokers));
                     }
                     (Code::UnknownTopicOrPartition, format!("{object} is not known to the cluster"))
                 }
                 Failed::Unavailable { code, why } => {
-                    missing_since = None;
+                    missing.forget();
                     unavailable = Some(why.clone());
                     (code, why)
                 }
                 Failed::Code(code) if failure::passes(code) || (was_let_in && failure::is_not_let_in(code)) => {
-                    missing_since = None;
+                    missing.forget();
                     let heard = self.watch.answers() != answers;
                     let why = match self.watch.last() {
                         Some(reason) if !heard => format!("no answer from the cluster ({reason})"),

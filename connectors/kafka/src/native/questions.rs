@@ -7,9 +7,10 @@
 //! does not exist is an error only after several answers have said so. What exists and is not available is waited for.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
-use fluvial_connector::Error;
+use fluvial_connector::{Doubt, Error};
 
 use super::metadata::{Described, TopicMetadata};
 use super::offsets::{Bounds, Isolation};
@@ -59,24 +60,6 @@ impl Unavailable {
              the leadership may report an older end, so it is asked again"
         );
         Self { code: Code::NotLeaderForPartition, why }
-    }
-}
-
-/// An end of a partition that contradicts what is known to be committed.
-#[derive(Clone, Copy, Debug, Default)]
-struct Doubted {
-    /// When it was first said.
-    since: Option<Instant>,
-    /// How many answers have said it.
-    answers: u32,
-}
-
-impl Doubted {
-    /// Counts one more answer. Returns whether enough have said it, or no more can be had.
-    fn is_believed(&mut self, now: Instant, deadline: Instant) -> bool {
-        let since = *self.since.get_or_insert(now);
-        self.answers += 1;
-        now >= deadline || self.answers >= SHORTER_TIMES && now.saturating_duration_since(since) >= SHORTER_FOR
     }
 }
 
@@ -174,7 +157,8 @@ impl Client {
         let topics = topics_in(asked);
         let what = format!("ask kafka for the offsets of {}", partitions_of(asked));
         let mut known: BTreeMap<(&str, u32), Bounds> = BTreeMap::new();
-        let mut doubted: BTreeMap<(&str, u32), Doubted> = BTreeMap::new();
+        let mut shorter: BTreeMap<(&str, u32), Doubt> = BTreeMap::new();
+        let begun = Instant::now();
         self.until(deadline, &what, &topics, |wait_ms| {
             let left: Vec<_> = asked.iter().copied().filter(|at| !known.contains_key(at)).collect();
             let topics = topics_in(&left);
@@ -189,7 +173,7 @@ impl Client {
                 match bounds {
                     Ok(Bounds { end, .. })
                         if committed.get(at).is_some_and(|committed| end < *committed)
-                            && !doubted.entry(*at).or_default().is_believed(Instant::now(), deadline) =>
+                            && !is_shorter(shorter.entry(*at), begun.elapsed(), deadline <= Instant::now()) =>
                     {
                         held_up.push((*at, Unavailable::ends_before(end, committed[at])));
                     }
@@ -277,6 +261,12 @@ impl Client {
     }
 }
 
+/// Whether an end that contradicts what is known to be committed is to be believed: when enough answers have said it, or no
+/// more can be had.
+fn is_shorter<K: Ord>(doubt: Entry<'_, K, Doubt>, now: Duration, is_last: bool) -> bool {
+    doubt.or_insert(Doubt::new(SHORTER_TIMES, SHORTER_FOR)).is_believed(now) || is_last
+}
+
 /// The partitions that hold something up, as one.
 fn held_up_by(partitions: &[((&str, u32), Unavailable)]) -> Failed {
     let Some((_, Unavailable { code, why })) = partitions.first() else { return Failed::Code(Code::Fail) };
@@ -333,16 +323,15 @@ mod tests {
 
     #[test]
     fn an_end_that_contradicts_what_is_committed_is_believed_of_several_answers_over_some_time() {
-        let begun = Instant::now();
-        let deadline = begun + Duration::from_secs(60);
         let believed = |answers: &[u64], deadline| -> Vec<bool> {
-            let mut doubted = Doubted::default();
-            answers.iter().map(|ms| doubted.is_believed(begun + Duration::from_millis(*ms), deadline)).collect()
+            let mut shorter = BTreeMap::new();
+            let is_shorter = |ms: &u64| is_shorter(shorter.entry(0), Duration::from_millis(*ms), *ms >= deadline);
+            answers.iter().map(is_shorter).collect()
         };
-        assert_eq!(believed(&[0, 400, 800, 1200, 2999, 3000], deadline), [false, false, false, false, false, true]);
-        assert_eq!(believed(&[0, 5000, 5001, 5002], deadline), [false, false, false, true]);
+        assert_eq!(believed(&[0, 400, 800, 1200, 2999, 3000], 60_000), [false, false, false, false, false, true]);
+        assert_eq!(believed(&[0, 5000, 5001, 5002], 60_000), [false, false, false, true]);
         // Who can ask no more has to believe it.
-        assert_eq!(believed(&[0, 2000], begun + Duration::from_secs(2)), [false, true]);
+        assert_eq!(believed(&[0, 2000], 2000), [false, true]);
     }
 
     #[test]

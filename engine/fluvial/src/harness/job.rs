@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fluvial_connector::{Envelope, Offset, OutputRecord, Record};
+use fluvial_connector::{Envelope, Offset, OutputRecord, Record, Slot};
 use fluvial_protocol::TickRecords;
 use fluvial_protocol::journal::SplitNumber;
 use timely::worker::Worker;
@@ -189,10 +189,10 @@ impl Site<Message> for JobSite {
         let Some(records) = records.downcast_ref::<Vec<(Offset, Raw)>>() else {
             panic!("source '{input}' was fed something else")
         };
-        let index = *split as usize;
+        let slot = Slot(*split);
         for (offset, (key, value)) in records {
             let record = Record { offset: *offset, key: key.as_deref(), value: value.as_deref(), timestamp_ms: None };
-            if let Err(error) = source.take(index, &record)
+            if let Err(error) = source.take(slot, &record)
                 && *on_malformed == OnMalformed::Fail
             {
                 let context = format!("cannot decode the record at offset {offset} of source '{input}' split {split}");
@@ -200,8 +200,8 @@ impl Site<Message> for JobSite {
             }
         }
         let end = records.last().map_or(Offset(0), |(last, _)| Offset(last.0 + 1));
-        source.cut(index, end);
-        source.release(index, end);
+        source.cut(slot, end);
+        source.release(slot, end);
     }
 
     fn close(&mut self, tick: u64) {

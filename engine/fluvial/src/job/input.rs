@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use fluvial_connector::format::DecodeError;
-use fluvial_connector::{Offset, Record};
+use fluvial_connector::{Offset, Record, Slot};
 use fluvial_protocol::journal::SplitNumber;
 use timely::dataflow::InputHandleVec;
 
@@ -18,20 +18,20 @@ use crate::stream::Origin;
 
 /// One source's way into the dataflow on one worker, whatever its records are.
 pub(crate) trait SourceInput {
-    /// Makes room for a split; its index is the number of splits added before.
+    /// Makes room for a split; its slot is the number of splits added before.
     fn add_split(&mut self, number: SplitNumber);
 
     /// Decodes a record into the split's open segment.
-    fn take(&mut self, split: usize, record: &Record<'_>) -> Result<(), DecodeError>;
+    fn take(&mut self, slot: Slot, record: &Record<'_>) -> Result<(), DecodeError>;
 
     /// Closes the split's open segment: it holds all records before `to`.
-    fn cut(&mut self, split: usize, to: Offset);
+    fn cut(&mut self, slot: Slot, to: Offset);
 
     /// Drops what is in the split's open segment.
-    fn discard(&mut self, split: usize);
+    fn discard(&mut self, slot: Slot);
 
     /// Adds the split's segments that end at or before `to` to the next tick.
-    fn release(&mut self, split: usize, to: Offset);
+    fn release(&mut self, slot: Slot, to: Offset);
 
     /// Sends the next tick's segments at `tick`; nothing more follows at it.
     fn send(&mut self, tick: u64);
@@ -63,27 +63,27 @@ impl<T: Clone + 'static, D: Fn(&Record<'_>) -> Result<T, DecodeError>> SourceInp
         self.splits.push(Waiting { number, open: Vec::new(), closed: VecDeque::new() });
     }
 
-    fn take(&mut self, split: usize, record: &Record<'_>) -> Result<(), DecodeError> {
+    fn take(&mut self, slot: Slot, record: &Record<'_>) -> Result<(), DecodeError> {
         let item = (self.decode)(record)?;
-        let waiting = &mut self.splits[split];
+        let waiting = &mut self.splits[slot.0 as usize];
         let origin = Origin { split: waiting.number, index: 0, offset: record.offset };
         waiting.open.push((item, origin));
         Ok(())
     }
 
-    fn cut(&mut self, split: usize, to: Offset) {
-        let waiting = &mut self.splits[split];
+    fn cut(&mut self, slot: Slot, to: Offset) {
+        let waiting = &mut self.splits[slot.0 as usize];
         if !waiting.open.is_empty() {
             waiting.closed.push_back((to, std::mem::take(&mut waiting.open)));
         }
     }
 
-    fn discard(&mut self, split: usize) {
-        self.splits[split].open.clear();
+    fn discard(&mut self, slot: Slot) {
+        self.splits[slot.0 as usize].open.clear();
     }
 
-    fn release(&mut self, split: usize, to: Offset) {
-        let closed = &mut self.splits[split].closed;
+    fn release(&mut self, slot: Slot, to: Offset) {
+        let closed = &mut self.splits[slot.0 as usize].closed;
         while let Some((_, segment)) = closed.pop_front_if(|(end, _)| *end <= to) {
             self.released.push(segment);
         }

@@ -12,16 +12,21 @@
 //! ends with the last of them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use fluvial_connector::{Error, ErrorKind, Offset, Source, SplitId, Waker};
+use fluvial_connector::{Doubt, Error, ErrorKind, Offset, Source, SplitId, SplitStatus, Waker};
 use fluvial_protocol::FoundSplit;
 
+use super::ambient;
 use super::background::{Background, Serve, Server};
 use super::failure::{Failure, chain};
-use super::leader::{LOOKS, Positions};
-use super::process::Found;
-use super::unavailable::Unavailable;
+use super::leader::{Ends, Positions};
+use super::unavailable::{LOOK_AGAIN, Unavailable};
+
+/// How many times in a row a source has to say that a person must change something before the run ends with it, and over how
+/// long.
+const REFUSED_TIMES: u32 = 4;
+const REFUSED_OVER: Duration = Duration::from_secs(3);
 
 /// What follows from a split that is unavailable.
 const OTHERS_GO_ON: &str = "the other splits go on";
@@ -30,7 +35,7 @@ const OTHERS_GO_ON: &str = "the other splits go on";
 #[derive(Debug)]
 pub(crate) enum Discovered {
     /// The splits of one source, all of them.
-    Splits(Found),
+    Splits(Vec<FoundSplit>),
     /// The source cannot be read until a person changes something: the run ends.
     Refused(Error),
 }
@@ -90,18 +95,17 @@ impl Discovery {
                 asking: asking.clone(),
                 unavailable,
                 untold: None,
-                refusals: Refusals::default(),
+                began: ambient::instant(),
+                refused: Doubt::new(REFUSED_TIMES, REFUSED_OVER),
             };
-            // The leader sends positions every few seconds, which is how often it is time to look. No oftener: that a split
-            // ends too early is believed when two answers say so which are so far apart. What comes while the source does not
-            // answer is one question.
+            // What comes while the source does not answer is one question.
             let ask = move |positions: OfSource| asked.ask(&positions).map(Ok);
             servers.push((name.clone(), background.serve("discovery", Serve::Newest, ask)?));
         }
         Ok(Self { asked: servers, background })
     }
 
-    /// Tells the sources how far the job is, and asks for their splits.
+    /// Tells the sources how far the job is, unless `positions` is empty, and asks for their splits.
     pub(crate) fn ask(&self, positions: &Positions) {
         for (name, asked) in &self.asked {
             asked.ask(of_source(positions, name));
@@ -115,6 +119,53 @@ impl Discovery {
     pub(crate) fn next(&self) -> Result<Option<Discovered>, Failure> {
         self.background.next()
     }
+}
+
+/// The splits of all sources.
+///
+/// # Errors
+/// One of the sources cannot be asked: a start needs them all.
+pub(crate) fn splits(sources: &[(String, Arc<dyn Source>)], patience: Duration) -> Result<Vec<FoundSplit>, Error> {
+    let of_each = sources.iter().map(|(name, source)| splits_of(name, source.as_ref(), patience));
+    Ok(of_each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// As [`splits`], once all of them are available; tells which it waits for, and that `who` does.
+///
+/// # Errors
+/// As there.
+pub(crate) fn splits_when_available(
+    sources: &[(String, Arc<dyn Source>)],
+    patience: Duration,
+    who: &str,
+) -> Result<Vec<FoundSplit>, Error> {
+    let mut unavailable = Unavailable::default();
+    loop {
+        let found = splits(sources, patience)?;
+        if unavailable.note(&found, &format!("{who} waits for it")) == 0 {
+            return Ok(found);
+        }
+        ambient::pause(LOOK_AGAIN);
+    }
+}
+
+/// Where splits end, those that are unavailable left out.
+pub(crate) fn ends(found: &[FoundSplit]) -> Ends {
+    found.iter().filter_map(|split| Some((split.name(), split.availability.end()?))).collect()
+}
+
+/// The splits of one source.
+fn splits_of(name: &str, source: &dyn Source, patience: Duration) -> Result<Vec<FoundSplit>, Error> {
+    let asked_ms = ambient::now_ms();
+    let found = |SplitStatus { split, identity, availability }| FoundSplit {
+        source: name.to_owned(),
+        described: source.describe_split(&split),
+        split,
+        availability,
+        identity,
+        asked_ms,
+    };
+    Ok(source.splits(patience)?.into_iter().map(found).collect())
 }
 
 /// Logs what a person should know of a source's settings.
@@ -133,7 +184,9 @@ struct Asked {
     unavailable: Unavailable,
     /// Why the source could not be told how far the job is.
     untold: Option<String>,
-    refusals: Refusals,
+    began: Instant,
+    /// That a person must change something. A broker that does not know yet what it should may say so once.
+    refused: Doubt,
 }
 
 impl Asked {
@@ -143,6 +196,9 @@ impl Asked {
     }
 
     fn report(&mut self, positions: &[(SplitId, Offset)]) {
+        if positions.is_empty() {
+            return;
+        }
         let Err(error) = self.source.report_committed(&self.asking.job, positions) else { return };
         let said = error.to_string();
         // Who may not do that need hear it once.
@@ -156,15 +212,18 @@ impl Asked {
     }
 
     fn look(&mut self) -> Option<Discovered> {
-        let found = Found::of_source(&self.name, self.source.as_ref(), self.asking.patience);
-        let refused = self.refusals.note(found.as_ref().err().map(|error| error.kind));
+        let found = splits_of(&self.name, self.source.as_ref(), self.asking.patience);
+        let refused = is_refused(&mut self.refused, found.as_ref().err().map(|error| error.kind), self.began.elapsed());
         match found {
             Ok(found) => {
-                self.unavailable.note(&found.splits, OTHERS_GO_ON);
+                self.unavailable.note(&found, OTHERS_GO_ON);
                 Some(Discovered::Splits(found))
             }
             Err(error) if refused => {
-                let what = format!("source '{}' has reported {LOOKS} times in a row that it cannot be read", self.name);
+                let what = format!(
+                    "source '{}' has reported {REFUSED_TIMES} times in a row that it cannot be read",
+                    self.name
+                );
                 Some(Discovered::Refused(Error::caused(error.kind, what, error)))
             }
             Err(error) => {
@@ -175,17 +234,14 @@ impl Asked {
     }
 }
 
-/// How often in a row a source has said that a person must change something.
-#[derive(Debug, Default)]
-struct Refusals(u32);
-
-impl Refusals {
-    /// Takes the next answer: the kind of its error, or that there was none. Returns whether it is to be believed that the
-    /// source cannot be read. A broker that does not know yet what it should may say so once.
-    fn note(&mut self, error: Option<ErrorKind>) -> bool {
-        self.0 = if error == Some(ErrorKind::Configuration) { self.0 + 1 } else { 0 };
-        self.0 >= LOOKS
+/// Takes the next answer: the kind of its error, or that there was none. Returns whether it is to be believed that the source
+/// cannot be read until a person changes something.
+fn is_refused(doubt: &mut Doubt, error: Option<ErrorKind>, now: Duration) -> bool {
+    if error != Some(ErrorKind::Configuration) {
+        doubt.forget();
+        return false;
     }
+    doubt.is_believed(now)
 }
 
 #[cfg(test)]
@@ -282,9 +338,9 @@ mod tests {
         /// Asks until a source answers with its splits, and returns which of them are available.
         fn splits_of(&self, name: &str) -> Vec<bool> {
             self.ask_until(|discovered| match discovered {
-                Discovered::Splits(found) if found.splits.iter().all(|split| split.source == name) => {
+                Discovered::Splits(found) if found.iter().all(|split| split.source == name) => {
                     let available = |split: &FoundSplit| matches!(split.availability, Availability::Available { .. });
-                    Some(found.splits.iter().map(available).collect())
+                    Some(found.iter().map(available).collect())
                 }
                 Discovered::Splits(_) => None,
                 Discovered::Refused(error) => panic!("{error}"),
@@ -310,7 +366,7 @@ mod tests {
         assert!(said.contains("memory topic 'a' does not exist"), "{said}");
         // The other is asked as before.
         bench.ask_until(|discovered| match discovered {
-            Discovered::Splits(found) => (found.splits.len() == 2 && found.ends.len() == 2).then_some(()),
+            Discovered::Splits(found) => (found.len() == 2 && ends(&found).len() == 2).then_some(()),
             Discovered::Refused(_) => None,
         });
     }
@@ -325,7 +381,7 @@ mod tests {
         }
         memory.set_available("b", 0, false).unwrap();
         bench.ask_until(|discovered| match discovered {
-            Discovered::Splits(found) => (found.ends.len() == 1 && found.splits.len() == 2).then_some(()),
+            Discovered::Splits(found) => (ends(&found).len() == 1 && found.len() == 2).then_some(()),
             Discovered::Refused(error) => panic!("{error}"),
         });
         drop(release);
@@ -335,7 +391,7 @@ mod tests {
     #[test]
     fn an_outage_is_no_reason_to_end_however_long_it_lasts() {
         let memory = memory();
-        let errors = [ErrorKind::Retry; 3 * LOOKS as usize];
+        let errors = [ErrorKind::Retry; 3 * REFUSED_TIMES as usize];
         let bench = Bench::new(&memory, Failing::new(&memory, errors, None));
         assert_eq!(bench.splits_of("a"), [true]);
     }
@@ -343,9 +399,11 @@ mod tests {
     #[test]
     fn only_answers_in_a_row_that_a_person_must_change_something_are_believed() {
         let check = |answers: &[Option<ErrorKind>], expected: &[bool]| {
-            let mut refusals = Refusals::default();
-            let believed: Vec<bool> = answers.iter().map(|answer| refusals.note(*answer)).collect();
-            assert_eq!(believed, expected, "{answers:?}");
+            let mut refused = Doubt::new(REFUSED_TIMES, REFUSED_OVER);
+            let answers = answers.iter().zip((0..).map(|number| Duration::from_secs(5) * number));
+            let believed: Vec<bool> =
+                answers.clone().map(|(answer, at)| is_refused(&mut refused, *answer, at)).collect();
+            assert_eq!(believed, expected, "{:?}", answers.collect::<Vec<_>>());
         };
         let (refused, unavailable) = (Some(ErrorKind::Configuration), Some(ErrorKind::Retry));
         check(&[refused; 5], &[false, false, false, true, true]);

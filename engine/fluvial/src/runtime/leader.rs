@@ -23,13 +23,14 @@ use fluvial_protocol::{
 use super::ambient;
 use super::background::{Background, Serve, Server, wait_out};
 use super::control::{Control, Message};
-use super::discovery::{Asking, Discovered, Discovery, of_source};
+use super::discovery::{self, Asking, Discovered, Discovery, of_source};
 use super::failure::{Failure, chain};
 use super::member::Member;
 use super::missed;
 use super::outputs;
-use super::process::{ForTheLeader, Found};
+use super::process::ForTheLeader;
 use super::status::StatusLine;
+use super::unavailable::LOOK_AGAIN;
 use crate::fail_point::{FailPoint, reach};
 use crate::stages::STAGES;
 
@@ -47,12 +48,6 @@ const APPEND_EVERY: Duration = Duration::from_millis(4);
 /// its time.
 const CHECKPOINTS_TO_REPLAY: u32 = 5;
 
-/// How many times the sources are asked where a split ends before it is treated as truncated: a broker that has lost
-/// leadership without noticing still reports an older end.
-pub(crate) const LOOKS: u32 = 4;
-/// The pause between two of these questions.
-pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-
 /// How far the job has committed in each split of each source.
 pub(crate) type Positions = Vec<(SplitName, Offset)>;
 
@@ -64,7 +59,6 @@ enum Back {
     /// What the upsert outputs hold that this job has no progress for.
     Surveyed(Vec<HeldOutput>),
     /// What there is, asked for since the journal is this generation's.
-    Looked(Found),
     /// The supervisor asks for the end.
     Stop,
 }
@@ -85,6 +79,8 @@ pub(crate) struct LeaderDriver {
     opened: bool,
     /// Whether the workers have their plan.
     planned: bool,
+    /// When the opening asked the sources last for their splits.
+    asked: Option<Instant>,
     running: bool,
     said_open: bool,
     pub(crate) status: StatusLine,
@@ -141,14 +137,15 @@ impl LeaderDriver {
             member: Arc::clone(member),
             stopping: None,
             at_end: BTreeSet::new(),
-            ends: options.stop_at_end.then(|| found.ends.clone()),
+            ends: options.stop_at_end.then(|| discovery::ends(&found.splits)),
             opened: false,
             planned: false,
+            asked: None,
             running: false,
             said_open: false,
             status: StatusLine::new(),
         };
-        driver.status.found(&found);
+        driver.status.found(&found.splits);
         // The answer cannot fail: the machine has not begun.
         let _ = driver.leader.on(Event::Splits(found.splits), ambient::now_ms());
         Ok(driver)
@@ -200,7 +197,6 @@ impl LeaderDriver {
         while let Some(back) = self.background.next()? {
             match back {
                 Back::Answered(part, answer) => self.event(Event::Store(part, answer), control)?,
-                Back::Looked(found) => self.event(Event::Looked(found.splits), control)?,
                 Back::Surveyed(held) => self.event(Event::Surveyed(held), control)?,
                 Back::Stop => self.stop(control)?,
                 Back::Outputs(status) => self.event(Event::Outputs(status), control)?,
@@ -214,9 +210,9 @@ impl LeaderDriver {
                 Discovered::Splits(found) => {
                     self.status.found(&found);
                     if self.planned {
-                        control.tell_all(&Message::Found(found.splits.clone()));
+                        control.tell_all(&Message::Found(found.clone()));
                     }
-                    self.event(Event::Splits(found.splits), control)?;
+                    self.event(Event::Splits(found), control)?;
                 }
             }
         }
@@ -226,13 +222,21 @@ impl LeaderDriver {
         self.give_up_stopping()?;
         self.status.print(&self.leader.status());
         // An answer that was under way during the claim could be older than what the generation before has read.
-        if self.opened
-            && let Some(positions) = self.status.ask()
-        {
+        if !self.opened {
+        } else if let Some(positions) = self.status.ask() {
             self.discovery.ask(&positions);
             self.outputs.ask(());
+        } else if !self.said_open && self.asked.is_none_or(|asked| asked.elapsed() >= LOOK_AGAIN) {
+            self.ask_again();
         }
         Ok(())
+    }
+
+    /// Asks the sources for their splits, beside the times at which they are asked anyway: an opening waits for the answers,
+    /// and must not wait until its position is reported.
+    fn ask_again(&mut self) {
+        self.asked = Some(ambient::instant());
+        self.discovery.ask(&Positions::new());
     }
 
     /// How long the worker may park.
@@ -283,13 +287,16 @@ impl LeaderDriver {
                         self.warn_of_deletions(plan)?;
                     }
                     control.broadcast(&order);
-                    self.planned |= matches!(order, Order::Opened(_));
+                    if matches!(order, Order::Opened(_)) {
+                        self.planned = true;
+                        // The workers begin to read when they hear the answer, and restore meanwhile.
+                        self.ask_again();
+                    }
                     if let Order::Minted(_) = order {
                         reach(FailPoint::AfterMinting);
                     }
                 }
                 Request::Warn(warning) => tracing::warn!("{warning}"),
-                Request::Look => self.look()?,
                 Request::Survey => self.survey()?,
                 Request::Store(part, call) => self.call(part, call),
             }
@@ -349,23 +356,6 @@ impl LeaderDriver {
         self.background.spawn("deletions", move || {
             missed::warn_of_deletions(&splits, &sources, patience);
             None
-        })
-    }
-
-    /// Asks the sources what there is, several times: whoever answers from before counts for nothing then. Where a split
-    /// ends that is unavailable is not known, so that it is waited for.
-    fn look(&self) -> Result<(), Failure> {
-        let (sources, patience) = (self.member.sources.clone(), self.member.config.patience);
-        self.background.spawn("look", move || {
-            let looks = (0..LOOKS).map(|number| {
-                if number > 0 {
-                    ambient::pause(BETWEEN_LOOKS);
-                }
-                Found::when_all_available(&sources, patience, "--reconcile, which takes the input as it is,")
-            });
-            let found = looks.reduce(|before, now| Ok(now?.with_ends_of(&before?)));
-            let found = found.expect("there is one look at the least");
-            [found.map(Back::Looked).map_err(|error| Failure::of(System::Source, error))]
         })
     }
 

@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use fluvial_connector::{Envelope, Generation, JobProcess, OutputSpec, Sink, SinkContext, SinkSession, Source};
+use fluvial_connector::{Generation, JobProcess, OutputSpec, Sink, SinkContext, SinkSession, Source};
 use fluvial_protocol::{FoundOutput, System};
 use tokio::runtime::Handle;
 
 use super::background::wait_out;
 use super::calls::StoreCalls;
 use super::config::RunConfig;
+use super::discovery;
 use super::failure::Failure;
 use super::peer::{FromPeer, SupervisorLink};
 use super::process::{ForTheLeader, Found};
@@ -95,20 +96,19 @@ impl Member {
     /// What there is to read and to write, before the journal is opened.
     pub(crate) fn look_around(&self) -> Result<Found, Failure> {
         let (sources, patience) = (&self.sources, self.config.patience);
-        let found = if self.config.stop_at_end {
-            Found::when_all_available(sources, patience, "--stop-at-end, which has to know where it ends,")
+        let splits = if self.config.stop_at_end {
+            discovery::splits_when_available(sources, patience, "--stop-at-end, which has to know where it ends,")
         } else {
-            Found::of_sources(sources, patience)
+            discovery::splits(sources, patience)
         };
-        let mut found = found.map_err(|e| Failure::of(System::Source, e))?;
+        let splits = splits.map_err(|e| Failure::of(System::Source, e))?;
         let session = self.sink.session()?;
-        found.sink = wait_out("sink", patience, || session.status()).map_err(|e| Failure::of(System::Sink, e))?;
-        for spec in &self.sink.outputs {
-            let partitions = found.sink.outputs.get(&spec.name).map_or(0, |output| output.partitions);
-            let envelope: Envelope = spec.envelope;
-            found.outputs.push(FoundOutput { output: spec.name.clone(), partitions, envelope });
-        }
-        Ok(found)
+        let sink = wait_out("sink", patience, || session.status()).map_err(|e| Failure::of(System::Sink, e))?;
+        let output = |spec: &OutputSpec| {
+            let partitions = sink.outputs.get(&spec.name).map_or(0, |output| output.partitions);
+            FoundOutput { output: spec.name.clone(), partitions, envelope: spec.envelope }
+        };
+        Ok(Found { splits, outputs: self.sink.outputs.iter().map(output).collect(), sink })
     }
 
     /// Leaves what the leader begins with.

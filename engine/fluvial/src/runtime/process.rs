@@ -18,8 +18,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::Context;
-use fluvial_connector::{Availability, Error, JobProcess, SinkContext, SinkStatus, Source, Waits};
-use fluvial_protocol::journal::SplitName;
+use fluvial_connector::{JobProcess, SinkContext, SinkStatus, Source, Waits};
 use fluvial_protocol::{Exit, FoundOutput, FoundSplit, System};
 use timely::communication::WorkerGuards;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
@@ -31,15 +30,13 @@ use xxhash_rust::xxh3::Xxh3;
 use super::config::RunConfig;
 use super::failure::Failure;
 use super::inbox::Inbox;
-use super::leader::Ends;
 use super::member::{Member, SinkLink, StoreLink};
 use super::peer::{FromPeer, Invitation, Peer, Succession};
 use super::plan::plan;
 use super::pulse::Pulses;
 use super::replay::Script;
 use super::source::Volume;
-use super::unavailable::{LOOK_AGAIN, Unavailable};
-use super::{Build, ambient, log, panics, worker};
+use super::{Build, log, panics, worker};
 use crate::fail_point;
 use crate::journal::JobStore;
 use crate::stages::STAGES;
@@ -91,81 +88,12 @@ pub(crate) struct ForTheLeader {
     pub(crate) program: String,
 }
 
-/// What the first process finds before it opens the journal; while the job runs, what one source says of its splits.
-#[derive(Clone, Debug, Default)]
+/// What the first process finds before it opens the journal.
+#[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) splits: Vec<FoundSplit>,
-    pub(crate) ends: Ends,
     pub(crate) outputs: Vec<FoundOutput>,
     pub(crate) sink: SinkStatus,
-}
-
-impl Found {
-    /// The splits of all sources and where they end now.
-    ///
-    /// # Errors
-    /// One of the sources cannot be asked: a start needs them all.
-    pub(crate) fn of_sources(sources: &[(String, Arc<dyn Source>)], patience: Duration) -> Result<Self, Error> {
-        let mut found = Self::default();
-        for (name, source) in sources {
-            let Self { splits, ends, .. } = Self::of_source(name, source.as_ref(), patience)?;
-            found.splits.extend(splits);
-            found.ends.extend(ends);
-        }
-        Ok(found)
-    }
-
-    /// The splits of one source and where they end now.
-    ///
-    /// # Errors
-    /// It cannot be asked.
-    pub(crate) fn of_source(name: &str, source: &dyn Source, patience: Duration) -> Result<Self, Error> {
-        let mut found = Self::default();
-        let asked_ms = ambient::now_ms();
-        for status in source.splits(patience)? {
-            if let Some(end) = status.availability.end() {
-                found.ends.insert(SplitName { source: name.to_owned(), split: status.split.clone() }, end);
-            }
-            found.splits.push(FoundSplit {
-                source: name.to_owned(),
-                described: source.describe_split(&status.split),
-                split: status.split,
-                availability: status.availability,
-                identity: status.identity,
-                asked_ms,
-            });
-        }
-        Ok(found)
-    }
-
-    /// The same with the later ends of this and an earlier answer.
-    #[must_use]
-    pub(crate) fn with_ends_of(mut self, earlier: &Self) -> Self {
-        for split in &mut self.splits {
-            let name = split.name();
-            if let Availability::Available { end, .. } = &mut split.availability {
-                *end = (*end).max(earlier.ends.get(&name).copied().unwrap_or_default());
-                self.ends.insert(name, *end);
-            }
-        }
-        self
-    }
-
-    /// What the sources say once all of their splits are available; tells which it waits for, and that `who` does.
-    pub(crate) fn when_all_available(
-        sources: &[(String, Arc<dyn Source>)],
-        patience: Duration,
-        who: &str,
-    ) -> Result<Self, Error> {
-        let mut unavailable = Unavailable::default();
-        loop {
-            let found = Self::of_sources(sources, patience)?;
-            if unavailable.note(&found.splits, &format!("{who} waits for it")) == 0 {
-                return Ok(found);
-            }
-            ambient::pause(LOOK_AGAIN);
-        }
-    }
 }
 
 /// Runs this process of a generation; returns how it ended, after the supervisor has been told.

@@ -15,19 +15,16 @@ mod split;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fluvial_connector::{
-    Availability, Digest, Error, ErrorKind, Offset, Record, Slot, SplitReader, SplitStatus, Tick, Waker,
-    describe_offsets,
-};
+use fluvial_connector::{Digest, Error, ErrorKind, Offset, Record, Slot, SplitReader, Tick, Waker, describe_offsets};
 use fluvial_protocol::journal::{Binding, Range, SplitName, SplitNumber, SplitStart};
 use fluvial_protocol::manifest::SplitState;
-use fluvial_protocol::{Compare, Ended, FoundSplit, InputFault, Passed, System, split_owner};
+use fluvial_protocol::{Compare, Ended, FoundSplit, Passed, Splits, Standing, System, split_owner};
 
 use super::ambient;
 use super::failure::Failure;
-use super::leader::{Ends, LOOKS};
+use super::leader::Ends;
 use crate::job::source::DeclaredSource;
 use crate::stream::context::{self, in_operator};
 use compare::{Comparison, Known};
@@ -52,8 +49,6 @@ pub(crate) struct ReadOptions {
     pub(crate) cannot_correct: Option<String>,
     /// How long to wait for the source's answer.
     pub(crate) patience: Duration,
-    /// How long to wait before the source is asked again where a split seems to end too early.
-    pub(crate) between_looks: Duration,
 }
 
 /// The sources of one worker.
@@ -67,25 +62,13 @@ pub(crate) struct SourceDriver {
     replay: VecDeque<Binding>,
     /// Every split of the job that has been met, whoever reads it.
     known: BTreeSet<SplitName>,
-    /// What each split is in its system by now, as far as that was asked, by source and split.
-    held: BTreeMap<SplitName, Held>,
-    /// When it was last said which splits the replay waits for.
-    waits_said: Instant,
+    /// What the sources have said of the splits that this worker reads.
+    said: Splits,
     /// Where to stop, if the job stops at the end of its input. Known before anything is read: what has been read
     /// cannot be left out of the range that is reported next.
     ends: Option<Ends>,
     /// How many records were left out because they could not be decoded.
     skipped: u64,
-}
-
-/// What a split is in its system.
-#[derive(Clone)]
-struct Held {
-    identity: String,
-    /// Of several answers in a row the latest end.
-    availability: Availability,
-    /// How many answers in a row said that the split is available.
-    answers: u32,
 }
 
 struct Reading {
@@ -118,69 +101,27 @@ impl SourceDriver {
             by_number: BTreeMap::new(),
             replay: VecDeque::new(),
             known: BTreeSet::new(),
-            held: BTreeMap::new(),
-            waits_said: ambient::instant(),
+            said: Splits::default(),
             ends: stop_at,
             skipped: 0,
         })
     }
 
-    /// Asks where the splits begin and end by now.
-    pub(crate) fn look(&mut self) -> Result<(), Failure> {
-        let patience = self.options.patience;
-        for source in 0..self.sources.len() {
-            let declared = &self.sources[source].declared;
-            let name = declared.name.clone();
-            let splits = declared.source.splits(patience).map_err(|e| Failure::of(System::Source, e))?;
-            for SplitStatus { split, identity, availability } in splits {
-                self.hold(SplitName { source: name.clone(), split }, identity, availability);
-            }
-        }
-        Ok(())
-    }
-
     /// Takes what the sources say by now, and starts to read what has become available.
     ///
     /// # Errors
-    /// As [`SourceDriver::replay`].
-    pub(crate) fn found(&mut self, found: Vec<FoundSplit>) -> Result<(), Failure> {
-        for FoundSplit { source, split, identity, availability, .. } in found {
-            self.hold(SplitName { source, split }, identity, availability);
-        }
-        self.go_on()
-    }
-
-    /// As [`SourceDriver::found`], where nobody else asks the sources. Returns whether every split is being read.
-    pub(crate) fn look_again(&mut self) -> Result<bool, Failure> {
-        if self.splits.iter().any(|split| !split.started) {
-            self.look()?;
-            self.go_on()?;
-        }
-        Ok(self.splits.iter().all(|split| split.started))
-    }
-
-    fn go_on(&mut self) -> Result<(), Failure> {
-        self.start_what_is_available()?;
-        if self.waits_said.elapsed() >= SAY_AGAIN {
-            self.say_what_the_replay_waits_for();
-        }
+    /// A split was recreated; it ends before the end of what the journal binds of it, or begins after it: input is lost that
+    /// was read, or that was never read. The latter not where the input is taken as it is.
+    pub(crate) fn found(&mut self, found: &[FoundSplit]) -> Result<(), Failure> {
+        self.said.hear(found).map_err(Ended::from)?;
+        self.said.refuse_truncated().map_err(Ended::from)?;
+        (0..self.splits.len()).try_for_each(|number| self.start_if_available(number))?;
+        self.say_what_the_replay_waits_for();
         Ok(())
     }
 
-    /// Of several answers in a row the latest end counts.
-    fn hold(&mut self, name: SplitName, identity: String, mut availability: Availability) {
-        let before = self.held.remove(&name);
-        let mut answers = 0;
-        if let Availability::Available { end, .. } = &mut availability {
-            answers = before.as_ref().map_or(0, |before| before.answers) + 1;
-            let latest = before.and_then(|before| before.availability.end());
-            *end = latest.map_or(*end, |latest| latest.max(*end));
-        }
-        self.held.insert(name, Held { identity, availability, answers });
-    }
-
     /// Takes over a split that stands as in the checkpoint; does nothing for a split of another worker.
-    /// [`SourceDriver::replay`] begins to read it.
+    /// [`SourceDriver::found`] begins to read it.
     pub(crate) fn resume(&mut self, state: &SplitState) -> Result<(), Failure> {
         self.take_over(&state.start, state.position, state.last.as_ref(), Some(state.caught_up_ms))
     }
@@ -228,9 +169,9 @@ impl SourceDriver {
             start: start.clone(),
             source,
             slot,
-            index: reading.splits,
             expected: last.map(|range| Expected { range: range.clone(), keep: false }).into_iter().collect(),
             started: false,
+            waits_said: None,
             available: true,
             begins: Offset(0),
             next_from: last.map_or(position, |range| range.from),
@@ -248,20 +189,19 @@ impl SourceDriver {
         Ok(())
     }
 
-    /// A split was met while the job runs.
+    /// A split was met while the job runs: its source has just said that it can be read from its start on.
     pub(crate) fn start_split(&mut self, start: &SplitStart) -> Result<(), Failure> {
         let before = self.splits.len();
         self.begin(start, None)?;
-        (before..self.splits.len()).try_for_each(|number| self.start_if_available(number))
+        (before..self.splits.len()).try_for_each(|number| {
+            self.said.met(start);
+            self.start_if_available(number)
+        })
     }
 
-    /// Bindings to replay, ascending; to be called once, when all splits of the plan are taken over. Starts to read those
-    /// that are available; the others follow when they are ([`SourceDriver::found`]).
-    ///
-    /// # Errors
-    /// A split ends before the end of what the journal binds of it, or begins after it: input is lost that was read, or
-    /// that was never read. The latter not where the input is taken as it is.
-    pub(crate) fn replay(&mut self, bindings: &[Binding]) -> Result<(), Failure> {
+    /// Bindings to replay, ascending; to be called once, when all splits of the plan are taken over. Each is read from when its
+    /// source says that it is available ([`SourceDriver::found`]).
+    pub(crate) fn replay(&mut self, bindings: &[Binding]) {
         self.replay = bindings.iter().cloned().collect();
         for binding in bindings {
             for range in &binding.ranges {
@@ -270,41 +210,25 @@ impl SourceDriver {
                 }
             }
         }
-        for _ in 1..LOOKS {
-            if !self.splits.iter().any(|split| self.seems_truncated(split)) {
-                break;
-            }
-            ambient::pause(self.options.between_looks);
-            self.look()?;
+        for split in &self.splits {
+            self.said.add(&split.start, split.bound());
         }
-        self.start_what_is_available()?;
-        self.say_what_the_replay_waits_for();
-        Ok(())
-    }
-
-    /// What a split is in its system by now, if that was asked.
-    fn held(&self, split: &Split) -> Option<&Held> {
-        self.held.get(&split.start.name())
-    }
-
-    /// Whether a split ends before the end of what the journal binds of it, as far as is known.
-    fn seems_truncated(&self, split: &Split) -> bool {
-        self.held(split).and_then(|held| held.availability.end()).is_some_and(|end| end < split.bound())
-    }
-
-    fn start_what_is_available(&mut self) -> Result<(), Failure> {
-        (0..self.splits.len()).try_for_each(|number| self.start_if_available(number))
     }
 
     fn start_if_available(&mut self, number: usize) -> Result<(), Failure> {
-        let split = &self.splits[number];
-        let held = self.held(split);
-        let available = held.is_none_or(|held| held.availability.why_not().is_none());
-        // That a split ends too early is believed when several answers say so.
-        let in_doubt = self.seems_truncated(split) && held.is_some_and(|held| held.answers < LOOKS);
-        let starts = !split.started && available && !in_doubt;
-        self.splits[number].available = available;
-        if starts { self.start_reading(number) } else { Ok(()) }
+        let split = &mut self.splits[number];
+        let standing = self.said.standing(&split.start.name());
+        split.available = !matches!(standing, Standing::Unavailable { .. });
+        match standing {
+            _ if split.started => Ok(()),
+            Standing::Available { earliest } => {
+                split.begins = *earliest;
+                self.start_reading(number)
+            }
+            // Its reader says what that means.
+            Standing::Missing => self.start_reading(number),
+            Standing::Unknown | Standing::Unavailable { .. } | Standing::InDoubt | Standing::Truncated { .. } => Ok(()),
+        }
     }
 
     /// Starts the reader of a split that is available, if it is what the journal says of it.
@@ -312,30 +236,10 @@ impl SourceDriver {
     /// A split that begins later by now is read from there: whether what is gone was needed, the journal's digests say,
     /// and this for what the journal does not reach.
     fn start_reading(&mut self, number: usize) -> Result<(), Failure> {
-        let held = self.held(&self.splits[number]).cloned();
         let split = &mut self.splits[number];
         let reading = &mut self.sources[split.source];
         let source = reading.declared.source.as_ref();
         let bound = split.bound();
-        if let Some(Held { identity, availability, .. }) = held {
-            if split.start.was_recreated(&identity) {
-                return Err(Ended::from(InputFault::Recreated {
-                    described: source.describe_split(&split.start.split),
-                    was: split.start.identity.clone(),
-                    is: identity,
-                })
-                .into());
-            }
-            split.begins = availability.earliest().unwrap_or_default();
-            if let Some(end) = availability.end().filter(|end| *end < bound) {
-                return Err(Ended::from(InputFault::Truncated {
-                    described: source.describe_split(&split.start.split),
-                    read: bound,
-                    end,
-                })
-                .into());
-            }
-        }
         let begins = split.begins;
         if bound < begins && self.options.compare != Compare::Nothing {
             let what = format!(
@@ -364,16 +268,17 @@ impl SourceDriver {
         Ok(())
     }
 
-    /// Tells which splits the replay cannot go on without.
+    /// Tells which splits the replay cannot go on without, once their sources have answered.
     fn say_what_the_replay_waits_for(&mut self) {
-        self.waits_said = ambient::instant();
-        for split in self.splits.iter().filter(|split| !split.started) {
-            let (Some((from, to)), Some(held)) = (split.to_replay(), self.held(split)) else { continue };
+        for split in self.splits.iter_mut().filter(|split| !split.started) {
+            let Some((from, to)) = split.to_replay() else { continue };
+            let standing = self.said.standing(&split.start.name());
+            let Some(why) = standing.why_not().filter(|_| *standing != Standing::Unknown) else { continue };
+            if split.waits_said.is_some_and(|said| said.elapsed() < SAY_AGAIN) {
+                continue;
+            }
+            split.waits_said = Some(ambient::instant());
             let name = split.name(self.sources[split.source].declared.source.as_ref());
-            let why = held.availability.why_not().unwrap_or(
-                "the split seems to end before what was read of it; it \
-                 is asked again",
-            );
             tracing::warn!(
                 "the start waits for {name}, whose {} must be read again: {why}; it goes on by itself when the split \
                  is available",
@@ -533,7 +438,7 @@ impl SourceDriver {
             if let Some(until) = split.until {
                 to = to.min(until);
             }
-            reading.declared.input.cut(split.index, to);
+            reading.declared.input.cut(split.slot, to);
             let (digest, volume) = split.take_totals();
             ranges.push(Range { split: split.start.number, from: split.next_from, to, count: volume.records, digest });
             split.cut(to, volume);
@@ -578,7 +483,7 @@ impl SourceDriver {
         for range in &binding.ranges {
             let Some(&split) = self.by_number.get(&range.split) else { continue };
             let split = &mut self.splits[split];
-            self.sources[split.source].declared.input.release(split.index, range.to);
+            self.sources[split.source].declared.input.release(split.slot, range.to);
             split.release(range.to);
         }
         for reading in &mut self.sources {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use fluvial_connector::{Offset, Tick};
 use fluvial_protocol::journal::{Range, SplitName, SplitNumber, SplitStart};
-use fluvial_protocol::{Order, Passed, Report, Status};
+use fluvial_protocol::{FoundSplit, Order, Passed, Report, Status};
 
 use super::ambient;
+use super::discovery::ends;
 use super::leader::{Ends, Positions};
-use super::process::Found;
 
 /// How often the line is printed.
 const EVERY: Duration = Duration::from_secs(5);
@@ -58,8 +58,8 @@ impl StatusLine {
     }
 
     /// Takes what sources say; that of the others stays.
-    pub(crate) fn found(&mut self, found: &Found) {
-        for of_source in found.splits.chunk_by(|one, next| one.source == next.source) {
+    pub(crate) fn found(&mut self, found: &[FoundSplit]) {
+        for of_source in found.chunk_by(|one, next| one.source == next.source) {
             let (source, now) = (&of_source[0].source, ambient::instant());
             self.ends.retain(|of, _| of.source != *source);
             let at = self.ends_at.entry(source.clone()).or_insert(now);
@@ -68,15 +68,16 @@ impl StatusLine {
             }
         }
         let now = ambient::instant();
-        for (name, end) in &found.ends {
-            let ends = self.not_reached.entry(name.clone()).or_default();
-            if ends.back().is_none_or(|(_, before)| before < end) {
+        let found_ends = ends(found);
+        for (name, end) in &found_ends {
+            let earlier = self.not_reached.entry(name.clone()).or_default();
+            if earlier.back().is_none_or(|(_, before)| before < end) {
                 // The oldest is what counts, and after it the next.
-                ends.truncate(MOST_ENDS - 1);
-                ends.push_back((now, *end));
+                earlier.truncate(MOST_ENDS - 1);
+                earlier.push_back((now, *end));
             }
         }
-        self.ends.extend(found.ends.clone());
+        self.ends.extend(found_ends);
     }
 
     pub(crate) fn hear(&mut self, report: &Report) {
@@ -219,7 +220,7 @@ impl StatusLine {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use fluvial_connector::SplitId;
+    use fluvial_connector::{Availability, SplitId};
 
     use super::*;
 
@@ -236,7 +237,10 @@ mod tests {
         };
         line.order(&Order::SplitStarted(start));
         let ends_at = |line: &mut StatusLine, end| {
-            line.found(&Found { ends: [(name.clone(), Offset(end))].into(), ..Found::default() });
+            let SplitName { source, split } = name.clone();
+            let availability = Availability::Available { earliest: Offset(0), end: Offset(end) };
+            let (described, identity) = (String::new(), String::new());
+            line.found(&[FoundSplit { source, described, split, availability, identity, asked_ms: 0 }]);
         };
         let stands_at = |line: &mut StatusLine, at| line.splits.get_mut(&SplitNumber(0)).unwrap().1 = Offset(at);
         ends_at(&mut line, 0);

@@ -30,9 +30,10 @@ use timely::worker::Worker;
 
 use super::ambient;
 use super::control::{Control, Message};
+use super::discovery::{self, Asking, Discovered, Discovery};
 use super::failure::Failure;
 use super::inbox::Outlet;
-use super::leader::{BETWEEN_LOOKS, Ends, LeaderDriver};
+use super::leader::{Ends, LeaderDriver, Positions};
 use super::member::Member;
 use super::merges::Merges;
 use super::process::{Mode, Shared};
@@ -58,13 +59,18 @@ const TELL_PASSED_EVERY: Duration = Duration::from_secs(1);
 pub(crate) fn work(worker: &mut Worker, shared: &Shared) -> Result<(), Failure> {
     let index = u32::try_from(worker.index()).expect("the number of workers is small");
     context::this_is_worker(index);
-    let control = Control::new(worker);
+    let mut control = Control::new(worker);
     let thread = std::thread::current();
     let waker = Waker::new(move || thread.unpark());
     let mut running = match &shared.mode {
         Mode::Run(member) => open_in_a_generation(worker, shared, member, control, &waker)?,
         Mode::Replay(script) => {
-            let parts = Parts { printer: (index == 0).then(|| script.printer()), ..Parts::default() };
+            let parts = if index == 0 {
+                let discovery = Some(ask_for_a_replay(shared, &mut control, &waker)?);
+                Parts { printer: Some(script.printer()), discovery, ..Parts::default() }
+            } else {
+                Parts::default()
+            };
             let open = Open { plan: &script.plan, ends: Some(script.ends.clone()), restore: None, control, parts };
             Running::open(worker, shared, open, &waker)?
         }
@@ -78,6 +84,15 @@ pub(crate) fn work(worker: &mut Worker, shared: &Shared) -> Result<(), Failure> 
     shared.pulses.ended(worker.index());
     // Dropping the inputs ends the dataflows, which the engine's caller runs to their end.
     Ok(())
+}
+
+/// Asks what the sources have, for all workers of a replay, which has no leader to do so.
+fn ask_for_a_replay(shared: &Shared, control: &mut Control, waker: &Waker) -> Result<Discovery, Failure> {
+    let found = discovery::splits(&shared.sources, shared.patience).map_err(|e| Failure::of(System::Source, e))?;
+    let asking = Asking { job: String::new(), patience: shared.patience, window: Duration::ZERO };
+    let discovery = Discovery::start(&shared.sources, &asking, &found, waker)?;
+    control.tell_all(&Message::Found(found));
+    Ok(discovery)
 }
 
 /// Waits until the leader has opened the journal, and restores and fences at the same time.
@@ -116,7 +131,7 @@ fn open_in_a_generation(
         None => None,
     };
     let uploads = Some(Uploads::start(store.clone(), plan.generation, member.config.patience, waker)?);
-    let parts = Parts { leader, sink, uploads, merges, printer: None };
+    let parts = Parts { leader, sink, uploads, merges, ..Parts::default() };
     Running::open(worker, shared, Open { plan: &plan, ends, restore, control, parts }, waker)
 }
 
@@ -162,6 +177,8 @@ struct Parts {
     merges: Option<Merges>,
     /// On the first worker of a replay, in place of the sink.
     printer: Option<Printer>,
+    /// Where a replay asks the sources, on its first worker.
+    discovery: Option<Discovery>,
 }
 
 /// What a worker begins with.
@@ -192,8 +209,8 @@ struct Running {
     told_at_end: bool,
     told_passed: Instant,
     told_compacted: bool,
-    /// When this worker asked the sources last, in a replay.
-    looked: Instant,
+    /// When the sources were asked last, in a replay.
+    asked: Instant,
     finished: bool,
     more: bool,
 }
@@ -218,10 +235,8 @@ impl Running {
             compare: plan.compare(),
             cannot_correct: plan.cannot_correct.clone(),
             patience: shared.patience,
-            between_looks: BETWEEN_LOOKS,
         };
         let mut source = SourceDriver::new(index, workers, options, ends, declared.sources, waker)?;
-        source.look()?;
         source.begin_after(plan.as_of());
         for state in plan.checkpoint.iter().flat_map(|c| &c.splits) {
             source.resume(state)?;
@@ -229,7 +244,7 @@ impl Running {
         for start in &plan.splits {
             source.begin(start, plan.caught_up_ms(start))?;
         }
-        source.replay(&plan.replay)?;
+        source.replay(&plan.replay);
         Ok(Self {
             index,
             control,
@@ -244,7 +259,7 @@ impl Running {
             told_at_end: false,
             told_passed: ambient::instant(),
             told_compacted: false,
-            looked: ambient::instant(),
+            asked: ambient::instant(),
             finished: false,
             more: true,
         })
@@ -257,7 +272,7 @@ impl Running {
                 Message::Order(order) => self.obey(order)?,
                 Message::Report(worker, report) => self.with_leader(|l, c| l.hear(worker, report, c))?,
                 Message::AtEnd(worker) => self.with_leader(|l, c| l.at_end(worker, c))?,
-                Message::Found(found) => self.source.found(found)?,
+                Message::Found(found) => self.source.found(&found)?,
                 Message::Ends(_) => return Err(bug("where to stop came after the journal was opened".to_owned())),
                 Message::Wrote(records) => self.with_leader(|l, _| {
                     l.status.wrote(records);
@@ -270,7 +285,7 @@ impl Running {
             }
         }
         self.with_leader(LeaderDriver::step)?;
-        self.read(shared)?;
+        self.read()?;
         self.state()?;
         self.write(shared)?;
         let may_be_ready = !self.ready && self.all_fenced;
@@ -321,13 +336,25 @@ impl Running {
         Ok(())
     }
 
-    /// Reads input, and puts the ticks that are due into the dataflow.
-    fn read(&mut self, shared: &Shared) -> Result<(), Failure> {
-        if matches!(shared.mode, Mode::Replay(_)) && self.looked.elapsed() >= LOOK_AGAIN {
-            // No leader asks the sources again for splits that are unavailable.
-            self.looked = ambient::instant();
-            self.source.look_again()?;
+    /// Tells all workers of a replay what the sources say by now.
+    fn discover(&mut self) -> Result<(), Failure> {
+        let Some(discovery) = &self.parts.discovery else { return Ok(()) };
+        while let Some(discovered) = discovery.next()? {
+            match discovered {
+                Discovered::Splits(found) => self.control.tell_all(&Message::Found(found)),
+                Discovered::Refused(error) => return Err(Failure::of(System::Source, error)),
+            }
         }
+        if self.asked.elapsed() >= LOOK_AGAIN {
+            self.asked = ambient::instant();
+            discovery.ask(&Positions::new());
+        }
+        Ok(())
+    }
+
+    /// Reads input, and puts the ticks that are due into the dataflow.
+    fn read(&mut self) -> Result<(), Failure> {
+        self.discover()?;
         self.more = self.source.read()?;
         // Before all are ready the leader has nothing to append it to.
         if self.ready

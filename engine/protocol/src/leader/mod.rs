@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fluvial_connector::{Envelope, Generation, Incarnation, SinkStatus, Tick};
 
+use crate::Ended;
 use crate::appender::lost_the_race;
 use crate::compaction::Compare;
 use crate::journal::{Nonce, Seq, SinkStart, SplitNumber};
@@ -28,10 +29,10 @@ use crate::opening::{Opened, Opener, Opening};
 use crate::preparing::{Prepared, refuse_held};
 use crate::recreated::refuse_recreated;
 use crate::rules::{Rule, Rules};
-use crate::running::{Running, refuse_recreated_splits, truncated};
+use crate::running::Running;
 use crate::sequencer::Pace;
+use crate::splits::Splits;
 use crate::store::{Answer, Call, Identity, Part, Verdict};
-use crate::{Ended, InputFault};
 
 /// How often the clock is looked at while nothing else happens.
 const AT_LEAST_EVERY_MS: u64 = 1000;
@@ -86,8 +87,6 @@ pub enum Event {
     /// The splits that some of the sources have now, all splits of each; known ones may be among them. Asked for before the
     /// journal was opened, and then of all sources, or after [`Leader::identity`] is known.
     Splits(Vec<FoundSplit>),
-    /// The answer to [`Request::Look`]: as [`Event::Splits`], asked for since, and every split is available.
-    Looked(Vec<FoundSplit>),
     /// The answer to [`Request::Survey`]: the upsert outputs that this job has no progress for.
     Surveyed(Vec<HeldOutput>),
     /// What the sink says of the outputs, asked for since the journal was opened.
@@ -108,8 +107,6 @@ pub enum Request {
     Broadcast(Order),
     /// Tell the person.
     Warn(String),
-    /// Ask the sources for their splits; answer with [`Event::Looked`].
-    Look,
     /// Look at what the upsert outputs hold that this job has no progress for; answer with [`Event::Surveyed`].
     Survey,
 }
@@ -137,12 +134,10 @@ pub struct Leader {
     me: Option<Identity>,
     out: VecDeque<Request>,
     found: Option<Vec<FoundSplit>>,
-    /// What the journal binds of each split that this generation goes on with.
-    bound: BTreeMap<SplitNumber, SplitState>,
+    /// What the sources have said, since the journal is this generation's, of each split that it goes on with.
+    splits: Splits,
     /// The outputs that it goes on with.
     sinks: Vec<SinkStart>,
-    /// The splits that end before what is bound of them, by the last answer of their source.
-    seem_truncated: BTreeSet<SplitNumber>,
     stop: bool,
     now_ms: u64,
     /// How far the clock has gone back since the beginning: time does not.
@@ -155,8 +150,13 @@ pub struct Leader {
 #[derive(Debug)]
 enum Stage {
     Opening(Box<Opening>),
-    /// The input is to be taken as it is, and is being asked where it ends: no earlier generation binds any more of it.
-    Looking(Box<Opened>),
+    /// The input is to be taken as it is, and the sources are being asked where it ends: no earlier generation binds any more
+    /// of it. Where a split ends that is unavailable is not known, so that it is waited for.
+    Looking {
+        opened: Box<Opened>,
+        /// Whether the person has been told what is waited for.
+        told: bool,
+    },
     /// The job has not written anything yet, and what its upsert outputs hold is being looked at.
     Surveying(Box<Opened>),
     /// What the opening adds to the journal is being appended.
@@ -205,9 +205,8 @@ impl Leader {
             me: None,
             out: VecDeque::new(),
             found: None,
-            bound: BTreeMap::new(),
+            splits: Splits::default(),
             sinks: Vec::new(),
-            seem_truncated: BTreeSet::new(),
             stop: false,
             now_ms,
             back_ms: 0,
@@ -257,7 +256,7 @@ impl Leader {
                 }))
             }
             Stage::Running(running) => running.next_call(self.now_ms),
-            Stage::Looking(_) | Stage::Surveying(_) | Stage::Tail { .. } | Stage::Fencing { .. } => None,
+            Stage::Looking { .. } | Stage::Surveying(_) | Stage::Tail { .. } | Stage::Fencing { .. } => None,
             Stage::Restoring { .. } | Stage::Over => None,
         }
     }
@@ -309,11 +308,10 @@ impl Leader {
     fn take(&mut self, event: Event) -> Result<(), Ended> {
         match event {
             Event::Splits(found) => {
-                refuse_recreated_splits(&found, &self.bound)?;
-                self.refuse_truncated(&found)?;
+                self.splits.hear(&found)?;
                 self.found = Some(with_other_sources(found, self.found.take().unwrap_or_default()));
+                self.judge()?;
             }
-            Event::Looked(found) => self.on_look(found)?,
             Event::Surveyed(held) => self.on_survey(&held)?,
             Event::Outputs(status) => refuse_recreated(&self.sinks, &status)?,
             Event::Stop => self.stop = true,
@@ -323,7 +321,7 @@ impl Leader {
         }
         if let Stage::Running(running) = &mut self.stage {
             if let Some(found) = self.found.take() {
-                running.on_splits(found)?;
+                running.on_splits(found, &mut self.splits);
             }
             running.stopping |= self.stop;
             running.step(&self.config, self.now_ms, &mut self.out)?;
@@ -331,21 +329,29 @@ impl Leader {
         Ok(())
     }
 
-    /// Refuses splits that end before the place that they have been read to. A broker that is no leader any more may answer
-    /// from before: what two answers in a row say of a split counts.
-    fn refuse_truncated(&mut self, found: &[FoundSplit]) -> Result<(), Ended> {
-        let mut seem_truncated = BTreeSet::new();
-        for (SplitState { start, position, .. }, FoundSplit { described, .. }, end) in truncated(found, &self.bound) {
-            if self.seem_truncated.contains(&start.number) {
-                return Err(InputFault::Truncated { described: described.clone(), read: *position, end }.into());
+    /// Draws the conclusions from what the sources have said. Splits that were truncated are refused, but where the input is
+    /// taken as it is: the job then goes on from their ends, once it is known where each split ends.
+    fn judge(&mut self) -> Result<(), Ended> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Looking { opened, told } => {
+                if self.splits.is_decided() {
+                    return self.prepare(*opened, Compare::Nothing);
+                }
+                let waits = self.splits.undecided().map(|(described, why)| format!("{described}: {why}"));
+                let waits = waits.collect::<Vec<_>>().join("; ");
+                if !told && !waits.is_empty() {
+                    self.out.push_back(Request::Warn(format!(
+                        "--reconcile, which takes the input as it is, waits until it is known where each split ends: {waits}"
+                    )));
+                }
+                self.stage = Stage::Looking { opened, told: told || !waits.is_empty() };
+                Ok(())
             }
-            seem_truncated.insert(start.number);
+            stage => {
+                self.stage = stage;
+                Ok(self.splits.refuse_truncated()?)
+            }
         }
-        let sources: BTreeSet<&str> = found.iter().map(|found| &*found.source).collect();
-        let is_answered = |state: &SplitState| sources.contains(&*state.start.source);
-        self.seem_truncated.retain(|number| !self.bound.get(number).is_some_and(is_answered));
-        self.seem_truncated.append(&mut seem_truncated);
-        Ok(())
     }
 
     fn on_answer(&mut self, part: Part, answer: Answer) -> Result<(), Ended> {
@@ -355,9 +361,9 @@ impl Leader {
                     self.me = Some(opened.me);
                     let compare = opened.compare(self.config.reconcile);
                     if compare == Compare::Nothing {
-                        self.out.push_back(Request::Look);
-                        self.stage = Stage::Looking(Box::new(opened));
-                        return Ok(());
+                        self.splits = splits_of(&opened.history.splits);
+                        self.stage = Stage::Looking { opened: Box::new(opened), told: false };
+                        return self.judge();
                     }
                     let upserts = self.config.outputs.iter().any(|output| output.envelope == Envelope::Upsert);
                     if upserts && opened.history.sealed() == Tick(0) {
@@ -386,7 +392,7 @@ impl Leader {
                 self.stage = Stage::Running(running);
                 result
             }
-            stage @ (Stage::Looking(_)
+            stage @ (Stage::Looking { .. }
             | Stage::Surveying(_)
             | Stage::Fencing { .. }
             | Stage::Restoring { .. }
@@ -394,14 +400,6 @@ impl Leader {
                 self.stage = stage;
                 Err(Ended::Bug(format!("the store answered {part:?}, which had asked nothing")))
             }
-        }
-    }
-
-    fn on_look(&mut self, found: Vec<FoundSplit>) -> Result<(), Ended> {
-        self.found = Some(found);
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Looking(opened) => self.prepare(*opened, Compare::Nothing),
-            stage => Err(Ended::Bug(format!("the sources answered at {}, where nothing was asked", stage.name()))),
         }
     }
 
@@ -421,9 +419,10 @@ impl Leader {
     fn prepare(&mut self, opened: Opened, compare: Compare) -> Result<(), Ended> {
         let found = self.found.as_deref().unwrap_or_default();
         // Before anything is appended, restored or replayed: nothing of it could be right.
-        refuse_recreated_splits(found, &opened.history.splits)?;
-        let (prepared, warnings) = Prepared::new(&self.config, opened, compare, found, self.now_ms, self.rules)?;
-        self.bound.clone_from(prepared.splits());
+        splits_of(&opened.history.splits).refuse_recreated(found)?;
+        let (config, splits) = (&self.config, &self.splits);
+        let (prepared, warnings) = Prepared::new(config, opened, compare, splits, self.now_ms, self.rules)?;
+        self.splits = splits_of(prepared.splits());
         self.sinks.clone_from(&prepared.plan.sinks);
         self.out.extend(warnings.into_iter().map(Request::Warn));
         self.prepared(Box::new(prepared));
@@ -504,6 +503,15 @@ impl Leader {
     }
 }
 
+/// How far these splits have been read, of which no source has said anything yet.
+fn splits_of(states: &BTreeMap<SplitNumber, SplitState>) -> Splits {
+    let mut splits = Splits::default();
+    for SplitState { start, position, .. } in states.values() {
+        splits.add(start, *position);
+    }
+    splits
+}
+
 /// What some of the sources have just said, and what the others have said before.
 fn with_other_sources(found: Vec<FoundSplit>, mut before: Vec<FoundSplit>) -> Vec<FoundSplit> {
     let sources: BTreeSet<&str> = found.iter().map(|found| &*found.source).collect();
@@ -516,7 +524,7 @@ impl Stage {
     fn name(&self) -> &'static str {
         match self {
             Self::Opening(_) => "opening",
-            Self::Looking(_) => "looking",
+            Self::Looking { .. } => "looking",
             Self::Surveying(_) => "looking at the outputs",
             Self::Preparing(_) => "preparing",
             Self::Fencing { .. } => "fencing",

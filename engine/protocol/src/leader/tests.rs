@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use fluvial_connector::{
@@ -72,7 +73,6 @@ impl Bench {
             let (said, answer) = match request {
                 Request::Broadcast(order) => (show(&order), None),
                 Request::Warn(warning) => (warning, None),
-                Request::Look => ("look".to_owned(), None),
                 Request::Survey => ("survey".to_owned(), None),
                 Request::Store(part, call) => {
                     let (said, answer) = self.call(call);
@@ -268,7 +268,6 @@ fn a_stop_takes_a_last_checkpoint_and_then_ends_well() {
             }
             Request::Broadcast(order) => said.push(show(&order)),
             Request::Warn(warning) => said.push(warning),
-            Request::Look => said.push("look".to_owned()),
             Request::Survey => said.push("survey".to_owned()),
         }
     }
@@ -313,10 +312,18 @@ fn a_split_that_is_unavailable_is_started_when_it_can_be_read_and_counts_for_not
     assert!(bench.on(Event::Splits(ends_at(8))).is_err(), "two answers in a row say that it ends too early");
 }
 
-/// A split as the sources have it, which ends here.
+/// A split as the sources have it, which ends here. They are asked every five seconds.
 fn ends_at(end: u64) -> Vec<FoundSplit> {
+    thread_local!(static ASKED_MS: Cell<u64> = const { Cell::new(0) });
     let availability = Availability::Available { earliest: Offset(3), end: Offset(end) };
-    vec![FoundSplit { availability, ..found("0", "first") }]
+    let asked_ms = ASKED_MS.get() + 5000;
+    ASKED_MS.set(asked_ms);
+    vec![FoundSplit { availability, asked_ms, ..found("0", "first") }]
+}
+
+/// Whether the leader waits until it is known where the input ends.
+fn is_looking(bench: &Bench) -> bool {
+    matches!(bench.leader.stage, Stage::Looking { .. })
 }
 
 /// The next generation on the journal of one that has read a split up to offset 9.
@@ -371,7 +378,10 @@ fn a_split_that_was_truncated_is_gone_on_with_from_its_end_where_the_input_is_ta
     for (end, position) in [(6, 6), (9, 9), (20, 9)] {
         let mut bench = after_reading(true);
         assert!(bench.leader.identity().is_some());
-        bench.on(Event::Looked(ends_at(end))).unwrap();
+        assert!(is_looking(&bench), "what was said before the opening counts for nothing");
+        bench.on(Event::Splits(ends_at(end))).unwrap();
+        assert_eq!(is_looking(&bench), end < 9, "one answer that it ends too early is not believed");
+        bench.on(Event::Splits(ends_at(end))).unwrap();
         let said = bench.requests();
         assert_eq!(said.iter().any(|said| said.contains("ends at offset 6")), position == 6, "{said:?}");
         bench.on(Event::Splits(ends_at(position))).unwrap();
@@ -384,12 +394,13 @@ fn a_split_that_was_truncated_is_gone_on_with_from_its_end_where_the_input_is_ta
 fn a_reconciliation_that_no_checkpoint_covers_begins_again_with_the_next_generation() {
     let mut bench = after_reading(true);
     for (run, reconcile) in [(2, true), (3, false)] {
-        bench.on(Event::Looked(ends_at(9))).unwrap();
+        bench.on(Event::Splits(ends_at(9))).unwrap();
         assert!(bench.requests().iter().any(|said| said.contains("reconciled")));
         let config = LeaderConfig { nonce: Nonce::of_run(run, 9), reconcile, ..bench.leader.config.clone() };
         bench.leader = Leader::new(config, bench.now_ms);
         bench.on(Event::Splits(ends_at(9))).unwrap();
-        assert!(bench.requests().contains(&"look".to_owned()));
+        bench.requests();
+        assert!(is_looking(&bench));
     }
 }
 
@@ -410,13 +421,17 @@ fn next(bench: &Bench, program: &str, change: impl FnOnce(&mut LeaderConfig)) ->
 /// The plan that the workers of a generation get.
 fn plan_of(mut bench: Bench) -> Result<Plan, Ended> {
     loop {
-        match bench.leader.next_request().expect("it opens or ends") {
+        let Some(request) = bench.leader.next_request() else {
+            assert!(is_looking(&bench), "it opens or ends");
+            bench.on(Event::Splits(ends_at(9)))?;
+            continue;
+        };
+        match request {
             Request::Broadcast(Order::Opened(plan)) => return Ok(*plan),
             Request::Store(part, call) => {
                 let (_, answer) = bench.call(call);
                 bench.on(Event::Store(part, answer))?;
             }
-            Request::Look => bench.on(Event::Looked(ends_at(9)))?,
             Request::Survey => bench.on(Event::Surveyed(Vec::new()))?,
             _ => {}
         }
@@ -597,18 +612,18 @@ impl Bench {
 
     /// Carries out what the leader asks, until it ends or waits.
     fn until_it_ends(&mut self) -> Result<(), Ended> {
-        while let Some(request) = self.leader.next_request() {
-            match request {
-                Request::Store(part, call) => {
+        loop {
+            match self.leader.next_request() {
+                Some(Request::Store(part, call)) => {
                     let (_, answer) = self.call(call);
                     self.on(Event::Store(part, answer))?;
                 }
-                Request::Look => self.on(Event::Looked(ends_at(100)))?,
-                Request::Survey => self.on(Event::Surveyed(Vec::new()))?,
-                Request::Broadcast(_) | Request::Warn(_) => {}
+                Some(Request::Survey) => self.on(Event::Surveyed(Vec::new()))?,
+                Some(Request::Broadcast(_) | Request::Warn(_)) => {}
+                None if is_looking(self) => self.on(Event::Splits(ends_at(100)))?,
+                None => return Ok(()),
             }
         }
-        Ok(())
     }
 }
 

@@ -23,9 +23,7 @@ pub(super) struct Generation {
     /// What it had committed and checkpointed when it came to a good end.
     pub(super) done: Option<Tick>,
     pub(super) stopping: bool,
-    /// Whether the leader waits for what the input has.
-    looks: bool,
-    /// Whether it waits for what the outputs hold.
+    /// Whether the leader waits for what the outputs hold.
     surveys: bool,
     pub(super) mesh: Mesh,
     reports: Vec<VecDeque<Report>>,
@@ -62,7 +60,6 @@ impl Generation {
             over: None,
             done: None,
             stopping: false,
-            looks: false,
             surveys: false,
             mesh: Mesh::default(),
             reports: (0..shape.workers).map(|_| VecDeque::new()).collect(),
@@ -115,15 +112,11 @@ impl Generation {
                 self.leader.on(Event::FromWorker(worker as u32, report), now)?;
             }
         }
-        if self.looks && dice.one_in(3) {
-            self.looks = false;
-            self.leader.on(Event::Looked(input.all_available()), now)?;
-        }
         if std::mem::take(&mut self.surveys) {
             self.leader.on(Event::Surveyed(Vec::new()), now)?;
         }
         if dice.one_in(12) {
-            self.leader.on(Event::Splits(input.found(dice)), now)?;
+            self.leader.on(Event::Splits(input.found(dice, now)), now)?;
         }
         if self.leader.deadline_ms().is_some_and(|deadline| deadline <= now) {
             self.leader.on(Event::Time, now)?;
@@ -140,7 +133,6 @@ impl Generation {
                 Request::Broadcast(order) => {
                     self.processes.iter_mut().for_each(|process| process.orders.push_back(order.clone()));
                 }
-                Request::Look => self.looks = true,
                 Request::Survey => self.surveys = true,
                 Request::Warn(_) => {}
             }

@@ -88,8 +88,8 @@ impl Input {
     }
 
     /// What the source says now; any split may be unavailable.
-    pub(super) fn found(&self, dice: &mut Dice) -> Vec<FoundSplit> {
-        let mut found = self.all_available();
+    pub(super) fn found(&self, dice: &mut Dice, now: u64) -> Vec<FoundSplit> {
+        let mut found = self.all_available(now);
         for split in found.iter_mut().filter(|_| dice.one_in(4)) {
             split.availability = Availability::Unavailable { why: "the dice say so".to_owned() };
         }
@@ -97,7 +97,7 @@ impl Input {
     }
 
     /// What the source says when every split is available.
-    pub(super) fn all_available(&self) -> Vec<FoundSplit> {
+    fn all_available(&self, now: u64) -> Vec<FoundSplit> {
         let exist = self.splits.iter().enumerate().filter(|(_, split)| split.exists);
         exist
             .map(|(number, split)| FoundSplit {
@@ -110,7 +110,7 @@ impl Input {
                     end: Offset(u64::MAX),
                 },
                 identity: "first".to_owned(),
-                asked_ms: 0,
+                asked_ms: now,
             })
             .collect()
     }

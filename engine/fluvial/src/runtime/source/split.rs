@@ -2,6 +2,7 @@
 //! is being read, and the ranges that wait.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use fluvial_connector::{Digest, Error, ErrorKind, Offset, Record, Slot, Source, source_digest};
 use fluvial_protocol::Exit;
@@ -50,13 +51,14 @@ pub(super) struct Split {
     pub(super) start: SplitStart,
     /// Which of the worker's sources.
     pub(super) source: usize,
+    /// Its place in the source's reader and in the source's input.
     pub(super) slot: Slot,
-    /// Its index within the source's input.
-    pub(super) index: usize,
     /// What the journal says of it that is still to be read.
     pub(super) expected: VecDeque<Expected>,
     /// Whether its reader has been started: not before its system has said where it begins and ends.
     pub(super) started: bool,
+    /// When it was last said that the replay waits for it.
+    pub(super) waits_said: Option<Instant>,
     /// Whether it could be read when its system was asked last. Nothing waits for a split that cannot, but for what of it
     /// has to be replayed.
     pub(super) available: bool,
@@ -152,7 +154,7 @@ impl Split {
             return Ok(());
         }
         context::at_record(Origin::read(self.start.number, record.offset));
-        if let Err(error) = input.take(self.index, record) {
+        if let Err(error) = input.take(self.slot, record) {
             let what = format!("cannot decode the record at offset {} of {}", record.offset, self.name(source));
             match on_malformed {
                 OnMalformed::Fail => {
@@ -192,10 +194,10 @@ impl Split {
             }
             let Expected { range, keep } = expected;
             if keep {
-                input.cut(self.index, range.to);
+                input.cut(self.slot, range.to);
                 self.cut(range.to, volume);
             } else {
-                input.discard(self.index);
+                input.discard(self.slot);
                 self.next_from = range.to;
             }
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use fluvial_connector::format::DecodeError;
-use fluvial_connector::{Source as _, SplitId, source_digest};
+use fluvial_connector::{Availability, Source as _, SplitId, SplitStatus, source_digest};
 use fluvial_memory::Memory;
 use fluvial_protocol::Exit;
 
@@ -21,15 +21,15 @@ pub(super) struct Nowhere;
 impl SourceInput for Nowhere {
     fn add_split(&mut self, _: SplitNumber) {}
 
-    fn take(&mut self, _: usize, _: &Record<'_>) -> Result<(), DecodeError> {
+    fn take(&mut self, _: Slot, _: &Record<'_>) -> Result<(), DecodeError> {
         Ok(())
     }
 
-    fn cut(&mut self, _: usize, _: Offset) {}
+    fn cut(&mut self, _: Slot, _: Offset) {}
 
-    fn discard(&mut self, _: usize) {}
+    fn discard(&mut self, _: Slot) {}
 
-    fn release(&mut self, _: usize, _: Offset) {}
+    fn release(&mut self, _: Slot, _: Offset) {}
 
     fn send(&mut self, _: u64) {}
 }
@@ -44,14 +44,23 @@ pub(super) fn topic(values: &[&str]) -> Memory {
     memory
 }
 
-/// A driver that knows where the split begins and ends.
-fn driver(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
-    let mut driver = not_looked(memory, stop_at);
-    driver.look().unwrap();
-    driver
+/// Hands in what is to be replayed, and what the source says then, asked every two seconds.
+pub(super) fn open(driver: &mut SourceDriver, memory: &Memory, bindings: &[Binding]) -> Result<(), Failure> {
+    driver.replay(bindings);
+    (0..3).try_for_each(|number| driver.found(&found(memory, number * 2)))
 }
 
-fn not_looked(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
+/// As [`open`], where the source says that the splits end after all that is to be replayed.
+fn open_before_it_is_there(driver: &mut SourceDriver, memory: &Memory, bindings: &[Binding]) {
+    driver.replay(bindings);
+    let mut found = found(memory, 0);
+    for split in &mut found {
+        split.availability = Availability::Available { earliest: Offset(0), end: Offset(u64::MAX) };
+    }
+    driver.found(&found).unwrap();
+}
+
+fn driver(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
     let declared = DeclaredSource {
         name: "in".to_owned(),
         source: Arc::new(memory.source("in")),
@@ -64,7 +73,6 @@ fn not_looked(memory: &Memory, stop_at: Option<u64>) -> SourceDriver {
         compare: Compare::All,
         cannot_correct: None,
         patience: Duration::ZERO,
-        between_looks: Duration::ZERO,
     };
     let ends = stop_at
         .map(|end| [(SplitName { source: "in".to_owned(), split: SplitId("0".to_owned()) }, Offset(end))].into());
@@ -104,9 +112,10 @@ pub(super) fn binding(tick: u64, range: Range) -> Binding {
 #[test]
 fn the_range_before_the_checkpoint_is_read_again_and_compared() {
     for (last, fits) in [(["b", "c"], true), (["b", "x"], false)] {
-        let mut driver = driver(&topic(&["a", "b", "c", "d"]), None);
+        let topic = topic(&["a", "b", "c", "d"]);
+        let mut driver = driver(&topic, None);
         driver.resume(&state(3, Some(range(1, &last)))).unwrap();
-        driver.replay(&[]).unwrap();
+        open(&mut driver, &topic, &[]).unwrap();
         assert!(!driver.verified(), "nothing has been read yet");
         let read = driver.read();
         if fits {
@@ -123,11 +132,13 @@ fn the_range_before_the_checkpoint_is_read_again_and_compared() {
 #[test]
 fn a_tick_is_replayed_when_all_of_it_has_been_read_and_is_what_it_was() {
     let memory = topic(&["a", "b"]);
-    let mut driver = not_looked(&memory, None);
+    let mut driver = driver(&memory, None);
     driver.begin(&start(), None).unwrap();
-    driver
-        .replay(&[binding(1, range(0, &["a"])), binding(2, range(1, &["b", "c"])), binding(3, range(3, &["d"]))])
-        .unwrap();
+    open_before_it_is_there(
+        &mut driver,
+        &memory,
+        &[binding(1, range(0, &["a"])), binding(2, range(1, &["b", "c"])), binding(3, range(3, &["d"]))],
+    );
     driver.read().unwrap();
     assert_eq!(driver.replay_next().map(|binding| binding.tick), Some(Tick(1)));
     assert!(driver.replay_next().is_none(), "a record is missing");
@@ -142,7 +153,7 @@ fn nothing_is_read_while_enough_waits_for_its_tick() {
     let memory = topic(&first);
     let mut driver = driver(&memory, None);
     driver.begin(&start(), None).unwrap();
-    driver.replay(&[]).unwrap();
+    open(&mut driver, &memory, &[]).unwrap();
     driver.read().unwrap();
     memory.append("in", 0, None, Some(b"g")).unwrap();
     assert!(!driver.read().unwrap(), "what is read and not reported waits");
@@ -157,9 +168,9 @@ fn nothing_is_read_while_enough_waits_for_its_tick() {
 fn however_much_waits_a_replay_goes_on() {
     let first = ["a", "b", "c", "d", "e", "f"];
     let memory = topic(&first);
-    let mut driver = not_looked(&memory, None);
+    let mut driver = driver(&memory, None);
     driver.begin(&start(), None).unwrap();
-    driver.replay(&[binding(1, range(0, &first)), binding(2, range(6, &["g"]))]).unwrap();
+    open_before_it_is_there(&mut driver, &memory, &[binding(1, range(0, &first)), binding(2, range(6, &["g"]))]);
     driver.read().unwrap();
     memory.append("in", 0, None, Some(b"g")).unwrap();
     driver.read().unwrap();
@@ -174,11 +185,11 @@ fn a_split_that_is_still_compared_does_not_let_another_be_read_for_ever() {
     memory.create_topic("in", 2);
     let value = [b'x'; 1 << 20];
     memory.append("in", 1, None, Some(&value)).unwrap();
-    let mut driver = not_looked(&memory, None);
+    let mut driver = driver(&memory, None);
     driver.resume(&state(1, Some(range(0, &["a"])))).unwrap();
     let other = SplitStart { number: SplitNumber(1), split: SplitId("1".to_owned()), ..start() };
     driver.begin(&other, None).unwrap();
-    driver.replay(&[]).unwrap();
+    open_before_it_is_there(&mut driver, &memory, &[]);
     driver.read().unwrap();
     memory.append("in", 1, None, Some(&value)).unwrap();
     for compared in [false, true] {
@@ -201,7 +212,7 @@ fn input_that_is_gone_before_it_was_bound_is_not_passed_over() {
     for (position, fits) in [(2, false), (3, true)] {
         let mut driver = driver(&memory, None);
         driver.resume(&state(position, None)).unwrap();
-        assert_eq!(driver.replay(&[]).is_ok(), fits, "from {position}");
+        assert_eq!(open(&mut driver, &memory, &[]).is_ok(), fits, "from {position}");
     }
 }
 
@@ -215,7 +226,7 @@ fn a_split_that_ends_before_what_was_read_of_it_is_refused() {
     {
         let mut driver = driver(&memory, None);
         driver.resume(&state(position, None)).unwrap();
-        match driver.replay(&bindings) {
+        match open(&mut driver, &memory, &bindings) {
             Ok(()) => assert!(fits, "from {position}"),
             Err(why) => {
                 let line = why.line();
@@ -231,7 +242,7 @@ fn the_end_is_reached_when_everything_before_it_is_reported_and_nothing_after_it
     let memory = topic(&["a", "b", "c"]);
     let mut driver = driver(&memory, Some(2));
     driver.begin(&start(), None).unwrap();
-    driver.replay(&[]).unwrap();
+    open(&mut driver, &memory, &[]).unwrap();
     assert!(!driver.at_end());
     driver.read().unwrap();
     assert!(!driver.at_end(), "nothing is reported yet");
@@ -240,16 +251,17 @@ fn the_end_is_reached_when_everything_before_it_is_reported_and_nothing_after_it
     assert!(driver.report().is_none());
 }
 
-/// What the sources say now, as the leader hands it on.
-fn found(memory: &Memory) -> Vec<FoundSplit> {
-    let splits = memory.source("in").splits(Duration::ZERO).unwrap().into_iter();
+/// What the sources say, asked so many seconds after the first time, as the leader hands it on.
+fn found(memory: &Memory, asked_s: u64) -> Vec<FoundSplit> {
+    let source = memory.source("in");
+    let splits = source.splits(Duration::ZERO).unwrap().into_iter();
     let found = |SplitStatus { split, identity, availability }: SplitStatus| FoundSplit {
         source: "in".to_owned(),
-        described: "the input".to_owned(),
+        described: source.describe_split(&split),
         split,
         availability,
         identity,
-        asked_ms: 0,
+        asked_ms: asked_s * 1000,
     };
     splits.map(found).collect()
 }
@@ -277,16 +289,16 @@ fn a_split_that_is_unavailable_is_compared_when_it_is_back_and_nothing_waits_for
         let mut driver = driver(&memory, None);
         driver.resume(&state(1, Some(range(0, &[last])))).unwrap();
         driver.begin(&other(), None).unwrap();
-        driver.replay(&[]).unwrap();
+        open(&mut driver, &memory, &[]).unwrap();
         assert!(driver.verified() && driver.replayed(), "the job is open without the split");
         driver.read().unwrap();
         let of_other = Range { split: SplitNumber(1), ..range(0, &["x"]) };
         assert_eq!(driver.report().unwrap().0, [of_other]);
-        driver.found(found(&memory)).unwrap();
+        driver.found(&found(&memory, 10)).unwrap();
         memory.set_available("in", 0, true).unwrap();
         driver.read().unwrap();
         assert!(driver.report().is_none(), "nothing is read before it is known where the split begins and ends");
-        driver.found(found(&memory)).unwrap();
+        driver.found(&found(&memory, 10)).unwrap();
         assert!(!driver.verified());
         let read = driver.read();
         if fits {
@@ -306,13 +318,13 @@ fn a_replay_waits_for_the_split_that_it_has_to_read_again() {
     driver.begin(&start(), None).unwrap();
     driver.begin(&other(), None).unwrap();
     let of_other = Range { split: SplitNumber(1), ..range(0, &["x"]) };
-    driver.replay(&[binding(1, of_other), binding(2, range(0, &["a", "b"]))]).unwrap();
+    open(&mut driver, &memory, &[binding(1, of_other), binding(2, range(0, &["a", "b"]))]).unwrap();
     driver.read().unwrap();
     assert_eq!(driver.replay_next().map(|binding| binding.tick), Some(Tick(1)));
     driver.read().unwrap();
     assert!(driver.replay_next().is_none() && !driver.replayed());
     memory.set_available("in", 0, true).unwrap();
-    driver.found(found(&memory)).unwrap();
+    driver.found(&found(&memory, 10)).unwrap();
     driver.read().unwrap();
     assert_eq!(driver.replay_next().map(|binding| binding.tick), Some(Tick(2)));
     assert!(driver.replayed());
@@ -323,18 +335,18 @@ fn a_split_that_comes_back_without_what_was_read_of_it_is_refused_when_several_a
     let memory = half_available();
     let mut driver = driver(&memory, None);
     driver.resume(&state(3, None)).unwrap();
-    driver.replay(&[]).unwrap();
+    open(&mut driver, &memory, &[]).unwrap();
     memory.set_available("in", 0, true).unwrap();
-    for _ in 1..LOOKS {
-        driver.found(found(&memory)).unwrap();
+    for asked_s in 11..14 {
+        driver.found(&found(&memory, asked_s)).unwrap();
     }
     memory.set_available("in", 0, false).unwrap();
-    driver.found(found(&memory)).unwrap();
+    driver.found(&found(&memory, 20)).unwrap();
     memory.set_available("in", 0, true).unwrap();
-    for _ in 1..LOOKS {
-        driver.found(found(&memory)).unwrap();
+    for asked_s in 21..25 {
+        driver.found(&found(&memory, asked_s)).unwrap();
     }
-    let why = driver.found(found(&memory)).unwrap_err().line();
+    let why = driver.found(&found(&memory, 25)).unwrap_err().line();
     assert!(why.contains("split 0 ends at offset 2 now, and has been read up to 3"), "{why}");
 }
 
@@ -343,9 +355,9 @@ fn the_end_is_not_reached_while_a_split_is_unavailable() {
     let memory = half_available();
     let mut driver = driver(&memory, Some(2));
     driver.resume(&state(2, None)).unwrap();
-    driver.replay(&[]).unwrap();
+    open(&mut driver, &memory, &[]).unwrap();
     assert!(!driver.at_end());
     memory.set_available("in", 0, true).unwrap();
-    driver.found(found(&memory)).unwrap();
+    driver.found(&found(&memory, 10)).unwrap();
     assert!(driver.at_end());
 }

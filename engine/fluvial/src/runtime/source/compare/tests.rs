@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fluvial_connector::{Offset, Record, Slot, SplitReader, SplitStatus, Waker};
 use fluvial_memory::{Memory, MemorySource};
 
-use super::super::tests::{Nowhere, binding, range, start, state, topic};
+use super::super::tests::{Nowhere, binding, open, range, start, state, topic};
 use super::super::{ReadOptions, SourceDriver, Volume};
 use super::*;
 use crate::job::source::{DeclaredSource, OnMalformed};
@@ -83,11 +83,8 @@ fn driver(memory: &Memory, gone: &[u64], deletions_kept: Option<Duration>, compa
         compare,
         cannot_correct: None,
         patience: Duration::ZERO,
-        between_looks: Duration::ZERO,
     };
-    let mut driver = SourceDriver::new(0, 1, options, None, vec![declared], &Waker::new(|| ())).unwrap();
-    driver.look().unwrap();
-    driver
+    SourceDriver::new(0, 1, options, None, vec![declared], &Waker::new(|| ())).unwrap()
 }
 
 const DAY: Option<Duration> = Some(Duration::from_secs(24 * 3600));
@@ -95,9 +92,10 @@ const DAY: Option<Duration> = Some(Duration::from_secs(24 * 3600));
 #[test]
 fn of_what_a_checkpoint_holds_only_a_source_that_is_compacted_may_have_lost_records_and_no_others_may_stand_there() {
     let check = |values: &[&str], gone: &[u64], kept: Option<Duration>, fits: bool| {
-        let mut driver = driver(&topic(values), gone, kept, Compare::All);
+        let topic = topic(values);
+        let mut driver = driver(&topic, gone, kept, Compare::All);
         driver.resume(&state(3, Some(range(0, &["a", "b", "c"])))).unwrap();
-        driver.replay(&[]).unwrap();
+        open(&mut driver, &topic, &[]).unwrap();
         let read = driver.read();
         assert_eq!(read.is_ok(), fits, "{values:?} without {gone:?}, {kept:?}: {:?}", read.map_err(|f| f.line()));
         if fits {
@@ -119,7 +117,7 @@ fn what_has_to_be_read_again_goes_no_further_than_what_is_gone_until_the_next_ge
     let bindings = [binding(1, range(0, &["a", "b"])), binding(2, range(2, &["c", "d"])), binding(3, range(4, &["e"]))];
     let mut driver = self::driver(&memory, &[2], DAY, Compare::All);
     driver.begin(&start(), None).unwrap();
-    driver.replay(&bindings).unwrap();
+    open(&mut driver, &memory, &bindings).unwrap();
     for _ in 0..3 {
         driver.read().unwrap();
     }
@@ -130,7 +128,7 @@ fn what_has_to_be_read_again_goes_no_further_than_what_is_gone_until_the_next_ge
 
     let mut driver = self::driver(&memory, &[2], DAY, Compare::AllButCompacted);
     driver.begin(&start(), None).unwrap();
-    driver.replay(&bindings).unwrap();
+    open(&mut driver, &memory, &bindings).unwrap();
     driver.read().unwrap();
     let ticks = std::iter::from_fn(|| driver.replay_next()).map(|binding| binding.tick.0);
     assert_eq!(ticks.collect::<Vec<_>>(), [1, 2, 3]);
@@ -142,9 +140,10 @@ fn where_a_row_of_the_checkpoint_may_have_lost_its_deletion_nothing_goes_on() {
     for compare in [Compare::All, Compare::AllButCompacted] {
         for (caught_up_ms, fits) in [(0, false), (ambient::now_ms() - 13 * 3_600_000, false), (ambient::now_ms(), true)]
         {
-            let mut driver = driver(&topic(&["a", "b", "c"]), &[1], DAY, compare);
+            let topic = topic(&["a", "b", "c"]);
+            let mut driver = driver(&topic, &[1], DAY, compare);
             driver.resume(&fluvial_protocol::manifest::SplitState { caught_up_ms, ..state(1, None) }).unwrap();
-            driver.replay(&[binding(5, range(1, &["b", "c"]))]).unwrap();
+            open(&mut driver, &topic, &[binding(5, range(1, &["b", "c"]))]).unwrap();
             match driver.read() {
                 Ok(_) => assert!(fits, "{compare:?} {caught_up_ms}"),
                 Err(failure) => {
