@@ -115,7 +115,9 @@ impl Generation {
         if std::mem::take(&mut self.surveys) {
             self.leader.on(Event::Surveyed(Vec::new()), now)?;
         }
-        if dice.one_in(12) {
+        // The sources are asked more often while the generation opens.
+        let opens = self.leader.identity().is_some() && !self.leader.is_running();
+        if dice.one_in(if opens { 3 } else { 12 }) {
             self.leader.on(Event::Splits(input.found(dice, now)), now)?;
         }
         if self.leader.deadline_ms().is_some_and(|deadline| deadline <= now) {
