@@ -1,9 +1,12 @@
-//! Asks the sources for their splits while the job runs, and tells them how far it is.
+//! Asks the sources for their splits from the opening on, and tells them how far the job is.
 //!
 //! ```text
-//!   positions, every few seconds ─┬─► source A's thread ─► its splits ────────────────► leader
-//!                                 └─► source B's thread ─► waits for an outage to end
+//!   each second of an opening,   ─┬─► source A's thread ─► its splits ────────────────► leader ─► all workers
+//!   then every few seconds        └─► source B's thread ─► waits for an outage to end
 //! ```
+//!
+//! This is the only place that asks: leader and workers hear the same answers, and none of them waits. In a replay, which has
+//! no leader, the first worker passes the answers on.
 //!
 //! Each source has a thread of its own: one that cannot be asked waits out its patience and holds up no other, and what
 //! the others say is told as it comes. That a source could not be asked is a WARN, for as long as it lasts, since an outage
