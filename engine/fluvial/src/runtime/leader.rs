@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   reports of workers (control channel) ──► Leader ──► orders to all workers (control channel)
-//!   answers, found splits, outputs, stop ──►        ──► calls to the store, looks, surveys ──► beside the worker ──► answers
+//!   answers, found splits, outputs, stop ──►        ──► calls to the store, surveys ─────────► beside the worker ──► answers
 //! ```
 //!
 //! The leader is no thread: worker 0 steps it once in each turn of its loop, so that a tick is minted in the turn in which its
@@ -58,7 +58,6 @@ enum Back {
     Outputs(SinkStatus),
     /// What the upsert outputs hold that this job has no progress for.
     Surveyed(Vec<HeldOutput>),
-    /// What there is, asked for since the journal is this generation's.
     /// The supervisor asks for the end.
     Stop,
 }

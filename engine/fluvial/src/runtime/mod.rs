@@ -28,13 +28,13 @@
 //!  first of a process    sink-turn-0, sink-turn-1            one transactor each: fence, prepare, commit
 //!                        sink-reader                         progress, tails, read back
 //!                        fence, foreign-writers              once, when there is something to fence or to look at
-//!  leader's worker       discovery (one a source), outputs   every few seconds: what sources and outputs are now
+//!  leader's worker       discovery (one a source), outputs   what sources and outputs are now, every few seconds
 //!                        merges                              after each checkpoint
 //!                        stop                                waits for the supervisor to ask for the end
-//!                        warnings, deletions, look, survey   once, at a start
+//!                        warnings, deletions, survey         once, at a start
 //! ```
 //!
-//! A process has besides: the workers themselves and the threads of their sockets (timely's), two threads of a tokio runtime
+//! The first worker of a replay has `discovery` alone. A process has besides: the workers themselves and the threads of their sockets (timely's), two threads of a tokio runtime
 //! for the store's asynchronous calls, `supervisor-link` and `pulse`, which watch the process, and the sink's and the sources'
 //! own (librdkafka's). The supervisor has one for its signals, two for what it prints, one for each generation's connections,
 //! and four for each process: its exit, its messages, its two streams.
