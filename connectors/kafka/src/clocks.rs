@@ -210,7 +210,7 @@ mod tests {
         let other = Allowed { before: i64::MAX, after: 2 * HOUR };
         for allowed in [None, Some(other)] {
             let said = refused.explain(allowed, at(THEN));
-            assert!(said.contains("which is 2h after those that the broker takes"), "{said}");
+            assert!(said.contains("which is 2h after those that the broker accepts"), "{said}");
             assert!(said.contains("this host's clock read 2026-09-21T14:13:20.000Z"), "{said}");
             assert!(said.ends_with(AFTER), "{said}");
         }
