@@ -22,9 +22,9 @@ pub struct Witness {
 /// What has been seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sightings {
-    /// Checkpoints that name fewer of the runs before than the one before them did.
+    /// Checkpoints that name fewer of the state files before than the one before them did.
     pub merges: usize,
-    /// Checkpoints' manifests, and runs that they named, that are no more.
+    /// Checkpoints' manifests, and state files that they named, that are no more.
     pub deletions: usize,
 }
 
@@ -36,15 +36,15 @@ struct Manifest {
 
 #[derive(Deserialize)]
 struct Operator {
-    runs: Vec<Run>,
+    files: Vec<StateFile>,
 }
 
 #[derive(Deserialize)]
-struct Run {
+struct StateFile {
     object: String,
 }
 
-/// By tick, the runs that each checkpoint names.
+/// By tick, the state files that each checkpoint names.
 type Named = BTreeMap<u64, BTreeSet<String>>;
 
 impl Witness {
@@ -58,8 +58,8 @@ impl Witness {
                 look(&job, &mut read, &mut named);
                 if stopped.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
                     look(&job, &mut read, &mut named);
-                    let runs: BTreeSet<PathBuf> = named.values().flatten().map(|run| job.join(run)).collect();
-                    let deletions = runs.iter().chain(&read).filter(|object| !object.exists()).count();
+                    let files: BTreeSet<PathBuf> = named.values().flatten().map(|file| job.join(file)).collect();
+                    let deletions = files.iter().chain(&read).filter(|object| !object.exists()).count();
                     return Sightings { merges: merges(&named), deletions };
                 }
             }
@@ -86,8 +86,8 @@ fn look(job: &std::path::Path, read: &mut BTreeSet<PathBuf>, named: &mut Named) 
         let text = fs::read_to_string(&path).unwrap_or_default();
         let body = text.split_once('\n').map_or("", |(_header, body)| body);
         if let Ok(manifest) = serde_json::from_str::<Manifest>(body) {
-            let runs = manifest.operators.into_iter().flat_map(|operator| operator.runs);
-            named.insert(manifest.tick, runs.map(|run| run.object).collect());
+            let files = manifest.operators.into_iter().flat_map(|operator| operator.files);
+            named.insert(manifest.tick, files.map(|file| file.object).collect());
             read.insert(path);
         }
     }
@@ -103,9 +103,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkpoint_that_names_fewer_of_the_runs_before_is_a_merge() {
-        let runs = |names: &str| names.chars().map(String::from).collect::<BTreeSet<_>>();
-        let named = Named::from([(1, runs("a")), (2, runs("ab")), (3, runs("xc")), (4, runs("xcd"))]);
+    fn a_checkpoint_that_names_fewer_of_the_state_files_before_is_a_merge() {
+        let files = |names: &str| names.chars().map(String::from).collect::<BTreeSet<_>>();
+        let named = Named::from([(1, files("a")), (2, files("ab")), (3, files("xc")), (4, files("xcd"))]);
         assert_eq!(merges(&named), 1);
     }
 }
