@@ -6,7 +6,7 @@ use crate::rules::{Rule, Rules};
 
 /// The first history that is tried: from here on each rule is missed within half a minute.
 const FIRST_SEED: u64 = 100_000;
-/// How many histories are tried at the most: the rarest of the violations is found in one of some ten thousand.
+/// How many histories are tried at the most.
 const SEEDS: u64 = 120_000;
 
 /// Some history goes wrong without `rule`.
