@@ -387,6 +387,15 @@ pub enum Mismatch {
         /// The operator.
         operator: String,
     },
+    /// The job has read a source that the binary lacks.
+    #[error(
+        "the job has read the source '{source_name}', which this binary lacks: start it with the binary that has it, or begin a \
+         new job under another --name"
+    )]
+    SourceMissing {
+        /// The source's name in the job.
+        source_name: String,
+    },
     /// The job writes an output that the binary lacks.
     #[error(
         "the job writes the output '{output}', which this binary lacks: start it with the binary that has it, and with the \

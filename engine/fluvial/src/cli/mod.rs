@@ -14,7 +14,7 @@ mod files;
 mod options;
 mod state;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -240,10 +240,11 @@ fn own_options<O: Args>(matches: &ArgMatches) -> Vec<u8> {
     let connections: Vec<_> = connections.flat_map(ArgGroup::get_args).collect();
     let mut bytes = Vec::new();
     for argument in command.get_arguments().filter(|argument| !connections.contains(&argument.get_id())) {
-        bytes.extend_from_slice(argument.get_id().as_str().as_bytes());
-        for value in matches.get_raw(argument.get_id().as_str()).into_iter().flatten() {
-            bytes.push(b'=');
-            bytes.extend_from_slice(value.as_encoded_bytes());
+        // No argument holds a zero byte: one ends each part, and another the option.
+        let values = matches.get_raw(argument.get_id().as_str()).into_iter().flatten();
+        for part in std::iter::once(OsStr::new(argument.get_id().as_str())).chain(values) {
+            bytes.extend_from_slice(part.as_encoded_bytes());
+            bytes.push(0);
         }
         bytes.push(0);
     }
@@ -360,7 +361,7 @@ mod tests {
             own_options::<Own>(&command.try_get_matches_from(arguments.split_whitespace()).unwrap())
         };
         assert_eq!(of("own"), of("own --broker b --top 1"));
-        let others = ["own", "own --top 2", "own --strict", "own --also 1", "own --also 1 --also 2", "own --also 12"];
+        let others = ["own", "own --top 2", "own --strict", "own --also 1", "own --also 1 --also 2", "own --also 1=2"];
         let different: std::collections::BTreeSet<_> = others.into_iter().map(of).collect();
         assert_eq!(different.len(), others.len());
     }

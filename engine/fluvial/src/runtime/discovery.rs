@@ -215,7 +215,12 @@ impl Asked {
     }
 
     fn look(&mut self) -> Option<Discovered> {
-        let found = splits_of(&self.name, self.source.as_ref(), self.asking.patience);
+        let found =
+            splits_of(&self.name, self.source.as_ref(), self.asking.patience).and_then(|found| match &found[..] {
+                // It would say nothing of the splits that the job has read, and is asked again.
+                [] => Err(Error::new(ErrorKind::Retry, format!("{} has no splits", self.source.describe()))),
+                _ => Ok(found),
+            });
         let refused = is_refused(&mut self.refused, found.as_ref().err().map(|error| error.kind), self.began.elapsed());
         match found {
             Ok(found) => {

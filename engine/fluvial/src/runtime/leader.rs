@@ -98,6 +98,7 @@ impl LeaderDriver {
             program,
             layout: options.layout,
             turns: super::TURNS,
+            sources: member.sources.iter().map(|(name, _)| name.clone()).collect(),
             outputs: found.outputs.clone(),
             sink: found.sink.clone(),
             pace: Pace {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use fluvial_connector::{Digest, Error, ErrorKind, Offset, Record, Slot, SplitReader, Tick, Waker, describe_offsets};
 use fluvial_protocol::journal::{Binding, Range, SplitName, SplitNumber, SplitStart};
 use fluvial_protocol::manifest::SplitState;
-use fluvial_protocol::{Compare, Ended, FoundSplit, Passed, Splits, Standing, System, split_owner};
+use fluvial_protocol::{Compare, Ended, FoundSplit, Mismatch, Passed, Splits, Standing, System, split_owner};
 
 use super::ambient;
 use super::failure::Failure;
@@ -150,16 +150,7 @@ impl SourceDriver {
             return Ok(());
         }
         let Some(source) = self.sources.iter().position(|s| s.declared.name == start.source) else {
-            return Err(Failure::of(
-                System::Source,
-                Error::new(
-                    ErrorKind::Data,
-                    format!(
-                        "the journal has a source '{}' that this binary lacks: run the binary that wrote it",
-                        start.source
-                    ),
-                ),
-            ));
+            return Err(Ended::from(Mismatch::SourceMissing { source_name: start.source.clone() }).into());
         };
         let reading = &mut self.sources[source];
         let slot = Slot(u32::try_from(reading.splits).expect("splits are few"));
@@ -334,7 +325,8 @@ impl SourceDriver {
         for split in self.splits.iter_mut().filter(|split| split.started) {
             let next = self.replay.front().and_then(|b| b.ranges.iter().find(|r| r.split == split.start.number));
             let position = || self.sources[split.source].reader.position(split.slot);
-            let at_end = split.until.is_some_and(|until| position() >= until);
+            // What the journal binds is read, also after the end that a run is to stop at.
+            let at_end = split.expected.is_empty() && split.until.is_some_and(|until| position() >= until);
             let goes_on = split.compacted.is_none() && !at_end;
             let compares = split.available && split.compares();
             let needed = goes_on && (next.is_some_and(|range| split.next_from < range.to) || compares);

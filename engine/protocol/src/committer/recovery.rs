@@ -54,7 +54,7 @@ impl Committer {
 
     /// Ends the generation for this reason, unless what a newer one has written looks wrong to one that does not know of it
     /// yet: then the journal is asked first.
-    pub(super) fn doubt(&mut self, ended: Ended) -> Result<(), Ended> {
+    pub(crate) fn doubt(&mut self, ended: Ended) -> Result<(), Ended> {
         if !ended.may_be_a_newer_generations() {
             return Err(ended);
         }

@@ -19,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fluvial_connector::{Envelope, Generation, Incarnation, SinkStatus, Tick};
 
-use crate::Ended;
 use crate::appender::lost_the_race;
 use crate::compaction::Compare;
 use crate::journal::{Nonce, Seq, SinkStart, SplitNumber};
@@ -33,6 +32,7 @@ use crate::running::Running;
 use crate::sequencer::Pace;
 use crate::splits::Splits;
 use crate::store::{Answer, Call, Identity, Part, Verdict};
+use crate::{Ended, Mismatch};
 
 /// How often the clock is looked at while nothing else happens.
 const AT_LEAST_EVERY_MS: u64 = 1000;
@@ -53,6 +53,8 @@ pub struct LeaderConfig {
     pub layout: Layout,
     /// How many writers each process has, which take turns.
     pub turns: u32,
+    /// The names of the binary's sources.
+    pub sources: Vec<String>,
     /// The outputs of the binary, with the partitions that they have now.
     pub outputs: Vec<FoundOutput>,
     /// What the sink says of them, asked for before the journal is opened.
@@ -359,6 +361,7 @@ impl Leader {
             Stage::Opening(mut opening) => match opening.on(answer)? {
                 Some(opened) => {
                     self.me = Some(opened.me);
+                    self.refuse_lost_sources(&opened)?;
                     let compare = opened.compare(self.config.reconcile);
                     if compare == Compare::Nothing {
                         self.splits = splits_of(&opened.history.splits);
@@ -400,6 +403,15 @@ impl Leader {
                 self.stage = stage;
                 Err(Ended::Bug(format!("the store answered {part:?}, which had asked nothing")))
             }
+        }
+    }
+
+    /// Refuses a binary that lacks a source which the job has read: nobody would tell of its splits, nor read them.
+    fn refuse_lost_sources(&self, opened: &Opened) -> Result<(), Ended> {
+        let mut starts = opened.history.splits.values().map(|state| &state.start);
+        match starts.find(|start| !self.config.sources.contains(&start.source)) {
+            None => Ok(()),
+            Some(start) => Err(Mismatch::SourceMissing { source_name: start.source.clone() }.into()),
         }
     }
 

@@ -34,6 +34,7 @@ impl Bench {
             program: "program".to_owned(),
             layout: Layout { workers: 4, processes: 2 },
             turns: 2,
+            sources: vec!["in".to_owned()],
             outputs: vec![FoundOutput { output: "out".to_owned(), partitions: 1, envelope: Envelope::Append }],
             sink: SinkStatus::default(),
             pace: Pace {
@@ -473,6 +474,20 @@ fn what_was_compacted_is_in_the_journal_before_the_generation_ends_and_the_next_
     // Told to, it takes the input as it is.
     let plan = plan_of(next(&following, "other", |config| config.reconcile = true)).unwrap();
     assert_eq!(plan.compare(), Compare::Nothing);
+}
+
+/// Its splits would be waited for without end, as nobody tells of them.
+#[test]
+fn a_source_that_the_binary_lacks_is_refused_also_where_the_input_is_taken_as_it_is() {
+    let begun = next(&Bench::new(), "program", |_| ()).run();
+    for reconcile in [false, true] {
+        let lacks = next(&begun, "program", |config| {
+            config.sources = vec!["another".to_owned()];
+            config.reconcile = reconcile;
+        });
+        let refused = plan_of(lacks).unwrap_err();
+        assert_eq!(refused, Ended::Mismatch(Mismatch::SourceMissing { source_name: "in".to_owned() }));
+    }
 }
 
 #[test]

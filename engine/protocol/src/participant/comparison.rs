@@ -15,6 +15,9 @@
 //! that another process then finds to be of other logic. A process is therefore ready only when it has compared, and what
 //! it has computed stays here until the first tick is minted, which the leader does when all are ready.
 //!
+//! Until all have compared, memory holds the table that is computed, the table that the output holds, and the output of the
+//! replayed ticks, which are those since the last checkpoint. A reconciliation needs as much.
+//!
 //! Rows that retention has removed from an output are no difference: the comparison says how many rows it could not
 //! compare. Append outputs have no table. Of them the replayed ticks alone are compared, by the committer.
 
@@ -59,10 +62,28 @@ pub(super) struct Comparing {
     restored: BTreeMap<OutputPartition, Table>,
     /// The output of later ticks, ascending. It is handed over when all processes have compared.
     replayed: Vec<(Tick, Vec<PartitionOutput>)>,
-    /// The partitions that are read back, once that is asked for, with what each holds, once that is known.
-    reading: Option<BTreeMap<OutputPartition, (CommittedPartition, Option<HeldRecords>)>>,
-    compared: Option<Compared>,
+    stage: Stage,
     all_have_compared: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Output through the last committed tick is still being computed.
+    Computing,
+    /// The partitions are being read back.
+    Reading(BTreeMap<OutputPartition, (CommittedPartition, Option<Held>)>),
+    /// A partition differs.
+    Different,
+    /// None does.
+    Equal(Compared),
+}
+
+/// What a partition holds through its progress.
+#[derive(Debug)]
+struct Held {
+    table: Table,
+    /// The first offset that the partition still has.
+    earliest: Offset,
 }
 
 impl Comparing {
@@ -73,8 +94,7 @@ impl Comparing {
             through,
             restored: BTreeMap::new(),
             replayed: Vec::new(),
-            reading: None,
-            compared: None,
+            stage: Stage::Computing,
             all_have_compared: false,
         }
     }
@@ -97,18 +117,24 @@ impl Comparing {
 
     /// Whether the partitions have been asked for.
     pub(super) fn is_asked(&self) -> bool {
-        self.reading.is_some()
+        !matches!(self.stage, Stage::Computing)
     }
 
     /// The partitions that are being read back.
     pub(super) fn ask(&mut self, partitions: Vec<CommittedPartition>) {
-        self.reading = Some(partitions.into_iter().map(|of| (of.at.clone(), (of, None))).collect());
+        self.stage = Stage::Reading(partitions.into_iter().map(|of| (of.at.clone(), (of, None))).collect());
     }
 
-    /// What a partition holds.
-    pub(super) fn found(&mut self, held: HeldRecords) {
-        if let Some((_, found)) = self.reading.as_mut().and_then(|reading| reading.get_mut(&held.at)) {
-            *found = Some(held);
+    /// Takes what a partition holds. Only its table is kept: a log may be many times as large.
+    pub(super) fn found(&mut self, HeldRecords { at, earliest, records }: HeldRecords) {
+        if let Stage::Reading(reading) = &mut self.stage
+            && let Some((committed, held)) = reading.get_mut(&at)
+        {
+            // What stands after the progress is a partially committed transaction's, which the committer compares.
+            let through_progress = records.into_iter().filter(|(offset, _)| *offset < committed.end);
+            let mut table = Table::new();
+            apply(&mut table, through_progress.map(|(_, record)| record));
+            *held = Some(Held { table, earliest });
         }
     }
 
@@ -117,31 +143,34 @@ impl Comparing {
     /// # Errors
     /// [`Mismatch::OutputDiffers`] with the first partition that differs.
     pub(super) fn compare(&mut self) -> Result<(), Mismatch> {
-        let is_read =
-            |reading: &BTreeMap<_, (_, Option<HeldRecords>)>| reading.values().all(|(_, held)| held.is_some());
-        if self.compared.is_some() || !self.reading.as_ref().is_some_and(is_read) {
+        let Stage::Reading(reading) = &mut self.stage else { return Ok(()) };
+        if reading.values().any(|(_, held)| held.is_none()) {
             return Ok(());
         }
+        let reading = std::mem::take(reading);
+        self.stage = Stage::Different;
         let mut compared = Compared::default();
-        for (at, (committed, held)) in self.reading.take().into_iter().flatten() {
+        for (at, (committed, held)) in reading {
             let mut computed = self.restored.remove(&at).unwrap_or_default();
             for (tick, output) in &self.replayed {
                 let of_partition = output.iter().filter(|(of, _)| *of == at);
                 of_partition.for_each(|(_, records)| apply(&mut computed, committed.first_of(*tick, records).to_vec()));
             }
-            let of_partition = difference(&committed, held, &computed)?;
+            let of_partition = held.map_or(Ok(Compared::default()), |held| difference(&committed, &held, &computed))?;
             compared.rows += of_partition.rows;
             compared.gone += of_partition.gone;
         }
-        self.reading = Some(BTreeMap::new());
         self.restored.clear();
-        self.compared = Some(compared);
+        self.stage = Stage::Equal(compared);
         Ok(())
     }
 
     /// What the comparison found, once nothing differs.
     pub(super) fn compared(&self) -> Option<Compared> {
-        self.compared
+        match self.stage {
+            Stage::Equal(compared) => Some(compared),
+            Stage::Computing | Stage::Reading(_) | Stage::Different => None,
+        }
     }
 
     /// Every process has compared.
@@ -151,7 +180,7 @@ impl Comparing {
 
     /// What is to be handed over to the committer, once every process has compared.
     pub(super) fn finish(&mut self) -> Option<Vec<(Tick, Vec<PartitionOutput>)>> {
-        (self.all_have_compared && self.compared.is_some()).then(|| std::mem::take(&mut self.replayed))
+        (self.all_have_compared && self.compared().is_some()).then(|| std::mem::take(&mut self.replayed))
     }
 }
 
@@ -169,19 +198,11 @@ impl CommittedPartition {
 }
 
 /// Compares what a partition holds with what is computed for it.
-fn difference(
-    committed: &CommittedPartition,
-    held: Option<HeldRecords>,
-    computed: &Table,
-) -> Result<Compared, Mismatch> {
-    let Some(HeldRecords { records, earliest, .. }) = held else { return Ok(Compared::default()) };
-    let mut table = Table::new();
-    // What stands behind the progress is a partially committed transaction's, which the committer compares.
-    let before = records.into_iter().filter(|(offset, _)| *offset < committed.end);
-    apply(&mut table, before.map(|(_, record)| record));
+fn difference(committed: &CommittedPartition, held: &Held, computed: &Table) -> Result<Compared, Mismatch> {
+    let Held { table, earliest } = held;
     let other: Vec<_> = table.iter().filter(|(key, value)| computed.get(*key) != Some(value)).collect();
     let missing: Vec<_> = computed.iter().filter(|(key, _)| !table.contains_key(*key)).collect();
-    if other.is_empty() && (missing.is_empty() || earliest > Offset(0)) {
+    if other.is_empty() && (missing.is_empty() || *earliest > Offset(0)) {
         return Ok(Compared { rows: table.len() as u64, gone: missing.len() as u64 });
     }
     let key = other.first().or(missing.first()).map(|(key, _)| (*key).clone()).unwrap_or_default();

@@ -296,7 +296,10 @@ impl Participant {
                 comparing.ask(partitions);
             }
             let had_compared = comparing.compared();
-            comparing.compare()?;
+            // What a newer generation has written may differ from what this one computes.
+            if let Err(different) = comparing.compare() {
+                return self.committer.doubt(different.into());
+            }
             self.compared = self.compared.or(comparing.compared().filter(|_| had_compared.is_none()));
             let Some(replayed) = comparing.finish() else { return Ok(()) };
             self.comparing = None;

@@ -256,6 +256,7 @@ impl World {
             program: format!("logic {}, build {build}", shape.version),
             layout: Layout { workers: shape.workers, processes: shape.workers },
             turns: shape.turns,
+            sources: vec!["in".to_owned()],
             outputs: vec![output],
             sink: SinkStatus::default(),
             pace: Pace {

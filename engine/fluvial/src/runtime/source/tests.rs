@@ -178,6 +178,23 @@ fn however_much_waits_a_replay_goes_on() {
     assert_eq!(ticks, [Some(Tick(1)), Some(Tick(2))]);
 }
 
+/// The generation before has read on between the moment at which the ends were noted and its end.
+#[test]
+fn what_the_journal_binds_is_read_also_after_the_end_to_stop_at() {
+    let memory = topic(&["a"]);
+    let mut driver = driver(&memory, Some(1));
+    driver.begin(&start(), None).unwrap();
+    open_before_it_is_there(&mut driver, &memory, &[binding(1, range(0, &["a"])), binding(2, range(1, &["b"]))]);
+    driver.read().unwrap();
+    memory.append("in", 0, None, Some(b"b")).unwrap();
+    driver.read().unwrap();
+    let ticks = [driver.replay_next(), driver.replay_next()].map(|binding| binding.map(|binding| binding.tick));
+    assert_eq!(ticks, [Some(Tick(1)), Some(Tick(2))]);
+    memory.append("in", 0, None, Some(b"c")).unwrap();
+    driver.read().unwrap();
+    assert!(driver.report().is_none() && driver.at_end(), "nothing more is read");
+}
+
 /// What it read then was without bounds.
 #[test]
 fn a_split_that_is_still_compared_does_not_let_another_be_read_for_ever() {
