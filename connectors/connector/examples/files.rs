@@ -395,7 +395,7 @@ struct FileSession {
 }
 
 impl FileSession {
-    /// All of a file, with what transactions before now have written.
+    /// The whole file. The lock makes the call wait for a transaction that is writing.
     fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
         let _lock = self.files.lock()?;
         fs::read(path).map_err(failed(path))
@@ -446,10 +446,11 @@ impl SinkSession for FileSession {
             let is_enough = |bytes: &[u8]| *from == Offset(u64::MAX) || decided(bytes) == bytes.len();
             let mut bytes = self.read(&path)?;
             if !is_enough(&bytes) {
-                // Past a hole is what was committed behind a transaction that is open: its end is waited for.
+                // After the hole follow records that were committed while an earlier transaction was open. They count
+                // once that transaction has ended, so its end is waited for.
                 let (changed, change) = mpsc::channel();
                 let changed = Waker::new(move || {
-                    // Whoever reads has returned if nobody receives this.
+                    // If nobody receives this, the reader has returned already.
                     let _ = changed.send(());
                 });
                 let _watch = Watch::new(&self.files, changed)?;

@@ -1,10 +1,11 @@
-//! When an answer is believed that contradicts what is known.
+//! When to believe an answer that contradicts what is known.
 
 use std::time::Duration;
 
-/// An answer of an external system that contradicts what is known already: that something is gone which was there. A server
-/// that has lost its part in a cluster and has not noticed gives such answers from before, so one alone is not believed.
-/// Several in a row are, over some time, with none between them that says otherwise.
+/// Decides whether to believe answers of an external system that contradict what is known already, such as the answer
+/// that an existing object is missing. A server that has been cut off from its cluster without noticing gives such
+/// outdated answers, so a single one is not believed. Several in a row, over some time, are believed if no other answer
+/// came between them.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -12,35 +13,37 @@ use std::time::Duration;
 /// let second = Duration::from_secs(1);
 /// assert!(!doubt.is_believed(10 * second) && !doubt.is_believed(11 * second));
 /// assert!(doubt.is_believed(13 * second));
-/// // An answer that says otherwise.
+/// // An answer that does not contradict.
 /// doubt.forget();
 /// assert!(!doubt.is_believed(20 * second));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Doubt {
-    /// How many answers in a row have to say it.
+    /// How many answers in a row have to contradict.
     times: u32,
-    /// How much later than the first of them the last has to come.
+    /// How much later than the first of these answers the last one has to come.
     over: Duration,
-    /// When the first of them came, and how many have come.
+    /// When the first of these answers came, and how many have come.
     said: Option<(Duration, u32)>,
 }
 
 impl Doubt {
-    /// It is believed when `times` answers in a row have said it, the last of them `over` after the first.
+    /// A doubt that ends when `times` answers in a row have contradicted, the last of them at least `over` after the
+    /// first.
     #[must_use]
     pub fn new(times: u32, over: Duration) -> Self {
         Self { times, over, said: None }
     }
 
-    /// Counts one more answer, which came so long after some fixed moment. Returns whether it is to be believed.
+    /// Counts one more contradicting answer, which came at `now`, measured from any fixed moment. Returns whether the
+    /// answer is to be believed.
     pub fn is_believed(&mut self, now: Duration) -> bool {
         let (since, answers) = self.said.get_or_insert((now, 0));
         *answers += 1;
         *answers >= self.times && now.saturating_sub(*since) >= self.over
     }
 
-    /// An answer has said otherwise: what was said before counts for nothing.
+    /// Forgets the earlier answers, because one has come that does not contradict.
     pub fn forget(&mut self) {
         self.said = None;
     }

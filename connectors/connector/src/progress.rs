@@ -1,21 +1,22 @@
 //! Progress: what a sink stores for each output partition in the same step as the records.
 //!
-//! A [`PartitionWrite`] brings along the progress that the engine wants, but for one thing that only the sink knows: where
-//! the records come to lie. [`PartitionWrite::progress_at`] adds that, the same way for every sink. Where a system has
-//! committed the records of a transaction and not its progress, the engine finds these records after the newest progress,
-//! leaves them out when it writes again, and says in the next write where they end; so a connector need not know of it.
+//! A [`PartitionWrite`] carries the progress that the engine wants to store, except for what only the sink knows: the
+//! offsets of the records. [`PartitionWrite::progress_at`] adds these, in the same way for every sink. If a system has
+//! committed the records of a transaction without its progress, the engine finds these records after the newest
+//! progress, does not write them again, and says in the next write where they end. A connector need not handle that
+//! case.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Generation, Incarnation, Offset, PartitionWrite, Tick};
 
-/// How much of a tick is committed. What is committed later is greater.
+/// How much of a tick is committed. Of two positions in a tick, the later one is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Position {
-    /// The first so many records of the partition's output at the tick; more follow.
+    /// This number of records, the first ones of the partition's output at the tick; more follow.
     Records(u64),
-    /// All of it.
+    /// All of the partition's output at the tick.
     Complete,
 }
 
@@ -28,15 +29,15 @@ pub struct Progress {
     pub generation: Generation,
     /// The tick that is committed.
     pub tick: Tick,
-    /// How much of it.
+    /// How much of the tick is committed.
     pub position: Position,
     /// The running digest of the output through that position.
     pub digest: Digest,
-    /// The `end` of the partition's progress before this. The records from here on have their ticks in `ticks`.
+    /// The `end` of the partition's previous progress. `ticks` says to which ticks the records from here on belong.
     pub begin: Offset,
     /// The offset after the last record.
     pub end: Offset,
-    /// Where each tick that has records from `begin` on ends, ascending.
+    /// Where the records of each tick end, ascending, for the ticks that have records from `begin` on.
     pub ticks: Vec<TickEnd>,
 }
 
@@ -50,15 +51,15 @@ pub struct TickEnd {
 }
 
 impl Progress {
-    /// That of a partition in which nothing is written at `tick`, all of which is committed, and whose records end at `end`.
-    /// The digest is that of no output.
+    /// Progress of a partition to which nothing was written at `tick`, and whose records end at `end`: the tick is
+    /// complete, and the digest is that of no output.
     #[must_use]
     pub fn complete(incarnation: Incarnation, generation: Generation, tick: Tick, end: Offset) -> Self {
         let (position, digest, ticks) = (Position::Complete, Digest::default(), Vec::new());
         Self { incarnation, generation, tick, position, digest, begin: end, end, ticks }
     }
 
-    /// Where this stands in the order in which the progress of a partition is made: of several the greatest is the newest.
+    /// The key by which the progress of a partition is ordered: the newest progress has the greatest rank.
     #[must_use]
     pub fn rank(&self) -> (Tick, Position, Generation) {
         (self.tick, self.position, self.generation)
@@ -66,8 +67,8 @@ impl Progress {
 }
 
 impl PartitionWrite {
-    /// The progress to store with the records, each of which, by its index in `records`, ends at the offset that `end_of`
-    /// gives: the first offset after it. Not called where there are no records.
+    /// The progress to store together with the records. `end_of` gives the offset after a record, by the index of the
+    /// record in `records`. It is not called if there are no records.
     ///
     /// ```
     /// # use fluvial_connector::*;

@@ -159,10 +159,10 @@ pub trait SinkSession: Send + Sync {
     }
 }
 
-/// What was found of an output partition beside its records.
+/// The result of reading an output partition, apart from its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadEnd {
-    /// The first offset that the partition still has: what it once held before, retention or a person has removed.
+    /// The first offset that the partition still has. Retention or a person has removed everything before it.
     /// Compaction, which removes records that later ones supersede, does not move it.
     pub earliest: Offset,
     /// Where the partition ends: no later record has a smaller offset. It is less than the offset from which the partition
@@ -176,26 +176,27 @@ pub struct ReadEnd {
 }
 
 impl ReadEnd {
-    /// What is found of a partition that has all its records from offset 0 on, and in which nothing was aborted that had
-    /// been committed.
+    /// The result for a partition that has all its records from offset 0 on, and of which no transaction was aborted
+    /// after a job had learnt that it was committed.
     #[must_use]
     pub fn at(end: Offset) -> Self {
         Self { earliest: Offset(0), end, aborted: None }
     }
 }
 
-/// What a sink says of the places that a job writes to.
+/// The places that a job writes to, as its sink describes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SinkStatus {
     /// Each output, by its name.
     pub outputs: BTreeMap<String, OutputStatus>,
-    /// What the place is called where progress is kept.
+    /// The name of the place where progress is kept.
     pub progress_name: String,
-    /// What tells that place from one that is recreated under the same name; empty where the system cannot tell.
+    /// The identity of that place, which differs if it is recreated under the same name; empty where the system has no
+    /// such identity.
     pub progress_identity: String,
 }
 
-/// What a sink says of one output.
+/// One output, as its sink describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutputStatus {
     /// How many partitions it has.
@@ -357,7 +358,7 @@ pub struct Transaction {
     pub writes: Vec<PartitionWrite>,
 }
 
-/// What one transaction writes to one partition.
+/// The part of a transaction that goes to one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionWrite {
     /// The output partition.
@@ -367,8 +368,9 @@ pub struct PartitionWrite {
     /// The tick of each record: how many of `records` have been written through the end of each tick, ascending. The
     /// last entry may be a tick of which only a part is written.
     pub ticks: Vec<TickCount>,
-    /// What progress says of the partition, but for where the records lie: [`PartitionWrite::progress_at`] makes of it what
-    /// is stored. Its `end` is where the partition's records end before this transaction, and stays so where there are none.
+    /// The progress of the partition, except for the offsets of the records, which [`PartitionWrite::progress_at`]
+    /// adds. Its `end` is where the partition's records end before this transaction; it stays so if there are no
+    /// records.
     pub progress: Progress,
 }
 

@@ -108,14 +108,15 @@ impl SplitStatus {
 /// Whether a split that exists can be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Availability {
-    /// It can.
+    /// The split can be read.
     Available {
         /// The first offset that can still be read: where a job that meets the split for the first time begins.
         earliest: Offset,
-        /// The end of what is committed now: no record before it is of a transaction that is open.
+        /// The end of the committed records: no record before it belongs to an open transaction.
         end: Offset,
     },
-    /// It cannot for now: what serves it is down, or has no successor yet. Its records come when that is over.
+    /// It cannot for now: the server that stores it is down, or has no successor yet. It can be read again once that is
+    /// over.
     Unavailable {
         /// For people, with the split as its subject: `it has no leader`.
         why: String,

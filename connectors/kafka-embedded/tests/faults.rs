@@ -140,7 +140,7 @@ fn a_broker_that_drops_every_request_is_as_good_as_away() {
     let writer = Writer::new(&broker, &[HASTY[0], HASTY[1], HASTY[2], ("message.timeout.ms", "20000")]);
     writer.send("t", 0, "v");
     let start = Instant::now();
-    // The second request says that the client has seen what became of the first.
+    // The client sends a second request only after it has noticed that the first was dropped.
     while broker.requests(ApiKey::ApiVersions) < 2 {
         assert!(start.elapsed() < PATIENCE, "the client does not ask again");
         writer.producer.poll(Duration::from_millis(10));

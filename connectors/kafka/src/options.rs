@@ -30,7 +30,7 @@ use crate::kafka::Kafka;
 /// ```
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Kafka")]
-// By the name of the group the engine knows that these options do not decide what a job computes.
+// The id of the group tells the engine that these options do not decide what a job computes.
 #[group(id = "kafka-connection")]
 pub struct KafkaOptions {
     /// The bootstrap brokers, as host:port separated by commas. Not needed if --kafka-config sets bootstrap.servers

@@ -306,7 +306,7 @@ impl Transactor for KafkaTransactor {
         self.settle(&mut flight, &wait)?;
         let acknowledged = Instant::now();
         let us = |time: Duration| time.as_micros() as u64;
-        // Its name is that of the place where the engine's tests end the process.
+        // The fail point of the engine between data and progress is reached at this event, which it finds by its name.
         tracing::trace!(
             name: "acknowledged",
             target: "fluvial::stages",

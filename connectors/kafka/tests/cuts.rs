@@ -168,17 +168,18 @@ fn a_partition_that_is_far_ahead_rests_and_loses_nothing() {
 }
 
 #[test]
-fn records_that_nobody_tells_of_are_not_handed_out() {
+fn records_that_no_progress_covers_are_not_handed_out() {
     let (broker, kafka) = start();
     let mut job = Job::new(&kafka);
     job.open(1);
     job.commit(0, 1..=2);
-    let stranger = subject::writer(&broker.bootstrap(), None);
-    subject::send(&stranger, "left", 0, &[(Some(b"stranger".to_vec()), Some(b"3".to_vec()))]);
+    let other_writer = subject::writer(&broker.bootstrap(), None);
+    subject::send(&other_writer, "left", 0, &[(Some(b"other".to_vec()), Some(b"3".to_vec()))]);
     let mut cuts = kafka.cuts("job", OUTPUTS, subject::PATIENCE).unwrap();
     check(&next(&mut cuts), 1);
     check(&next(&mut cuts), 2);
-    // With the second request from now on, the answers to those before have come, and the stranger's record with them.
+    // When the client sends the second request from now on, it has received the answers to all earlier ones, and the other
+    // writer's record in one of them.
     let (begun, before) = (Instant::now(), broker.requests(ApiKey::Fetch));
     while broker.requests(ApiKey::Fetch) < before + 2 {
         assert!(begun.elapsed() < subject::PATIENCE, "the reader asks no more");

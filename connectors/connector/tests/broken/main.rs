@@ -122,7 +122,7 @@ const OF_A_SINK: &[Finding] = &[
     (Bug::TicksAreComplete, "a_tick_may_be_committed_in_parts", "of a part of a tick"),
     (Bug::NoProgressWithoutRecords, "progress_may_come_without_records", "progress without records"),
     (Bug::EarlierTicksAreDropped, "earlier_ticks_come_first", "earlier ticks, and then the own"),
-    (Bug::BeginsWhereItEnds, "earlier_ticks_come_first", "where the records begin whose ticks are told"),
+    (Bug::BeginsWhereItEnds, "earlier_ticks_come_first", "the begin that the write says"),
     (Bug::OneTurn, "writers_take_turns", "prepared"),
     (Bug::DropWaits, "a_writer_that_is_dropped_is_gone_at_once", "dropping a writer with an open transaction took"),
     (

@@ -246,13 +246,15 @@ impl Client {
                 let what = format!("{what}: no connection can be opened: {}", too_many_files());
                 return Err(Error::new(ErrorKind::Configuration, what));
             }
-            // Who has been let in once is let in again, or a person mends it, or patience ends: no setting is wrong.
+            // A client that was let in once has correct settings, so a refusal is waited out: a person repairs the
+            // cluster, or the patience ends.
             let was_let_in = self.watch.was_let_in();
             if !was_let_in && let Some((code, reason)) = self.watch.refused() {
                 let what = format!("{what}: the cluster refuses this client: {reason}");
                 return Err(Error::caused(ErrorKind::Configuration, what, code));
             }
-            // What an outage may look like ends the attempt, and leaves it to the run whether another generation follows.
+            // A refusal that an outage can also cause ends the attempt. The run decides whether another generation
+            // follows.
             if !was_let_in && let Some((code, reason)) = self.watch.seems_refused() {
                 return Err(Error::caused(ErrorKind::Restart, format!("{what}: {reason}"), code));
             }
@@ -274,23 +276,23 @@ impl Client {
                     let why = match self.watch.last() {
                         Some(reason) if !heard => format!("no answer from the cluster ({reason})"),
                         _ if !heard => "no answer from the cluster".to_owned(),
-                        _ => format!("the cluster answers, but not this request yet: {code}"),
+                        _ => format!("the cluster is reachable, but this request does not succeed yet: {code}"),
                     };
                     (code, why)
                 }
                 Failed::Code(code) => return Err(failure::error(code, what)),
             };
             if Instant::now() >= deadline {
-                // The last attempt may have had little time: what the one before has met says more.
+                // The last attempt may have had little time, so the reason of the one before it says more.
                 let cut_short = code == Code::OperationTimedOut;
                 let why = unavailable.filter(|_| cut_short).unwrap_or(why);
                 let what = format!("{what}: {why}");
-                // Whoever has been answered can reach the cluster.
+                // A client that was answered, or refused, has reached the cluster.
                 let reached = self.watch.answers() != answers || failure::is_not_let_in(code);
                 return Err(if reached { failure::unavailable(what) } else { failure::error(code, what) });
             }
             waiting.lasts(|| why, deadline);
-            // What failed at once is not repeated at once. An error event ends the wait early.
+            // A request that failed at once is repeated after a pause, which an error event ends early.
             if begun.elapsed() < pause {
                 self.pause(pause);
                 pause = (pause * 2).min(LAST_PAUSE);

@@ -234,8 +234,8 @@ impl Client {
         bounds.collect()
     }
 
-    /// Asks the metadata, after something else has said that an object of one of these topics is unknown. Returns what
-    /// that means.
+    /// Asks for the metadata of these topics, after a response has said that an object of one of them is unknown.
+    /// Returns how the request failed, by what the metadata says.
     pub(super) fn doubt(&self, topics: &[&str], code: Code, wait_ms: i32) -> Failed {
         match self.are_available(topics, wait_ms) {
             Ok(()) => Failed::Unavailable {
@@ -261,20 +261,20 @@ impl Client {
     }
 }
 
-/// Whether an end that contradicts what is known to be committed is to be believed: when enough answers have said it, or no
-/// more can be had.
+/// Whether to believe an end that is before what is known to be committed: either enough answers have said so, or no
+/// further answer can be asked for.
 fn is_shorter<K: Ord>(doubt: Entry<'_, K, Doubt>, now: Duration, is_last: bool) -> bool {
     doubt.or_insert(Doubt::new(SHORTER_TIMES, SHORTER_FOR)).is_believed(now) || is_last
 }
 
-/// The partitions that hold something up, as one.
+/// The failure of a request because of these partitions, which are unavailable.
 fn held_up_by(partitions: &[((&str, u32), Unavailable)]) -> Failed {
     let Some((_, Unavailable { code, why })) = partitions.first() else { return Failed::Code(Code::Fail) };
     let alike: Vec<_> = partitions.iter().filter(|(_, other)| other.why == *why).map(|(at, _)| *at).collect();
     Failed::Unavailable { code: *code, why: format!("{} {why}", partitions_of(&alike)) }
 }
 
-/// What the metadata of a topic means for whoever needs the topic.
+/// The metadata of a topic, or how a request that needs the topic fails.
 fn exists(topic: &str, described: Described) -> Result<TopicMetadata, Failed> {
     described.map_err(|code| match code {
         code if failure::is_unknown(code) => Failed::Missing(format!("topic '{topic}'")),

@@ -144,5 +144,5 @@ pub fn earlier_ticks_come_first<S: SinkSubject>(subject: &mut S) {
     let last = TickEnd { tick: Tick(3), end };
     let progress = &job.progress()[&at];
     assert_eq!(progress.ticks, [earlier, vec![last]].concat(), "earlier ticks, and then the own");
-    assert_eq!(progress.begin, begin, "where the records begin whose ticks are told");
+    assert_eq!(progress.begin, begin, "the begin that the write says");
 }

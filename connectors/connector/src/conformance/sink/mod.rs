@@ -36,7 +36,7 @@
 //! | [`Progress`]: everything that the write says, and where each tick ended | [`progress_says_what_was_written`] |
 //! | [`Position`]: how much of a tick is committed | [`a_tick_may_be_committed_in_parts`] |
 //! | [`PartitionWrite`]: progress without records | [`progress_may_come_without_records`] |
-//! | [`PartitionWrite::progress_at`]: the ticks of what was there already come before the transaction's own | [`earlier_ticks_come_first`] |
+//! | [`PartitionWrite::progress_at`]: the ticks that the write brings along come before those of its own records | [`earlier_ticks_come_first`] |
 //! | [`WriterId::turn`]: writers of a process take turns | [`writers_take_turns`] |
 //! | dropped with an open transaction: does not wait | [`a_writer_that_is_dropped_is_gone_at_once`] |
 //! | a crash at any step leaves all of a transaction or nothing | [`a_crash_leaves_all_of_a_transaction_or_nothing`] |
@@ -247,7 +247,7 @@ fn owned(record: Record<'_>) -> (Offset, OutputRecord) {
     (record.offset, OutputRecord { key, value: record.value.map(<[u8]>::to_vec) })
 }
 
-/// All of one tick. Whose it is, [`Job::transaction`] says.
+/// A write of all records of one tick. [`Job::transaction`] sets which job and generation it belongs to.
 fn write(at: &OutputPartition, records: &[OutputRecord], tick: u64, end_before: Offset) -> PartitionWrite {
     let ticks = vec![TickCount { tick: Tick(tick), records: records.len() }];
     PartitionWrite {
