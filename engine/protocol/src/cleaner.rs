@@ -1,8 +1,9 @@
-//! Deleting: the journal behind the floor, state files and manifests that the newest checkpoint no longer names, and what
-//! older generations left behind.
+//! Deletes what is no longer needed: journal records before the floor, state files and manifests that the newest
+//! checkpoint does not name, and the objects that earlier generations left.
 //!
 //! Guarantees that nothing is deleted that a record of the journal names or may yet name, and that opened records and
-//! no-ops stay. Does not guarantee that everything else goes: what a crash leaves is found by a later generation.
+//! no-ops stay. Does not guarantee that everything else is deleted by this generation: objects that a crash leaves are
+//! found by a later one.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -62,8 +62,8 @@ impl Removed<'_> {
     pub fn why_not(&self, now_ms: u64) -> Option<String> {
         if !self.only_newest {
             return Some(format!(
-                "the job does not read the source '{}' as a changelog that ends on a malformed record (`.changelog()`), so \
-                 older records of a key may count",
+                "the job does not read the source '{}' as a changelog on which a malformed record ends the job \
+                 (`.changelog()`), so older records of a key may count",
                 self.source
             ));
         }
@@ -87,8 +87,8 @@ impl Removed<'_> {
     }
 }
 
-/// Why a generation cannot correct its outputs after compaction, if it cannot: one of them cannot be corrected, or what
-/// they hold was computed by another program, whose logic may be another.
+/// Why a generation cannot correct its outputs after compaction, if it cannot: one of them is an append output, or they
+/// were written by another program, whose logic may be different.
 pub(super) fn cannot_correct(config: &LeaderConfig, history: &History) -> Option<String> {
     if let Some(append) = config.outputs.iter().find(|output| output.envelope == Envelope::Append) {
         return Some(format!("output '{}' is an append output, which cannot be corrected", append.output));

@@ -60,7 +60,7 @@ pub struct JournalRecord {
     pub generation: Generation,
     /// Which run of that generation number wrote it.
     pub nonce: Nonce,
-    /// What happened, in order. None at all for a position that a newer generation took to fence an older one.
+    /// The facts, in order. There are none in a position that a newer generation took to fence an older one.
     pub entries: Vec<Entry>,
 }
 
@@ -70,8 +70,8 @@ pub struct JournalRecord {
 pub enum Entry {
     /// A generation began.
     Opened {
-        /// What tells its program from others that may compute other output: the hash of its binary and of the job's own
-        /// options.
+        /// Identifies its program: the hash of its binary and of the job's own options. Another program may compute
+        /// other output.
         program: String,
         /// How many workers it has.
         workers: u32,
@@ -92,26 +92,27 @@ pub enum Entry {
         tick: Tick,
         /// The manifest's object.
         manifest: String,
-        /// Where the journal begins from now on: what lies before is not needed to restore this checkpoint. Opened
-        /// records before it are kept.
+        /// The position at which the journal begins from now on: earlier records are not needed to restore this
+        /// checkpoint. Opened records before it are kept.
         floor: Seq,
     },
     /// Upsert outputs were (or are to be) corrected to the dataflow's whole output at `tick`; their digests begin
     /// again there. Complete when every output partition has progress at or after `tick`.
     Reconciled {
-        /// The takeover tick.
+        /// The tick of the reconciliation.
         tick: Tick,
-        /// The splits that ended before the place that they had been read to, and that go on from their end.
+        /// The splits that ended before the offset up to which they had been read, and that continue at their ends.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         rewound: Vec<Rewound>,
-        /// The outputs that have been recreated under their names, and are gone on with as they are.
+        /// The outputs that were recreated under their names, and that the job continues as they are.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         recreated: Vec<Recreated>,
     },
-    /// As [`Entry::Reconciled`], because records that have to be read again after the checkpoint were removed by
-    /// compaction. Everything else is still compared with what was read before.
+    /// Upsert outputs are corrected at `tick`, as by [`Entry::Reconciled`], because compaction removed records that
+    /// have to be read again after the checkpoint. Everything else is still compared with what was read before.
     Compacted {
-        /// The takeover tick. The generation that met the loss names one too, but ends: the next one takes over.
+        /// The tick of the reconciliation. The generation that finds the loss names one too, but it ends, and the next
+        /// generation reconciles.
         tick: Tick,
     },
 }

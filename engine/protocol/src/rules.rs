@@ -62,7 +62,8 @@ pub enum Rule {
     SecondTailRead,
     /// The journal is read again after every later fencing as well.
     ///
-    /// *Prevents:* the same history with a generation that makes a new writer after a failed transaction.
+    /// *Prevents:* the same as [`Rule::SecondTailRead`], when a generation fences its own writers again after a failed
+    /// transaction.
     AskTheJournalAfterFencing,
     /// Only ticks that are sealed are committed to the sinks.
     ///

@@ -193,7 +193,8 @@ impl Running {
         }
     }
 
-    /// Starts the splits that were not known and can be read, and adds them to `splits`: where another begins is not known yet.
+    /// Starts the splits that were not known and can be read, and adds them to `splits`. The others wait for a later
+    /// answer, because it is not known yet where they begin.
     pub(crate) fn on_splits(&mut self, mut found: Vec<FoundSplit>, splits: &mut Splits) {
         found.sort_by(|a, b| (&a.source, &a.split).cmp(&(&b.source, &b.split)));
         for FoundSplit { source, split, availability, identity, .. } in &found {

@@ -1,15 +1,15 @@
-//! What the sources say of their splits, against what the job has read of them: one logic for the leader and for the
-//! workers, who hear the same answers.
+//! Compares what the sources say of their splits with what the job has read of them. The leader and the workers hear
+//! the same answers and use this one logic.
 //!
 //! | an answer says that | what follows |
 //! | --- | --- |
 //! | the split has another identity | it was recreated, and that is believed at once: an id does not change by itself |
 //! | it ends before what was read of it | it was truncated, if answers in a row say so over some time: a broker that has lost leadership without noticing still reports an older end |
-//! | it is unavailable | nothing: where it ends is not known, and it is waited for |
+//! | it is unavailable | nothing: its end is not known, so the job waits for it |
 //! | it is available, and ends after what was read | it can be read |
 //!
-//! An answer counts only if it was asked for after the journal had been claimed. Until then an earlier generation may have
-//! read on, and an older answer may say less than that.
+//! An answer counts only if the source was asked after the journal had been claimed. Until then an earlier generation
+//! may have read further, and an older answer may report an earlier end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,17 +33,17 @@ pub struct Splits(BTreeMap<SplitName, Known>);
 #[derive(Debug)]
 struct Known {
     start: SplitStart,
-    /// How far the job has read it, or is bound to.
+    /// The offset up to which the job has read the split, or the journal binds it.
     read: Offset,
-    /// What it is, for people, once its source has answered.
+    /// The name of the split for people; empty until its source has answered.
     described: String,
     truncated: Doubt,
-    /// Of the answers in a row that say so the latest end.
+    /// The latest end in the consecutive answers that the split was truncated.
     latest: Offset,
     standing: Standing,
 }
 
-/// What is known of a split in its system.
+/// The standing of a split in its external system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Its source has not answered yet.
@@ -52,19 +52,19 @@ pub enum Standing {
     Missing,
     /// It cannot be read for now.
     Unavailable {
-        /// For people, with the split as its subject.
+        /// The reason for people, with the split as its subject.
         why: String,
     },
-    /// It seems to end before what was read of it, and is asked for again.
+    /// It seems to end before what was read of it, and its source is asked again.
     InDoubt,
     /// It ends before what was read of it.
     Truncated {
-        /// Of the answers in a row that say so the latest end.
+        /// The latest end in the consecutive answers that the split was truncated.
         end: Offset,
     },
     /// It can be read.
     Available {
-        /// Where it begins.
+        /// The first offset that can still be read.
         earliest: Offset,
     },
 }
@@ -84,7 +84,8 @@ impl Standing {
 }
 
 impl Splits {
-    /// The job has read the split up to `read`, by what the journal says. Nothing has been said of the split yet.
+    /// Adds a split that the job has read up to `read`, by what the journal says. Its standing is unknown until its
+    /// source answers.
     pub fn add(&mut self, start: &SplitStart, read: Offset) {
         let known = Known {
             start: start.clone(),
@@ -97,8 +98,7 @@ impl Splits {
         self.0.insert(start.name(), known);
     }
 
-    /// Takes the answers of some sources, each with all of its splits. Splits that were not added are left
-    /// alone.
+    /// Takes the answers of some sources, each with all of its splits. Splits that were not added are ignored.
     ///
     /// # Errors
     /// As [`Splits::refuse_recreated`].
@@ -115,11 +115,13 @@ impl Splits {
         Ok(())
     }
 
-    /// Refuses splits that are others by now, under their names: what the job has read of them is no part of them any more.
-    /// Whenever the sources were asked.
+    /// Refuses splits that were recreated under their names: what the job has read of them is no part of the new
+    /// splits. Unlike [`Splits::hear`], this may also be given answers to questions from before the journal was
+    /// claimed.
     ///
     /// # Errors
-    /// [`InputFault::Recreated`] with the first of them. One whose system cannot tell, then or now, is left to the digests.
+    /// [`InputFault::Recreated`] with the first of them. A split whose system reported no identity, then or now, is not
+    /// refused here: the digests of what is read again show whether it is the same.
     pub fn refuse_recreated(&self, found: &[FoundSplit]) -> Result<(), InputFault> {
         for found in found {
             let known = self.0.get(&found.name()).filter(|known| known.start.was_recreated(&found.identity));
@@ -131,7 +133,8 @@ impl Splits {
         Ok(())
     }
 
-    /// A split was met that can be read from its start on, by what its source says now.
+    /// Adds a split that was met for the first time and that, by its source's latest answer, can be read from its start
+    /// on.
     pub fn met(&mut self, start: &SplitStart) {
         self.add(start, start.offset);
         if let Some(known) = self.0.get_mut(&start.name()) {
@@ -139,13 +142,13 @@ impl Splits {
         }
     }
 
-    /// What is known of a split.
+    /// The standing of a split; unknown if the split was not added.
     #[must_use]
     pub fn standing(&self, name: &SplitName) -> &Standing {
         self.0.get(name).map_or(&Standing::Unknown, |known| &known.standing)
     }
 
-    /// Whether it is known of each split where it ends, or that its source does not list it.
+    /// Whether the end of each split is known, or that its source does not list it.
     #[must_use]
     pub fn is_decided(&self) -> bool {
         let is_decided = |standing: &Standing| {
@@ -154,7 +157,8 @@ impl Splits {
         self.0.values().all(|known| is_decided(&known.standing))
     }
 
-    /// The splits, in words, of which it is not known where they end though their sources have answered, and why.
+    /// The splits whose end is not known although their sources have answered: for each, its name for people and the
+    /// reason.
     pub fn undecided(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.values().filter_map(|known| match &known.standing {
             standing @ (Standing::Unavailable { .. } | Standing::InDoubt) => {
@@ -164,7 +168,7 @@ impl Splits {
         })
     }
 
-    /// The splits that were truncated, in words, and where each ends.
+    /// The splits that were truncated: for each, its name for people and its end.
     pub fn truncated(&self) -> impl Iterator<Item = (&SplitStart, &str, Offset)> {
         self.0.values().filter_map(|known| match &known.standing {
             Standing::Truncated { end } => Some((&known.start, &*known.described, *end)),
@@ -222,7 +226,7 @@ mod tests {
         SplitStart { number: SplitNumber(0), source, split, offset: Offset(0), identity }
     }
 
-    /// The answer of a source with one split, which ends there, asked so many seconds after the first.
+    /// The answer of a source with one split, which ends at `end`, asked `asked_s` seconds after the first.
     fn ends_at(end: Option<u64>, asked_s: u64) -> Vec<FoundSplit> {
         let availability = match end {
             Some(end) => Availability::Available { earliest: Offset(2), end: Offset(end) },
@@ -261,10 +265,10 @@ mod tests {
         check(&[(None, 0)], &unavailable);
         check(&[(Some(8), 0)], &Standing::InDoubt);
         check(&[(Some(8), 0), (Some(8), 1), (Some(8), 3)], &Standing::InDoubt);
-        // The latest end of those that say so counts.
+        // Of the consecutive answers that the split was truncated, the one with the latest end counts.
         check(&[(Some(6), 0), (Some(8), 1), (Some(7), 4)], &truncated(8));
         check(&[(Some(8), 0), (Some(7), 5)], &truncated(8));
-        // What says otherwise, or nothing, ends the row.
+        // An answer that the split is longer, or that it is unavailable, ends the sequence of consecutive answers.
         check(&[(Some(8), 0), (Some(20), 2), (Some(7), 4)], &Standing::InDoubt);
         check(&[(Some(8), 0), (None, 2), (Some(7), 4)], &Standing::InDoubt);
         check(&[(Some(8), 0), (None, 2), (Some(7), 4), (Some(6), 8)], &truncated(7));
@@ -293,7 +297,7 @@ mod tests {
             let found = FoundSplit { identity: identity.to_owned(), ..ends_at(Some(9), 0).swap_remove(0) };
             read_to(9).hear(&[found]).is_err()
         };
-        // A system that does not tell may be the same.
+        // A system that reports no identity may still have the same split.
         assert_eq!(["first", "second", ""].map(recreated), [false, true, false]);
     }
 }

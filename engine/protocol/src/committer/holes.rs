@@ -1,31 +1,31 @@
-//! Whether the offsets of a partition are all this job's own.
+//! Detects offsets of an output partition that another writer has taken.
 //!
 //! ```text
 //!   offsets  │ records of N │ marker of N │ records of N + 1 │ ? ? ? │ records of N + 2 │
 //!            └─ what lies between is the markers of own transactions, each of which takes one, or somebody else's ─┘
 //! ```
 //!
-//! A transaction's marker comes at any time after its records, also between the next one's, which another turn prepares
-//! meanwhile; it comes once, and before the same turn writes again. So offsets are counted, not placed: those that own
-//! records and markers do not explain are another writer's. What an aborted transaction has left cannot be counted, so
-//! after each recovery counting begins with the next transaction.
+//! A transaction's marker comes at any time after its records, also between the records of the next transaction, which
+//! the other writer prepares meanwhile. It comes once, and before the same writer writes again. So offsets are counted,
+//! not placed: those that this job's records and markers do not explain are another writer's. How many offsets an
+//! aborted transaction has taken cannot be counted, so after each recovery counting begins with the next transaction.
 //!
-//! **Not its task:** to be sure. A broker that takes over a coordinator may write a marker again, so whoever is told of
-//! offsets that are not explained looks at what is there.
+//! **Does not** decide for certain. A broker that takes over a coordinator may write a marker again, so offsets that
+//! are not explained are looked at before they are called another writer's.
 
 use fluvial_connector::Offset;
 
 /// Offsets of one partition that may still turn out to be markers.
 #[derive(Debug, Default)]
 pub(super) struct Holes {
-    /// Own transactions whose marker has not been counted; `None` before the first transaction since a recovery.
+    /// This job's transactions whose marker has not been counted; `None` before the first transaction since a recovery.
     markers: Option<u64>,
 }
 
 impl Holes {
-    /// So many records were written to a partition whose own records ended at `before`, and end at `end` since. Returns
-    /// how many offsets between are not this job's; `None` where the offsets have gone back: the partition is not the
-    /// one that was written before.
+    /// Takes note that `records` records were written to a partition in which this job's records ended at `before`, and
+    /// that they end at `end` now. Returns how many offsets between are not this job's; `None` where the offsets have
+    /// gone back: the partition is not the one that was written before.
     pub(super) fn wrote(&mut self, before: Offset, records: usize, end: Offset) -> Option<u64> {
         let others = end.0.checked_sub(before.0 + records as u64)?;
         if records == 0 {
@@ -41,7 +41,8 @@ impl Holes {
 mod tests {
     use super::*;
 
-    /// What each transaction finds: its records, and how many offsets there are since the one before it.
+    /// Checks the offsets that transactions leave unexplained. Each transaction is given by the number of its records
+    /// and the number of offsets since the transaction before it.
     fn check(transactions: &[(usize, u64)], expected: &[Option<u64>]) {
         let (mut holes, mut end) = (Holes::default(), 100);
         let found: Vec<_> = transactions
@@ -61,7 +62,7 @@ mod tests {
         check(&[(5, 0), (3, 1), (1, 1)], &[Some(0); 3]);
         // Two turns: a marker comes one transaction later, or two at once.
         check(&[(5, 0), (3, 0), (1, 1), (2, 2), (1, 1)], &[Some(0); 5]);
-        // What lies before the first transaction is not known.
+        // The offsets before the first transaction are unknown.
         check(&[(5, 7), (3, 1)], &[Some(0); 2]);
         // No records, no marker.
         check(&[(5, 0), (0, 0), (3, 1), (0, 0), (1, 1)], &[Some(0); 5]);
@@ -70,7 +71,7 @@ mod tests {
     #[test]
     fn what_own_markers_do_not_explain_is_counted() {
         check(&[(5, 0), (3, 3), (1, 1)], &[Some(0), Some(2), Some(0)]);
-        // It takes the place of a marker that comes late, which is then one too many.
+        // The record of another writer takes the place of a marker that comes late, which is then one too many.
         check(&[(5, 0), (3, 1), (1, 2), (1, 1)], &[Some(0), Some(0), Some(1), Some(0)]);
     }
 

@@ -1,4 +1,4 @@
-//! One output partition: what is known of it, and what is written to it next.
+//! The state machine of one output partition: how far it is committed, and what is written to it next.
 //!
 //! ```text
 //!            an outcome is unknown, or offsets went back
@@ -14,20 +14,20 @@
 //! | --- | --- |
 //! | [`Unknown`] | how much was known to be committed before; the offsets that went back |
 //! | `New` | the point at which the partition begins: its first transaction writes that as progress, and nothing else |
-//! | [`Replaying`] | the sink's progress, which what is handed in has not reached yet; the uncovered records after it |
+//! | [`Replaying`] | the sink's progress, which the replayed output has not reached yet; the uncovered records after it |
 //! | [`Writing`] | what is committed, what is planned, the uncovered records that are not matched yet, the holes |
 //!
-//! What the dataflow hands in is kept in a [`Queue`] beside the state: it arrives in each of them.
+//! The output that the dataflow hands in is kept in a [`Queue`] beside the state, because it arrives in every state.
 //!
 //! # Why
 //!
 //! *An unknown outcome is neither a success nor a failure.* A commit request that was not answered may have been decided,
 //! may still be on its way, or may be lost. To write its records again could repeat them, and to go on after them could lose
-//! them. So nothing is concluded: `planned` is given up and the partition is `Unknown` until every turn has been fenced,
-//! which no late request survives, and the sink's progress has been read after that. The other turns are given up as
-//! well, since the offsets, positions and digests of their transactions follow on from the one whose outcome is unknown.
-//! Only the point that was known to be committed is kept: progress that is earlier than it means that the sink has lost what
-//! it had acknowledged.
+//! them. So nothing is concluded: `planned` is given up, and the partition is `Unknown` until every writer of the
+//! process has been fenced, which no late request survives, and the sink's progress has been read after that. The
+//! transactions of the other writer are given up as well, since the offsets, positions and digests of their
+//! transactions follow on from the one whose outcome is unknown. Only the point that was known to be committed is kept:
+//! progress that is earlier than it means that the sink has lost what it had acknowledged.
 //!
 //! *One transaction is prepared at a time, and one more may be committing.* `planned` is where the next transaction goes on,
 //! and the sink says only at the end of `Prepare` at which offset it ends. If two transactions were being prepared, their
@@ -35,10 +35,11 @@
 //! preparation, one after the other: the progress of a transaction covers all of the transactions before it, so if it were
 //! committed and an earlier one failed, the records of the earlier one would never be written.
 //!
-//! *Turns alternate* because a producer holds one transaction at a time, open from its first record until its commit is
-//! acknowledged. With one transactional id, a partition would receive nothing during each commit. With two, the next
-//! transaction is prepared meanwhile, and an id is used again only after its commit has been acknowledged: a repeated
-//! request that ends the earlier transaction could otherwise end the next one, since both have one id and one epoch.
+//! *The writers alternate* because a writer holds one transaction at a time, open from its first record until its
+//! commit is acknowledged. With one transactional id, a partition would receive nothing during each commit. With two,
+//! the next transaction is prepared meanwhile, and an id is used again only after its commit has been acknowledged: a
+//! repeated request that ends the earlier transaction could otherwise end the next one, since both have one id and one
+//! epoch.
 //!
 //! *A partition begins with progress alone.* Records that a partially committed transaction left are found by reading from
 //! the newest progress. Before the first progress there would be nothing to read from, and records of an earlier job could
@@ -46,8 +47,9 @@
 //!
 //! *Replay is compared, not trusted.* Up to its progress a partition holds what an earlier generation computed. The replayed
 //! output must have the same digest there, otherwise what follows does not go with what consumers have read. Uncovered
-//! records are matched with the output that follows, one by one, and count as written. An append output that a
-//! reconciliation leaves as it is is the exception: what it holds is not compared, whatever the job would write there now.
+//! records are matched with the output that follows, one by one, and count as written. The exception is an append
+//! output that the reconciliation does not correct: its records are not compared, whatever the job would write there
+//! now.
 
 use std::collections::VecDeque;
 
@@ -64,27 +66,30 @@ use crate::journal::SinkStart;
 use crate::participant::CommittedPartition;
 use crate::{Ended, OutputFault};
 
-/// Which partition it is, and what a generation does with it from the beginning to the end.
+/// The output partition of a lane, with the facts about it that stay the same for the whole generation.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) at: OutputPartition,
-    /// How its records become messages.
+    /// Whether the partition belongs to an upsert or an append output.
     pub(super) envelope: Envelope,
-    /// The tick from which on it is written.
+    /// The first tick whose output is written.
     pub(super) starts: Tick,
-    /// The tick that is restored: its output is out already.
+    /// The tick of the restored state. The output through this tick was committed before, and is not written again.
     pub(super) as_of: Tick,
-    /// The tick of a reconciliation that is under way.
+    /// The tick of the reconciliation, if one is under way.
     reconciliation: Option<Tick>,
 }
 
 impl Target {
-    /// The tick of a reconciliation whose corrections the partition gets.
+    /// The tick at which a reconciliation corrects the partition; `None` without a reconciliation, and for an append
+    /// output, which a reconciliation does not correct.
     pub(super) fn corrected_at(&self) -> Option<Tick> {
         self.reconciliation.filter(|_| self.envelope == Envelope::Upsert)
     }
 
-    /// Whether a reconciliation leaves what was committed at `tick` as it is, whatever the job would write there now.
+    /// Whether the records that were committed at `tick` are accepted without comparison, whatever the job would write
+    /// there now. They are if the partition belongs to an append output, which the reconciliation does not correct, and
+    /// `tick` is before the reconciliation.
     pub(super) fn is_left(&self, tick: Tick) -> bool {
         self.envelope == Envelope::Append && self.reconciliation.is_some_and(|reconciled| tick < reconciled)
     }
@@ -120,12 +125,13 @@ impl Point {
     }
 }
 
-/// How much a transaction still takes.
+/// The records and bytes that still fit into a transaction.
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) records: usize,
     pub(super) bytes: usize,
-    /// Something is in it: a single record that is too large goes alone.
+    /// Whether the transaction holds a record already. The first record is accepted even if it is larger than the
+    /// limit.
     pub(super) used: bool,
 }
 
@@ -142,16 +148,16 @@ impl Room {
     }
 }
 
-/// What is known of a partition. The module's documentation draws the transitions.
+/// The state of a partition. The module's documentation draws the transitions.
 #[derive(Debug)]
 pub(super) enum State {
-    /// Its progress has to be read.
+    /// The progress of the partition has to be read.
     Unknown(Unknown),
     /// It has no progress, and begins at this point.
     New(Point),
-    /// It has progress that what is handed in has not reached yet.
+    /// It has progress, and the replayed output has not reached that progress yet.
     Replaying(Replaying),
-    /// What is handed in goes to it.
+    /// Replay has reached its progress, and later output is written to it.
     Writing(Writing),
 }
 
@@ -161,30 +167,33 @@ impl Default for State {
     }
 }
 
-/// Nothing is known of the partition but what was known to be committed before.
+/// A partition whose progress has to be read. It is only known how far the partition was committed before.
 #[derive(Debug, Default)]
 pub(super) struct Unknown {
-    /// `None` where the partition has had no progress in this generation.
+    /// How far the partition was known to be committed; `None` where it has had no progress in this generation.
     pub(super) committed: Option<Reached>,
-    /// The offset of own records, and that of a later write which is before it.
+    /// If offsets went back: the offset at which this job's records had ended, and the end of a later write, which is
+    /// too low to follow them.
     pub(super) went_back: Option<(Offset, Offset)>,
 }
 
-/// Output that is handed in is dropped up to the progress of the sink, and compared with it there.
+/// A partition whose replayed output has not reached the sink's progress yet. Output through that progress is dropped,
+/// and its digest is compared with the digest in the progress.
 #[derive(Debug)]
 pub(super) struct Replaying {
     pub(super) progress: Progress,
     pub(super) uncovered: Uncovered,
 }
 
-/// The partition gets what is handed in, after what it has.
+/// A partition to which the output after its progress is written.
 #[derive(Debug)]
 pub(super) struct Writing {
     committed: Reached,
-    /// Where the transactions that are under way end. The next one goes on here.
+    /// The point at which the transactions under way end. The next one continues here.
     planned: Point,
     uncovered: Uncovered,
-    /// Counted from the last recovery on: how many offsets an aborted transaction has taken before it is unknown.
+    /// The offsets that may still turn out to be markers. Counting begins again after each recovery, because it is
+    /// unknown how many offsets an aborted transaction has taken.
     holes: Holes,
 }
 
@@ -193,22 +202,22 @@ pub(super) struct Writing {
 #[derive(Debug, Default)]
 pub(super) struct Uncovered {
     pub(super) records: VecDeque<(Offset, OutputRecord)>,
-    /// What was sealed when they were read: they are records of ticks through this one.
+    /// The last sealed tick when the records were read. They belong to ticks through this one.
     pub(super) sealed: Tick,
 }
 
-/// What the offset at which written records end says of the partition.
+/// The conclusion from the offset at which newly written records end.
 pub(super) enum Wrote {
-    /// Own records and markers explain all offsets since the last write.
+    /// This job's records and markers explain all offsets since the last write.
     Explained,
-    /// So many offsets from this one on are not this job's.
+    /// `others` offsets, from `from` on, belong neither to this job's records nor to its markers.
     Unexplained { from: Offset, others: u64 },
     /// The offsets went back: the partition is not the one that was written before.
     WentBack,
 }
 
 impl State {
-    /// How much is known to be committed; `None` where the partition has no progress, or is not known to have any.
+    /// How far the partition is known to be committed; `None` where it has no progress, or is not known to have any.
     fn committed(&self) -> Option<Reached> {
         match self {
             Self::Unknown(Unknown { committed, .. }) => *committed,
@@ -218,7 +227,7 @@ impl State {
         }
     }
 
-    /// A transaction's outcome is unknown: whatever was planned may be committed or not.
+    /// The state after a transaction whose outcome is unknown: the planned output may be committed or not.
     fn lost(self) -> Self {
         match self {
             Self::Unknown(_) => self,
@@ -226,7 +235,7 @@ impl State {
         }
     }
 
-    /// A transaction that holds the partition's progress through `reached` is committed.
+    /// The state after the commit of a transaction that holds the partition's progress through `reached`.
     fn commit(self, reached: Reached) -> Self {
         match self {
             Self::New(planned) => {
@@ -234,22 +243,22 @@ impl State {
                 Self::Writing(Writing { committed: reached, planned, uncovered, holes })
             }
             Self::Writing(writing) => Self::Writing(Writing { committed: reached, ..writing }),
-            // No transaction is under way in these.
+            // No transaction is under way in these states.
             Self::Unknown(_) | Self::Replaying(_) => self,
         }
     }
 }
 
 impl Replaying {
-    /// Drops what the sink has already, and compares the digests where the progress is. Everything through `complete` has
-    /// been handed in.
+    /// Drops the output that the sink holds already, and compares the digests at the progress. All output through
+    /// `complete` has been handed in.
     fn settle(self, target: &Target, queue: &mut Queue, complete: Tick) -> Result<State, Ended> {
         let Progress { tick, position, digest, end, .. } = self.progress;
         queue.drop_through((tick, position));
         if queue.first().is_none() && complete < tick {
             return Ok(State::Replaying(self));
         }
-        // `None` where a part of the tick is committed and the tick has fewer records now, or none.
+        // `None` if a part of the tick is committed and replay gives the tick fewer records than that part has.
         let replayed = match position {
             Position::Complete => Some((Place::Complete, queue.before())),
             Position::Records(count) => {
@@ -266,8 +275,8 @@ impl Replaying {
             }
             _ => return Err(Ended::Diverged { at: target.at.clone(), tick }),
         };
-        // Where the partition is left, what is written from here on follows from what replay gives now, and so does its
-        // digest.
+        // In an append output that the reconciliation does not correct, later records and their digests continue the
+        // replayed output, not the committed one.
         Ok(State::Writing(Writing {
             committed: (tick, place.position()),
             planned: Point { tick, place, digest: replayed, end },
@@ -278,7 +287,7 @@ impl Replaying {
 }
 
 impl Writing {
-    /// Plans what is next of `item`, as much as there is room for. Returns whether all of it is planned.
+    /// Plans the next records of `item`, as many as there is room for. Returns whether all of the item is planned.
     fn plan(
         &mut self,
         target: &Target,
@@ -295,7 +304,8 @@ impl Writing {
         while let Some(record) = item.records.get(count)
             && let Some((offset, found)) = self.uncovered.records.front()
         {
-            // In a partition that is left they take the place of as many records, whatever they are.
+            // In an append output that the reconciliation does not correct, each uncovered record takes the place of
+            // one of the job's records, whether the two are equal or not.
             if record != found && !target.is_left(self.committed.0) {
                 return Err(target.foreign_record(*offset));
             }
@@ -326,8 +336,9 @@ impl Writing {
         Ok(false)
     }
 
-    /// Everything through `until` is planned. What is uncovered by now equals nothing that the job writes, if it is
-    /// of these ticks.
+    /// Ends the matching of uncovered records, once everything through `until` is planned and the records can only
+    /// belong to these ticks. A record that is still unmatched then is another writer's. In an append output that the
+    /// reconciliation does not correct, it is accepted.
     fn end_uncovered(&mut self, target: &Target, until: Tick) -> Result<(), Ended> {
         let records = &mut self.uncovered.records;
         let Some((first, _)) = records.front().filter(|_| until >= self.uncovered.sealed) else { return Ok(()) };
@@ -340,7 +351,8 @@ impl Writing {
         Ok(())
     }
 
-    /// So many records of the transaction that was planned last are written, up to `end`.
+    /// Takes note that the sink has written `records` records of the transaction that was planned last, and that they
+    /// end at `end`.
     fn wrote(mut self, records: usize, end: Offset) -> (State, Wrote) {
         let from = std::mem::replace(&mut self.planned.end, end);
         let wrote = match self.holes.wrote(from, records, end) {
@@ -364,7 +376,8 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// A partition of `sink` whose digest is `digest` at the tick that is restored, at a reconciliation or without one.
+    /// A lane for a partition of `sink`, whose output has the digest `digest` at the restored tick `as_of`.
+    /// `reconciliation` is the tick of the reconciliation, if one is under way.
     pub(super) fn new(
         sink: &SinkStart,
         partition: u32,
@@ -378,7 +391,7 @@ impl Lane {
         Self { target, queue: Queue::new(digest), state: State::default() }
     }
 
-    /// Takes a tick's output, in its order.
+    /// Takes the output of a tick, in its order.
     pub(super) fn take(&mut self, tick: Tick, records: TickRecords) -> Result<(), Ended> {
         if records.is_empty() || !self.target.has(tick) {
             return Ok(());
@@ -390,7 +403,7 @@ impl Lane {
         self.settle(Tick(0))
     }
 
-    /// Everything through `complete` has been handed in: replay may have reached the progress.
+    /// Ends the replay if it has reached the progress. All output through `complete` has been handed in.
     pub(super) fn settle(&mut self, complete: Tick) -> Result<(), Ended> {
         self.state = match std::mem::take(&mut self.state) {
             State::Replaying(replaying) => replaying.settle(&self.target, &mut self.queue, complete)?,
@@ -399,39 +412,40 @@ impl Lane {
         Ok(())
     }
 
-    /// A transaction's outcome is unknown.
+    /// Takes note that a transaction's outcome is unknown.
     pub(super) fn lose(&mut self) {
         self.state = std::mem::take(&mut self.state).lost();
     }
 
-    /// The sink has written what was planned last, up to `end`.
+    /// Takes note that the sink has written the records that were planned last, and that they end at `end`.
     pub(super) fn wrote(&mut self, records: usize, end: Offset) -> Wrote {
         let wrote;
         (self.state, wrote) = match std::mem::take(&mut self.state) {
             State::Writing(writing) => writing.wrote(records, end),
-            // The first progress stands alone and takes no offset.
+            // The first transaction of a partition holds progress and no records, so it takes no offset.
             state => (state, Wrote::Explained),
         };
         wrote
     }
 
-    /// A transaction is committed; what it holds is forgotten.
+    /// Takes note that a transaction is committed, and drops the output that it holds.
     pub(super) fn commit(&mut self, reached: Reached) {
         self.state = std::mem::take(&mut self.state).commit(reached);
         self.queue.drop_through(reached);
     }
 
-    /// How much is known to be committed; `None` where the partition is not known to have progress.
+    /// How far the partition is known to be committed; `None` where it is not known to have progress.
     pub(super) fn committed(&self) -> Option<Reached> {
         self.state.committed()
     }
 
-    /// The first tick of which something is not committed.
+    /// The first tick whose output is not completely committed.
     pub(super) fn uncommitted(&self) -> Option<Tick> {
         self.queue.next(self.committed().unwrap_or((Tick(0), Position::Complete))).map(|item| item.tick)
     }
 
-    /// How far it is committed, while no transaction is under way; `None` where it has no progress.
+    /// How far the partition is committed; `None` where it has no progress. To be called while no transaction is under
+    /// way.
     pub(super) fn committed_partition(&self) -> Option<CommittedPartition> {
         let ((tick, position), end) = match &self.state {
             State::Unknown(_) | State::New(_) => return None,
@@ -441,12 +455,12 @@ impl Lane {
         Some(CommittedPartition { at: self.target.at.clone(), tick, position, end })
     }
 
-    /// Whether it has no progress, and is ready to get it.
+    /// Whether the partition has no progress, and is ready to get its first.
     pub(super) fn is_new(&self) -> bool {
         matches!(self.state, State::New(_))
     }
 
-    /// Where the next transaction goes on; `None` where that is not known yet.
+    /// The point at which the next transaction continues; `None` where that is not known yet.
     pub(super) fn planned(&self) -> Option<&Point> {
         match &self.state {
             State::New(point) | State::Writing(Writing { planned: point, .. }) => Some(point),
@@ -454,7 +468,8 @@ impl Lane {
         }
     }
 
-    /// The first tick through `until` of which something is not planned, where it is known what is.
+    /// The first tick through `until` whose output is not completely planned; `None` also where it is not known what is
+    /// planned.
     pub(super) fn next_tick(&self, until: Tick) -> Option<Tick> {
         self.queue.next(self.planned()?.reached()).map(|item| item.tick).filter(|tick| *tick <= until)
     }
@@ -470,14 +485,15 @@ impl Lane {
         })
     }
 
-    /// Plans what is next of the next tick, as much as there is room for. Returns whether all of the tick is planned.
+    /// Plans the next records of the next tick, as many as there is room for. Returns whether all of the tick is
+    /// planned.
     pub(super) fn plan(&mut self, write: &mut PartitionWrite, room: &mut Room) -> Result<bool, Ended> {
         let State::Writing(writing) = &mut self.state else { return Ok(true) };
         let Some(item) = self.queue.next(writing.planned.reached()) else { return Ok(true) };
         writing.plan(&self.target, item, write, room)
     }
 
-    /// Everything through `until` is planned: no record of these ticks may be uncovered any more.
+    /// Ends the matching of uncovered records of ticks through `until`, all of which are planned.
     pub(super) fn end_uncovered(&mut self, until: Tick) -> Result<(), Ended> {
         match &mut self.state {
             State::Writing(writing) => writing.end_uncovered(&self.target, until),
@@ -485,7 +501,8 @@ impl Lane {
         }
     }
 
-    /// Ends a write: with everything through `until` planned, progress says so. Returns what the transaction commits.
+    /// Completes a write with its progress, which covers `until` if everything through that tick is planned. Returns
+    /// how far the transaction commits the partition.
     pub(super) fn end_write(&mut self, write: &mut PartitionWrite, until: Tick) -> Reached {
         let is_all = self.next_tick(until).is_none();
         if let State::New(planned) | State::Writing(Writing { planned, .. }) = &mut self.state {

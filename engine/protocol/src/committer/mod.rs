@@ -9,16 +9,20 @@
 //! ```
 //!
 //! Guarantees, whatever fails in between: each record of a sealed tick is committed once and in order in its partition;
-//! nothing of an unsealed tick is; what replay repeats is dropped, and compared by its digest; a transaction holds
-//! progress for every partition that it moves. Turns prepare one after the other and commit in that order.
+//! nothing of an unsealed tick is committed; output that replay repeats is dropped, and compared by its digest; a
+//! transaction holds progress for every partition that it moves. Transactions are prepared one after the other and
+//! commit in that order.
 //!
-//! The phases above are `recovery`'s, and the same for all partitions. What each of them holds, and what it gets next, is a
-//! state machine of its own (`lane`). `writing` puts what is next of several partitions into one transaction.
+//! The phases above belong to `recovery`, and are the same for all partitions. Each partition has a state machine of
+//! its own (`lane`), which knows what the partition holds and what is written to it next. `writing` puts the next
+//! records of several partitions into one transaction.
 //!
-//! The committer does not know how a transaction is written: that progress follows the records' acknowledgements is the
-//! sink's contract. So is, where there is more than one turn, that a commit which has succeeded leaves no request on its way:
-//! one that partially commits the next transaction of its turn, while another turn's is not committed, leaves records out of
-//! order, which nothing can mend; the generation then ends with [`OutputFault::ForeignRecord`](crate::OutputFault).
+//! The committer does not know how a transaction is written, and relies on two parts of the sink's contract. First,
+//! progress is written only after the records have been acknowledged. Second, where a process has more than one writer,
+//! a commit that has succeeded leaves no request on its way: such a request could partially commit the writer's next
+//! transaction before the transaction of the other writer that precedes it is committed. The records would then be out
+//! of order, which nothing can repair, and the generation would end with
+//! [`OutputFault::ForeignRecord`](crate::OutputFault).
 
 mod action;
 mod holes;
@@ -64,7 +68,7 @@ pub struct CommitterConfig {
     pub transaction_records: usize,
     /// The most bytes of keys and values that one transaction holds, unless a single record has more.
     pub transaction_bytes: usize,
-    /// How far the progress of idle partitions may stay behind.
+    /// How long, in milliseconds, the progress of partitions without output may lag.
     pub heartbeat_ms: u64,
     /// How long transactions may fail one after the other before the generation ends.
     pub patience_ms: u64,
@@ -77,26 +81,27 @@ pub struct Committer {
     opened: Opened,
     sinks: Vec<SinkStart>,
     lanes: Vec<Lane>,
-    /// Where each partition is among them.
+    /// The index of each partition in `lanes`.
     by_partition: BTreeMap<OutputPartition, usize>,
     complete: Tick,
     sealed: Tick,
-    /// The checkpoint that is under way.
+    /// The tick of the checkpoint that is under way.
     marked: Option<Tick>,
-    /// The last sealed tick that has input, and those that are not sealed yet.
+    /// The last sealed tick that has input.
     data: Tick,
+    /// The ticks that have input and are not sealed yet.
     data_to_come: VecDeque<Tick>,
     phase: Phase,
-    /// What the phase has to ask and has not asked yet.
+    /// The questions of the current phase that have not been asked yet.
     questions: VecDeque<Action>,
-    /// Stretches with offsets that are not this job's, which nobody has been told of.
+    /// Stretches with offsets that are not this job's, which have not been returned by [`Committer::unexplained`] yet.
     unexplained: Vec<Stretch>,
     next_turn: u32,
     last_heartbeat_ms: u64,
     watch: Watch,
 }
 
-/// What holds for the whole generation.
+/// Facts that hold for the whole generation.
 #[derive(Clone, Copy, Debug)]
 struct Opened {
     incarnation: Incarnation,
@@ -106,22 +111,22 @@ struct Opened {
     rules: Rules,
 }
 
-/// What a committer is doing. Each phase but the first and the last waits for the answers to its questions.
+/// The phase of a committer. Each phase but the first and the last waits for the answers to its questions.
 #[derive(Debug)]
 enum Phase {
     /// Earlier generations are not fenced yet.
     Waiting,
-    /// These turns have still to be fenced.
+    /// The writers with these turns have still to be fenced.
     Fencing(BTreeSet<u32>),
-    /// The journal has to be read after fencing.
+    /// The journal has to be read, because the writers were fenced.
     Checking,
-    /// The generation is over for this reason, unless a newer one exists, which is then the reason: the journal decides.
+    /// The generation ends for this reason, unless the journal says that a newer one exists, which is then the reason.
     Doubting(Ended),
     /// Progress is being read.
     Reading,
-    /// What each partition holds after its progress is being read.
+    /// The records of each partition after its progress are being read.
     Tails(BTreeMap<OutputPartition, Progress>),
-    /// Transactions are made. These are not committed, in the order of their preparation.
+    /// Transactions are written. These are not committed yet, in the order of their preparation.
     Active(VecDeque<Flight>),
 }
 
@@ -132,12 +137,12 @@ struct Flight {
     state: FlightState,
 }
 
-/// What a transaction writes to one partition.
+/// The part of a transaction that goes to one partition.
 #[derive(Clone, Copy, Debug)]
 struct Planned {
     lane: usize,
     records: usize,
-    /// What the partition is committed through with it.
+    /// How far the partition is committed once the transaction is.
     reached: Reached,
 }
 
@@ -208,8 +213,8 @@ impl Committer {
         }
     }
 
-    /// Every writer of earlier generations is fenced, this process's turns have fresh transactors, and the journal has
-    /// no newer generation.
+    /// Begins to read the progress. Every writer of earlier generations is fenced, this process's writers have fresh
+    /// transactors, and the journal has no newer generation.
     pub fn all_fenced(&mut self) {
         self.enter(if self.lanes.is_empty() { Phase::Active(VecDeque::new()) } else { Phase::Reading });
     }
@@ -220,8 +225,8 @@ impl Committer {
         matches!(self.phase, Phase::Active(_)) && self.lanes.iter().all(|lane| lane.committed().is_some())
     }
 
-    /// Whether the partitions are to be given their corrections at the tick of a reconciliation, once this is ready:
-    /// those whose progress has not passed it.
+    /// The partitions whose corrections have to be handed in at the tick of the reconciliation: those that it corrects
+    /// and whose progress has not reached that tick. To be called once this is ready.
     pub fn to_reconcile(&self) -> impl Iterator<Item = &OutputPartition> {
         let earlier = |lane: &&Lane| {
             lane.target.corrected_at().is_some_and(|at| lane.committed().is_some_and(|(tick, _)| tick < at))
@@ -229,13 +234,14 @@ impl Committer {
         self.lanes.iter().filter(earlier).map(|lane| &lane.target.at)
     }
 
-    /// How far the partitions of upsert outputs are committed. It holds once this is ready, until the first transaction.
+    /// How far the partitions of upsert outputs are committed. The answer is valid from when this is ready until the
+    /// first transaction.
     pub(crate) fn upsert_partitions(&self) -> Vec<CommittedPartition> {
         let upserts = self.lanes.iter().filter(|lane| lane.target.envelope == Envelope::Upsert);
         upserts.filter_map(Lane::committed_partition).collect()
     }
 
-    /// A tick was minted. To be told before any output at or after it is handed in.
+    /// Takes note that a tick was minted. Must be called before any output at or after the tick is handed in.
     pub fn minted(&mut self, binding: &Binding) {
         if !binding.ranges.is_empty() {
             self.data_to_come.push_back(binding.tick);
@@ -246,7 +252,7 @@ impl Committer {
         }
     }
 
-    /// The ticks through this one are durable in the journal.
+    /// Takes note that the ticks through this one are sealed.
     pub fn sealed(&mut self, tick: Tick) {
         self.sealed = self.sealed.max(tick);
         while let Some(tick) = self.data_to_come.pop_front_if(|tick| *tick <= self.sealed) {
@@ -258,8 +264,8 @@ impl Committer {
     /// the restored state itself, and of ticks before the output began, is dropped.
     ///
     /// # Errors
-    /// [`Ended::Bug`] for a partition of another process, or a tick out of turn. Output that is not what was committed
-    /// before ends the generation by [`Committer::on`], when the journal has been asked.
+    /// [`Ended::Bug`] for a partition of another process, or a tick that is not after the last. Output that differs
+    /// from what was committed before ends the generation by [`Committer::on`], when the journal has been asked.
     pub fn output(&mut self, tick: Tick, at: &OutputPartition, records: TickRecords) -> Result<(), Ended> {
         let result = match self.by_partition.get(at) {
             Some(&lane) => self.lanes[lane].take(tick, records),
@@ -268,7 +274,7 @@ impl Committer {
         result.or_else(|ended| self.doubt(ended))
     }
 
-    /// Everything at ticks through this one has been handed in.
+    /// Takes note that all output at ticks through this one has been handed in.
     ///
     /// # Errors
     /// As [`Committer::output`].
@@ -279,7 +285,7 @@ impl Committer {
         result.or_else(|ended| self.doubt(ended))
     }
 
-    /// Everything at ticks through this one is committed. Never goes back.
+    /// The tick through which everything is committed. It never goes back.
     #[must_use]
     pub fn committed_through(&self) -> Tick {
         if self.lanes.iter().any(|lane| lane.committed().is_none()) {
@@ -290,8 +296,8 @@ impl Committer {
         first.map_or(through, |tick| Tick(tick.0 - 1).min(through))
     }
 
-    /// The digests of the process's partitions as of the checkpoint that was marked last, once progress through it is
-    /// committed in all of them; only once.
+    /// The tick of the checkpoint that was marked last and the digests of the process's partitions there, once progress
+    /// through it is committed in all of them. They are returned once.
     pub fn checkpointed(&mut self) -> Option<(Tick, Vec<(OutputPartition, Digest)>)> {
         let tick = self.marked.filter(|tick| *tick <= self.complete)?;
         let through = Some((tick, Position::Complete));
@@ -309,7 +315,7 @@ impl Committer {
         std::mem::take(&mut self.unexplained)
     }
 
-    /// When [`Committer::next_action`] may have something to do though nothing else happens.
+    /// The time at which [`Committer::next_action`] may have something to do even if nothing else happens.
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
         let newest = self.data.min(self.until());
@@ -317,7 +323,7 @@ impl Committer {
         idle.then_some(self.last_heartbeat_ms + self.config.heartbeat_ms)
     }
 
-    /// What is sealed and complete.
+    /// The last tick that is both sealed and complete.
     fn until(&self) -> Tick {
         if self.opened.rules.has(Rule::SealedBeforeVisible) { self.sealed.min(self.complete) } else { self.complete }
     }

@@ -1,5 +1,5 @@
-//! What the dataflow has handed in for one output partition and is not committed yet, in the order of its ticks, with the
-//! running digest before and after each.
+//! The output of one partition that the dataflow has handed in and that is not committed yet, in the order of its
+//! ticks, with the running digest before and after each tick.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use fluvial_connector::{Digest, OutputRecord, Position, Tick};
 
 use super::records::{TickRecords, sum};
 
-/// How far a partition has come: everything through this much of a tick.
+/// How far a partition has come: all ticks before this one, and this much of it.
 pub(super) type Reached = (Tick, Position);
 
 /// How much of a tick is written.
@@ -39,12 +39,14 @@ pub(super) struct Item {
     prior: Digest,
     /// The running digest after it.
     pub(super) digest: Digest,
-    /// These records correct what the output holds. No replay can repeat them, so digests begin after them.
+    /// Whether these records are the corrections of a reconciliation. No replay can repeat them, because they depend on
+    /// what the output held, so the running digest leaves them out.
     corrections: bool,
 }
 
 impl Item {
-    /// The first `count` records, of which the first part is known already, and the running digest after them.
+    /// The place after the first `count` records, and the running digest there. `first` is an earlier place in the
+    /// item, as the number of its records and the sum of their digests, from which the sum is continued.
     pub(super) fn part(&self, first: Option<(usize, Digest)>, count: usize) -> (Place, Digest) {
         let (from, mut total) = first.unwrap_or_default();
         total.add(sum(&self.records[from..count]));
@@ -68,15 +70,15 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Nothing, after output whose digest is `before`.
+    /// An empty queue that follows output whose digest is `before`.
     pub(super) fn new(before: Digest) -> Self {
         Self { items: VecDeque::new(), last: Tick(0), before, running: before, mark: None }
     }
 
-    /// Adds a tick's output.
+    /// Adds the output of a tick.
     ///
     /// # Errors
-    /// The last tick that was handed in, where that is not an earlier one.
+    /// The last tick that was handed in, if `tick` is not after it.
     pub(super) fn push(&mut self, tick: Tick, records: TickRecords, corrections: bool) -> Result<(), Tick> {
         if tick <= self.last {
             return Err(self.last);
@@ -96,12 +98,12 @@ impl Queue {
         Ok(())
     }
 
-    /// Remembers the digest as of `tick`, beyond which nothing has been handed in.
+    /// Sets the tick whose digest [`Queue::marked`] returns. No output after `tick` has been handed in yet.
     pub(super) fn mark(&mut self, tick: Tick) {
         self.mark = Some((tick, None));
     }
 
-    /// The digest as of the marked tick, which is complete.
+    /// The digest of everything through the marked tick, all of whose output has been handed in.
     pub(super) fn marked(&self) -> Digest {
         self.mark.and_then(|(_, digest)| digest).unwrap_or(self.running)
     }
@@ -115,12 +117,12 @@ impl Queue {
         self.items.front()
     }
 
-    /// The first item of which something is after `reached`.
+    /// The first item that has output after `reached`.
     pub(super) fn next(&self, reached: Reached) -> Option<&Item> {
         self.items.get(self.items.partition_point(|item| (item.tick, Position::Complete) <= reached))
     }
 
-    /// Forgets the items of which nothing is after `reached`.
+    /// Drops the items that have no output after `reached`.
     pub(super) fn drop_through(&mut self, reached: Reached) {
         while let Some(item) = self.items.pop_front_if(|item| (item.tick, Position::Complete) <= reached) {
             self.before = item.digest;

@@ -1,4 +1,4 @@
-//! Finding out what is committed: when a generation opens, and after an outcome that is unknown.
+//! Finding out what is committed, when a generation opens and after a transaction whose outcome is unknown.
 //!
 //! ```text
 //!             ┌────────────────── an outcome is unknown ───────────────────┐
@@ -14,26 +14,28 @@
 //! # Why
 //!
 //! A transaction can be *partially committed*: a request to commit that was not answered is carried out late, while the
-//! next transaction of the same producer and epoch is being written, and Kafka takes it for the end of that one (KIP-890).
+//! next transaction of the same writer and epoch is being written, and Kafka takes it for the end of that one (KIP-890).
 //! Then the records that had arrived by that moment are visible and the others are not. Neither is the progress, since progress
-//! is written after all of the records have been acknowledged. That order is what makes the case decidable: progress that
-//! is visible covers records that all exist, and what is partial is after the newest progress, where it is looked for.
+//! is written after all of the records have been acknowledged. That order is what makes the case decidable: visible
+//! progress covers only records that exist, and partially committed records are after the newest progress, where
+//! recovery looks for them.
 //!
-//! What is there cannot be taken back, since consumers have read it. It can only be made right by writing the rest in the
-//! same order. So the records after the progress, the *uncovered* ones, are read and handed to the lane, which matches them
-//! one by one with the output that replay makes again and does not write those a second time. This rests on two facts: the
-//! output of a tick is the same whenever it is computed, and its order in a partition is fixed. A record that does not match is
-//! another writer's, and the generation ends, because nothing that it could write would be right.
+//! The visible records cannot be taken back, since consumers have read them. The output can only be made right by
+//! writing the rest in the same order. So the records after the progress, the *uncovered* ones, are read and handed to
+//! the lane, which matches them one by one with the output that replay computes again and does not write those a second
+//! time. This rests on two facts: the output of a tick is the same whenever it is computed, and its order in a
+//! partition is fixed. A record that does not match is another writer's, and the generation ends, because nothing that
+//! it could write would be right.
 //!
 //! All of this must look at a state that does not change any more. A process that asks for the progress while one of its own
-//! requests is under way may read it just before the commit takes effect. So every turn is fenced first, and the
-//! journal is read after that: a process that was paused between the two gets the newest epoch although a newer
-//! generation writes by now, and only the journal says so. For the same reason whatever looks wrong (progress that is ahead,
-//! foreign records, other digests) is a *doubt* at first: a newer generation which this one does not know of yet makes
-//! exactly such things. The journal is asked before anything else is said.
+//! requests is under way may read it just before the commit takes effect. So every writer of the process is fenced
+//! first, and the journal is read after that: a process that was paused between the two gets the newest epoch although
+//! a newer generation writes by now, and only the journal says so. For the same reason whatever looks wrong (progress
+//! that is ahead, foreign records, other digests) is a *doubt* at first: a newer generation that this one does not know
+//! of yet causes exactly such findings. The journal is read before a fault is reported.
 //!
-//! **Does not** decide by time. How long an answer may take is the sink's business, and failures that go on are
-//! [`waiting`](super::waiting)'s.
+//! **Does not** decide by time. How long an answer may take is up to the sink, and failures that go on are counted by
+//! [`waiting`](super::waiting).
 
 use std::collections::VecDeque;
 
@@ -52,8 +54,8 @@ impl Committer {
         self.enter(Phase::Fencing((0..self.config.turns).collect()));
     }
 
-    /// Ends the generation for this reason, unless what a newer one has written looks wrong to one that does not know of it
-    /// yet: then the journal is asked first.
+    /// Ends the generation for this reason. If a newer generation that this one does not know of yet could be the
+    /// cause, the journal is asked first.
     pub(crate) fn doubt(&mut self, ended: Ended) -> Result<(), Ended> {
         if !ended.may_be_a_newer_generations() {
             return Err(ended);
@@ -64,7 +66,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Begins a phase, with what it has to ask.
+    /// Begins a phase, and lists the questions that it has to ask.
     pub(super) fn enter(&mut self, phase: Phase) {
         self.questions = match &phase {
             Phase::Waiting | Phase::Active(_) => VecDeque::new(),
@@ -80,10 +82,10 @@ impl Committer {
         self.phase = phase;
     }
 
-    /// Takes an answer to one of these questions.
+    /// Takes the answer to a question of the current phase.
     pub(super) fn answered(&mut self, done: Done) -> Result<(), Ended> {
         match (&mut self.phase, done) {
-            // What was under way when it was given up.
+            // The result of a transaction that was under way when it was given up.
             (_, Done::Prepared { .. } | Done::Committed { .. }) => {}
             (Phase::Fencing(turns), Done::Fenced { turn }) => {
                 turns.remove(&turn);
@@ -126,7 +128,7 @@ impl Committer {
 }
 
 impl Lane {
-    /// Whether the progress that the sink has can be that of this job as its journal has it.
+    /// Checks whether the sink's progress can be that of this job, by what the journal says.
     fn check(&self, opened: &Opened, sealed: Tick, progress: Option<&Progress>) -> Result<(), Ended> {
         let Target { at, starts, as_of, .. } = &self.target;
         let known = self.committed();
@@ -157,7 +159,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Takes what the partition holds: its progress, which has been checked, and what is after it.
+    /// Takes the content of the partition: its progress, which has been checked, and the records after it.
     fn found(&mut self, opened: &Opened, sealed: Tick, progress: Option<Progress>, tail: Tail) -> Result<(), Ended> {
         self.state = match std::mem::take(&mut self.state) {
             State::Unknown(unknown) => unknown.found(opened, &self.target, &self.queue, sealed, progress, tail)?,
@@ -168,9 +170,11 @@ impl Lane {
 }
 
 impl Unknown {
-    /// That the partition merely ends before its progress is refused where progress is found for the first time; later the
-    /// next write notices it, whose offsets go back. That a record which was committed is aborted by now is refused in every
-    /// recovery: no later write notices it, and none repeats the rows, since they count as committed.
+    /// The state that follows from the content of the partition.
+    ///
+    /// A partition that ends before its progress is refused when progress is found for the first time. After that, this
+    /// is left to the next write, whose offsets go back. A record that was committed and is aborted by now is refused
+    /// in every recovery, because no later write notices it, and none repeats its rows, which count as committed.
     fn found(
         self,
         opened: &Opened,
@@ -195,16 +199,17 @@ impl Unknown {
             && progress.generation < opened.generation
             && (progress.tick < tick || progress.tick == tick && within)
         {
-            // Everything before the reconciliation is given up: it will correct what is there, partially committed or
-            // not, and also what is gone. The partition gets progress of its own first, as of a sealed tick, so that what is
-            // partially committed later is told from what was before. The next recovery looks at the record
-            // before this end: it must not be an aborted one again.
+            // Whatever was committed before the reconciliation is accepted, even if it is partially committed or has
+            // been lost, because the reconciliation will correct the partition. The partition first gets progress of
+            // this generation, as of a sealed tick, so that records of a later partially committed transaction can be
+            // told from those before. The next recovery looks at the record before this end, which must not be an
+            // aborted one again.
             let without = if aborted.is_some() { end } else { progress.end.min(end) };
             let tick = opened.sealed.min(Tick(tick.0 - 1));
             return Ok(State::New(Point::complete(tick, Digest::default(), end_of_uncovered.unwrap_or(without))));
         }
         if target.is_left(progress.tick) {
-            // What an append output has lost stays lost.
+            // Records that an append output has lost stay lost, because the reconciliation does not correct it.
             if end < progress.end || aborted.is_some() && uncovered.is_empty() {
                 progress.end = end;
             }

@@ -536,7 +536,7 @@ fn a_reconciliation_gives_up_what_was_before_and_begins_the_digests_anew() {
     let reconciling = Plan { reconciliation: reconciliation(9), ..plan(1, &[1, 2]) };
     let mut committer = committer(&reconciling);
     recover(&mut committer, &[(Some(progress(1, Position::Complete, &[(1, "x1")], 5)), "y1")]).unwrap();
-    // What is replayed may differ, and is not written.
+    // The replayed output may differ, and is not written.
     committer.output(Tick(1), &at(0), TickRecords::new(records("a1"))).unwrap();
     committer.output(Tick(2), &at(0), TickRecords::new(records("b1"))).unwrap();
     committer.complete(Tick(2)).unwrap();

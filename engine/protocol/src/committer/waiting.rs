@@ -1,4 +1,4 @@
-//! What a committer waits for, so that a job that commits nothing says why.
+//! Reports the step that a committer waits for, so that a job that commits nothing says why.
 //!
 //! An engine that is blocked looks the same from outside whatever blocks it: a broker, the store, a partition without
 //! a leader, a closure that never returns. The committer knows which step is outstanding in every phase, so it decides
@@ -28,7 +28,7 @@ pub enum Step {
     AskJournal,
     /// The progress of all output partitions has to be read.
     ReadProgress,
-    /// What these partitions hold after their progress has to be read.
+    /// The records of these partitions after their progress have to be read.
     ReadTails(Vec<OutputPartition>),
     /// The outputs have to be read back and compared with what this program computes.
     Compare,
@@ -85,15 +85,15 @@ impl fmt::Display for Listed<'_> {
 /// Nothing has been committed for some time, though there is something to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stall {
-    /// For how long.
+    /// How long nothing has been committed, in milliseconds.
     pub for_ms: u64,
-    /// What has to be done first.
+    /// The step that has to be done first.
     pub step: Step,
     /// Why the last transaction failed, if one has failed since the last commit.
     pub failed: Option<String>,
 }
 
-/// Since when nothing has been committed.
+/// Measures for how long nothing has been committed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
     now_ms: u64,
@@ -105,12 +105,13 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// A transaction is committed, or there is none to commit.
+    /// Takes note that a transaction is committed, or that there is none to commit.
     pub(super) fn committed(&mut self) {
         *self = Self { now_ms: self.now_ms, since_ms: self.now_ms, committed: self.committed, ..Self::default() };
     }
 
-    /// A transaction failed, and is tried again. Returns for how long they have failed.
+    /// Takes note that a transaction failed and is tried again. Returns for how many milliseconds transactions have
+    /// failed.
     pub(super) fn failed(&mut self, why: String) -> u64 {
         let since = self.failed.take().map_or(self.now_ms, |(since, _)| since);
         self.failed = Some((since, why));
@@ -119,8 +120,8 @@ impl Watch {
 }
 
 impl Committer {
-    /// Takes note of the time. Returns what is waited for when nothing has been committed for ten seconds though there
-    /// is something to commit, and again each minute.
+    /// Takes note of the time. Returns the step that is waited for when nothing has been committed for ten seconds
+    /// though there is something to commit, and again each minute.
     pub fn stalled(&mut self, now_ms: u64) -> Option<Stall> {
         let step = self.awaited();
         let committed = self.committed_through();
@@ -137,7 +138,7 @@ impl Committer {
         Some(Stall { for_ms: watch.now_ms - watch.since_ms, step, failed })
     }
 
-    /// What has to be done before anything more is committed; `None` where there is nothing to commit.
+    /// The step that has to be done before anything more is committed; `None` where there is nothing to commit.
     fn awaited(&self) -> Option<Step> {
         match &self.phase {
             _ if self.lanes.is_empty() => None,

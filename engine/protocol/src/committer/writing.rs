@@ -1,4 +1,5 @@
-//! Making transactions: what goes into the next one, whose turn it is, and in which order they commit.
+//! Writing transactions: which records go into the next one, which writer writes it, and in which order transactions
+//! commit.
 
 use std::collections::VecDeque;
 
@@ -9,7 +10,7 @@ use super::{Action, Committer, Done, Failure, Flight, FlightState, Lane, Phase, 
 use crate::{Ended, Rule};
 
 impl Committer {
-    /// What to do next; `None` until something happens or the deadline passes.
+    /// The next action; `None` if there is none until something happens or the deadline passes.
     ///
     /// # Errors
     /// The generation is over.
@@ -38,7 +39,7 @@ impl Committer {
         Ok(Some(Action::Prepare { turn, transaction: Box::new(transaction) }))
     }
 
-    /// Takes what came of an action.
+    /// Takes the result of an action.
     ///
     /// # Errors
     /// The generation is over.
@@ -78,8 +79,9 @@ impl Committer {
         Ok(())
     }
 
-    /// A transaction's records lie up to these ends. Where that is before the place where its own records ended, the
-    /// partition is not the one that was written before, and the transaction must not be committed.
+    /// Takes the offsets at which the records of a prepared transaction end in each partition. If such an end is too
+    /// low to follow the records that this job wrote before, the partition is not the one that was written before, and
+    /// the transaction must not be committed.
     fn prepared(&mut self, writes: &[Planned], ends: &[Offset]) {
         let mut goes_on = true;
         for (&Planned { lane, records, .. }, &to) in writes.iter().zip(ends) {
@@ -102,7 +104,8 @@ impl Committer {
         let until = self.until();
         let mut writes: Vec<Option<PartitionWrite>> = self.lanes.iter().map(|_| None).collect();
         if self.lanes.iter().any(Lane::is_new) {
-            // The first progress of a partition stands alone, so that records of a partially committed transaction always follow some.
+            // The first transaction of a partition holds progress and no records, so that the records of a partially
+            // committed transaction always follow some progress.
             if is_idle {
                 for (lane, write) in self.lanes.iter().zip(&mut writes).filter(|(lane, _)| lane.is_new()) {
                     *write = lane.begin_write(&self.opened);
@@ -123,7 +126,7 @@ impl Committer {
         Ok(if planned.is_empty() { None } else { Some((transaction, planned)) })
     }
 
-    /// Takes tick after tick of all partitions, while there is room.
+    /// Fills a transaction with the output of all partitions, tick by tick, while there is room.
     fn fill(&mut self, until: Tick, writes: &mut [Option<PartitionWrite>]) -> Result<(), Ended> {
         let mut room =
             Room { records: self.config.transaction_records, bytes: self.config.transaction_bytes, used: false };
@@ -138,7 +141,8 @@ impl Committer {
                 if let Some(write) = write
                     && !lane.plan(write, &mut room)?
                 {
-                    // A partition that found no more room has nothing to say, unless it says which records it left out.
+                    // A partition that found no room is left out of the transaction, unless its progress says where
+                    // ticks of uncovered records end.
                     let says = |write: &PartitionWrite| !write.records.is_empty() || !write.progress.ticks.is_empty();
                     for write in writes {
                         *write = write.take().filter(says);
@@ -150,8 +154,8 @@ impl Committer {
         self.lanes.iter_mut().try_for_each(|lane| lane.end_uncovered(until))
     }
 
-    /// Lets the progress of idle partitions move: for a checkpoint at once, otherwise with the heartbeat, when there
-    /// has been input that they had no output for.
+    /// Moves the progress of idle partitions: at once if a checkpoint waits for it, otherwise at the heartbeat, when
+    /// there has been input for which they had no output.
     fn add_idle(&mut self, until: Tick, now_ms: u64, writes: &mut [Option<PartitionWrite>]) {
         let is_earlier = |lane: &Lane, tick| lane.planned().is_some_and(|planned| planned.tick < tick);
         let needs = |tick: Tick| tick <= until && self.lanes.iter().any(|lane| is_earlier(lane, tick));
@@ -171,7 +175,8 @@ impl Committer {
     }
 }
 
-/// The turn that is to commit now: that of the oldest transaction, and one at a time.
+/// The turn of the writer that commits next: the one with the oldest transaction, if that is prepared. One transaction
+/// commits at a time.
 fn next_commit(flights: &mut VecDeque<Flight>, in_order: bool) -> Option<u32> {
     let mut flights = flights.iter_mut().take(if in_order { 1 } else { usize::MAX });
     let flight = flights.rfind(|flight| flight.state == FlightState::Prepared)?;

@@ -59,16 +59,16 @@ pub struct History {
     pub replay: Vec<Binding>,
     /// A reconciliation that no checkpoint covers yet.
     pub reconciliation: Option<Reconciliation>,
-    /// The program that asked for it, if a person did.
+    /// The program that began the reconciliation; `None` if there is none, or if compaction made it necessary.
     pub reconciled_by: Option<String>,
-    /// The programs that wrote output since the checkpoint, and the one that took it.
+    /// The programs that have written output since the checkpoint, and the program that took the checkpoint.
     pub programs: BTreeSet<String>,
     /// The most slots (processes) and turns that any generation has had.
     pub most_slots: u32,
     /// See `most_slots`.
     pub most_turns: u32,
     writer: Option<(Generation, Nonce)>,
-    /// The program of the last that opened.
+    /// The program of the newest generation that opened.
     opened: Option<String>,
 }
 

@@ -136,15 +136,16 @@ pub struct Leader {
     me: Option<Identity>,
     out: VecDeque<Request>,
     found: Option<Vec<FoundSplit>>,
-    /// What the sources have said, since the journal is this generation's, of each split that it goes on with.
+    /// What the sources have said of each split that this generation continues, since it claimed the journal.
     splits: Splits,
-    /// The outputs that it goes on with.
+    /// The outputs that this generation continues.
     sinks: Vec<SinkStart>,
     stop: bool,
     now_ms: u64,
-    /// How far the clock has gone back since the beginning: time does not.
+    /// How far the clock has gone back since the beginning, in milliseconds. It is added to the clock, so that the
+    /// leader's time does not go back.
     back_ms: u64,
-    /// How far the generation had come when it was over.
+    /// The status of the generation when it ended.
     at_the_end: Status,
     rules: Rules,
 }
@@ -152,14 +153,15 @@ pub struct Leader {
 #[derive(Debug)]
 enum Stage {
     Opening(Box<Opening>),
-    /// The input is to be taken as it is, and the sources are being asked where it ends: no earlier generation binds any more
-    /// of it. Where a split ends that is unavailable is not known, so that it is waited for.
+    /// A reconciliation accepts the input as it is. The sources are asked where it ends, now that no earlier generation
+    /// binds any more of it. The end of an unavailable split is not known, so the leader waits until the split is
+    /// available.
     Looking {
         opened: Box<Opened>,
-        /// Whether the person has been told what is waited for.
+        /// Whether a warning has said which splits the leader waits for.
         told: bool,
     },
-    /// The job has not written anything yet, and what its upsert outputs hold is being looked at.
+    /// The job has not written anything yet, and the sink is being asked what its upsert outputs hold.
     Surveying(Box<Opened>),
     /// What the opening adds to the journal is being appended.
     Preparing(Box<Prepared>),
@@ -331,8 +333,8 @@ impl Leader {
         Ok(())
     }
 
-    /// Draws the conclusions from what the sources have said. Splits that were truncated are refused, but where the input is
-    /// taken as it is: the job then goes on from their ends, once it is known where each split ends.
+    /// Decides what follows from the answers of the sources. A truncated split is refused, unless the input is accepted
+    /// as it is: the job then continues at the ends of the truncated splits, as soon as the end of each split is known.
     fn judge(&mut self) -> Result<(), Ended> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Looking { opened, told } => {
@@ -515,7 +517,7 @@ impl Leader {
     }
 }
 
-/// How far these splits have been read, of which no source has said anything yet.
+/// These splits, with the offset up to which each has been read. No source has said anything of them yet.
 fn splits_of(states: &BTreeMap<SplitNumber, SplitState>) -> Splits {
     let mut splits = Splits::default();
     for SplitState { start, position, .. } in states.values() {
@@ -524,7 +526,7 @@ fn splits_of(states: &BTreeMap<SplitNumber, SplitState>) -> Splits {
     splits
 }
 
-/// What some of the sources have just said, and what the others have said before.
+/// The newest answers of all sources: `found` from those that have just answered, and of `before` those of the others.
 fn with_other_sources(found: Vec<FoundSplit>, mut before: Vec<FoundSplit>) -> Vec<FoundSplit> {
     let sources: BTreeSet<&str> = found.iter().map(|found| &*found.source).collect();
     before.retain(|before| !sources.contains(&*before.source));

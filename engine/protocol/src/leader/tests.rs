@@ -451,7 +451,8 @@ fn what_was_compacted_is_in_the_journal_before_the_generation_ends_and_the_next_
     let last = bench.journal.values().next_back().unwrap().entries.last().map(kind);
     assert_eq!(last, Some("compacted"));
 
-    // Whoever comes next, as often as it is killed, corrects the outputs; it still compares everything else.
+    // Each of the next generations corrects the outputs, however often it is killed, and still compares everything
+    // else.
     let mut following = next(&bench, "program", |_| ());
     for _ in 0..2 {
         let plan = plan_of(next(&following, "program", |_| ())).unwrap();
@@ -459,7 +460,7 @@ fn what_was_compacted_is_in_the_journal_before_the_generation_ends_and_the_next_
         following.until_it_ends().unwrap();
         following = next(&following, "program", |_| ());
     }
-    // A program with logic that may be another does not go on in silence, even where it has been started in between.
+    // A program whose logic may be different is refused, also if another such program has been started in between.
     for program in ["other", "another"] {
         let refused = plan_of(next(&following, program, |_| ())).unwrap_err();
         assert!(
@@ -471,7 +472,7 @@ fn what_was_compacted_is_in_the_journal_before_the_generation_ends_and_the_next_
         following = other;
     }
     assert!(plan_of(next(&following, "program", |_| ())).is_ok());
-    // Told to, it takes the input as it is.
+    // With `reconcile`, it accepts the input as it is.
     let plan = plan_of(next(&following, "other", |config| config.reconcile = true)).unwrap();
     assert_eq!(plan.compare(), Compare::Nothing);
 }

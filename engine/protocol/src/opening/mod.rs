@@ -22,11 +22,11 @@
 //! taken by a leader that wakes up late.
 //!
 //! *The claim is made some positions ahead, and the gap is filled afterwards.* An older leader that is at work appends every
-//! few milliseconds, and takes the position after the newest sooner than the new one can: it would lose that race again and
-//! again. A few positions ahead nobody is before it. Between the two points in time the older leader may still append to the
-//! gap, and what it appends there is valid: each position of the gap is settled by a create, a record or a no-op, and only
-//! then is the history complete. This is why the holes are filled after the claim and before the history is folded.
-//! A race that was lost doubles the distance.
+//! few milliseconds, and takes the position after the newest sooner than the new one can: the new one would lose that
+//! race again and again. A few positions ahead no other leader competes for the position. Between the two points in
+//! time the older leader may still append to the gap, and what it appends there is valid: each position of the gap is
+//! settled by a create, a record or a no-op, and only then is the history complete. This is why the holes are filled
+//! after the claim and before the history is folded. A race that was lost doubles the distance.
 //!
 //! *The order of reading is what makes the history exact.* The list is read again after the claim: it then holds every
 //! position that was taken before it. Records are read from the newest towards the oldest, because the floor is not known

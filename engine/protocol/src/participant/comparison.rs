@@ -1,4 +1,4 @@
-//! Comparing upsert outputs with what another program computes, before it goes on with them.
+//! Compares upsert outputs that another program wrote with what this program computes, before it continues them.
 //!
 //! ```text
 //!   restored state ─────────┐
@@ -11,15 +11,16 @@
 //! changed would then go on from the restored state, and every row that the new logic computes differently, or not at all,
 //! would stay in the output until its key comes up again, which may be never.
 //!
-//! All processes compare before any of them commits: a process whose partitions are equal by chance must not write output
-//! that another process then finds to be of other logic. A process is therefore ready only when it has compared, and what
-//! it has computed stays here until the first tick is minted, which the leader does when all are ready.
+//! All processes compare before any of them commits: a process whose partitions happen to be equal must not write
+//! output while another process finds that its partitions were computed by different logic. So a process is ready only
+//! when it has compared, and the output that it has computed stays here until the first tick is minted: the leader
+//! mints it when all processes are ready.
 //!
 //! Until all have compared, memory holds the table that is computed, the table that the output holds, and the output of the
 //! replayed ticks, which are those since the last checkpoint. A reconciliation needs as much.
 //!
 //! Rows that retention has removed from an output are no difference: the comparison says how many rows it could not
-//! compare. Append outputs have no table. Of them the replayed ticks alone are compared, by the committer.
+//! compare. Append outputs have no table: only their replayed ticks are compared, by the committer.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +33,7 @@ use crate::{Mismatch, TickRecords};
 /// How many characters of a key or a value are shown.
 const SHOWN: usize = 100;
 
-/// What a comparison found where nothing differs.
+/// The result of a comparison that found no difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
     /// How many rows the outputs hold.
@@ -41,7 +42,7 @@ pub struct Compared {
     pub gone: u64,
 }
 
-/// How far a partition is committed: what it holds is compared up to there.
+/// An output partition and how far it is committed. Its records are compared up to there.
 #[derive(Clone, Debug)]
 pub(crate) struct CommittedPartition {
     pub(crate) at: OutputPartition,
@@ -60,7 +61,8 @@ pub(super) struct Comparing {
     through: Tick,
     /// The restored tables.
     restored: BTreeMap<OutputPartition, Table>,
-    /// The output of later ticks, ascending. It is handed over when all processes have compared.
+    /// The output of ticks after `as_of`, ascending. It is handed over to the committer when all processes have
+    /// compared.
     replayed: Vec<(Tick, Vec<PartitionOutput>)>,
     stage: Stage,
     all_have_compared: bool,
@@ -87,7 +89,8 @@ struct Held {
 }
 
 impl Comparing {
-    /// A comparison of what is committed through the sealed tick `through`, from the state as of `as_of` on.
+    /// A comparison of everything that is committed through the sealed tick `through`, with the state as of `as_of` and
+    /// the ticks after it.
     pub(super) fn new(as_of: Tick, through: Tick) -> Self {
         Self {
             as_of,
@@ -104,7 +107,7 @@ impl Comparing {
         self.through
     }
 
-    /// Takes a tick's output, ascending.
+    /// Takes the output of a tick; ticks ascend.
     pub(super) fn take(&mut self, tick: Tick, output: Vec<PartitionOutput>) {
         if tick > self.as_of {
             self.replayed.push((tick, output));
@@ -115,12 +118,12 @@ impl Comparing {
         }
     }
 
-    /// Whether the partitions have been asked for.
+    /// Whether the records of the partitions have been asked for.
     pub(super) fn is_asked(&self) -> bool {
         !matches!(self.stage, Stage::Computing)
     }
 
-    /// The partitions that are being read back.
+    /// Takes note that these partitions are being read back.
     pub(super) fn ask(&mut self, partitions: Vec<CommittedPartition>) {
         self.stage = Stage::Reading(partitions.into_iter().map(|of| (of.at.clone(), (of, None))).collect());
     }
@@ -138,7 +141,7 @@ impl Comparing {
         }
     }
 
-    /// Compares, once everything is known; does nothing before that, and after it.
+    /// Compares once everything has been read; does nothing before that, and when it has compared.
     ///
     /// # Errors
     /// [`Mismatch::OutputDiffers`] with the first partition that differs.
@@ -165,7 +168,7 @@ impl Comparing {
         Ok(())
     }
 
-    /// What the comparison found, once nothing differs.
+    /// The result of the comparison; `None` until it is done.
     pub(super) fn compared(&self) -> Option<Compared> {
         match self.stage {
             Stage::Equal(compared) => Some(compared),
@@ -173,12 +176,12 @@ impl Comparing {
         }
     }
 
-    /// Every process has compared.
+    /// Takes note that every process has compared.
     pub(super) fn all_have_compared(&mut self) {
         self.all_have_compared = true;
     }
 
-    /// What is to be handed over to the committer, once every process has compared.
+    /// The replayed output, to be handed over to the committer; `None` until this process and all others have compared.
     pub(super) fn finish(&mut self) -> Option<Vec<(Tick, Vec<PartitionOutput>)>> {
         (self.all_have_compared && self.compared().is_some()).then(|| std::mem::take(&mut self.replayed))
     }
@@ -215,7 +218,7 @@ fn difference(committed: &CommittedPartition, held: &Held, computed: &Table) -> 
     })
 }
 
-/// A key or a value for people.
+/// A key or a value as text for people.
 fn shown(bytes: Option<&Vec<u8>>) -> String {
     let Some(bytes) = bytes else { return "no row".to_owned() };
     let text = String::from_utf8_lossy(bytes);

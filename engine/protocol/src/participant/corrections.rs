@@ -1,12 +1,13 @@
-//! Correcting upsert outputs: what the job says now, against what the output holds.
+//! Corrects upsert outputs: compares what the job computes now with what the outputs hold.
 //!
 //! ```text
-//!   all output through the takeover tick ──apply──► whole table ─┐
-//!   the output, read back ──────────────────────────► held table ┴─► what is missing, changed, or to be deleted
+//!   all output through the tick of the reconciliation ──apply──► whole table ─┐
+//!   the output, read back ───────────────────────────────────────► held table ┴─► missing, changed, or to be deleted
 //! ```
 //!
-//! Everything that the dataflow gives up to the takeover tick, the restored state included, makes up the table that the
-//! output should hold then. The corrections are the output of that tick. Append outputs are left as they are.
+//! The table that an output should hold is made up of everything that the dataflow puts out through the tick of the
+//! reconciliation, the restored state included. The corrections are the output of that tick. Append outputs are not
+//! corrected.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,14 +19,14 @@ use crate::journal::SinkStart;
 
 pub(super) type Table = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What one tick gives to one partition.
+/// The output of one tick in one partition.
 pub type PartitionOutput = (OutputPartition, TickRecords);
 
 /// A reconciliation under way in one process.
 #[derive(Debug)]
 pub(super) struct Reconciling {
     at: Tick,
-    /// The append outputs, which cannot be corrected.
+    /// The names of the append outputs, which the reconciliation does not correct.
     left: BTreeSet<String>,
     whole: BTreeMap<OutputPartition, Table>,
     held: BTreeMap<OutputPartition, Option<Table>>,
@@ -33,18 +34,19 @@ pub(super) struct Reconciling {
 }
 
 impl Reconciling {
-    /// A reconciliation at the takeover tick `at`.
+    /// A reconciliation at the tick `at`.
     pub(super) fn new(at: Tick, sinks: &[SinkStart]) -> Self {
         let left = sinks.iter().filter(|sink| sink.envelope == Envelope::Append).map(|sink| sink.output.clone());
         Self { at, left: left.collect(), whole: BTreeMap::new(), held: BTreeMap::new(), asked: false }
     }
 
-    /// The takeover tick.
+    /// The tick of the reconciliation.
     pub(super) fn at(&self) -> Tick {
         self.at
     }
 
-    /// Takes a tick's output at or before the takeover tick, ascending. Gives back that of the outputs that are left.
+    /// Takes the output of a tick at or before the reconciliation; ticks ascend. Returns the part that belongs to
+    /// append outputs, which the reconciliation does not correct.
     pub(super) fn take(&mut self, output: Vec<PartitionOutput>) -> Vec<PartitionOutput> {
         let (left, corrected): (Vec<_>, Vec<_>) =
             output.into_iter().partition(|(at, _)| self.left.contains(&at.output));
@@ -59,13 +61,13 @@ impl Reconciling {
         self.asked
     }
 
-    /// The partitions that are being read back.
+    /// Takes note that these partitions are being read back.
     pub(super) fn ask(&mut self, partitions: impl Iterator<Item = OutputPartition>) {
         self.asked = true;
         self.held = partitions.map(|at| (at, None)).collect();
     }
 
-    /// What an output partition that is being read back holds.
+    /// Takes the records that an output partition holds.
     pub(super) fn found(&mut self, HeldRecords { at, records, .. }: HeldRecords) {
         if let Some(held @ None) = self.held.get_mut(&at) {
             apply(held.insert(Table::new()), records.into_iter().map(|(_, record)| record));
@@ -90,7 +92,7 @@ impl Reconciling {
     }
 }
 
-/// Makes a table what the records of an upsert output say.
+/// Applies the records of an upsert output to a table.
 pub(super) fn apply(table: &mut Table, records: impl IntoIterator<Item = OutputRecord>) {
     for OutputRecord { key, value } in records {
         match value {
@@ -100,7 +102,7 @@ pub(super) fn apply(table: &mut Table, records: impl IntoIterator<Item = OutputR
     }
 }
 
-/// What turns `held` into `wanted`, in key order.
+/// The records that turn `held` into `wanted`, in key order.
 fn difference(held: &Table, wanted: Table) -> Vec<OutputRecord> {
     let gone =
         held.keys().filter(|key| !wanted.contains_key(*key)).map(|key| OutputRecord { key: key.clone(), value: None });

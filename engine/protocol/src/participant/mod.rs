@@ -30,7 +30,7 @@ use crate::journal::Binding;
 use crate::rules::{Rule, Rules};
 use crate::{Action, Committer, CommitterConfig, Done, Ended, Identity, Plan, Report, Stretch, owner};
 
-/// A reconciliation reads back so many partitions at once: what is read of them takes memory until it is a table.
+/// How many partitions are read back at once: their records take memory until they are applied to a table.
 const READ_BACK_AT_ONCE: usize = 16;
 
 /// One process of a generation.
@@ -40,23 +40,24 @@ pub struct Participant {
     identity: Identity,
     slot: u32,
     committer: Committer,
-    /// What is to be done beside what the committer asks for, in this order.
+    /// The process's own actions, in this order. They come before the committer's.
     actions: VecDeque<Action>,
-    /// What is still to be fenced before the leader is told: own turns, and the others as one.
+    /// How many fencing actions must succeed before the leader is told: one for each own writer, and one for all
+    /// others.
     to_fence: usize,
     /// Outputs that are to be compared before anything is committed.
     comparing: Option<Comparing>,
-    /// What the comparison found, once and until that is asked for.
+    /// The result of the comparison, until it is asked for.
     compared: Option<Compared>,
     /// Outputs that are to be corrected before anything later is committed.
     reconciling: Option<Reconciling>,
-    /// The tick of the corrections and how many records they are, once they are made and until that is asked for.
+    /// The tick of the corrections and the number of their records, from when they are made until that is asked for.
     corrected: Option<(Tick, usize)>,
     /// Output of ticks after the corrections, ascending.
     later: VecDeque<(Tick, Vec<PartitionOutput>)>,
     /// All ticks before this one have been handed in.
     upper: u64,
-    /// The committer has been told that everything through this tick has been handed in.
+    /// The tick through which the committer has been told that everything has been handed in.
     complete: Tick,
     /// How many records were handed to the committer at each tick that is not committed yet.
     waiting: VecDeque<(Tick, usize)>,
@@ -85,7 +86,7 @@ impl Participant {
         if !others.is_empty() {
             actions.push_back(Action::FenceOthers(others));
         }
-        // Without the rule it is the own turns alone.
+        // Without the rule, the process waits for its own writers alone.
         let to_fence = if rules.has(Rule::WaitForEveryFence) { actions.len() } else { turns as usize };
         Self {
             rules,
@@ -111,19 +112,19 @@ impl Participant {
         }
     }
 
-    /// Who writes.
+    /// The generation that this process belongs to.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The process's own writer of a turn.
+    /// The process's own writer with this turn.
     #[must_use]
     pub fn writer(&self, turn: u32) -> WriterId {
         WriterId { incarnation: self.identity.incarnation, slot: self.slot, turn }
     }
 
-    /// Every writer of earlier generations is fenced, and no newer generation exists.
+    /// Takes note that every writer of earlier generations is fenced, and that no newer generation exists.
     pub fn all_fenced(&mut self) {
         self.committer.all_fenced();
     }
@@ -136,7 +137,7 @@ impl Participant {
         self.committer.is_ready() && has_compared
     }
 
-    /// A tick was minted. To be told before any output at or after it is handed in.
+    /// Takes note that a tick was minted. Must be called before any output at or after the tick is handed in.
     pub fn minted(&mut self, binding: &Binding) {
         // The leader mints when every process is ready.
         if let Some(comparing) = &mut self.comparing {
@@ -145,7 +146,7 @@ impl Participant {
         self.committer.minted(binding);
     }
 
-    /// The ticks through this one are durable in the journal.
+    /// Takes note that the ticks through this one are sealed.
     pub fn sealed(&mut self, tick: Tick) {
         self.committer.sealed(tick);
     }
@@ -168,7 +169,7 @@ impl Participant {
         if left.is_empty() { Ok(()) } else { self.hand_over(tick, left) }
     }
 
-    /// All output of ticks before `upper` has been handed in.
+    /// Takes note that all output of ticks before `upper` has been handed in.
     ///
     /// # Errors
     /// As [`Committer::output`].
@@ -177,7 +178,7 @@ impl Participant {
         self.advance()
     }
 
-    /// Takes what came of an action.
+    /// Takes the result of an action.
     ///
     /// # Errors
     /// As [`Committer::on`].
@@ -211,7 +212,7 @@ impl Participant {
         }
     }
 
-    /// The next thing to do.
+    /// The next action.
     ///
     /// # Errors
     /// As [`Committer::next_action`].
@@ -228,7 +229,7 @@ impl Participant {
         Ok(action)
     }
 
-    /// The next thing that the leader has to know.
+    /// The next report to the leader.
     pub fn next_report(&mut self) -> Option<Report> {
         if self.reports.is_empty() && self.committer.is_ready() {
             let committed = self.committer.committed_through();
@@ -252,28 +253,29 @@ impl Participant {
         self.waiting_records
     }
 
-    /// How many records have been committed since the last call. What was committed before and is replayed does not count.
+    /// How many records have been committed since the last call. Records that were committed before and are replayed do
+    /// not count.
     pub fn wrote(&mut self) -> u64 {
         std::mem::take(&mut self.wrote)
     }
 
-    /// The tick of the corrections and how many records they are, once they are made; said once.
+    /// The tick of the corrections and the number of their records, once they are made; returned once.
     pub fn corrected(&mut self) -> Option<(Tick, usize)> {
         self.corrected.take()
     }
 
-    /// What the comparison of the outputs found, once nothing differs; said once.
+    /// The result of the comparison of the outputs, once it has found no difference; returned once.
     pub fn compared(&mut self) -> Option<Compared> {
         self.compared.take()
     }
 
-    /// When something is due without anything having happened; see [`Committer::deadline_ms`].
+    /// The time at which something is due even if nothing else happens; see [`Committer::deadline_ms`].
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
         self.committer.deadline_ms()
     }
 
-    /// What is waited for, if nothing has been committed for long; see [`Committer::stalled`].
+    /// The step that is waited for, if nothing has been committed for long; see [`Committer::stalled`].
     pub fn stalled(&mut self, now_ms: u64) -> Option<Stall> {
         let stall = self.committer.stalled(now_ms)?;
         let compares = self.comparing.is_some() && self.committer.is_ready();
@@ -286,7 +288,7 @@ impl Participant {
         self.committer.unexplained()
     }
 
-    /// Does what has become possible: the corrections, and what waited for them.
+    /// Does what has become possible: compares, corrects, and hands over the output that waited for that.
     fn advance(&mut self) -> Result<(), Ended> {
         if let Some(comparing) = &mut self.comparing {
             if self.upper > comparing.through().0 && self.committer.is_ready() && !comparing.is_asked() {
@@ -322,7 +324,7 @@ impl Participant {
         self.complete_before(self.upper)
     }
 
-    /// Reads back what the outputs hold and, once that is known, hands over what corrects them at the tick `at`.
+    /// Reads back the records of the outputs and, once they are known, hands over the corrections at the tick `at`.
     fn correct(&mut self, at: Tick) -> Result<(), Ended> {
         let Some(reconciling) = &mut self.reconciling else { return Ok(()) };
         if !reconciling.is_asked() && self.committer.is_ready() {
@@ -353,7 +355,7 @@ impl Participant {
         Ok(())
     }
 
-    /// All ticks before this one have been handed over.
+    /// Tells the committer that all ticks before `upper` have been handed over.
     fn complete_before(&mut self, upper: u64) -> Result<(), Ended> {
         let complete = Tick(upper.saturating_sub(1));
         if complete > self.complete {
@@ -404,11 +406,13 @@ mod tests {
     }
 
     #[test]
-    fn a_process_fences_its_own_producers_and_its_share_of_the_others_before_it_says_so() {
+    fn a_process_fences_its_own_writers_and_its_share_of_the_others_before_it_says_so() {
         let mut participant = participant();
         assert_eq!(participant.next_action(0), Ok(Some(Action::Fence { turn: 0 })));
         assert_eq!(participant.next_action(0), Ok(Some(Action::Fence { turn: 1 })));
-        let Ok(Some(Action::FenceOthers(others))) = participant.next_action(0) else { panic!("the others are left") };
+        let Ok(Some(Action::FenceOthers(others))) = participant.next_action(0) else {
+            panic!("the other writers are not fenced")
+        };
         let others: Vec<_> = others.iter().map(|id| (id.slot, id.turn)).collect();
         assert_eq!(others, [(1, 2), (3, 0), (3, 1), (3, 2)]);
         assert_eq!(participant.next_action(0), Ok(None));

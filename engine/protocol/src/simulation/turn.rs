@@ -9,7 +9,7 @@ use super::{OUTPUT_PARTITIONS, PROGRESS_PARTITIONS};
 use crate::Failure;
 use crate::rules::{Rule, Rules};
 
-/// One of a worker's producers.
+/// One of a worker's writers.
 #[derive(Default)]
 pub(super) struct Turn {
     pub(super) producer: Option<Producer>,

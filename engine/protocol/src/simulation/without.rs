@@ -39,7 +39,7 @@ fn without_no_ops_in_the_gap_an_older_generation_goes_on_appending() {
 
 /// A paused leader's append at a pruned position would succeed.
 #[test]
-fn without_opened_records_kept_a_zombie_appends_behind_the_floor() {
+fn without_opened_records_kept_a_zombie_appends_before_the_floor() {
     check(Rule::KeepOpenedRecords);
 }
 
@@ -49,13 +49,13 @@ fn without_fencing_every_slot_a_wider_generation_goes_on_writing() {
     check(Rule::FenceEverySlot);
 }
 
-/// A producer that has not been fenced yet commits after progress was read.
+/// A writer that has not been fenced yet commits after progress was read.
 #[test]
 fn without_waiting_for_every_fence_an_earlier_generation_goes_on_writing() {
     check(Rule::WaitForEveryFence);
 }
 
-/// Other logic goes on from a checkpoint, and what it does not write stays as it was.
+/// A program with other logic continues from a checkpoint, and the rows that it would not write stay in the output.
 #[test]
 fn without_comparing_the_outputs_first_other_logic_goes_on_with_them() {
     check(Rule::CompareOutputsFirst);
@@ -73,7 +73,7 @@ fn without_the_second_tail_read_a_paused_generation_commits() {
     check(Rule::SecondTailRead);
 }
 
-/// A generation that makes a new producer after a failure gets a fresh epoch, also when it has been overtaken.
+/// A generation that creates a new writer after a failure gets a fresh epoch, even if a newer generation has opened.
 #[test]
 fn without_asking_the_journal_after_fencing_a_zombie_commits() {
     check(Rule::AskTheJournalAfterFencing);

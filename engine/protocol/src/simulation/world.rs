@@ -403,7 +403,8 @@ impl World {
             }
             Ended::Mismatch(Mismatch::OutputDiffers { .. } | Mismatch::ReconciliationOfAnother)
                 if generation.version == MISTAKEN => {}
-            // Nothing else ends a program that was started by mistake: what it reads again is what it was.
+            // A program that was started by mistake ends for no other reason: the input that it reads again has not
+            // changed.
             other => return Err(Violation(format!("g{chosen}/{process} ended: {other}"))),
         }
         Ok(())
