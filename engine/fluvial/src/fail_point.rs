@@ -179,8 +179,8 @@ fn meet(point: FailPoint) {
     let _ = kill_process(getpid(), signal);
 }
 
-/// Says that [`FailPoint::BetweenDataAndProgress`] is reached whenever the sink's event says that the records of a
-/// transaction are acknowledged. `None` where another fail point is set or none: events then cost what they always do.
+/// A layer of the log that reaches [`FailPoint::BetweenDataAndProgress`] at the sink's event that the records of a
+/// transaction are acknowledged. `None` unless that fail point is set, so that events cost nothing more.
 pub(crate) fn in_the_sink<S>(doom: Option<Doom>) -> Option<impl Layer<S>>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
@@ -190,7 +190,7 @@ where
     is_set.then(|| InTheSink.with_filter(filter_fn(is_it)))
 }
 
-/// Reaches the fail point that lies in the sink at every event that it is given.
+/// Reaches [`FailPoint::BetweenDataAndProgress`] at every event that its filter lets through.
 struct InTheSink;
 
 impl<S: Subscriber> Layer<S> for InTheSink {

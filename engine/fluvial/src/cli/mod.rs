@@ -230,10 +230,10 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     }
 }
 
-/// How the ids of the argument groups end whose options say how a system is reached, and not what is computed.
+/// The end of the id of an argument group whose options say how a system is reached, and not what is computed.
 const CONNECTION: &str = "-connection";
 
-/// The values of the job's own options, as bytes that are equal where these are.
+/// The values of the job's own options, encoded as bytes that are equal if the values are.
 fn own_options<O: Args>(matches: &ArgMatches) -> Vec<u8> {
     let command = O::augment_args(Command::new("own"));
     let connections = command.get_groups().filter(|group| group.get_id().as_str().ends_with(CONNECTION));

@@ -78,13 +78,13 @@ impl Durables {
     /// [`Collection`](crate::Collection) is a type of differential dataflow and cannot carry it to its operators.
     ///
     /// # Panics
-    /// There is none: no job is being built on this thread.
+    /// If no job is being built on this thread.
     pub(crate) fn of_this_worker() -> Self {
         let shared = OF_THIS_WORKER.with_borrow(Weak::upgrade);
         Self(shared.expect("an operator of `fluvial::Table` is used outside the closure that builds a job"))
     }
 
-    /// For a dataflow that is built only to see what it consists of.
+    /// Creates the instance for a dataflow that is built only to see its parts.
     #[must_use]
     pub(crate) fn planning() -> Self {
         Self::new(0, 1, None)

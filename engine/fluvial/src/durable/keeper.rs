@@ -9,11 +9,12 @@
 //! *Ticks and marks are worked off in one order.* A tick is closed when the frontier has passed it, a checkpoint is frozen when
 //! the frontier has passed its mark; whichever is earlier goes first. If a tick after the mark were closed before the freeze,
 //! the checkpoint would hold input that its manifest does not count, and a restart would apply that input twice. So
-//! [`Keeper::advance`] looks at both at each step, and a mark that is not over holds back no tick before it.
+//! [`Keeper::advance`] looks at both at each step. A mark that the frontier has not passed yet delays no tick before
+//! it.
 //!
 //! *Freezing copies; encoding and storing happen on another thread.* The dataflow pauses for the copy alone. The copy is made in
-//! parts by hash, which are sorted and encoded one after the other and freed in between, so that a checkpoint of a state
-//! that has changed as a whole does not need the same memory again for long.
+//! parts by hash. These are encoded one after the other and freed in between, so that even if all of the state has
+//! changed, its checkpoint does not need as much memory again for long.
 //!
 //! *An operator that fails holds its capability.* An overflow cannot be answered with a value. If the operator returned, its
 //! capability would be dropped, the frontier would pass the tick, and the output of the tick would be taken as complete,

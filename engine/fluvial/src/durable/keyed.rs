@@ -11,9 +11,9 @@
 //! *The records of a tick are folded into one delta for each key, and the row is changed once, when the tick has closed.*
 //! Records of a tick arrive in batches, from several workers, in an order that depends on threads and on the network. If each
 //! batch changed the row and emitted what it had become, a consumer would see values that depend on that order, and a replay
-//! would give others. What a key has become by the end of its tick does not depend on it, as long as the delta does not. It is
-//! also less work: a key that has a thousand records in a tick is looked up in the large table once, not a thousand times,
-//! and emits one change.
+//! would give others. The row of a key at the end of the tick does not depend on that order, as long as the delta does
+//! not. It is also less work: a key that has a thousand records in a tick is looked up in the large table once, not a
+//! thousand times, and emits one change.
 //!
 //! *Ticks that are open are kept apart.* Batches of a later tick arrive before an earlier one has closed: other workers are
 //! not equally fast. They are folded at once, into a small table of their own tick with its own capability, and the rows see
@@ -22,9 +22,9 @@
 //!
 //! *Rows are the operator's own, and not an arrangement of differential dataflow.* An arrangement keeps history, compacts it,
 //! and is rebuilt from a stream of updates; what has to be stored and restored here is one row for each key. A hash table with
-//! a bit for each row that changed gives a checkpoint that costs what has changed, and a restore that reads files straight
-//! into the table. What other operators need of it, they are given as a collection, and keep it by
-//! differential's means.
+//! one bit for each row, which is set when the row changes, makes a checkpoint cost only what has changed, and a
+//! restore reads files straight into the table. Other operators receive the rows as a collection, and arrange it by
+//! differential's means if they have to.
 //!
 //! *A restored table is emitted once, as of the checkpoint's tick*, so that the operators downstream, which store nothing,
 //! have what they had. The capability of that tick is held until the last row is out. It takes several turns: a large

@@ -149,7 +149,7 @@ proptest! {
                 Average(|v: &i64| *v as i32),
             );
             let rows = scope.input::<Row>("in").latest("rows");
-            // A join makes rows on the way that it takes back.
+            // Within a tick, a join emits intermediate rows and retracts them again.
             let groups = rows.clone().join(rows).map(|(_, ((group, value), _))| (group, value));
             scope.output("out", groups.aggregate("groups", all));
         }));
@@ -267,7 +267,7 @@ fn a_sum_of_rows_that_does_not_fit_names_operator_tick_and_key_and_what_cancels_
     });
     let row = |group: &str, value: i64| Some((group.to_owned(), value));
     test.feed("in", 1, [(0u8, row("a", i64::MAX)), (1, row("b", i64::MIN))]);
-    // What comes before what goes would be twice the most that fits.
+    // If new rows were added before old ones are subtracted, the sum would not fit, although the result does.
     test.feed("in", 2, [(2u8, row("a", i64::MAX)), (0, None), (1, row("b", -1))]);
     test.feed("in", 3, [(3u8, row("a", 7))]);
     test.advance_past(2);

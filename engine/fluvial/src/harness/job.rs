@@ -78,7 +78,7 @@ impl JobTest {
             Ok(Box::new(site) as Box<dyn Site<Message>>)
         };
         Self::start(workers, Arc::new(build), |what, before, now, tick| {
-            // The messages that made up an upsert output's table are no more once it is restored; the table is the same.
+            // A restore does not bring back the messages that an upsert output's table was made of, only the table.
             let upsert = before.iter().any(|message| message.envelope == Envelope::Upsert);
             let through = |messages: &[Message]| table(messages.iter().filter(|m| m.tick <= tick));
             assert!(!upsert || through(before) == through(now), "{what}");

@@ -94,12 +94,12 @@ enum Mistake {
         /// Its name.
         output: String,
     },
-    /// A durable operator cannot have its name.
+    /// The name of a durable operator is invalid, or is used twice.
     #[error(transparent)]
     Operator(#[from] StateError),
 }
 
-/// All mistakes in how a job is put together, found before anything is opened.
+/// All mistakes in the definition of a job, found before anything is opened.
 #[derive(Debug)]
 pub(crate) struct Mistakes(Vec<Mistake>);
 
@@ -108,7 +108,7 @@ impl fmt::Display for Mistakes {
         if let [only] = &self.0[..] {
             return only.fmt(f);
         }
-        write!(f, "the job is put together with {} mistakes", self.0.len())?;
+        write!(f, "the definition of the job has {} mistakes", self.0.len())?;
         self.0.iter().enumerate().try_for_each(|(place, mistake)| write!(f, "; ({}) {mistake}", place + 1))
     }
 }

@@ -1,4 +1,4 @@
-//! How the C library's allocator is told to behave in a job's processes.
+//! Sets how the C library's allocator behaves in a job's processes.
 //!
 //! - A checkpoint copies and encodes rows in buffers of many sizes, some of them large. By itself glibc takes ever larger
 //!   ones from its heaps, as soon as one of that size has been freed, and such a heap shrinks only from its end: what a
@@ -16,11 +16,11 @@ use std::ffi::{OsStr, OsString};
 /// The variable that glibc reads when a process starts.
 pub(crate) const VARIABLE: &str = "GLIBC_TUNABLES";
 
-/// What is asked for.
+/// The settings that the engine asks for.
 const OURS: &str = "glibc.malloc.mmap_threshold=3145728:glibc.malloc.trim_threshold=16777216:glibc.malloc.hugetlb=1";
 
-/// What the variable is set to where it is set to `before`: a name that comes twice means what it says last, so what
-/// the user says stays.
+/// The new value of the variable, given the value `before`. Of a setting that comes twice the last one counts, so the
+/// settings of the user stay.
 pub(crate) fn tunables(before: Option<OsString>) -> OsString {
     let before = before.filter(|before| !before.is_empty());
     let mut all = OsString::from(OURS);

@@ -1,4 +1,4 @@
-//! Blocking work beside a worker: the one way to have it done, and to get its results back.
+//! Runs blocking work for a worker on other threads, and brings the results back. This is the one way to do so.
 //!
 //! ```text
 //!   worker ── spawn(work) ───────────► a thread for this work alone ──────────────┐
@@ -33,13 +33,13 @@ use super::failure::{Failure, chain};
 /// The pause before a call is made again.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The work that one part of a worker has others do; `R` is what comes back.
+/// The work that one part of a worker gives to other threads; `R` is the type of its results.
 pub(crate) struct Background<R> {
     results: Receiver<Result<R, Failure>>,
     reply: Reply<R>,
 }
 
-/// The way back to the worker.
+/// Sends results to the worker, and wakes it.
 struct Reply<R> {
     to: Sender<Result<R, Failure>>,
     worker: Waker,
@@ -52,7 +52,7 @@ impl<R> Clone for Reply<R> {
 }
 
 impl<R> Reply<R> {
-    /// Sends the results, each as soon as it is there. Returns whether the owner still takes any.
+    /// Sends the results, each as soon as it is there. Returns whether their owner still receives any.
     fn send(&self, results: impl IntoIterator<Item = Result<R, Failure>>) -> bool {
         results.into_iter().all(|result| {
             let taken = self.to.send(result).is_ok();
@@ -75,14 +75,14 @@ pub(crate) enum Serve {
 pub(crate) struct Server<Q>(Sender<Q>);
 
 impl<Q> Server<Q> {
-    /// Gives it a request.
+    /// Gives the thread a request.
     pub(crate) fn ask(&self, request: Q) {
         self.0.send(request).expect("the thread lives as long as its owner");
     }
 }
 
 impl<R: Send + 'static> Background<R> {
-    /// For the worker that `worker` wakes.
+    /// Creates the background of the worker that `worker` wakes.
     pub(crate) fn new(worker: &Waker) -> Self {
         let (to, results) = channel();
         Self { results, reply: Reply { to, worker: worker.clone() } }
@@ -96,7 +96,7 @@ impl<R: Send + 'static> Background<R> {
         self.results.try_recv().ok().transpose()
     }
 
-    /// Does one piece of work on a thread of its own. It may have any number of results.
+    /// Does one piece of work on a thread of its own. The work may have any number of results.
     ///
     /// # Errors
     /// The host has no more threads.
@@ -110,7 +110,7 @@ impl<R: Send + 'static> Background<R> {
         })
     }
 
-    /// Does what is asynchronous already on the runtime.
+    /// Runs work that is asynchronous on the tokio runtime. It has one result.
     pub(crate) fn spawn_task(&self, runtime: &Handle, work: impl Future<Output = Result<R, Failure>> + Send + 'static) {
         let reply = self.reply.clone();
         runtime.spawn(async move { reply.send([work.await]) });
@@ -178,7 +178,7 @@ mod tests {
 
     const MOST: Duration = Duration::from_secs(20);
 
-    /// A worker that is woken, and what it has others do.
+    /// The background of a worker, and a receiver that is told whenever the worker is woken.
     fn bench<R: Send + 'static>() -> (Background<R>, Receiver<()>) {
         let (wake, woken) = channel();
         (Background::new(&Waker::new(move || wake.send(()).unwrap_or_default())), woken)

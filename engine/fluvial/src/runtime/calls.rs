@@ -114,7 +114,7 @@ impl StoreCalls {
             let Answer::Positions(positions) = self.make(Call::List { after: None }).await? else { return Err(gone()) };
             let newest = *positions.last().ok_or_else(gone)?;
             let Answer::Records(mut records) = self.make(Call::Get(vec![newest])).await? else { return Err(gone()) };
-            // It may have been pruned in between: then there is a newer one.
+            // The record may have been pruned in between. Then there is a newer one.
             if let Some((seq, Some(record))) = records.pop() {
                 return Ok((seq, record));
             }
@@ -122,7 +122,7 @@ impl StoreCalls {
     }
 }
 
-/// Where a test may end the process when a record with this entry is in the journal.
+/// The fail point at which a test may end the process when a record with this entry is in the journal.
 fn point_after(entry: &Entry) -> Option<FailPoint> {
     match entry {
         Entry::Opened { .. } => Some(FailPoint::AfterClaiming),

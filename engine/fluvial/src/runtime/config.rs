@@ -33,7 +33,8 @@ pub(crate) struct RunConfig {
     pub(crate) reconcile: bool,
     /// Whether a reconciliation leaves the records of append outputs as they are.
     pub(crate) leave_append_outputs: bool,
-    /// The options that decide beside the binary what the job computes, as bytes that are equal where the options are.
+    /// The job's own options, which together with the binary decide what the job computes, encoded as bytes that are
+    /// equal if the options are.
     pub(crate) own_options: Vec<u8>,
     /// How long an object of the store is kept after nothing refers to it any more. A process whose loop makes no step for this
     /// time ends.

@@ -18,23 +18,24 @@ use timely::worker::Worker;
 use fluvial_protocol::journal::SplitName;
 use fluvial_protocol::{FoundSplit, Order, Report};
 
-/// What goes over the control channel.
+/// A message on the control channel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
-    /// From the leader.
+    /// An order of the leader.
     Order(Order),
-    /// To the leader, with the worker's index.
+    /// A report to the leader, with the index of the worker.
     Report(u32, Report),
-    /// From the leader to all, before any order: where the input ended at the start, for a job that stops there.
+    /// From the leader to all workers, before any order: where the input ended at the start, for a job that stops
+    /// there.
     Ends(Vec<(SplitName, Offset)>),
-    /// From the leader to all, after the journal is open: what the sources say of their splits now.
+    /// From the leader to all workers, after the journal is open: the newest answers of the sources about their splits.
     Found(Vec<FoundSplit>),
     /// To the leader: this worker has reported all input up to those ends.
     AtEnd(u32),
-    /// To the leader, for the status line: so many records have been committed since the last time.
+    /// To the leader, for the status line: the number of records that have been committed since the last such message.
     Wrote(u64),
-    /// To the leader, for the status line: so many offsets of outputs have been taken by other writers since the last
-    /// time.
+    /// To the leader, for the status line: the number of offsets of outputs that other writers have taken since the
+    /// last such message.
     ForeignRecords(u64),
 }
 
@@ -44,7 +45,7 @@ struct Addressed {
     message: Message,
 }
 
-/// One worker's end of the control channel.
+/// The end of one worker of the control channel.
 pub(crate) struct Control {
     workers: u32,
     outgoing: InputHandleVec<u64, Addressed>,
@@ -69,7 +70,7 @@ impl Control {
         Self { workers, outgoing, inbox }
     }
 
-    /// Tells every worker, this one included.
+    /// Sends a message to every worker, this one included.
     pub(crate) fn tell_all(&mut self, message: &Message) {
         for to in 0..self.workers {
             self.outgoing.send(Addressed { to, message: message.clone() });
@@ -82,13 +83,13 @@ impl Control {
         self.tell_all(&Message::Order(order.clone()));
     }
 
-    /// Tells the leader.
+    /// Sends a message to the leader.
     pub(crate) fn tell_leader(&mut self, message: Message) {
         self.outgoing.send(Addressed { to: 0, message });
         self.send_now();
     }
 
-    /// Tells the leader, as worker `from`.
+    /// Sends a report to the leader, as worker `from`.
     pub(crate) fn report(&mut self, from: u32, report: Report) {
         self.tell_leader(Message::Report(from, report));
     }

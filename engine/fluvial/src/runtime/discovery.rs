@@ -1,4 +1,4 @@
-//! Asks the sources for their splits from the opening on, and tells them how far the job is.
+//! Asks the sources for their splits, from the opening of a generation on, and tells them how far the job is.
 //!
 //! ```text
 //!   each second of an opening,   ─┬─► source A's thread ─► its splits ────────────────► leader ─► all workers
@@ -31,10 +31,10 @@ use super::unavailable::{LOOK_AGAIN, Unavailable};
 const REFUSED_TIMES: u32 = 4;
 const REFUSED_OVER: Duration = Duration::from_secs(3);
 
-/// What follows from a split that is unavailable.
+/// The consequence of an unavailable split, for the log.
 const OTHERS_GO_ON: &str = "the other splits go on";
 
-/// What a source has said.
+/// The answer of a source.
 #[derive(Debug)]
 pub(crate) enum Discovered {
     /// The splits of one source, all of them.
@@ -43,7 +43,7 @@ pub(crate) enum Discovered {
     Refused(Error),
 }
 
-/// How the sources are asked.
+/// The settings of the questions to the sources.
 #[derive(Clone, Debug)]
 pub(crate) struct Asking {
     /// The job's name.
@@ -57,21 +57,21 @@ pub(crate) struct Asking {
 /// How far the job is in the splits of one source.
 pub(crate) type OfSource = Vec<(SplitId, Offset)>;
 
-/// Those of the positions that are of one source.
+/// The positions that belong to one source.
 pub(crate) fn of_source(positions: &Positions, name: &str) -> OfSource {
     let of_source = positions.iter().filter(|(of, _)| of.source == name);
     of_source.map(|(of, at)| (of.split.clone(), *at)).collect()
 }
 
-/// The threads that ask.
+/// The threads that ask the sources.
 pub(crate) struct Discovery {
-    /// By source.
+    /// The name of each source, with the thread that asks it.
     asked: Vec<(String, Server<OfSource>)>,
     background: Background<Discovered>,
 }
 
 impl Discovery {
-    /// Begins with what was found `before`.
+    /// Starts the threads. `before` is what the sources have answered already.
     ///
     /// # Errors
     /// The host has no more threads.
@@ -101,7 +101,7 @@ impl Discovery {
                 began: ambient::instant(),
                 refused: Doubt::new(REFUSED_TIMES, REFUSED_OVER),
             };
-            // What comes while the source does not answer is one question.
+            // Requests that wait while the source does not answer are served as one.
             let ask = move |positions: OfSource| asked.ask(&positions).map(Ok);
             servers.push((name.clone(), background.serve("discovery", Serve::Newest, ask)?));
         }
@@ -115,7 +115,7 @@ impl Discovery {
         }
     }
 
-    /// What a source has said, if one has since the last call.
+    /// The answer of a source, if one has answered since the last call.
     ///
     /// # Errors
     /// As [`Background::next`].
@@ -133,10 +133,10 @@ pub(crate) fn splits(sources: &[(String, Arc<dyn Source>)], patience: Duration) 
     Ok(of_each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// As [`splits`], once all of them are available; tells which it waits for, and that `who` does.
+/// The splits of all sources, once all of them are available. Until then the log says which of them `who` waits for.
 ///
 /// # Errors
-/// As there.
+/// As [`splits`].
 pub(crate) fn splits_when_available(
     sources: &[(String, Arc<dyn Source>)],
     patience: Duration,
@@ -152,7 +152,7 @@ pub(crate) fn splits_when_available(
     }
 }
 
-/// Where splits end, those that are unavailable left out.
+/// The ends of the splits. Splits that are unavailable are left out.
 pub(crate) fn ends(found: &[FoundSplit]) -> Ends {
     found.iter().filter_map(|split| Some((split.name(), split.availability.end()?))).collect()
 }
@@ -188,7 +188,8 @@ struct Asked {
     /// Why the source could not be told how far the job is.
     untold: Option<String>,
     began: Instant,
-    /// That a person must change something. A broker that does not know yet what it should may say so once.
+    /// Whether to believe the answer that a person must change something. A broker whose metadata is outdated may give
+    /// it once by mistake.
     refused: Doubt,
 }
 
@@ -204,7 +205,7 @@ impl Asked {
         }
         let Err(error) = self.source.report_committed(&self.asking.job, positions) else { return };
         let said = error.to_string();
-        // Who may not do that need hear it once.
+        // A job that lacks the permission is told so once, not at each report.
         if self.untold.replace(said.clone()).is_none_or(|before| before != said) {
             tracing::warn!(
                 source = self.name,
@@ -242,8 +243,8 @@ impl Asked {
     }
 }
 
-/// Takes the next answer: the kind of its error, or that there was none. Returns whether it is to be believed that the source
-/// cannot be read until a person changes something.
+/// Takes the next answer: the kind of its error, or `None` if there was no error. Returns whether to believe that the
+/// source cannot be read until a person changes something.
 fn is_refused(doubt: &mut Doubt, error: Option<ErrorKind>, now: Duration) -> bool {
     if error != Some(ErrorKind::Configuration) {
         doubt.forget();
@@ -271,7 +272,7 @@ mod tests {
     /// A source that cannot be asked for its splits while it is told so.
     struct Failing {
         source: MemorySource,
-        /// What the next answers are.
+        /// The errors that the next answers are.
         errors: Mutex<VecDeque<ErrorKind>>,
         /// No question is answered before something comes from here or it is closed.
         held: Option<Mutex<Receiver<()>>>,

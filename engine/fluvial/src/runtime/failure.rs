@@ -3,7 +3,7 @@
 use fluvial_connector::Error;
 use fluvial_protocol::{Ended, Exit, System};
 
-/// How a process ends, and the error that says why.
+/// How a process ends, with the error that is the reason.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// How it ends.

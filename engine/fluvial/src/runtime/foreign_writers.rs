@@ -16,17 +16,18 @@ use fluvial_protocol::Stretch;
 use super::background::Background;
 use super::failure::{Failure, chain};
 
-/// What is known of the other writers of this process's output partitions.
+/// The facts about other writers of this process's output partitions.
 pub(crate) struct ForeignWriters {
     session: Arc<dyn SinkSession>,
-    /// By output: whether others are known to write it; otherwise that is being found out.
+    /// For each output with unexplained offsets, whether other writers are known to write it. If not, this is being
+    /// found out.
     outputs: BTreeMap<String, bool>,
     looks: Background<(Stretch, Result<Found, Error>)>,
-    /// Offsets of others that the leader has not been told of.
+    /// How many offsets of other writers the leader has not been told of.
     untold: u64,
 }
 
-/// What was found in a stretch.
+/// The records that were found in a stretch.
 struct Found {
     others: u64,
     writers: Vec<String>,
@@ -37,7 +38,7 @@ impl ForeignWriters {
         Self { session, outputs: BTreeMap::new(), looks: Background::new(waker), untold: 0 }
     }
 
-    /// Takes what the committer could not explain.
+    /// Takes the stretches that the committer could not explain.
     pub(crate) fn take(&mut self, stretches: Vec<Stretch>) {
         for stretch in stretches {
             match self.outputs.get(&stretch.at.output) {
@@ -129,10 +130,10 @@ mod tests {
             woken.recv_timeout(Duration::from_secs(10)).unwrap();
             foreign_writers.counted().unwrap()
         };
-        // All of it is the job's own: what was not explained is a marker.
+        // All records are the job's own: the unexplained offset is a marker.
         assert_eq!(counts(3), None);
         assert_eq!(counts(1), Some(2));
-        // By then only the offsets are counted.
+        // Once other writers are known, their offsets are counted and no records are read.
         foreign_writers.take(vec![stretch(1)]);
         assert_eq!(foreign_writers.counted().unwrap(), Some(1));
     }

@@ -22,26 +22,26 @@ use super::failure::Failure;
 use crate::job::output::OutputQueue;
 use crate::stages::STAGES;
 
-/// What some ticks give to the output partitions, by tick.
+/// The output of some ticks, by tick and output partition.
 pub(crate) type Ticks = BTreeMap<Tick, Vec<(OutputPartition, TickRecords)>>;
 
-/// What the workers of one process have handed in.
+/// The output that the workers of one process have handed in.
 pub(crate) struct Inbox {
     state: Mutex<State>,
-    /// Whether too much waits for its commit.
+    /// Whether too much output waits for its commit.
     full: AtomicBool,
 }
 
 struct State {
     ticks: Ticks,
-    /// By thread: all its ticks before this one have been handed in.
+    /// For each thread, the tick before which all of its ticks have been handed in.
     uppers: Vec<u64>,
-    /// By thread: what wakes it, once it has begun.
+    /// For each thread, the waker of its worker, once the worker has begun.
     wakers: Vec<Option<Waker>>,
 }
 
 impl State {
-    /// All ticks before this one are complete.
+    /// The tick before which all ticks are complete.
     fn upper(&self) -> u64 {
         self.uppers.iter().min().copied().unwrap_or(0)
     }
@@ -54,13 +54,13 @@ impl State {
 }
 
 impl Inbox {
-    /// The inbox of a process of so many workers; the first of them takes what comes.
+    /// Creates the inbox of a process with `threads` workers. The first of them takes complete ticks from it.
     pub(crate) fn new(threads: usize) -> Self {
         let state = State { ticks: Ticks::new(), uppers: vec![0; threads], wakers: vec![None; threads] };
         Self { state: Mutex::new(state), full: AtomicBool::new(false) }
     }
 
-    /// What has become complete of the ticks through this one, and the first tick of all that is not.
+    /// The ticks through `through` that have become complete, and the first tick that is not complete.
     pub(crate) fn take(&self, through: Tick) -> (Ticks, u64) {
         let mut state = self.state();
         let upper = state.upper();
@@ -68,7 +68,7 @@ impl Inbox {
         (std::mem::replace(&mut state.ticks, later), upper)
     }
 
-    /// Says whether too much waits for its commit.
+    /// Sets whether too much output waits for its commit.
     pub(crate) fn set_full(&self, full: bool) {
         if self.full.swap(full, Ordering::AcqRel) && !full {
             let state = self.state();
@@ -81,7 +81,7 @@ impl Inbox {
     }
 }
 
-/// One worker's end of the way.
+/// The end of one worker, through which its output gets into the inbox.
 pub(crate) struct Outlet {
     thread: usize,
     inbox: Arc<Inbox>,
@@ -144,7 +144,7 @@ impl Outlet {
         Tick(self.upper.saturating_sub(1))
     }
 
-    /// Whether more ticks may be replayed: not too much waits for its commit.
+    /// Whether more ticks may be replayed, because not too much output waits for its commit.
     pub(crate) fn has_room(&self) -> bool {
         !self.inbox.full.load(Ordering::Acquire)
     }

@@ -29,13 +29,14 @@ use super::supervisor::{Supervision, thread};
 
 /// How long the other processes have to report why they end, after the first one has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// How long they have if the first one is done: they only have to free their state, which can take a while.
+/// How long they have if the first one ended because the job is done: they only have to free their state, which can
+/// take a while.
 const LETTING_GO: Duration = Duration::from_secs(30);
 /// A signal that arrives within this time after the first is the same one: programs such as `timeout` signal both a process and
 /// its process group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// What happens to a run.
+/// An event of a run.
 pub(super) enum Event {
     /// SIGTERM or SIGINT.
     Signal,
@@ -43,7 +44,7 @@ pub(super) enum Event {
     Process { generation: u64, index: usize, what: What },
 }
 
-/// What happens to a process.
+/// An event of a process.
 pub(super) enum What {
     Connected(PeerLink, SocketAddr),
     Said(FromPeer),
@@ -59,7 +60,7 @@ pub(super) struct Ended {
     pub(super) number: Option<Generation>,
 }
 
-/// One process as its keeper knows it.
+/// A process, and what its keeper knows of it.
 struct Process {
     child: Child,
     link: Option<(PeerLink, SocketAddr)>,
@@ -69,7 +70,7 @@ struct Process {
 }
 
 impl Process {
-    /// Whether there is nothing more to come from it.
+    /// Whether nothing more can come from the process.
     fn gone(&self) -> bool {
         self.exited && (self.link.is_none() || self.silent)
     }
@@ -79,11 +80,11 @@ impl Process {
 pub(super) struct Processes {
     number: u64,
     processes: Vec<Process>,
-    /// What they print.
+    /// The output of the processes.
     following: Following,
-    /// What the kernel had killed for memory before they were started.
+    /// The memory of the control group before the processes were started, and what the kernel had killed in it.
     memory: Memory,
-    /// Where they connect; a thread waits on it.
+    /// The listener for the connections of the processes. A thread waits on it.
     listener: TcpListener,
 }
 
@@ -129,7 +130,7 @@ impl Processes {
                 ansi: supervision.ansi,
                 fail_point,
             };
-            // What `ps` and `pgrep -f` show.
+            // The name that `ps` and `pgrep -f` show.
             let shown = format!("{} process {index} of {count}:", std::env::args().next().unwrap_or_default());
             let mut child = Command::new(&binary)
                 .arg0(shown)

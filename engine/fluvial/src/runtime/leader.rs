@@ -51,12 +51,12 @@ const CHECKPOINTS_TO_REPLAY: u32 = 5;
 /// How far the job has committed in each split of each source.
 pub(crate) type Positions = Vec<(SplitName, Offset)>;
 
-/// What comes back of the leader's work beside its worker.
+/// The result of work that the leader has given to other threads.
 enum Back {
     Answered(Part, Answer),
-    /// What the outputs are now.
+    /// The status of the outputs.
     Outputs(SinkStatus),
-    /// What the upsert outputs hold that this job has no progress for.
+    /// The rows of the upsert outputs that this job has no progress for.
     Surveyed(Vec<HeldOutput>),
     /// The supervisor asks for the end.
     Stop,
@@ -67,13 +67,13 @@ pub(crate) struct LeaderDriver {
     leader: Leader,
     background: Background<Back>,
     discovery: Discovery,
-    /// Where it is asked what the outputs are now.
+    /// The thread that asks the sink for the status of the outputs.
     outputs: Server<()>,
     member: Arc<Member>,
     stopping: Option<Instant>,
-    /// The workers that have reported all that was to be read.
+    /// The workers that have reported all input that was to be read.
     at_end: BTreeSet<u32>,
-    /// Where the input ended at the start, for a job that stops there, until the workers know.
+    /// Where the input ended at the start, for a job that stops there; `None` once the workers have been told.
     ends: Option<Ends>,
     opened: bool,
     /// Whether the workers have their plan.
@@ -86,7 +86,7 @@ pub(crate) struct LeaderDriver {
 }
 
 impl LeaderDriver {
-    /// Begins with what the first process found.
+    /// Creates the leader from what the first process found.
     pub(crate) fn new(member: &Arc<Member>, with: ForTheLeader, waker: &Waker) -> Result<Self, Failure> {
         let ForTheLeader { found, succession, stop, program } = with;
         let options = &member.config;
@@ -146,12 +146,12 @@ impl LeaderDriver {
             status: StatusLine::new(),
         };
         driver.status.found(&found.splits);
-        // The answer cannot fail: the machine has not begun.
+        // This event cannot fail: the machine has not begun.
         let _ = driver.leader.on(Event::Splits(found.splits), ambient::now_ms());
         Ok(driver)
     }
 
-    /// Begins to ask the sources for their splits, and to tell them how far the job is.
+    /// Starts to ask the sources for their splits, and to tell them how far the job is.
     fn discover(member: &Member, waker: &Waker, before: &[FoundSplit]) -> Result<Discovery, Failure> {
         let options = &member.config;
         let asking = Asking {
@@ -162,19 +162,19 @@ impl LeaderDriver {
         Discovery::start(&member.sources, &asking, before, waker)
     }
 
-    /// A worker's report.
+    /// Takes a worker's report.
     pub(crate) fn hear(&mut self, worker: u32, report: Report, control: &mut Control) -> Result<(), Failure> {
         self.status.hear(&report);
         self.event(Event::FromWorker(worker, report), control)
     }
 
-    /// A worker has reported all that was to be read; the job ends when all have.
+    /// Takes note that a worker has reported all input that was to be read. The job ends when all workers have.
     pub(crate) fn at_end(&mut self, worker: u32, control: &mut Control) -> Result<(), Failure> {
         self.at_end.insert(worker);
         if self.is_at_end() { self.event(Event::Stop, control) } else { Ok(()) }
     }
 
-    /// Whether all that was to be read has been reported.
+    /// Whether all input that was to be read has been reported.
     fn is_at_end(&self) -> bool {
         self.at_end.len() == self.member.config.layout.workers as usize
     }
@@ -221,7 +221,8 @@ impl LeaderDriver {
         }
         self.give_up_stopping()?;
         self.status.print(&self.leader.status());
-        // An answer that was under way during the claim could be older than what the generation before has read.
+        // The sources are asked only after the claim of the journal: an earlier answer could report less than the
+        // previous generation has read since.
         if !self.opened {
         } else if let Some(positions) = self.status.ask() {
             self.discovery.ask(&positions);
@@ -232,8 +233,8 @@ impl LeaderDriver {
         Ok(())
     }
 
-    /// Asks the sources for their splits, beside the times at which they are asked anyway: an opening waits for the answers,
-    /// and must not wait until its position is reported.
+    /// Asks the sources for their splits at once. An opening waits for the answers, so it does not wait until the
+    /// sources are asked in the regular interval, when the job's position is reported.
     fn ask_again(&mut self) {
         self.asked = Some(ambient::instant());
         self.discovery.ask(&Positions::new());
@@ -246,7 +247,7 @@ impl LeaderDriver {
             .leader
             .deadline_ms()
             .map_or(Duration::from_secs(1), |at| Duration::from_millis(at.saturating_sub(now)));
-        // Nobody is asked before the journal is opened.
+        // The sources are not asked before the journal is opened.
         let rests = if self.opened { self.status.rests() } else { Duration::from_secs(1) };
         due.min(rests).min(Duration::from_secs(1))
     }
@@ -289,7 +290,7 @@ impl LeaderDriver {
                     control.broadcast(&order);
                     if matches!(order, Order::Opened(_)) {
                         self.planned = true;
-                        // The workers begin to read when they hear the answer, and restore meanwhile.
+                        // The workers begin to read when they receive the answers, and restore their state meanwhile.
                         self.ask_again();
                     }
                     if let Order::Minted(_) = order {
@@ -325,7 +326,7 @@ impl LeaderDriver {
         }
     }
 
-    /// Tells the sources how far the job has come, for whoever watches the lag of one that does not run.
+    /// Tells the sources how far the job has come, for tools that show the lag of a job while it does not run.
     fn report_the_end(&mut self) {
         let positions = self.status.at_the_end(&self.leader.status());
         for (name, source) in &self.member.sources {
@@ -340,8 +341,8 @@ impl LeaderDriver {
         }
     }
 
-    /// Tells the workers where to stop, if they are to, before they hear of anything to read; makes the first calls of
-    /// the opening.
+    /// Tells the workers where to stop, if the job stops at the end of its input, before they hear of anything to read.
+    /// Then makes the first calls of the opening.
     pub(crate) fn open(&mut self, control: &mut Control) -> Result<(), Failure> {
         if let Some(ends) = self.ends.take() {
             control.tell_all(&Message::Ends(ends.into_iter().collect()));
@@ -359,7 +360,7 @@ impl LeaderDriver {
         })
     }
 
-    /// Looks at what the upsert outputs hold.
+    /// Asks the sink what the upsert outputs hold.
     fn survey(&self) -> Result<(), Failure> {
         let (session, patience) = (self.member.sink.session()?, self.member.config.patience);
         let upserts = self.member.sink.outputs.iter().filter(|output| output.envelope == Envelope::Upsert);
@@ -371,7 +372,8 @@ impl LeaderDriver {
     }
 
     fn call(&self, part: Part, call: Call) {
-        // The opening has an identity once it is over; what asks then is the second look at the tail.
+        // The opening ends when the leader has an identity. A later call of this part is the second read of the
+        // journal's tail.
         if part == Part::Opening && self.leader.identity().is_some() {
             reach(FailPoint::AfterFencing);
         }
@@ -383,7 +385,7 @@ impl LeaderDriver {
     }
 }
 
-/// Tells whoever measures.
+/// Emits the events by which benchmarks and tests measure the stages of a generation.
 fn note(order: &Order) {
     match order {
         Order::Opened(_) => tracing::debug!(target: STAGES, "opened"),

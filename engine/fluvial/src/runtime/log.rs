@@ -64,16 +64,16 @@ pub(crate) fn finish() {
     }
 }
 
-/// Which process of its generation this is, where there are several: each line of the log says so.
+/// The index of this process in its generation, if there are several processes: each line of the log holds it.
 static PROCESS: OnceLock<usize> = OnceLock::new();
 
-/// This is one of several processes of a generation.
+/// Sets the index of this process, which is one of several of its generation.
 pub(crate) fn this_is_process(index: usize) {
-    // It is said once for each process.
+    // The index is set once for each process.
     let _ = PROCESS.set(index);
 }
 
-/// A line of the log that says which process it is of: in its own field where it is JSON.
+/// A line of the log with the index of the process, in its own field if the line is JSON.
 fn with_process(line: &[u8], process: usize) -> Vec<u8> {
     match (line.strip_prefix(b"{"), line.strip_suffix(b"\n")) {
         (Some(fields), _) => [format!("{{\"process\":{process},").as_bytes(), fields].concat(),
@@ -82,7 +82,7 @@ fn with_process(line: &[u8], process: usize) -> Vec<u8> {
     }
 }
 
-/// Where the log goes: a writer that takes everything and never fails.
+/// The writer of the log, which accepts everything and never fails.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Writer;
 
@@ -111,7 +111,7 @@ impl MakeWriter<'_> for Writer {
     }
 }
 
-/// What the processes of a generation print, on its way.
+/// Follows what the processes of a generation print, and passes it on.
 pub(crate) struct Following {
     /// Held by each thread that follows a stream, and by nobody else once all are followed.
     open: Option<Sender<()>>,
@@ -148,8 +148,8 @@ impl Following {
         std::thread::Builder::new().name(name.to_owned()).spawn(pump).map(drop)
     }
 
-    /// Waits until everything that the processes had printed when they ended has been taken over. Not for long: what a
-    /// process has started may hold its streams open.
+    /// Waits until everything that the processes had printed when they ended has been read. The wait is short, because
+    /// a program that a process has started may hold its streams open.
     pub(crate) fn end(&mut self) {
         self.open = None;
         let until = ambient::instant() + LAST_LINES;
@@ -196,9 +196,9 @@ struct Shared {
 struct State {
     waiting: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Whether some are being written.
+    /// Whether some lines are being written.
     writing: bool,
-    /// How many lines did not fit in what may wait.
+    /// How many lines were dropped because too many bytes waited.
     overflowed: u64,
 }
 
@@ -368,7 +368,7 @@ mod tests {
             std::thread::yield_now();
         }
         (0..20).for_each(|_| lines.push(line.clone()));
-        // One may be with whoever stands still.
+        // The blocked writer may hold one more line.
         assert!(lines.state().waiting.len() <= 4, "what waits is bounded");
         lines.drain(Duration::from_millis(1));
         drop(hold);

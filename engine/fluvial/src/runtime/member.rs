@@ -1,4 +1,5 @@
-//! What a process has as a member of a generation, and a replay has not: the supervisor, the store, the sink.
+//! The parts of a process that it has as a member of a generation and that a replay lacks: the connections to
+//! supervisor, store and sink.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -29,13 +30,13 @@ pub(crate) struct Member {
     for_the_leader: Mutex<Option<ForTheLeader>>,
 }
 
-/// The process's way to the job's store.
+/// The process's access to the job's store.
 pub(crate) struct StoreLink {
-    /// The state files.
+    /// Access to the state files.
     pub(crate) state: StateStore,
-    /// The journal and everything else.
+    /// Access to the journal and to all other objects.
     pub(crate) calls: Arc<StoreCalls>,
-    /// What drives the store's calls.
+    /// The runtime on which the store's calls run.
     pub(crate) runtime: Handle,
 }
 
@@ -59,11 +60,11 @@ impl SinkLink {
         Self { outputs, context, sink, session: OnceLock::new() }
     }
 
-    /// The session, which the first call makes: in the first process to look around, in the others when the journal is
-    /// open.
+    /// The session with the sink. The first call creates it: in the first process before the journal is opened, to find
+    /// the outputs; in the others after it is opened.
     ///
     /// # Errors
-    /// The sink has been unavailable for longer than the patience, or refuses.
+    /// The sink has been unavailable for longer than the patience, or refuses the session.
     pub(crate) fn session(&self) -> Result<Arc<dyn SinkSession>, Failure> {
         if let Some(session) = self.session.get() {
             return Ok(Arc::clone(session));
@@ -87,13 +88,13 @@ impl Member {
         Self { process, config, sources, store, sink, supervisor, for_the_leader: Mutex::new(None) }
     }
 
-    /// Ends the process: its workers may wait for each other in any state.
+    /// Ends the process at once, because its workers may wait for each other in any state.
     pub(crate) fn end(&self, failure: &Failure) -> ! {
         self.supervisor.say(&FromPeer::Ended { exit: failure.exit, why: failure.line() });
         std::process::exit(i32::from(failure.exit.code()));
     }
 
-    /// What there is to read and to write, before the journal is opened.
+    /// Asks sources and sink for the splits and outputs of the job, before the journal is opened.
     pub(crate) fn look_around(&self) -> Result<Found, Failure> {
         let (sources, patience) = (&self.sources, self.config.patience);
         let splits = if self.config.stop_at_end {
@@ -111,12 +112,12 @@ impl Member {
         Ok(Found { splits, outputs: self.sink.outputs.iter().map(output).collect(), sink })
     }
 
-    /// Leaves what the leader begins with.
+    /// Stores the values that the leader begins with, until its worker takes them.
     pub(crate) fn set_for_the_leader(&self, with: ForTheLeader) {
         *self.for_the_leader.lock().unwrap_or_else(PoisonError::into_inner) = Some(with);
     }
 
-    /// What the leader begins with, in the first process, once.
+    /// The values that the leader begins with. They are returned once, in the first process.
     pub(crate) fn for_the_leader(&self) -> Option<ForTheLeader> {
         self.for_the_leader.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

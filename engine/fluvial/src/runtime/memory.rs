@@ -32,7 +32,7 @@ pub(crate) struct Memory(Option<Group>);
 
 struct Group {
     version: &'static Version,
-    /// Where the hierarchy is mounted, and where the group lies in it.
+    /// The path at which the hierarchy is mounted, and the path of the group in it.
     mount: PathBuf,
     folder: PathBuf,
     kills: u64,
@@ -45,7 +45,8 @@ impl Memory {
         Self(Group::find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo")))
     }
 
-    /// What a person should know of a process that was killed since, if the kernel killed any of the group for memory.
+    /// The reason, for people, why a process was killed since, if the kernel killed any process of the group for
+    /// memory.
     pub(crate) fn explain(&self) -> Option<String> {
         let group = self.0.as_ref()?;
         (group.count()? > group.kills).then(|| group.describe())

@@ -9,16 +9,16 @@ use super::background::{Background, Serve, Server};
 use super::failure::{Failure, chain};
 use crate::state::{StateError, StateStore, merge, merge_due, state_object};
 
-/// The thread that merges.
+/// The thread that merges state files.
 pub(crate) struct Merges {
     complete: Server<Vec<OperatorState>>,
     background: Background<Merge>,
 }
 
-/// What became of a merge that was due.
+/// The outcome of a merge that was due.
 enum Merge {
     Done(Report),
-    /// The job goes on without it, and the next checkpoint tries again.
+    /// The job continues without the merge, and the next checkpoint tries again.
     Failed {
         operator: String,
         error: StateError,
@@ -47,14 +47,14 @@ impl Merges {
         Ok(Self { complete: background.serve("merges", Serve::Newest, merge_all)?, background })
     }
 
-    /// A checkpoint is complete; these are its operators.
+    /// Takes note that a checkpoint is complete, and merges files of these operators if that is due.
     pub(crate) fn consider(&self, operators: Vec<OperatorState>) {
         self.complete.ask(operators);
     }
 
-    /// A merge that is done. Merges that failed are logged here, on the worker: at the end of a generation the store's calls
-    /// are cancelled, and nobody takes, or reads of, a merge that fails by that. What there is of its file is deleted as any
-    /// other object that nothing names.
+    /// The next merge that is done. Failed merges are logged here, on the worker, so that merges which fail because the
+    /// generation ends are not logged: then the store's calls are cancelled, and this is not called any more. The
+    /// incomplete file of such a merge is deleted like any other object that nothing names.
     pub(crate) fn merged(&self) -> Result<Option<Report>, Failure> {
         self.next(warn)
     }
@@ -109,7 +109,8 @@ mod tests {
 
     const MOST: Duration = Duration::from_secs(20);
 
-    /// A stop said that state files could not be merged since a task was cancelled, as if something were wrong.
+    /// When a job stopped, the log said that state files could not be merged because a task was cancelled, as if
+    /// something were wrong.
     #[test]
     fn a_merge_that_the_end_of_the_generation_cancels_is_not_spoken_of() {
         for (ends, expected) in [(false, vec!["a", "b"]), (true, vec!["a"])] {
@@ -129,7 +130,7 @@ mod tests {
             merges.consider(vec![operator("a"), operator("b")]);
             let mut merges = Some(merges);
             let (mut tried, mut said) = (Vec::new(), Vec::new());
-            // The thread ends with what it has to do, once nobody wants it.
+            // Once its owner has been dropped, the thread ends after the merge that is under way.
             while let Ok((name, go_on)) = begun.recv_timeout(MOST) {
                 tried.push(name);
                 if ends {

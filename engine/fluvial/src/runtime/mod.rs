@@ -34,10 +34,11 @@
 //!                        warnings, deletions, survey         once, at a start
 //! ```
 //!
-//! The first worker of a replay has `discovery` alone. A process has besides: the workers themselves and the threads of their sockets (timely's), two threads of a tokio runtime
-//! for the store's asynchronous calls, `supervisor-link` and `pulse`, which watch the process, and the sink's and the sources'
-//! own (librdkafka's). The supervisor has one for its signals, two for what it prints, one for each generation's connections,
-//! and four for each process: its exit, its messages, its two streams.
+//! The first worker of a replay has `discovery` alone. In addition, a process has the workers themselves, the threads
+//! of their sockets (timely's), two threads of a tokio runtime for the store's asynchronous calls, `supervisor-link`
+//! and `pulse`, which watch the process, and the threads of sinks and sources (librdkafka's). The supervisor has one
+//! thread for its signals, two for its output, one for each generation's connections, and four for each process: for
+//! its exit, its messages and its two streams.
 
 mod allocator;
 mod ambient;

@@ -1,5 +1,5 @@
-//! Looks at the outputs beside the job: what a person should know of them when it starts, what they are while it runs, and
-//! what they hold before it writes to them.
+//! Asks the sink about the outputs: about settings that a person should know of at the start, about their status while
+//! the job runs, and about the rows that they hold before the job writes to them.
 
 use std::collections::BTreeSet;
 
@@ -16,14 +16,14 @@ pub(crate) fn warn(session: &dyn SinkSession) {
     }
 }
 
-/// What the outputs are now. That it is not known for a while is an outage, which passes.
+/// The status of the outputs; `None` if the sink cannot be asked, which is an outage and passes.
 pub(crate) fn look(session: &dyn SinkSession) -> Option<SinkStatus> {
     let warn = |error| tracing::warn!(error = chain(error), "could not ask the sink for the status of the outputs");
     session.status().map_err(warn).ok()
 }
 
-/// What those of the outputs hold that no job of this name has progress for. One that has is not new, and its committers
-/// say whose it is.
+/// The rows that these outputs hold, except those outputs for which a job of this name has progress. Such an output is
+/// not new, and its committers check whose it is.
 ///
 /// # Errors
 /// The sink cannot be reached.

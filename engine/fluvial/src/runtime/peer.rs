@@ -19,7 +19,7 @@ use crate::fail_point::Doom;
 /// The environment variable that makes a job's binary one process of a generation.
 pub(crate) const PEER_VARIABLE: &str = "FLUVIAL_PEER";
 
-/// What a supervisor tells a process that it starts, in [`PEER_VARIABLE`].
+/// The values that a supervisor hands to a process that it starts, in [`PEER_VARIABLE`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Invitation {
     /// The address at which the supervisor listens.
@@ -30,14 +30,14 @@ pub(crate) struct Invitation {
     pub index: usize,
     /// The run, and the generation that precedes this one.
     pub succession: Succession,
-    /// Whether its log has colours: what it prints goes through the supervisor to a terminal.
+    /// Whether its log has colours. The supervisor passes what it prints on to a terminal.
     pub ansi: bool,
     /// The fail point at which it ends or pauses, if a test sets one.
     pub fail_point: Option<Doom>,
 }
 
-/// What a generation must know about the earlier ones. A supervisor starts the next generation by itself only as long as no other
-/// run of the job has opened one since.
+/// The facts about earlier generations that a generation must know. A supervisor starts the next generation by itself
+/// only as long as no other run of the job has opened one since.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Succession {
     /// The random number of the supervisor's run.
@@ -46,7 +46,7 @@ pub(crate) struct Succession {
     pub follows: Option<Generation>,
 }
 
-/// From a process to its supervisor.
+/// A message from a process to its supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FromPeer {
@@ -56,7 +56,7 @@ pub(crate) enum FromPeer {
         secret: String,
         /// Which process it is.
         index: usize,
-        /// Where it listens for its peers.
+        /// The address at which it listens for its peers.
         mesh: SocketAddr,
     },
     /// The generation has its place in the journal.
@@ -72,13 +72,13 @@ pub(crate) enum FromPeer {
     },
 }
 
-/// From the supervisor to a process.
+/// A message from the supervisor to a process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ToPeer {
     /// All processes are there: where they listen, by index.
     Peers(Vec<SocketAddr>),
-    /// Commit, checkpoint, end. Said to process 0.
+    /// Commit, complete a checkpoint, and end. Sent to process 0 only.
     Stop,
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Peer {
     pub sockets: Vec<Option<TcpStream>>,
     /// After which generation this one comes.
     pub succession: Succession,
-    /// Where the supervisor asks for the end.
+    /// Receives the supervisor's request to stop.
     pub stop: Receiver<()>,
     /// The way to tell the supervisor.
     pub supervisor: SupervisorLink,
@@ -103,7 +103,7 @@ pub(crate) struct Peer {
 pub(crate) struct SupervisorLink(Arc<Mutex<TcpStream>>);
 
 impl SupervisorLink {
-    /// Says it. A supervisor that is gone ends this process anyway.
+    /// Sends a message. A failure is ignored: if the supervisor is gone, this process ends anyway.
     pub(crate) fn say(&self, message: &FromPeer) {
         let mut stream = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Err(error) = write_line(&mut stream, message) {
@@ -188,7 +188,7 @@ impl PeerLink {
         }
     }
 
-    /// Says something; a process that is gone is noticed by its exit.
+    /// Sends a message. A failure is ignored: if the process is gone, its exit is noticed.
     pub(crate) fn say(&mut self, message: &ToPeer) {
         if let Err(error) = write_line(&mut self.stream, message) {
             tracing::debug!(%error, "could not send a message to a process of the job");

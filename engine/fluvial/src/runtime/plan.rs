@@ -98,7 +98,7 @@ mod tests {
         assert!(check(&["in"], &[]).unwrap_err().starts_with("the job writes nothing"));
         let all = check(&["in", "in"], &[("a/b", "in")]).unwrap_err();
         let parts = [
-            "the job is put together with 6 mistakes; (1) source 'in' is declared twice",
+            "the definition of the job has 6 mistakes; (1) source 'in' is declared twice",
             "; (2) 'a/b' is not a valid name for a durable operator",
             "; (4) output 'in' is written twice",
             "; (5) the job reads ",

@@ -4,8 +4,9 @@
 //!   join the mesh ─► build the job once, to know its parts ─► (process 0) look at sources and sink ─► timely workers
 //! ```
 //!
-//! What the workers share is [`Shared`]; what they have only while the job runs, and not in a replay, is the process's
-//! [`Member`]. The main thread starts the workers and waits for them; a `hash` thread reads the binary while it looks around.
+//! [`Shared`] is what the workers share. [`Member`] is what the process has only while the job runs, and not in a
+//! replay. The main thread starts the workers and waits for them; a `hash` thread reads the binary while the process
+//! looks around.
 //!
 //! Whatever goes wrong ends the process at once, after it has told the supervisor why: a process holds nothing that
 //! its end at any moment could leave half done.
@@ -41,11 +42,11 @@ use crate::fail_point;
 use crate::journal::JobStore;
 use crate::stages::STAGES;
 
-/// How many full ticks a worker reads ahead of those that are minted: what waits longer is no sooner in the dataflow, it
-/// takes memory, and has left the caches when its tick comes.
+/// How many full ticks a worker reads ahead of the minted ones. Reading further ahead brings no input into the dataflow
+/// sooner, but takes memory, and records that wait longer have left the CPU caches when their tick comes.
 const TICKS_READ_AHEAD: u64 = 2;
 
-/// What the workers of one process share, whether they run the job or replay it.
+/// The values that the workers of one process share, whether they run the job or replay it.
 pub(crate) struct Shared {
     pub(crate) build: Build,
     pub(crate) sources: Vec<(String, Arc<dyn Source>)>,
@@ -53,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) most_waiting: Volume,
     /// How long to wait for a system that is unavailable.
     pub(crate) patience: Duration,
-    /// What the workers' dataflows have put out.
+    /// The output of the workers' dataflows.
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) pulses: Pulses,
     /// How many workers the process has.
@@ -61,11 +62,11 @@ pub(crate) struct Shared {
     pub(crate) mode: Mode,
 }
 
-/// What the workers do.
+/// The mode of the workers: whether they run the job or replay it.
 pub(crate) enum Mode {
     /// They run the job, as one process of a generation.
     Run(Arc<Member>),
-    /// They run it over its kept journal, and write nothing.
+    /// They replay its kept journal, and write nothing.
     Replay(Box<Script>),
 }
 
@@ -76,19 +77,20 @@ impl Shared {
     }
 }
 
-/// What the leader begins with.
+/// The values that the leader begins with.
 pub(crate) struct ForTheLeader {
-    /// What the first process found.
+    /// The splits and outputs that the first process found.
     pub(crate) found: Found,
-    /// After which generation this one comes.
+    /// The run, and the generation that precedes this one.
     pub(crate) succession: Succession,
-    /// Where the supervisor asks for the end.
+    /// Receives the supervisor's request to stop.
     pub(crate) stop: Receiver<()>,
-    /// What tells this program from others that may compute other output.
+    /// Identifies the program: the hash of its binary and of the job's own options. Another program may compute other
+    /// output.
     pub(crate) program: String,
 }
 
-/// What the first process finds before it opens the journal.
+/// The splits and outputs that the first process finds before it opens the journal.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) splits: Vec<FoundSplit>,
@@ -101,7 +103,7 @@ pub(crate) struct Found {
 /// # Errors
 /// The process cannot join its generation.
 pub(crate) fn run(invitation: &Invitation, build: &Build, config: &RunConfig) -> anyhow::Result<Exit> {
-    // A terminal's Ctrl-C reaches every process; what to do about it is the supervisor's to say.
+    // Ctrl-C in a terminal reaches every process, but the supervisor alone decides what follows.
     let ignored = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&ignored)).context("cannot watch for signals")?;
@@ -146,7 +148,7 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
     let member = Arc::new(member);
     if first {
         let failed = Failure::of_host;
-        // It takes some milliseconds, in which Kafka can answer.
+        // Hashing takes some milliseconds, in which Kafka can answer.
         let own_options = config.own_options.clone();
         let hash = move || hash_of_this_program(&own_options);
         let hash = std::thread::Builder::new().name("hash".to_owned()).spawn(hash).map_err(failed)?;
@@ -205,8 +207,8 @@ pub(crate) fn start_workers(
         .map_err(|error| Failure::new(Exit::EngineFault, anyhow::anyhow!(error)))
 }
 
-/// The hash of the binary that this process runs, whatever stands in its place on the disk by now, and of the job's own
-/// options.
+/// The hash of the binary that this process runs and of the job's own options. The path `/proc/self/exe` leads to this
+/// binary even if its file has been replaced.
 fn hash_of_this_program(own_options: &[u8]) -> std::io::Result<String> {
     let mut binary = std::fs::File::open("/proc/self/exe")?;
     let (mut hash, mut buffer) = (Xxh3::new(), vec![0; 1 << 20]);

@@ -4,9 +4,9 @@
 //!   journal ──► Script: plan, ends ──► worker loop (worker.rs) ──► Inbox ──complete ticks──► Printer ──► stdout
 //! ```
 //!
-//! It is what a person debugs with, and what tests compare a disturbed run against. A replay is a mode of the worker's loop:
-//! the journal's bindings are the plan's to be replayed, as after a crash without a checkpoint, and there is no leader that
-//! would mint more. It ends when the last of them is out.
+//! People debug with a replay, and tests compare a disturbed run with it. It is a mode of the worker loop: the plan
+//! holds all of the journal's bindings, to be replayed as after a crash without a checkpoint, and there is no leader
+//! that would mint more. The replay ends when the output of the last binding has been printed.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -36,7 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How much input waits for its tick at the most, on all workers.
 const MOST_WAITING_BYTES: u64 = 256 << 20;
 
-/// Replays, and prints to stdout, one JSON object a line; records of one partition come in their order.
+/// Replays the job and prints its output to stdout, one JSON object a line. Records of one partition come in their
+/// order.
 ///
 /// # Errors
 /// The journal is not whole, the input is not what it was, or the job fails.
@@ -60,7 +61,7 @@ pub(crate) fn replay(build: &Build, config: &ReplayConfig) -> Result<(), Failure
     let guards = start_workers(shared, 0, vec![None], move |result| tell.send(result).unwrap_or_default())?;
     for _ in 0..threads {
         if let Ok(Err(failure)) = ended.recv() {
-            // The other workers may wait for this one for ever; they end with the command.
+            // The other workers may wait for this one for ever. They end with the command.
             std::mem::forget(guards);
             return Err(failure);
         }
@@ -69,11 +70,11 @@ pub(crate) fn replay(build: &Build, config: &ReplayConfig) -> Result<(), Failure
     Ok(())
 }
 
-/// What there is to replay, and how it is printed.
+/// The ticks to replay, and how their output is printed.
 pub(crate) struct Script {
     /// The whole journal, to be replayed over empty state.
     pub(crate) plan: Plan,
-    /// Where the journal's bindings end. What a split holds after that is no part of the replay.
+    /// Where the journal's bindings end in each split. The replay reads no later records.
     pub(crate) ends: Ends,
     /// Whether to print digests in place of records.
     digest: bool,
@@ -120,17 +121,17 @@ impl Script {
         Ok(Self { plan, ends, digest: config.digest })
     }
 
-    /// What prints the output, on the first worker.
+    /// Creates the printer of the output, for the first worker.
     pub(crate) fn printer(&self) -> Printer {
         Printer { last: self.plan.sealed(), digests: self.digest.then(BTreeMap::new), ended: false }
     }
 }
 
-/// Prints what comes out.
+/// Prints the output.
 pub(crate) struct Printer {
     /// The last tick of the replay.
     last: Tick,
-    /// Of each output partition its digest and how many records it is of, where these are printed in place of records.
+    /// The digest of each output partition and the number of its records, if these are printed in place of the records.
     digests: Option<BTreeMap<OutputPartition, (Digest, u64)>>,
     ended: bool,
 }
@@ -158,7 +159,7 @@ impl Printer {
     /// Takes the ticks that are complete. Returns the last tick, once, when it is among them.
     ///
     /// # Errors
-    /// Nobody reads what is printed.
+    /// Nobody reads stdout any more, or it cannot be written.
     pub(crate) fn print(&mut self, inbox: &Inbox) -> Result<Option<Tick>, Failure> {
         let (ticks, upper) = inbox.take(Tick(u64::MAX));
         let ends = !self.ended && upper > self.last.0;

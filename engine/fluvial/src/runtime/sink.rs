@@ -27,9 +27,9 @@ use crate::stages::STAGES;
 const TRANSACTION_RECORDS: usize = 100_000;
 /// The most bytes of keys and values in one transaction.
 const TRANSACTION_BYTES: usize = 32 << 20;
-/// How far the progress of idle partitions may stay behind.
+/// How long the progress of idle partitions may lag.
 const HEARTBEAT_MS: u64 = 1000;
-/// How often it is looked at whether anything is committed.
+/// How often the driver checks whether anything is committed.
 const LOOK_EVERY_MS: u64 = 500;
 /// Replayed ticks wait while so many records of output wait for their commit.
 const MOST_WAITING_RECORDS: usize = 1_000_000;
@@ -43,12 +43,12 @@ pub(crate) struct SinkDriver {
     session: Arc<dyn SinkSession>,
     member: Arc<Member>,
     started: Instant,
-    /// When it was looked at last whether anything is committed.
+    /// When the driver last checked whether anything is committed, in milliseconds after `started`.
     looked_ms: u64,
 }
 
 impl SinkDriver {
-    /// Begins to fence this process's share of the producers.
+    /// Starts the writers and fences this process's share of the writers of earlier generations.
     pub(crate) fn start(
         plan: &Plan,
         session: Arc<dyn SinkSession>,
@@ -77,12 +77,12 @@ impl SinkDriver {
             started: ambient::instant(),
             looked_ms: 0,
         };
-        // The dataflow is built meanwhile.
+        // The dataflow is built while the writers are fenced.
         this.act()?;
         Ok(this)
     }
 
-    /// Every producer of earlier generations is fenced.
+    /// Takes note that every writer of earlier generations is fenced.
     pub(crate) fn all_fenced(&mut self) {
         self.participant.all_fenced();
     }
@@ -92,12 +92,12 @@ impl SinkDriver {
         self.participant.is_ready()
     }
 
-    /// A tick was minted.
+    /// Takes note that a tick was minted.
     pub(crate) fn minted(&mut self, binding: &Binding) {
         self.participant.minted(binding);
     }
 
-    /// The ticks through this one are durable in the journal.
+    /// Takes note that the ticks through this one are sealed.
     pub(crate) fn sealed(&mut self, tick: Tick) {
         self.participant.sealed(tick);
     }
@@ -112,7 +112,7 @@ impl SinkDriver {
         self.foreign_writers.counted()
     }
 
-    /// Takes what is complete, does what is due. Returns what the leader must know.
+    /// Takes complete ticks, and does everything that is due. Returns the reports to the leader.
     pub(crate) fn turn(&mut self, inbox: &Inbox) -> Result<Vec<Report>, Failure> {
         let (ticks, upper) = inbox.take(Tick(u64::MAX));
         for (tick, partitions) in ticks {
@@ -125,7 +125,7 @@ impl SinkDriver {
         self.foreign_writers.take(self.participant.unexplained());
         self.act()?;
         if let Some((tick, records)) = self.participant.corrected() {
-            tracing::info!(%tick, records, "corrects the outputs");
+            tracing::info!(%tick, records, "the outputs are being corrected");
         }
         if let Some(Compared { rows, gone }) = self.participant.compared() {
             tracing::info!(rows, "the outputs hold what this program computes, though another one wrote them");
@@ -133,7 +133,7 @@ impl SinkDriver {
                 tracing::warn!(
                     rows = gone,
                     "rows that this program computes are not in the outputs, whose first records are gone: if retention has \
-                     not removed these rows, the program's logic is other than the one that wrote the outputs"
+                     not removed these rows, this program's logic differs from that of the one that wrote the outputs"
                 );
             }
         }
@@ -149,7 +149,7 @@ impl SinkDriver {
         Ok(reports)
     }
 
-    /// Says what is waited for when nothing has been committed for long.
+    /// Logs the step that is waited for when nothing has been committed for long.
     fn warn_of_a_stall(&mut self) {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if now_ms < self.looked_ms + LOOK_EVERY_MS {
@@ -168,14 +168,14 @@ impl SinkDriver {
         );
     }
 
-    /// How long there is nothing to do if nothing wakes us.
+    /// How long the worker may wait if nothing wakes it earlier.
     pub(crate) fn may_park(&self) -> Duration {
         let now = ambient::now_ms();
         let until = |at: u64| Duration::from_millis(at.saturating_sub(now));
         self.participant.deadline_ms().map_or(Duration::from_secs(1), until)
     }
 
-    /// Begins everything that is to be done now.
+    /// Starts all actions that are to be done now.
     fn act(&mut self) -> Result<(), Failure> {
         while let Some(action) = self.participant.next_action(ambient::now_ms())? {
             match action {

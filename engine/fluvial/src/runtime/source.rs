@@ -34,7 +34,7 @@ use split::{Expected, Split};
 /// The most records that one poll of a reader hands over.
 const MOST_RECORDS_A_POLL: usize = 8192;
 
-/// How often it is said again which splits a replay waits for.
+/// How often the log repeats which splits a replay waits for.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// How a worker reads.
@@ -62,10 +62,10 @@ pub(crate) struct SourceDriver {
     replay: VecDeque<Binding>,
     /// Every split of the job that has been met, whoever reads it.
     known: BTreeSet<SplitName>,
-    /// What the sources have said of the splits that this worker reads.
+    /// The newest answers of the sources about the splits that this worker reads.
     said: Splits,
-    /// Where to stop, if the job stops at the end of its input. Known before anything is read: what has been read
-    /// cannot be left out of the range that is reported next.
+    /// The offsets at which the job stops reading, if it stops at the end of its input. They are known before anything
+    /// is read, because records that have been read cannot be left out of the range that is reported next.
     ends: Option<Ends>,
     /// How many records were left out because they could not be decoded.
     skipped: u64,
@@ -107,11 +107,12 @@ impl SourceDriver {
         })
     }
 
-    /// Takes what the sources say by now, and starts to read what has become available.
+    /// Takes the newest answers of sources, and starts to read the splits that have become available.
     ///
     /// # Errors
-    /// A split was recreated; it ends before the end of what the journal binds of it, or begins after it: input is lost that
-    /// was read, or that was never read. The latter not where the input is taken as it is.
+    /// A split was recreated; or it ends before the end of its bound input, so that input which was read is lost; or it
+    /// begins after that, so that input which was never read is lost. The last case is no error if the input is
+    /// accepted as it is.
     pub(crate) fn found(&mut self, found: &[FoundSplit]) -> Result<(), Failure> {
         self.said.hear(found).map_err(Ended::from)?;
         self.said.refuse_truncated().map_err(Ended::from)?;
@@ -216,16 +217,16 @@ impl SourceDriver {
                 split.begins = *earliest;
                 self.start_reading(number)
             }
-            // Its reader says what that means.
+            // The reader reports what it means that the split is missing.
             Standing::Missing => self.start_reading(number),
             Standing::Unknown | Standing::Unavailable { .. } | Standing::InDoubt | Standing::Truncated { .. } => Ok(()),
         }
     }
 
-    /// Starts the reader of a split that is available, if it is what the journal says of it.
+    /// Starts the reader of a split that is available, if the split is what the journal says of it.
     ///
-    /// A split that begins later by now is read from there: whether what is gone was needed, the journal's digests say,
-    /// and this for what the journal does not reach.
+    /// A split that begins later by now is read from its new beginning. If records are gone that the journal binds,
+    /// their digests tell whether they were needed. If records after these are gone, this function refuses the split.
     fn start_reading(&mut self, number: usize) -> Result<(), Failure> {
         let split = &mut self.splits[number];
         let reading = &mut self.sources[split.source];
@@ -243,7 +244,7 @@ impl SourceDriver {
         }
         let compared = split.expected.front().filter(|expected| !expected.keep).map(|expected| &expected.range);
         if let Some(last) = compared.filter(|last| last.from < begins) {
-            // Only a comparison is lost with it: what it held is in the state.
+            // The state contains the effect of these records, so only their comparison is lost.
             let SplitStart { source, split: name, .. } = &split.start;
             let from = last.from;
             tracing::warn!(
@@ -259,7 +260,7 @@ impl SourceDriver {
         Ok(())
     }
 
-    /// Tells which splits the replay cannot go on without, once their sources have answered.
+    /// Logs which splits the replay cannot go on without, once their sources have answered.
     fn say_what_the_replay_waits_for(&mut self) {
         for split in self.splits.iter_mut().filter(|split| !split.started) {
             let Some((from, to)) = split.to_replay() else { continue };
@@ -278,8 +279,8 @@ impl SourceDriver {
         }
     }
 
-    /// Whether the ranges before the checkpoint have been compared, but for those of splits that are unavailable: these are
-    /// compared before anything else of them is read.
+    /// Whether the ranges before the checkpoint have been compared, except those of unavailable splits, which are
+    /// compared before anything else of these splits is read.
     pub(crate) fn verified(&self) -> bool {
         self.splits.iter().all(|split| !split.available || !split.compares())
     }
@@ -350,7 +351,7 @@ impl SourceDriver {
         Ok(more)
     }
 
-    /// Says once what could not be compared.
+    /// Logs once which records could not be compared.
     fn note_what_is_gone(&mut self) {
         let (verified, replayed) = (self.verified(), self.replayed());
         for Reading { declared, known, .. } in &mut self.sources {
@@ -372,7 +373,8 @@ impl SourceDriver {
         }
     }
 
-    /// What is gone by compaction without which only the next generation can go on, in words.
+    /// Describes records that compaction removed and without which only the next generation can continue, if there are
+    /// any.
     pub(crate) fn compacted(&self) -> Option<&str> {
         self.splits.iter().find_map(|split| split.compacted.as_deref())
     }
@@ -416,7 +418,7 @@ impl SourceDriver {
         Ok(polled > 0)
     }
 
-    /// What has been read since the last report, and its bytes.
+    /// The ranges that have been read since the last report, and how many bytes they have.
     pub(crate) fn report(&mut self) -> Option<(Vec<Range>, u64)> {
         let mut ranges = Vec::new();
         let mut all_bytes = 0;
@@ -439,8 +441,8 @@ impl SourceDriver {
         (!ranges.is_empty()).then_some((ranges, all_bytes))
     }
 
-    /// The splits whose reader has passed offsets without a record since the last report and the last call. Nothing is
-    /// bound of those offsets: they are part of the range of the next record.
+    /// The splits whose reader has passed offsets without a record since the last report and the last call. No binding
+    /// holds these offsets yet: they become part of the range of the next record.
     pub(crate) fn passed(&mut self) -> Vec<Passed> {
         let mut all = Vec::new();
         for split in &mut self.splits {

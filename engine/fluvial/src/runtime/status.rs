@@ -1,4 +1,4 @@
-//! What a person watching the job sees every few seconds: rates, lag, the last checkpoint.
+//! The status line that a person watching the job sees every few seconds: rates, lag, the last checkpoint.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -13,15 +13,15 @@ use super::leader::{Ends, Positions};
 
 /// How often the line is printed.
 const EVERY: Duration = Duration::from_secs(5);
-/// How long before that the sources are asked where they end, so that the lag is that of now.
+/// How long before the line is printed the sources are asked where they end, so that the lag is current.
 const ASK_BEFORE: Duration = Duration::from_millis(250);
-/// How many ends of a split are kept that have not been reached.
+/// How many ends of a split are kept that the job has not reached yet.
 const MOST_ENDS: usize = 16;
 
 /// Gathers what the status line says.
 pub(crate) struct StatusLine {
     last: Instant,
-    /// Whether the sources have been asked since.
+    /// Whether the sources have been asked since the last line.
     asked: bool,
     records_in: u64,
     records_out: u64,
@@ -29,14 +29,14 @@ pub(crate) struct StatusLine {
     foreign_records: u64,
     /// Splits by number, and how far each has been committed.
     splits: BTreeMap<SplitNumber, (SplitStart, Offset)>,
-    /// Where there are no records: from an offset, at which a reported range ended, to the next that is to be read.
+    /// Stretches without records: each from the end of a reported range to the next offset that is to be read.
     passed: BTreeMap<SplitNumber, Passed>,
     /// Ranges that are minted and not committed.
     in_flight: VecDeque<(Tick, Vec<Range>)>,
     ends: Ends,
-    /// When each source said that, with an end for each of its splits.
+    /// When each source last answered with an end for each of its splits.
     ends_at: BTreeMap<String, Instant>,
-    /// Where each split has ended, and when that was, until everything before that is committed.
+    /// The ends that each split has had, with their times, until everything before them is committed.
     not_reached: BTreeMap<SplitName, VecDeque<(Instant, Offset)>>,
 }
 
@@ -57,7 +57,7 @@ impl StatusLine {
         }
     }
 
-    /// Takes what sources say; that of the others stays.
+    /// Takes the answers of sources. The answers of the other sources stay.
     pub(crate) fn found(&mut self, found: &[FoundSplit]) {
         for of_source in found.chunk_by(|one, next| one.source == next.source) {
             let (source, now) = (&of_source[0].source, ambient::instant());
@@ -72,7 +72,7 @@ impl StatusLine {
         for (name, end) in &found_ends {
             let earlier = self.not_reached.entry(name.clone()).or_default();
             if earlier.back().is_none_or(|(_, before)| before < end) {
-                // The oldest is what counts, and after it the next.
+                // The oldest end decides the lag, and after it the next one.
                 earlier.truncate(MOST_ENDS - 1);
                 earlier.push_back((now, *end));
             }
@@ -83,13 +83,14 @@ impl StatusLine {
     pub(crate) fn hear(&mut self, report: &Report) {
         match report {
             Report::Read { ranges, .. } => self.records_in += ranges.iter().map(|r| r.count).sum::<u64>(),
-            // They are no lag.
+            // Offsets without a record are no lag.
             Report::Passed(passed) => self.passed.extend(passed.iter().map(|passed| (passed.split, *passed))),
             _ => {}
         }
     }
 
-    /// How far a split is done with: what is committed of it, and what follows without a record.
+    /// The offset up to which nothing of a split remains to be done: it follows the committed records, and the offsets
+    /// without a record after them.
     fn done(&self, split: SplitNumber, committed: Offset) -> Offset {
         self.passed.get(&split).map_or(committed, |passed| passed.read_to(committed))
     }
@@ -123,7 +124,7 @@ impl StatusLine {
         }
     }
 
-    /// Takes everything through this tick for committed.
+    /// Counts everything through this tick as committed.
     fn committed(&mut self, through: Tick) {
         while let Some((_, ranges)) = self.in_flight.pop_front_if(|(tick, _)| *tick <= through) {
             for range in ranges {
@@ -157,8 +158,8 @@ impl StatusLine {
         oldest.map(|asked| asked.elapsed())
     }
 
-    /// How far each split is committed, once for each line: when it is time to tell the sources, and to ask them where
-    /// they end.
+    /// How far each split is committed. Returned once for each line, when it is time to report this to the sources and
+    /// to ask them where they end.
     pub(crate) fn ask(&mut self) -> Option<Positions> {
         if self.asked || self.last.elapsed() < EVERY - ASK_BEFORE {
             return None;
@@ -185,8 +186,8 @@ impl StatusLine {
         if status.minted == Tick(0) {
             return;
         }
-        // What a source has not said since the last line is not known: one that hangs must not look like one without
-        // input.
+        // The lag of a source that has not answered since the last line is unknown: a source that hangs must not look
+        // like one without input.
         let age = self.ends_at.values().min().map_or(passed, Instant::elapsed);
         let known = self.splits.iter().map(|(number, (start, at))| self.behind(start, self.done(*number, *at)));
         let lag: Option<u64> = if age > passed { None } else { known.sum() };

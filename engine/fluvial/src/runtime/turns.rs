@@ -6,7 +6,7 @@
 //!               ──progress, tails─────────► reader ─┘
 //! ```
 //!
-//! Each turn owns one transactor; commands of one turn are done in their order.
+//! Each writer owns one transactor, and does its commands in their order. Its thread is named after its turn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,19 +22,19 @@ use super::failure::{Failure, chain};
 use crate::fail_point::{FailPoint, reach};
 use crate::stages::STAGES;
 
-/// What a turn is told.
+/// A command to a writer.
 pub(crate) enum Command {
-    /// Drop the transactor, and make a fresh one.
+    /// Drop the transactor, and fence its id, which gives a fresh one.
     Fence(WriterId),
     /// Write a transaction.
     Prepare(Box<Transaction>),
-    /// Commit what is prepared.
+    /// Commit the prepared transaction.
     Commit,
 }
 
-/// What the reader is asked.
+/// A request to the reader.
 pub(crate) enum Reading {
-    /// All progress, and what the outputs are after that.
+    /// All progress, and after that the status of the outputs.
     Progress,
     /// The committed records of partitions, each from an offset on, side by side, or only where they end.
     Tails(Vec<(OutputPartition, Option<Offset>)>),
@@ -72,18 +72,18 @@ impl Turns {
         Ok(Self { turns, reader: background.serve("sink-reader", Serve::Each, read)? })
     }
 
-    /// Tells a turn what to do.
+    /// Gives a command to the writer with this turn.
     pub(crate) fn tell(&self, turn: u32, command: Command) {
         self.turns[turn as usize].ask(command);
     }
 
-    /// Has something read.
+    /// Gives the reader a request.
     pub(crate) fn read(&self, reading: Reading) {
         self.reader.ask(reading);
     }
 }
 
-/// Fences writers of earlier generations that this one does not have, all at once; returns the first error.
+/// Fences writers of earlier generations that this generation does not use, all at once; returns the first error.
 pub(crate) fn fence_all(session: &dyn SinkSession, ids: &[WriterId], patience: Duration) -> Result<(), Error> {
     std::thread::scope(|scope| {
         let fence = |id| scope.spawn(move || wait_out("sink", patience, || session.fence(id)).map(drop));
@@ -93,14 +93,15 @@ pub(crate) fn fence_all(session: &dyn SinkSession, ids: &[WriterId], patience: D
     })
 }
 
-/// One turn.
+/// One of the process's writers.
 struct Writer {
     turn: u32,
     session: Arc<dyn SinkSession>,
     patience: Duration,
-    /// None before it is fenced, and after a failure until it is fenced again: nothing begins again in an old epoch.
+    /// `None` until the writer is fenced, and after a failure until it is fenced again: no transaction begins in an
+    /// epoch in which one has failed.
     transactor: Option<Box<dyn Transactor>>,
-    /// The last tick of the transaction, for those who measure.
+    /// The last tick of the transaction, for the events by which stages are measured.
     tick: Tick,
 }
 
@@ -147,12 +148,12 @@ impl Writer {
     }
 }
 
-/// What the protocol has to know of a failure: what it means, and the whole reason.
+/// Converts an error for the protocol, which has to know the meaning of the error and its full reason.
 fn explain(error: CommitError) -> protocol::Failure {
     let (failure, why): (fn(String) -> protocol::Failure, String) = match error {
         CommitError::Fenced(error) => (protocol::Failure::Fenced, chain(error)),
         CommitError::Unknown(error) => (protocol::Failure::Unknown, chain(error)),
-        // The run ends with this reason, so it is not said before.
+        // The run ends with this reason and reports it then.
         CommitError::Refused(error) => return protocol::Failure::Refused(error.kind, chain(error)),
     };
     tracing::warn!(error = why, "a transaction was not committed");
@@ -168,7 +169,7 @@ fn read(session: &dyn SinkSession, reading: Reading, patience: Duration) -> Resu
             Done::Progress(progress, status)
         }
         Reading::Tails(from) => {
-            // Nothing is committed after the greatest offset: only the end is found.
+            // No record is at or after the greatest offset, so only the end is found.
             let from: Vec<_> = from.into_iter().map(|(at, from)| (at, from.unwrap_or(Offset(u64::MAX)))).collect();
             let tail = |(records, read): (_, ReadEnd)| Tail { records, end: read.end, aborted: read.aborted };
             Done::Tails(read_from(session, &from, patience)?.into_iter().map(tail).collect())
@@ -183,7 +184,7 @@ fn read(session: &dyn SinkSession, reading: Reading, patience: Duration) -> Resu
     })
 }
 
-/// The committed records of one output partition from an offset on, and what the read said of them.
+/// The committed records of one output partition from an offset on, with the result of reading it.
 type ReadFrom = (Vec<(Offset, OutputRecord)>, ReadEnd);
 
 fn read_from(

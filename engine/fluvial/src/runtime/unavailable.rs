@@ -1,4 +1,4 @@
-//! Which splits of the input are unavailable, and since when: what is said of them in the log.
+//! Logs which splits of the input are unavailable, and since when.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::ambient;
 
 /// How long after an answer that says that a split is unavailable the sources are asked again.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How often it is said again that a split is unavailable.
+/// How often the log repeats that a split is unavailable.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// The splits that the sources called unavailable when they were asked last.
@@ -23,8 +23,8 @@ struct Since {
 }
 
 impl Unavailable {
-    /// Takes what the sources say, and tells people what is new and what has been so for long; `consequence` is what
-    /// follows from it. Returns how many splits are unavailable.
+    /// Takes the answers of the sources, and logs which splits are newly unavailable and which have been so for long,
+    /// with the `consequence`. Returns how many splits are unavailable.
     pub(crate) fn note(&mut self, found: &[FoundSplit], consequence: &str) -> usize {
         let now = ambient::instant();
         for split in found {

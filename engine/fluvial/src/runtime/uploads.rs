@@ -1,4 +1,4 @@
-//! Stores what durable operators froze, one state file at a time, on a thread beside the worker.
+//! Stores the rows that durable operators have frozen, one state file at a time, on a thread beside the worker.
 
 use std::time::Duration;
 
@@ -31,15 +31,15 @@ impl Uploads {
         Ok(Self { frozen: background.serve("uploads", Serve::Each, store_one)?, background })
     }
 
-    /// Stores what an operator froze.
+    /// Stores the rows that an operator has frozen.
     pub(crate) fn store(&self, frozen: Frozen) {
         self.frozen.ask(frozen);
     }
 
-    /// The next state file that is stored.
+    /// The report of the next state file that has been stored.
     ///
     /// # Errors
-    /// One could not be stored.
+    /// A state file could not be stored.
     pub(crate) fn stored(&self) -> Result<Option<Report>, Failure> {
         self.background.next()
     }

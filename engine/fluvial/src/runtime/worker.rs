@@ -5,17 +5,19 @@
 //!   └───────────────────────────────── park until something wakes the worker ◄──────────────────────────────────────┘
 //! ```
 //!
-//! A worker is one thread. It owns everything that it drives, so that none of it is shared or locked, but for the process's
-//! [`Inbox`](super::inbox::Inbox), through which complete ticks come to the first worker, whose the process's sink is. It is
-//! woken by readers that have records, by timely, by other workers, and by results of what it has others do
-//! ([`background`](super::background)); it never waits for any of these inside a turn.
+//! A worker is one thread. It owns everything that it drives, so none of that is shared or locked. The exception is the
+//! process's [`Inbox`](super::inbox::Inbox): through it, complete ticks reach the process's first worker, which owns
+//! the sink. A worker is woken by readers that have records, by timely, by other workers, and by the results of work
+//! that it has given to other threads ([`background`](super::background)). It never waits for any of these within one
+//! turn of its loop.
 //!
 //! A generation begins with an opening: the leader claims the journal, every process fences its share of earlier writers,
 //! every worker restores its state, and only when all are ready is anything minted.
 //!
-//! In a *replay* the plan comes from the kept journal and is replayed as after a crash. Nothing is fenced, so no worker becomes
-//! ready, and with that nothing is reported, minted, appended, checkpointed or committed: a worker lacks the [`Parts`] that
-//! would do it. The first worker prints complete ticks, and lets all finish after the last.
+//! In a *replay*, the plan comes from the kept journal and is replayed as after a crash. A replay fences nothing, so no
+//! worker becomes ready. Therefore nothing is reported, minted, appended, checkpointed or committed: the workers lack
+//! the [`Parts`] that would do so. The first worker prints complete ticks, and after the last one tells all workers to
+//! finish.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -86,7 +88,7 @@ pub(crate) fn work(worker: &mut Worker, shared: &Shared) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Asks what the sources have, for all workers of a replay, which has no leader to do so.
+/// Asks the sources for their splits, for all workers of a replay, which has no leader to do so.
 fn ask_for_a_replay(shared: &Shared, control: &mut Control, waker: &Waker) -> Result<Discovery, Failure> {
     let found = discovery::splits(&shared.sources, shared.patience).map_err(|e| Failure::of(System::Source, e))?;
     let asking = Asking { job: String::new(), patience: shared.patience, window: Duration::ZERO };
@@ -115,7 +117,7 @@ fn open_in_a_generation(
     let sink = if shared.thread(worker) == 0 {
         let session = member.sink.session()?;
         reach(FailPoint::BeforeFencing);
-        // The dataflow is built while it fences.
+        // The dataflow is built while the sink fences.
         Some(SinkDriver::start(&plan, session, member, waker)?)
     } else {
         None
@@ -135,7 +137,8 @@ fn open_in_a_generation(
     Running::open(worker, shared, Open { plan: &plan, ends, restore, control, parts }, waker)
 }
 
-/// What the leader can do before the plan is there. With the plan come the ends to stop at, if the job stops at any.
+/// Waits for the plan, and lets the leader work meanwhile, if it is on this worker. Returns the plan, and where the job
+/// stops reading, if it stops at the end of its input.
 fn wait_for_the_plan(
     worker: &mut Worker,
     control: &mut Control,
@@ -163,25 +166,25 @@ fn bug(what: String) -> Failure {
     Failure::new(Exit::EngineFault, anyhow::anyhow!("a fault in the engine: {what}"))
 }
 
-/// What some workers have, and others have not. A replay has none of what writes to the store or to a sink: no leader, so
-/// nothing is minted or appended; no sink; no uploads. It prints instead.
+/// The parts of a worker that not all workers have. A replay has none of the parts that write to the store or to a
+/// sink: it has no leader, so nothing is minted or appended, no sink and no uploads. It has a printer instead.
 #[derive(Default)]
 struct Parts {
-    /// On the first worker of a generation.
+    /// The leader, on the first worker of a generation.
     leader: Option<LeaderDriver>,
     /// The process's sink, on its first worker.
     sink: Option<SinkDriver>,
-    /// On every worker of a generation.
+    /// The thread that stores state files, on every worker of a generation.
     uploads: Option<Uploads>,
-    /// Merging, on the leader's worker.
+    /// The thread that merges state files, on the leader's worker.
     merges: Option<Merges>,
-    /// On the first worker of a replay, in place of the sink.
+    /// The printer, on the first worker of a replay, in place of the sink.
     printer: Option<Printer>,
-    /// Where a replay asks the sources, on its first worker.
+    /// The threads that ask the sources, on the first worker of a replay.
     discovery: Option<Discovery>,
 }
 
-/// What a worker begins with.
+/// The values that a worker begins with.
 struct Open<'a> {
     plan: &'a Plan,
     /// Where the input ends, for a job that stops there.
@@ -209,7 +212,7 @@ struct Running {
     told_at_end: bool,
     told_passed: Instant,
     told_compacted: bool,
-    /// When the sources were asked last, in a replay.
+    /// The time at which the sources were last asked, in a replay.
     asked: Instant,
     finished: bool,
     more: bool,
@@ -336,7 +339,7 @@ impl Running {
         Ok(())
     }
 
-    /// Tells all workers of a replay what the sources say by now.
+    /// Tells all workers of a replay the newest answers of the sources.
     fn discover(&mut self) -> Result<(), Failure> {
         let Some(discovery) = &self.parts.discovery else { return Ok(()) };
         while let Some(discovered) = discovery.next()? {
@@ -356,7 +359,7 @@ impl Running {
     fn read(&mut self) -> Result<(), Failure> {
         self.discover()?;
         self.more = self.source.read()?;
-        // Before all are ready the leader has nothing to append it to.
+        // Before all workers are ready, the leader cannot append this to the journal.
         if self.ready
             && !self.told_compacted
             && let Some(what) = self.source.compacted()
@@ -396,7 +399,8 @@ impl Running {
                 self.control.report(self.index, Report::Passed(passed));
             }
         }
-        // Before all are ready the leader would stop, and leave out what others have reported early.
+        // Before all workers are ready, the leader would stop at this message and leave out input that others have
+        // reported early.
         if self.ready && !self.told_at_end && self.source.at_end() {
             self.told_at_end = true;
             self.control.tell_leader(Message::AtEnd(self.index));
@@ -404,7 +408,7 @@ impl Running {
         Ok(())
     }
 
-    /// Stores what operators have frozen.
+    /// Stores the rows that operators have frozen.
     fn state(&mut self) -> Result<(), Failure> {
         if let Some(error) = self.durables.failure() {
             return Err(Failure::new(Exit::Failed, error));
@@ -446,7 +450,7 @@ impl Running {
         Ok(())
     }
 
-    /// How long there is nothing to do if nothing wakes us.
+    /// How long the worker may wait if nothing wakes it earlier.
     fn may_park(&self) -> Duration {
         if self.more || self.finished {
             return Duration::ZERO;
@@ -463,7 +467,7 @@ fn build(worker: &mut Worker, shared: &Shared, plan: &Plan, durables: &Durables)
         plan.sinks.iter().map(|s| (s.output.clone(), s.partitions)).collect();
     let situation = Situation {
         partitions: Box::new(move |output| partitions.get(output).copied().unwrap_or(1)),
-        // What is compared or corrected is the whole table, the restored rows included.
+        // A comparison and a correction need the whole table, including the restored rows.
         skip_through: Some(plan.as_of()).filter(|_| plan.reconciliation.is_none() && !plan.compare_outputs),
     };
     worker
@@ -471,7 +475,7 @@ fn build(worker: &mut Worker, shared: &Shared, plan: &Plan, durables: &Durables)
             let mut job = Job::new(scope, durables.clone(), situation);
             (shared.build)(&mut job)?;
             let mut declared = job.finish();
-            // All workers use the process's sources, and with them its connections.
+            // All workers use the process's sources, and therefore share its connections.
             for own in &mut declared.sources {
                 if let Some((_, source)) = shared.sources.iter().find(|(name, _)| *name == own.name) {
                     own.source = Arc::clone(source);

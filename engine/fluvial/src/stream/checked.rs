@@ -95,7 +95,7 @@ impl Refusal {
         Self { tick, key: format!("{key:?}"), reason, input: context::described() }
     }
 
-    /// The end of the job that it is, when it was `operator` that refused.
+    /// The error with which the job ends because `operator` refused the row.
     pub(super) fn by(self, operator: &str) -> DataflowError {
         let Self { tick, key, reason, input } = self;
         DataflowError::Refused { operator: operator.to_owned(), tick, key, reason, input }

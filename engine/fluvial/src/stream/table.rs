@@ -13,9 +13,10 @@ use crate::durable::{Durables, Retract};
 ///
 /// Differential dataflow's `count`, `count_total` and `explode` add up in `isize`, which wraps around.
 ///
-/// **Guarantees**: a result changes at most once a tick, to what the key's rows at the end of the tick amount to. Rows that
-/// appear and are retracted within a tick, as joins produce them, do not show. **Does not** store anything: after a restart,
-/// results are computed again from the rows that the durable operators have restored.
+/// **Guarantees**: the result of a key changes at most once in a tick, to the aggregate of the rows that the key has at
+/// the end of the tick. Rows that are added and retracted within a tick, as joins do, do not change results. **Does
+/// not** store anything: after a restart, results are computed again from the rows that the durable operators have
+/// restored.
 pub trait Table<'s, K, V> {
     /// Aggregates the rows of each key, as [`Stream::aggregate`](crate::Stream::aggregate) does with the records of a
     /// stream. A retracted row is subtracted exactly. A key has a result as long as it has rows. Error messages name the

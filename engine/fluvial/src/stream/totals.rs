@@ -170,7 +170,9 @@ where
         if new.is_none() {
             if kept.state != A::State::default() {
                 return Err(refuse(
-                    "it has no rows, but not a total of zero: other rows were retracted than existed".into(),
+                    "it has no rows, but not a total of zero: other rows were retracted than had been added; make the \
+                     job retract each row exactly as it added it"
+                        .into(),
                 ));
             }
             entry.remove();

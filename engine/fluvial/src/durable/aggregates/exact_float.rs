@@ -117,9 +117,9 @@ const LOWEST_EXPONENT: i32 = -1074;
 pub struct ExactSum {
     /// The sum as the nearest float, for people who read state files. The engine computes it from the other fields.
     nearest: Float,
-    /// What was not finite.
+    /// The number of values that were not finite, by kind.
     special: Special,
-    /// The number of words below `words`, all of them zero.
+    /// The number of words below `words`. All of them are zero, and they are not stored.
     skipped: u16,
     /// The words, lowest first; the highest bit of the last is the sign.
     words: Vec<u64>,

@@ -22,7 +22,8 @@ macro_rules! integers {
 
             #[inline]
             fn add_to(self, total: &mut i128) {
-                // The total has at least 63 bits more than the value: it holds as many values as can be counted.
+                // The total has at least 63 bits more than a value, so no number of records that a job can read makes
+                // it overflow.
                 *total += self as i128;
             }
 

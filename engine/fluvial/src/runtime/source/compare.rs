@@ -1,4 +1,4 @@
-//! What is read again, against what the journal says of it.
+//! Compares input that is read again with the journal's counts and digests.
 //!
 //! The source says itself whether it may have lost records in the middle, and is asked only when some are missing. Records
 //! before the checkpoint are in the state: of those that compaction has removed, only the comparison is lost.
@@ -17,7 +17,7 @@ use super::split::{Expected, Split};
 use crate::runtime::ambient;
 use crate::runtime::failure::Failure;
 
-/// One source as ranges of its splits are compared.
+/// Compares ranges of the splits of one source.
 pub(super) struct Comparison<'a> {
     pub(super) source: &'a dyn Source,
     pub(super) name: &'a str,
@@ -29,14 +29,14 @@ pub(super) struct Comparison<'a> {
     pub(super) known: &'a mut Known,
 }
 
-/// What is known of a source's compaction.
+/// The facts about a source's compaction.
 #[derive(Default)]
 pub(super) struct Known {
-    /// What the source has said, once it has been asked.
+    /// The answer of the source, once it has been asked.
     compaction: Option<Option<Compaction>>,
-    /// What is gone of the last ranges before the checkpoint.
+    /// The records that are gone from the last ranges before the checkpoint.
     pub(super) before: Missing,
-    /// What is gone of the ranges after it.
+    /// The records that are gone from the ranges after it.
     pub(super) after: Missing,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Known {
 pub(super) struct Missing {
     splits: BTreeSet<SplitId>,
     records: u64,
-    /// How many there were in the ranges that lack some.
+    /// How many records the ranges that lack some had.
     of: u64,
 }
 
@@ -56,7 +56,7 @@ impl Missing {
         self.of += range.count;
     }
 
-    /// What is missing of which splits, in words, and forgets it; `None` where nothing is.
+    /// Describes the missing records and their splits, and forgets them; `None` if none are missing.
     pub(super) fn take(&mut self) -> Option<String> {
         let Self { splits, records, of } = std::mem::take(self);
         let splits: Vec<&str> = splits.iter().map(|split| split.0.as_str()).collect();
@@ -64,11 +64,11 @@ impl Missing {
     }
 }
 
-/// What follows from a range that is not what it was.
+/// The consequence of a range that differs from the journal.
 pub(super) enum Verdict {
     /// The job goes on.
     GoOn,
-    /// The next generation can go on; in words, what is gone.
+    /// Only the next generation can continue. The text describes the records that are gone.
     Compacted(String),
 }
 
@@ -141,7 +141,7 @@ impl Comparison<'_> {
         Ok(self.known.compaction.clone().flatten())
     }
 
-    /// What is read again is not what was read first.
+    /// The failure that the records that are read again are not those that were read first.
     fn differs(&self, split: &Split, range: &Range, count: u64, digest: Digest) -> Failure {
         let name = split.name(self.source);
         let Range { from, to, count: was_count, digest: was_digest, .. } = range;

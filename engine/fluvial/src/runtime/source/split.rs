@@ -1,5 +1,5 @@
-//! One split on its way from the reader to its tick: what the journal says of it that is still to be read, the range that
-//! is being read, and the ranges that wait.
+//! One split, from its reader to the ticks of its records: the ranges in the journal that are still to be read, the
+//! range that is being read, and the ranges that wait for their tick.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -39,7 +39,7 @@ impl Volume {
     }
 }
 
-/// A stretch of a split that the journal says something about.
+/// A range of a split that the journal holds, with a count and a digest.
 pub(super) struct Expected {
     pub(super) range: Range,
     /// Whether its records are kept for the tick, or only compared.
@@ -49,39 +49,40 @@ pub(super) struct Expected {
 /// A split of one of this worker's sources.
 pub(super) struct Split {
     pub(super) start: SplitStart,
-    /// Which of the worker's sources.
+    /// The index of its source among the worker's.
     pub(super) source: usize,
     /// Its place in the source's reader and in the source's input.
     pub(super) slot: Slot,
-    /// What the journal says of it that is still to be read.
+    /// The ranges in the journal that are still to be read.
     pub(super) expected: VecDeque<Expected>,
-    /// Whether its reader has been started: not before its system has said where it begins and ends.
+    /// Whether its reader has been started. That waits until the source has said where the split begins and ends.
     pub(super) started: bool,
-    /// When it was last said that the replay waits for it.
+    /// When the log last said that the replay waits for the split.
     pub(super) waits_said: Option<Instant>,
-    /// Whether it could be read when its system was asked last. Nothing waits for a split that cannot, but for what of it
-    /// has to be replayed.
+    /// Whether the split could be read by the newest answer of its source. Nothing waits for an unavailable split,
+    /// except for the ranges of it that have to be replayed.
     pub(super) available: bool,
     /// Where the split began in its system when its reader was started.
     pub(super) begins: Offset,
     /// Where the next range begins.
     pub(super) next_from: Offset,
-    /// Of the range that is being read: its digest so far, and how much it is.
+    /// The digest of the range that is being read, so far; `volume` is its size.
     pub(super) digest: Digest,
     pub(super) volume: Volume,
-    /// The ranges that wait for their tick: where each ends, and how much it is.
+    /// The ranges that wait for their tick: the end and the size of each.
     pub(super) waiting: VecDeque<(Offset, Volume)>,
-    /// All of them together.
+    /// The size of all waiting ranges together.
     pub(super) all_waiting: Volume,
     /// Where to stop, if the job stops at the end of its input.
     pub(super) until: Option<Offset>,
-    /// Up to where the leader knows that there is no record from `next_from` on.
+    /// The offset up to which the leader knows that there is no record after `next_from`.
     pub(super) told_passed: Offset,
-    /// Whether the reader leaves it alone, because too much waits already.
+    /// Whether the reader is told not to read the split, because too much waits already.
     pub(super) paused: bool,
-    /// When the checkpoint was known to hold all of it; see [`fluvial_protocol::manifest::SplitState::caught_up_ms`].
+    /// When the checkpoint was known to hold all of the split; see
+    /// [`fluvial_protocol::manifest::SplitState::caught_up_ms`].
     pub(super) caught_up_ms: Option<u64>,
-    /// What is gone of it without which only the next generation can go on, in words.
+    /// Describes records that compaction removed and without which only the next generation can continue.
     pub(super) compacted: Option<String>,
 }
 
@@ -90,7 +91,7 @@ impl Split {
         source.describe_split(&self.start.split)
     }
 
-    /// What of it has to be read again before the job can go on, if anything.
+    /// The offsets that have to be replayed before the job can continue, if there are any.
     pub(super) fn to_replay(&self) -> Option<(Offset, Offset)> {
         let first = self.expected.iter().find(|expected| expected.keep)?;
         Some((first.range.from, self.bound()))
@@ -106,26 +107,26 @@ impl Split {
         self.next_from < self.begins
     }
 
-    /// A range ends at `to` and waits for its tick.
+    /// Adds a range that ends at `to` and waits for its tick.
     pub(super) fn cut(&mut self, to: Offset, volume: Volume) {
         self.waiting.push_back((to, volume));
         self.all_waiting.add(volume);
         self.next_from = to;
     }
 
-    /// The ranges up to `to` have got their tick.
+    /// Removes the ranges up to `to`, which have been released at their tick.
     pub(super) fn release(&mut self, to: Offset) {
         while let Some((_, volume)) = self.waiting.pop_front_if(|(end, _)| *end <= to) {
             self.all_waiting.subtract(volume);
         }
     }
 
-    /// Ends the range that is being read.
+    /// Ends the range that is being read, and returns its digest and size.
     pub(super) fn take_totals(&mut self) -> (Digest, Volume) {
         (std::mem::take(&mut self.digest), std::mem::take(&mut self.volume))
     }
 
-    /// Where what the journal says of it ends; before anything of that has been read.
+    /// The end of what the journal binds of the split. To be called before any of that has been read.
     pub(super) fn bound(&self) -> Offset {
         self.expected.back().map_or(self.next_from, |expected| expected.range.to)
     }

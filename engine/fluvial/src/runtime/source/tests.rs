@@ -1,4 +1,4 @@
-//! What the journal says was read, against what a source holds.
+//! Tests that input which is read again is compared with what the journal says was read.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -195,7 +195,7 @@ fn what_the_journal_binds_is_read_also_after_the_end_to_stop_at() {
     assert!(driver.report().is_none() && driver.at_end(), "nothing more is read");
 }
 
-/// What it read then was without bounds.
+/// The other split was then read without bounds.
 #[test]
 fn a_split_that_is_still_compared_does_not_let_another_be_read_for_ever() {
     let memory = Memory::new();
@@ -233,7 +233,7 @@ fn input_that_is_gone_before_it_was_bound_is_not_passed_over() {
     }
 }
 
-/// It was waited for what will never come.
+/// The job once waited for records that would never come.
 #[test]
 fn a_split_that_ends_before_what_was_read_of_it_is_refused() {
     let memory = topic(&["a", "b"]);
@@ -268,7 +268,7 @@ fn the_end_is_reached_when_everything_before_it_is_reported_and_nothing_after_it
     assert!(driver.report().is_none());
 }
 
-/// What the sources say, asked so many seconds after the first time, as the leader hands it on.
+/// The answers of the sources, as the leader passes them on, asked `asked_s` seconds after the first time.
 fn found(memory: &Memory, asked_s: u64) -> Vec<FoundSplit> {
     let source = memory.source("in");
     let splits = source.splits(Duration::ZERO).unwrap().into_iter();

@@ -1,4 +1,4 @@
-//! What is left of a compacted input, against what the journal says was read of it.
+//! Tests that the rest of a compacted input is compared with what the journal says was read of it.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
