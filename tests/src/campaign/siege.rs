@@ -98,7 +98,10 @@ impl<'a> Siege<'a> {
             }
         }
         for (records, pause, blow) in &round.blows {
-            self.wait_for(&job, *records, feeder).with_context(|| format!("before {}", self.after(*blow, &job)))?;
+            let before = || format!("before {}", self.after(*blow, &job));
+            if !self.wait_for(&job, *records, feeder, round.at_point).with_context(before)? {
+                return Ok(());
+            }
             std::thread::sleep(*pause);
             self.strike(&job, *blow).with_context(|| self.after(*blow, &job))?;
         }
@@ -154,7 +157,8 @@ impl<'a> Siege<'a> {
     }
 
     /// Waits until so many more records are visible in the outputs.
-    fn wait_for(&self, job: &Started, records: u64, feeder: &Feeder) -> Result<()> {
+    /// Returns whether the run goes on: on a slow machine, the place at which all of it is killed is reached meanwhile.
+    fn wait_for(&self, job: &Started, records: u64, feeder: &Feeder, at_point: Option<Blow>) -> Result<bool> {
         let (start, records) = (Instant::now(), i64::try_from(records)?);
         let mut goal = None;
         // A broker that has just come back may not know yet where partitions end; the wait is bounded all the same.
@@ -162,11 +166,17 @@ impl<'a> Siege<'a> {
             if let Some(status) = job.process().status() {
                 bail!("the job ended by itself: {status}");
             }
+            if let Some(blow @ Blow::KillAt(point, _, Whom::All)) = at_point
+                && job.process().log_holds(&reached(&point.name()))
+            {
+                self.strike(job, blow)?;
+                return Ok(false);
+            }
             ensure!(!feeder.is_over(), "the input has ended");
             ensure!(start.elapsed() < PROGRESS_WITHIN, "no {records} more records after {PROGRESS_WITHIN:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(())
+        Ok(true)
     }
 
     fn start(&self, round: &Round) -> Result<Started> {
@@ -226,7 +236,7 @@ fn options(processes: u32, workers: u32) -> String {
 /// not be passed, or not so often.
 fn kill_at(job: &Job, point: &str, whom: Whom) -> Result<bool> {
     let start = Instant::now();
-    let reached = format!("fail point {point} reached");
+    let reached = reached(point);
     while start.elapsed() < MET_WITHIN {
         if job.process().log_holds(&reached) {
             if whom == Whom::All {
@@ -241,6 +251,11 @@ fn kill_at(job: &Job, point: &str, whom: Whom) -> Result<bool> {
         let _ = job.process().wait(Duration::from_millis(10));
     }
     Ok(false)
+}
+
+/// What the log says of a fail point that is reached.
+fn reached(point: &str) -> String {
+    format!("fail point {point} reached")
 }
 
 fn now_ms() -> u64 {
