@@ -11,7 +11,12 @@ const SEEDS: u64 = 120_000;
 
 /// Some history goes wrong without `rule`.
 fn check(rule: Rule) {
-    let from = number("FLUVIAL_SEED").unwrap_or(FIRST_SEED);
+    check_from(FIRST_SEED, rule);
+}
+
+/// As [`check`], for a rule that is missed in one of some ten thousand histories: the first that is tried is another.
+fn check_from(first: u64, rule: Rule) {
+    let from = number("FLUVIAL_SEED").unwrap_or(first);
     let found = (from..from + SEEDS).find_map(|seed| Some((seed, run(seed, Rules::without(rule), false).err()?)));
     match found {
         Some((seed, violation)) => println!("without {rule:?}, seed {seed}: {violation}"),
@@ -82,7 +87,7 @@ fn without_asking_the_journal_after_fencing_a_zombie_commits() {
 /// A delayed EndTxn hits the next transaction of the same epoch.
 #[test]
 fn without_a_new_epoch_a_delayed_commit_hits_the_next_transaction() {
-    check(Rule::NewEpochAfterUnknown);
+    check_from(173_000, Rule::NewEpochAfterUnknown);
 }
 
 /// A tick is visible that the journal never had, and is bound otherwise by the next generation.
