@@ -34,7 +34,7 @@
 //! | records are kept as they are: deletions, empty and binary keys and values | [`every_record_is_read_back_as_it_was_written`] |
 //! | records stay in order; transactions may be large | [`many_records_keep_their_order`] |
 //! | [`Progress`]: everything that the write says, and where each tick ended | [`progress_says_what_was_written`] |
-//! | [`Position`]: how much of a tick is committed | [`a_tick_may_be_committed_in_parts`] |
+//! | [`Position`](crate::Position): how much of a tick is committed | [`a_tick_may_be_committed_in_parts`] |
 //! | [`PartitionWrite`]: progress without records | [`progress_may_come_without_records`] |
 //! | [`PartitionWrite::progress_at`]: the ticks that the write brings along come before those of its own records | [`earlier_ticks_come_first`] |
 //! | [`WriterId::turn`]: writers of a process take turns | [`writers_take_turns`] |
