@@ -125,7 +125,7 @@ impl SinkDriver {
         self.foreign_writers.take(self.participant.unexplained());
         self.act()?;
         if let Some((tick, records)) = self.participant.corrected() {
-            tracing::info!(%tick, records, "the outputs are being corrected");
+            tracing::info!(%tick, records, "the corrections of the outputs have been computed");
         }
         if let Some(Compared { rows, gone }) = self.participant.compared() {
             tracing::info!(rows, "the outputs hold what this program computes, though another one wrote them");

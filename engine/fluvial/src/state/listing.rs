@@ -63,11 +63,26 @@ impl ListedOperator {
     }
 }
 
+/// How many times the store is read if all checkpoints are deleted between the reading of the journal and that of their
+/// manifests: a running job has then completed a newer one.
+const READINGS: usize = 5;
+
 /// Returns the complete checkpoints whose manifests have not been deleted, oldest first.
 ///
 /// # Errors
 /// The store cannot be reached, or an object in it is damaged or of a newer format.
 pub(crate) async fn list(store: &JobStore) -> Result<Vec<ListedCheckpoint>, Error> {
+    for _ in 1..READINGS {
+        let (named, listed) = list_once(store).await?;
+        if named == 0 || !listed.is_empty() {
+            return Ok(listed);
+        }
+    }
+    Ok(list_once(store).await?.1)
+}
+
+/// Returns how many checkpoints the journal names, and those of them whose manifests still exist.
+async fn list_once(store: &JobStore) -> Result<(usize, Vec<ListedCheckpoint>), Error> {
     let records = store.get_records(store.list_journal().await?).await?;
     // A record of the journal is what makes a manifest a checkpoint.
     let named: BTreeMap<Tick, String> = records
@@ -79,7 +94,7 @@ pub(crate) async fn list(store: &JobStore) -> Result<Vec<ListedCheckpoint>, Erro
             _ => None,
         })
         .collect();
-    let mut listed = Vec::new();
+    let (count, mut listed) = (named.len(), Vec::new());
     for object in named.into_values() {
         let Some(manifest) = store.get_manifest(&object).await? else { continue };
         let operators = manifest.operators.into_iter().map(|operator| ListedOperator {
@@ -98,5 +113,5 @@ pub(crate) async fn list(store: &JobStore) -> Result<Vec<ListedCheckpoint>, Erro
             manifest: store.describe(&object),
         });
     }
-    Ok(listed)
+    Ok((count, listed))
 }

@@ -34,8 +34,8 @@ pub trait Table<'s, K, V> {
     ///     let revenue = orders.map(|(_, order)| order).aggregate("revenue", (Count, Sum(|cents: &i64| *cents)));
     ///     scope.output("revenue", revenue);
     /// });
-    /// test.feed("orders", 1, [(7u64, Some(("eu".to_owned(), 250))), (8, Some(("eu".to_owned(), 499)))]);
-    /// test.feed("orders", 2, [(7u64, Some(("us".to_owned(), 260))), (8, None)]);
+    /// test.feed("orders", 1, [(7u64, Some(("eu".to_owned(), 250i64))), (8, Some(("eu".to_owned(), 499)))]);
+    /// test.feed("orders", 2, [(7u64, Some(("us".to_owned(), 260i64))), (8, None)]);
     /// test.advance_past(1);
     /// assert_eq!(test.table::<(String, (u64, i64))>("revenue"), [("eu".to_owned(), (2, 749))]);
     /// test.advance_past(2);
