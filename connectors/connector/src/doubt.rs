@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Decides whether to believe answers of an external system that contradict what is known already, such as the answer
-/// that an existing object is missing. A server that has been cut off from its cluster without noticing gives such
+/// that an existing object is missing. A server that has been isolated from its cluster without noticing gives such
 /// outdated answers, so a single one is not believed. Several in a row, over some time, are believed if no other answer
 /// came between them.
 ///

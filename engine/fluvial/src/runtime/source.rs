@@ -191,7 +191,7 @@ impl SourceDriver {
         })
     }
 
-    /// Bindings to replay, ascending; to be called once, when all splits of the plan are taken over. Each is read from when its
+    /// Bindings to replay, ascending; to be called once, when all splits of the plan are known. Each is read from when its
     /// source says that it is available ([`SourceDriver::found`]).
     pub(crate) fn replay(&mut self, bindings: &[Binding]) {
         self.replay = bindings.iter().cloned().collect();

@@ -13,7 +13,7 @@
 //!
 //! # Why
 //!
-//! *Nobody is asked to stop.* The leader of an earlier generation may be dead, paused for an hour, or cut off from everything
+//! *Nobody is asked to stop.* The leader of an earlier generation may be dead, paused for an hour, or isolated from everything
 //! but the store. No message reaches it for certain, and no lease helps, since its clock may stand still with it. The only
 //! thing that every leader must do before anything of it counts is to create the next object of the journal, and the store
 //! lets exactly one succeed in that. So a new generation takes positions: once it has its `opened` record, and every position

@@ -141,14 +141,14 @@ impl Comparing {
         }
     }
 
-    /// Compares once everything has been read; does nothing before that, and when it has compared.
+    /// Compares once everything has been read, and returns what it found then; does nothing before that, and after it.
     ///
     /// # Errors
     /// [`Mismatch::OutputDiffers`] with the first partition that differs.
-    pub(super) fn compare(&mut self) -> Result<(), Mismatch> {
-        let Stage::Reading(reading) = &mut self.stage else { return Ok(()) };
+    pub(super) fn compare(&mut self) -> Result<Option<Compared>, Mismatch> {
+        let Stage::Reading(reading) = &mut self.stage else { return Ok(None) };
         if reading.values().any(|(_, held)| held.is_none()) {
-            return Ok(());
+            return Ok(None);
         }
         let reading = std::mem::take(reading);
         self.stage = Stage::Different;
@@ -165,7 +165,7 @@ impl Comparing {
         }
         self.restored.clear();
         self.stage = Stage::Equal(compared);
-        Ok(())
+        Ok(Some(compared))
     }
 
     /// The result of the comparison; `None` until it is done.

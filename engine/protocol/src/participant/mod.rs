@@ -293,16 +293,16 @@ impl Participant {
         if let Some(comparing) = &mut self.comparing {
             if self.upper > comparing.through().0 && self.committer.is_ready() && !comparing.is_asked() {
                 let partitions = self.committer.upsert_partitions();
-                let (actions, at) = (&mut self.actions, partitions.iter().map(|of| of.at.clone()).collect::<Vec<_>>());
-                actions.extend(at.chunks(READ_BACK_AT_ONCE).map(|some| Action::ReadBack(some.to_vec())));
+                let at: Vec<_> = partitions.iter().map(|of| of.at.clone()).collect();
+                self.actions.extend(read_back(&at));
                 comparing.ask(partitions);
             }
-            let had_compared = comparing.compared();
-            // What a newer generation has written may differ from what this one computes.
-            if let Err(different) = comparing.compare() {
-                return self.committer.doubt(different.into());
+            match comparing.compare() {
+                Ok(None) => {}
+                Ok(equal) => self.compared = equal,
+                // What a newer generation has written may differ from what this one computes.
+                Err(different) => return self.committer.doubt(different.into()),
             }
-            self.compared = self.compared.or(comparing.compared().filter(|_| had_compared.is_none()));
             let Some(replayed) = comparing.finish() else { return Ok(()) };
             self.comparing = None;
             for (tick, partitions) in replayed {
@@ -329,8 +329,7 @@ impl Participant {
         let Some(reconciling) = &mut self.reconciling else { return Ok(()) };
         if !reconciling.is_asked() && self.committer.is_ready() {
             let partitions: Vec<OutputPartition> = self.committer.to_reconcile().cloned().collect();
-            let parts = partitions.chunks(READ_BACK_AT_ONCE);
-            self.actions.extend(parts.map(|some| Action::ReadBack(some.to_vec())));
+            self.actions.extend(read_back(&partitions));
             reconciling.ask(partitions.into_iter());
         }
         match reconciling.corrections() {
@@ -364,6 +363,11 @@ impl Participant {
         }
         Ok(())
     }
+}
+
+/// The actions that read these partitions back.
+fn read_back(partitions: &[OutputPartition]) -> impl Iterator<Item = Action> {
+    partitions.chunks(READ_BACK_AT_ONCE).map(|some| Action::ReadBack(some.to_vec()))
 }
 
 #[cfg(test)]
