@@ -47,7 +47,7 @@ const EARLY_MS: u64 = 2000;
 pub(crate) fn closed_early(failed: &str, protocol: &str) -> Option<&'static str> {
     let (failed, state) = failed.rsplit_once("(after ")?;
     let (ms, state) = state.split_once("ms in state ")?;
-    if !failed.contains("Disconnected") || ms.parse::<u64>().ok()? > EARLY_MS {
+    if !(failed.contains("Disconnected") || failed.contains("Send failed")) || ms.parse::<u64>().ok()? > EARLY_MS {
         return None;
     }
     let (sasl, tls) = (protocol.starts_with("sasl"), protocol.ends_with("ssl"));
@@ -132,6 +132,9 @@ mod tests {
         ] {
             assert_eq!(closed_early(&closed(state), protocol), expected, "{state} {protocol}");
         }
+        // The request was on its way when the broker closed the connection.
+        let sent = "b:1/bootstrap: Send failed: Broken pipe (after 13ms in state UP)";
+        assert_eq!(closed_early(sent, "plaintext"), Some(EXPECTS_SASL));
         let refused =
             "b:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)";
         assert_eq!(closed_early(refused, "plaintext"), None);

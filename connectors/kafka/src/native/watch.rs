@@ -61,7 +61,8 @@ pub(crate) struct Watch {
     told_of_topics: AtomicU64,
     answers: AtomicU64,
     refused: Mutex<Option<(Code, String)>>,
-    last: Mutex<Option<Last>>,
+    last: Mutex<Option<String>>,
+    hint: Mutex<Option<Hint>>,
     denied_topics: Mutex<BTreeSet<String>>,
     /// By topic and partition: the first words of a broker on records that it refuses.
     words: Mutex<BTreeMap<(String, i32), Words>>,
@@ -76,13 +77,12 @@ pub(crate) struct Watch {
     let_in: Arc<AtomicBool>,
 }
 
-/// The last error of a client.
+/// A sign that `security.protocol` is wrong: what a connection has failed with.
 #[derive(Clone, Debug)]
-struct Last {
-    code: Code,
+struct Hint {
     reason: String,
-    /// Since when every error has hinted at a wrong `security.protocol`.
-    hinting: Option<Instant>,
+    /// Since when every failure has been such a sign.
+    since: Instant,
 }
 
 impl Watch {
@@ -124,8 +124,8 @@ impl Watch {
 
     /// Why it seems that the cluster expects another protocol of this client: an outage may look the same.
     pub(crate) fn seems_refused(&self) -> Option<(Code, String)> {
-        let last = self.last.lock().ok()?.clone()?;
-        (last.hinting?.elapsed() >= HINT).then_some((last.code, last.reason))
+        let hint = self.hint.lock().ok()?.clone()?;
+        (hint.since.elapsed() >= HINT).then_some((Code::BrokerTransportFailure, hint.reason))
     }
 
     /// Whether connections have lately failed because this process may open no more files.
@@ -145,7 +145,7 @@ impl Watch {
 
     /// The last error that the client met, for messages to people.
     pub(crate) fn last(&self) -> Option<String> {
-        self.last.lock().ok()?.as_ref().map(|last| last.reason.clone())
+        self.last.lock().ok()?.clone()
     }
 
     /// The topics that the transactions of this client were not authorized to write.
@@ -175,24 +175,35 @@ impl Watch {
         });
     }
 
-    /// Notes what librdkafka says only in its log: which topic could not be added to a transaction, and that a broker has
-    /// closed a connection at its first request.
+    /// Notes a line of librdkafka's log. Only the log says which topic could not be added to a transaction, and only it
+    /// says of every failed connection at once and in order: errors wait in a queue, so that an older one may be noted after
+    /// a newer line.
     fn logged(&self, facility: &str, message: &str) {
         // The name of a thread comes first.
         let failed = message.split_once("]: ").map_or(message, |(_, failed)| failed);
         if facility == "FAIL" {
             self.look_for_files(failed);
-        }
-        if facility == "FAIL"
-            && let Some(cause) = access::closed_early(failed, &self.protocol)
-        {
-            self.keep(Code::BrokerTransportFailure, failed, Some(cause));
+            let cause = access::closed_early(failed, &self.protocol).or_else(|| access::cause(failed));
+            self.look_for_a_hint(failed, cause);
         }
         if facility == "ADDPARTS"
             && let Some(topic) = denied_topic(message)
             && let Ok(mut topics) = self.denied_topics.lock()
         {
             topics.insert(topic.to_owned());
+        }
+    }
+
+    fn look_for_a_hint(&self, failed: &str, cause: Option<&str>) {
+        let Ok(mut hint) = self.hint.lock() else { return };
+        *hint = cause.map(|_| Hint {
+            reason: access::explained(failed, cause),
+            since: hint.as_ref().map_or_else(Instant::now, |hint| hint.since),
+        });
+        if let Some(hint) = &*hint
+            && let Ok(mut last) = self.last.lock()
+        {
+            *last = Some(hint.reason.clone());
         }
     }
 
@@ -204,14 +215,9 @@ impl Watch {
             reason = certificate;
         }
         self.look_for_files(&reason);
-        let cause = access::cause(&reason);
-        self.keep(code, &reason, cause);
-    }
-
-    fn keep(&self, code: Code, reason: &str, cause: Option<&str>) {
         let refusal = failure::is_not_let_in(code) || code == Code::ClusterAuthorizationFailed;
         let closed = reason.contains("unexpected eof");
-        let explained = access::explained(reason, cause);
+        let explained = access::explained(&reason, access::cause(&reason));
         if refusal
             && !closed
             && let Ok(mut refused) = self.refused.lock()
@@ -222,9 +228,7 @@ impl Watch {
         if code != Code::AllBrokersDown
             && let Ok(mut last) = self.last.lock()
         {
-            let since = last.as_ref().and_then(|last| last.hinting);
-            let hinting = cause.map(|_| since.unwrap_or_else(Instant::now));
-            *last = Some(Last { code, reason: explained, hinting });
+            *last = Some(explained);
         }
     }
 
@@ -392,22 +396,22 @@ mod tests {
     fn a_connection_that_fails_as_on_a_port_of_another_protocol_counts_as_refused_when_nothing_else_has_happened() {
         let closed = "[thrd:b:1/bootstrap]: b:1/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN \
                       (after 3ms in state APIVERSION_QUERY)";
-        let long_ago = |watch: &Watch| {
-            if let Some(last) = &mut *watch.last.lock().unwrap() {
-                last.hinting = last.hinting.map(|since| since - HINT);
-            }
-        };
         let watch = Watch::new(&Settings::default());
         watch.logged("FAIL", closed);
         assert_eq!(watch.seems_refused(), None);
-        long_ago(&watch);
+        watch.hint.lock().unwrap().as_mut().unwrap().since -= HINT;
         let (_, reason) = watch.seems_refused().unwrap();
         assert!(reason.contains("expects TLS") && reason.contains("(librdkafka: b:1/bootstrap: Disconn"), "{reason}");
+        // An error of before, which has waited in the queue, takes nothing back.
+        let before = "b:1/bootstrap: Connect to 127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)";
+        watch.note(Code::BrokerTransportFailure, before.to_owned());
+        assert!(watch.seems_refused().is_some());
+        // A request that meets a connection which the broker has closed is another sign of the same.
+        let sent = "[thrd:b:1/bootstrap]: b:1/bootstrap: Send failed: Broken pipe (after 13ms in state APIVERSION_QUERY)";
+        watch.logged("FAIL", sent);
+        assert!(watch.seems_refused().is_some());
         // A broker that has just ended refuses connections next.
-        watch.note(
-            Code::BrokerTransportFailure,
-            "b:1/bootstrap: Connect to 127.0.0.1:1 failed: Connection refused".to_owned(),
-        );
+        watch.logged("FAIL", &format!("[thrd:b:1/bootstrap]: {before}"));
         assert_eq!(watch.seems_refused(), None);
         // Whoever is answered is let in.
         watch.note(Code::SaslAuthenticationFailed, "wrong password".to_owned());

@@ -119,7 +119,7 @@ mod tests {
             Ok(())
         });
         let mistakes = plan(&build).map(|_| ()).unwrap_err().to_string();
-        assert!(mistakes.contains("with 2 mistakes; (1) source 'left' is not read: end it with"), "{mistakes}");
+        assert!(mistakes.contains("has 2 mistakes; (1) source 'left' is not read: end it with"), "{mistakes}");
         assert!(mistakes.contains("; (2) output 'unused' is not written: end it with `write`"), "{mistakes}");
     }
 }
