@@ -67,6 +67,15 @@ struct TotalsOptions {
     #[arg(long)]
     output: String,
 
+    #[command(flatten)]
+    metering: Metering,
+}
+
+/// Where and how often marks are written. The group's id says that this decides nothing of what the job computes, so that
+/// each start may write its marks elsewhere and is the same program.
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "meter-connection")]
+struct Metering {
     /// Where to write marks
     #[arg(long)]
     marks: PathBuf,
@@ -119,7 +128,7 @@ fn build_count(job: &mut Job<'_>, options: &CountOptions) -> anyhow::Result<()> 
 
 fn build_totals(job: &mut Job<'_>, options: &TotalsOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
-    let source = Metered::new(kafka.source(&options.input), meter(&options.marks, options.step)?, None);
+    let source = Metered::new(kafka.source(&options.input), meter(&options.metering.marks, options.metering.step)?, None);
     let payments = job.source("payments", source).format(Json).stream::<Payment>();
     let totals = payments
         .map(|payment| (payment.key, payment.amount))
