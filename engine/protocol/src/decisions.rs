@@ -5,6 +5,8 @@
 //!                                                                                   pause), or end the run
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use crate::Exit;
 
 /// The pause before the second restart in a row; the first comes at once.
@@ -13,7 +15,7 @@ const FIRST_PAUSE_MS: u64 = 500;
 const LONGEST_PAUSE_MS: u64 = 30_000;
 
 /// How one process of a generation ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProcessEnd {
     /// It said how and why.
     Said {
@@ -55,7 +57,7 @@ pub enum Next {
 }
 
 /// Decides what follows when a generation of one run ends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decisions {
     restart: bool,
     pause_ms: u64,

@@ -32,16 +32,23 @@ impl std::fmt::Display for Seq {
 pub struct Nonce(pub u64);
 
 impl Nonce {
-    /// The nonce of a generation of the run with the number `run`: the generations of one run know each other by it.
+    /// The nonce of the generation that an attempt of a run becomes. Runs are told apart by a random number, and the attempts
+    /// of a run by theirs, which grows.
     #[must_use]
-    pub fn of_run(run: u32, random: u64) -> Self {
-        Self(u64::from(run) << 32 | (random & 0xffff_ffff))
+    pub fn of_run(run: u32, attempt: u32) -> Self {
+        Self(u64::from(run) << 32 | u64::from(attempt))
     }
 
     /// Whether both are of one run.
     #[must_use]
     pub fn same_run(self, other: Self) -> bool {
         self.0 >> 32 == other.0 >> 32
+    }
+
+    /// Whether this is of an earlier attempt of the same run.
+    #[must_use]
+    pub fn is_of_an_earlier_attempt(self, other: Self) -> bool {
+        self.same_run(other) && self.0 < other.0
     }
 }
 

@@ -64,6 +64,7 @@ mod compaction;
 mod decisions;
 mod ended;
 mod exit;
+pub mod group;
 mod history;
 pub mod journal;
 mod leader;

@@ -407,7 +407,8 @@ mod tests {
         watch.note(Code::BrokerTransportFailure, before.to_owned());
         assert!(watch.seems_refused().is_some());
         // A request that meets a connection which the broker has closed is another sign of the same.
-        let sent = "[thrd:b:1/bootstrap]: b:1/bootstrap: Send failed: Broken pipe (after 13ms in state APIVERSION_QUERY)";
+        let sent =
+            "[thrd:b:1/bootstrap]: b:1/bootstrap: Send failed: Broken pipe (after 13ms in state APIVERSION_QUERY)";
         watch.logged("FAIL", sent);
         assert!(watch.seems_refused().is_some());
         // A broker that has just ended refuses connections next.

@@ -93,7 +93,7 @@ impl LeaderDriver {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let config = LeaderConfig {
             incarnation: Incarnation(ambient::uuid()),
-            nonce: Nonce::of_run(succession.run, ambient::nonce()),
+            nonce: Nonce::of_run(succession.run, succession.attempt),
             follows: succession.follows,
             program,
             layout: options.layout,

@@ -42,6 +42,8 @@ pub(crate) struct Invitation {
 pub(crate) struct Succession {
     /// The random number of the supervisor's run.
     pub run: u32,
+    /// Which attempt of the run this is.
+    pub attempt: u32,
     /// The newest generation of that run that has opened, if one has.
     pub follows: Option<Generation>,
 }

@@ -45,9 +45,10 @@ pub(crate) fn supervise(supervision: Supervision) -> anyhow::Result<(Exit, Strin
         }
     })?;
     let mut decisions = Decisions::new(supervision.restart);
-    let mut succession = Succession { run: ambient::nonce() as u32, follows: None };
+    let mut succession = Succession { run: ambient::nonce() as u32, attempt: 0, follows: None };
     for number in 0.. {
         let ended = Processes::start(&supervision, succession, number, &events)?.run(&inbox);
+        succession.attempt += 1;
         succession.follows = ended.number.or(succession.follows);
         let Next::Start { pause_ms } = decisions.after(&ended.end) else {
             return Ok((ended.end.exit, ended.end.why));

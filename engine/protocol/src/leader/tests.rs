@@ -408,7 +408,7 @@ fn a_reconciliation_that_no_checkpoint_covers_begins_again_with_the_next_generat
 /// A leader of another run on what another has left in its journal.
 fn next(bench: &Bench, program: &str, change: impl FnOnce(&mut LeaderConfig)) -> Bench {
     let mut config = LeaderConfig {
-        nonce: Nonce::of_run(9, bench.journal.len() as u64),
+        nonce: Nonce::of_run(9, bench.journal.len() as u32),
         program: program.to_owned(),
         ..bench.leader.config.clone()
     };

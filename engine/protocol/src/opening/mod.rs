@@ -212,9 +212,11 @@ impl Opening {
             (Phase::Newest(seq), Answer::Records(found)) => {
                 // Gone already: list again, as `phase` says by now.
                 if let Some(record) = only(found) {
-                    // A run that was paused for an hour must not supersede the one that was started in its place.
+                    // A run that was paused for an hour must not supersede the one that was started in its place, nor an
+                    // attempt whose processes come together late the next one.
                     let taken_over = self.opener.follows.is_some_and(|own| record.generation >= own);
-                    if taken_over && !record.nonce.same_run(self.opener.nonce) {
+                    let late = self.opener.nonce.is_of_an_earlier_attempt(record.nonce);
+                    if late || (taken_over && !record.nonce.same_run(self.opener.nonce)) {
                         return Err(Ended::Fenced { by: record.generation });
                     }
                     self.me.incarnation = record.incarnation;

@@ -106,9 +106,11 @@ fn the_first_generation_opens_at_the_beginning() {
 }
 
 #[test]
-fn a_run_that_another_has_taken_over_from_does_not_take_over_again_by_itself() {
-    let (own, others) = (Nonce::of_run(1, 9), Nonce::of_run(2, 9));
+fn a_run_that_another_has_taken_over_from_does_not_take_over_again_by_itself_nor_does_an_attempt_that_is_late() {
+    let (own, others) = (Nonce::of_run(1, 7), Nonce::of_run(2, 9));
     for (newest, follows, fenced) in [
+        (Nonce::of_run(1, 9), None, true),
+        (Nonce::of_run(1, 9), Some(3), true),
         (own, Some(3), false),
         (own, None, false),
         (others, None, false),

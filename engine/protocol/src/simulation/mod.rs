@@ -10,7 +10,7 @@
 //! of a seed is always the same, and has a weather of its own: what goes wrong how often. `without` takes out one rule after
 //! the other.
 
-mod dice;
+pub(crate) mod dice;
 mod generation;
 mod input;
 mod kafka;
@@ -70,7 +70,7 @@ impl From<Violation> for Over {
 
 /// What a person who runs the tests asks for by an environment variable.
 #[allow(clippy::disallowed_methods, reason = "no part of the protocol: it chooses what the tests run")]
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 

@@ -244,7 +244,7 @@ impl World {
         };
         let number = self.generations.len();
         // Each version of the logic is a run.
-        let nonce = Nonce::of_run(shape.version as u32, 100 + number as u64);
+        let nonce = Nonce::of_run(shape.version as u32, 100 + number as u32);
         // The same logic is built again now and then. Compaction is corrected by the very program that wrote the outputs.
         let build = if self.weather.compacts { 0 } else { dice.below(2) };
         let output =

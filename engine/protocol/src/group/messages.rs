@@ -1,0 +1,148 @@
+//! What the nodes of a group tell each other.
+//!
+//! A message holds all that its receiver needs of its sender's state, so one that is lost, repeated or late does no harm: the
+//! next one says the same again, and an older one than the newest that was received is passed over.
+
+use std::collections::BTreeMap;
+
+use fluvial_connector::Generation;
+use serde::{Deserialize, Serialize};
+
+use super::placement::Workers;
+use super::record::{Attempt, AttemptNumber, NodeId, Outcome, Term};
+use crate::{Exit, ProcessEnd};
+
+/// A message from one node to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// To the coordinator: the state of a node. It is the heartbeat, too.
+    Status(Box<Status>),
+    /// From the coordinator, to each node whose status it has.
+    Orders(Box<Orders>),
+    /// From a node that may claim the next term: does the receiver hear the coordinator?
+    Ask {
+        /// The newest term that the sender knows.
+        term: Term,
+    },
+    /// The answer.
+    Hears {
+        /// The newest term that the sender knows.
+        term: Term,
+        /// Whether it hears the coordinator of that term, or coordinates itself, and the coordinator reaches the store.
+        hears: bool,
+    },
+}
+
+/// The state of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Grows with each status of this node.
+    pub number: u64,
+    /// The newest term that it knows.
+    pub term: Term,
+    /// What it is and offers.
+    pub offer: Offer,
+    /// Its processes.
+    pub running: Option<Running>,
+}
+
+/// What a node is and offers, as its start and its surroundings decide.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The program that it would run: the hash of the binary and of the job's own options.
+    pub version: String,
+    /// How many workers it can run.
+    pub slots: u32,
+    /// The number of workers that its user wants over all copies.
+    pub workers: Workers,
+    /// Why it could not run the job now, if it could not.
+    pub unready: Option<String>,
+    /// Whether it was told to leave.
+    pub leaving: bool,
+}
+
+/// The processes of one attempt on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// The attempt.
+    pub attempt: AttemptNumber,
+    /// Its processes on this node, by number.
+    pub processes: BTreeMap<u32, ProcessState>,
+    /// The generation that it has become, once its journal is open; the node of process 0 knows it.
+    pub generation: Option<Generation>,
+    /// Whether it has read input.
+    pub reads: bool,
+    /// Whether it was asked to stop, so that its end does not mean that the job has ended.
+    pub asked_to_stop: bool,
+}
+
+impl Running {
+    /// Whether all of its processes on this node have ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.processes.values().all(|process| process.end().is_some())
+    }
+}
+
+impl ProcessState {
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<&ProcessEnd> {
+        match self {
+            Self::Ended(end) => Some(end),
+            Self::Started | Self::Listens(_) => None,
+        }
+    }
+
+    /// Whether it has ended because everything is done.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Ended(ProcessEnd::Said { exit: Exit::Done, .. }))
+    }
+}
+
+/// The state of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// It has been started.
+    Started,
+    /// It waits at this address for the other processes of its attempt, or has met them.
+    Listens(String),
+    /// It has ended.
+    Ended(ProcessEnd),
+}
+
+/// What the coordinator wants of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders {
+    /// Grows with each message of this term to this node.
+    pub number: u64,
+    /// The term of the coordinator.
+    pub term: Term,
+    /// All nodes that it hears, whom its receiver asks before it claims the next term.
+    pub members: Vec<NodeId>,
+    /// Whether it can reach the store. One that cannot makes no decisions, and another node takes over that can.
+    pub reaches_store: bool,
+    /// The newest attempt and what to do with it.
+    pub attempt: Option<(Attempt, Command)>,
+    /// How the job has ended: end so.
+    pub outcome: Option<Outcome>,
+    /// The receiver was told to leave, and nothing needs it any more.
+    pub may_leave: bool,
+}
+
+/// What to do with an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Start its processes, unless they have been started, and wait.
+    Start,
+    /// Run it: its processes listen at these addresses.
+    Run(Vec<String>),
+    /// Commit, take a checkpoint and end.
+    Stop,
+    /// End its processes at once.
+    Kill,
+}

@@ -1,0 +1,127 @@
+//! A group: several copies of one job that run it together, as state machines without I/O.
+//!
+//! ```text
+//!   NodeEvent ─►┌──────────────── Node ────────────────┐─► NodeRequest (messages, store calls, start and end processes)
+//!   each copy   │ Log    role: following, coordinating │
+//!               │              └─ Coordinator::decide  │
+//!               └──────────────────────────────────────┘
+//! ```
+//!
+//! Each copy is a *node*: it offers slots, has a keeper that starts and watches processes of the job, and can become the
+//! *coordinator*, which decides what the group does. What a coordinator decides is a record in a journal of the group in the
+//! store; what it knows besides, it hears from the nodes.
+//!
+//! # Why it is safe
+//!
+//! *Nothing here has to be.* The output of the job stays right whatever the nodes believe: each attempt becomes a generation of
+//! the job, generations fence each other through the job's journal and the sink, and processes of two attempts cannot connect with
+//! each other. What this code decides is only whether the job makes progress, and how often it is interrupted.
+//!
+//! # Rules
+//!
+//! *A term is a record.* The coordinator of a term is whoever created its first record. There is no lease and no heartbeat
+//! in the store, and no clock takes part: a coordinator that was paused for an hour finds the position of its next record
+//! taken, and nodes that have heard of a later term do not obey it.
+//!
+//! *Ask before claiming.* A node that does not hear the coordinator asks the others, and claims the next term only if none of
+//! them hears it either. Otherwise a cut between two hosts would end one term after the other.
+//!
+//! *A coordinator that cannot write stands back.* Its orders say that it does not reach the store; for the others that is
+//! the same as silence, so one of them claims the next term.
+//!
+//! *Written before told.* An attempt is a record before any node hears of it, and its number is the position of the record.
+//! So attempts of all terms are ordered, nodes obey the newest, and two coordinators cannot mix two sets of processes.
+//!
+//! *Adopt.* A new coordinator leaves what runs as it is: it counts silence from the beginning of its own term, and plans only
+//! when each node of the attempt has been heard or is lost.
+//!
+//! *Nobody waits for a lost node.* An attempt is over when one of its processes has ended or one of its nodes is lost; the
+//! next one begins when the processes on all other nodes have ended.
+//!
+//! *Changes are gathered.* Nodes that join or leave within a few seconds are one change: the running attempt is asked to stop
+//! once, at a checkpoint.
+//!
+//! *State, not events.* Each message holds the whole state that its receiver needs, with a number that grows. Messages may be
+//! lost, repeated or reordered.
+
+mod coordinator;
+mod log;
+mod messages;
+mod node;
+mod placement;
+mod record;
+#[cfg(test)]
+mod simulation;
+
+pub use log::{StoreAnswer, StoreCall};
+pub use messages::{Command, Message, Offer, Orders, ProcessState, Running, Status};
+pub use node::{Node, NodeEvent, NodeRequest, ProcessSays};
+pub use placement::{Placement, Workers, place};
+pub use record::{Attempt, AttemptNumber, GroupRecord, NodeId, Outcome, Term};
+
+/// The times by which a group notices and decides, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Between two messages that say that a node is there.
+    pub heartbeat_ms: u64,
+    /// After which a node that says nothing counts as lost.
+    pub silence_ms: u64,
+    /// How long the others may take to say whether they hear the coordinator.
+    pub answer_ms: u64,
+    /// How long members have to stay as they are before a running attempt is stopped for them.
+    pub debounce_ms: u64,
+    /// The same before the first attempt.
+    pub gather_ms: u64,
+    /// How long a node may take to begin an attempt.
+    pub start_ms: u64,
+    /// How long the store may fail before a coordinator stands back.
+    pub store_ms: u64,
+    /// Between two looks of a coordinator whether it has been superseded.
+    pub look_ms: u64,
+    /// Before a call to the store that failed is made again.
+    pub retry_ms: u64,
+    /// How long the processes of an attempt have to say why they end, after the first one has ended.
+    pub last_words_ms: u64,
+    /// How long they have if the first one ended because the job is done: they free their state.
+    pub letting_go_ms: u64,
+    /// Between two steps of a node.
+    pub step_ms: u64,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 1000,
+            silence_ms: 5000,
+            answer_ms: 2000,
+            debounce_ms: 3000,
+            gather_ms: 1000,
+            start_ms: 30_000,
+            store_ms: 5000,
+            look_ms: 5000,
+            retry_ms: 500,
+            last_words_ms: 1000,
+            letting_go_ms: 30_000,
+            step_ms: 100,
+        }
+    }
+}
+
+/// Random numbers from a seed, for names that nothing else may have.
+#[derive(Clone, Debug)]
+struct Chance(u64);
+
+impl Chance {
+    fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number (SplitMix64).
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

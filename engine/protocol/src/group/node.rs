@@ -1,0 +1,647 @@
+//! A node of a group: whom it follows, when it claims the next term, and what it has its keeper do.
+//!
+//! ```text
+//!   looking ─► following ──silence──► asking ──nobody hears──► claiming ──written──► coordinating
+//!     ▲           ▲                     │ someone hears           │ another was faster      │ superseded
+//!     │           └─────────────────────┴─────────────────────────┴─────────────────────────┘
+//! ```
+
+use std::collections::{BTreeSet, VecDeque};
+
+use fluvial_connector::Generation;
+
+use super::coordinator::{Coordinator, Decision};
+use super::log::{Log, Logged, StoreAnswer, StoreCall};
+use super::messages::{Command, Message, Offer, Orders, ProcessState, Running, Status};
+use super::record::{Attempt, AttemptNumber, GroupRecord, NodeId, Outcome, Term};
+use super::{Chance, Times};
+use crate::{Exit, ProcessEnd};
+
+/// An event of a node.
+#[derive(Clone, Debug)]
+pub enum NodeEvent {
+    /// A message of another node.
+    Message {
+        /// The sender.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+    },
+    /// Nobody of this identity answers at its address: the connection is refused there, or another node answers. A host that
+    /// is silent is not gone.
+    Gone(NodeId),
+    /// The answer of the store to the call under way.
+    Store(StoreAnswer),
+    /// What the node is and offers has changed.
+    Offer(Offer),
+    /// A process of an attempt listens, has ended, or says how far it is.
+    Process {
+        /// The attempt.
+        attempt: AttemptNumber,
+        /// The number of the process.
+        process: u32,
+        /// What it says.
+        says: ProcessSays,
+    },
+}
+
+/// What a node hears from a process of its own.
+#[derive(Clone, Debug)]
+pub enum ProcessSays {
+    /// It waits at this address for the others.
+    Listens(String),
+    /// The journal is open.
+    Opened(Generation),
+    /// It has begun to read input.
+    Reads,
+    /// It has ended.
+    Ended(ProcessEnd),
+}
+
+/// What a node wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeRequest {
+    /// Send this message; it may be lost.
+    Send {
+        /// The receiver.
+        to: NodeId,
+        /// The message.
+        message: Message,
+    },
+    /// Ask the store; one call at a time, which is answered by [`NodeEvent::Store`].
+    Store(StoreCall),
+    /// Start these processes of an attempt.
+    Start {
+        /// The attempt.
+        attempt: Attempt,
+        /// The term in which it was decided.
+        term: Term,
+        /// The numbers of the processes.
+        processes: std::ops::Range<u32>,
+    },
+    /// Tell this node's processes of the attempt where all of them listen.
+    Introduce {
+        /// The attempt.
+        attempt: AttemptNumber,
+        /// The addresses, by number.
+        addresses: Vec<String>,
+    },
+    /// Ask the attempt to commit, take a checkpoint and end, if this node runs process 0.
+    Stop(AttemptNumber),
+    /// End this node's processes of the attempt at once. Each is reported as ended.
+    Kill(AttemptNumber),
+    /// End this copy.
+    Exit(Outcome),
+}
+
+/// A node as a state machine.
+#[derive(Debug)]
+pub struct Node {
+    me: NodeId,
+    times: Times,
+    chance: Chance,
+    now_ms: u64,
+    offer: Offer,
+    running: Option<Running>,
+    /// What this node has had done for its attempt.
+    done: Done,
+    log: Log,
+    /// The position of the newest record when this node first looked: an outcome that stood there is not its own.
+    first_look: Option<Option<u64>>,
+    /// The newest term that it has heard of.
+    term: Term,
+    role: Role,
+    status_number: u64,
+    next_beat_ms: u64,
+    members: Vec<NodeId>,
+    requests: VecDeque<NodeRequest>,
+    exited: bool,
+}
+
+/// The orders that have been carried out for the attempt that runs here.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    introduced: bool,
+    stopped: bool,
+    killed: bool,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// It reads the journal.
+    Looking,
+    /// It sends its status to the coordinator of the newest term.
+    Following { coordinator: NodeId, heard_ms: u64, orders: u64, reaches_store: bool },
+    /// It asks the others whether they hear the coordinator.
+    Asking { coordinator: NodeId, waits_for: BTreeSet<NodeId>, until_ms: u64 },
+    /// It tries to write the next term's first record, and goes on saying to the coordinator that it is there.
+    Claiming { coordinator: Option<NodeId> },
+    /// It coordinates.
+    Coordinating { coordinator: Box<Coordinator>, next_look_ms: u64, writes: bool },
+}
+
+impl Node {
+    /// A node that has just started, at `now_ms` of a clock that only it reads. `random` seeds the nonces of its records.
+    #[must_use]
+    pub fn new(me: NodeId, offer: Offer, times: Times, random: u64, now_ms: u64) -> Self {
+        Self {
+            me,
+            times,
+            chance: Chance::new(random),
+            now_ms,
+            offer,
+            running: None,
+            done: Done::default(),
+            log: Log::new(),
+            first_look: None,
+            term: Term(0),
+            role: Role::Looking,
+            status_number: 0,
+            next_beat_ms: now_ms,
+            members: Vec::new(),
+            requests: VecDeque::new(),
+            exited: false,
+        }
+    }
+
+    /// Takes an event, if there is one, and the time; returns what is to be done.
+    pub fn step(&mut self, now_ms: u64, event: Option<NodeEvent>) -> Vec<NodeRequest> {
+        self.now_ms = now_ms;
+        if let Some(event) = event {
+            self.on(event);
+        }
+        self.advance();
+        if let Some(call) = self.log.next_call(now_ms) {
+            self.requests.push_back(NodeRequest::Store(call));
+        }
+        self.requests.drain(..).collect()
+    }
+
+    /// When [`Node::step`] is to be called again if nothing happens.
+    #[must_use]
+    pub fn deadline_ms(&self) -> u64 {
+        self.now_ms + self.times.step_ms
+    }
+
+    /// The newest record of the journal that this node has read or written.
+    #[must_use]
+    pub fn record(&self) -> Option<&GroupRecord> {
+        self.log.newest().map(|(_, record)| record)
+    }
+
+    /// The node that it takes for the coordinator, and the term.
+    #[must_use]
+    pub fn coordinator(&self) -> Option<(&NodeId, Term)> {
+        match &self.role {
+            Role::Following { coordinator, .. } | Role::Asking { coordinator, .. } => Some((coordinator, self.term)),
+            Role::Coordinating { .. } => Some((&self.me, self.term)),
+            Role::Looking | Role::Claiming { .. } => None,
+        }
+    }
+
+    /// The processes that it runs.
+    #[must_use]
+    pub fn running(&self) -> Option<&Running> {
+        self.running.as_ref()
+    }
+
+    fn on(&mut self, event: NodeEvent) {
+        match event {
+            NodeEvent::Message { from, message } => self.receive(from, message),
+            NodeEvent::Gone(node) => self.is_gone(&node),
+            NodeEvent::Store(answer) => self.answered(answer),
+            NodeEvent::Offer(offer) => {
+                self.offer = offer;
+                self.next_beat_ms = self.now_ms;
+            }
+            NodeEvent::Process { attempt, process, says } => self.process_says(attempt, process, says),
+        }
+    }
+
+    fn process_says(&mut self, attempt: AttemptNumber, process: u32, says: ProcessSays) {
+        let Some(running) = self.running.as_mut().filter(|running| running.attempt == attempt) else { return };
+        let state = running.processes.entry(process).or_insert(ProcessState::Started);
+        match says {
+            _ if state.end().is_some() => return,
+            ProcessSays::Opened(generation) => running.generation = Some(generation),
+            ProcessSays::Reads => running.reads = true,
+            ProcessSays::Listens(address) => *state = ProcessState::Listens(address),
+            ProcessSays::Ended(end) => *state = ProcessState::Ended(end),
+        }
+        self.next_beat_ms = self.now_ms;
+    }
+
+    // ---- messages
+
+    fn receive(&mut self, from: NodeId, message: Message) {
+        match message {
+            Message::Status(status) => {
+                if status.term > self.term {
+                    self.log.look();
+                }
+                if let Role::Coordinating { coordinator, .. } = &mut self.role {
+                    coordinator.hear(from, *status, self.now_ms);
+                }
+            }
+            Message::Orders(orders) => self.obey(from, *orders),
+            Message::Ask { term } => {
+                let hears = term <= self.term && self.hears();
+                self.send(from, Message::Hears { term: self.term, hears });
+            }
+            Message::Hears { term, hears } => {
+                if let Role::Asking { coordinator, waits_for, .. } = &mut self.role {
+                    waits_for.remove(&from);
+                    if hears && term >= self.term {
+                        let coordinator = coordinator.clone();
+                        self.follow(coordinator);
+                    }
+                }
+                if term > self.term {
+                    self.log.look();
+                }
+            }
+        }
+    }
+
+    /// Whether it hears a coordinator that can do its work.
+    fn hears(&self) -> bool {
+        match &self.role {
+            Role::Following { heard_ms, reaches_store, orders, .. } => {
+                *orders > 0 && *reaches_store && self.now_ms < heard_ms + self.times.silence_ms
+            }
+            Role::Coordinating { .. } => self.log.reaches_store(self.now_ms, &self.times),
+            Role::Looking | Role::Asking { .. } | Role::Claiming { .. } => false,
+        }
+    }
+
+    fn obey(&mut self, from: NodeId, orders: Orders) {
+        if orders.term < self.term || from == self.me {
+            return;
+        }
+        if orders.term > self.term {
+            self.term = orders.term;
+            self.follow(from.clone());
+        }
+        match &mut self.role {
+            Role::Following { coordinator, heard_ms, orders: number, reaches_store } => {
+                if *coordinator != from || orders.number <= *number {
+                    return;
+                }
+                *number = orders.number;
+                *reaches_store = orders.reaches_store;
+                // One that cannot reach the store counts as silent, for those who can.
+                if orders.reaches_store {
+                    *heard_ms = self.now_ms;
+                }
+            }
+            // The coordinator is there again.
+            Role::Asking { .. } | Role::Claiming { .. } if orders.reaches_store => {
+                self.follow(from);
+                if let Role::Following { orders: number, .. } = &mut self.role {
+                    *number = orders.number;
+                }
+            }
+            _ => return,
+        }
+        self.members.clone_from(&orders.members);
+        self.carry_out(orders);
+    }
+
+    fn carry_out(&mut self, orders: Orders) {
+        if let Some(outcome) = orders.outcome {
+            self.end(outcome);
+            return;
+        }
+        if let Some((attempt, command)) = orders.attempt {
+            self.run(orders.term, attempt, command);
+        }
+        if orders.may_leave && self.offer.leaving && self.running.as_ref().is_none_or(Running::is_over) {
+            self.end(Outcome { exit: Exit::Done, why: String::new() });
+        }
+    }
+
+    /// Brings what runs here to what is wanted of it.
+    fn run(&mut self, term: Term, attempt: Attempt, command: Command) {
+        let number = attempt.number;
+        match &self.running {
+            Some(running) if running.attempt > number => return,
+            Some(running) if running.attempt < number && !running.is_over() => {
+                let old = running.attempt;
+                self.kill(old);
+                return;
+            }
+            Some(running) if running.attempt == number => {}
+            _ => {
+                let processes = attempt.placement.of(&self.me);
+                if processes.is_empty() || !matches!(command, Command::Start | Command::Run(_)) {
+                    return;
+                }
+                self.done = Done::default();
+                self.running = Some(Running {
+                    attempt: number,
+                    processes: processes.clone().map(|process| (process, ProcessState::Started)).collect(),
+                    generation: None,
+                    reads: false,
+                    asked_to_stop: false,
+                });
+                self.requests.push_back(NodeRequest::Start { attempt, term, processes });
+                self.next_beat_ms = self.now_ms;
+            }
+        }
+        let Some(running) = &mut self.running else { return };
+        match command {
+            Command::Start => {}
+            Command::Run(addresses) => {
+                if !std::mem::replace(&mut self.done.introduced, true) {
+                    self.requests.push_back(NodeRequest::Introduce { attempt: number, addresses });
+                }
+            }
+            Command::Stop => {
+                if running.processes.contains_key(&0) && !std::mem::replace(&mut self.done.stopped, true) {
+                    running.asked_to_stop = true;
+                    self.requests.push_back(NodeRequest::Stop(number));
+                    self.next_beat_ms = self.now_ms;
+                }
+            }
+            Command::Kill => self.kill(number),
+        }
+    }
+
+    fn kill(&mut self, attempt: AttemptNumber) {
+        if !std::mem::replace(&mut self.done.killed, true) {
+            self.requests.push_back(NodeRequest::Kill(attempt));
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.exited, true) {
+            self.requests.push_back(NodeRequest::Exit(outcome));
+        }
+    }
+
+    // ---- who coordinates
+
+    fn follow(&mut self, coordinator: NodeId) {
+        // What it decided as a coordinator, or wanted to claim, counts no more.
+        self.log.withdraw();
+        self.role = Role::Following { coordinator, heard_ms: self.now_ms, orders: 0, reaches_store: true };
+        self.next_beat_ms = self.now_ms;
+    }
+
+    fn is_gone(&mut self, node: &NodeId) {
+        match &mut self.role {
+            Role::Following { coordinator, .. } if coordinator == node => self.ask(),
+            Role::Asking { waits_for, .. } => drop(waits_for.remove(node)),
+            Role::Coordinating { coordinator, .. } => coordinator.is_gone(node),
+            _ => {}
+        }
+    }
+
+    /// Asks all others that it knows whether they hear the coordinator.
+    fn ask(&mut self) {
+        let Role::Following { coordinator, .. } = &self.role else { return };
+        let coordinator = coordinator.clone();
+        let places = self.record().and_then(|record| record.attempt.as_ref());
+        let places = places.iter().flat_map(|attempt| &attempt.placement.places).map(|(node, _)| node);
+        let known = self.members.iter().chain(places).filter(|node| **node != self.me && **node != coordinator);
+        let waits_for: BTreeSet<_> = known.cloned().collect();
+        for node in waits_for.clone() {
+            self.send(node, Message::Ask { term: self.term });
+        }
+        self.role = Role::Asking { coordinator, waits_for, until_ms: self.now_ms + self.times.answer_ms };
+    }
+
+    fn claim(&mut self) {
+        let coordinator = match &self.role {
+            Role::Following { coordinator, .. } | Role::Asking { coordinator, .. } => Some(coordinator.clone()),
+            Role::Looking | Role::Claiming { .. } | Role::Coordinating { .. } => None,
+        };
+        self.role = Role::Claiming { coordinator };
+        let newest = self.log.newest().map(|(_, record)| record.clone());
+        // What ended before this node began is not its own: it begins anew.
+        let goes_on = newest.as_ref().filter(|record| record.outcome.is_none());
+        let record = GroupRecord {
+            run: goes_on.map_or_else(|| self.chance.next() as u32, |record| record.run),
+            nonce: self.chance.next(),
+            term: Term(newest.as_ref().map_or(0, |record| record.term.0).max(self.term.0) + 1),
+            coordinator: self.me.clone(),
+            attempt: goes_on.and_then(|record| record.attempt.clone()),
+            failed: goes_on.map(|record| record.failed.clone()).unwrap_or_default(),
+            outcome: None,
+        };
+        self.log.append(record, false);
+    }
+
+    fn answered(&mut self, answer: StoreAnswer) {
+        let Some(logged) = self.log.on(answer, self.now_ms, &self.times) else { return };
+        if self.first_look.is_none() {
+            self.first_look = Some(self.log.newest().map(|(position, _)| position));
+        }
+        if let Some((position, record)) = self.log.newest()
+            && let Some(outcome) = record.outcome.clone()
+            && self.first_look.is_some_and(|first| first < Some(position))
+            && !self.is_coordinating()
+        {
+            self.end(outcome);
+            return;
+        }
+        let newest = self.record().map(|record| (record.term, record.coordinator.clone()));
+        match logged {
+            // Another node's term has begun since it was handed in.
+            Logged::Mine { .. } if newest.as_ref().is_some_and(|(term, _)| *term < self.term) => self.log.look(),
+            Logged::Mine { attempt } => match &mut self.role {
+                Role::Coordinating { coordinator, writes, .. } => {
+                    *writes = false;
+                    coordinator.wrote(attempt, self.now_ms);
+                    self.next_beat_ms = self.now_ms;
+                }
+                _ => self.coordinate(),
+            },
+            Logged::Read => match newest {
+                Some((term, coordinator)) if coordinator == self.me => {
+                    // A claim that it had given up has been written after all.
+                    if !self.is_coordinating() && term > self.term {
+                        self.coordinate();
+                    }
+                }
+                Some((term, coordinator))
+                    if term > self.term || matches!(self.role, Role::Looking | Role::Claiming { .. }) =>
+                {
+                    self.term = term;
+                    self.follow(coordinator);
+                    self.begin_anew_if_over();
+                }
+                Some(_) => {}
+                None => self.claim(),
+            },
+        }
+    }
+
+    /// Claims the next term at once where the job had ended before this node began.
+    fn begin_anew_if_over(&mut self) {
+        let over_before = self
+            .log
+            .newest()
+            .is_some_and(|(position, record)| record.outcome.is_some() && self.first_look == Some(Some(position)));
+        if over_before {
+            self.claim();
+        }
+    }
+
+    fn is_coordinating(&self) -> bool {
+        matches!(self.role, Role::Coordinating { .. })
+    }
+
+    /// Its record has become the newest one.
+    fn coordinate(&mut self) {
+        let Some((term, attempt)) = self.record().map(|record| (record.term, record.attempt.clone())) else { return };
+        self.term = term;
+        let mut coordinator = Coordinator::new(self.times, self.now_ms);
+        // The others learn of the new term from its orders.
+        let places = attempt.iter().flat_map(|attempt| &attempt.placement.places).map(|(node, _)| node);
+        let known: BTreeSet<_> = self.members.iter().chain(places).cloned().collect();
+        known.iter().filter(|node| **node != self.me).for_each(|node| coordinator.expect(node.clone()));
+        let next_look_ms = self.now_ms + self.times.look_ms;
+        self.role = Role::Coordinating { coordinator: Box::new(coordinator), next_look_ms, writes: false };
+        self.next_beat_ms = self.now_ms;
+    }
+
+    // ---- time
+
+    fn advance(&mut self) {
+        if self.exited {
+            return;
+        }
+        match &mut self.role {
+            Role::Looking => self.log.look(),
+            Role::Following { heard_ms, .. } if self.now_ms >= *heard_ms + self.times.silence_ms => self.ask(),
+            Role::Following { .. } | Role::Claiming { .. } => {}
+            Role::Asking { waits_for, until_ms, .. } => {
+                if waits_for.is_empty() || self.now_ms >= *until_ms {
+                    self.claim();
+                }
+            }
+            Role::Coordinating { next_look_ms, .. } => {
+                if self.now_ms >= *next_look_ms {
+                    *next_look_ms = self.now_ms + self.times.look_ms;
+                    self.log.look();
+                }
+                self.decide();
+            }
+        }
+        let idle = self.running.as_ref().is_none_or(Running::is_over);
+        let alone = matches!(self.role, Role::Looking | Role::Asking { .. } | Role::Claiming { .. });
+        if self.offer.leaving && idle && alone {
+            self.end(Outcome { exit: Exit::Done, why: String::new() });
+        }
+        if self.now_ms >= self.next_beat_ms {
+            self.next_beat_ms = self.now_ms + self.times.heartbeat_ms;
+            self.beat();
+        }
+    }
+
+    fn status(&mut self) -> Status {
+        self.status_number += 1;
+        Status { number: self.status_number, term: self.term, offer: self.offer.clone(), running: self.running.clone() }
+    }
+
+    /// Says to the others what they have to hear each second.
+    fn beat(&mut self) {
+        let status = self.status();
+        let reaches_store = self.log.reaches_store(self.now_ms, &self.times);
+        let record = self.log.newest().map(|(_, record)| record.clone());
+        match &mut self.role {
+            Role::Following { coordinator, .. }
+            | Role::Asking { coordinator, .. }
+            | Role::Claiming { coordinator: Some(coordinator) } => {
+                let to = coordinator.clone();
+                self.send(to, Message::Status(Box::new(status)));
+            }
+            Role::Coordinating { coordinator, .. } => {
+                coordinator.hear(self.me.clone(), status, self.now_ms);
+                let Some(record) = record else { return };
+                for (to, orders) in coordinator.orders(&record, reaches_store, self.now_ms) {
+                    if to == self.me {
+                        self.carry_out(orders);
+                    } else {
+                        self.send(to, Message::Orders(Box::new(orders)));
+                    }
+                }
+            }
+            Role::Looking | Role::Claiming { .. } => {}
+        }
+    }
+
+    fn decide(&mut self) {
+        let status = self.status();
+        // A record of another coordinator has been read: this one's term is over.
+        let Some((_, record)) = self.log.newest().filter(|(_, record)| record.coordinator == self.me) else { return };
+        let mut record = record.clone();
+        let Role::Coordinating { coordinator, writes, .. } = &mut self.role else { return };
+        coordinator.hear(self.me.clone(), status, self.now_ms);
+        if *writes {
+            return;
+        }
+        let Some(decision) = coordinator.decide(&record, self.now_ms) else { return };
+        *writes = true;
+        record.nonce = self.chance.next();
+        let new_attempt = matches!(decision, Decision::Attempt { .. });
+        match decision {
+            Decision::Attempt { attempt, failed } => {
+                record.attempt = Some(attempt);
+                record.failed = failed;
+            }
+            Decision::Outcome(outcome) => record.outcome = Some(outcome),
+        }
+        self.log.append(record, new_attempt);
+    }
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.requests.push_back(NodeRequest::Send { to, message });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::Workers;
+    use super::*;
+
+    fn id(name: &str) -> NodeId {
+        NodeId { address: name.to_owned(), start: 1 }
+    }
+
+    fn orders(term: u64, number: u64) -> Message {
+        Message::Orders(Box::new(Orders {
+            number,
+            term: Term(term),
+            members: vec![id("a"), id("b")],
+            reaches_store: true,
+            attempt: None,
+            outcome: None,
+            may_leave: false,
+        }))
+    }
+
+    #[test]
+    fn the_orders_of_an_earlier_term_are_not_obeyed_by_a_node_that_hears_nobody() {
+        let offer = Offer { version: "1".to_owned(), slots: 2, workers: Workers::Auto, unready: None, leaving: false };
+        let mut node = Node::new(id("b"), offer, Times::default(), 1, 0);
+        let mut receive = |at_ms, from: &str, message| {
+            node.step(at_ms, Some(NodeEvent::Message { from: id(from), message }));
+            node.coordinator().map(|(node, term)| (node.address.clone(), term.0))
+        };
+        let said = |name: &str, term| Some((name.to_owned(), term));
+        assert_eq!(receive(1, "a", orders(2, 1)), said("a", 2));
+        assert_eq!(receive(2, "c", orders(1, 9)), said("a", 2));
+        assert_eq!(receive(3, "c", orders(3, 1)), said("c", 3));
+        node.step(4, Some(NodeEvent::Gone(id("c"))));
+        // It has asked whom it knows, and waits for the store.
+        let mut receive = |at_ms, from: &str, message| {
+            node.step(at_ms, Some(NodeEvent::Message { from: id(from), message }));
+            node.coordinator().map(|(node, term)| (node.address.clone(), term.0))
+        };
+        assert_eq!(receive(5, "a", orders(2, 2)), said("c", 3));
+        assert_eq!(receive(6, "a", orders(4, 1)), said("a", 4));
+    }
+}

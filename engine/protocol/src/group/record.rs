@@ -1,0 +1,101 @@
+//! What a group keeps in the store.
+
+use fluvial_connector::Generation;
+use serde::{Deserialize, Serialize};
+
+use super::placement::Placement;
+use crate::{Decisions, Exit, Layout};
+
+/// One start of one copy: a copy that is started again at the same address is another node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId {
+    /// The host and port at which the others reach it.
+    pub address: String,
+    /// A random number, drawn when it starts.
+    pub start: u64,
+}
+
+impl std::fmt::Display for NodeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.address)
+    }
+}
+
+/// The period in which one node coordinates. Terms follow each other without gaps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Term(pub u64);
+
+impl std::fmt::Display for Term {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The position of an attempt's record in the group's journal, which orders the attempts of all terms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AttemptNumber(pub u64);
+
+impl std::fmt::Display for AttemptNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The decision to run the job: which nodes start which processes. It becomes one generation of the job, or none if its
+/// processes do not come together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its position in the group's journal.
+    pub number: AttemptNumber,
+    /// The program that its nodes run: the hash of the binary and of the job's own options.
+    pub version: String,
+    /// The nodes and their processes.
+    pub placement: Placement,
+    /// The newest generation of the run that is known to have opened: where another run has opened one since, the attempt
+    /// must not supersede it.
+    pub follows: Option<Generation>,
+    /// The restarts that led to it: how long the next one waits.
+    pub decisions: Decisions,
+    /// Why it follows the one before, in one line.
+    pub why: String,
+}
+
+impl Attempt {
+    /// The numbers of workers and processes.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.placement.layout()
+    }
+}
+
+/// How the job ended for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// How it ended: every copy ends so.
+    pub exit: Exit,
+    /// The reason, in one line.
+    pub why: String,
+}
+
+/// One record of the group's journal. Each holds the whole state of the group, so that the newest one is all that a node
+/// has to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// The run: a random number that all attempts have in common until the job has ended. Generations of other runs are not
+    /// superseded by a restart.
+    pub run: u32,
+    /// Tells this record from any other that was meant for the same position.
+    pub nonce: u64,
+    /// The term in which it was written.
+    pub term: Term,
+    /// The node that coordinates in this term.
+    pub coordinator: NodeId,
+    /// The newest attempt.
+    pub attempt: Option<Attempt>,
+    /// The nodes whose program ended an attempt in a way that no restart mends, with the reason. Others run the job.
+    pub failed: Vec<(NodeId, String)>,
+    /// How the job ended, if it has.
+    pub outcome: Option<Outcome>,
+}

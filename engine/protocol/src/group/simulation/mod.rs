@@ -1,0 +1,10 @@
+//! Seeded histories of whole groups: nodes that crash, stop, are cut off from each other and from the store, while processes
+//! come and go; and histories of one kind, told step by step.
+//!
+//! [`world`] holds hosts, network, store and the processes of the job; everything about the group itself is the real
+//! [`Node`](super::Node). What the processes do is a model of the job's protocol: an attempt that opens fences all earlier
+//! ones, and one whose processes lose each other ends.
+
+mod histories;
+mod scenarios;
+mod world;

@@ -1,0 +1,267 @@
+//! Histories of one kind.
+
+use super::world::{BAD, World, offer};
+use crate::Exit;
+use crate::group::Term;
+
+/// A group of hosts with these slots that has run for a while.
+fn running(slots: &[u32]) -> World {
+    let mut world = World::new(7, slots);
+    world.tells = true;
+    world.start_all();
+    world.run_for(20_000);
+    settled(&world);
+    world
+}
+
+#[track_caller]
+fn settled(world: &World) {
+    assert_eq!(world.unsettled(), None);
+}
+
+fn coordinator(world: &World) -> usize {
+    let record = world.newest().expect("there is a record");
+    record.coordinator.address["host-".len()..].parse().expect("a host's number")
+}
+
+fn term(world: &World) -> Term {
+    world.newest().map_or(Term(0), |record| record.term)
+}
+
+/// How long it takes until the group has settled, at most a minute.
+fn time_until_settled(world: &mut World) -> u64 {
+    let since_ms = world.now_ms;
+    while world.unsettled().is_some() && world.now_ms < since_ms + 60_000 {
+        world.step();
+    }
+    settled(world);
+    world.now_ms - since_ms
+}
+
+#[test]
+fn copies_that_start_together_are_one_attempt() {
+    let mut world = World::new(7, &[2, 2, 2]);
+    world.start_all();
+    assert!(time_until_settled(&mut world) < 5000);
+    world.run_for(60_000);
+    settled(&world);
+    assert_eq!((world.started.len(), term(&world)), (1, Term(1)));
+}
+
+#[test]
+fn copies_that_join_within_seconds_are_one_change() {
+    let mut world = World::new(7, &[2, 2, 2]);
+    world.start(0);
+    world.run_for(10_000);
+    world.start(1);
+    world.run_for(1500);
+    world.start(2);
+    world.run_for(20_000);
+    settled(&world);
+    assert_eq!((world.started.len(), term(&world)), (2, Term(1)));
+}
+
+#[test]
+fn a_process_that_dies_is_followed_by_the_next_attempt_at_once() {
+    let mut world = running(&[2, 2, 2]);
+    world.kill_a_process();
+    world.step();
+    assert!(time_until_settled(&mut world) < 3000);
+    assert_eq!((world.started.len(), term(&world)), (2, Term(1)));
+}
+
+#[test]
+fn a_host_without_power_is_lost_and_its_return_is_a_change() {
+    let mut world = running(&[2, 2, 2]);
+    let host = (coordinator(&world) + 1) % 3;
+    world.power_cut(host);
+    world.step();
+    assert!(time_until_settled(&mut world) < 8000);
+    world.hosts[host].dark = false;
+    world.start(host);
+    world.run_for(20_000);
+    settled(&world);
+    assert_eq!((world.started.len(), term(&world)), (3, Term(1)));
+}
+
+#[test]
+fn another_node_coordinates_when_the_coordinators_host_is_without_power() {
+    let mut world = running(&[2, 2, 2]);
+    let host = coordinator(&world);
+    world.power_cut(host);
+    world.step();
+    let took_ms = time_until_settled(&mut world);
+    assert!(took_ms < 18_000, "{took_ms}");
+    assert_eq!((world.started.len(), term(&world)), (2, Term(2)));
+}
+
+#[test]
+fn the_job_runs_on_when_a_coordinator_without_workers_is_lost() {
+    let mut world = World::new(7, &[0, 2, 2]);
+    world.start(0);
+    world.run_for(3000);
+    world.start_all();
+    world.run_for(20_000);
+    settled(&world);
+    let host = coordinator(&world);
+    let attempts = world.started.len();
+    if world.hosts[host].offer.slots == 0 {
+        world.power_cut(host);
+        world.step();
+        assert!(time_until_settled(&mut world) < 10_000);
+        world.run_for(30_000);
+        settled(&world);
+    }
+    assert_eq!((world.started.len(), world.hosts[host].offer.slots), (attempts, 0));
+}
+
+#[test]
+fn a_cut_between_the_coordinator_and_one_node_ends_no_term() {
+    let mut world = running(&[2, 2, 2]);
+    let (host, began) = (coordinator(&world), term(&world));
+    let other = (host + 1) % 3;
+    world.cut(host, other);
+    world.cut(other, host);
+    world.run_for(120_000);
+    assert_eq!(term(&world), began);
+    // The group went on without the node that is cut off.
+    let attempt = world.newest().and_then(|record| record.attempt.clone()).expect("an attempt");
+    assert_eq!(attempt.layout().workers, 4);
+    world.cuts.clear();
+    world.run_for(20_000);
+    settled(&world);
+    assert_eq!(term(&world), began);
+}
+
+#[test]
+fn a_coordinator_that_cannot_reach_the_store_stands_back_and_the_job_runs_on() {
+    let mut world = running(&[2, 2, 2]);
+    let (host, attempts) = (coordinator(&world), world.started.len());
+    world.storeless.insert(host);
+    world.run_for(40_000);
+    assert_eq!((term(&world), world.started.len()), (Term(2), attempts));
+    assert_ne!(coordinator(&world), host);
+    settled(&world);
+}
+
+#[test]
+fn a_store_that_is_away_for_all_interrupts_nothing() {
+    let mut world = running(&[2, 2, 2]);
+    let attempts = world.started.len();
+    world.storeless.extend([0, 1, 2]);
+    world.run_for(60_000);
+    world.storeless.clear();
+    world.run_for(20_000);
+    settled(&world);
+    assert_eq!((world.started.len(), term(&world)), (attempts, Term(1)));
+}
+
+#[test]
+fn a_new_coordinator_plans_only_when_it_has_heard_every_node_of_the_attempt() {
+    let mut world = World::new(7, &[0, 2, 2]);
+    world.start(0);
+    world.run_for(3000);
+    world.start(1);
+    world.start(2);
+    world.run_for(20_000);
+    settled(&world);
+    let attempts = world.started.len();
+    world.kill(0);
+    // It says nothing until some time after the other has begun its term.
+    world.hosts[2].paused_until_ms = world.now_ms + 7500;
+    world.run_for(20_000);
+    settled(&world);
+    assert_eq!((world.started.len(), coordinator(&world)), (attempts, 1));
+}
+
+#[test]
+fn a_coordinator_that_was_paused_orders_nothing_when_it_wakes_up() {
+    let mut world = running(&[2, 2, 2]);
+    let host = coordinator(&world);
+    world.hosts[host].paused_until_ms = world.now_ms + 60_000;
+    world.run_for(60_000);
+    let (attempts, newest) = (world.started.len(), term(&world));
+    assert!(newest > Term(1) && coordinator(&world) != host);
+    world.run_for(30_000);
+    settled(&world);
+    // It joins with its slots, which is one change, and begins no term.
+    assert_eq!((world.started.len(), term(&world)), (attempts + 1, newest));
+}
+
+#[test]
+fn a_rolling_update_changes_the_version_once() {
+    let mut world = running(&[2, 2, 2]);
+    for host in 0..3 {
+        world.leave(host);
+        world.run_for(10_000);
+        assert!(world.hosts[host].exited.is_some());
+        world.hosts[host].offer = offer("2", 2);
+        world.start(host);
+        world.run_for(10_000);
+    }
+    settled(&world);
+    let version = world.newest().and_then(|record| record.attempt.clone()).map(|attempt| attempt.version);
+    assert_eq!(version.as_deref(), Some("2"));
+}
+
+#[test]
+fn a_version_that_fails_leaves_the_job_to_the_nodes_of_another() {
+    let mut world = running(&[2, 2, 2]);
+    for host in [0, 1] {
+        world.kill(host);
+        world.hosts[host].offer = offer(BAD, 2);
+        world.start(host);
+    }
+    world.run_for(40_000);
+    settled(&world);
+    let record = world.newest().expect("a record");
+    assert_eq!(record.failed.len(), 2);
+    assert_eq!(
+        record.attempt.as_ref().map(|attempt| (attempt.version.as_str(), attempt.layout().workers)),
+        Some(("1", 2))
+    );
+}
+
+#[test]
+fn a_job_that_fails_for_good_ends_every_copy_with_its_reason() {
+    let mut world = World::new(7, &[2, 2, 2]);
+    world.hosts.iter_mut().for_each(|host| host.offer = offer(BAD, 2));
+    world.start_all();
+    world.run_for(30_000);
+    for host in &world.hosts {
+        assert_eq!(host.exited.as_ref().map(|outcome| outcome.exit), Some(Exit::Failed));
+    }
+    assert_eq!(world.started.len(), 1);
+    // Copies that are started again begin a new attempt.
+    world.hosts.iter_mut().for_each(|host| host.offer = offer("2", 2));
+    world.start_all();
+    assert!(time_until_settled(&mut world) < 5000);
+}
+
+#[test]
+fn who_does_not_hear_how_the_job_ended_reads_it() {
+    let mut world = World::new(7, &[2, 2, 2]);
+    world.hosts.iter_mut().for_each(|host| host.offer = offer(BAD, 2));
+    world.start_all();
+    while world.newest().is_none_or(|record| record.outcome.is_none()) {
+        world.step();
+    }
+    let host = coordinator(&world);
+    world.kill(host);
+    world.run_for(30_000);
+    for other in (0..3).filter(|other| *other != host) {
+        assert_eq!(world.hosts[other].exited.as_ref().map(|outcome| outcome.exit), Some(Exit::Failed));
+    }
+    assert_eq!(world.started.len(), 1);
+}
+
+#[test]
+fn when_all_copies_leave_the_job_commits_and_every_copy_ends_well() {
+    let mut world = running(&[2, 2, 2]);
+    (0..3).for_each(|host| world.leave(host));
+    world.run_for(30_000);
+    for host in &world.hosts {
+        assert_eq!(host.exited.as_ref().map(|outcome| outcome.exit), Some(Exit::Done));
+    }
+    assert_eq!(world.started.len(), 1);
+}

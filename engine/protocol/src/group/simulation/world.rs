@@ -1,0 +1,473 @@
+//! Hosts, network, store and the job's processes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fluvial_connector::Generation;
+
+use crate::group::{
+    AttemptNumber, GroupRecord, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, Placement, ProcessSays,
+    StoreAnswer, StoreCall, Times, Workers,
+};
+use crate::simulation::dice::Dice;
+use crate::{Exit, ProcessEnd, PutOutcome};
+
+/// How far the time goes on in one step, milliseconds.
+const STEP_MS: u64 = 50;
+/// How long the mesh takes to notice a host that says nothing any more.
+const MESH_SILENCE_MS: u64 = 5000;
+
+/// The program whose processes fail.
+pub(super) const BAD: &str = "bad";
+
+pub(super) struct Host {
+    pub(super) node: Option<Node>,
+    pub(super) offer: Offer,
+    start: u64,
+    /// Its node makes no step before.
+    pub(super) paused_until_ms: u64,
+    /// It has no power.
+    pub(super) dark: bool,
+    pub(super) exited: Option<Outcome>,
+}
+
+/// What happens at a later time.
+enum Happening {
+    ToNode(usize, NodeId, NodeEvent),
+    Opens(AttemptNumber),
+    Reads(AttemptNumber),
+    Stops(AttemptNumber),
+    /// A put that was given up takes effect.
+    LatePut(u64, Box<GroupRecord>),
+}
+
+/// The processes of an attempt.
+struct Job {
+    placement: Placement,
+    version: String,
+    /// The live ones, by number, with their hosts.
+    live: BTreeMap<u32, usize>,
+    introduced: BTreeSet<u32>,
+    opened: bool,
+    /// When the others notice that one of them is lost.
+    breaks_ms: Option<u64>,
+}
+
+pub(super) struct World {
+    pub(super) now_ms: u64,
+    pub(super) dice: Dice,
+    pub(super) hosts: Vec<Host>,
+    /// From one host to another nothing arrives since.
+    pub(super) cuts: BTreeMap<(usize, usize), u64>,
+    /// Hosts that cannot reach the store.
+    pub(super) storeless: BTreeSet<usize>,
+    pub(super) records: BTreeMap<u64, GroupRecord>,
+    /// One message in so many is lost, and one call to the store in so many fails.
+    pub(super) faults: u64,
+    happenings: BTreeMap<(u64, u64), Happening>,
+    count: u64,
+    jobs: BTreeMap<AttemptNumber, Job>,
+    opened: AttemptNumber,
+    /// Attempts that processes were started for, in their order.
+    pub(super) started: Vec<AttemptNumber>,
+    pub(super) tells: bool,
+}
+
+pub(super) fn offer(version: &str, slots: u32) -> Offer {
+    Offer { version: version.to_owned(), slots, workers: Workers::Auto, unready: None, leaving: false }
+}
+
+impl World {
+    /// A world of hosts with these slots, on which nothing runs yet.
+    pub(super) fn new(seed: u64, slots: &[u32]) -> Self {
+        let host = |slots: &u32| Host {
+            node: None,
+            offer: offer("1", *slots),
+            start: 0,
+            paused_until_ms: 0,
+            dark: false,
+            exited: None,
+        };
+        Self {
+            now_ms: 1_000_000,
+            dice: Dice::new(seed),
+            hosts: slots.iter().map(host).collect(),
+            cuts: BTreeMap::new(),
+            storeless: BTreeSet::new(),
+            records: BTreeMap::new(),
+            faults: 0,
+            happenings: BTreeMap::new(),
+            count: 0,
+            jobs: BTreeMap::new(),
+            opened: AttemptNumber(0),
+            started: Vec::new(),
+            tells: false,
+        }
+    }
+
+    pub(super) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.tells {
+            println!("{:>8.2} {}", self.now_ms as f64 / 1000.0 - 1000.0, what());
+        }
+    }
+
+    fn id(&self, host: usize) -> NodeId {
+        NodeId { address: format!("host-{host}"), start: self.hosts[host].start }
+    }
+
+    // ---- what is done to hosts
+
+    pub(super) fn start(&mut self, host: usize) {
+        self.hosts[host].start += 1;
+        let (me, now_ms) = (self.id(host), self.now_ms);
+        let random = self.dice.between(0, 1 << 30) as u64;
+        self.tell(|| format!("host-{host} starts"));
+        let of = &mut self.hosts[host];
+        of.offer.leaving = false;
+        of.exited = None;
+        of.paused_until_ms = 0;
+        of.node = Some(Node::new(me, of.offer.clone(), Times::default(), random << 20 | host as u64, now_ms));
+    }
+
+    pub(super) fn start_all(&mut self) {
+        (0..self.hosts.len()).for_each(|host| self.start(host));
+    }
+
+    /// `kill -9` of the copy: its processes end with it.
+    pub(super) fn kill(&mut self, host: usize) {
+        self.tell(|| format!("host-{host} is killed"));
+        self.hosts[host].node = None;
+        self.lose_processes(host, STEP_MS);
+    }
+
+    /// The host loses its power: nobody is told.
+    pub(super) fn power_cut(&mut self, host: usize) {
+        self.tell(|| format!("host-{host} goes dark"));
+        self.hosts[host].node = None;
+        self.hosts[host].dark = true;
+        self.lose_processes(host, MESH_SILENCE_MS);
+    }
+
+    pub(super) fn leave(&mut self, host: usize) {
+        self.tell(|| format!("host-{host} is told to leave"));
+        self.hosts[host].offer.leaving = true;
+        self.offers(host);
+    }
+
+    fn offers(&mut self, host: usize) {
+        let (id, offer) = (self.id(host), self.hosts[host].offer.clone());
+        self.later(0, Happening::ToNode(host, id, NodeEvent::Offer(offer)));
+    }
+
+    pub(super) fn cut(&mut self, from: usize, to: usize) {
+        self.tell(|| format!("host-{from} no longer reaches host-{to}"));
+        self.cuts.entry((from, to)).or_insert(self.now_ms);
+    }
+
+    /// A process of the newest attempt dies.
+    pub(super) fn kill_a_process(&mut self) {
+        let Some((number, job)) = self.jobs.iter().next_back() else { return };
+        let (number, victim) = (*number, job.live.iter().next().map(|(process, host)| (*process, *host)));
+        if let Some((process, host)) = victim {
+            self.tell(|| format!("process {process} of attempt {number} dies"));
+            self.end(number, process, host, died("killed"), STEP_MS);
+        }
+    }
+
+    // ---- processes
+
+    fn lose_processes(&mut self, host: usize, notice_ms: u64) {
+        for job in self.jobs.values_mut() {
+            let before = job.live.len();
+            job.live.retain(|_, on| *on != host);
+            if job.live.len() < before {
+                breaks(job, self.now_ms + notice_ms);
+            }
+        }
+    }
+
+    /// A process ends and says how; the others notice after a while.
+    fn end(&mut self, number: AttemptNumber, process: u32, host: usize, end: ProcessEnd, notice_ms: u64) {
+        let now_ms = self.now_ms;
+        if let Some(job) = self.jobs.get_mut(&number)
+            && job.live.remove(&process).is_some()
+        {
+            breaks(job, now_ms + notice_ms);
+            self.says(host, number, process, ProcessSays::Ended(end), 20);
+        }
+    }
+
+    fn end_all(&mut self, number: AttemptNumber, end: &ProcessEnd) {
+        let live = self.jobs.get_mut(&number).map(|job| std::mem::take(&mut job.live)).unwrap_or_default();
+        for (process, host) in live {
+            self.says(host, number, process, ProcessSays::Ended(end.clone()), 20);
+        }
+    }
+
+    fn says(&mut self, host: usize, attempt: AttemptNumber, process: u32, says: ProcessSays, after_ms: u64) {
+        let id = self.id(host);
+        self.later(after_ms, Happening::ToNode(host, id, NodeEvent::Process { attempt, process, says }));
+    }
+
+    fn opens(&mut self, number: AttemptNumber) {
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        if job.live.len() < job.placement.layout().processes as usize {
+            return;
+        }
+        if number < self.opened {
+            let why = format!("superseded by attempt {}", self.opened);
+            self.end_all(number, &ProcessEnd::Said { exit: Exit::Fenced, why });
+            return;
+        }
+        if job.version == BAD {
+            self.end_all(number, &ProcessEnd::Said { exit: Exit::Failed, why: "a bad record".to_owned() });
+            return;
+        }
+        job.opened = true;
+        self.opened = number;
+        let first = job.live[&0];
+        self.tell(|| format!("attempt {number} opens"));
+        self.says(first, number, 0, ProcessSays::Opened(Generation(number.0)), 1);
+        self.later(200, Happening::Reads(number));
+        let older: Vec<_> = self.jobs.keys().copied().filter(|other| *other < number).collect();
+        for other in older {
+            self.end_all(other, &ProcessEnd::Said { exit: Exit::Fenced, why: format!("superseded by {number}") });
+        }
+    }
+
+    /// Ends the processes that have lost each other.
+    fn break_meshes(&mut self) {
+        let (now_ms, cuts) = (self.now_ms, &self.cuts);
+        let mut broken = Vec::new();
+        for (number, job) in &mut self.jobs {
+            let old = |pair| cuts.get(&pair).is_some_and(|since_ms| now_ms >= since_ms + MESH_SILENCE_MS);
+            let hosts: BTreeSet<_> = job.live.values().copied().collect();
+            let cut = hosts.iter().any(|a| hosts.iter().any(|b| old((*a, *b))));
+            let meshed = job.introduced.len() == job.placement.layout().processes as usize;
+            if meshed && (cut || job.breaks_ms.is_some_and(|at_ms| now_ms >= at_ms)) {
+                broken.push(*number);
+            }
+        }
+        for number in broken {
+            let why = "lost another process".to_owned();
+            self.end_all(number, &ProcessEnd::Said { exit: Exit::GenerationLost, why });
+        }
+    }
+
+    // ---- time
+
+    fn later(&mut self, after_ms: u64, happening: Happening) {
+        self.count += 1;
+        self.happenings.insert((self.now_ms + after_ms, self.count), happening);
+    }
+
+    pub(super) fn run_for(&mut self, ms: u64) {
+        let until_ms = self.now_ms + ms;
+        while self.now_ms < until_ms {
+            self.step();
+        }
+    }
+
+    pub(super) fn step(&mut self) {
+        self.now_ms += STEP_MS;
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].paused_until_ms <= self.now_ms {
+                self.step_node(host, None);
+            }
+        }
+        while let Some(entry) = self.happenings.first_entry().filter(|entry| entry.key().0 <= self.now_ms) {
+            match entry.remove() {
+                Happening::ToNode(host, id, event) => {
+                    let of = &self.hosts[host];
+                    if of.node.is_none() || self.id(host) != id {
+                        continue;
+                    }
+                    if of.paused_until_ms > self.now_ms {
+                        let wait_ms = of.paused_until_ms - self.now_ms;
+                        self.later(wait_ms, Happening::ToNode(host, id, event));
+                    } else {
+                        self.step_node(host, Some(event));
+                    }
+                }
+                Happening::Opens(number) => self.opens(number),
+                Happening::Reads(number) => {
+                    if let Some(host) = self.jobs.get(&number).and_then(|job| job.live.get(&0).copied()) {
+                        self.says(host, number, 0, ProcessSays::Reads, 1);
+                    }
+                }
+                Happening::Stops(number) => {
+                    let opened = self.jobs.get(&number).is_some_and(|job| job.opened);
+                    let done = ProcessEnd::Said { exit: Exit::Done, why: String::new() };
+                    self.end_all(number, &if opened { done } else { died("stopped before it was open") });
+                }
+                Happening::LatePut(position, record) => drop(self.records.entry(position).or_insert(*record)),
+            }
+        }
+        self.break_meshes();
+    }
+
+    fn step_node(&mut self, host: usize, event: Option<NodeEvent>) {
+        let Some(node) = &mut self.hosts[host].node else { return };
+        for request in node.step(self.now_ms, event) {
+            self.request(host, request);
+        }
+    }
+
+    fn request(&mut self, host: usize, request: NodeRequest) {
+        match request {
+            NodeRequest::Send { to, message } => {
+                self.send(host, to, NodeEvent::Message { from: self.id(host), message })
+            }
+            NodeRequest::Store(call) => self.store(host, call),
+            NodeRequest::Start { attempt, processes, .. } => {
+                let number = attempt.number;
+                if !self.started.contains(&number) {
+                    self.tell(|| format!("attempt {number}: {:?}; {}", attempt.placement.places, attempt.why));
+                    self.started.push(number);
+                }
+                let job = self.jobs.entry(number).or_insert_with(|| Job {
+                    placement: attempt.placement.clone(),
+                    version: attempt.version.clone(),
+                    live: BTreeMap::new(),
+                    introduced: BTreeSet::new(),
+                    opened: false,
+                    breaks_ms: None,
+                });
+                job.live.extend(processes.clone().map(|process| (process, host)));
+                for process in processes {
+                    let after_ms = self.dice.between(20, 300) as u64;
+                    self.says(host, number, process, ProcessSays::Listens(format!("host-{host}:{process}")), after_ms);
+                }
+            }
+            NodeRequest::Introduce { attempt, .. } => {
+                let Some(job) = self.jobs.get_mut(&attempt) else { return };
+                job.introduced.extend(job.live.iter().filter(|(_, on)| **on == host).map(|(process, _)| *process));
+                if job.introduced.len() == job.placement.layout().processes as usize {
+                    let after_ms = self.dice.between(50, 500) as u64;
+                    self.later(after_ms, Happening::Opens(attempt));
+                }
+            }
+            NodeRequest::Stop(attempt) => {
+                let after_ms = self.dice.between(100, 1000) as u64;
+                self.later(after_ms, Happening::Stops(attempt));
+            }
+            NodeRequest::Kill(attempt) => {
+                let live = self.jobs.get(&attempt).map(|job| job.live.clone()).unwrap_or_default();
+                for (process, on) in live.into_iter().filter(|(_, on)| *on == host) {
+                    self.end(attempt, process, on, died("killed by its node"), STEP_MS);
+                }
+            }
+            NodeRequest::Exit(outcome) => {
+                self.tell(|| format!("host-{host} exits: {:?}, {}", outcome.exit, outcome.why));
+                self.hosts[host].node = None;
+                self.hosts[host].exited = Some(outcome);
+                self.lose_processes(host, STEP_MS);
+            }
+        }
+    }
+
+    fn passes(&self, from: usize, to: usize) -> bool {
+        !self.cuts.contains_key(&(from, to)) && !self.hosts[from].dark && !self.hosts[to].dark
+    }
+
+    fn send(&mut self, from: usize, to: NodeId, event: NodeEvent) {
+        let Some(host) = to.address.strip_prefix("host-").and_then(|n| n.parse::<usize>().ok()) else { return };
+        if !self.passes(from, host) || (self.faults > 0 && self.dice.one_in(self.faults as usize)) {
+            return;
+        }
+        let after_ms = self.dice.between(1, 200) as u64;
+        if self.hosts[host].node.is_some() && self.id(host) == to {
+            self.later(after_ms, Happening::ToNode(host, to, event));
+        } else if self.passes(host, from) {
+            let sender = self.id(from);
+            self.later(after_ms, Happening::ToNode(from, sender, NodeEvent::Gone(to)));
+        }
+    }
+
+    fn store(&mut self, host: usize, call: StoreCall) {
+        let reaches = !self.storeless.contains(&host) && !self.hosts[host].dark;
+        let fails = !reaches || (self.faults > 0 && self.dice.one_in(self.faults as usize));
+        let answer = match call {
+            StoreCall::Put(position, record) => {
+                let free = !self.records.contains_key(&position);
+                if reaches && free && (!fails || self.dice.one_in(3)) {
+                    let (term, of) = (record.term, &record.coordinator);
+                    self.tell(|| format!("record {position}: term {term} of {of}, {:?}", record.outcome));
+                    self.records.insert(position, (*record).clone());
+                } else if reaches && fails && self.dice.one_in(2) {
+                    let after_ms = self.dice.between(1, 20_000) as u64;
+                    self.later(after_ms, Happening::LatePut(position, Box::new((*record).clone())));
+                }
+                StoreAnswer::Put(match (fails, free) {
+                    (true, _) => PutOutcome::Unknown,
+                    (false, true) => PutOutcome::Created,
+                    (false, false) => PutOutcome::AlreadyExists,
+                })
+            }
+            _ if fails => StoreAnswer::Failed,
+            StoreCall::Newest => StoreAnswer::Newest(self.records.keys().next_back().copied()),
+            StoreCall::Get(position) => StoreAnswer::Record(self.records.get(&position).cloned().map(Box::new)),
+            StoreCall::Delete(position) => {
+                self.records.remove(&position);
+                StoreAnswer::Deleted
+            }
+        };
+        let after_ms = if reaches { self.dice.between(5, 150) } else { 2000 } as u64;
+        let id = self.id(host);
+        self.later(after_ms, Happening::ToNode(host, id, NodeEvent::Store(answer)));
+    }
+
+    // ---- what can be seen
+
+    pub(super) fn newest(&self) -> Option<&GroupRecord> {
+        self.records.values().next_back()
+    }
+
+    /// Why the group is not as it should be when nothing is wrong with its surroundings.
+    pub(super) fn unsettled(&self) -> Option<String> {
+        let Some(record) = self.newest() else { return Some("the journal is empty".to_owned()) };
+        let Some(attempt) = &record.attempt else {
+            return Some(format!("there is no attempt: {:?}", self.hosts.iter().map(|h| &h.node).collect::<Vec<_>>()));
+        };
+        if let Some(outcome) = &record.outcome {
+            return Some(format!("the job has ended: {outcome:?}"));
+        }
+        let nodes: Vec<_> = self.hosts.iter().filter_map(|host| host.node.as_ref().map(|node| (host, node))).collect();
+        for (host, node) in &nodes {
+            let follows = node.coordinator().map(|(coordinator, term)| (coordinator.clone(), term));
+            if follows != Some((record.coordinator.clone(), record.term)) {
+                return Some(format!(
+                    "{:?} follows {follows:?} and not {} of {}",
+                    host.offer, record.coordinator, record.term
+                ));
+            }
+        }
+        let mut votes: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+        for (host, _) in &nodes {
+            let id = self.hosts.iter().position(|other| std::ptr::eq(other, *host)).map(|host| self.id(host));
+            if host.offer.slots > 0 && record.failed.iter().all(|(failed, _)| Some(failed) != id.as_ref()) {
+                let (count, slots) = votes.entry(&host.offer.version).or_default();
+                *count += 1;
+                *slots += host.offer.slots;
+            }
+        }
+        let most = votes.values().map(|(count, _)| *count).max();
+        let own = votes.get(attempt.version.as_str());
+        if own.map(|(count, _)| *count) != most {
+            return Some(format!("version {} runs, of {votes:?}", attempt.version));
+        }
+        if own.map(|(_, slots)| *slots) != Some(attempt.layout().workers) {
+            return Some(format!("{} workers run, of {votes:?}", attempt.layout().workers));
+        }
+        let job = self.jobs.get(&attempt.number);
+        let runs = job.is_some_and(|job| job.opened && job.live.len() == attempt.layout().processes as usize);
+        (!runs).then(|| format!("attempt {} does not run", attempt.number))
+    }
+}
+
+fn breaks(job: &mut Job, at_ms: u64) {
+    job.breaks_ms = Some(job.breaks_ms.map_or(at_ms, |other| other.min(at_ms)));
+}
+
+fn died(why: &str) -> ProcessEnd {
+    ProcessEnd::Died { why: why.to_owned() }
+}
