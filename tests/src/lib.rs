@@ -2,7 +2,7 @@
 //!
 //! Everything here sees Fluvial as a user's machine does: job binaries that run as processes, brokers that are reached
 //! by a socket, clients that are not ours. Nothing here looks inside the engine. Apache Kafka itself, and processes that
-//! end with the test, come from [`fluvial_kafka_apache`].
+//! end with the test, come from [`fluvial_kafka_apache`], a server of S3's protocol from [`fluvial_s3`].
 //!
 //! | module | what |
 //! | --- | --- |
@@ -31,3 +31,4 @@ pub mod stage;
 pub mod subject;
 
 pub use fluvial_kafka_apache::{self as apache, child, workspace};
+pub use fluvial_s3 as s3;

@@ -32,6 +32,7 @@ const CRATES: &[&str] = &[
     "connectors/memory",
     "engine/fluvial",
     "engine/protocol",
+    "engine/store",
     "jobs/bank",
     "jobs/demo",
     "jobs/orders",
@@ -39,6 +40,7 @@ const CRATES: &[&str] = &[
     "tests",
     "tests/benchmark",
     "tests/kafka-apache",
+    "tests/s3",
 ];
 
 /// The folders and files of `engine/fluvial/src`, layer by layer from the lowest: a layer uses those below it. The two
@@ -66,13 +68,18 @@ fn may_depend(from: &str, to: &str, in_tests: bool) -> bool {
     match from {
         "tests" => true,
         "tests/kafka-apache" => false,
+        // For processes that end with the test.
+        "tests/s3" => to == "tests/kafka-apache",
         // Itself, with the conformance kit.
         "connectors/connector" => in_tests && to == from,
-        "engine/protocol" => to == "connectors/connector",
+        "engine/protocol" | "engine/store" => to == "connectors/connector",
         "engine/fluvial" => {
-            to == "connectors/connector" || to == "engine/protocol" || (in_tests && to == "connectors/memory")
+            ["connectors/connector", "engine/protocol", "engine/store"].contains(&to)
+                || (in_tests && to == "connectors/memory")
         }
-        "tests/benchmark" => to == "engine/fluvial" || connector || to == "tests/kafka-apache",
+        "tests/benchmark" => {
+            connector || ["engine/fluvial", "engine/store", "tests/kafka-apache", "tests/s3"].contains(&to)
+        }
         _ if from.starts_with("connectors/") => to == "connectors/connector" || (in_tests && connector),
         _ if from.starts_with("jobs/") => to == "engine/fluvial" || connector || to == "jobs/demo",
         _ => false,

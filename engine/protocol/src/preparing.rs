@@ -138,7 +138,10 @@ impl Prepared {
             committed: vec![Tick(0); config.layout.processes as usize],
             sealed,
             next_checkpoint_ms,
+            next_idle_checkpoint_ms: now_ms + config.idle_checkpoint_every_ms,
             last_checkpoint_ms: now_ms,
+            // The first checkpoint of a generation covers what it has replayed or corrected.
+            changed: true,
             replays_through: replayed.max(corrects_at),
             last: None,
             ends: BTreeMap::new(),

@@ -29,7 +29,12 @@ pub(crate) struct Running {
     pub committed: Vec<Tick>,
     pub sealed: Tick,
     pub next_checkpoint_ms: u64,
+    /// When a checkpoint is due even if nothing has changed since the last one: the journal must not become long, and a
+    /// checkpoint says how far the sources have been read.
+    pub next_idle_checkpoint_ms: u64,
     pub last_checkpoint_ms: u64,
+    /// Whether anything has changed since the last checkpoint began: input, or the splits.
+    pub changed: bool,
     /// The last tick that this generation has to replay, or to correct its outputs at, until it is committed: no checkpoint
     /// can be complete before.
     pub replays_through: Option<Tick>,
@@ -209,6 +214,7 @@ impl Running {
             let start = SplitStart { number, source, split, offset: earliest, identity };
             let state = SplitState { start: start.clone(), position: start.offset, last: None, caught_up_ms: 0 };
             splits.met(&start);
+            self.changed = true;
             self.sequencer.add_split(state);
             self.appender.push(Entry::SplitStarted(start));
         }
@@ -222,7 +228,8 @@ impl Running {
         now_ms: u64,
         out: &mut VecDeque<Request>,
     ) -> Result<(), Ended> {
-        while self.is_minting() && (self.stopping || self.sequencer.is_due(now_ms)) {
+        let waits = |this: &Self| this.checkpoint_waits_ms().is_some_and(|at| at <= now_ms);
+        while self.is_minting() && (self.stopping || self.sequencer.is_due(now_ms) || waits(self)) {
             let drained = self.stopping && self.sequencer.is_drained();
             self.mint(config, now_ms, drained, out)?;
         }
@@ -240,6 +247,12 @@ impl Running {
         self.last.is_none() && !waits
     }
 
+    /// When a tick has to be minted for a checkpoint, whether there is input for it or not.
+    fn checkpoint_waits_ms(&self) -> Option<u64> {
+        let waits = self.changed && !self.checkpointer.is_pending() && !self.stopping && self.sequencer.may_mint();
+        waits.then_some(self.next_checkpoint_ms)
+    }
+
     fn mint(
         &mut self,
         config: &LeaderConfig,
@@ -247,11 +260,15 @@ impl Running {
         last: bool,
         out: &mut VecDeque<Request>,
     ) -> Result<(), Ended> {
-        let due = now_ms >= self.next_checkpoint_ms && !self.stopping;
-        let checkpoint = last || due && !self.checkpointer.is_pending();
+        let idle = !self.changed && self.sequencer.is_drained();
+        let due = now_ms >= if idle { self.next_idle_checkpoint_ms } else { self.next_checkpoint_ms };
+        let checkpoint = last || due && !self.stopping && !self.checkpointer.is_pending();
         let binding = self.sequencer.mint(now_ms, checkpoint)?;
+        self.changed |= !binding.ranges.is_empty();
         if checkpoint {
+            self.changed = false;
             self.next_checkpoint_ms = now_ms + config.checkpoint_every_ms;
+            self.next_idle_checkpoint_ms = now_ms + config.idle_checkpoint_every_ms;
             self.catch_up();
             self.checkpointer.begin(binding.tick, self.sequencer.splits().values().cloned().collect());
         }
@@ -274,10 +291,12 @@ impl Running {
     }
 
     pub(crate) fn deadline_ms(&self, config: &LeaderConfig) -> u64 {
-        let minting = if self.is_minting() { self.sequencer.deadline_ms() } else { None };
+        let (minting, checkpoint) =
+            if self.is_minting() { (self.sequencer.deadline_ms(), self.checkpoint_waits_ms()) } else { (None, None) };
         let age = self.last_checkpoint_ms.saturating_add(config.checkpoint_age_limit_ms).saturating_add(1);
         let age = if self.replays_through.is_none() { age } else { u64::MAX };
-        [minting, self.appender.deadline_ms(), self.cleaner.deadline_ms()].into_iter().flatten().fold(age, u64::min)
+        let others = [self.appender.deadline_ms(), self.cleaner.deadline_ms()];
+        others.into_iter().chain([minting, checkpoint]).flatten().fold(age, u64::min)
     }
 }
 

@@ -7,7 +7,9 @@
 //! ```
 //!
 //! Ticks are minted when there is data, at most one an interval: at once after an idle time, fewer and larger ones
-//! under load, none while too much is minted and not committed. Without data a heartbeat moves the tick.
+//! under load, none while too much is minted and not committed. Without data a heartbeat moves the tick, more and more
+//! rarely: the journal's store may charge for each record, and a generation that has been superseded only learns it from
+//! an append.
 //!
 //! # Why
 //!
@@ -48,8 +50,10 @@ use crate::manifest::SplitState;
 pub struct Pace {
     /// The least time between two ticks.
     pub tick_interval_ms: u64,
-    /// The longest time between two ticks.
+    /// The longest time between a tick with input and the next tick. From the second tick without input on it doubles.
     pub heartbeat_ms: u64,
+    /// The longest time between two ticks, to which the doubling leads.
+    pub longest_heartbeat_ms: u64,
     /// The most records that one tick holds, unless a single report of a worker has more.
     pub tick_records: u64,
     /// The most bytes that one tick holds, unless a single report of a worker has more.
@@ -66,6 +70,8 @@ pub(crate) struct Sequencer {
     pace: Pace,
     last: Tick,
     last_at_ms: u64,
+    /// How many ticks without input there have been since the last one with input.
+    empty: u32,
     /// The tick that must be minted before any other: that of a reconciliation.
     first: Option<Tick>,
     splits: BTreeMap<SplitNumber, SplitState>,
@@ -89,6 +95,7 @@ impl Sequencer {
             pace,
             last,
             last_at_ms: 0,
+            empty: 0,
             first: None,
             read: splits.iter().map(|(number, split)| (*number, split.position)).collect(),
             splits,
@@ -163,15 +170,24 @@ impl Sequencer {
 
     /// When the next tick is due if nothing else happens; `None` while too much is in flight.
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
+        let wait = if self.gathered.is_empty() { self.heartbeat_ms() } else { self.pace.tick_interval_ms };
+        self.may_mint().then_some(self.last_at_ms + wait)
+    }
+
+    /// Whether there is room for another tick.
+    pub(crate) fn may_mint(&self) -> bool {
         if self.in_flight.len() >= self.pace.in_flight_ticks || self.room() == 0 {
-            return None;
+            return false;
         }
-        if self.gathered.front().is_some_and(|next| self.in_flight_bytes > 0 && next.bytes > self.room()) {
-            // It waits until there is room for all of it. With nothing in flight it would wait for ever, so it goes alone.
-            return None;
-        }
-        let wait = if self.gathered.is_empty() { self.pace.heartbeat_ms } else { self.pace.tick_interval_ms };
-        Some(self.last_at_ms + wait)
+        // What does not fit waits until there is room for all of it. With nothing in flight it would wait for ever, so it
+        // goes alone.
+        self.gathered.front().is_none_or(|next| self.in_flight_bytes == 0 || next.bytes <= self.room())
+    }
+
+    /// How long after the last tick the next one follows without input.
+    fn heartbeat_ms(&self) -> u64 {
+        let doubled = self.pace.heartbeat_ms.saturating_mul(1 << self.empty.saturating_sub(1).min(32));
+        doubled.min(self.pace.longest_heartbeat_ms)
     }
 
     /// How many bytes may still be minted.
@@ -216,6 +232,7 @@ impl Sequencer {
         }
         self.last = tick;
         self.last_at_ms = now_ms;
+        self.empty = if ranges.is_empty() { self.empty.saturating_add(1) } else { 0 };
         self.in_flight.push_back((tick, bytes));
         self.in_flight_bytes += bytes;
         Ok(Binding { tick, ranges, checkpoint })
@@ -234,6 +251,7 @@ mod tests {
     const PACE: Pace = Pace {
         tick_interval_ms: 10,
         heartbeat_ms: 1000,
+        longest_heartbeat_ms: 5000,
         tick_records: 100,
         tick_bytes: 1000,
         in_flight_bytes: 2000,
@@ -274,6 +292,24 @@ mod tests {
         assert_eq!((binding.ranges[0].from, binding.ranges[0].to), (Offset(3), Offset(9)));
         assert_eq!((binding.ranges[0].count, binding.ranges[0].digest), (6, Digest(6)));
         assert_eq!(s.deadline_ms(), Some(7510));
+    }
+
+    #[test]
+    fn heartbeats_become_rarer_until_input_comes() {
+        let mut s = sequencer();
+        let mut waits = Vec::new();
+        let mut now = 6000;
+        for _ in 0..6 {
+            let next = s.deadline_ms().unwrap();
+            waits.push(next - now);
+            now = next;
+            let tick = s.mint(now, false).unwrap().tick;
+            s.committed(tick);
+        }
+        assert_eq!(waits, [1000, 1000, 2000, 4000, 5000, 5000]);
+        s.gather(range(0, 1), 1).unwrap();
+        s.mint(now, false).unwrap();
+        assert_eq!(s.deadline_ms(), Some(now + 1000));
     }
 
     #[test]

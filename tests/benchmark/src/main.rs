@@ -23,7 +23,7 @@ use crate::figures::Figure;
 
 /// Measure what Fluvial costs, each figure beside that of the least that does the same work in the same run.
 ///
-/// Takes about ten minutes for all figures and wants a machine that does nothing else. Apache Kafka is started on this
+/// Takes about fifteen minutes for all figures and wants a machine that does nothing else. Apache Kafka is started on this
 /// machine where a figure needs it (Java 17 and Maven).
 #[derive(Debug, Parser)]
 #[command(name = "fluvial-benchmark", version)]

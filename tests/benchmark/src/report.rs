@@ -134,12 +134,16 @@ pub(crate) enum Value {
     Core(f64),
     /// A number of things.
     Count(u64),
+    /// A price for each month.
+    DollarsPerMonth(f64),
 }
 
 impl Value {
     fn number(self) -> f64 {
         match self {
-            Self::CpuPerMillion(number) | Self::Rate(number) | Self::Core(number) => number,
+            Self::CpuPerMillion(number) | Self::Rate(number) | Self::Core(number) | Self::DollarsPerMonth(number) => {
+                number
+            }
             Self::Time(time) => time.as_secs_f64(),
             Self::Bytes(bytes) => bytes as f64,
             Self::Count(count) => count as f64,
@@ -157,6 +161,7 @@ impl fmt::Display for Value {
             Self::Bytes(bytes) => write!(f, "{:.0} MB", *bytes as f64 / 1e6),
             Self::Core(share) => write!(f, "{:.2} % of a core", share * 100.0),
             Self::Count(count) => count.fmt(f),
+            Self::DollarsPerMonth(dollars) => write!(f, "${dollars:.2} a month"),
         }
     }
 }

@@ -24,13 +24,24 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a subject; its log and its marks go to `folder`. `logs` is what `RUST_LOG` is set to.
     pub(crate) fn start(name: &str, arguments: &[String], folder: &Path, logs: &str) -> Result<Self> {
+        Self::start_in(&[], name, arguments, folder, logs)
+    }
+
+    /// As [`Running::start`], with more in the environment.
+    pub(crate) fn start_in(
+        environment: &[(String, String)],
+        name: &str,
+        arguments: &[String],
+        folder: &Path,
+        logs: &str,
+    ) -> Result<Self> {
         let marks = folder.join("marks");
         let arguments = arguments.iter().map(OsString::from).chain(["--marks".into(), marks.clone().into()]);
         let process = Process::start(Spec {
             name: name.to_owned(),
             program: program()?,
             args: arguments.collect(),
-            env: vec![("RUST_LOG".to_owned(), logs.to_owned())],
+            env: [environment, &[("RUST_LOG".to_owned(), logs.to_owned())]].concat(),
             log: folder.join("log"),
         })?;
         Ok(Self { process, marks })

@@ -7,6 +7,7 @@
 //! The embedded broker lives in the test's process, so a test can break it, hold it back and end it at a chosen
 //! moment. What only a real one does is shown on another ([`Stage::on`]).
 
+mod bucket;
 mod input;
 mod run;
 
@@ -29,6 +30,7 @@ use crate::job::{Job, binary};
 use crate::journal::Journal;
 use crate::subject::Subject;
 
+use bucket::Bucket;
 pub use run::{Finished, Started};
 
 /// How many partitions the outputs have.
@@ -52,6 +54,8 @@ pub struct Stage {
     launcher: Vec<OsString>,
     /// What every command of the job is told besides.
     options: Vec<OsString>,
+    /// The store, if it is a bucket.
+    bucket: Option<Bucket>,
     folder: Folder,
     name: String,
     runs: AtomicUsize,
@@ -104,6 +108,7 @@ impl Stage {
             program: None,
             launcher: Vec::new(),
             options: Vec::new(),
+            bucket: None,
             folder,
             name,
             runs: AtomicUsize::new(0),
@@ -160,10 +165,20 @@ impl Stage {
         self.folder.path()
     }
 
-    /// The store.
+    /// The store, if it is a folder.
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
+    }
+
+    /// The store, as jobs are told of it.
+    #[must_use]
+    pub fn store_url(&self) -> OsString {
+        self.bucket.as_ref().map_or_else(|| self.store().into_os_string(), |bucket| bucket.url().into())
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        self.bucket.as_ref().map_or_else(Vec::new, Bucket::environment)
     }
 
     /// The input topic.
@@ -181,7 +196,7 @@ impl Stage {
     /// What every command of the job is told.
     #[must_use]
     pub fn common_args(&self) -> Vec<OsString> {
-        [self.subject.args(&self.jobs_see, &self.name, &self.store()), self.options.clone()].concat()
+        [self.subject.args(&self.jobs_see, &self.name, Path::new(&self.store_url())), self.options.clone()].concat()
     }
 
     /// Starts `run` with these options besides: as they are on a command line, separated by blanks.
@@ -206,7 +221,7 @@ impl Stage {
         all.push(self.program()?.into_os_string());
         all.extend(args);
         let name = self.subject.binary().to_owned();
-        let spec = Spec { name, program: "setsid".into(), args: all, env: Vec::new(), log };
+        let spec = Spec { name, program: "setsid".into(), args: all, env: self.environment(), log };
         Ok(Started::new(Job::of(spec)?))
     }
 
@@ -240,7 +255,7 @@ impl Stage {
         let mut words = self.launcher.clone();
         words.push(self.program()?.into_os_string());
         let mut asked = std::process::Command::new(&words[0]);
-        asked.args(&words[1..]).arg(command).args(args).args(options.split_whitespace());
+        asked.args(&words[1..]).arg(command).args(args).args(options.split_whitespace()).envs(self.environment());
         let output = asked.output().with_context(|| format!("run {command}"))?;
         if !output.status.success() {
             bail!("{command} {options}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -253,6 +268,7 @@ impl Stage {
     /// # Errors
     /// It cannot be read.
     pub fn journal(&self) -> Result<Journal> {
+        self.fetch_journal()?;
         Journal::read(&self.store(), &self.name)
     }
 

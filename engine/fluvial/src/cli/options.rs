@@ -62,7 +62,9 @@ pub(super) enum LogFormat {
 /// The options that say where the job's journal, checkpoints and state are.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct StoreOptions {
-    /// The store, which keeps the job's journal, checkpoints and state: a folder, or a URL such as file:///var/lib/fluvial
+    /// The store, which keeps the job's journal, checkpoints and state: a folder, or a URL such as file:///var/lib/fluvial,
+    /// s3://bucket/prefix, gs://bucket/prefix or az://container/prefix. Credentials, region and endpoint come from the
+    /// environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL), or from the instance's metadata
     #[arg(long, value_name = "URL")]
     pub store: String,
 
@@ -114,8 +116,8 @@ pub(super) struct RunOptions {
     #[arg(long)]
     pub no_restart: bool,
 
-    /// The minimum time between two ticks, the batches in which input is processed. Ticks that are less than 4ms apart are
-    /// written to the journal together
+    /// The minimum time between two ticks, the batches in which input is processed. Ticks that are less than --append-every
+    /// apart are written to the journal together
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration)]
     pub tick: Duration,
 
@@ -124,7 +126,12 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub tick_records: u64,
 
-    /// The time between two checkpoints
+    /// The minimum time between two appends to the journal, by which output waits at most: a store on the network charges for
+    /// each [default: 4ms on a folder, 100ms on the network]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub append_every: Option<Duration>,
+
+    /// The time between two checkpoints. Without new input they are rarer
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub checkpoint_every: Duration,
 
@@ -192,6 +199,7 @@ impl RunOptions {
             layout: Layout { workers: self.workers(), processes: self.processes },
             tick: self.tick,
             tick_records: self.tick_records,
+            append_every: self.append_every,
             checkpoint_every: self.checkpoint_every,
             stop_at_end: self.stop_at_end,
             patience: self.patience,
@@ -219,6 +227,9 @@ impl RunOptions {
         let shortest = Duration::from_millis(1);
         if self.tick < shortest {
             return Err("--tick must be at least 1ms".to_owned());
+        }
+        if self.append_every.is_some_and(|every| every < shortest) {
+            return Err("--append-every must be at least 1ms".to_owned());
         }
         if self.checkpoint_every < Duration::from_millis(100) {
             return Err("--checkpoint-every must be at least 100ms".to_owned());

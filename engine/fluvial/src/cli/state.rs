@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::bail;
 use comfy_table::{CellAlignment, Table, presets};
+use fluvial_store::Store;
 
 use super::StoreOptions;
 use crate::journal::JobStore;
@@ -29,7 +30,7 @@ pub(super) struct StateOptions {
 /// Lists a job's checkpoints, oldest first, with each operator's rows, bytes and Parquet files.
 pub(super) fn print(options: &StateOptions, job: &str) -> anyhow::Result<()> {
     let job = &options.store.job(job);
-    let store = JobStore::open(&options.store.store, job)?;
+    let store = JobStore::new(Store::open(&options.store.store)?, job);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let checkpoints = runtime.block_on(list(&store))?;
     let mut out = std::io::stdout().lock();

@@ -428,7 +428,10 @@ fn build_on(stored: Option<(&str, fluvial_protocol::manifest::OperatorKind)>) ->
     use crate::state::StateStore;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let memory = std::sync::Arc::new(object_store::memory::InMemory::new());
-    let store = StateStore::new(crate::journal::JobStore::over(memory, "job", "memory"), runtime.handle().clone());
+    let store = StateStore::new(
+        crate::journal::JobStore::new(fluvial_store::Store::over(memory, "memory"), "job"),
+        runtime.handle().clone(),
+    );
     let stored =
         stored.map(|(name, kind)| OperatorState { name: name.to_owned(), kind, files: Vec::new(), keys: None });
     let operators: Vec<_> = stored.into_iter().collect();

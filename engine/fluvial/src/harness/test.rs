@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use fluvial_connector::{Generation, Offset, Tick};
 use fluvial_protocol::manifest::OperatorState;
+use fluvial_store::Store;
 use object_store::memory::InMemory;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -146,7 +147,7 @@ impl<U: Send + 'static> Test<U> {
     }
 
     pub(super) fn start(workers: usize, build: Arc<BuildSite<U>>, compare: Compare<U>) -> Self {
-        let store = JobStore::over(Arc::new(InMemory::new()), "test", "memory");
+        let store = JobStore::new(Store::over(Arc::new(InMemory::new()), "memory"), "test");
         Self {
             workers: Workers::start(workers, None, Arc::clone(&build)),
             build,

@@ -4,7 +4,5 @@
 
 pub(crate) mod frame;
 mod store;
-mod trouble;
 
 pub(crate) use store::{Created, JobStore, journal_object};
-pub(crate) use trouble::Trouble;

@@ -4,6 +4,7 @@
 //! {store}/{job}/journal/00000000000000000042.json     records of the journal
 //! {store}/{job}/checkpoints/{name}.json               manifests
 //! {store}/{job}/state/{operator}/{name}.parquet       state files of durable operators
+//! {store}/{job}/probe/{name}                          only for a moment at the start: see [`Store::probe`]
 //! ```
 //!
 //! **Owns** the names of all objects and the bytes of the small ones. **Does not** decide anything, and does not retry: a call
@@ -14,12 +15,11 @@ use std::sync::Arc;
 use fluvial_connector::{Error, ErrorKind};
 use fluvial_protocol::journal::{JournalRecord, Seq};
 use fluvial_protocol::manifest::Manifest;
+use fluvial_store::Store;
 use futures::{StreamExt, TryStreamExt};
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use super::Trouble;
 use super::frame::{self, Format};
 
 /// The number of objects that are fetched concurrently.
@@ -34,51 +34,29 @@ pub(crate) enum Created {
     AlreadyExists,
 }
 
-/// A job's part of an object store. It is cheap to clone.
+/// A job's part of a store. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct JobStore {
-    store: Arc<dyn ObjectStore>,
+    store: Store,
+    /// What the names of the job's objects begin with.
     job: Path,
-    described: Arc<str>,
 }
 
 impl JobStore {
-    /// Opens the store at `url` for the job `job`, and creates it if it does not exist; see [`JobStore::open`].
-    ///
-    /// # Errors
-    /// As [`JobStore::open`], and if the folder cannot be created.
-    pub(crate) fn open_or_make(url: &str, job: &str) -> Result<Self, Error> {
-        let folder = folder(url)?;
-        std::fs::create_dir_all(folder).map_err(|e| {
-            Error::caused(ErrorKind::Configuration, format!("cannot create the store's folder '{folder}'"), e)
-        })?;
-        Self::open(url, job)
+    /// The part of the job `job` in `store`.
+    pub(crate) fn new(store: Store, job: &str) -> Self {
+        Self { job: store.path(job), store }
     }
 
-    /// Opens the store at `url` for the job `job`: a path or a `file://` URL of a local folder; every write is fsynced.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`] for a URL that this build does not support, or a folder that does not exist.
-    pub(crate) fn open(url: &str, job: &str) -> Result<Self, Error> {
-        let folder = folder(url)?;
-        if !std::path::Path::new(folder).exists() {
-            return Err(refused(url, "it does not exist, and only `run` creates one; is --store right?"));
-        }
-        let local = LocalFileSystem::new_with_prefix(folder)
-            .map_err(|e| Error::caused(ErrorKind::Configuration, format!("cannot open the store '{url}'"), e))?
-            .with_fsync(true);
-        Ok(Self::over(Arc::new(local), job, url))
+    /// The whole store.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
-    /// Returns the job's part of an object store; `described` names the store in messages.
-    pub(crate) fn over(store: Arc<dyn ObjectStore>, job: &str, described: &str) -> Self {
-        Self { store, job: Path::from(job), described: described.into() }
-    }
-
-    /// Returns the underlying object store.
+    /// The underlying object store.
     #[must_use]
-    pub(crate) fn object_store(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.store)
+    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        self.store.objects()
     }
 
     /// The full path of one of the job's objects.
@@ -90,15 +68,25 @@ impl JobStore {
     /// Returns the location of an object, for messages.
     #[must_use]
     pub(crate) fn describe(&self, object: &str) -> String {
-        format!("{}/{}/{object}", self.described.trim_end_matches('/'), self.job)
+        self.store.describe_object(&self.path(object))
     }
 
-    /// Returns the positions of all records in the journal, ascending.
+    /// Checks that the store honours conditional creates, by an object whose name holds `unique`; see [`Store::probe`].
+    ///
+    /// # Errors
+    /// As [`Store::probe`].
+    pub(crate) async fn probe(&self, unique: uuid::Uuid) -> Result<(), Error> {
+        self.store.probe(&self.path(&format!("probe/{unique}"))).await
+    }
+
+    /// Returns the positions of the records in the journal, ascending; only those after `after` where that is given. The
+    /// store may list them in any order.
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub(crate) async fn list_journal(&self) -> Result<Vec<Seq>, Error> {
-        let names = self.list("journal").await?;
+    pub(crate) async fn list_journal(&self, after: Option<Seq>) -> Result<Vec<Seq>, Error> {
+        let offset = after.map(|seq| self.path(&journal_object(seq)));
+        let names = self.list_after("journal", offset).await?;
         let mut seqs: Vec<Seq> = names
             .iter()
             .filter_map(|name| name.strip_prefix("journal/")?.strip_suffix(".json")?.parse().ok().map(Seq))
@@ -112,9 +100,16 @@ impl JobStore {
     /// # Errors
     /// The store cannot be reached.
     pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
-        let prefix = self.path(folder);
-        let found: Vec<_> =
-            self.store.list(Some(&prefix)).try_collect().await.map_err(|e| self.failed("list", folder, e))?;
+        self.list_after(folder, None).await
+    }
+
+    async fn list_after(&self, folder: &str, offset: Option<Path>) -> Result<Vec<String>, Error> {
+        let (prefix, objects) = (self.path(folder), self.objects());
+        let found = match &offset {
+            Some(offset) => objects.list_with_offset(Some(&prefix), offset),
+            None => objects.list(Some(&prefix)),
+        };
+        let found: Vec<_> = found.try_collect().await.map_err(|e| self.failed("list", folder, e))?;
         let start = self.job.as_ref().len() + 1;
         Ok(found.iter().map(|meta| meta.location.as_ref()[start..].to_owned()).collect())
     }
@@ -176,7 +171,7 @@ impl JobStore {
     /// # Errors
     /// The store cannot be reached.
     pub(crate) async fn delete(&self, object: &str) -> Result<(), Error> {
-        match self.store.delete(&self.path(object)).await {
+        match self.objects().delete(&self.path(object)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(self.failed("delete", object, e)),
         }
@@ -187,7 +182,7 @@ impl JobStore {
         format: Format,
         object: &str,
     ) -> Result<Option<T>, Error> {
-        let bytes = match self.store.get(&self.path(object)).await {
+        let bytes = match self.objects().get(&self.path(object)).await {
             Ok(found) => found.bytes().await.map_err(|e| self.failed("read", object, e))?,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(e) => return Err(self.failed("read", object, e)),
@@ -210,18 +205,16 @@ impl JobStore {
 
     async fn create(&self, object: &str, bytes: bytes::Bytes) -> Result<Created, object_store::Error> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.store.put_opts(&self.path(object), PutPayload::from_bytes(bytes), options).await {
+        match self.objects().put_opts(&self.path(object), PutPayload::from_bytes(bytes), options).await {
             Ok(_) => Ok(Created::Created),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::AlreadyExists),
             Err(e) => Err(e),
         }
     }
 
-    fn failed(&self, operation: &str, object: &str, source: object_store::Error) -> Error {
-        let trouble = Trouble::of(&source);
-        let what = format!("cannot {operation} '{}'{}", self.describe(object), trouble.cure());
-        // Its text holds its sources' already.
-        Error::caused(trouble.kind(), what, source.to_string())
+    /// The error for an operation that failed on an object.
+    pub(crate) fn failed(&self, operation: &str, object: &str, source: object_store::Error) -> Error {
+        self.store.failed(operation, &self.path(object), source)
     }
 }
 
@@ -229,21 +222,6 @@ impl JobStore {
 #[must_use]
 pub(crate) fn journal_object(seq: Seq) -> String {
     format!("journal/{:020}.json", seq.0)
-}
-
-/// Returns the local folder of a store's URL.
-fn folder(url: &str) -> Result<&str, Error> {
-    match url.split_once("://") {
-        None if url.is_empty() => Err(refused(url, "the path is empty")),
-        None => Ok(url),
-        Some(("file", path)) if path.starts_with('/') => Ok(path),
-        Some(("file", _)) => Err(refused(url, "a file URL has three slashes: file:///path")),
-        Some((scheme, _)) => Err(refused(url, &format!("this build has no store for '{scheme}://'"))),
-    }
-}
-
-fn refused(url: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Configuration, format!("cannot open the store '{url}': {why}"))
 }
 
 #[cfg(test)]
@@ -267,26 +245,26 @@ mod tests {
     #[tokio::test]
     async fn only_one_of_two_writers_gets_a_position() {
         let folder = tempfile::tempdir().unwrap();
-        for store in [
-            JobStore::open(folder.path().to_str().unwrap(), "job").unwrap(),
-            JobStore::over(Arc::new(InMemory::new()), "job", "memory"),
-        ] {
+        let local = Store::open(folder.path().to_str().unwrap()).unwrap();
+        for store in [local, Store::over(Arc::new(InMemory::new()), "memory")] {
+            let store = JobStore::new(store, "job");
             assert_eq!(store.put_record(Seq(7), &record(1)).await.unwrap(), Created::Created);
             assert_eq!(store.put_record(Seq(7), &record(2)).await.unwrap(), Created::AlreadyExists);
             assert_eq!(store.get_record(Seq(7)).await.unwrap().unwrap().nonce, Nonce(1));
             assert_eq!(store.get_record(Seq(8)).await.unwrap(), None);
             store.put_record(Seq(10), &record(3)).await.unwrap();
-            assert_eq!(store.list_journal().await.unwrap(), vec![Seq(7), Seq(10)]);
+            assert_eq!(store.list_journal(None).await.unwrap(), vec![Seq(7), Seq(10)]);
+            assert_eq!(store.list_journal(Some(Seq(7))).await.unwrap(), vec![Seq(10)]);
             store.delete(&journal_object(Seq(7))).await.unwrap();
             store.delete(&journal_object(Seq(9))).await.unwrap();
-            assert_eq!(store.list_journal().await.unwrap(), vec![Seq(10)]);
+            assert_eq!(store.list_journal(None).await.unwrap(), vec![Seq(10)]);
         }
     }
 
     #[tokio::test]
     async fn a_damaged_object_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        let store = JobStore::open(folder.path().to_str().unwrap(), "job").unwrap();
+        let store = JobStore::new(Store::open(folder.path().to_str().unwrap()).unwrap(), "job");
         store.put_record(Seq(0), &record(1)).await.unwrap();
         let path = folder.path().join("job").join(journal_object(Seq(0)));
         let mut bytes = std::fs::read(&path).unwrap();
@@ -295,11 +273,5 @@ mod tests {
         let error = store.get_record(Seq(0)).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Data);
         assert!(error.to_string().contains("job/journal/00000000000000000000.json"), "{error}");
-    }
-
-    #[test]
-    fn a_store_that_this_build_lacks_is_refused() {
-        let error = JobStore::open("gopher://x", "job").unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Configuration);
     }
 }

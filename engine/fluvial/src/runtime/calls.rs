@@ -12,8 +12,11 @@ use super::failure::chain;
 use crate::fail_point::{FailPoint, reach};
 use crate::journal::{Created, JobStore, journal_object};
 
-/// The pause after a call that failed.
+/// The first pause after a call that failed. It grows while calls fail, so that a store that asks for fewer requests gets
+/// fewer.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The store as the leader calls it.
 pub(crate) struct StoreCalls {
@@ -48,11 +51,28 @@ impl StoreCalls {
                         return Err(error);
                     }
                     tracing::warn!(error = chain(error), "the store is unavailable, retrying");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(pause(since.elapsed())).await;
                     if creates {
                         return Ok(Answer::Put(PutOutcome::Unknown));
                     }
                 }
+            }
+        }
+    }
+
+    /// Checks that the store honours conditional creates, and waits while it is unavailable.
+    ///
+    /// # Errors
+    /// It does not, or it has been unavailable for longer than the patience.
+    pub(crate) async fn probe(&self) -> Result<(), Error> {
+        let since = ambient::instant();
+        loop {
+            match self.store.probe(ambient::uuid()).await {
+                Err(error) if error.kind == ErrorKind::Retry && since.elapsed() < self.patience => {
+                    tracing::warn!(error = chain(error), "the store is unavailable, retrying");
+                    tokio::time::sleep(pause(since.elapsed())).await;
+                }
+                result => return result,
             }
         }
     }
@@ -64,7 +84,8 @@ impl StoreCalls {
     async fn try_once(&self, call: &Call) -> Result<Answer, Error> {
         Ok(match call {
             Call::List { after } => {
-                let mut positions = self.store.list_journal().await?;
+                // A store may list more than what comes after.
+                let mut positions = self.store.list_journal(*after).await?;
                 positions.retain(|seq| after.is_none_or(|after| *seq > after));
                 Answer::Positions(positions)
             }
@@ -120,6 +141,11 @@ impl StoreCalls {
             }
         }
     }
+}
+
+/// The pause after a call, by how long calls have failed.
+fn pause(failing_for: Duration) -> Duration {
+    (failing_for / 4).clamp(PAUSE, LONGEST_PAUSE)
 }
 
 /// The fail point at which a test may end the process when a record with this entry is in the journal.

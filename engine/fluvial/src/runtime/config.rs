@@ -17,6 +17,8 @@ pub(crate) struct RunConfig {
     pub(crate) tick: Duration,
     /// A soft limit on the records of one tick.
     pub(crate) tick_records: u64,
+    /// The least time between two appends to the journal; `None` for what suits the store.
+    pub(crate) append_every: Option<Duration>,
     /// The time between two checkpoints.
     pub(crate) checkpoint_every: Duration,
     /// Whether to end once everything is committed that the input held at the start.

@@ -29,20 +29,11 @@ use super::member::Member;
 use super::missed;
 use super::outputs;
 use super::process::ForTheLeader;
+use super::request_rate::{HEARTBEAT, LONGEST_HEARTBEAT, checkpoint_age_limit};
 use super::status::StatusLine;
 use super::unavailable::LOOK_AGAIN;
 use crate::fail_point::{FailPoint, reach};
 use crate::stages::STAGES;
-
-/// A generation ends when its last complete checkpoint is older than both this many checkpoint intervals and
-/// [`CHECKPOINT_AGE`].
-const CHECKPOINT_AGE_INTERVALS: u32 = 20;
-/// The age that a checkpoint may reach however short the checkpoint interval is.
-const CHECKPOINT_AGE: Duration = Duration::from_secs(300);
-
-/// A record of the journal costs two fsyncs and a third of a millisecond of CPU, whatever it holds: ticks that follow each
-/// other faster than this share one.
-const APPEND_EVERY: Duration = Duration::from_millis(4);
 
 /// Input is to stay readable for so many checkpoint intervals: the last checkpoint may be an old one, and a restart takes
 /// its time.
@@ -88,7 +79,7 @@ pub(crate) struct LeaderDriver {
 impl LeaderDriver {
     /// Creates the leader from what the first process found.
     pub(crate) fn new(member: &Arc<Member>, with: ForTheLeader, waker: &Waker) -> Result<Self, Failure> {
-        let ForTheLeader { found, succession, stop, program } = with;
+        let ForTheLeader { found, succession, stop, program, rate } = with;
         let options = &member.config;
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let config = LeaderConfig {
@@ -103,15 +94,17 @@ impl LeaderDriver {
             sink: found.sink.clone(),
             pace: Pace {
                 tick_interval_ms: millis(options.tick),
-                heartbeat_ms: 1000,
+                heartbeat_ms: millis(HEARTBEAT),
+                longest_heartbeat_ms: millis(LONGEST_HEARTBEAT),
                 tick_records: options.tick_records,
                 tick_bytes: (options.in_flight_bytes / 4).min(64 << 20),
                 in_flight_bytes: options.in_flight_bytes,
                 in_flight_ticks: 1000,
             },
-            append_every_ms: millis(APPEND_EVERY),
-            checkpoint_every_ms: millis(options.checkpoint_every),
-            checkpoint_age_limit_ms: millis(CHECKPOINT_AGE.max(options.checkpoint_every * CHECKPOINT_AGE_INTERVALS)),
+            append_every_ms: millis(rate.append_every),
+            checkpoint_every_ms: millis(rate.checkpoint_every),
+            idle_checkpoint_every_ms: millis(rate.idle_checkpoint_every),
+            checkpoint_age_limit_ms: millis(checkpoint_age_limit(options.checkpoint_every)),
             keep_journal: options.keep_journal,
             reconcile: options.reconcile,
             leave_append_outputs: options.leave_append_outputs,

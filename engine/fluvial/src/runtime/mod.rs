@@ -65,6 +65,7 @@ pub(crate) mod plan;
 pub(crate) mod process;
 mod pulse;
 pub(crate) mod replay;
+mod request_rate;
 mod sink;
 pub(crate) mod source;
 mod status;

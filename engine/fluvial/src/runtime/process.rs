@@ -21,6 +21,7 @@ use std::time::Duration;
 use anyhow::Context;
 use fluvial_connector::{JobProcess, SinkContext, SinkStatus, Source, Waits};
 use fluvial_protocol::{Exit, FoundOutput, FoundSplit, System};
+use fluvial_store::Store;
 use timely::communication::WorkerGuards;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
@@ -36,6 +37,7 @@ use super::peer::{FromPeer, Invitation, Peer, Succession};
 use super::plan::plan;
 use super::pulse::Pulses;
 use super::replay::Script;
+use super::request_rate::RequestRate;
 use super::source::Volume;
 use super::{Build, log, panics, worker};
 use crate::fail_point;
@@ -85,6 +87,8 @@ pub(crate) struct ForTheLeader {
     pub(crate) succession: Succession,
     /// Receives the supervisor's request to stop.
     pub(crate) stop: Receiver<()>,
+    /// How often to write to the store.
+    pub(crate) rate: RequestRate,
     /// Identifies the program: the hash of its binary and of the job's own options. Another program may compute other
     /// output.
     pub(crate) program: String,
@@ -129,7 +133,8 @@ pub(crate) fn run(invitation: &Invitation, build: &Build, config: &RunConfig) ->
 fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failure> {
     let misconfigured = |error: anyhow::Error| Failure::new(Exit::Misconfigured, error);
     let topology = plan(build).map_err(misconfigured)?;
-    let store = JobStore::open_or_make(&config.store, &config.job).map_err(|e| Failure::of(System::Store, e))?;
+    let store = Store::open_or_create(&config.store).map_err(|e| Failure::of(System::Store, e))?;
+    let store = JobStore::new(store, &config.job);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("store")
@@ -141,10 +146,10 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
     let index = u32::try_from(peer.index).expect("processes are few");
     let process = JobProcess { job: config.job.clone(), index };
     topology.sources.iter().for_each(|(_, source)| source.used_by(&process));
-    let store = StoreLink::new(store, config.patience, runtime.handle().clone());
+    let link = StoreLink::new(store.clone(), config.patience, runtime.handle().clone());
     let context = SinkContext { process: process.clone(), patience: config.patience, waits: Waits::default() };
     let sink = SinkLink::new(topology.sink, topology.outputs, context);
-    let member = Member::new(process, config.clone(), topology.sources.clone(), store, sink, peer.supervisor);
+    let member = Member::new(process, config.clone(), topology.sources.clone(), link, sink, peer.supervisor);
     let member = Arc::new(member);
     if first {
         let failed = Failure::of_host;
@@ -152,9 +157,17 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
         let own_options = config.own_options.clone();
         let hash = move || hash_of_this_program(&own_options);
         let hash = std::thread::Builder::new().name("hash".to_owned()).spawn(hash).map_err(failed)?;
+        let rate = RequestRate::new(config, store.store());
+        rate.say(config, store.store(), topology.operators.len());
+        // The store can be asked while Kafka answers.
+        let calls = Arc::clone(&member.store.calls);
+        let probed = runtime.spawn(async move { calls.probe().await });
         let found = member.look_around()?;
+        let probed = runtime.block_on(probed).map_err(|error| Failure::of_host(error.into()))?;
+        probed.map_err(|error| Failure::of(System::Store, error))?;
         let program = hash.join().unwrap_or_else(|_| Err(std::io::Error::other("panicked"))).map_err(failed)?;
-        member.set_for_the_leader(ForTheLeader { found, succession: peer.succession, stop: peer.stop, program });
+        let (succession, stop) = (peer.succession, peer.stop);
+        member.set_for_the_leader(ForTheLeader { found, succession, stop, rate, program });
         tracing::debug!(target: STAGES, "found");
     }
     let shared = Shared {

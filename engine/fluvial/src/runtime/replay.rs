@@ -17,6 +17,7 @@ use std::time::Duration;
 use fluvial_connector::{Digest, Generation, OutputPartition, OutputRecord, Tick};
 use fluvial_protocol::journal::{Nonce, Seq};
 use fluvial_protocol::{Exit, History, Plan, System};
+use fluvial_store::Store;
 use serde::Serialize;
 
 use super::Build;
@@ -42,7 +43,8 @@ const MOST_WAITING_BYTES: u64 = 256 << 20;
 /// # Errors
 /// The journal is not whole, the input is not what it was, or the job fails.
 pub(crate) fn replay(build: &Build, config: &ReplayConfig) -> Result<(), Failure> {
-    let store = JobStore::open(&config.store, &config.job).map_err(|error| Failure::of(System::Store, error))?;
+    let store = Store::open(&config.store).map_err(|error| Failure::of(System::Store, error))?;
+    let store = JobStore::new(store, &config.job);
     let script = Script::read(&store, config)?;
     let topology = plan(build).map_err(|error| Failure::new(Exit::Misconfigured, error))?;
     let threads = config.workers as usize;
@@ -84,7 +86,7 @@ impl Script {
     fn read(store: &JobStore, config: &ReplayConfig) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::of_host)?;
         let records = runtime.block_on(async {
-            let seqs = store.list_journal().await?;
+            let seqs = store.list_journal(None).await?;
             let records = store.get_records(seqs).await?;
             Ok(records.into_iter().filter_map(|(seq, record)| Some((seq, record?))).collect::<BTreeMap<Seq, _>>())
         });

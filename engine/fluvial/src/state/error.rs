@@ -1,8 +1,6 @@
 //! Errors of stored state.
 
-use fluvial_connector::{BoxError, ErrorKind, Tick};
-
-use crate::journal::Trouble;
+use fluvial_connector::{BoxError, Error, ErrorKind, Tick};
 
 /// The reason for which stored state cannot be written, read or used.
 #[derive(Debug, thiserror::Error)]
@@ -69,18 +67,8 @@ pub(crate) enum StateError {
         source: BoxError,
     },
     /// A call to the store failed. It may have had its effect.
-    #[error("cannot {operation} '{object}'{}", trouble.cure())]
-    Store {
-        /// `read` or `write`.
-        operation: &'static str,
-        /// The object.
-        object: String,
-        /// The category of the failure.
-        trouble: Trouble,
-        /// What the store said.
-        #[source]
-        source: BoxError,
-    },
+    #[error(transparent)]
+    Store(Error),
     /// A state file to which a manifest refers does not exist.
     #[error(
         "the state file '{object}' does not exist, although a checkpoint refers to it: it must not be deleted by \
@@ -125,7 +113,7 @@ impl StateError {
     #[must_use]
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store { trouble, .. } => trouble.kind(),
+            Self::Store(error) => error.kind,
             Self::Duplicate { .. }
             | Self::BadName { .. }
             | Self::Missing { .. }

@@ -83,7 +83,7 @@ pub(crate) async fn list(store: &JobStore) -> Result<Vec<ListedCheckpoint>, Erro
 
 /// Returns how many checkpoints the journal names, and those of them whose manifests still exist.
 async fn list_once(store: &JobStore) -> Result<(usize, Vec<ListedCheckpoint>), Error> {
-    let records = store.get_records(store.list_journal().await?).await?;
+    let records = store.get_records(store.list_journal(None).await?).await?;
     // A record of the journal is what makes a manifest a checkpoint.
     let named: BTreeMap<Tick, String> = records
         .into_iter()

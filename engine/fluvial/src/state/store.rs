@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::StateError;
-use crate::journal::{JobStore, Trouble};
+use crate::journal::JobStore;
 
 /// The name of a state file's object within a job. Neither generation nor operator tells state files apart: `unique` does.
 #[must_use]
@@ -68,7 +68,7 @@ impl StateStore {
     /// Reads a part of a file's object.
     pub(super) fn read(&self, file: &StateFile, range: Range<u64>) -> Result<Bytes, StateError> {
         let path = self.store.path(&file.object);
-        let store = self.store.object_store();
+        let store = self.store.objects();
         let expected = range.end - range.start;
         match self.runtime.block_on(store.get_range(&path, range)) {
             Ok(bytes) if bytes.len() as u64 == expected => Ok(bytes),
@@ -103,9 +103,7 @@ impl StateStore {
     }
 
     pub(super) fn failed(&self, operation: &'static str, object: &str, source: object_store::Error) -> StateError {
-        let trouble = Trouble::of(&source);
-        // Its text holds its sources' already.
-        StateError::Store { operation, object: self.store.describe(object), trouble, source: source.to_string().into() }
+        StateError::Store(self.store.failed(operation, object, source))
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use fluvial_connector::{ErrorKind, Tick};
 use fluvial_protocol::manifest::{OperatorKind, OperatorState, StateFile};
+use fluvial_store::Store;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use proptest::prelude::*;
@@ -53,7 +54,7 @@ impl Folder {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let objects = Arc::new(InMemory::new());
-        let job = JobStore::over(Arc::clone(&objects) as Arc<dyn ObjectStore>, "job", "memory");
+        let job = JobStore::new(Store::over(Arc::clone(&objects) as Arc<dyn ObjectStore>, "memory"), "job");
         Self { store: StateStore::new(job, runtime.handle().clone()), objects, runtime, written: 0 }
     }
 

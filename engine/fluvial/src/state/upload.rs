@@ -21,7 +21,7 @@ pub(super) struct Upload<'a> {
 impl<'a> Upload<'a> {
     pub(super) fn begin(store: &'a StateStore, object: &'a str) -> Result<Self, StateError> {
         let job = store.job_store();
-        let begun = store.runtime().block_on(job.object_store().put_multipart(&job.path(object)));
+        let begun = store.runtime().block_on(job.objects().put_multipart(&job.path(object)));
         let parts = begun.map_err(|e| store.failed("write", object, e))?;
         Ok(Self { store, object, parts, buffer: Vec::new(), failed: None })
     }

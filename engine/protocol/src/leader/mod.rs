@@ -65,6 +65,8 @@ pub struct LeaderConfig {
     pub append_every_ms: u64,
     /// The least time between the beginnings of two checkpoints.
     pub checkpoint_every_ms: u64,
+    /// The same while nothing changes; shorter than the limit that follows.
+    pub idle_checkpoint_every_ms: u64,
     /// A generation ends whose last complete checkpoint is older.
     pub checkpoint_age_limit_ms: u64,
     /// Nothing of the journal is deleted.

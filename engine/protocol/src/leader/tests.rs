@@ -40,6 +40,7 @@ impl Bench {
             pace: Pace {
                 tick_interval_ms: 10,
                 heartbeat_ms: 1000,
+                longest_heartbeat_ms: 30_000,
                 tick_records: 1000,
                 tick_bytes: 1000,
                 in_flight_bytes: 1000,
@@ -47,6 +48,7 @@ impl Bench {
             },
             append_every_ms,
             checkpoint_every_ms: 5000,
+            idle_checkpoint_every_ms: 30_000,
             checkpoint_age_limit_ms: 60_000,
             keep_journal: false,
             reconcile: false,
@@ -554,6 +556,57 @@ fn time_does_not_go_back_with_the_clock_nor_leap_with_it() {
     assert_eq!(bench.requests()[0], "Minted 51000");
     bench.now_ms += 700_000;
     assert_eq!(bench.on(Event::Time), Err(Ended::ClockJumped { by_ms: 700_000 }));
+}
+
+/// What the leader writes from now on for so long, where all that it waits for comes at once.
+fn written_within(bench: &mut Bench, for_ms: u64) -> Vec<String> {
+    let (until, mut written) = (bench.now_ms + for_ms, Vec::new());
+    loop {
+        let requests = bench.requests();
+        for minted in requests.iter().filter_map(|said| said.strip_prefix("Minted ")) {
+            let tick = Tick(minted.parse().unwrap());
+            let checkpoint = requests.iter().any(|said| said.contains("binding with checkpoint"));
+            for worker in [0, 2] {
+                bench.report(worker, Report::Committed(tick));
+                let output = OutputPartition { output: "out".to_owned(), partition: 0 };
+                let outputs = (worker == 0).then_some((output, Digest(1))).into_iter().collect();
+                if checkpoint {
+                    bench.report(worker, Report::SinkAt { tick, outputs });
+                }
+            }
+        }
+        let minted = requests.iter().any(|said| said.starts_with("Minted "));
+        written.extend(requests.into_iter().filter(|said| said.starts_with("put ")));
+        if minted {
+            continue;
+        }
+        bench.now_ms = bench.leader.deadline_ms().unwrap().max(bench.now_ms + 1);
+        if bench.now_ms > until {
+            return written;
+        }
+        bench.on(Event::Time).unwrap();
+    }
+}
+
+/// The ticks of an idle job are 30 s apart here, and its checkpoints too.
+#[test]
+fn a_job_without_input_writes_rarely_and_one_with_input_takes_its_checkpoints_in_time() {
+    const HOUR_MS: u64 = 3_600_000;
+    let mut bench = Bench::running();
+    written_within(&mut bench, HOUR_MS);
+    let idle = written_within(&mut bench, HOUR_MS);
+    let of = |kind: &str, written: &[String]| written.iter().filter(|put| put.contains(kind)).count();
+    assert_eq!(of("binding", &idle), 120, "{idle:?}");
+    assert!((119..=120).contains(&of("put manifest", &idle)), "{idle:?}");
+    assert!(idle.len() <= 360, "{}", idle.len());
+    // The first input is minted at once, and the checkpoint that covers it does not wait for a heartbeat.
+    bench.now_ms += 100;
+    bench.report(0, read(3, 5));
+    let woken = written_within(&mut bench, 5_000);
+    assert!(woken[0].ends_with(": binding") || woken[0].ends_with(": binding with checkpoint"), "{woken:?}");
+    assert_eq!(of("put manifest", &woken), 1, "{woken:?}");
+    let again = written_within(&mut bench, 25_000);
+    assert_eq!(of("put manifest", &again), 0, "nothing has changed since: {again:?}");
 }
 
 #[test]

@@ -262,6 +262,7 @@ impl World {
             pace: Pace {
                 tick_interval_ms: 4,
                 heartbeat_ms: 60,
+                longest_heartbeat_ms: 200,
                 tick_records: 6,
                 tick_bytes: 1000,
                 in_flight_bytes: 25 * self.weather.backlog as u64,
@@ -269,6 +270,7 @@ impl World {
             },
             append_every_ms: 3,
             checkpoint_every_ms: dice.between(20, 80) as u64,
+            idle_checkpoint_every_ms: dice.between(60, 200) as u64,
             checkpoint_age_limit_ms: u64::MAX / 4,
             keep_journal: dice.one_in(8),
             reconcile: self.version > 0 && !by_mistake,

@@ -6,6 +6,7 @@ mod idle;
 mod latency;
 mod memory;
 mod partitions;
+mod requests;
 mod restart;
 mod stages;
 mod throughput;
@@ -33,6 +34,8 @@ pub(crate) enum Figure {
     Idle,
     /// How long a job of many partitions takes to open, and what it costs without input
     Partitions,
+    /// What an idle job and a busy one ask of a store on S3's protocol, and what that costs
+    Requests,
     /// Rate from Kafka to Kafka by SASL over TLS, beside plain; not among all: it needs a build with --features tls
     Secured,
     /// Threads, connections, files and memory of a process by its workers
@@ -42,7 +45,7 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Count,
         Self::Throughput,
         Self::Latency,
@@ -50,6 +53,7 @@ impl Figure {
         Self::Memory,
         Self::Idle,
         Self::Partitions,
+        Self::Requests,
         Self::Footprint,
         Self::Workers,
     ];
@@ -64,6 +68,7 @@ impl Figure {
             Self::Memory => memory::measure,
             Self::Idle => idle::measure,
             Self::Partitions => partitions::measure,
+            Self::Requests => requests::measure,
             Self::Secured => throughput::measure_secured,
             Self::Footprint => footprint::measure,
             Self::Workers => latency::measure_workers,
@@ -82,6 +87,7 @@ impl fmt::Display for Figure {
             Self::Memory => "memory",
             Self::Idle => "idle",
             Self::Partitions => "partitions",
+            Self::Requests => "requests",
             Self::Secured => "secured",
             Self::Footprint => "footprint",
             Self::Workers => "workers",

@@ -1,0 +1,84 @@
+//! A stage whose store is a bucket on S3's protocol.
+
+use std::fs;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::{Context as _, Result};
+use fluvial_s3::{Front, Server, environment};
+
+use super::Stage;
+use crate::client::unique;
+use crate::subject::Subject;
+
+/// What the names of all objects begin with.
+const PREFIX: &str = "some/prefix";
+
+/// A bucket, and what stands in front of it for one stage.
+pub(super) struct Bucket {
+    name: String,
+    front: Front,
+}
+
+/// One server serves all stages of a test program; it starts at the first, and ends with the program.
+fn server() -> Result<&'static Server> {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if SERVER.get().is_none() {
+        let _ = SERVER.set(Server::start()?);
+    }
+    SERVER.get().context("the server has just been started")
+}
+
+impl Bucket {
+    pub(super) fn url(&self) -> String {
+        format!("s3://{}/{PREFIX}", self.name)
+    }
+
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
+        environment(&self.front.endpoint())
+    }
+}
+
+impl Stage {
+    /// As [`Stage::new`], with a bucket as the store.
+    ///
+    /// # Errors
+    /// As [`Stage::new`], and if the server cannot be started.
+    pub fn on_s3(subject: Subject, input_partitions: i32) -> Result<Self> {
+        let bucket = Bucket { name: unique("bucket").to_lowercase(), front: Front::start(server()?)? };
+        server()?.make_bucket(&bucket.name)?;
+        Ok(Self { bucket: Some(bucket), ..Self::new(subject, input_partitions)? })
+    }
+
+    /// The same with a bucket that nobody has made.
+    #[must_use]
+    pub fn without_its_bucket(self) -> Self {
+        let bucket = self.bucket.map(|bucket| Bucket { name: "nobody-has-made-it".to_owned(), ..bucket });
+        Self { bucket, ..self }
+    }
+
+    /// What stands in front of the bucket.
+    ///
+    /// # Panics
+    /// When the store is a folder.
+    #[must_use]
+    pub fn front(&self) -> &Front {
+        &self.bucket.as_ref().expect("the store is a bucket").front
+    }
+
+    /// Copies the job's journal from the bucket into the folder where a store without a bucket is.
+    pub(super) fn fetch_journal(&self) -> Result<()> {
+        let Some(bucket) = &self.bucket else { return Ok(()) };
+        let objects = server()?.objects(&bucket.name, &format!("{PREFIX}/{}/journal/", self.name))?;
+        let folder = self.store().join(&self.name).join("journal");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        for (name, content) in objects {
+            fs::write(folder.join(name.rsplit('/').next().unwrap_or_default()), content)?;
+        }
+        Ok(())
+    }
+}
