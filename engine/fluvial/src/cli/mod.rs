@@ -314,6 +314,9 @@ fn say_why(format: LogFormat, why: &str) {
     }
 }
 
+/// What is logged unless RUST_LOG says otherwise. The engine reports an outage of the store itself, and not each try.
+const LOGGED: &str = "info,object_store=warn";
+
 fn logs() -> Logs<Registry, DefaultFields, Format, log::Writer> {
     tracing_subscriber::fmt::layer().with_writer(log::Writer).with_target(false)
 }
@@ -321,7 +324,7 @@ fn logs() -> Logs<Registry, DefaultFields, Format, log::Writer> {
 /// Starts logging, with colours if `ansi` says that the log goes to a terminal. `fail_point` may be one that the events of the
 /// sink reach.
 fn start_logging(format: LogFormat, ansi: bool, fail_point: Option<Doom>) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let logs = match format {
         LogFormat::Text => logs().with_ansi(ansi).with_filter(filter).boxed(),
         LogFormat::Json => logs().json().with_filter(filter).boxed(),

@@ -77,6 +77,12 @@ impl StoreCalls {
         }
     }
 
+    /// How many requests this process has made to a store that charges for them.
+    pub(crate) fn requests(&self) -> Option<u64> {
+        let store = self.store.store();
+        store.is_remote().then(|| store.requests().sum() as u64)
+    }
+
     fn failing(&self, creates: bool) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.failing_since[usize::from(creates)].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -213,7 +213,7 @@ impl LeaderDriver {
             self.event(Event::Time, control)?;
         }
         self.give_up_stopping()?;
-        self.status.print(&self.leader.status());
+        self.status.print(&self.leader.status(), self.member.store.calls.requests());
         // The sources are asked only after the claim of the journal: an earlier answer could report less than the
         // previous generation has read since.
         if !self.opened {

@@ -174,8 +174,8 @@ impl StatusLine {
         next.saturating_sub(self.last.elapsed())
     }
 
-    /// Prints the line, if it is time.
-    pub(crate) fn print(&mut self, status: &Status) {
+    /// Prints the line, if it is time. `store_requests` is how many requests a store that charges for them has had.
+    pub(crate) fn print(&mut self, status: &Status, store_requests: Option<u64>) {
         let passed = self.last.elapsed();
         self.committed(status.committed);
         if passed < EVERY {
@@ -205,6 +205,7 @@ impl StatusLine {
             lag_unknown_for_s = unknown_for.map(|age| age.as_secs()),
             foreign_records = Some(self.foreign_records).filter(|count| *count > 0),
             in_flight_bytes = status.in_flight_bytes,
+            store_requests,
             checkpoint_age_s = status.checkpoint.map(|tick| now.saturating_sub(tick.0) / 1000),
             "running"
         );

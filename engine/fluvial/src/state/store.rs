@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
-use fluvial_connector::Generation;
+use fluvial_connector::{ErrorKind, Generation};
 use fluvial_protocol::manifest::StateFile;
 use object_store::ObjectStoreExt;
 use tokio::runtime::Handle;
@@ -12,6 +13,9 @@ use uuid::Uuid;
 
 use super::StateError;
 use crate::journal::JobStore;
+
+/// The pauses between the tries to read from a store on the network, in milliseconds.
+const PAUSES_MS: [u64; 5] = [500, 1000, 2000, 4000, 8000];
 
 /// The name of a state file's object within a job. Neither generation nor operator tells state files apart: `unique` does.
 #[must_use]
@@ -65,8 +69,23 @@ impl StateStore {
         Ok(StateFile { object: object.to_owned(), rows: file.rows, bytes: file.bytes.len() as u64, crc32: file.crc32 })
     }
 
-    /// Reads a part of a file's object.
+    /// Reads a part of a file's object. A short outage of a store on the network is waited out: a restore reads much, and
+    /// begins again with all of it if one read fails.
     pub(super) fn read(&self, file: &StateFile, range: Range<u64>) -> Result<Bytes, StateError> {
+        let pauses_ms = if self.store.store().is_remote() { &PAUSES_MS[..] } else { &[] };
+        for pause_ms in pauses_ms {
+            match self.read_once(file, range.clone()) {
+                Err(error) if error.kind() == ErrorKind::Retry => {
+                    tracing::warn!(%error, "the store is unavailable, retrying");
+                    self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(*pause_ms)).await });
+                }
+                result => return result,
+            }
+        }
+        self.read_once(file, range)
+    }
+
+    fn read_once(&self, file: &StateFile, range: Range<u64>) -> Result<Bytes, StateError> {
         let path = self.store.path(&file.object);
         let store = self.store.objects();
         let expected = range.end - range.start;

@@ -270,7 +270,7 @@ impl World {
             },
             append_every_ms: 3,
             checkpoint_every_ms: dice.between(20, 80) as u64,
-            idle_checkpoint_every_ms: dice.between(60, 200) as u64,
+            idle_checkpoint_every_ms: 150,
             checkpoint_age_limit_ms: u64::MAX / 4,
             keep_journal: dice.one_in(8),
             reconcile: self.version > 0 && !by_mistake,
