@@ -139,7 +139,7 @@ mod tests {
             ("s3:///prefix", Err(LocationError::MoreThanABucket)),
             ("s3://KEY:SECRET@bucket/prefix", Err(LocationError::MoreThanABucket)),
             ("az://container/a?sv=2024&sig=SECRET", Err(LocationError::MoreThanABucket)),
-            ("s3://bucket//a", Err(LocationError::Prefix)),
+            ("s3://bucket/a//b", Err(LocationError::Prefix)),
         ] {
             let found = text.parse::<Location>().map(|location| location.to_string());
             assert_eq!(found, expected.map(str::to_owned), "{text}");
