@@ -157,7 +157,10 @@ fn a_store_whose_credentials_are_withdrawn_ends_the_run_at_once() {
     let before = stage.visible().unwrap();
     stage.front().arm(any, Fault::Refuse(403, "AccessDenied"), ALL);
     stage.feed(100..200).unwrap();
-    job.finish(SOON).unwrap().failed_with(2, &["/journal/", "403 AccessDenied"]).unwrap();
+    job.finish(SOON)
+        .unwrap()
+        .failed_with(2, &["s3://bucket", "403 AccessDenied", "refuses the job's credentials"])
+        .unwrap();
     assert_eq!(stage.visible().unwrap(), before, "something is visible that the journal does not hold");
     stage.front().calm();
     goes_on(&stage, &stage.start(KEPT).unwrap());

@@ -68,11 +68,16 @@ fn partitions_of_the_input_whose_broker_is_down_hold_up_nothing_but_a_replay_of_
     let is_down = format!("kafka topic '{}' partition 1 is unavailable: it has no leader", stage.input());
     job.process().wait_for_line(&is_down, MOST).unwrap();
     let before = (stage.visible().unwrap(), stage.journal().unwrap().checkpoints);
-    stage.feed_into(&[0, 2], 300..400).unwrap();
-    wait_for_records(&stage, &job, 400);
+    // Each time a checkpoint follows. The second that is complete from here on began after the first, and holds what was
+    // read of that partition.
+    for (records, checkpoints) in [(300..350, 1), (350..400, 2)] {
+        let read = records.end;
+        stage.feed_into(&[0, 2], records).unwrap();
+        wait_for_records(&stage, &job, read);
+        let complete = format!("{checkpoints} more checkpoints");
+        stage.wait_for_journal(&job, &complete, |journal| journal.checkpoints >= before.1 + checkpoints).unwrap();
+    }
     stage.wait_for_more_than(before.0, &job).unwrap();
-    // The second that is complete from here on began after the first, and holds these records.
-    stage.wait_for_journal(&job, "two checkpoints", |journal| journal.checkpoints >= before.1 + 2).unwrap();
     assert!(job.job().stop(MOST).unwrap().success());
 
     // Nothing of that partition has to be read again, and nothing is covered by a checkpoint from here on.
