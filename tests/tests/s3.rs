@@ -53,7 +53,8 @@ fn a_job_is_killed_and_goes_on_and_can_be_replayed_and_looked_at() {
     // Another number of workers restores the state from the bucket.
     let job = stage.start(&format!("{KEPT} --checkpoint-every 1s --workers 3")).unwrap();
     goes_on(&stage, &job);
-    let listed = stage.ask("state", "--sql orders").unwrap();
+    let of_store = ["--store".into(), stage.store_url(), "--name".into(), stage.name().into()];
+    let listed = stage.ask_with("state", of_store.into(), "--sql orders").unwrap();
     assert!(listed.contains("'s3://bucket"), "{listed}");
     assert!(!job.process().log_holds("TheSecretOfTheTest"));
 }
@@ -61,7 +62,9 @@ fn a_job_is_killed_and_goes_on_and_can_be_replayed_and_looked_at() {
 #[test]
 fn a_job_says_what_it_will_ask_of_the_store_and_an_idle_one_asks_little() {
     let stage = stage();
-    let job = running(&stage, "--checkpoint-every 10s");
+    let job = stage.start(KEPT).unwrap();
+    stage.feed(0..100).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
     job.process()
         .wait_for_line("will get about 192 requests an hour while the job is idle ($0.70 a month", SOON)
         .unwrap();
