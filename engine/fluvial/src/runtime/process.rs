@@ -27,6 +27,7 @@ use timely::communication::allocator::zero_copy::initialize::initialize_networki
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::initialize::Hooks;
 use timely::worker::Worker;
+use tokio::runtime::Runtime;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::config::RunConfig;
@@ -141,6 +142,8 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
         .enable_all()
         .build()
         .map_err(Failure::of_host)?;
+    // It is never shut down: when the job is done, a merge may still be reading through it, and the process ends anyway.
+    let runtime: &'static Runtime = Box::leak(Box::new(runtime));
     let first = peer.index == 0;
     let threads = config.layout.threads() as usize;
     let index = u32::try_from(peer.index).expect("processes are few");

@@ -128,7 +128,8 @@ fn build_count(job: &mut Job<'_>, options: &CountOptions) -> anyhow::Result<()> 
 
 fn build_totals(job: &mut Job<'_>, options: &TotalsOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
-    let source = Metered::new(kafka.source(&options.input), meter(&options.metering.marks, options.metering.step)?, None);
+    let source =
+        Metered::new(kafka.source(&options.input), meter(&options.metering.marks, options.metering.step)?, None);
     let payments = job.source("payments", source).format(Json).stream::<Payment>();
     let totals = payments
         .map(|payment| (payment.key, payment.amount))
