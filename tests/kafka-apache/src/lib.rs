@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod child;
 mod jars;
 mod properties;
+pub mod python;
 pub mod secured;
 mod truncate;
 pub mod workspace;

@@ -2,13 +2,11 @@
 
 use std::io::BufReader;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use fluvial_kafka_apache::child::{Folder, Process, Spec};
-use fluvial_kafka_apache::workspace;
+use fluvial_kafka_apache::python;
 
 use crate::Message;
 
@@ -49,12 +47,12 @@ impl Server {
     /// # Errors
     /// Python is missing, the package cannot be installed, or the server does not begin.
     pub fn start() -> Result<Self> {
-        let installed = workspace::made_once("moto-5.2.5", install)?;
+        let program = python::with("moto-5.2.5", &PACKAGES)?;
         let folder = Folder::new("fluvial-s3-")?;
         let log = folder.path().join("log");
         let process = Process::start(Spec {
             name: "moto".to_owned(),
-            program: python(&installed),
+            program,
             args: ["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"].map(Into::into).into(),
             env: vec![("MOTO_S3_DEFAULT_MAX_KEYS".to_owned(), PAGE.to_owned())],
             log: log.clone(),
@@ -117,25 +115,4 @@ pub(crate) fn exchange(server: SocketAddr, request: &Message) -> Result<Message>
     request.write(&mut connection)?;
     let answer = Message::read(&mut BufReader::new(connection), request.method() != "HEAD")?;
     answer.context("moto closed the connection without an answer")
-}
-
-fn install(folder: &Path) -> Result<()> {
-    let cure = "install Python with venv: apt-get install -y python3-venv (the script tests/run does it)";
-    run(Command::new("python3").args(["-m", "venv"]).arg(folder)).context(cure)?;
-    let mut pip = Command::new(python(folder));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
-    run(pip.args(PACKAGES))
-}
-
-fn python(folder: &Path) -> PathBuf {
-    folder.join("bin").join("python")
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("run {command:?}"))?;
-    if !output.status.success() {
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        bail!("{command:?} ended with {}:\n{out}{err}", output.status);
-    }
-    Ok(())
 }

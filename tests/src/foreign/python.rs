@@ -1,13 +1,13 @@
 //! confluent-kafka for Python as a client.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use super::{output_of, sorted};
+use crate::apache::python;
 use crate::client::{Endpoint, Isolation};
-use crate::workspace;
 
 const VERSION: &str = "2.16.1";
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/foreign/client.py");
@@ -16,7 +16,7 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/foreign/client.py
 #[derive(Clone, Debug)]
 pub struct Python {
     bootstrap: String,
-    interpreter: std::path::PathBuf,
+    interpreter: PathBuf,
 }
 
 impl Python {
@@ -25,14 +25,9 @@ impl Python {
     /// # Errors
     /// Python is missing, or the package cannot be installed.
     pub fn new(broker: &Endpoint) -> Result<Self> {
-        let folder = workspace::made_once(&format!("confluent-kafka-{VERSION}"), |folder| {
-            let cure = "install Python with venv: apt-get install -y python3-venv (the script tests/run does it)";
-            run(Command::new("python3").args(["-m", "venv"]).arg(folder)).context(cure)?;
-            let mut pip = Command::new(interpreter(folder));
-            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
-            run(pip.arg(format!("confluent-kafka=={VERSION}")))
-        })?;
-        Ok(Self { bootstrap: broker.bootstrap().to_owned(), interpreter: interpreter(&folder) })
+        let (name, package) = (format!("confluent-kafka-{VERSION}"), format!("confluent-kafka=={VERSION}"));
+        let interpreter = python::with(&name, &[&package])?;
+        Ok(Self { bootstrap: broker.bootstrap().to_owned(), interpreter })
     }
 
     fn run(&self, args: &[&str], input: &str) -> Result<String> {
@@ -80,17 +75,4 @@ impl Python {
     pub fn consume_in_group(&self, topic: &str, group: &str, records: usize) -> Result<Vec<String>> {
         Ok(sorted(&self.run(&["group", topic, group, &records.to_string()], "")?))
     }
-}
-
-fn interpreter(folder: &Path) -> std::path::PathBuf {
-    folder.join("bin").join("python")
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("run {command:?}"))?;
-    if !output.status.success() {
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        bail!("{command:?} ended with {}:\n{out}{err}", output.status);
-    }
-    Ok(())
 }
