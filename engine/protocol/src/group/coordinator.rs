@@ -233,7 +233,7 @@ impl Coordinator {
             let silent = now_ms >= heard_ms.max(self.since_ms) + self.times.silence_ms;
             let late = now_ms >= self.began_ms + self.times.start_ms;
             let running = self.running(node, attempt.number);
-            let ended = |running: &Running| running.processes.values().any(|p| matches!(p, ProcessState::Ended(_)));
+            let ended = |running: &Running| running.processes.values().any(|process| process.end().is_some());
             over |= running.is_some_and(ended);
             if silent || (late && running.is_none()) {
                 over = true;

@@ -397,14 +397,19 @@ impl Node {
         }
     }
 
+    /// All other nodes that it knows: the members, and the nodes of the newest attempt.
+    fn others(&self) -> BTreeSet<NodeId> {
+        let attempt = self.record().and_then(|record| record.attempt.as_ref());
+        let places = attempt.iter().flat_map(|attempt| &attempt.placement.places).map(|(node, _)| node);
+        self.members.iter().chain(places).filter(|node| **node != self.me).cloned().collect()
+    }
+
     /// Asks all others that it knows whether they hear the coordinator.
     fn ask(&mut self) {
         let Role::Following { coordinator, .. } = &self.role else { return };
         let coordinator = coordinator.clone();
-        let places = self.record().and_then(|record| record.attempt.as_ref());
-        let places = places.iter().flat_map(|attempt| &attempt.placement.places).map(|(node, _)| node);
-        let known = self.members.iter().chain(places).filter(|node| **node != self.me && **node != coordinator);
-        let waits_for: BTreeSet<_> = known.cloned().collect();
+        let mut waits_for = self.others();
+        waits_for.remove(&coordinator);
         for node in waits_for.clone() {
             self.send(node, Message::Ask { term: self.term });
         }
@@ -494,13 +499,11 @@ impl Node {
 
     /// Its record has become the newest one.
     fn coordinate(&mut self) {
-        let Some((term, attempt)) = self.record().map(|record| (record.term, record.attempt.clone())) else { return };
+        let Some(term) = self.record().map(|record| record.term) else { return };
         self.term = term;
         let mut coordinator = Coordinator::new(self.times, self.now_ms);
         // The others learn of the new term from its orders.
-        let places = attempt.iter().flat_map(|attempt| &attempt.placement.places).map(|(node, _)| node);
-        let known: BTreeSet<_> = self.members.iter().chain(places).cloned().collect();
-        known.iter().filter(|node| **node != self.me).for_each(|node| coordinator.expect(node.clone()));
+        self.others().into_iter().for_each(|node| coordinator.expect(node));
         let next_look_ms = self.now_ms + self.times.look_ms;
         self.role = Role::Coordinating { coordinator: Box::new(coordinator), next_look_ms, writes: false };
         self.next_beat_ms = self.now_ms;

@@ -1,4 +1,4 @@
-//! Seeded histories of whole groups: nodes that crash, stop, are cut off from each other and from the store, while processes
+//! Seeded histories of whole groups: nodes crash, stop, and are isolated from each other and from the store, while processes
 //! come and go; and histories of one kind, told step by step.
 //!
 //! [`world`] holds hosts, network, store and the processes of the job; everything about the group itself is the real

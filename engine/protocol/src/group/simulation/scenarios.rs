@@ -124,7 +124,7 @@ fn a_cut_between_the_coordinator_and_one_node_ends_no_term() {
     world.cut(other, host);
     world.run_for(120_000);
     assert_eq!(term(&world), began);
-    // The group went on without the node that is cut off.
+    // The group went on without the isolated node.
     let attempt = world.newest().and_then(|record| record.attempt.clone()).expect("an attempt");
     assert_eq!(attempt.layout().workers, 4);
     world.cuts.clear();
