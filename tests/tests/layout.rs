@@ -31,6 +31,7 @@ const CRATES: &[&str] = &[
     "connectors/kafka-embedded",
     "connectors/memory",
     "engine/fluvial",
+    "engine/node",
     "engine/protocol",
     "engine/store",
     "jobs/bank",
@@ -73,8 +74,9 @@ fn may_depend(from: &str, to: &str, in_tests: bool) -> bool {
         // Itself, with the conformance kit.
         "connectors/connector" => in_tests && to == from,
         "engine/protocol" | "engine/store" => to == "connectors/connector",
+        "engine/node" => ["connectors/connector", "engine/protocol", "engine/store"].contains(&to),
         "engine/fluvial" => {
-            ["connectors/connector", "engine/protocol", "engine/store"].contains(&to)
+            ["connectors/connector", "engine/node", "engine/protocol", "engine/store"].contains(&to)
                 || (in_tests && to == "connectors/memory")
         }
         "tests/benchmark" => {

@@ -1,0 +1,8 @@
+//! A node: one copy of a job on one host, which runs the job together with the other copies.
+//!
+//! ```text
+//!   other nodes ◄──TLS──► links ──► the loop that drives fluvial_protocol::group::Node ──► keeper ──► processes of the job
+//!   store ◄── group journal ──┘                └─► status, HTTP
+//! ```
+//!
+//! **Does not** decide anything: that is [`fluvial_protocol::group`]. It knows nothing of dataflow.
