@@ -2,7 +2,7 @@
 //!
 //! **Guarantees** that an unused fail point costs one relaxed load. They are therefore in every build, at events that are rare
 //! compared with records. **Does not** unwind, send a message or flush anything: the effect is that of a crash or a pause.
-//! A process gets its fail point from the supervisor, which gives it only to the first generation; the following generations
+//! A process gets its fail point from its command line, and applies it only in the first generation; the following generations
 //! have to recover.
 //!
 //! One fail point is inside a sink, which does not know about fail points. A sink emits the events of [`crate::stages`]; for this

@@ -6,3 +6,11 @@
 //! ```
 //!
 //! **Does not** decide anything: that is [`fluvial_protocol::group`]. It knows nothing of dataflow.
+
+mod allocator;
+pub mod keeper;
+pub mod log;
+mod memory;
+pub mod process_link;
+pub mod secret;
+pub mod supervisor;

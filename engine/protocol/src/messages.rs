@@ -229,7 +229,7 @@ pub struct HeldOutput {
 }
 
 /// How a generation's workers are spread: equally many in each process, numbered process by process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     /// How many workers the generation has.
     pub workers: u32,

@@ -28,16 +28,17 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 
+use fluvial_node::log;
+use fluvial_node::process_link::{Invited, PROCESS_VARIABLE};
+use fluvial_node::supervisor::{Supervision, supervise};
 use fluvial_protocol::{Ended, Exit, System};
 use options::{LogFormat, ReplayOptions, RunOptions, StoreOptions};
 
 use crate::fail_point::{self, Doom};
 use crate::job::Job;
-use crate::runtime::log;
-use crate::runtime::peer::{Invitation, PEER_VARIABLE};
+use crate::runtime::config::RunConfig;
 use crate::runtime::plan::plan;
 use crate::runtime::replay;
-use crate::runtime::supervisor::{Supervision, supervise};
 use crate::runtime::{Build, process};
 use crate::state::StateError;
 
@@ -202,26 +203,21 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     }
 
     fn run(self, options: RunOptions, own: O, own_options: Vec<u8>) -> anyhow::Result<ExitCode> {
-        if let Some(invitation) = std::env::var_os(PEER_VARIABLE) {
-            let invitation: Invitation =
-                invitation.to_str().and_then(|text| serde_json::from_str(text).ok()).with_context(|| {
-                    format!("the environment variable {PEER_VARIABLE} is reserved for the engine; unset it")
-                })?;
-            start_logging(options.store.log_format, invitation.ansi, invitation.fail_point);
-            let config = options.config(self.name, own_options);
-            return Ok(ExitCode::from(process::run(&invitation, &self.builder(own), &config)?.code()));
+        if std::env::var_os(PROCESS_VARIABLE).is_some() {
+            let invited = Invited::take()?;
+            let doom = options.fail_point.filter(|_| invited.invitation.first);
+            start_logging(options.store.log_format, invited.invitation.ansi, doom);
+            doom.into_iter().for_each(fail_point::set);
+            let layout = invited.invitation.layout;
+            let config = RunConfig { layout, ..options.config(self.name, own_options) };
+            return Ok(ExitCode::from(process::run(invited, &self.builder(own), &config)?.code()));
         }
         log::print_for_the_run().context("cannot set up the output of log lines")?;
         start_logging(options.store.log_format, on_a_terminal(), None);
         if options.end_with_stdin {
             end_with_stdin().context("cannot watch standard input")?;
         }
-        let supervision = Supervision {
-            processes: options.processes as usize,
-            restart: !options.no_restart,
-            fail_point: options.fail_point,
-            ansi: on_a_terminal(),
-        };
+        let supervision = Supervision { layout: options.layout(), restart: !options.no_restart, ansi: on_a_terminal() };
         let (exit, why) = supervise(supervision)?;
         if exit != Exit::Done {
             say_why(options.store.log_format, &why);

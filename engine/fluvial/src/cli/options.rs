@@ -189,6 +189,12 @@ impl RunOptions {
         self.workers.unwrap_or(self.processes)
     }
 
+    /// The numbers of workers and processes.
+    #[must_use]
+    pub(super) fn layout(&self) -> Layout {
+        Layout { workers: self.workers(), processes: self.processes }
+    }
+
     /// Converts the options to plain values for the runtime; `job` is the job's name unless `--name` gives another one,
     /// and `own_options` are the options that decide beside the binary what the job computes.
     #[must_use]
@@ -196,7 +202,7 @@ impl RunOptions {
         RunConfig {
             job: self.store.job(job),
             store: self.store.store.clone(),
-            layout: Layout { workers: self.workers(), processes: self.processes },
+            layout: self.layout(),
             tick: self.tick,
             tick_records: self.tick_records,
             append_every: self.append_every,

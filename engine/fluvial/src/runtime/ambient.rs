@@ -1,4 +1,4 @@
-//! The one place where the engine reads clocks and draws random numbers; what needs them is given them from here.
+//! The one place where the engine reads clocks and creates random names; what needs them is given them from here.
 //!
 //! Clippy bans them everywhere else in this crate: whatever can reach an output must be a function of the journal.
 #![expect(clippy::disallowed_methods, reason = "this is the place")]
@@ -21,16 +21,6 @@ pub(crate) fn instant() -> Instant {
 /// A name that no other object has.
 pub(crate) fn uuid() -> Uuid {
     Uuid::new_v4()
-}
-
-/// A number that nobody can guess.
-pub(crate) fn nonce() -> u64 {
-    rand::random()
-}
-
-/// Bytes that nobody can guess.
-pub(crate) fn secret<const N: usize>() -> [u8; N] {
-    std::array::from_fn(|_| rand::random())
 }
 
 /// Waits before a call that failed is made again. The thread has nothing else to do.

@@ -18,8 +18,8 @@
 //!   Nobody waits for it: a call may last as long as an outage, and a process may end at any moment.
 //!
 //! Three kinds of threads are not beside a worker and do not use this: those that watch the process (`pulse.rs`, the reader
-//! of the supervisor's messages in `peer.rs`, which end the process themselves), those of the supervisor, which has no
-//! worker (`keeper.rs`, `log.rs`), and those of libraries (timely's, tokio's, librdkafka's).
+//! of the node's messages in `peer.rs`, which end the process themselves), those of the node, which has no
+//! worker (`fluvial_node`), and those of libraries (timely's, tokio's, librdkafka's).
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;

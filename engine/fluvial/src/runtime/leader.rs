@@ -49,7 +49,7 @@ enum Back {
     Outputs(SinkStatus),
     /// The rows of the upsert outputs that this job has no progress for.
     Surveyed(Vec<HeldOutput>),
-    /// The supervisor asks for the end.
+    /// The node asks for the end.
     Stop,
 }
 

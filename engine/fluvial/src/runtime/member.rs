@@ -1,10 +1,11 @@
 //! The parts of a process that it has as a member of a generation and that a replay lacks: the connections to
-//! supervisor, store and sink.
+//! node, store and sink.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use fluvial_connector::{Generation, JobProcess, OutputSpec, Sink, SinkContext, SinkSession, Source};
+use fluvial_node::process_link::{FromProcess, NodeLink};
 use fluvial_protocol::{FoundOutput, System};
 use tokio::runtime::Handle;
 
@@ -13,7 +14,6 @@ use super::calls::StoreCalls;
 use super::config::RunConfig;
 use super::discovery;
 use super::failure::Failure;
-use super::peer::{FromPeer, SupervisorLink};
 use super::process::{ForTheLeader, Found};
 use crate::journal::JobStore;
 use crate::state::StateStore;
@@ -26,7 +26,7 @@ pub(crate) struct Member {
     pub(crate) sources: Vec<(String, Arc<dyn Source>)>,
     pub(crate) store: StoreLink,
     pub(crate) sink: SinkLink,
-    supervisor: SupervisorLink,
+    node: NodeLink,
     for_the_leader: Mutex<Option<ForTheLeader>>,
 }
 
@@ -83,14 +83,14 @@ impl Member {
         sources: Vec<(String, Arc<dyn Source>)>,
         store: StoreLink,
         sink: SinkLink,
-        supervisor: SupervisorLink,
+        node: NodeLink,
     ) -> Self {
-        Self { process, config, sources, store, sink, supervisor, for_the_leader: Mutex::new(None) }
+        Self { process, config, sources, store, sink, node, for_the_leader: Mutex::new(None) }
     }
 
     /// Ends the process at once, because its workers may wait for each other in any state.
     pub(crate) fn end(&self, failure: &Failure) -> ! {
-        self.supervisor.say(&FromPeer::Ended { exit: failure.exit, why: failure.line() });
+        self.node.say(&FromProcess::Ended { exit: failure.exit, why: failure.line() });
         std::process::exit(i32::from(failure.exit.code()));
     }
 
@@ -122,13 +122,13 @@ impl Member {
         self.for_the_leader.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Tells the supervisor that the generation has its place in the journal.
+    /// Tells the node that the generation has its place in the journal.
     pub(crate) fn say_opened(&self, generation: Generation) {
-        self.supervisor.say(&FromPeer::Opened(generation));
+        self.node.say(&FromProcess::Opened(generation));
     }
 
-    /// Tells the supervisor that the generation reads input.
+    /// Tells the node that the generation reads input.
     pub(crate) fn say_running(&self) {
-        self.supervisor.say(&FromPeer::Running);
+        self.node.say(&FromProcess::Running);
     }
 }

@@ -6,57 +6,23 @@
 //! ```
 //!
 //! The sockets are opened here, not by timely, so that a stray or stale peer is refused: only the processes that one
-//! supervisor started for one generation know its secret.
+//! node started for one generation know its secret.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use fluvial_node::secret::Secret;
+
 use super::ambient;
-
-/// Known only to the processes of one generation.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(pub [u8; 32]);
-
-impl Secret {
-    /// The secret as hexadecimal digits.
-    #[must_use]
-    pub(crate) fn to_hex(&self) -> String {
-        self.0.iter().map(|b| format!("{b:02x}")).collect()
-    }
-
-    /// The secret from hexadecimal digits.
-    #[must_use]
-    pub(crate) fn from_hex(hex: &str) -> Option<Self> {
-        let mut bytes = [0u8; 32];
-        if hex.len() != 64 || !hex.is_ascii() {
-            return None;
-        }
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok()?;
-        }
-        Some(Self(bytes))
-    }
-
-    /// Compares in constant time.
-    fn is(&self, other: &[u8]) -> bool {
-        other.len() == self.0.len() && self.0.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 const MAGIC: &[u8; 8] = b"fluvial1";
 const HELLO_BYTES: usize = 8 + 32 + 4;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Opens a listener for the other processes, on a free port of the loopback interface.
-pub(crate) fn listen() -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+/// Opens a listener for the other processes, on a free port.
+pub(crate) fn listen(at: IpAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind((at, 0))
 }
 
 /// Connects this process with all others. The result has the socket of process `i` at position `i`, and none at `index`.
@@ -65,14 +31,16 @@ pub(crate) fn listen() -> std::io::Result<TcpListener> {
 /// A peer did not come in time, or refused this process.
 pub(crate) fn connect(
     listener: &TcpListener,
-    addresses: &[SocketAddr],
+    addresses: &[String],
     index: usize,
     secret: &Secret,
 ) -> std::io::Result<Vec<Option<TcpStream>>> {
     let deadline = ambient::instant() + PATIENCE;
     let mut sockets: Vec<Option<TcpStream>> = (0..addresses.len()).map(|_| None).collect();
     for (peer, address) in addresses.iter().enumerate().take(index) {
-        let mut socket = TcpStream::connect_timeout(address, PATIENCE)?;
+        let mut resolved = address.to_socket_addrs()?;
+        let address = resolved.next().ok_or_else(|| std::io::Error::other(format!("{address} has no address")))?;
+        let mut socket = TcpStream::connect_timeout(&address, PATIENCE)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         write_hello(&mut socket, secret, index)?;
@@ -135,7 +103,7 @@ fn welcome(mut socket: TcpStream, secret: &Secret, index: usize) -> std::io::Res
 fn write_hello(socket: &mut TcpStream, secret: &Secret, index: usize) -> std::io::Result<()> {
     let mut hello = Vec::with_capacity(HELLO_BYTES);
     hello.extend_from_slice(MAGIC);
-    hello.extend_from_slice(&secret.0);
+    hello.extend_from_slice(secret.bytes());
     hello.extend_from_slice(&u32::try_from(index).expect("a process index is small").to_le_bytes());
     socket.write_all(&hello)
 }
@@ -154,15 +122,17 @@ fn read_hello(socket: &mut TcpStream, secret: &Secret) -> std::io::Result<Option
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
     fn a_stray_is_turned_away_and_the_mesh_still_forms() {
-        let secret = Secret([7; 32]);
-        let listeners: Vec<_> = (0..3).map(|_| listen().unwrap()).collect();
-        let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
-        let mut stray = TcpStream::connect(addresses[0]).unwrap();
-        write_hello(&mut stray, &Secret([8; 32]), 1).unwrap();
+        let secret = Secret::new();
+        let listeners: Vec<_> = (0..3).map(|_| listen(Ipv4Addr::LOCALHOST.into()).unwrap()).collect();
+        let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
+        let mut stray = TcpStream::connect(&addresses[0]).unwrap();
+        write_hello(&mut stray, &Secret::new(), 1).unwrap();
         let handles: Vec<_> = listeners
             .into_iter()
             .enumerate()
@@ -189,12 +159,5 @@ mod tests {
                 assert_eq!(said, [peer as u8, index as u8]);
             }
         }
-    }
-
-    #[test]
-    fn a_secret_survives_its_digits() {
-        let secret = Secret(std::array::from_fn(|i| u8::try_from(i * 7 % 256).unwrap()));
-        assert_eq!(Secret::from_hex(&secret.to_hex()), Some(secret));
-        assert_eq!(Secret::from_hex("zz"), None);
     }
 }

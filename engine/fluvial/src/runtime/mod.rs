@@ -1,21 +1,19 @@
-//! The runtime of a job: the supervisor, its processes, the mesh between them, the worker loop, and the drivers of sources and
-//! sinks.
+//! The runtime of a job: its processes, the mesh between them, the worker loop, and the drivers of sources and sinks.
 //!
 //! ```text
-//!   supervisor ─► keeper ──starts──► process ──threads──► worker loop ─┬─ source: readers ─► ticks ─► dataflow
-//!    (decisions)  (watches)           │ mesh               │ control   ├─ outlet ─► inbox ─► sink, or printer (replay)
-//!                                     └ peer: stop         └ leader    └─ uploads, merges: state ─► store
+//!   node ──starts──► process ──threads──► worker loop ─┬─ source: readers ─► ticks ─► dataflow
+//!                     │ mesh               │ control   ├─ outlet ─► inbox ─► sink, or printer (replay)
+//!                     └ peer: stop         └ leader    └─ uploads, merges: state ─► store
 //! ```
 //!
 //! # Who owns what
 //!
-//! A *supervisor* process owns the processes of one generation ([`keeper`]) and what they print ([`log`]); it has no dataflow.
-//! A *process* ([`process`]) owns what its workers share ([`process::Shared`]) and, as a member of a generation, its ways to
-//! supervisor, store and sink ([`member`]). A *worker* ([`worker`]) owns everything else, and nothing of it is locked: its part
+//! A *node*, which has no dataflow, owns the processes and what they print ([`fluvial_node`]). A *process* ([`process`]) owns what its workers share ([`process::Shared`]) and, as a member of a generation, its ways to
+//! node, store and sink ([`member`]). A *worker* ([`worker`]) owns everything else, and nothing of it is locked: its part
 //! of the dataflow, its readers, its durable operators' rows; the first worker of each process also owns the process's sink
 //! ([`sink`]), and worker 0 the leader ([`leader`]).
 //!
-//! A *replay* ([`replay`]) is the same worker loop without supervisor, leader, store and sink: its plan comes from the kept
+//! A *replay* ([`replay`]) is the same worker loop without node, leader, store and sink: its plan comes from the kept
 //! journal, and what comes out is printed.
 //!
 //! # Threads
@@ -30,17 +28,16 @@
 //!                        fence, foreign-writers              once, when there is something to fence or to look at
 //!  leader's worker       discovery (one a source), outputs   what sources and outputs are now, every few seconds
 //!                        merges                              after each checkpoint
-//!                        stop                                waits for the supervisor to ask for the end
+//!                        stop                                waits for the node to ask for the end
 //!                        warnings, deletions, survey         once, at a start
 //! ```
 //!
 //! The first worker of a replay has `discovery` alone. In addition, a process has the workers themselves, the threads
-//! of their sockets (timely's), two threads of a tokio runtime for the store's asynchronous calls, `supervisor-link`
-//! and `pulse`, which watch the process, and the threads of sinks and sources (librdkafka's). The supervisor has one
-//! thread for its signals, two for its output, one for each generation's connections, and four for each process: for
+//! of their sockets (timely's), two threads of a tokio runtime for the store's asynchronous calls, `node-link`,
+//! `beat` and `pulse`, by which the process is watched, and the threads of sinks and sources (librdkafka's). A node has one
+//! thread for its signals, two for its output, one for each generation (`keeper`), and four for each process: for
 //! its exit, its messages and its two streams.
 
-mod allocator;
 mod ambient;
 mod background;
 mod calls;
@@ -50,11 +47,8 @@ mod discovery;
 pub(crate) mod failure;
 mod foreign_writers;
 mod inbox;
-mod keeper;
 mod leader;
-pub(crate) mod log;
 mod member;
-mod memory;
 mod merges;
 pub(crate) mod mesh;
 mod missed;
@@ -69,7 +63,6 @@ mod request_rate;
 mod sink;
 pub(crate) mod source;
 mod status;
-pub(crate) mod supervisor;
 mod turns;
 pub(crate) mod unavailable;
 mod uploads;

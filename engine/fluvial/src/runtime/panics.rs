@@ -6,17 +6,17 @@
 use std::backtrace::Backtrace;
 use std::panic::PanicHookInfo;
 
+use fluvial_node::log;
+use fluvial_node::process_link::{FromProcess, NodeLink};
 use fluvial_protocol::Exit;
 
-use super::log;
-use super::peer::{FromPeer, SupervisorLink};
 use crate::stream::context;
 
 /// Installs the hook for this process.
-pub(crate) fn end_the_process_on_panic(supervisor: SupervisorLink) {
+pub(crate) fn end_the_process_on_panic(node: NodeLink) {
     std::panic::set_hook(Box::new(move |info| {
         let (exit, why) = explain(info);
-        supervisor.say(&FromPeer::Ended { exit, why });
+        node.say(&FromProcess::Ended { exit, why });
         std::process::exit(i32::from(exit.code()));
     }));
 }

@@ -8,7 +8,7 @@
 //! replay. The main thread starts the workers and waits for them; a `hash` thread reads the binary while the process
 //! looks around.
 //!
-//! Whatever goes wrong ends the process at once, after it has told the supervisor why: a process holds nothing that
+//! Whatever goes wrong ends the process at once, after it has told its node why: a process holds nothing that
 //! its end at any moment could leave half done.
 
 use std::io::Read as _;
@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fluvial_connector::{JobProcess, SinkContext, SinkStatus, Source, Waits};
+use fluvial_node::log;
+use fluvial_node::process_link::{FromProcess, Invited, Succession};
 use fluvial_protocol::{Exit, FoundOutput, FoundSplit, System};
 use fluvial_store::Store;
 use timely::communication::WorkerGuards;
@@ -34,14 +36,13 @@ use super::config::RunConfig;
 use super::failure::Failure;
 use super::inbox::Inbox;
 use super::member::{Member, SinkLink, StoreLink};
-use super::peer::{FromPeer, Invitation, Peer, Succession};
+use super::peer::Peer;
 use super::plan::plan;
 use super::pulse::Pulses;
 use super::replay::Script;
 use super::request_rate::RequestRate;
 use super::source::Volume;
-use super::{Build, log, panics, worker};
-use crate::fail_point;
+use super::{Build, panics, worker};
 use crate::journal::JobStore;
 use crate::stages::STAGES;
 
@@ -86,7 +87,7 @@ pub(crate) struct ForTheLeader {
     pub(crate) found: Found,
     /// The run, and the generation that precedes this one.
     pub(crate) succession: Succession,
-    /// Receives the supervisor's request to stop.
+    /// Receives the node's request to stop.
     pub(crate) stop: Receiver<()>,
     /// How often to write to the store.
     pub(crate) rate: RequestRate,
@@ -103,35 +104,31 @@ pub(crate) struct Found {
     pub(crate) sink: SinkStatus,
 }
 
-/// Runs this process of a generation; returns how it ended, after the supervisor has been told.
+/// Runs this process of a generation; returns how it ended, after its node has been told.
 ///
 /// # Errors
-/// The process cannot join its generation.
-pub(crate) fn run(invitation: &Invitation, build: &Build, config: &RunConfig) -> anyhow::Result<Exit> {
-    // Ctrl-C in a terminal reaches every process, but the supervisor alone decides what follows.
+/// The process cannot be set up.
+pub(crate) fn run(invited: Invited, build: &Build, config: &RunConfig) -> anyhow::Result<Exit> {
+    // Ctrl-C in a terminal reaches every process, but the node alone decides what follows.
     let ignored = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&ignored)).context("cannot watch for signals")?;
     }
-    if let Some(doom) = invitation.fail_point {
-        fail_point::set(doom);
+    let node = invited.node.clone();
+    if config.layout.processes > 1 {
+        log::this_is_process(invited.invitation.index as usize);
     }
-    let peer = Peer::join(invitation)?;
-    let supervisor = peer.supervisor.clone();
-    if peer.processes > 1 {
-        log::this_is_process(peer.index);
-    }
-    tracing::debug!(target: STAGES, "joined");
-    panics::end_the_process_on_panic(supervisor.clone());
-    let (exit, why) = match generation(peer, build, config) {
+    panics::end_the_process_on_panic(node.clone());
+    let (exit, why) = match Peer::join(invited).and_then(|peer| generation(peer, build, config)) {
         Ok(()) => (Exit::Done, String::new()),
         Err(failure) => (failure.exit, failure.line()),
     };
-    supervisor.say(&FromPeer::Ended { exit, why });
+    node.say(&FromProcess::Ended { exit, why });
     Ok(exit)
 }
 
 fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failure> {
+    tracing::debug!(target: STAGES, "joined");
     let misconfigured = |error: anyhow::Error| Failure::new(Exit::Misconfigured, error);
     let topology = plan(build).map_err(misconfigured)?;
     let store = Store::open_or_create(&config.store).map_err(|e| Failure::of(System::Store, e))?;
@@ -152,7 +149,7 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
     let link = StoreLink::new(store.clone(), config.patience, runtime.handle().clone());
     let context = SinkContext { process: process.clone(), patience: config.patience, waits: Waits::default() };
     let sink = SinkLink::new(topology.sink, topology.outputs, context);
-    let member = Member::new(process, config.clone(), topology.sources.clone(), link, sink, peer.supervisor);
+    let member = Member::new(process, config.clone(), topology.sources.clone(), link, sink, peer.node);
     let member = Arc::new(member);
     if first {
         let failed = Failure::of_host;

@@ -16,11 +16,9 @@ use std::io::{Read, Write};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
-
-use super::ambient;
 
 /// The maximum number of bytes that wait to be written.
 const MOST_WAITING_BYTES: usize = 4 << 20;
@@ -41,7 +39,7 @@ struct Streams {
 ///
 /// # Errors
 /// The system has no more threads.
-pub(crate) fn print_for_the_run() -> std::io::Result<()> {
+pub fn print_for_the_run() -> std::io::Result<()> {
     if RUN.get().is_none() {
         let streams =
             Streams { out: Lines::to("stdout", std::io::stdout())?, err: Lines::to("stderr", std::io::stderr())? };
@@ -52,13 +50,13 @@ pub(crate) fn print_for_the_run() -> std::io::Result<()> {
 }
 
 /// Prints a line to stderr. A line that cannot be written is lost.
-pub(crate) fn say(line: &str) {
+pub fn say(line: &str) {
     // [`Writer`] takes everything.
     let _ = Writer.write_all(format!("{line}\n").as_bytes());
 }
 
 /// Waits until everything is written, or until it is clear that it will not be.
-pub(crate) fn finish() {
+pub fn finish() {
     for lines in RUN.get().iter().flat_map(|streams| [&streams.out, &streams.err]) {
         lines.drain(LAST_LINES);
     }
@@ -68,7 +66,7 @@ pub(crate) fn finish() {
 static PROCESS: OnceLock<usize> = OnceLock::new();
 
 /// Sets the index of this process, which is one of several of its generation.
-pub(crate) fn this_is_process(index: usize) {
+pub fn this_is_process(index: usize) {
     // The index is set once for each process.
     let _ = PROCESS.set(index);
 }
@@ -84,7 +82,7 @@ fn with_process(line: &[u8], process: usize) -> Vec<u8> {
 
 /// The writer of the log, which accepts everything and never fails.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Writer;
+pub struct Writer;
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -152,11 +150,11 @@ impl Following {
     /// a program that a process has started may hold its streams open.
     pub(crate) fn end(&mut self) {
         self.open = None;
-        let until = ambient::instant() + LAST_LINES;
+        let until = Instant::now() + LAST_LINES;
         while let Ok(()) | Err(RecvTimeoutError::Timeout) =
-            self.ended.recv_timeout(until.saturating_duration_since(ambient::instant()))
+            self.ended.recv_timeout(until.saturating_duration_since(Instant::now()))
         {
-            if ambient::instant() >= until {
+            if Instant::now() >= until {
                 return;
             }
         }

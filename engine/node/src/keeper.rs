@@ -1,0 +1,347 @@
+//! Starts the processes of one attempt on this host, watches them, and ends them.
+//!
+//! ```text
+//!   Keeper ──introduce, stop, kill──► thread ──socket pair──► processes
+//!      owner ◄──ProcessEvent─────────────┘◄──what they say, their silence, their exit
+//! ```
+//!
+//! **Guarantees** that its processes end when the keeper ends, even by SIGKILL, that each of them is reported as ended once,
+//! and that this is the last that is heard of it. **Does not** decide what follows.
+
+use std::io::BufReader;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use fluvial_protocol::ProcessEnd;
+use fluvial_protocol::group::ProcessSays;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use signal_hook::consts::SIGKILL;
+
+use crate::allocator;
+use crate::log::Following;
+use crate::memory::Memory;
+use crate::process_link::{FromProcess, Invitation, PROCESS_VARIABLE, ToProcess, read_line, write_line};
+
+/// How often a keeper looks whether its processes are silent.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a write to a process may take: what a process is told fits into the buffer of its socket.
+const WRITE_WITHIN: Duration = Duration::from_secs(1);
+
+/// An event of a process.
+#[derive(Debug)]
+pub struct ProcessEvent {
+    /// The number by which the owner knows the attempt.
+    pub attempt: u64,
+    /// The number of the process.
+    pub process: u32,
+    /// What is known of it now.
+    pub says: ProcessSays,
+}
+
+/// The processes that a keeper starts.
+#[derive(Debug)]
+pub struct Launch {
+    /// The number by which the owner knows the attempt.
+    pub attempt: u64,
+    /// What each process is told first.
+    pub invitations: Vec<Invitation>,
+    /// After so many looks without a word a process counts as hung, and is killed; never, if there is none.
+    pub silent_looks: Option<u32>,
+}
+
+/// The processes of one attempt on this host. Dropping it kills those that still run, and waits for their end.
+#[derive(Debug)]
+pub struct Keeper {
+    inputs: Sender<Input>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Input {
+    Introduce(Vec<String>),
+    Stop,
+    Kill,
+    /// Something about one of the processes, by its place among those of this keeper.
+    Process(usize, What),
+}
+
+#[derive(Debug)]
+enum What {
+    Said(FromProcess),
+    /// The connection has ended; all that it said has been heard.
+    Silent,
+    Exited,
+}
+
+impl Keeper {
+    /// Starts the processes of a launch. What happens to them is handed to `events`.
+    ///
+    /// # Errors
+    /// One of them cannot be started.
+    pub fn start(launch: Launch, events: impl Fn(ProcessEvent) + Send + 'static) -> anyhow::Result<Self> {
+        let (inputs, inbox) = channel();
+        let (started, result) = channel();
+        let of_processes = inputs.clone();
+        // The kernel ends a process with the thread that started it, so this thread lives as long as its processes.
+        let thread = move || {
+            let silent_looks = launch.silent_looks;
+            let processes = Processes::start(launch, &of_processes, Box::new(events));
+            match processes {
+                Ok(processes) => {
+                    // Nobody waits for the result any more if the keeper's owner has ended.
+                    let _ = started.send(Ok(()));
+                    processes.run(&inbox, silent_looks);
+                }
+                Err(error) => drop(started.send(Err(error))),
+            }
+        };
+        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(thread)?;
+        result.recv().context("the keeper's thread has ended")??;
+        Ok(Self { inputs, thread: Some(thread) })
+    }
+
+    /// Tells each process where the processes of its attempt listen.
+    pub fn introduce(&self, addresses: Vec<String>) {
+        self.tell(Input::Introduce(addresses));
+    }
+
+    /// Asks process 0, if it is one of these, to commit, to take a checkpoint, and to end.
+    pub fn stop(&self) {
+        self.tell(Input::Stop);
+    }
+
+    /// Ends the processes at once.
+    pub fn kill(&self) {
+        self.tell(Input::Kill);
+    }
+
+    fn tell(&self, input: Input) {
+        // The thread has ended only if all processes have.
+        let _ = self.inputs.send(input);
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.kill();
+        // A panic of the thread has been reported by the panic hook.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// A process, and what its keeper knows of it.
+struct Process {
+    index: u32,
+    child: Child,
+    link: UnixStream,
+    exited: bool,
+    silent: bool,
+    said: Option<ProcessEnd>,
+    /// The looks since it last said something.
+    looks: u32,
+    ended: bool,
+}
+
+struct Processes {
+    attempt: u64,
+    processes: Vec<Process>,
+    events: Box<dyn Fn(ProcessEvent) + Send>,
+    /// The output of the processes.
+    following: Following,
+    /// The memory of the control group before the processes were started, and what the kernel had killed in it.
+    memory: Memory,
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        self.kill();
+        for process in &mut self.processes {
+            // An error here means that it has been reaped already.
+            let _ = process.child.wait();
+        }
+        self.following.end();
+    }
+}
+
+impl Processes {
+    fn start(launch: Launch, inputs: &Sender<Input>, events: Box<dyn Fn(ProcessEvent) + Send>) -> anyhow::Result<Self> {
+        let (following, memory) = (Following::new(), Memory::now());
+        let binary = this_binary()?;
+        let mut this = Self { attempt: launch.attempt, processes: Vec::new(), events, following, memory };
+        for (place, invitation) in launch.invitations.into_iter().enumerate() {
+            this.start_one(&binary, place, &invitation, inputs)
+                .with_context(|| format!("cannot start process {} of the job", invitation.index))?;
+        }
+        Ok(this)
+    }
+
+    fn start_one(
+        &mut self,
+        binary: &PathBuf,
+        place: usize,
+        invitation: &Invitation,
+        inputs: &Sender<Input>,
+    ) -> anyhow::Result<()> {
+        let (index, of) = (invitation.index, invitation.layout.processes);
+        // The name that `ps` and `pgrep -f` show.
+        let shown = format!("{} process {index} of {of}:", std::env::args().next().unwrap_or_default());
+        let (mut link, end) = UnixStream::pair()?;
+        link.set_write_timeout(Some(WRITE_WITHIN))?;
+        let mut child = Command::new(binary)
+            .arg0(shown)
+            .args(std::env::args_os().skip(1))
+            .env(PROCESS_VARIABLE, "")
+            .env(allocator::VARIABLE, allocator::tunables(std::env::var_os(allocator::VARIABLE)))
+            .stdin(Stdio::from(OwnedFd::from(end)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let pid = Pid::from_child(&child);
+        let followed = self.following.follow(&mut child);
+        let said = write_line(&mut link, invitation);
+        let lines = link.try_clone();
+        let (exited, silent, said_end, looks) = (false, false, None, 0);
+        self.processes.push(Process { index, child, link, exited, silent, said: said_end, looks, ended: false });
+        // From here on the process ends with this value, whatever fails.
+        followed.context("cannot begin to read what it prints")?;
+        said.context("it does not take its invitation")?;
+        let mut lines = BufReader::new(lines?);
+        let tell = |inputs: Sender<Input>| move |what| inputs.send(Input::Process(place, what)).is_ok();
+        let exit = tell(inputs.clone());
+        thread("exit", move || {
+            wait_for_exit(pid);
+            exit(What::Exited);
+        })?;
+        let says = tell(inputs.clone());
+        thread("process-link", move || {
+            while let Ok(Some(message)) = read_line(&mut lines) {
+                if !says(What::Said(message)) {
+                    return;
+                }
+            }
+            says(What::Silent);
+        })?;
+        Ok(())
+    }
+
+    /// Watches the processes until all have ended.
+    fn run(mut self, inbox: &Receiver<Input>, silent_looks: Option<u32>) {
+        let mut next_look = Instant::now() + LOOK_EVERY;
+        while !self.processes.iter().all(|process| process.ended) {
+            match inbox.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
+                Ok(Input::Introduce(addresses)) => self.tell(&ToProcess::Peers(addresses), |_| true),
+                Ok(Input::Stop) => self.tell(&ToProcess::Stop, |process| process.index == 0),
+                Ok(Input::Kill) => self.kill(),
+                Ok(Input::Process(place, what)) => self.heard(place, what),
+                Err(RecvTimeoutError::Timeout) => {
+                    next_look = Instant::now() + LOOK_EVERY;
+                    self.look(silent_looks);
+                }
+                // Each `exit` thread holds a sender, so this cannot happen while a process runs.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Counts the looks at which a process was silent. Looks are counted, not time: if this process was itself stopped, or
+    /// its host was, it hears what the others said meanwhile before it looks again.
+    fn look(&mut self, silent_looks: Option<u32>) {
+        let Some(most) = silent_looks else { return };
+        for process in self.processes.iter_mut().filter(|process| !process.exited) {
+            process.looks += 1;
+            if process.looks == most {
+                tracing::warn!(process = process.index, for_s = most, "a process of the job is silent and is killed");
+                let why = format!("process {} of the job was silent for {most} s and was killed", process.index);
+                process.said.get_or_insert(ProcessEnd::Died { why });
+                // An error here means that it is gone already.
+                let _ = process.child.kill();
+            }
+        }
+    }
+
+    fn heard(&mut self, place: usize, what: What) {
+        let process = &mut self.processes[place];
+        process.looks = 0;
+        let says = match what {
+            What::Said(FromProcess::Listens(address)) => Some(ProcessSays::Listens(address)),
+            What::Said(FromProcess::Opened(generation)) => Some(ProcessSays::Opened(generation)),
+            What::Said(FromProcess::Running) => Some(ProcessSays::Reads),
+            What::Said(FromProcess::Beat) => None,
+            What::Said(FromProcess::Ended { exit, why }) => {
+                process.said = Some(ProcessEnd::Said { exit, why });
+                None
+            }
+            What::Silent => {
+                process.silent = true;
+                None
+            }
+            What::Exited => {
+                process.exited = true;
+                None
+            }
+        };
+        let (attempt, index) = (self.attempt, process.index);
+        if let Some(says) = says {
+            (self.events)(ProcessEvent { attempt, process: index, says });
+        }
+        let process = &self.processes[place];
+        if process.exited && process.silent && !process.ended {
+            let says = ProcessSays::Ended(self.end_of(place));
+            self.processes[place].ended = true;
+            (self.events)(ProcessEvent { attempt, process: index, says });
+        }
+    }
+
+    /// How a process ended that is gone.
+    fn end_of(&mut self, place: usize) -> ProcessEnd {
+        let process = &mut self.processes[place];
+        if let Some(said) = process.said.take() {
+            return said;
+        }
+        let status = process.child.wait();
+        let killed = status.as_ref().is_ok_and(|s| s.signal() == Some(SIGKILL));
+        let for_memory = if killed { self.memory.explain() } else { None };
+        let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
+        let died = format!("process {} of the job died ({status})", process.index);
+        ProcessEnd::Died { why: for_memory.map_or(died.clone(), |memory| format!("{died}: {memory}")) }
+    }
+
+    fn tell(&mut self, message: &ToProcess, to: impl Fn(&Process) -> bool) {
+        for process in self.processes.iter_mut().filter(|process| to(process)) {
+            if let Err(error) = write_line(&mut process.link, message) {
+                // If the process is gone, its exit is noticed.
+                tracing::debug!(%error, process = process.index, "could not send a message to a process of the job");
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        for process in &mut self.processes {
+            // An error here means that it is gone already.
+            let _ = process.child.kill();
+        }
+    }
+}
+
+/// The path of this binary. If its file has been replaced, the processes are still started from the one that runs here.
+fn this_binary() -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe().context("cannot find this binary")?;
+    Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
+}
+
+/// Waits until the process has exited, and leaves its status to be collected.
+fn wait_for_exit(pid: Pid) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+}
