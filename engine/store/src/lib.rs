@@ -6,7 +6,7 @@
 //!
 //! **Owns** what a user writes after `--store`, how each kind of store is reached, what a failure of it means
 //! ([`Trouble`]), and what requests cost ([`cost`]). **Guarantees** that a request to a store on the network ends in bounded
-//! time, and that no message holds a credential. **Does not** know what is stored, and hardly retries: a call that failed may
+//! time, and that no message holds a credential. **Does not** know what is stored ([`frame`] is how small objects begin), and hardly retries: a call that failed may
 //! have had its effect, so the callers first read what exists.
 //!
 //! # What a store must do
@@ -32,12 +32,15 @@
 //! The tests run on folders and on S3's protocol. `gs://` and `az://` use the same code of `object_store`, and are untested.
 
 pub mod cost;
+pub mod frame;
 mod http;
 mod location;
+mod objects;
 mod probe;
 mod store;
 mod trouble;
 
 pub use location::{Cloud, Location, LocationError};
+pub use objects::Created;
 pub use store::Store;
 pub use trouble::Trouble;

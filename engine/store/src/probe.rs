@@ -3,17 +3,8 @@
 use bytes::Bytes;
 use fluvial_connector::{Error, ErrorKind};
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use crate::Store;
-
-/// What an attempt to create an object said. An attempt may have been repeated below, so the object may exist by an
-/// earlier one of its tries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Created,
-    Exists,
-}
+use crate::{Created, Store};
 
 /// What two attempts to create one object say about the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +14,13 @@ enum Verdict {
     Unclear,
 }
 
-fn judge(first: Answer, second: Answer) -> Verdict {
+/// A create may have been repeated below, so the object may exist by an earlier one of its tries.
+fn judge(first: Created, second: Created) -> Verdict {
     match (first, second) {
-        (_, Answer::Exists) => Verdict::Honours,
-        (Answer::Created, Answer::Created) => Verdict::Ignores,
+        (_, Created::AlreadyExists) => Verdict::Honours,
+        (Created::Created, Created::Created) => Verdict::Ignores,
         // Something deleted the object in between, or the first answer was about something else.
-        (Answer::Exists, Answer::Created) => Verdict::Unclear,
+        (Created::AlreadyExists, Created::Created) => Verdict::Unclear,
     }
 }
 
@@ -44,12 +36,9 @@ impl Store {
             return Ok(());
         }
         let failed = |error| self.failed("create", name, error);
-        let first = self.create(name, "first").await.map_err(failed)?;
-        let second = self.create(name, "second").await.map_err(failed)?;
-        match self.objects().delete(name).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(self.failed("delete", name, error)),
-        }
+        let first = self.create(name, Bytes::from_static(b"first")).await.map_err(failed)?;
+        let second = self.create(name, Bytes::from_static(b"second")).await.map_err(failed)?;
+        self.delete(name).await?;
         match judge(first, second) {
             Verdict::Honours => Ok(()),
             Verdict::Ignores => Err(Error::new(
@@ -67,16 +56,6 @@ impl Store {
             )),
         }
     }
-
-    async fn create(&self, name: &Path, content: &'static str) -> Result<Answer, object_store::Error> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let content = PutPayload::from_bytes(Bytes::from_static(content.as_bytes()));
-        match self.objects().put_opts(name, content, options).await {
-            Ok(_) => Ok(Answer::Created),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(Answer::Exists),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -85,10 +64,10 @@ mod tests {
 
     #[test]
     fn only_a_store_that_has_created_an_object_twice_is_refused() {
-        use Answer::{Created, Exists};
-        assert_eq!(judge(Created, Exists), Verdict::Honours);
-        assert_eq!(judge(Exists, Exists), Verdict::Honours);
+        use super::Created::{AlreadyExists, Created};
+        assert_eq!(judge(Created, AlreadyExists), Verdict::Honours);
+        assert_eq!(judge(AlreadyExists, AlreadyExists), Verdict::Honours);
         assert_eq!(judge(Created, Created), Verdict::Ignores);
-        assert_eq!(judge(Exists, Created), Verdict::Unclear);
+        assert_eq!(judge(AlreadyExists, Created), Verdict::Unclear);
     }
 }

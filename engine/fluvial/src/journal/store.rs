@@ -12,27 +12,22 @@
 
 use std::sync::Arc;
 
-use fluvial_connector::{Error, ErrorKind};
+use fluvial_connector::Error;
 use fluvial_protocol::journal::{JournalRecord, Seq};
 use fluvial_protocol::manifest::Manifest;
-use fluvial_store::Store;
+use fluvial_store::frame::Format;
+use fluvial_store::{Created, Store};
 use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-
-use super::frame::{self, Format};
 
 /// The number of objects that are fetched concurrently.
 const CONCURRENT_GETS: usize = 32;
 
-/// The outcome of a conditional create.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Created {
-    /// The object was created by this call.
-    Created,
-    /// An object of that name existed already. It may be the same one, created by an earlier attempt.
-    AlreadyExists,
-}
+/// The format of the journal's records.
+const JOURNAL: Format = Format { kind: "journal", version: 1 };
+/// The format of manifests.
+const MANIFEST: Format = Format { kind: "manifest", version: 1 };
 
 /// A job's part of a store. It is cheap to clone.
 #[derive(Clone, Debug)]
@@ -104,14 +99,9 @@ impl JobStore {
     }
 
     async fn list_after(&self, folder: &str, offset: Option<Path>) -> Result<Vec<String>, Error> {
-        let (prefix, objects) = (self.path(folder), self.objects());
-        let found = match &offset {
-            Some(offset) => objects.list_with_offset(Some(&prefix), offset),
-            None => objects.list(Some(&prefix)),
-        };
-        let found: Vec<_> = found.try_collect().await.map_err(|e| self.failed("list", folder, e))?;
+        let found = self.store.list(&self.path(folder), offset.as_ref()).await?;
         let start = self.job.as_ref().len() + 1;
-        Ok(found.iter().map(|meta| meta.location.as_ref()[start..].to_owned()).collect())
+        Ok(found.iter().map(|name| name.as_ref()[start..].to_owned()).collect())
     }
 
     /// The record at a position, if there is one.
@@ -119,7 +109,7 @@ impl JobStore {
     /// # Errors
     /// The store cannot be reached, or the object is damaged or of a newer format.
     pub(crate) async fn get_record(&self, seq: Seq) -> Result<Option<JournalRecord>, Error> {
-        self.get_framed(frame::JOURNAL, &journal_object(seq)).await
+        self.store.get_framed(JOURNAL, &self.path(&journal_object(seq))).await
     }
 
     /// The records at several positions, in their order; several are fetched at once.
@@ -139,7 +129,7 @@ impl JobStore {
     /// # Errors
     /// The call failed; the record may have been written all the same.
     pub(crate) async fn put_record(&self, seq: Seq, record: &JournalRecord) -> Result<Created, Error> {
-        self.put_framed(frame::JOURNAL, &journal_object(seq), record).await
+        self.store.create_framed(JOURNAL, &self.path(&journal_object(seq)), record).await
     }
 
     /// A checkpoint's manifest, if it is there.
@@ -147,7 +137,7 @@ impl JobStore {
     /// # Errors
     /// As [`JobStore::get_record`].
     pub(crate) async fn get_manifest(&self, object: &str) -> Result<Option<Manifest>, Error> {
-        self.get_framed(frame::MANIFEST, object).await
+        self.store.get_framed(MANIFEST, &self.path(object)).await
     }
 
     /// Writes a checkpoint's manifest.
@@ -155,7 +145,7 @@ impl JobStore {
     /// # Errors
     /// The call failed; the manifest may have been written all the same.
     pub(crate) async fn put_manifest(&self, object: &str, manifest: &Manifest) -> Result<Created, Error> {
-        self.put_framed(frame::MANIFEST, object, manifest).await
+        self.store.create_framed(MANIFEST, &self.path(object), manifest).await
     }
 
     /// Writes bytes under a name that has not been used before.
@@ -163,7 +153,7 @@ impl JobStore {
     /// # Errors
     /// The error of the store; the object may have been written all the same.
     pub(crate) async fn put_new(&self, object: &str, bytes: bytes::Bytes) -> Result<(), object_store::Error> {
-        self.create(object, bytes).await.map(drop)
+        self.store.create(&self.path(object), bytes).await.map(drop)
     }
 
     /// Deletes an object. It is no error if the object does not exist.
@@ -171,45 +161,7 @@ impl JobStore {
     /// # Errors
     /// The store cannot be reached.
     pub(crate) async fn delete(&self, object: &str) -> Result<(), Error> {
-        match self.objects().delete(&self.path(object)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(e) => Err(self.failed("delete", object, e)),
-        }
-    }
-
-    async fn get_framed<T: serde::de::DeserializeOwned>(
-        &self,
-        format: Format,
-        object: &str,
-    ) -> Result<Option<T>, Error> {
-        let bytes = match self.objects().get(&self.path(object)).await {
-            Ok(found) => found.bytes().await.map_err(|e| self.failed("read", object, e))?,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(e) => return Err(self.failed("read", object, e)),
-        };
-        frame::decode(format, &bytes).map(Some).map_err(|e| {
-            Error::caused(ErrorKind::Data, format!("cannot use the object '{}'", self.describe(object)), e)
-        })
-    }
-
-    async fn put_framed<T: serde::Serialize>(
-        &self,
-        format: Format,
-        object: &str,
-        content: &T,
-    ) -> Result<Created, Error> {
-        let bytes = frame::encode(format, content)
-            .map_err(|e| Error::caused(ErrorKind::Bug, format!("cannot encode '{object}'"), e))?;
-        self.create(object, bytes).await.map_err(|e| self.failed("write", object, e))
-    }
-
-    async fn create(&self, object: &str, bytes: bytes::Bytes) -> Result<Created, object_store::Error> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.objects().put_opts(&self.path(object), PutPayload::from_bytes(bytes), options).await {
-            Ok(_) => Ok(Created::Created),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::AlreadyExists),
-            Err(e) => Err(e),
-        }
+        self.store.delete(&self.path(object)).await
     }
 
     /// The error for an operation that failed on an object.
@@ -227,7 +179,7 @@ pub(crate) fn journal_object(seq: Seq) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use fluvial_connector::{Generation, Incarnation};
+    use fluvial_connector::{ErrorKind, Generation, Incarnation};
     use fluvial_protocol::journal::Nonce;
     use object_store::memory::InMemory;
 

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use fluvial_connector::{Error, ErrorKind, Generation};
 use fluvial_protocol::journal::{Entry, Seq};
 use fluvial_protocol::{Answer, Call, FoundObject, Object, PutOutcome};
+use fluvial_store::Created;
 
 use super::ambient;
 use super::failure::chain;
 use crate::fail_point::{FailPoint, reach};
-use crate::journal::{Created, JobStore, journal_object};
+use crate::journal::{JobStore, journal_object};
 
 /// The first pause after a call that failed. It grows while calls fail, so that a store that asks for fewer requests gets
 /// fewer.

@@ -1,4 +1,4 @@
-//! The bytes of the small objects (journal records, manifests): one header line, then JSON.
+//! The bytes of small objects (records of journals, manifests): one header line, then JSON.
 //!
 //! ```text
 //! fluvial journal 1 5d41402a        <- kind, version of the format, crc32 of the rest in hexadecimal
@@ -13,21 +13,16 @@ use serde::de::DeserializeOwned;
 
 /// A kind of small object and the newest version of it that this code writes and reads.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Format {
+pub struct Format {
     /// The kind, as the header names it.
     pub kind: &'static str,
     /// The version, as the header gives it.
     pub version: u32,
 }
 
-/// The format of the journal's records.
-pub(crate) const JOURNAL: Format = Format { kind: "journal", version: 1 };
-/// The format of manifests.
-pub(crate) const MANIFEST: Format = Format { kind: "manifest", version: 1 };
-
 /// The reason for which an object is refused. The caller adds the name of the object.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FrameError {
+pub enum FrameError {
     /// The object does not begin with a header of this kind.
     #[error(
         "it is damaged or was not written by fluvial: it does not begin like a {expected} object; restore it from a \
@@ -59,7 +54,7 @@ pub(crate) enum FrameError {
 ///
 /// # Errors
 /// The content cannot be encoded as JSON.
-pub(crate) fn encode<T: Serialize>(format: Format, content: &T) -> Result<Bytes, serde_json::Error> {
+pub fn encode<T: Serialize>(format: Format, content: &T) -> Result<Bytes, serde_json::Error> {
     let body = serde_json::to_vec(content)?;
     let mut bytes = format!("fluvial {} {} {:08x}\n", format.kind, format.version, crc32fast::hash(&body)).into_bytes();
     bytes.extend_from_slice(&body);
@@ -70,7 +65,7 @@ pub(crate) fn encode<T: Serialize>(format: Format, content: &T) -> Result<Bytes,
 ///
 /// # Errors
 /// [`FrameError`], if the bytes are not a valid object of this kind.
-pub(crate) fn decode<T: DeserializeOwned>(format: Format, bytes: &[u8]) -> Result<T, FrameError> {
+pub fn decode<T: DeserializeOwned>(format: Format, bytes: &[u8]) -> Result<T, FrameError> {
     let foreign = || FrameError::Foreign { expected: format.kind };
     let end = bytes.iter().position(|&b| b == b'\n').ok_or_else(foreign)?;
     let header = std::str::from_utf8(&bytes[..end]).map_err(|_| foreign())?;
@@ -94,6 +89,9 @@ pub(crate) fn decode<T: DeserializeOwned>(format: Format, bytes: &[u8]) -> Resul
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    const JOURNAL: Format = Format { kind: "journal", version: 1 };
+    const MANIFEST: Format = Format { kind: "manifest", version: 1 };
 
     #[test]
     fn what_was_written_is_read() {
