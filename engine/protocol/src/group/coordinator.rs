@@ -315,6 +315,7 @@ impl Coordinator {
             let orders = Orders {
                 number: 0,
                 term: record.term,
+                run: record.run,
                 members: members.clone(),
                 reaches_store,
                 attempt: attempt.clone(),

@@ -121,6 +121,8 @@ pub struct Orders {
     pub number: u64,
     /// The term of the coordinator.
     pub term: Term,
+    /// The run to which its attempts belong.
+    pub run: u32,
     /// All nodes that it hears, whom its receiver asks before it claims the next term.
     pub members: Vec<NodeId>,
     /// Whether it can reach the store. One that cannot makes no decisions, and another node takes over that can.

@@ -74,8 +74,8 @@ pub enum NodeRequest {
     Start {
         /// The attempt.
         attempt: Attempt,
-        /// The term in which it was decided.
-        term: Term,
+        /// The run to which it belongs.
+        run: u32,
         /// The numbers of the processes.
         processes: std::ops::Range<u32>,
     },
@@ -313,7 +313,7 @@ impl Node {
             return;
         }
         if let Some((attempt, command)) = orders.attempt {
-            self.run(orders.term, attempt, command);
+            self.run(orders.run, attempt, command);
         }
         if orders.may_leave && self.offer.leaving && self.running.as_ref().is_none_or(Running::is_over) {
             self.end(Outcome { exit: Exit::Done, why: String::new() });
@@ -321,7 +321,7 @@ impl Node {
     }
 
     /// Brings what runs here to what is wanted of it.
-    fn run(&mut self, term: Term, attempt: Attempt, command: Command) {
+    fn run(&mut self, run: u32, attempt: Attempt, command: Command) {
         let number = attempt.number;
         match &self.running {
             Some(running) if running.attempt > number => return,
@@ -344,7 +344,7 @@ impl Node {
                     reads: false,
                     asked_to_stop: false,
                 });
-                self.requests.push_back(NodeRequest::Start { attempt, term, processes });
+                self.requests.push_back(NodeRequest::Start { attempt, run, processes });
                 self.next_beat_ms = self.now_ms;
             }
         }
@@ -618,6 +618,7 @@ mod tests {
         Message::Orders(Box::new(Orders {
             number,
             term: Term(term),
+            run: 1,
             members: vec![id("a"), id("b")],
             reaches_store: true,
             attempt: None,
