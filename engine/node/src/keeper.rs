@@ -8,6 +8,7 @@
 //! **Guarantees** that its processes end when the keeper ends, even by SIGKILL, that each of them is reported as ended once,
 //! and that this is the last that is heard of it. **Does not** decide what follows.
 
+use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -68,8 +69,8 @@ enum Input {
     Introduce(Vec<String>),
     Stop,
     Kill,
-    /// Something about one of the processes, by its place among those of this keeper.
-    Process(usize, What),
+    /// Something about one of the processes.
+    Process(u32, What),
 }
 
 #[derive(Debug)]
@@ -81,29 +82,20 @@ enum What {
 }
 
 impl Keeper {
-    /// Starts the processes of a launch. What happens to them is handed to `events`.
+    /// Starts the processes of a launch, and does not wait for them. What happens to them is handed to `events`; one that
+    /// cannot be started is reported as ended.
     ///
     /// # Errors
-    /// One of them cannot be started.
-    pub fn start(launch: Launch, events: impl Fn(ProcessEvent) + Send + 'static) -> anyhow::Result<Self> {
+    /// The system has no more threads.
+    pub fn start(launch: Launch, events: impl Fn(ProcessEvent) + Send + 'static) -> std::io::Result<Self> {
         let (inputs, inbox) = channel();
-        let (started, result) = channel();
         let of_processes = inputs.clone();
         // The kernel ends a process with the thread that started it, so this thread lives as long as its processes.
         let thread = move || {
             let silent_looks = launch.silent_looks;
-            let processes = Processes::start(launch, &of_processes, Box::new(events));
-            match processes {
-                Ok(processes) => {
-                    // Nobody waits for the result any more if the keeper's owner has ended.
-                    let _ = started.send(Ok(()));
-                    processes.run(&inbox, silent_looks);
-                }
-                Err(error) => drop(started.send(Err(error))),
-            }
+            Processes::start(launch, &of_processes, Box::new(events)).run(&inbox, silent_looks);
         };
         let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(thread)?;
-        result.recv().context("the keeper's thread has ended")??;
         Ok(Self { inputs, thread: Some(thread) })
     }
 
@@ -138,7 +130,6 @@ impl Drop for Keeper {
 
 /// A process, and what its keeper knows of it.
 struct Process {
-    index: u32,
     child: Child,
     link: UnixStream,
     exited: bool,
@@ -151,7 +142,8 @@ struct Process {
 
 struct Processes {
     attempt: u64,
-    processes: Vec<Process>,
+    /// By number.
+    processes: BTreeMap<u32, Process>,
     events: Box<dyn Fn(ProcessEvent) + Send>,
     /// The output of the processes.
     following: Following,
@@ -162,7 +154,7 @@ struct Processes {
 impl Drop for Processes {
     fn drop(&mut self) {
         self.kill();
-        for process in &mut self.processes {
+        for process in self.processes.values_mut() {
             // An error here means that it has been reaped already.
             let _ = process.child.wait();
         }
@@ -171,30 +163,30 @@ impl Drop for Processes {
 }
 
 impl Processes {
-    fn start(launch: Launch, inputs: &Sender<Input>, events: Box<dyn Fn(ProcessEvent) + Send>) -> anyhow::Result<Self> {
+    fn start(launch: Launch, inputs: &Sender<Input>, events: Box<dyn Fn(ProcessEvent) + Send>) -> Self {
         let (following, memory) = (Following::new(), Memory::now());
-        let binary = this_binary()?;
-        let mut this = Self { attempt: launch.attempt, processes: Vec::new(), events, following, memory };
-        for (place, invitation) in launch.invitations.into_iter().enumerate() {
-            this.start_one(&binary, place, &invitation, inputs)
-                .with_context(|| format!("cannot start process {} of the job", invitation.index))?;
+        let mut this = Self { attempt: launch.attempt, processes: BTreeMap::new(), events, following, memory };
+        for invitation in launch.invitations {
+            let index = invitation.index;
+            if let Err(error) = this.start_one(&invitation, inputs) {
+                if let Some(mut process) = this.processes.remove(&index) {
+                    // Errors mean that it is gone already.
+                    let _ = process.child.kill().and_then(|()| process.child.wait());
+                }
+                let why = format!("cannot start process {index} of the job: {error:#}");
+                this.tell_owner(index, ProcessSays::Ended(ProcessEnd::Died { why }));
+            }
         }
-        Ok(this)
+        this
     }
 
-    fn start_one(
-        &mut self,
-        binary: &PathBuf,
-        place: usize,
-        invitation: &Invitation,
-        inputs: &Sender<Input>,
-    ) -> anyhow::Result<()> {
+    fn start_one(&mut self, invitation: &Invitation, inputs: &Sender<Input>) -> anyhow::Result<()> {
         let (index, of) = (invitation.index, invitation.layout.processes);
         // The name that `ps` and `pgrep -f` show.
         let shown = format!("{} process {index} of {of}:", std::env::args().next().unwrap_or_default());
         let (mut link, end) = UnixStream::pair()?;
         link.set_write_timeout(Some(WRITE_WITHIN))?;
-        let mut child = Command::new(binary)
+        let mut child = Command::new(this_binary()?)
             .arg0(shown)
             .args(std::env::args_os().skip(1))
             .env(PROCESS_VARIABLE, "")
@@ -207,13 +199,13 @@ impl Processes {
         let followed = self.following.follow(&mut child);
         let said = write_line(&mut link, invitation);
         let lines = link.try_clone();
-        let (exited, silent, said_end, looks) = (false, false, None, 0);
-        self.processes.push(Process { index, child, link, exited, silent, said: said_end, looks, ended: false });
+        let process = Process { child, link, exited: false, silent: false, said: None, looks: 0, ended: false };
+        self.processes.insert(index, process);
         // From here on the process ends with this value, whatever fails.
         followed.context("cannot begin to read what it prints")?;
         said.context("it does not take its invitation")?;
         let mut lines = BufReader::new(lines?);
-        let tell = |inputs: Sender<Input>| move |what| inputs.send(Input::Process(place, what)).is_ok();
+        let tell = |inputs: Sender<Input>| move |what| inputs.send(Input::Process(index, what)).is_ok();
         let exit = tell(inputs.clone());
         thread("exit", move || {
             wait_for_exit(pid);
@@ -234,12 +226,12 @@ impl Processes {
     /// Watches the processes until all have ended.
     fn run(mut self, inbox: &Receiver<Input>, silent_looks: Option<u32>) {
         let mut next_look = Instant::now() + LOOK_EVERY;
-        while !self.processes.iter().all(|process| process.ended) {
+        while !self.processes.values().all(|process| process.ended) {
             match inbox.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
                 Ok(Input::Introduce(addresses)) => self.tell(&ToProcess::Peers(addresses), |_| true),
-                Ok(Input::Stop) => self.tell(&ToProcess::Stop, |process| process.index == 0),
+                Ok(Input::Stop) => self.tell(&ToProcess::Stop, |index| index == 0),
                 Ok(Input::Kill) => self.kill(),
-                Ok(Input::Process(place, what)) => self.heard(place, what),
+                Ok(Input::Process(index, what)) => self.heard(index, what),
                 Err(RecvTimeoutError::Timeout) => {
                     next_look = Instant::now() + LOOK_EVERY;
                     self.look(silent_looks);
@@ -254,11 +246,11 @@ impl Processes {
     /// its host was, it hears what the others said meanwhile before it looks again.
     fn look(&mut self, silent_looks: Option<u32>) {
         let Some(most) = silent_looks else { return };
-        for process in self.processes.iter_mut().filter(|process| !process.exited) {
+        for (index, process) in self.processes.iter_mut().filter(|(_, process)| !process.exited) {
             process.looks += 1;
             if process.looks == most {
-                tracing::warn!(process = process.index, for_s = most, "a process of the job is silent and is killed");
-                let why = format!("process {} of the job was silent for {most} s and was killed", process.index);
+                tracing::warn!(process = index, for_s = most, "a process of the job is silent and is killed");
+                let why = format!("process {index} of the job was silent for {most} s and was killed");
                 process.said.get_or_insert(ProcessEnd::Died { why });
                 // An error here means that it is gone already.
                 let _ = process.child.kill();
@@ -266,64 +258,56 @@ impl Processes {
         }
     }
 
-    fn heard(&mut self, place: usize, what: What) {
-        let process = &mut self.processes[place];
+    fn heard(&mut self, index: u32, what: What) {
+        // One that could not be started has been reported.
+        let Some(process) = self.processes.get_mut(&index) else { return };
         process.looks = 0;
-        let says = match what {
-            What::Said(FromProcess::Listens(address)) => Some(ProcessSays::Listens(address)),
-            What::Said(FromProcess::Opened(generation)) => Some(ProcessSays::Opened(generation)),
-            What::Said(FromProcess::Running) => Some(ProcessSays::Reads),
-            What::Said(FromProcess::Beat) => None,
-            What::Said(FromProcess::Ended { exit, why }) => {
-                process.said = Some(ProcessEnd::Said { exit, why });
-                None
-            }
-            What::Silent => {
-                process.silent = true;
-                None
-            }
-            What::Exited => {
-                process.exited = true;
-                None
-            }
-        };
-        let (attempt, index) = (self.attempt, process.index);
-        if let Some(says) = says {
-            (self.events)(ProcessEvent { attempt, process: index, says });
+        match what {
+            What::Said(FromProcess::Listens(address)) => self.tell_owner(index, ProcessSays::Listens(address)),
+            What::Said(FromProcess::Opened(generation)) => self.tell_owner(index, ProcessSays::Opened(generation)),
+            What::Said(FromProcess::Running) => self.tell_owner(index, ProcessSays::Reads),
+            What::Said(FromProcess::Beat) => {}
+            What::Said(FromProcess::Ended { exit, why }) => process.said = Some(ProcessEnd::Said { exit, why }),
+            What::Silent => process.silent = true,
+            What::Exited => process.exited = true,
         }
-        let process = &self.processes[place];
-        if process.exited && process.silent && !process.ended {
-            let says = ProcessSays::Ended(self.end_of(place));
-            self.processes[place].ended = true;
-            (self.events)(ProcessEvent { attempt, process: index, says });
+        if let Some(end) = self.end_of(index) {
+            self.tell_owner(index, ProcessSays::Ended(end));
         }
     }
 
-    /// How a process ended that is gone.
-    fn end_of(&mut self, place: usize) -> ProcessEnd {
-        let process = &mut self.processes[place];
+    fn tell_owner(&self, process: u32, says: ProcessSays) {
+        (self.events)(ProcessEvent { attempt: self.attempt, process, says });
+    }
+
+    /// How a process ended, once nothing more can come from it; said once.
+    fn end_of(&mut self, index: u32) -> Option<ProcessEnd> {
+        let process = self.processes.get_mut(&index)?;
+        if !process.exited || !process.silent || std::mem::replace(&mut process.ended, true) {
+            return None;
+        }
         if let Some(said) = process.said.take() {
-            return said;
+            return Some(said);
         }
         let status = process.child.wait();
         let killed = status.as_ref().is_ok_and(|s| s.signal() == Some(SIGKILL));
         let for_memory = if killed { self.memory.explain() } else { None };
         let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
-        let died = format!("process {} of the job died ({status})", process.index);
-        ProcessEnd::Died { why: for_memory.map_or(died.clone(), |memory| format!("{died}: {memory}")) }
+        let died = format!("process {index} of the job died ({status})");
+        Some(ProcessEnd::Died { why: for_memory.map_or(died.clone(), |memory| format!("{died}: {memory}")) })
     }
 
-    fn tell(&mut self, message: &ToProcess, to: impl Fn(&Process) -> bool) {
-        for process in self.processes.iter_mut().filter(|process| to(process)) {
+    fn tell(&mut self, message: &ToProcess, to: impl Fn(u32) -> bool) {
+        for (index, process) in self.processes.iter_mut().filter(|(index, _)| to(**index)) {
             if let Err(error) = write_line(&mut process.link, message) {
                 // If the process is gone, its exit is noticed.
-                tracing::debug!(%error, process = process.index, "could not send a message to a process of the job");
+                tracing::debug!(%error, process = index, "could not send a message to a process of the job");
             }
         }
     }
 
     fn kill(&mut self) {
-        for process in &mut self.processes {
+        for process in self.processes.values_mut() {
             // An error here means that it is gone already.
             let _ = process.child.kill();
         }
