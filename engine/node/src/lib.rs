@@ -14,3 +14,4 @@ mod memory;
 pub mod process_link;
 pub mod secret;
 pub mod supervisor;
+pub mod trust;

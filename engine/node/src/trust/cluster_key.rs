@@ -1,0 +1,108 @@
+//! The key that all nodes of a cluster share.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use ring::hkdf;
+
+use super::TrustError;
+use crate::secret::Secret;
+
+/// The 32 bytes by which nodes know each other. Whoever has the key can be a node.
+///
+/// Its text form, which `cluster-key new` prints, is a line of 64 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterKey(Secret);
+
+impl Default for ClusterKey {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ClusterKey {
+    /// A new random key.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Secret::new())
+    }
+
+    /// The key as 64 hexadecimal digits.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        self.0.to_text()
+    }
+
+    /// Reads the key from a file.
+    ///
+    /// Like ssh, it refuses a file that belongs to the user of this process and that other users can access. A file of another
+    /// owner is accepted whatever its mode: Kubernetes mounts secrets as files of root that a group can read, and their mode
+    /// says nothing about who can read them.
+    ///
+    /// # Errors
+    /// The file cannot be read, other users can access it, or it does not hold a key.
+    pub fn read(path: &Path) -> Result<Self, TrustError> {
+        let failed = |source| TrustError::Read { what: "cluster key", path: path.to_owned(), source };
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 != 0 {
+            return Err(TrustError::OthersCanAccess { path: path.to_owned(), mode: metadata.mode() & 0o777 });
+        }
+        let text = std::fs::read_to_string(path).map_err(failed)?;
+        let secret = text.trim().parse().map_err(|_| TrustError::NotAClusterKey { path: path.to_owned() })?;
+        Ok(Self(secret))
+    }
+
+    /// A secret that follows from the key and from what it is `used_for`; the key does not follow from it.
+    pub(super) fn derive(&self, used_for: &str) -> Secret {
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"fluvial cluster key 1");
+        let mut bytes = [0; 32];
+        let info = [used_for.as_bytes()];
+        let derived = salt.extract(self.0.bytes());
+        let derived = derived.expand(&info, hkdf::HKDF_SHA256).and_then(|derived| derived.fill(&mut bytes));
+        derived.expect("32 bytes are what SHA-256 gives");
+        Secret::of(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_from_a_file_that_only_its_owner_can_access() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let key = ClusterKey::new();
+        let write = |text: &str, mode| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        assert!(matches!(ClusterKey::read(&path), Err(TrustError::Read { .. })));
+        for mode in [0o600, 0o400] {
+            write(&format!("{}\n", key.to_text()), mode);
+            assert_eq!(ClusterKey::read(&path).unwrap(), key);
+        }
+        for mode in [0o640, 0o604, 0o620, 0o644] {
+            write(&key.to_text(), mode);
+            let error = ClusterKey::read(&path).unwrap_err();
+            assert!(matches!(error, TrustError::OthersCanAccess { .. }), "{mode:o}: {error}");
+        }
+        for text in ["", "secret", &key.to_text()[1..]] {
+            write(text, 0o600);
+            let error = ClusterKey::read(&path).unwrap_err();
+            assert!(matches!(error, TrustError::NotAClusterKey { .. }), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_follows_from_a_key_is_its_own_for_each_use_and_each_key() {
+        let (key, other) = (ClusterKey::new(), ClusterKey::new());
+        assert_eq!(key.derive("a"), key.clone().derive("a"));
+        assert_ne!(key.derive("a"), key.derive("b"));
+        assert_ne!(key.derive("a"), other.derive("a"));
+        assert_ne!(key.derive("a"), key.0);
+    }
+}

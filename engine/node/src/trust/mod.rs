@@ -1,0 +1,219 @@
+//! Whom nodes and processes trust: certificates, and the secrets from which they follow.
+//!
+//! ```text
+//!   nodes:      cluster key ──► authority ──► certificate of each node          or the user's own files, or nothing
+//!   processes:  random secret of the attempt ──► authority ──► certificate of each process
+//! ```
+//!
+//! [`Trust`] is by what nodes know each other. [`AttemptAuthority`] is by what the processes of one attempt do; it is a part of
+//! each attempt, however nodes know each other. Both yield [`Tls`], which allows TLS 1.3 only and wants a certificate of both
+//! ends.
+//!
+//! **Does not** tell one node from another: whoever has the cluster key, or a certificate of the user's authority, is a node of
+//! the cluster.
+
+mod attempt;
+mod authority;
+mod cluster_key;
+mod files;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::{ServerName, pem};
+
+pub use attempt::{AttemptAuthority, MeshCertificate};
+pub use authority::Tls;
+pub use cluster_key::ClusterKey;
+
+use authority::Authority;
+use files::{Files, Paths};
+
+/// The options that say by what nodes know each other.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct TrustOptions {
+    /// A file with the key that all copies share, by which they know each other; `cluster-key new` prints one. Only the user
+    /// of this process may have access to it, unless it belongs to another user
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tls_cert", "tls_key", "tls_ca", "insecure"])]
+    pub cluster_key_file: Option<PathBuf>,
+
+    /// This copy's certificate in PEM format, with intermediate ones, instead of a cluster key. It has to be valid for the
+    /// host that --advertise names, and for clients too if it restricts its use. Files that change are read again
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"], conflicts_with = "insecure")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate in PEM format
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// The certificates of the authorities that vouch for copies, in PEM format. Whoever has a certificate of theirs can be a
+    /// copy, so use authorities that issue certificates for nothing else
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// Talk to other copies in clear, and believe whoever connects. Whoever can reach the port can then run the job's
+    /// processes and read its data
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// By what nodes know each other.
+#[derive(Debug)]
+pub struct Trust(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// By the user's own certificates.
+    Files(Files),
+    /// By certificates of the authority that follows from the cluster key.
+    ClusterKey(Tls),
+    /// By nothing: plain TCP, on the loopback interface only unless the user has said that it is to be so.
+    Plain { insecure: bool },
+}
+
+/// The name in the certificates of nodes that have a cluster key. It is the same for all: the key proves that the other end is
+/// a node, and no node has a secret that another has not.
+const NODE: &str = "node.fluvial";
+
+impl TrustOptions {
+    /// Reads what the options name.
+    ///
+    /// # Errors
+    /// The files cannot be used, or the options contradict each other.
+    pub fn open(&self) -> Result<Trust, TrustError> {
+        let Self { cluster_key_file, tls_cert, tls_key, tls_ca, insecure } = self;
+        let kind = match (cluster_key_file, (tls_cert, tls_key, tls_ca), insecure) {
+            (Some(path), (None, None, None), false) => return Trust::of_cluster_key(&ClusterKey::read(path)?),
+            (None, (Some(certificate), Some(key), Some(authorities)), false) => Kind::Files(Files::open(Paths {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                authorities: authorities.clone(),
+            })?),
+            (None, (None, None, None), &insecure) => Kind::Plain { insecure },
+            _ => return Err(TrustError::Contradiction),
+        };
+        Ok(Trust(kind))
+    }
+}
+
+impl Trust {
+    /// Trust in all who have the same key.
+    ///
+    /// # Errors
+    /// Never for a key that can be read.
+    pub fn of_cluster_key(key: &ClusterKey) -> Result<Self, TrustError> {
+        let identity = Authority::of(&key.derive("authority of nodes")).identity(NODE);
+        let tls = Tls::new(identity, default_provider()).map_err(|source| TrustError::Derived { source })?;
+        Ok(Self(Kind::ClusterKey(tls)))
+    }
+
+    /// Refuses to listen at `ip` if others than this host can reach it and would not have to prove who they are.
+    ///
+    /// # Errors
+    /// They can; the error names the options.
+    pub fn permits(&self, ip: IpAddr) -> Result<(), TrustError> {
+        match self.0 {
+            Kind::Plain { insecure: false } if !ip.to_canonical().is_loopback() => Err(TrustError::Unprotected { ip }),
+            _ => Ok(()),
+        }
+    }
+
+    /// How to accept and open connections now, or `None` for plain TCP. To be asked for each connection, because the user's
+    /// certificates can change.
+    #[must_use]
+    pub fn tls(&self) -> Option<Tls> {
+        match &self.0 {
+            Kind::Files(files) => Some(files.tls()),
+            Kind::ClusterKey(tls) => Some(tls.clone()),
+            Kind::Plain { .. } => None,
+        }
+    }
+
+    /// The name that the certificate of the node at `address`, a `host:port`, has to have: its host, or the name that all nodes
+    /// with a cluster key have.
+    ///
+    /// # Errors
+    /// The address has no host that a certificate could name.
+    pub fn name_of(&self, address: &str) -> Result<ServerName<'static>, TrustError> {
+        let name = match &self.0 {
+            Kind::Files(_) => address.rsplit_once(':').map_or(address, |(host, _)| host),
+            Kind::ClusterKey(_) | Kind::Plain { .. } => NODE,
+        };
+        let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+        ServerName::try_from(name.to_owned()).map_err(|_| TrustError::NoHost { address: address.to_owned() })
+    }
+}
+
+/// Nodes could not know each other.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A file cannot be read.
+    #[error("cannot read the {what} from {}", path.display())]
+    Read {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A file with a secret can be accessed by other users.
+    #[error("other users can access the cluster key in {} (mode {mode:03o}); run chmod 600 on it", path.display())]
+    OthersCanAccess {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A file does not hold a cluster key.
+    #[error("{} does not hold a cluster key, which is a line of 64 hexadecimal digits; cluster-key new prints one", path.display())]
+    NotAClusterKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is not in PEM format, or holds something else.
+    #[error("{} does not hold the {what} in PEM format", path.display())]
+    NotPem {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: pem::Error,
+    },
+    /// Certificates cannot be used.
+    #[error("the certificate in {}, its key and its authorities cannot be used together", path.display())]
+    Certificates {
+        /// The file with the certificate.
+        path: PathBuf,
+        /// The reason.
+        source: rustls::Error,
+    },
+    /// The certificate that follows from the cluster key cannot be used.
+    #[error("cannot make a certificate from the cluster key")]
+    Derived {
+        /// The reason.
+        source: rustls::Error,
+    },
+    /// The options contradict each other.
+    #[error("give either --cluster-key-file, or all of --tls-cert, --tls-key and --tls-ca, or --insecure")]
+    Contradiction,
+    /// Others than this host could connect, and nothing would prove who they are.
+    #[error(
+        "other hosts can reach {ip}: give --cluster-key-file (cluster-key new prints a key), or --tls-cert, --tls-key and \
+         --tls-ca, by which copies know each other, or --insecure"
+    )]
+    Unprotected {
+        /// The address to listen at.
+        ip: IpAddr,
+    },
+    /// An address names no host.
+    #[error("{address} names no host that a certificate could be valid for")]
+    NoHost {
+        /// The address.
+        address: String,
+    },
+}
