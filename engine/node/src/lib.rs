@@ -9,6 +9,7 @@
 
 mod allocator;
 pub mod keeper;
+pub mod links;
 pub mod log;
 mod memory;
 pub mod process_link;

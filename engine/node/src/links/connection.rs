@@ -1,0 +1,180 @@
+//! One connection between two nodes: its socket, its TLS, its lines, and the hello.
+
+use std::io;
+use std::time::Duration;
+
+use fluvial_protocol::group::NodeId;
+use rustix::net::sockopt;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::trust::Trust;
+
+/// How long a connection may take to be made, and its TLS to begin.
+const OPENS_WITHIN: Duration = Duration::from_secs(3);
+/// How long an answer to the hello may take: the other end looks into its store.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(6);
+/// How long a line may take to be written.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
+/// The time after which the kernel gives up a connection whose other end does not acknowledge.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+/// The longest line. The largest messages are orders, with an entry for each node.
+const LONGEST_LINE: u64 = 4 << 20;
+/// The longest line before the other end has shown who it is.
+pub(super) const LONGEST_HELLO: u64 = 16 << 10;
+
+/// The first line of a connection.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Hello {
+    /// Messages follow.
+    Messages {
+        /// The sender.
+        from: NodeId,
+        /// The node for which they are.
+        to: NodeId,
+        /// The location of the sender's store, for people.
+        store: String,
+    },
+}
+
+/// The answer to a hello.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Answer {
+    /// Messages will be read.
+    Welcome,
+    /// The messages are for another node.
+    NotMe,
+    /// The sender's object does not exist in the store of the receiver, which is here.
+    OtherStore(String),
+    /// It is not known whether both ends see the same store, for this reason. The sender has to try again.
+    Later(String),
+}
+
+/// The bytes of a connection.
+trait Bytes: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Bytes for S {}
+
+/// A connection of which each end may be sure that the other one belongs to the cluster.
+pub(super) struct Connection(BufReader<Box<dyn Bytes>>);
+
+/// Why a connection could not be made.
+#[derive(Debug)]
+pub(super) enum NotOpened {
+    /// Nobody listens at the address.
+    Refused,
+    /// Anything else: the other end may be there.
+    Failed(io::Error),
+}
+
+impl Connection {
+    /// Connects to a node's address.
+    pub(super) async fn open(address: &str, trust: &Trust) -> Result<Self, NotOpened> {
+        let connected = within(OPENS_WITHIN, "no connection", connect(address)).await;
+        let socket = connected.map_err(NotOpened::Failed)?.ok_or(NotOpened::Refused)?;
+        let secured = async {
+            set_options(&socket)?;
+            let Some(tls) = trust.tls() else { return Ok(Self::over(socket)) };
+            let name = trust.name_of(address).map_err(io::Error::other)?;
+            Ok(Self::over(TlsConnector::from(tls.client).connect(name, socket).await?))
+        };
+        within(OPENS_WITHIN, "no TLS handshake", secured).await.map_err(NotOpened::Failed)
+    }
+
+    /// Takes a connection that another node has opened.
+    pub(super) async fn accept(socket: TcpStream, trust: &Trust) -> io::Result<Self> {
+        set_options(&socket)?;
+        let Some(tls) = trust.tls() else { return Ok(Self::over(socket)) };
+        let acceptor = TlsAcceptor::from(tls.server);
+        let handshake = async { Ok(Self::over(acceptor.accept(socket).await?)) };
+        within(OPENS_WITHIN, "no TLS handshake", handshake).await
+    }
+
+    fn over(stream: impl Bytes + 'static) -> Self {
+        Self(BufReader::new(Box::new(stream)))
+    }
+
+    /// The next line, which may take as long as it takes. `None` at the end of the stream.
+    pub(super) async fn read<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        self.read_line(LONGEST_LINE).await
+    }
+
+    /// The first line.
+    pub(super) async fn read_hello(&mut self) -> io::Result<Option<Hello>> {
+        within(OPENS_WITHIN, "no hello", self.read_line(LONGEST_HELLO)).await
+    }
+
+    /// Reads a line. A future of this that is dropped has perhaps read a part of the line.
+    async fn read_line<T: DeserializeOwned>(&mut self, longest: u64) -> io::Result<Option<T>> {
+        let mut line = Vec::new();
+        (&mut self.0).take(longest).read_until(b'\n', &mut line).await?;
+        match line.last() {
+            None => Ok(None),
+            Some(b'\n') => Ok(Some(serde_json::from_slice(&line)?)),
+            Some(_) if line.len() as u64 == longest => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"))
+            }
+            Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Waits until the other end has closed the connection, or has said what nobody asked for.
+    pub(super) async fn ends(&mut self) {
+        let _ = self.0.fill_buf().await;
+    }
+
+    /// Writes bytes that need not be a line.
+    #[cfg(test)]
+    pub(super) async fn write_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        within(WRITTEN_WITHIN, "the other end does not read", self.0.write_all(bytes)).await
+    }
+
+    /// Writes a line.
+    pub(super) async fn write<T: Serialize + Sync>(&mut self, content: &T) -> io::Result<()> {
+        let mut line = serde_json::to_vec(content)?;
+        line.push(b'\n');
+        if line.len() as u64 > LONGEST_LINE {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
+        }
+        let written = async {
+            self.0.write_all(&line).await?;
+            self.0.flush().await
+        };
+        within(WRITTEN_WITHIN, "the other end does not read", written).await
+    }
+}
+
+/// Connects to one of the addresses that a name stands for; `None` if each of them refuses.
+async fn connect(address: &str) -> io::Result<Option<TcpStream>> {
+    let mut failed = None;
+    for address in tokio::net::lookup_host(address).await? {
+        match TcpStream::connect(address).await {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+/// Small messages leave at once, and a host that has gone without a word is noticed: keepalive probes an idle connection, and
+/// the other option bounds the time of unacknowledged data, during which keepalive is silent.
+fn set_options(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, Duration::from_secs(1))?;
+    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(1))?;
+    sockopt::set_tcp_keepcnt(socket, 4)?;
+    sockopt::set_tcp_user_timeout(socket, UNACKNOWLEDGED.as_millis() as u32)?;
+    Ok(())
+}
+
+async fn within<T>(time: Duration, what: &str, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = || Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {time:?}")));
+    tokio::time::timeout(time, future).await.unwrap_or_else(|_| late())
+}

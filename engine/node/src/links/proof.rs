@@ -1,0 +1,149 @@
+//! How nodes show each other that they see the same store.
+//!
+//! A node creates the object `{job}/group/nodes/{start}` when it starts. A node that it connects to looks for the object in its
+//! own store. `start` is a random number, so an object of that name exists only in the store in which the node created it, or
+//! in a copy that was made of that store later.
+//!
+//! A node writes its object again each day. A node that starts deletes the objects that have not been written for a week. It
+//! compares their times with that of its own object, so that only the store's clock counts.
+
+use std::time::Duration;
+
+use fluvial_protocol::group::NodeId;
+use fluvial_store::Store;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt};
+use tokio::sync::watch;
+
+/// How often a node writes its object again.
+const WRITTEN_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// The age, in seconds, at which the object of another node is deleted.
+const DELETED_AFTER_S: i64 = 7 * 24 * 3600;
+/// Before an attempt to write the object is repeated.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The objects by which the nodes of a job show that they see the same store.
+#[derive(Clone, Debug)]
+pub struct StoreProof {
+    store: Store,
+    /// What the names of the objects begin with.
+    nodes: Path,
+    shown: watch::Sender<bool>,
+}
+
+impl StoreProof {
+    /// The objects of a job's nodes in this store.
+    #[must_use]
+    pub fn new(store: Store, job: &str) -> Self {
+        Self { nodes: store.path(&format!("{job}/group/nodes")), store, shown: watch::Sender::new(false) }
+    }
+
+    /// The store's location, for messages.
+    pub(super) fn store(&self) -> &str {
+        self.store.describe()
+    }
+
+    fn object(&self, node: &NodeId) -> Path {
+        Path::from(format!("{}/{:016x}", self.nodes, node.start))
+    }
+
+    /// Keeps this node's object in the store, as long as the node runs.
+    pub(super) async fn show(&self, me: &NodeId) {
+        let mut said = false;
+        loop {
+            let written = self.store.objects().put(&self.object(me), me.address.clone().into()).await;
+            match written {
+                Ok(_) if !self.shown.send_replace(true) => self.clean(me).await,
+                Ok(_) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut said, true) {
+                        let error = self.store.failed("write", &self.object(me), error);
+                        tracing::warn!(%error, "the other copies cannot see yet that this one uses the same store");
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            }
+            tokio::time::sleep(WRITTEN_EVERY).await;
+        }
+    }
+
+    /// Waits until this node's object is in the store.
+    pub(super) async fn is_shown(&self) {
+        // The sender is part of `self`, so there is no error.
+        let _ = self.shown.subscribe().wait_for(|shown| *shown).await;
+    }
+
+    /// Whether a node's object is in the store.
+    ///
+    /// # Errors
+    /// The store does not answer, which proves nothing.
+    pub(super) async fn sees(&self, node: &NodeId) -> Result<bool, fluvial_connector::Error> {
+        match self.store.objects().head(&self.object(node)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.store.failed("read", &self.object(node), error)),
+        }
+    }
+
+    /// Deletes the objects of nodes that have been gone for a week. If it fails, the next node that starts does it.
+    async fn clean(&self, me: &NodeId) {
+        let cleaned = async {
+            let listed: Vec<_> = self.store.objects().list(Some(&self.nodes)).try_collect().await?;
+            for old in outdated(&listed, &self.object(me)) {
+                self.store.objects().delete(old).await?;
+            }
+            Ok::<_, object_store::Error>(())
+        };
+        if let Err(error) = cleaned.await {
+            tracing::debug!(%error, "could not delete the objects of copies that are gone");
+        }
+    }
+}
+
+/// The objects that are a week older than this node's own.
+fn outdated<'a>(listed: &'a [ObjectMeta], own: &Path) -> Vec<&'a Path> {
+    let Some(own) = listed.iter().find(|object| object.location == *own) else { return Vec::new() };
+    let age_s = |object: &ObjectMeta| (own.last_modified - object.last_modified).num_seconds();
+    listed.iter().filter(|object| age_s(object) > DELETED_AFTER_S).map(|object| &object.location).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn node(start: u64) -> NodeId {
+        NodeId { address: format!("host-{start}:7401"), start }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_starts_deletes_the_objects_of_those_that_have_been_gone_for_a_week() {
+        let folder = tempfile::tempdir().unwrap();
+        let proof = || StoreProof::new(Store::open(folder.path().to_str().unwrap()).unwrap(), "job");
+        let shows = |start| async move { (proof(), node(start)) };
+        for start in 1..=3 {
+            let (proof, node) = shows(start).await;
+            let shown = tokio::spawn({
+                let proof = proof.clone();
+                async move { proof.show(&node).await }
+            });
+            proof.is_shown().await;
+            shown.abort();
+        }
+        for (start, days) in [(1, 8), (2, 6)] {
+            let file = folder.path().join(format!("job/group/nodes/{start:016x}"));
+            let then = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+            std::fs::File::options().write(true).open(file).unwrap().set_modified(then).unwrap();
+        }
+        proof().clean(&node(3)).await;
+        let mut sees = Vec::new();
+        for start in 1..=4 {
+            sees.push(proof().sees(&node(start)).await.unwrap());
+        }
+        assert_eq!(sees, [false, true, true, false]);
+    }
+}

@@ -1,0 +1,185 @@
+//! Sends the messages for one receiver.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use fluvial_protocol::group::{Message, NodeId};
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinHandle};
+
+use super::connection::{ANSWERS_WITHIN, Answer, Connection, Hello, NotOpened};
+use super::seldom::Seldom;
+use super::{Envelope, LinkEvent, Outboxes, Shared};
+
+/// How long a connection stays open without a message.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The messages that wait for one receiver: of each kind the newest.
+pub(super) struct Outbox {
+    waiting: Mutex<[Option<Envelope>; 4]>,
+    changed: Notify,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+impl Outbox {
+    pub(super) fn new() -> Self {
+        Self { waiting: Mutex::new([const { None }; 4]), changed: Notify::new(), task: Mutex::new(None) }
+    }
+
+    /// Notes the task that sends what waits here.
+    pub(super) fn runs_in(&self, task: &JoinHandle<()>) {
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
+    }
+
+    /// Ends the task.
+    pub(super) fn close(&self) {
+        if let Some(task) = &*self.task.lock().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
+    }
+
+    /// Takes a message in the place of an older one of its kind.
+    pub(super) fn put(&self, envelope: Envelope) {
+        let kind = match envelope.message {
+            Message::Orders(_) => 0,
+            Message::Status(_) => 1,
+            Message::Ask { .. } => 2,
+            Message::Hears { .. } => 3,
+        };
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)[kind] = Some(envelope);
+        self.changed.notify_one();
+    }
+
+    fn next(&self) -> Option<Envelope> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().find_map(Option::take)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).iter().all(Option::is_none)
+    }
+}
+
+/// Why there is no connection to the receiver.
+enum Unlinked {
+    /// Nobody of its identity answers at its address.
+    Gone,
+    /// It sees another store, which is here.
+    OtherStore(String),
+    /// It may be there.
+    Failed(io::Error),
+}
+
+/// Sends what is put into the outbox, until nothing has been put there for a minute.
+pub(super) fn send(
+    to: NodeId,
+    outbox: Arc<Outbox>,
+    shared: Arc<Shared>,
+    outboxes: &Arc<Outboxes>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let outboxes = Arc::downgrade(outboxes);
+    async move {
+        let mut link = Link { to, shared, connection: None, used: false, failed: Seldom::default() };
+        loop {
+            match tokio::time::timeout(IDLE, link.wait(&outbox)).await {
+                Err(_) if retire(&link.to, &outbox, &outboxes) => return,
+                Ok(false) => {}
+                Ok(true) | Err(_) => link.carry(&outbox).await,
+            }
+        }
+    }
+}
+
+/// Takes the outbox out of the list, unless a message has just been put there.
+fn retire(to: &NodeId, outbox: &Outbox, outboxes: &Weak<Outboxes>) -> bool {
+    let Some(outboxes) = outboxes.upgrade() else { return true };
+    let mut outboxes = outboxes.lock().unwrap_or_else(PoisonError::into_inner);
+    let idle = outbox.is_empty();
+    if idle {
+        outboxes.remove(to);
+    }
+    idle
+}
+
+struct Link {
+    to: NodeId,
+    shared: Arc<Shared>,
+    connection: Option<Connection>,
+    /// Whether a message has been sent on the connection.
+    used: bool,
+    failed: Seldom,
+}
+
+impl Link {
+    /// Waits for a message, or for the end of the connection. Returns whether there is something to do: a connection that
+    /// has ended without having been used is not tried again at once, or two nodes could keep each other busy.
+    async fn wait(&mut self, outbox: &Outbox) -> bool {
+        let Some(connection) = &mut self.connection else {
+            outbox.changed.notified().await;
+            return true;
+        };
+        tokio::select! {
+            () = outbox.changed.notified() => true,
+            () = connection.ends() => {
+                self.connection = None;
+                self.used
+            }
+        }
+    }
+
+    /// Sends what waits. Where there is no connection, one is tried once, also without a message: when the connection has
+    /// ended, this tells a node that is gone from one that has only lost a connection.
+    async fn carry(&mut self, outbox: &Outbox) {
+        if self.connection.is_none() {
+            match self.connect().await {
+                Ok(connection) => (self.connection, self.used) = (Some(connection), false),
+                Err(Unlinked::Gone) => return (self.shared.events)(LinkEvent::Gone(self.to.clone())),
+                Err(Unlinked::OtherStore(theirs)) => {
+                    let (to, mine) = (&self.to, self.shared.proof.store());
+                    let why = format!(
+                        "this copy uses another store, '{mine}', than the copy at {to}, '{theirs}': give --store the same \
+                         location on all hosts"
+                    );
+                    return (self.shared.events)(LinkEvent::OtherStore(why));
+                }
+                Err(Unlinked::Failed(error)) => return self.failed(&error),
+            }
+        }
+        while let (Some(connection), Some(envelope)) = (&mut self.connection, outbox.next()) {
+            self.used = true;
+            if let Err(error) = connection.write(&envelope).await {
+                self.connection = None;
+                self.failed(&error);
+            }
+        }
+    }
+
+    fn failed(&self, error: &io::Error) {
+        if let Some(left_out) = self.failed.now() {
+            tracing::warn!(to = %self.to, %error, left_out, "cannot send to another copy");
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Unlinked> {
+        let shared = &self.shared;
+        shared.proof.is_shown().await;
+        let opened = Connection::open(&self.to.address, &shared.trust).await;
+        let mut connection = opened.map_err(|error| match error {
+            NotOpened::Refused => Unlinked::Gone,
+            NotOpened::Failed(error) => Unlinked::Failed(error),
+        })?;
+        let store = shared.proof.store().to_owned();
+        let hello = Hello::Messages { from: shared.me.clone(), to: self.to.clone(), store };
+        let asked = async {
+            connection.write(&hello).await?;
+            connection.read().await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        };
+        let answered = tokio::time::timeout(ANSWERS_WITHIN, asked).await.map_err(io::Error::from);
+        match answered.and_then(|answer| answer).map_err(Unlinked::Failed)? {
+            Answer::Welcome => Ok(connection),
+            Answer::NotMe => Err(Unlinked::Gone),
+            Answer::OtherStore(theirs) => Err(Unlinked::OtherStore(theirs)),
+            Answer::Later(why) => Err(Unlinked::Failed(io::Error::other(why))),
+        }
+    }
+}
