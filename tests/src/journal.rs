@@ -61,6 +61,7 @@ enum Entry {
     Checkpoint {},
     Reconciled {},
     Compacted {},
+    Upgraded {},
 }
 
 #[derive(Deserialize)]
@@ -137,7 +138,7 @@ impl Journal {
                 }
                 self.ticks.push(TickInput { tick: binding.tick, ranges });
             }
-            Entry::Reconciled {} | Entry::Compacted {} => self.reconciliations += 1,
+            Entry::Reconciled {} | Entry::Compacted {} | Entry::Upgraded {} => self.reconciliations += 1,
             Entry::SinkStarted {} | Entry::SinkStopped {} => {}
         }
         Ok(())

@@ -89,17 +89,30 @@ fn a_limit_of_open_files_that_is_too_low_is_named_at_once() {
     assert!(ended.took < Duration::from_secs(30), "{:?}", ended.took);
 }
 
-/// A memory control group of the test's own, with a limit.
+/// What a control group of the test's own limits, and by which files of the two versions.
+struct Limit {
+    controller: &'static str,
+    first: (&'static str, &'static str),
+    second: (&'static str, &'static str),
+}
+
+/// A memory of 300 MiB.
+const MEMORY: Limit =
+    Limit { controller: "memory", first: ("memory.limit_in_bytes", "314572800"), second: ("memory.max", "314572800") };
+/// The time of one core.
+const ONE_CORE: Limit =
+    Limit { controller: "cpu", first: ("cpu.cfs_quota_us", "100000"), second: ("cpu.max", "100000 100000") };
+
+/// A control group of the test's own, with a limit.
 struct Group(PathBuf);
 
 impl Group {
-    /// `None` where this machine has no memory controller in which this user may make one: there the parser's own test has
-    /// to do, which reads such files.
+    /// `None` where this machine has no such controller in which this user may make one.
     ///
     /// # Panics
     /// For root, where such a controller is mounted writable: nothing is missing then.
-    fn new(limit: &str) -> Option<Self> {
-        memory_controllers().into_iter().find_map(|(mount, file)| match Self::make(&mount, file, limit) {
+    fn new(limit: &Limit) -> Option<Self> {
+        controllers(limit).into_iter().find_map(|(mount, (file, value))| match Self::make(&mount, file, value) {
             Ok(group) => Some(group),
             Err(error) if rustix::process::geteuid().is_root() => {
                 panic!("root cannot make a control group with a limit in {}: {error}", mount.display())
@@ -117,9 +130,9 @@ impl Group {
     }
 }
 
-/// Where the kernel's control groups are mounted writable whose children can have a limit on memory, and the file of the
-/// limit, in both versions.
-fn memory_controllers() -> Vec<(PathBuf, &'static str)> {
+/// Where the kernel's control groups are mounted writable whose children can have such a limit, and the file and the value of
+/// the limit.
+fn controllers(limit: &Limit) -> Vec<(PathBuf, (&'static str, &'static str))> {
     let has = |list: &str, wanted: &str| list.split([',', ' ', '\n']).any(|word| word == wanted);
     let mounts = read_to_string("/proc/self/mountinfo").unwrap();
     let of_line = |line: &str| {
@@ -131,10 +144,10 @@ fn memory_controllers() -> Vec<(PathBuf, &'static str)> {
         }
         let mount = PathBuf::from(mount);
         match kind {
-            "cgroup" if has(of_all, "memory") => Some((mount, "memory.limit_in_bytes")),
+            "cgroup" if has(of_all, limit.controller) => Some((mount, limit.first)),
             "cgroup2" => {
                 let controllers = read_to_string(mount.join("cgroup.subtree_control")).ok()?;
-                has(&controllers, "memory").then_some((mount, "memory.max"))
+                has(&controllers, limit.controller).then_some((mount, limit.second))
             }
             _ => None,
         }
@@ -150,7 +163,8 @@ impl Drop for Group {
 
 #[test]
 fn a_process_that_the_kernel_killed_for_memory_is_said_to_be() {
-    let Some(group) = Group::new("314572800") else {
+    // Where none can be made, the parser's own test has to do, which reads such files.
+    let Some(group) = Group::new(&MEMORY) else {
         // Straight to the stream: what a test prints that passes is shown to nobody.
         let why =
             "a process that the kernel killed for memory is not shown: no control group with a limit can be made here";
@@ -167,4 +181,25 @@ fn a_process_that_the_kernel_killed_for_memory_is_said_to_be() {
     let ended = job.finish(MOST).unwrap();
     drop(job);
     ended.failed_with(4, &["signal: 9", "killed it for memory", "a limit of 300 MiB", "has used up to"]).unwrap();
+}
+
+#[test]
+fn a_job_that_uses_all_slots_has_as_many_workers_as_it_may_use_cores() {
+    let workers = |stage: &Stage, options: &str| {
+        let said = stage.complete(&format!("--stop-at-end --workers auto {options}")).unwrap().said;
+        let open = said.lines().find(|line| line.contains("the job is open")).unwrap().to_owned();
+        let workers = open.split_whitespace().find_map(|word| word.strip_prefix("workers=")).unwrap();
+        workers.parse::<usize>().unwrap()
+    };
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(workers(&stage(&[]), ""), cores);
+    assert_eq!(workers(&stage(&["taskset", "-c", "0"]), ""), 1);
+    assert_eq!(workers(&stage(&["taskset", "-c", "0"]), "--slots 3"), 3);
+    let Some(group) = Group::new(&ONE_CORE) else {
+        let why = "that the quota of a control group counts: none with a limit can be made here";
+        writeln!(std::io::stderr(), "\nSKIPPED: {why} (as root, with the CPU controller mounted writable)").unwrap();
+        return;
+    };
+    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.0.display());
+    assert_eq!(workers(&stage(&["bash", "-c", &enter, "bash"]), ""), 1, "of {cores} cores, by a quota of one");
 }

@@ -382,6 +382,11 @@ impl Sink for FileSink {
         self.0.sync().map_err(failed(&self.0.0))?;
         Ok(Arc::new(FileSession { files: self.0.clone(), context: context.clone(), outputs }))
     }
+
+    fn look(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error> {
+        let outputs = outputs.iter().map(|output| output.name.clone()).collect();
+        Ok(Arc::new(FileSession { files: self.0.clone(), context: context.clone(), outputs }))
+    }
 }
 
 fn file_of(at: &OutputPartition) -> String {
@@ -404,7 +409,11 @@ impl FileSession {
 
 impl SinkSession for FileSession {
     fn status(&self) -> Result<SinkStatus, Error> {
-        let output = |name: &String| (name.clone(), OutputStatus { partitions: PARTITIONS, identity: String::new() });
+        let output = |name: &String| {
+            let first = self.files.path(&file_of(&OutputPartition { output: name.clone(), partition: 0 }));
+            let identity = if first.exists() { String::new() } else { OutputStatus::NOT_YET.to_owned() };
+            (name.clone(), OutputStatus { partitions: PARTITIONS, identity })
+        };
         Ok(SinkStatus {
             outputs: self.outputs.iter().map(output).collect(),
             progress_name: format!("the file 'progress-{}'", self.context.process.job),

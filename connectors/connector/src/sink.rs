@@ -53,6 +53,14 @@ pub trait Sink: Send + Sync + 'static {
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for what a person must change,
     /// [`ErrorKind::Retry`](crate::ErrorKind::Retry) for a system that cannot be reached.
     fn connect(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error>;
+
+    /// Connects and creates nothing. The session says of what is missing, with the identity [`OutputStatus::NOT_YET`], what
+    /// [`Sink::connect`] would create; it is only read from, and of no more than what exists. Blocks no longer than the
+    /// context's patience.
+    ///
+    /// # Errors
+    /// As [`Sink::connect`], as far as the system tells without creating anything.
+    fn look(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error>;
 }
 
 /// The job that a session belongs to, and what the session shares with the engine.
@@ -203,6 +211,17 @@ pub struct OutputStatus {
     pub partitions: u32,
     /// What tells it from one that is recreated under the same name; empty where the system cannot tell.
     pub identity: String,
+}
+
+impl OutputStatus {
+    /// The identity of what does not exist yet, in a session of [`Sink::look`].
+    pub const NOT_YET: &str = "none yet";
+
+    /// Whether it exists.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.identity != Self::NOT_YET
+    }
 }
 
 /// The only way to write: one transaction after the other.

@@ -37,24 +37,60 @@ impl KafkaSink {
         Self { kafka }
     }
 
+    /// The topics of the job, its outputs and last the progress topic, that do not exist, as they are to be made.
+    fn missing(&self, topics: Vec<NewTopic>, deadline: Instant) -> Result<Vec<NewTopic>, Error> {
+        let names: Vec<&str> = topics.iter().map(|topic| &*topic.name).collect();
+        let found = self.kafka.questions()?.find(&names, deadline);
+        let found = found.map_err(|error| self.kafka.explain(&names, error))?;
+        Ok(topics.into_iter().zip(found).filter(|(_, found)| found.is_none()).map(|(topic, _)| topic).collect())
+    }
+
+    fn topics(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Vec<NewTopic> {
+        let progress = progress::new_topic(&self.kafka, &context.process.job);
+        outputs.iter().map(|output| self.new_topic(output)).chain([progress]).collect()
+    }
+
     fn make_missing(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<(), Error> {
         let deadline = Instant::now() + context.patience;
-        let mut wanted: Vec<NewTopic> = outputs.iter().map(|output| self.new_topic(output)).collect();
-        wanted.push(progress::new_topic(&self.kafka, &context.process.job));
-        let names: Vec<&str> = wanted.iter().map(|topic| &*topic.name).collect();
-        let questions = self.kafka.questions()?;
-        let found = questions.find(&names, deadline).map_err(|error| self.kafka.explain(&names, error))?;
-        let missing: Vec<&NewTopic> =
-            wanted.iter().zip(found).filter(|(_, found)| found.is_none()).map(|(topic, _)| topic).collect();
+        let topics = self.topics(context, outputs);
+        let missing = self.missing(topics.clone(), deadline)?;
         if missing.is_empty() {
             return Ok(());
         }
         for topic in &missing {
             tracing::info!(topic = %topic.name, partitions = topic.partitions, "creating topic");
         }
-        let created = questions.create_topics(&missing, deadline);
+        let questions = self.kafka.questions()?;
+        let created = questions.create_topics(&missing.iter().collect::<Vec<_>>(), deadline);
         created.map_err(|(topic, error)| self.kafka.explain_denied("Create", &[&topic], error))?;
-        questions.appear(&names, deadline)
+        questions.appear(&topics.iter().map(|topic| &*topic.name).collect::<Vec<_>>(), deadline)
+    }
+
+    /// A session with the topics of the job, of which these are missing.
+    fn session(
+        &self,
+        context: &SinkContext,
+        outputs: &[OutputSpec],
+        missing: Vec<NewTopic>,
+    ) -> Result<Arc<dyn SinkSession>, Error> {
+        let progress = progress_topic(&context.process.job);
+        let kept = outputs.iter().map(|output| (output.name.clone(), Kept::from(output.envelope)));
+        let kept = kept.chain([(progress.clone(), Kept::Progress)]);
+        let kept: Vec<_> = kept.filter(|(topic, _)| missing.iter().all(|missing| missing.name != *topic)).collect();
+        let progress_partitions = match missing.iter().find(|missing| missing.name == progress) {
+            Some(missing) => missing.partitions,
+            None => self.kafka.partitions(&[&progress], Instant::now() + context.patience)?[0],
+        };
+        let limits = Limits::default();
+        limits.read(&self.kafka, &kept.iter().map(|(topic, _)| topic.as_str()).collect::<Vec<_>>());
+        Ok(Arc::new(KafkaSession {
+            kafka: self.kafka.clone(),
+            context: context.clone(),
+            kept,
+            missing,
+            progress_partitions,
+            limits: Arc::new(limits),
+        }))
     }
 
     fn new_topic(&self, output: &OutputSpec) -> NewTopic {
@@ -81,22 +117,18 @@ impl Sink for KafkaSink {
     fn connect(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error> {
         self.kafka.used_by(&context.process);
         self.make_missing(context, outputs)?;
-        let topic = progress_topic(&context.process.job);
-        let progress_partitions = self.kafka.partitions(&[&topic], Instant::now() + context.patience)?[0];
-        let limits = Limits::default();
-        let written: Vec<_> = outputs.iter().map(|output| output.name.as_str()).chain([topic.as_str()]).collect();
-        limits.read(&self.kafka, &written);
-        Ok(Arc::new(KafkaSession {
-            kafka: self.kafka.clone(),
-            context: context.clone(),
-            kept: outputs
-                .iter()
-                .map(|output| (output.name.clone(), Kept::from(output.envelope)))
-                .chain([(topic, Kept::Progress)])
-                .collect(),
-            progress_partitions,
-            limits: Arc::new(limits),
-        }))
+        self.session(context, outputs, Vec::new())
+    }
+
+    fn look(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error> {
+        self.kafka.used_by(&context.process);
+        let deadline = Instant::now() + context.patience;
+        let missing = self.missing(self.topics(context, outputs), deadline)?;
+        if !missing.is_empty() {
+            let would = self.kafka.questions()?.check_new_topics(&missing.iter().collect::<Vec<_>>(), deadline);
+            would.map_err(|(topic, error)| self.kafka.explain_denied("Create", &[&topic], error))?;
+        }
+        self.session(context, outputs, missing)
     }
 }
 
@@ -112,6 +144,8 @@ struct KafkaSession {
     context: SinkContext,
     /// What is kept in each topic that the job writes: its outputs, and last the progress topic.
     kept: Vec<(String, Kept)>,
+    /// Those of them that do not exist, and are not in `kept`: only in a session that looks.
+    missing: Vec<NewTopic>,
     progress_partitions: u32,
     limits: Arc<Limits>,
 }
@@ -163,15 +197,18 @@ impl SinkSession for KafkaSession {
         let deadline = Instant::now() + self.context.patience;
         let topics = self.topics();
         let described = self.kafka.questions()?.describe(&topics, true, deadline);
-        let mut described = described.map_err(|error| self.kafka.explain(&topics, error))?;
-        let progress_identity = described.pop().unwrap_or_default().id;
-        let output =
+        let described = described.map_err(|error| self.kafka.explain(&topics, error))?;
+        let exists =
             |metadata: TopicMetadata| OutputStatus { partitions: metadata.partitions(), identity: metadata.id };
-        Ok(SinkStatus {
-            outputs: topics.iter().map(|topic| (*topic).to_owned()).zip(described.into_iter().map(output)).collect(),
-            progress_identity,
-            progress_name: format!("the progress topic '{}'", progress_topic(&self.context.process.job)),
-        })
+        let not_yet = |topic: &NewTopic| {
+            let identity = OutputStatus::NOT_YET.to_owned();
+            (topic.name.clone(), OutputStatus { partitions: topic.partitions, identity })
+        };
+        let exist = topics.iter().map(|topic| (*topic).to_owned()).zip(described.into_iter().map(exists));
+        let mut outputs: BTreeMap<_, _> = exist.chain(self.missing.iter().map(not_yet)).collect();
+        let progress = progress_topic(&self.context.process.job);
+        let progress_identity = outputs.remove(&progress).unwrap_or_default().identity;
+        Ok(SinkStatus { outputs, progress_identity, progress_name: format!("the progress topic '{progress}'") })
     }
 
     fn warnings(&self) -> Result<Vec<String>, Error> {
@@ -234,6 +271,10 @@ impl SinkSession for KafkaSession {
     }
 
     fn progress(&self) -> Result<BTreeMap<OutputPartition, Progress>, Error> {
+        let progress = progress_topic(&self.context.process.job);
+        if self.missing.iter().any(|topic| topic.name == progress) {
+            return Ok(BTreeMap::new());
+        }
         progress::read(&self.kafka, &self.context)
     }
 

@@ -13,6 +13,7 @@ pub mod links;
 pub mod log;
 mod memory;
 pub mod process_link;
+pub mod readiness;
 pub mod secret;
 pub mod supervisor;
 pub mod trust;

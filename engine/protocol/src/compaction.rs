@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::history::History;
 use super::leader::LeaderConfig;
 
-/// How what is read again is compared with what was read before.
+/// How input that is read again is compared with what was read before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Compare {
     /// Everything must be as it was.
@@ -32,12 +32,12 @@ pub enum Compare {
     Nothing,
 }
 
-/// The outputs are corrected, because not all of the input that is read again is what it was.
+/// The outputs are corrected, because not all of the input that is read again is what it was, or because the logic is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reconciliation {
     /// The tick at which they are.
     pub tick: Tick,
-    /// What is compared all the same; never [`Compare::All`].
+    /// How the input is compared all the same: all of it after an upgrade.
     pub compare: Compare,
 }
 

@@ -2,8 +2,8 @@
 
 use fluvial_connector::{Envelope, ErrorKind, Generation, Incarnation, Offset, OutputPartition, Tick};
 
-use crate::Exit;
 use crate::journal::Seq;
+use crate::{Approval, Exit};
 
 /// The end of a generation, as a state machine of the protocol decided it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -407,12 +407,14 @@ pub enum Mismatch {
     },
     /// A job that has state gets another output.
     #[error(
-        "output '{output}' is new, and the job has state already: `run --reconcile` begins the output with the whole of its \
-         table"
+        "output '{output}' is new, and the job has state already: `run --reconcile`, or `run {approval}` for this program \
+         alone, begins the output with the whole of its table"
     )]
     OutputNew {
         /// The output.
         output: String,
+        /// How a person approves the program.
+        approval: Approval,
     },
     /// An output is to be written in another way.
     #[error("output '{output}' was written as {was:?} and is now to be written as {is:?}")]
@@ -442,7 +444,7 @@ pub enum Mismatch {
         "output {at} is not what this program computes: {rows} rows differ; it holds \"{holds}\" for the key \"{key}\", and \
          this program computes \"{computes}\". Another program wrote it (another binary, or other options of the job), or \
          somebody else has written to the topic: start the program that wrote it, or let this one correct its outputs with \
-         `run --reconcile`"
+         `run --reconcile`, or with `run {approval}`, which approves this program alone"
     )]
     OutputDiffers {
         /// The output partition.
@@ -455,13 +457,19 @@ pub enum Mismatch {
         holds: String,
         /// What this program computes for it.
         computes: String,
+        /// How a person approves this program.
+        approval: Approval,
     },
     /// Another program has begun to correct the outputs, and no checkpoint covers that yet.
     #[error(
-        "a run with --reconcile of another program (another binary, or other options of the job) has begun to correct the \
-         outputs and has not finished: start that program again, or let this one correct them with `run --reconcile`"
+        "a run of another program (another binary, or other options of the job) has begun to correct the outputs and has not \
+         finished: start that program again, or let this one correct them with `run --reconcile`, or with `run {approval}`, \
+         which approves this program alone"
     )]
-    ReconciliationOfAnother,
+    ReconciliationOfAnother {
+        /// How a person approves this program.
+        approval: Approval,
+    },
     /// A reconciliation of a job with an output that cannot be corrected.
     #[error(
         "output '{output}' is an append output, which --reconcile cannot correct: its records would stay as they \

@@ -122,6 +122,12 @@ pub enum Entry {
         /// generation reconciles.
         tick: Tick,
     },
+    /// Upsert outputs are corrected at `tick`, as by [`Entry::Reconciled`], because a program that a person has approved
+    /// computes other output than the one before it. The input is still compared with what was read before.
+    Upgraded {
+        /// The tick of the reconciliation.
+        tick: Tick,
+    },
 }
 
 /// A split whose log was truncated, and where it goes on.

@@ -66,6 +66,7 @@ mod ended;
 mod exit;
 pub mod group;
 mod history;
+mod inspection;
 pub mod journal;
 mod leader;
 pub mod manifest;
@@ -91,8 +92,11 @@ pub use decisions::{Decisions, GenerationEnd, Next, ProcessEnd, cause};
 pub use ended::{Ended, InputFault, JournalFault, Mismatch, OutputFault};
 pub use exit::{Exit, System};
 pub use history::History;
+pub use inspection::{Asks, Inspected, Inspection, Judging};
 pub use leader::{Event, Leader, LeaderConfig, Request, Status};
-pub use messages::{FoundOutput, FoundSplit, HeldOutput, Layout, Order, Passed, Plan, Report, owner, split_owner};
+pub use messages::{
+    Approval, FoundOutput, FoundSplit, HeldOutput, Layout, Order, Passed, Plan, Report, owner, split_owner,
+};
 pub use participant::{Compared, Participant, PartitionOutput};
 pub use sequencer::Pace;
 pub use splits::{Splits, Standing};

@@ -64,8 +64,9 @@ pub struct Plan {
     /// A reconciliation that is under way or to be done now; see [`crate::journal::Entry::Reconciled`] and
     /// [`crate::journal::Entry::Compacted`].
     pub reconciliation: Option<Reconciliation>,
-    /// Whether another program than this one may have written the outputs: they are compared before anything is committed.
-    pub compare_outputs: bool,
+    /// If another program than this one may have written the outputs, how a person approves this one: the outputs are
+    /// compared before anything is committed.
+    pub compare_outputs: Option<Approval>,
     /// Why this generation must not go on where records were compacted that it has to read again; `None` where it may.
     pub cannot_correct: Option<String>,
 }
@@ -96,6 +97,23 @@ impl Plan {
     #[must_use]
     pub fn sealed(&self) -> Tick {
         self.replay.last().map_or(self.as_of(), |b| b.tick)
+    }
+}
+
+/// How a person approves a program whose output differs from that of the program before it. Displayed as the options of `run`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// The hash of the program.
+    pub program: String,
+    /// Whether there are append outputs, which cannot be corrected: that their records stay as they are has to be approved,
+    /// too.
+    pub leave_append_outputs: bool,
+}
+
+impl std::fmt::Display for Approval {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "--upgrade {}", self.program)?;
+        if self.leave_append_outputs { f.write_str(" --leave-append-outputs") } else { Ok(()) }
     }
 }
 

@@ -13,7 +13,7 @@ use super::cleaner::Cleaner;
 use super::compaction::{Compare, cannot_correct};
 use super::history::History;
 use super::leader::LeaderConfig;
-use super::messages::{FoundOutput, HeldOutput, Plan};
+use super::messages::{Approval, FoundOutput, HeldOutput, Plan};
 use super::opening::Opened;
 use super::recreated::recreated;
 use super::rules::{Rule, Rules};
@@ -56,7 +56,15 @@ impl Prepared {
         let mut appender = Appender::new(me, at.next(), config.append_every_ms, rules);
         let cannot_correct = cannot_correct(config, &history);
         let reconcile = compare == Compare::Nothing;
-        let (new, mut warnings) = new_outputs(&config.outputs, &config.sink, reconcile, &history)?;
+        let approval = approval(config, &history);
+        let approved = is_approved(config, &approval);
+        let of_another = history.programs.iter().any(|program| *program != config.program);
+        // A job that has bound no tick has committed no output.
+        let wrote = history.sealed() > Tick(0);
+        let is_begun = history.reconciliation.is_some();
+        let upgrade = compare == Compare::All && (is_begun || of_another && wrote && approved);
+        let corrects = reconcile || upgrade;
+        let (new, mut warnings) = new_outputs(&config.outputs, &config.sink, corrects, &history, &approval)?;
         let recreated = accepted(config, reconcile, &history)?;
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));
@@ -70,21 +78,26 @@ impl Prepared {
             history.compacted(tick);
             appender.push(Entry::Compacted { tick });
         }
-        let of_another = history.programs.iter().any(|program| *program != config.program);
-        // A job that has bound no tick has committed no output.
-        let compare_outputs = of_another && compare == Compare::All && history.sealed() > Tick(0);
-        if compare_outputs {
+        let compares = of_another && compare == Compare::All && wrote && !upgrade;
+        if compares {
             warnings.extend(not_compared(&history));
         }
+        if corrects && is_begun && !config.reconcile {
+            if history.reconciled_by.as_ref().is_some_and(|by| *by != config.program) && !approved {
+                return Err(Mismatch::ReconciliationOfAnother { approval }.into());
+            }
+            warnings
+                .push("no checkpoint covers an earlier generation's reconciliation yet, so it begins again".to_owned());
+        }
+        if upgrade {
+            if !is_begun {
+                warnings.push(format!("{approval} approves this program, which corrects what another one wrote"));
+            }
+            history.upgraded(tick);
+            appender.push(Entry::Upgraded { tick });
+        }
         if reconcile {
-            if !config.reconcile {
-                if history.reconciled_by.as_ref().is_some_and(|by| *by != config.program) {
-                    return Err(Mismatch::ReconciliationOfAnother.into());
-                }
-                warnings.push(
-                    "no checkpoint covers an earlier generation's reconciliation yet, so it begins again".to_owned(),
-                );
-            } else if !config.leave_append_outputs {
+            if config.reconcile && !config.leave_append_outputs {
                 refuse_append_outputs(&history)?;
             }
             let rewound = rewound(splits, &history, &mut warnings);
@@ -103,6 +116,7 @@ impl Prepared {
         let checkpointer =
             Checkpointer::new(me, config.program.clone(), config.layout, history.sinks.clone(), most, newest, rules);
         let fenced = if rules.has(Rule::FenceEverySlot) { most } else { (config.layout.processes, config.turns) };
+        let compare_outputs = compares.then_some(approval);
         let plan = Plan { cannot_correct, compare_outputs, ..plan(me, &history, fenced) };
         Ok((Self { plan, appender, cleaner, checkpointer, tail: at, history, rules }, warnings))
     }
@@ -165,9 +179,22 @@ fn plan(me: Identity, history: &History, (most_slots, most_turns): (u32, u32)) -
         replay: history.replay.clone(),
         sinks: history.sinks.clone(),
         reconciliation: history.reconciliation,
-        compare_outputs: false,
+        compare_outputs: None,
         cannot_correct: None,
     }
+}
+
+/// How a person approves the program of this generation.
+fn approval(config: &LeaderConfig, history: &History) -> Approval {
+    let now = config.outputs.iter().map(|output| output.envelope);
+    let mut envelopes = history.sinks.iter().map(|sink| sink.envelope).chain(now);
+    let leave_append_outputs = envelopes.any(|envelope| envelope == Envelope::Append);
+    Approval { program: config.program.clone(), leave_append_outputs }
+}
+
+/// Whether a person has approved it. What is approved of another program, or of upsert outputs alone, does not count.
+fn is_approved(config: &LeaderConfig, Approval { program, leave_append_outputs }: &Approval) -> bool {
+    config.upgrade.as_ref() == Some(program) && (config.leave_append_outputs || !leave_append_outputs)
 }
 
 /// Warns of the append outputs of which nothing can be compared with what another program computes: they have no table, and
@@ -252,12 +279,13 @@ fn refuse_append_outputs(history: &History) -> Result<(), Ended> {
 }
 
 /// The outputs that the journal does not know yet, and what to warn of in those that it does. A job that has state gets
-/// another output only where it is reconciled: the output would otherwise lack what the state holds already.
+/// another output only where its outputs are corrected: the output would otherwise lack what the state holds already.
 fn new_outputs(
     outputs: &[FoundOutput],
     status: &SinkStatus,
-    reconcile: bool,
+    corrects: bool,
     history: &History,
+    approval: &Approval,
 ) -> Result<(Vec<SinkStart>, Vec<String>), Ended> {
     if let Some(lost) = history.sinks.iter().find(|sink| !outputs.iter().any(|found| found.output == sink.output)) {
         return Err(Mismatch::OutputMissing { output: lost.output.clone() }.into());
@@ -268,8 +296,9 @@ fn new_outputs(
     let (mut new, mut warnings) = (Vec::new(), Vec::new());
     for FoundOutput { output, partitions, envelope } in outputs {
         let Some(known) = history.sinks.iter().find(|sink| &sink.output == output) else {
-            if sealed > Tick(0) && !reconcile {
-                return Err(Mismatch::OutputNew { output: output.clone() }.into());
+            if sealed > Tick(0) && !corrects {
+                let (output, approval) = (output.clone(), approval.clone());
+                return Err(Mismatch::OutputNew { output, approval }.into());
             }
             let identity = status.outputs.get(output).map(|output| output.identity.clone()).unwrap_or_default();
             let (output, partitions, envelope) = (output.clone(), *partitions, *envelope);
@@ -338,7 +367,9 @@ mod tests {
     #[test]
     fn an_output_begins_after_what_is_sealed_and_keeps_its_partitions() {
         let check = |sealed, reconcile, known: &[(&str, u32)], outputs: &[(&str, u32)], expected: &str| {
-            let said = match new_outputs(&found(outputs), &SinkStatus::default(), reconcile, &history(sealed, known)) {
+            let approval = Approval { program: "7e57".to_owned(), leave_append_outputs: false };
+            let (outputs, known) = (found(outputs), history(sealed, known));
+            let said = match new_outputs(&outputs, &SinkStatus::default(), reconcile, &known, &approval) {
                 Ok((new, warnings)) => {
                     let new: Vec<String> =
                         new.iter().map(|s| format!("{} of {} from {}", s.output, s.partitions, s.tick)).collect();

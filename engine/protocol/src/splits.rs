@@ -157,6 +157,12 @@ impl Splits {
         self.0.values().all(|known| is_decided(&known.standing))
     }
 
+    /// Whether one of them seems to end too early, and has to be asked for again.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.0.values().any(|known| known.standing == Standing::InDoubt)
+    }
+
     /// The splits whose end is not known although their sources have answered: for each, its name for people and the
     /// reason.
     pub fn undecided(&self) -> impl Iterator<Item = (&str, &str)> {

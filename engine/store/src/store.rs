@@ -8,8 +8,11 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
+
+use rustix::fs::{Access, access};
 
 use crate::Trouble;
 use crate::cost::Requests;
@@ -64,6 +67,36 @@ impl Store {
             }
             _ => Self::at(location),
         }
+    }
+
+    /// Opens the store at a URL, and creates nothing: a folder that does not exist, and that [`Store::open_or_create`] can
+    /// create, is an empty store.
+    ///
+    /// # Errors
+    /// As [`Store::open_or_create`], as far as can be told.
+    pub fn look(url: &str) -> Result<Self, Error> {
+        let location = location(url)?;
+        let Location::Folder { path, .. } = &location else { return Self::at(location) };
+        let exists = path.ancestors().find(|folder| folder.exists());
+        // The parent of a name without folders is empty.
+        let exists = exists.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+        let use_it = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+        let refused = |error: std::io::Error| {
+            let what = format!(
+                "cannot use the store's folder '{}': let the user that runs the job read and write '{}'",
+                path.display(),
+                exists.display()
+            );
+            Error::caused(ErrorKind::Configuration, what, error)
+        };
+        if !exists.is_dir() {
+            return Err(refused(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
+        }
+        access(exists, use_it).map_err(|error| refused(error.into()))?;
+        if exists == path.as_path() {
+            return Self::at(location);
+        }
+        Ok(Self::over(Arc::new(InMemory::new()), &location.to_string()))
     }
 
     /// A store on objects that are somewhere else; `described` names it in messages.
@@ -207,6 +240,20 @@ mod tests {
             let error = Store::open(url).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Configuration);
             assert!(error.to_string().contains(part) && !error.to_string().contains("SECRET"), "{error}");
+        }
+    }
+
+    #[test]
+    fn who_looks_creates_no_folder_and_is_told_of_one_that_cannot_be_created() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        assert_eq!(Store::look(&path("a/b")).unwrap().describe(), path("a/b"));
+        assert!(!folder.path().join("a").exists());
+        assert!(Store::look(folder.path().to_str().unwrap()).is_ok());
+        std::fs::write(path("file"), "").unwrap();
+        for under in ["file", "file/store"] {
+            let error = Store::look(&path(under)).unwrap_err();
+            assert!(error.kind == ErrorKind::Configuration && error.to_string().contains("/file"), "{error}");
         }
     }
 

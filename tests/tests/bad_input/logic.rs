@@ -145,6 +145,74 @@ fn of_an_append_output_what_is_read_again_is_compared_and_a_warning_says_where_n
     assert_eq!(warnings(&said), 0, "{said}");
 }
 
+/// The hash of the program that a run or a check was refused with.
+fn hash_in(said: &str) -> String {
+    let (_, hash) = said.split_once("`run --upgrade ").expect(said);
+    hash.chars().take_while(char::is_ascii_hexdigit).collect()
+}
+
+/// As a rollout does it: the option stays in the manifest, whatever is started next.
+#[test]
+fn a_program_is_approved_by_its_hash_which_approves_no_other_and_is_needed_once() {
+    let stage = begun("");
+    let refused = stage.start("--stop-at-end --logic doubled").unwrap().finish(MOST).unwrap();
+    assert_refused(&refused, 2, &["is not what this program computes", "`run --upgrade "]);
+    let hash = hash_in(&refused.said);
+    let checked = stage.ask("check", "--logic doubled").unwrap();
+    assert!(checked.contains(&format!("version {hash}\n")), "{checked}");
+    let doubled = |revenue: i64| Some(2 * revenue);
+    let before = stage.visible().unwrap();
+    let of_another = "0123456789abcdef0123456789abcdef";
+    for options in [&format!("--logic doubled --upgrade {of_another}"), &format!("--logic even --upgrade {hash}")] {
+        let refused = stage.start(&format!("--stop-at-end {options}")).unwrap().finish(MOST).unwrap();
+        assert_refused(&refused, 2, &["is not what this program computes"]);
+    }
+    assert_eq!(stage.visible().unwrap(), before);
+    // The program that wrote the outputs needs no approval, and gets none.
+    let approved = format!("--keep-journal --stop-at-end --upgrade {hash}");
+    stage.complete(&approved).unwrap();
+    assert_eq!(stage.journal().unwrap().reconciliations, 0);
+    // Killed when the manifest exists that does not count yet, it is gone on with: with the option, and without it.
+    for options in ["", &format!("--upgrade {hash}")] {
+        let dies =
+            format!("--keep-journal --logic doubled --upgrade {hash} --no-restart --fail-point after-manifest=kill");
+        assert_eq!(stage.start(&dies).unwrap().finish(MOST).unwrap().code, Some(4), "it has not been killed");
+        let refused = stage.start("--stop-at-end --logic odd").unwrap().finish(MOST).unwrap();
+        assert_refused(&refused, 2, &["another program", "has begun to correct the outputs", "`run --upgrade "]);
+        stage.complete(&format!("--keep-journal --stop-at-end --logic doubled {options}")).unwrap();
+        assert_eq!(rows(&stage).1, expected(&stage, doubled));
+        // Back, for the next round, and approved in its turn.
+        let back = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
+        stage.complete(&format!("--keep-journal --stop-at-end --upgrade {}", hash_in(&back.said))).unwrap();
+        assert_eq!(rows(&stage).0, rows(&stage).1);
+    }
+    // After a checkpoint the option has no effect.
+    stage.complete(&format!("{approved} --logic doubled")).unwrap();
+    let reconciliations = stage.journal().unwrap().reconciliations;
+    stage.feed(60..90).unwrap();
+    stage.complete(&format!("{approved} --logic doubled --workers 3")).unwrap();
+    assert_eq!(stage.journal().unwrap().reconciliations, reconciliations);
+    assert_eq!(rows(&stage).1, expected(&stage, doubled));
+}
+
+/// The input that is read again is compared, unlike with `--reconcile`.
+#[test]
+fn an_approval_is_of_the_logic_and_not_of_other_input() {
+    let stage = begun("");
+    let job = stage.start("--checkpoint-every 1h").unwrap();
+    stage.feed(60..120).unwrap();
+    stage.wait_until_caught_up(&job).unwrap();
+    job.job().kill_all().unwrap();
+    let refused = stage.start("--stop-at-end --logic doubled").unwrap().finish(MOST).unwrap();
+    let approved = format!("--stop-at-end --logic doubled --upgrade {}", hash_in(&refused.said));
+    let input = stage.input();
+    for partition in 0..2 {
+        stage.endpoint().delete_records(&input, partition, Offset::End).unwrap();
+    }
+    let refused = stage.start(&approved).unwrap().finish(MOST).unwrap();
+    assert_refused(&refused, 11, &["which have to be read again, are gone", "`run --reconcile`"]);
+}
+
 /// A reconciliation that was begun is gone on with by the program that began it.
 #[test]
 fn a_reconciliation_that_another_program_began_is_refused() {

@@ -18,11 +18,13 @@
 //! | a permission that is missing or removed | [`permissions`] |
 //! | a timestamp that the broker refuses | [`clock`] |
 //! | a store that is unwritable, full or damaged | [`store`] |
+//! | any of these that can be told without a run, given to `check` | [`checked`] |
 //! | a checkpoint of another job, of a newer format, with an operator that is missing or of another type | [`checkpoint`] |
 //!
 //! Parts of these rows that no process is needed for are shown where they are decided: `protocol`, `state`, `journal`.
 #![allow(clippy::unwrap_used)]
 
+mod checked;
 mod checkpoint;
 mod clock;
 mod code;

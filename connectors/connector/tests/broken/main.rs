@@ -72,6 +72,7 @@ const OF_A_SINK: &[Finding] = &[
     (Bug::PartitionOfCalls, "every_key_has_its_partition", "changed its partition"),
     (Bug::IdentityOfEachValue, "sinks_of_one_system_have_one_identity", "different identities"),
     (Bug::ConnectCreatesNothing, "connecting_creates_what_is_missing", "is missing in"),
+    (Bug::LookCreates, "looking_creates_nothing", "a look has changed what exists"),
     (Bug::ConnectEmpties, "a_reopened_sink_has_everything_that_was_committed", "a second session sees something else"),
     (
         Bug::ProgressOfTheSession,

@@ -54,6 +54,7 @@ pub(crate) enum Bug {
     PartitionOfCalls,
     IdentityOfEachValue,
     ConnectCreatesNothing,
+    LookCreates,
     ConnectEmpties,
     ProgressOfTheSession,
     OneProgressForAllJobs,

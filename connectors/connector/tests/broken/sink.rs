@@ -118,8 +118,20 @@ impl Sink for ModelSink {
             state.progress.clear();
         }
         let (model, context, number) = (self.model.clone(), context.clone(), state.number());
+        let (missing, epochs, stale) = (Vec::new(), Arc::default(), Mutex::default());
+        Ok(Arc::new(ModelSession { model, context, outputs: names, missing, number, epochs, stale }))
+    }
+
+    fn look(&self, context: &SinkContext, outputs: &[OutputSpec]) -> Result<Arc<dyn SinkSession>, Error> {
+        let mut state = self.model.state();
+        let names: Vec<_> = outputs.iter().map(|output| output.name.clone()).collect();
+        let missing: Vec<_> = names.iter().filter(|name| !state.topics.contains_key(*name)).cloned().collect();
+        if self.model.has(Bug::LookCreates) {
+            missing.iter().for_each(|name| state.create(name));
+        }
+        let (model, context, number) = (self.model.clone(), context.clone(), state.number());
         let (epochs, stale) = (Arc::default(), Mutex::default());
-        Ok(Arc::new(ModelSession { model, context, outputs: names, number, epochs, stale }))
+        Ok(Arc::new(ModelSession { model, context, outputs: names, missing, number, epochs, stale }))
     }
 }
 
@@ -136,6 +148,8 @@ struct ModelSession {
     model: Model,
     context: SinkContext,
     outputs: Vec<String>,
+    /// Those that did not exist when it was looked for them.
+    missing: Vec<String>,
     number: u64,
     /// For bugs that forget other sessions.
     epochs: SessionEpochs,
@@ -176,7 +190,11 @@ impl SinkSession for ModelSession {
     fn status(&self) -> Result<SinkStatus, Error> {
         let state = self.model.state();
         let mut status = SinkStatus { progress_name: self.job(), ..SinkStatus::default() };
-        for name in &self.outputs {
+        for name in &self.missing {
+            let identity = OutputStatus::NOT_YET.to_owned();
+            status.outputs.insert(name.clone(), OutputStatus { partitions: 2, identity });
+        }
+        for name in self.outputs.iter().filter(|name| !self.missing.contains(name)) {
             if let Some(topic) = state.topics.get(name) {
                 let identity = if self.model.has(Bug::OutputKeepsItsIdentity) { 1 } else { topic.identity };
                 status.outputs.insert(name.clone(), OutputStatus { partitions: 2, identity: identity.to_string() });

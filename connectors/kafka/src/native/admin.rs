@@ -74,6 +74,15 @@ impl Options {
         self
     }
 
+    /// Has the cluster check the request and do nothing.
+    pub(super) fn only_check(self) -> Self {
+        let mut reason = [0 as c_char; 256];
+        // SAFETY: the options are valid and the buffer has the size that is said. An operation that cannot be checked so is
+        // refused, and none such is made with this.
+        unsafe { rd::rd_kafka_AdminOptions_set_validate_only(self.0, 1, reason.as_mut_ptr(), reason.len()) };
+        self
+    }
+
     /// Counts open transactions or not.
     pub(super) fn isolation(self, level: rd::rd_kafka_IsolationLevel_t) -> Self {
         // SAFETY: the options are valid, and an error is ours to destroy; null is allowed there.

@@ -37,13 +37,28 @@ impl Client {
     /// Makes topics, in one request: a broker that has heard of a topic makes all of its partitions before it learns of
     /// the next request's. One that exists is taken as it is. An error comes with the topic that it is about.
     pub(crate) fn create_topics(&self, topics: &[&NewTopic], deadline: Instant) -> Result<(), (String, Error)> {
+        self.create_or_check(topics, false, deadline)
+    }
+
+    /// Has the cluster say whether it would make these topics, and makes none. An error comes with the topic that it is
+    /// about.
+    pub(crate) fn check_new_topics(&self, topics: &[&NewTopic], deadline: Instant) -> Result<(), (String, Error)> {
+        self.create_or_check(topics, true, deadline)
+    }
+
+    fn create_or_check(
+        &self,
+        topics: &[&NewTopic],
+        only_check: bool,
+        deadline: Instant,
+    ) -> Result<(), (String, Error)> {
         let of = |topic: &NewTopic| format!("create topic '{}' with {} partitions", topic.name, topic.partitions);
         let what = topics.iter().map(|topic| of(topic)).collect::<Vec<_>>().join(", ");
         let mut left = topics.to_vec();
         let mut last: Option<(&NewTopic, Code, String)> = None;
         let result = self.until(deadline, &what, &[], |wait_ms| {
             let mut failed = Vec::new();
-            for (topic, result) in left.iter().zip(self.create_once(&left, wait_ms)?) {
+            for (topic, result) in left.iter().zip(self.create_once(&left, only_check, wait_ms)?) {
                 match result {
                     Ok(()) | Err((Code::TopicAlreadyExists, _)) => {}
                     Err((code, reason)) => failed.push((*topic, code, reason)),
@@ -67,8 +82,8 @@ impl Client {
         })
     }
 
-    /// Asks once for topics to be made. Returns what became of each, in their order.
-    fn create_once(&self, topics: &[&NewTopic], wait_ms: i32) -> Result<Vec<Creation>, Code> {
+    /// Asks once for topics to be made, or only whether they would be. Returns what became of each, in their order.
+    fn create_once(&self, topics: &[&NewTopic], only_check: bool, wait_ms: i32) -> Result<Vec<Creation>, Code> {
         let mut reason = [0 as c_char; 512];
         // SAFETY: strings end with a zero byte, the buffer has the size that is said, each handle is freed once after its
         // last use, and what an event holds lives as long as the event.
@@ -98,6 +113,7 @@ impl Client {
             }
             let answers = Answers::new(self);
             let options = Options::new(self, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS, wait_ms);
+            let options = if only_check { options.only_check() } else { options };
             rd::rd_kafka_CreateTopics(self.rk(), valid.as_mut_ptr(), valid.len(), options.0, answers.0);
             rd::rd_kafka_NewTopic_destroy_array(valid.as_mut_ptr(), valid.len());
             let event = answers.event();

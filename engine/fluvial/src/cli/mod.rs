@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! orders run …      run the job
+//! orders check …    check whether the job could be run now, and change nothing
 //! orders replay …   recompute the output from a kept journal, and print it without writing anything
 //! orders state …    list checkpoints and state files
 //! orders graph      show sources, durable operators and outputs
@@ -32,14 +33,15 @@ use fluvial_node::log;
 use fluvial_node::process_link::{Invited, PROCESS_VARIABLE};
 use fluvial_node::supervisor::{Supervision, supervise};
 use fluvial_protocol::{Ended, Exit, System};
-use options::{LogFormat, ReplayOptions, RunOptions, StoreOptions};
+use options::{CheckOptions, LogFormat, ReplayOptions, RunOptions, StoreOptions};
 
 use crate::fail_point::{self, Doom};
 use crate::job::Job;
+use crate::runtime::check;
 use crate::runtime::config::RunConfig;
 use crate::runtime::plan::plan;
 use crate::runtime::replay;
-use crate::runtime::{Build, process};
+use crate::runtime::{Build, panics, process};
 use crate::state::StateError;
 
 /// A job's binary: its name, the closure that builds it, and commands of its own.
@@ -138,6 +140,12 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     fn command_line(&self) -> Command {
         let run = RunOptions::augment_args(Command::new("run"));
         let run = described(O::augment_args(run), "Run the job").after_help(exit_codes());
+        let check = CheckOptions::augment_args(Command::new("check"));
+        let check = described(
+            O::augment_args(check),
+            "Check, with the options of `run`, whether the job could be run now, and change nothing",
+        );
+        let check = check.after_help(CHECK_SAYS);
         let replay = ReplayOptions::augment_args(Command::new("replay"));
         let replay = described(
             O::augment_args(replay),
@@ -154,7 +162,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             .max_term_width(100)
             .subcommand_required(true)
             .arg_required_else_help(true)
-            .subcommands([run, replay, state, graph])
+            .subcommands([run, check, replay, state, graph])
             .subcommands(self.own.iter().map(|own| own.command.clone()))
     }
 
@@ -164,6 +172,11 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                 let options = RunOptions::from_arg_matches(matches)?;
                 options.check().map_err(Usage)?;
                 self.run(options, O::from_arg_matches(matches)?, own_options::<O>(matches))
+            }
+            Some(("check", matches)) => {
+                let options = CheckOptions::from_arg_matches(matches)?;
+                options.run.check().map_err(Usage)?;
+                self.check(&options, O::from_arg_matches(matches)?, own_options::<O>(matches))
             }
             Some(("replay", matches)) => {
                 let options = ReplayOptions::from_arg_matches(matches)?;
@@ -202,6 +215,32 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         Arc::new(move |job| build(job, &options))
     }
 
+    fn check(self, options: &CheckOptions, own: O, own_options: Vec<u8>) -> anyhow::Result<ExitCode> {
+        start_logging(options.run.store.log_format, on_a_terminal(), None);
+        if options.run.end_with_stdin {
+            end_with_stdin().context("cannot watch standard input")?;
+        }
+        panics::end_the_command_on_panic();
+        let (verdict, exit) = check::check(&self.builder(own), &options.run.config(self.name, own_options));
+        let mut out = std::io::stdout().lock();
+        if options.json {
+            serde_json::to_writer(&mut out, &verdict).map_err(std::io::Error::from)?;
+            writeln!(out)?;
+            return Ok(ExitCode::from(exit.code()));
+        }
+        writeln!(out, "version {}", verdict.version)?;
+        for warning in &verdict.warnings {
+            writeln!(out, "warning: {warning}")?;
+        }
+        for problem in &verdict.problems {
+            writeln!(out, "{}: {}", problem.part, problem.what)?;
+        }
+        if verdict.ready {
+            writeln!(out, "ready")?;
+        }
+        Ok(ExitCode::from(exit.code()))
+    }
+
     fn run(self, options: RunOptions, own: O, own_options: Vec<u8>) -> anyhow::Result<ExitCode> {
         if std::env::var_os(PROCESS_VARIABLE).is_some() {
             let invited = Invited::take()?;
@@ -225,6 +264,15 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         Ok(ExitCode::from(exit.code()))
     }
 }
+
+/// What `check` says, for its `--help`.
+const CHECK_SAYS: &str = "\
+Prints the program's version (the hash of the binary and of the job's own options), one line for each thing that would end a
+run, and `ready` if there is none. The exit code is that of a run that ends with the first of them (see `run --help`). Checked
+are the definition of the job, the store with the newest checkpoint and the journal, the durable operators, the inputs, and the
+outputs. Nothing is written, so it is not checked whether the store honours conditional creates; and whether the outputs are what
+this program computes, if another one wrote them, is compared when the job starts. What does not answer within ten seconds (or
+--patience, if that is less) is named.";
 
 /// The end of the id of an argument group whose options say how a system is reached, and not what is computed.
 const CONNECTION: &str = "-connection";

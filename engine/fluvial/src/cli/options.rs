@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fluvial_connector::Tick;
 use fluvial_protocol::Layout;
+use fluvial_protocol::group::Workers;
 
 use crate::fail_point::Doom;
 use crate::job::OnMalformed;
@@ -95,6 +96,22 @@ fn job_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The most workers of a job.
+const MOST_WORKERS: i64 = 1024;
+
+fn workers(text: &str) -> Result<Workers, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(Workers::Auto),
+        Ok(workers @ 1..=1024) => Ok(Workers::Fixed(workers)),
+        _ => Err(format!("give a number from 1 to {MOST_WORKERS}, or auto")),
+    }
+}
+
+fn program_hash(text: &str) -> Result<String, String> {
+    let fits = text.len() == 32 && text.chars().all(|c| c.is_ascii_hexdigit());
+    if fits { Ok(text.to_lowercase()) } else { Err("the hash of a program has 32 hexadecimal digits".to_owned()) }
+}
+
 /// The options of `run`.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct RunOptions {
@@ -102,10 +119,15 @@ pub(super) struct RunOptions {
     #[command(flatten)]
     pub store: StoreOptions,
 
-    /// The number of workers (threads that run the dataflow) in all processes together; a multiple of --processes
-    /// [default: one for each process]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub workers: Option<u32>,
+    /// The number of workers (threads that run the dataflow) in all processes together, a multiple of --processes; or `auto`,
+    /// for as many as there are --slots [default: one for each process]
+    #[arg(long, value_name = "N|auto", value_parser = workers)]
+    pub workers: Option<Workers>,
+
+    /// The number of workers that this host can run [default: the cores that the process may use, by its affinity and the CPU
+    /// quota of its control group]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_WORKERS))]
+    pub slots: Option<u32>,
 
     /// The number of processes on this host that the workers run in. Each has its own connections to the brokers and commits
     /// its own transactions
@@ -164,8 +186,15 @@ pub(super) struct RunOptions {
     #[arg(long)]
     pub reconcile: bool,
 
-    /// With --reconcile: leave the records of append outputs as they are, because they cannot be corrected, and append to them
-    #[arg(long, requires = "reconcile")]
+    /// Approve the program with this hash, as the refusal of a changed program and `check` print it: if this is the program, and
+    /// another one wrote the outputs, correct upsert outputs and fill new ones as --reconcile does, but compare the input with
+    /// what was read before. With the hash of any other program, and after the first checkpoint, the option has no effect
+    #[arg(long, value_name = "HASH", value_parser = program_hash)]
+    pub upgrade: Option<String>,
+
+    /// With --reconcile or --upgrade: leave the records of append outputs as they are, because they cannot be corrected, and
+    /// append to them. Without it, --upgrade has no effect on a job with append outputs
+    #[arg(long)]
     pub leave_append_outputs: bool,
 
     /// How long an object of the store is kept after nothing refers to it any more. A process whose loop makes no step for
@@ -182,11 +211,35 @@ pub(super) struct RunOptions {
     pub fail_point: Option<Doom>,
 }
 
+/// The options of `check`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct CheckOptions {
+    /// The options of the run that is checked.
+    #[command(flatten)]
+    pub run: RunOptions,
+
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    pub json: bool,
+}
+
 impl RunOptions {
     /// The number of workers in all processes together.
     #[must_use]
     fn workers(&self) -> u32 {
-        self.workers.unwrap_or(self.processes)
+        match self.workers {
+            None => self.processes,
+            Some(Workers::Fixed(workers)) => workers,
+            // All processes have the same number.
+            Some(Workers::Auto) => (self.slots() / self.processes).max(1) * self.processes,
+        }
+    }
+
+    /// The number of workers that this host can run.
+    #[must_use]
+    fn slots(&self) -> u32 {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        self.slots.unwrap_or_else(|| u32::try_from(cores().min(MOST_WORKERS as u64)).unwrap_or(1))
     }
 
     /// The numbers of workers and processes.
@@ -213,6 +266,7 @@ impl RunOptions {
             in_flight_bytes: self.in_flight.0,
             keep_journal: self.keep_journal,
             reconcile: self.reconcile,
+            upgrade: self.upgrade.clone(),
             leave_append_outputs: self.leave_append_outputs,
             own_options,
             deletion_grace: self.deletion_grace,
@@ -229,6 +283,9 @@ impl RunOptions {
             return Err(format!(
                 "{workers} workers cannot be shared evenly by {processes} processes: give --workers a multiple of --processes"
             ));
+        }
+        if self.leave_append_outputs && !self.reconcile && self.upgrade.is_none() {
+            return Err("--leave-append-outputs requires --reconcile or --upgrade".to_owned());
         }
         let shortest = Duration::from_millis(1);
         if self.tick < shortest {
@@ -310,6 +367,54 @@ mod tests {
         }
         for text in ["", "MiB", "1XB", "-1", "99999999999999999999", "99999999999GiB"] {
             assert!(text.parse::<Bytes>().is_err(), "{text}");
+        }
+    }
+
+    #[derive(clap::Parser)]
+    struct Run {
+        #[command(flatten)]
+        run: RunOptions,
+    }
+
+    #[test]
+    fn workers_are_counted_or_as_many_as_the_slots_that_the_processes_share_evenly() {
+        let layout = |options: &str| {
+            let run = <Run as clap::Parser>::try_parse_from(format!("run --store x {options}").split_whitespace());
+            run.ok().map(|run| run.run.layout()).map(|layout| (layout.workers, layout.processes))
+        };
+        for (options, expected) in [
+            ("", Some((1, 1))),
+            ("--processes 3", Some((3, 3))),
+            ("--workers 4 --processes 2", Some((4, 2))),
+            ("--workers auto --slots 5", Some((5, 1))),
+            ("--workers auto --slots 5 --processes 2", Some((4, 2))),
+            ("--workers auto --slots 1 --processes 2", Some((2, 2))),
+            ("--workers 0", None),
+            ("--workers 1025", None),
+            ("--workers some", None),
+            ("--slots 0", None),
+        ] {
+            assert_eq!(layout(options), expected, "{options}");
+        }
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+        assert_eq!(layout("--workers auto"), Some((cores, 1)));
+    }
+
+    #[test]
+    fn the_records_of_append_outputs_are_left_only_where_something_is_corrected() {
+        let check = |options: &str| {
+            let run = <Run as clap::Parser>::try_parse_from(format!("run --store x {options}").split_whitespace());
+            run.is_ok_and(|run| run.run.check().is_ok())
+        };
+        let hash = "0123456789abcdef0123456789ABCDEF";
+        for (options, fits) in [
+            ("--leave-append-outputs".to_owned(), false),
+            ("--leave-append-outputs --reconcile".to_owned(), true),
+            (format!("--leave-append-outputs --upgrade {hash}"), true),
+            (format!("--upgrade {hash}0"), false),
+            (format!("--upgrade {}", &hash[1..]), false),
+        ] {
+            assert_eq!(check(&options), fits, "{options}");
         }
     }
 

@@ -48,6 +48,7 @@ struct Shared {
     worker: u32,
     workers: u32,
     restore: Option<Restore>,
+    only_checks: bool,
     operators: RefCell<BTreeMap<String, Marks>>,
     refused: RefCell<Vec<StateError>>,
     frozen: RefCell<Vec<Frozen>>,
@@ -61,10 +62,15 @@ impl Durables {
     /// The operators of `worker`, one of `workers`, that begin empty or from a checkpoint.
     #[must_use]
     pub(crate) fn new(worker: u32, workers: u32, restore: Option<Restore>) -> Self {
+        Self::of(worker, workers, restore, false)
+    }
+
+    fn of(worker: u32, workers: u32, restore: Option<Restore>, only_checks: bool) -> Self {
         let shared = Rc::new(Shared {
             worker,
             workers,
             restore,
+            only_checks,
             operators: RefCell::default(),
             refused: RefCell::default(),
             frozen: RefCell::default(),
@@ -90,25 +96,42 @@ impl Durables {
         Self::new(0, 1, None)
     }
 
+    /// Creates the instance for a dataflow that is built only to see whether its operators could restore this checkpoint: they
+    /// read enough of their state files to tell, and keep no rows.
+    #[must_use]
+    pub(crate) fn checking(restore: Restore) -> Self {
+        Self::of(0, 1, Some(restore), true)
+    }
+
+    /// Whether operators only check that they could restore their rows.
+    pub(crate) fn only_checks(&self) -> bool {
+        self.0.only_checks
+    }
+
     /// Checks the operators against the checkpoint. It must be called after the dataflow has been built, when every operator has
     /// restored its rows.
     ///
     /// # Errors
-    /// The first error of an operator, or that an operator of the checkpoint is missing in the binary or one of the binary in the
-    /// checkpoint.
+    /// The first of what is [wrong](Self::wrong).
     pub(crate) fn built(&self) -> Result<(), StateError> {
-        if let Some(first) = self.refused().into_iter().next() {
-            return Err(first);
-        }
+        self.wrong().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// What is wrong with the operators of a dataflow that has been built: errors of operators, those of the checkpoint that are
+    /// missing in the binary, and those of the binary that are missing in the checkpoint. Says it once.
+    pub(crate) fn wrong(&self) -> Vec<StateError> {
+        let mut wrong = self.refused();
+        let Some(Restore { operators: stored, as_of, .. }) = &self.0.restore else { return wrong };
+        let refused = |name: &str| wrong.iter().any(|error| error.operator() == Some(name));
         let operators = self.0.operators.borrow();
-        let Some(Restore { operators: stored, as_of, .. }) = &self.0.restore else { return Ok(()) };
-        if let Some(missing) = stored.iter().find(|stored| !operators.contains_key(&stored.name)) {
-            return Err(StateError::Missing { operator: missing.name.clone(), kind: missing.kind.to_string() });
-        }
-        match operators.keys().find(|name| stored.iter().all(|stored| stored.name != **name)) {
-            Some(added) => Err(StateError::Added { operator: added.clone(), as_of: *as_of }),
-            None => Ok(()),
-        }
+        let missing = stored.iter().filter(|stored| !operators.contains_key(&stored.name) && !refused(&stored.name));
+        let missing =
+            missing.map(|stored| StateError::Missing { operator: stored.name.clone(), kind: stored.kind.to_string() });
+        let added = operators.keys().filter(|name| stored.iter().all(|stored| stored.name != **name));
+        let added = added.map(|name| StateError::Added { operator: name.clone(), as_of: *as_of });
+        let more: Vec<_> = missing.chain(added).collect();
+        wrong.extend(more);
+        wrong
     }
 
     /// What was wrong with operators, in the order in which the job makes them. Says it once.

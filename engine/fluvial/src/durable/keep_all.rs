@@ -45,6 +45,12 @@ impl<'s, D: ExchangeData> Stream<'s, D> {
         let stored = registration.files.take();
         let parts = stored.and_then(|stored| {
             Replay::new(&stored, &registration.kind, scope.index(), scope.peers(), &schema)
+                .and_then(|mut replay| {
+                    if durables.only_checks() {
+                        replay.check::<D>()?;
+                    }
+                    Ok(replay)
+                })
                 .map_err(|error| durables.refuse(error))
                 .ok()
         });
@@ -158,6 +164,11 @@ impl Replay {
         let mine: Vec<_> = parts.into_iter().skip(worker).step_by(workers).collect();
         let (of_before, as_of) = (stored.of_before, stored.as_of);
         Ok(Self { of_before, as_of, parts: mine.into_iter(), failed: false })
+    }
+
+    /// Reads the first part of each file, to see that it can be read.
+    fn check<D: ExchangeData>(&mut self) -> Result<(), StateError> {
+        self.parts.by_ref().filter(PlainPart::is_first).try_for_each(|part| part.read::<D>().map(drop))
     }
 
     /// Reads the records of the next part.

@@ -33,7 +33,10 @@ pub(crate) struct RunConfig {
     pub(crate) keep_journal: bool,
     /// Whether to accept the input as it is now and to correct upsert outputs.
     pub(crate) reconcile: bool,
-    /// Whether a reconciliation leaves the records of append outputs as they are.
+    /// The hash of the program that a person has approved: if this program has it, and another one wrote the outputs, they
+    /// are corrected.
+    pub(crate) upgrade: Option<String>,
+    /// Whether a reconciliation or an upgrade leaves the records of append outputs as they are.
     pub(crate) leave_append_outputs: bool,
     /// The job's own options, which together with the binary decide what the job computes, encoded as bytes that are
     /// equal if the options are.

@@ -14,14 +14,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Envelope, Incarnation, Offset, SinkStatus, Waker};
+use fluvial_node::process_link::Succession;
 use fluvial_protocol::journal::{Nonce, SplitName};
 use fluvial_protocol::{
-    Answer, Call, Ended, Event, Exit, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part, Plan, Report,
-    Request, System,
+    Answer, Call, Ended, Event, Exit, FoundOutput, FoundSplit, HeldOutput, Leader, LeaderConfig, Order, Pace, Part,
+    Plan, Report, Request, System,
 };
 
 use super::ambient;
 use super::background::{Background, Serve, Server, wait_out};
+use super::config::RunConfig;
 use super::control::{Control, Message};
 use super::discovery::{self, Asking, Discovered, Discovery, of_source};
 use super::failure::{Failure, chain};
@@ -29,7 +31,7 @@ use super::member::Member;
 use super::missed;
 use super::outputs;
 use super::process::ForTheLeader;
-use super::request_rate::{HEARTBEAT, LONGEST_HEARTBEAT, checkpoint_age_limit};
+use super::request_rate::{HEARTBEAT, LONGEST_HEARTBEAT, RequestRate, checkpoint_age_limit};
 use super::status::StatusLine;
 use super::unavailable::LOOK_AGAIN;
 use crate::fail_point::{FailPoint, reach};
@@ -81,36 +83,9 @@ impl LeaderDriver {
     pub(crate) fn new(member: &Arc<Member>, with: ForTheLeader, waker: &Waker) -> Result<Self, Failure> {
         let ForTheLeader { found, succession, stop, program, rate } = with;
         let options = &member.config;
-        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        let config = LeaderConfig {
-            incarnation: Incarnation(ambient::uuid()),
-            nonce: Nonce::of_run(succession.run, succession.attempt),
-            follows: succession.follows,
-            program,
-            layout: options.layout,
-            turns: super::TURNS,
-            sources: member.sources.iter().map(|(name, _)| name.clone()).collect(),
-            outputs: found.outputs.clone(),
-            sink: found.sink.clone(),
-            pace: Pace {
-                tick_interval_ms: millis(options.tick),
-                heartbeat_ms: millis(HEARTBEAT),
-                longest_heartbeat_ms: millis(LONGEST_HEARTBEAT),
-                tick_records: options.tick_records,
-                tick_bytes: (options.in_flight_bytes / 4).min(64 << 20),
-                in_flight_bytes: options.in_flight_bytes,
-                in_flight_ticks: 1000,
-            },
-            append_every_ms: millis(rate.append_every),
-            checkpoint_every_ms: millis(rate.checkpoint_every),
-            idle_checkpoint_every_ms: millis(rate.idle_checkpoint_every),
-            checkpoint_age_limit_ms: millis(checkpoint_age_limit(options.checkpoint_every)),
-            keep_journal: options.keep_journal,
-            reconcile: options.reconcile,
-            leave_append_outputs: options.leave_append_outputs,
-            grace_ms: millis(options.deletion_grace),
-            max_clock_jump_ms: millis(options.deletion_grace),
-        };
+        let sources = member.sources.iter().map(|(name, _)| name.clone()).collect();
+        let outputs = (found.outputs.clone(), found.sink.clone());
+        let config = leader_config(options, sources, outputs, program, succession, rate);
         let background = Background::new(waker);
         background.spawn("stop", move || stop.recv().ok().map(|()| Ok(Back::Stop)))?;
         let discovery = Self::discover(member, waker, &found.splits)?;
@@ -147,11 +122,8 @@ impl LeaderDriver {
     /// Starts to ask the sources for their splits, and to tell them how far the job is.
     fn discover(member: &Member, waker: &Waker, before: &[FoundSplit]) -> Result<Discovery, Failure> {
         let options = &member.config;
-        let asking = Asking {
-            job: member.process.job.clone(),
-            patience: options.patience,
-            window: options.checkpoint_every.saturating_mul(CHECKPOINTS_TO_REPLAY),
-        };
+        let asking =
+            Asking { job: member.process.job.clone(), patience: options.patience, window: input_to_replay(options) };
         Discovery::start(&member.sources, &asking, before, waker)
     }
 
@@ -375,6 +347,53 @@ impl LeaderDriver {
             let answer = calls.make(call).await;
             answer.map(|answer| Back::Answered(part, answer)).map_err(|error| Failure::of(System::Store, error))
         });
+    }
+}
+
+/// How much of the input may have to be read again after a restart.
+pub(crate) fn input_to_replay(options: &RunConfig) -> Duration {
+    options.checkpoint_every.saturating_mul(CHECKPOINTS_TO_REPLAY)
+}
+
+/// What the leader of a generation is started with; `outputs` are those of the job, as found and as the sink describes them.
+pub(crate) fn leader_config(
+    options: &RunConfig,
+    sources: Vec<String>,
+    outputs: (Vec<FoundOutput>, SinkStatus),
+    program: String,
+    succession: Succession,
+    rate: RequestRate,
+) -> LeaderConfig {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    LeaderConfig {
+        incarnation: Incarnation(ambient::uuid()),
+        nonce: Nonce::of_run(succession.run, succession.attempt),
+        follows: succession.follows,
+        program,
+        layout: options.layout,
+        turns: super::TURNS,
+        sources,
+        outputs: outputs.0,
+        sink: outputs.1,
+        pace: Pace {
+            tick_interval_ms: millis(options.tick),
+            heartbeat_ms: millis(HEARTBEAT),
+            longest_heartbeat_ms: millis(LONGEST_HEARTBEAT),
+            tick_records: options.tick_records,
+            tick_bytes: (options.in_flight_bytes / 4).min(64 << 20),
+            in_flight_bytes: options.in_flight_bytes,
+            in_flight_ticks: 1000,
+        },
+        append_every_ms: millis(rate.append_every),
+        checkpoint_every_ms: millis(rate.checkpoint_every),
+        idle_checkpoint_every_ms: millis(rate.idle_checkpoint_every),
+        checkpoint_age_limit_ms: millis(checkpoint_age_limit(options.checkpoint_every)),
+        keep_journal: options.keep_journal,
+        reconcile: options.reconcile,
+        upgrade: options.upgrade.clone(),
+        leave_append_outputs: options.leave_append_outputs,
+        grace_ms: millis(options.deletion_grace),
+        max_clock_jump_ms: millis(options.deletion_grace),
     }
 }
 

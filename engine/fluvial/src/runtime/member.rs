@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use fluvial_connector::{Generation, JobProcess, OutputSpec, Sink, SinkContext, SinkSession, Source};
+use fluvial_connector::{Generation, JobProcess, OutputSpec, Sink, SinkContext, SinkSession, SinkStatus, Source};
 use fluvial_node::process_link::{FromProcess, NodeLink};
 use fluvial_protocol::{FoundOutput, System};
 use tokio::runtime::Handle;
@@ -76,6 +76,15 @@ impl SinkLink {
     }
 }
 
+/// The outputs of the job with the partitions that the sink says.
+pub(crate) fn found_outputs(outputs: &[OutputSpec], sink: &SinkStatus) -> Vec<FoundOutput> {
+    let found = outputs.iter().map(|spec| {
+        let partitions = sink.outputs.get(&spec.name).map_or(0, |output| output.partitions);
+        FoundOutput { output: spec.name.clone(), partitions, envelope: spec.envelope }
+    });
+    found.collect()
+}
+
 impl Member {
     pub(crate) fn new(
         process: JobProcess,
@@ -105,11 +114,7 @@ impl Member {
         let splits = splits.map_err(|e| Failure::of(System::Source, e))?;
         let session = self.sink.session()?;
         let sink = wait_out("sink", patience, || session.status()).map_err(|e| Failure::of(System::Sink, e))?;
-        let output = |spec: &OutputSpec| {
-            let partitions = sink.outputs.get(&spec.name).map_or(0, |output| output.partitions);
-            FoundOutput { output: spec.name.clone(), partitions, envelope: spec.envelope }
-        };
-        Ok(Found { splits, outputs: self.sink.outputs.iter().map(output).collect(), sink })
+        Ok(Found { splits, outputs: found_outputs(&self.sink.outputs, &sink), sink })
     }
 
     /// Stores the values that the leader begins with, until its worker takes them.

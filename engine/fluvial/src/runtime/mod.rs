@@ -41,6 +41,7 @@
 mod ambient;
 mod background;
 mod calls;
+pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod control;
 mod discovery;
@@ -66,6 +67,7 @@ mod status;
 mod turns;
 pub(crate) mod unavailable;
 mod uploads;
+mod version;
 mod worker;
 
 use std::sync::Arc;

@@ -23,7 +23,7 @@ pub(crate) fn look(session: &dyn SinkSession) -> Option<SinkStatus> {
 }
 
 /// The rows that these outputs hold, except those outputs for which a job of this name has progress. Such an output is
-/// not new, and its committers check whose it is.
+/// not new, and its committers check whose it is. One that does not exist yet holds none.
 ///
 /// # Errors
 /// The sink cannot be reached.
@@ -31,7 +31,8 @@ pub(crate) fn survey(session: &dyn SinkSession, outputs: &[String]) -> Result<Ve
     let (status, progress) = (session.status()?, session.progress()?);
     let is_new = |output: &&String| progress.keys().all(|at| at.output != **output);
     let held = outputs.iter().filter(is_new).map(|output| {
-        let rows = count_rows(session, output, status.outputs.get(output).map_or(0, |status| status.partitions))?;
+        let exists = status.outputs.get(output).filter(|status| status.exists());
+        let rows = exists.map_or(Ok(0), |status| count_rows(session, output, status.partitions))?;
         let writers = if rows > 0 { session.writers(output).unwrap_or_default() } else { Vec::new() };
         Ok(HeldOutput { output: output.clone(), rows, writers })
     });

@@ -6,8 +6,9 @@ use anyhow::Context;
 use fluvial_connector::{OutputSpec, Sink, Source};
 
 use super::Build;
-use crate::durable::Durables;
+use crate::durable::{Durables, Restore};
 use crate::job::{Job, Situation};
+use crate::state::StateError;
 
 /// The parts of a job that have names.
 pub(crate) struct Topology {
@@ -41,6 +42,24 @@ pub(crate) fn plan(build: &Build) -> anyhow::Result<Topology> {
                 sink: declared.outputs.first().map(|output| Arc::clone(&output.sink)).context("a job has an output")?,
                 outputs: declared.outputs.into_iter().map(|o| o.spec).collect(),
             })
+        })
+    })
+}
+
+/// Builds the job on a temporary worker over a checkpoint, and returns what is wrong with its durable operators.
+///
+/// # Errors
+/// The closure refuses the options.
+pub(crate) fn check_operators(build: &Build, restore: Restore) -> anyhow::Result<Vec<StateError>> {
+    let build = Arc::clone(build);
+    timely::execute::execute_directly(move |worker| {
+        worker.dataflow::<u64, _, _>(|scope| {
+            let durables = Durables::checking(restore);
+            let situation = Situation { partitions: Box::new(|_| 1), skip_through: None };
+            let mut job = Job::new(scope, durables.clone(), situation);
+            build(&mut job)?;
+            drop(job.finish());
+            Ok(durables.wrong())
         })
     })
 }

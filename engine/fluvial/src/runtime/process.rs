@@ -11,7 +11,6 @@
 //! Whatever goes wrong ends the process at once, after it has told its node why: a process holds nothing that
 //! its end at any moment could leave half done.
 
-use std::io::Read as _;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,7 +29,6 @@ use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::initialize::Hooks;
 use timely::worker::Worker;
 use tokio::runtime::Runtime;
-use xxhash_rust::xxh3::Xxh3;
 
 use super::config::RunConfig;
 use super::failure::Failure;
@@ -42,6 +40,7 @@ use super::pulse::Pulses;
 use super::replay::Script;
 use super::request_rate::RequestRate;
 use super::source::Volume;
+use super::version::version;
 use super::{Build, panics, worker};
 use crate::journal::JobStore;
 use crate::stages::STAGES;
@@ -155,7 +154,7 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
         let failed = Failure::of_host;
         // Hashing takes some milliseconds, in which Kafka can answer.
         let own_options = config.own_options.clone();
-        let hash = move || hash_of_this_program(&own_options);
+        let hash = move || version(&own_options);
         let hash = std::thread::Builder::new().name("hash".to_owned()).spawn(hash).map_err(failed)?;
         let rate = RequestRate::new(config, store.store());
         rate.say(config, store.store(), topology.operators.len());
@@ -218,18 +217,4 @@ pub(crate) fn start_workers(
     let work = move |worker: &mut Worker| ended(worker::work(worker, &shared));
     timely::execute::execute_from(builders, guard, config, work)
         .map_err(|error| Failure::new(Exit::EngineFault, anyhow::anyhow!(error)))
-}
-
-/// The hash of the binary that this process runs and of the job's own options. The path `/proc/self/exe` leads to this
-/// binary even if its file has been replaced.
-fn hash_of_this_program(own_options: &[u8]) -> std::io::Result<String> {
-    let mut binary = std::fs::File::open("/proc/self/exe")?;
-    let (mut hash, mut buffer) = (Xxh3::new(), vec![0; 1 << 20]);
-    hash.update(own_options);
-    loop {
-        match binary.read(&mut buffer)? {
-            0 => return Ok(format!("{:032x}", hash.digest128())),
-            read => hash.update(&buffer[..read]),
-        }
-    }
 }

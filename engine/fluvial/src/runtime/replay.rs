@@ -117,7 +117,7 @@ impl Script {
             replay,
             sinks: history.sinks,
             reconciliation: None,
-            compare_outputs: false,
+            compare_outputs: None,
             cannot_correct: Some("`replay` shows the output of each tick as it was".to_owned()),
         };
         Ok(Self { plan, ends, digest: config.digest })

@@ -468,7 +468,7 @@ fn build(worker: &mut Worker, shared: &Shared, plan: &Plan, durables: &Durables)
     let situation = Situation {
         partitions: Box::new(move |output| partitions.get(output).copied().unwrap_or(1)),
         // A comparison and a correction need the whole table, including the restored rows.
-        skip_through: Some(plan.as_of()).filter(|_| plan.reconciliation.is_none() && !plan.compare_outputs),
+        skip_through: Some(plan.as_of()).filter(|_| plan.reconciliation.is_none() && plan.compare_outputs.is_none()),
     };
     worker
         .dataflow_named::<u64, _, _>("job", |scope| {

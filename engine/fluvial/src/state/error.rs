@@ -109,6 +109,21 @@ pub(crate) enum StateError {
 }
 
 impl StateError {
+    /// The durable operator that does not fit, if that is the error.
+    pub(crate) fn operator(&self) -> Option<&str> {
+        match self {
+            Self::Duplicate { operator }
+            | Self::BadName { operator }
+            | Self::Missing { operator, .. }
+            | Self::Added { operator, .. }
+            | Self::Changed { operator, .. }
+            | Self::Encode { operator, .. } => Some(operator),
+            Self::Store(_) | Self::Gone { .. } | Self::Damaged { .. } | Self::Unknown { .. } | Self::Decode { .. } => {
+                None
+            }
+        }
+    }
+
     /// What the caller should do.
     #[must_use]
     pub(crate) fn kind(&self) -> ErrorKind {

@@ -123,13 +123,14 @@ pub(crate) fn encode_plain<D: Serialize + DeserializeOwned + PartialEq>(
     encode().map_err(|source| StateError::Encode { operator: operator.to_owned(), source })
 }
 
-/// Reads the rows of a file whose hashes are in `range`, in the order of their hashes.
+/// Reads the rows of a file whose hashes are in `range`, in the order of their hashes; without a range those of the file's
+/// first row group, which show whether the others can be read.
 pub(crate) fn read_keyed<K, V>(
     store: &StateStore,
     file: &StateFile,
     kind: &OperatorKind,
     schema: &RowSchema,
-    range: HashRange,
+    range: Option<HashRange>,
     mut take: impl FnMut(u64, K, Option<V>),
 ) -> Result<(), StateError>
 where
@@ -138,6 +139,8 @@ where
 {
     let file = OpenFile::open(store, file, None)?;
     let schema = &as_stored(schema, &file, kind)?;
+    let first = file.info.groups.first().map(|group| HashRange { first: group.first_hash, last: group.last_hash });
+    let Some(range) = range.or(first) else { return Ok(()) };
     for (index, group) in file.info.groups.iter().enumerate() {
         if group.last_hash < range.first || group.first_hash > range.last {
             continue;
@@ -199,6 +202,11 @@ fn as_stored(schema: &RowSchema, file: &OpenFile, kind: &OperatorKind) -> Result
 }
 
 impl PlainPart {
+    /// Whether it is the first of its file.
+    pub(crate) fn is_first(&self) -> bool {
+        self.group == 0
+    }
+
     /// Reads the records of the row group.
     pub(crate) fn read<D: DeserializeOwned>(&self) -> Result<Vec<D>, StateError> {
         let schema = &self.schema;

@@ -72,13 +72,20 @@ impl Folder {
         let mut all = BTreeMap::new();
         for worker in 0..workers {
             for file in files {
-                read_keyed(&self.store, file, &kind(), &schema(), HashRange::of(worker, workers), |hash, key, row| {
-                    assert_eq!(hash_owner(hash, workers), worker);
-                    match row {
-                        Some(row) => all.insert(key, row),
-                        None => all.remove(&key),
-                    };
-                })
+                read_keyed(
+                    &self.store,
+                    file,
+                    &kind(),
+                    &schema(),
+                    Some(HashRange::of(worker, workers)),
+                    |hash, key, row| {
+                        assert_eq!(hash_owner(hash, workers), worker);
+                        match row {
+                            Some(row) => all.insert(key, row),
+                            None => all.remove(&key),
+                        };
+                    },
+                )
                 .unwrap();
             }
         }
@@ -197,7 +204,7 @@ fn runs_of_many_row_groups_are_read_and_merged_group_by_group() {
                     file,
                     &kind,
                     &schema,
-                    HashRange::of(worker, 3),
+                    Some(HashRange::of(worker, 3)),
                     |_, key, row| {
                         found.insert(key, row);
                     },
@@ -240,8 +247,14 @@ fn every_damaged_bit_and_every_truncation_is_refused_with_the_objects_name() {
     let whole = folder.bytes(&file);
     let check = |bytes: Vec<u8>, what: &str| {
         folder.damage(&file, bytes);
-        let read =
-            read_keyed::<Group, Totals>(&folder.store, &file, &kind(), &schema(), HashRange::of(0, 1), |_, _, _| {});
+        let read = read_keyed::<Group, Totals>(
+            &folder.store,
+            &file,
+            &kind(),
+            &schema(),
+            Some(HashRange::of(0, 1)),
+            |_, _, _| {},
+        );
         let error = read.expect_err(what);
         assert_eq!(error.kind(), ErrorKind::Data, "{what}: {error}");
         assert!(error.to_string().contains("memory/job/state/groups/1.parquet"), "{what}: {error}");
@@ -257,7 +270,8 @@ fn every_damaged_bit_and_every_truncation_is_refused_with_the_objects_name() {
     folder.damage(&file, whole);
     assert!(folder.read(std::slice::from_ref(&file), 1).is_empty());
     folder.runtime.block_on(folder.objects.delete(&format!("job/{}", file.object).into())).unwrap();
-    let read = read_keyed::<Group, Totals>(&folder.store, &file, &kind(), &schema(), HashRange::of(0, 1), |_, _, _| {});
+    let read =
+        read_keyed::<Group, Totals>(&folder.store, &file, &kind(), &schema(), Some(HashRange::of(0, 1)), |_, _, _| {});
     assert!(matches!(read, Err(StateError::Gone { .. })));
 }
 
@@ -266,7 +280,8 @@ fn a_file_that_is_not_ours_or_of_another_operator_is_refused() {
     let mut folder = Folder::new();
     let file = folder.write(vec![(group(1), None)]);
     let other = OperatorKind { operator: "latest".to_owned(), ..kind() };
-    let read = read_keyed::<Group, Totals>(&folder.store, &file, &other, &schema(), HashRange::of(0, 1), |_, _, _| {});
+    let read =
+        read_keyed::<Group, Totals>(&folder.store, &file, &other, &schema(), Some(HashRange::of(0, 1)), |_, _, _| {});
     let error = read.unwrap_err();
     assert!(matches!(error, StateError::Changed { .. }), "{error}");
     assert_eq!(error.kind(), ErrorKind::Configuration);
@@ -276,7 +291,7 @@ fn a_file_that_is_not_ours_or_of_another_operator_is_refused() {
         assert!(matches!(error, StateError::Changed { .. }), "{error}");
         assert!(error.to_string().contains(&schema.describe()), "{error}");
     };
-    let all = HashRange::of(0, 1);
+    let all = Some(HashRange::of(0, 1));
     let other = RowSchema::keyed::<u32, Totals>();
     let kind_of = |schema: &RowSchema| OperatorKind { schema: schema.describe(), ..kind() };
     refused(&other, read_keyed::<u32, Totals>(&folder.store, &file, &kind_of(&other), &other, all, |_, _, _| {}));
@@ -291,8 +306,14 @@ fn a_file_that_is_not_ours_or_of_another_operator_is_refused() {
     writer.close().unwrap();
     let crc32 = crc32fast::hash(&foreign);
     let foreign = folder.put(&super::EncodedFile { bytes: foreign.into(), rows: 1, crc32 });
-    let read =
-        read_keyed::<Group, Totals>(&folder.store, &foreign, &kind(), &schema(), HashRange::of(0, 1), |_, _, _| {});
+    let read = read_keyed::<Group, Totals>(
+        &folder.store,
+        &foreign,
+        &kind(),
+        &schema(),
+        Some(HashRange::of(0, 1)),
+        |_, _, _| {},
+    );
     assert!(read.unwrap_err().to_string().contains("not one of fluvial's"));
 }
 

@@ -37,9 +37,9 @@
 //! **Does not** decide by time. How long an answer may take is up to the sink, and failures that go on are counted by
 //! [`waiting`](super::waiting).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use fluvial_connector::{Digest, Offset, Position, Progress, Tick};
+use fluvial_connector::{Digest, Offset, OutputPartition, Position, Progress, Tick};
 
 use super::lane::{Lane, Point, Replaying, State, Target, Uncovered, Unknown};
 use super::queue::Queue;
@@ -100,11 +100,8 @@ impl Committer {
             (Phase::Doubting(ended), Done::Journal(_)) => return Err(ended.clone()),
             (Phase::Checking, Done::Journal(_)) => self.enter(Phase::Reading),
             (Phase::Reading, Done::Progress(progress, status)) => {
-                let checked = refuse_recreated(&self.sinks, &status).and_then(|()| {
-                    self.lanes
-                        .iter()
-                        .try_for_each(|lane| lane.check(&self.opened, self.sealed, progress.get(&lane.target.at)))
-                });
+                let checked = refuse_recreated(&self.sinks, &status);
+                let checked = checked.and_then(|()| self.check_progress(self.sealed, &progress));
                 match checked {
                     Ok(()) => self.enter(Phase::Tails(progress)),
                     Err(ended) => return self.doubt(ended),
@@ -124,6 +121,18 @@ impl Committer {
             (_, done) => return Err(Ended::Bug(format!("a committer got {done:?} without asking"))),
         }
         Ok(())
+    }
+}
+
+impl Committer {
+    /// Checks whether the sink's progress can be that of this job, by what the journal says and with ticks sealed through
+    /// `sealed`.
+    pub(crate) fn check_progress(
+        &self,
+        sealed: Tick,
+        progress: &BTreeMap<OutputPartition, Progress>,
+    ) -> Result<(), Ended> {
+        self.lanes.iter().try_for_each(|lane| lane.check(&self.opened, sealed, progress.get(&lane.target.at)))
     }
 }
 

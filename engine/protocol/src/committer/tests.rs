@@ -82,7 +82,7 @@ pub(super) fn plan(partitions: u32, replay: &[u64]) -> Plan {
             progress: String::new(),
         }],
         reconciliation: None,
-        compare_outputs: false,
+        compare_outputs: None,
         cannot_correct: None,
     }
 }

@@ -182,7 +182,11 @@ impl History {
                 self.reconciled_by = self.opened.clone();
             }
             Entry::Compacted { tick } if *tick > self.as_of() => self.compacted(*tick),
-            Entry::Reconciled { .. } | Entry::Compacted { .. } => self.reconciliation = None,
+            Entry::Upgraded { tick } if *tick > self.as_of() => {
+                self.upgraded(*tick);
+                self.reconciled_by = self.opened.clone();
+            }
+            Entry::Reconciled { .. } | Entry::Compacted { .. } | Entry::Upgraded { .. } => self.reconciliation = None,
             Entry::Opened { .. } | Entry::Checkpoint { .. } => {}
         }
         Ok(())
@@ -214,6 +218,11 @@ impl History {
     /// Goes on without records that compaction removed, and corrects the outputs at `tick`.
     pub fn compacted(&mut self, tick: Tick) {
         self.corrected(Reconciliation { tick, compare: Compare::AllButCompacted });
+    }
+
+    /// Goes on with the input as it was, and corrects the outputs at `tick` to what a program computes that was approved.
+    pub fn upgraded(&mut self, tick: Tick) {
+        self.reconciliation = Some(Reconciliation { tick, compare: Compare::All });
     }
 
     fn corrected(&mut self, reconciliation: Reconciliation) {

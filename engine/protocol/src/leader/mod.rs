@@ -23,7 +23,7 @@ use crate::appender::lost_the_race;
 use crate::compaction::Compare;
 use crate::journal::{Nonce, Seq, SinkStart, SplitNumber};
 use crate::manifest::SplitState;
-use crate::messages::{FoundOutput, FoundSplit, HeldOutput, Layout, Order, Report};
+use crate::messages::{FoundOutput, FoundSplit, HeldOutput, Layout, Order, Plan, Report};
 use crate::opening::{Opened, Opener, Opening};
 use crate::preparing::{Prepared, refuse_held};
 use crate::recreated::refuse_recreated;
@@ -73,7 +73,10 @@ pub struct LeaderConfig {
     pub keep_journal: bool,
     /// The run takes the input as it is until it has a checkpoint, corrects upsert outputs and begins new ones.
     pub reconcile: bool,
-    /// Append outputs, which cannot be corrected, do not stand in the way of that.
+    /// The hash of the program that a person has approved. If it is `program`, and another one wrote the outputs, they are
+    /// corrected.
+    pub upgrade: Option<String>,
+    /// Append outputs, which cannot be corrected, do not stand in the way of a reconciliation or an upgrade.
     pub leave_append_outputs: bool,
     /// How long an object stays after nothing names it any more: longer than any pause that a process survives.
     pub grace_ms: u64,
@@ -267,6 +270,24 @@ impl Leader {
         }
     }
 
+    /// The next request that stands already; unlike [`Leader::next_request`], this begins no call to the store.
+    pub(crate) fn waiting_request(&mut self) -> Option<Request> {
+        self.out.pop_front()
+    }
+
+    /// The plan of this generation, before the workers have it.
+    pub(crate) fn plan(&self) -> Option<&Plan> {
+        match &self.stage {
+            Stage::Preparing(prepared) | Stage::Fencing { prepared, .. } => Some(&prepared.plan),
+            _ => None,
+        }
+    }
+
+    /// Whether a split seems to end too early, and its source has to be asked again.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.splits.is_in_doubt()
+    }
+
     /// When [`Event::Time`] is of use at the latest.
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
@@ -363,23 +384,7 @@ impl Leader {
     fn on_answer(&mut self, part: Part, answer: Answer) -> Result<(), Ended> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Opening(mut opening) => match opening.on(answer)? {
-                Some(opened) => {
-                    self.me = Some(opened.me);
-                    self.refuse_lost_sources(&opened)?;
-                    let compare = opened.compare(self.config.reconcile);
-                    if compare == Compare::Nothing {
-                        self.splits = splits_of(&opened.history.splits);
-                        self.stage = Stage::Looking { opened: Box::new(opened), told: false };
-                        return self.judge();
-                    }
-                    let upserts = self.config.outputs.iter().any(|output| output.envelope == Envelope::Upsert);
-                    if upserts && opened.history.sealed() == Tick(0) {
-                        self.out.push_back(Request::Survey);
-                        self.stage = Stage::Surveying(Box::new(opened));
-                        return Ok(());
-                    }
-                    self.prepare(opened, compare)
-                }
+                Some(opened) => self.opened(opened),
                 None => {
                     self.stage = Stage::Opening(opening);
                     Ok(())
@@ -408,6 +413,25 @@ impl Leader {
                 Err(Ended::Bug(format!("the store answered {part:?}, which had asked nothing")))
             }
         }
+    }
+
+    /// Goes on with a journal that has been opened.
+    pub(crate) fn opened(&mut self, opened: Opened) -> Result<(), Ended> {
+        self.me = Some(opened.me);
+        self.refuse_lost_sources(&opened)?;
+        let compare = opened.compare(self.config.reconcile);
+        if compare == Compare::Nothing {
+            self.splits = splits_of(&opened.history.splits);
+            self.stage = Stage::Looking { opened: Box::new(opened), told: false };
+            return self.judge();
+        }
+        let upserts = self.config.outputs.iter().any(|output| output.envelope == Envelope::Upsert);
+        if upserts && opened.history.sealed() == Tick(0) {
+            self.out.push_back(Request::Survey);
+            self.stage = Stage::Surveying(Box::new(opened));
+            return Ok(());
+        }
+        self.prepare(opened, compare)
     }
 
     /// Refuses a binary that lacks a source which the job has read: nobody would tell of its splits, nor read them.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::*;
 use crate::compaction::Compare;
 use crate::journal::{Entry, JournalRecord, Range, Recreated, SplitNumber};
-use crate::{InputFault, Passed, Plan, PutOutcome};
+use crate::{Approval, InputFault, Passed, PutOutcome};
 
 /// A leader of two processes of two workers, with a journal that does what it is told.
 struct Bench {
@@ -52,6 +52,7 @@ impl Bench {
             checkpoint_age_limit_ms: 60_000,
             keep_journal: false,
             reconcile: false,
+            upgrade: None,
             leave_append_outputs: false,
             grace_ms: 1000,
             max_clock_jump_ms: 600_000,
@@ -146,6 +147,7 @@ fn kind(entry: &Entry) -> &'static str {
         Entry::Checkpoint { .. } => "checkpoint",
         Entry::Reconciled { .. } => "reconciled",
         Entry::Compacted { .. } => "compacted",
+        Entry::Upgraded { .. } => "upgraded",
     }
 }
 
@@ -502,6 +504,69 @@ fn a_job_with_an_append_output_or_another_program_than_wrote_the_output_cannot_c
     let begun = next(&Bench::new(), "program", upsert).run();
     assert_eq!(why(next(&begun, "program", |_| ())), None);
     assert!(why(next(&begun, "other", |_| ())).unwrap().contains("hash other"));
+}
+
+#[test]
+fn a_program_that_was_approved_corrects_what_another_wrote_until_a_checkpoint_covers_it_and_no_other_program_does() {
+    let sealed = |envelope| {
+        let mut bench = next(&Bench::new(), "first", |config| config.outputs[0].envelope = envelope).run();
+        bench.report(0, read(3, 9));
+        bench.now_ms += 500;
+        bench.on(Event::Time).unwrap();
+        bench.requests();
+        bench
+    };
+    let begun = sealed(Envelope::Upsert);
+    let approve = |hash: &'static str| move |config: &mut LeaderConfig| config.upgrade = Some(hash.to_owned());
+    let approval = |program: &str, leave_append_outputs| Approval { program: program.to_owned(), leave_append_outputs };
+    let corrects = |plan: &Plan| plan.reconciliation.map(|reconciliation| reconciliation.compare);
+    for hash in ["first", "third"] {
+        let plan = plan_of(next(&begun, "second", approve(hash))).unwrap();
+        assert_eq!((plan.compare_outputs.clone(), corrects(&plan)), (Some(approval("second", false)), None), "{hash}");
+    }
+    // Nothing has to be approved of the program that wrote the outputs.
+    let plan = plan_of(next(&begun, "first", approve("first"))).unwrap();
+    assert_eq!((plan.compare_outputs.clone(), corrects(&plan)), (None, None));
+    // The input is compared, unlike with `reconcile`.
+    let plan = plan_of(next(&begun, "second", approve("second"))).unwrap();
+    assert_eq!((plan.compare_outputs.clone(), corrects(&plan)), (None, Some(Compare::All)));
+    let mut upgraded = next(&begun, "second", approve("second"));
+    upgraded.until_it_ends().unwrap();
+    let last = upgraded.journal.values().next_back().unwrap().entries.last().map(kind);
+    assert_eq!(last, Some("upgraded"));
+    let none = |config: &mut LeaderConfig| config.upgrade = None;
+    let plan = plan_of(next(&upgraded, "second", none)).unwrap();
+    assert_eq!((plan.compare_outputs.clone(), corrects(&plan)), (None, Some(Compare::All)));
+    for program in ["first", "third"] {
+        let refused = plan_of(next(&upgraded, program, none)).unwrap_err();
+        let approval = approval(program, false);
+        assert_eq!(refused, Ended::Mismatch(Mismatch::ReconciliationOfAnother { approval }));
+    }
+    assert!(plan_of(next(&upgraded, "third", approve("third"))).is_ok());
+
+    // An output that is new is begun, too.
+    let add = |config: &mut LeaderConfig| {
+        let new = FoundOutput { output: "new".to_owned(), partitions: 1, envelope: Envelope::Upsert };
+        config.outputs.push(new);
+    };
+    let refused = plan_of(next(&begun, "second", add)).unwrap_err().to_string();
+    assert!(refused.contains("'new' is new") && refused.contains("`run --upgrade second`"), "{refused}");
+    let plan = plan_of(next(&begun, "second", |config| {
+        add(config);
+        approve("second")(config)
+    }))
+    .unwrap();
+    assert_eq!(plan.sinks.len(), 2);
+
+    // That records of append outputs stay as they are has to be approved besides.
+    let begun = sealed(Envelope::Append);
+    let plan = plan_of(next(&begun, "second", approve("second"))).unwrap();
+    assert_eq!((plan.compare_outputs.clone(), corrects(&plan)), (Some(approval("second", true)), None));
+    let plan = plan_of(next(&begun, "second", |config| {
+        approve("second")(config);
+        config.leave_append_outputs = true;
+    }));
+    assert_eq!(corrects(&plan.unwrap()), Some(Compare::All));
 }
 
 #[test]

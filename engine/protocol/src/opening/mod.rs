@@ -86,6 +86,11 @@ pub(crate) struct Opening {
     records: BTreeMap<Seq, JournalRecord>,
     phase: Phase,
     asked: bool,
+    /// Whether the journal is only read, as an opening would find it: nothing is claimed, and holes are not filled but taken
+    /// as filled.
+    only_reads: bool,
+    /// The fault that was found when the journal was read the last time, if it is only read.
+    suspected: Option<Ended>,
     rules: Rules,
 }
 
@@ -157,8 +162,16 @@ impl Opening {
             records: BTreeMap::new(),
             phase: Phase::List,
             asked: false,
+            only_reads: false,
+            suspected: None,
             rules,
         }
+    }
+
+    /// As [`Opening::new`], but it only reads, and asks for nothing that changes the store. The generation that it would open
+    /// cannot be fenced: if others append meanwhile, it reads again.
+    pub(crate) fn only_reading(opener: Opener) -> Self {
+        Self { only_reads: true, ..Self::new(opener, Rules::default()) }
     }
 
     /// The next call to the store, if none is under way.
@@ -187,6 +200,15 @@ impl Opening {
     pub(crate) fn on(&mut self, answer: Answer) -> Result<Option<Opened>, Ended> {
         self.asked = false;
         match self.step(answer) {
+            // What looks wrong may have been changed while it was read. A fault that lasts is found a second time.
+            Err(refused) if self.only_reads => {
+                if self.suspected.as_ref() == Some(&refused) {
+                    return Err(refused);
+                }
+                self.suspected = Some(refused);
+                self.start_over();
+                Ok(None)
+            }
             Err(refused)
                 if refused.may_be_a_newer_generations() && !matches!(self.phase, Phase::List | Phase::Newest(_)) =>
             {
@@ -205,8 +227,10 @@ impl Opening {
             (Phase::List, Answer::Positions(positions)) => {
                 match positions.last() {
                     Some(newest) => self.phase = Phase::Newest(*newest),
+                    None if self.only_reads => return self.fold(None),
                     None => self.claim(Seq(0)),
                 }
+                self.positions = positions.into_iter().collect();
                 Ok(None)
             }
             (Phase::Newest(seq), Answer::Records(found)) => {
@@ -221,6 +245,10 @@ impl Opening {
                     }
                     self.me.incarnation = record.incarnation;
                     self.me.generation = Generation(record.generation.0 + 1);
+                    if self.only_reads {
+                        self.at = seq.next();
+                        return self.read_on();
+                    }
                     let ahead = if self.rules.has(Rule::ClaimAhead) { self.ahead } else { 0 };
                     self.claim(Seq(seq.0 + ahead + 1));
                 }
@@ -254,6 +282,9 @@ impl Opening {
                 if found.iter().any(|(_, record)| record.is_none()) {
                     // Pruned meanwhile by the generation before us, or by one after us.
                     self.phase = Phase::Relist;
+                    if self.only_reads {
+                        self.start_over();
+                    }
                     return Ok(None);
                 }
                 for (seq, record) in found.into_iter().filter_map(|(seq, record)| Some((seq, record?))) {
@@ -284,6 +315,12 @@ impl Opening {
             },
             (phase, answer) => Err(Ended::Bug(format!("the opening got {answer:?} while it was at {phase:?}"))),
         }
+    }
+
+    /// Forgets what was read.
+    fn start_over(&mut self) {
+        self.records.clear();
+        self.phase = Phase::List;
     }
 
     /// Somebody has a record beyond ours.
@@ -340,8 +377,7 @@ impl Opening {
         match self.me.judge(seq, &record)? {
             Verdict::Newer(by) if by > self.me.generation => return Err(Ended::Fenced { by }),
             Verdict::Newer(_) => {
-                self.records.clear();
-                self.phase = Phase::List;
+                self.start_over();
                 return Ok(false);
             }
             Verdict::Mine | Verdict::Older => {}
@@ -364,7 +400,7 @@ impl Opening {
         }
         while let Some(hole) = (floor.0..self.at.0).map(Seq).find(|seq| !self.positions.contains(seq)) {
             let nothing = self.me.record(Vec::new());
-            if self.rules.has(Rule::FillTheGap) {
+            if self.rules.has(Rule::FillTheGap) && !self.only_reads {
                 self.phase = Phase::Fill(Claim::new(hole, nothing, self.rules));
                 return Ok(None);
             }

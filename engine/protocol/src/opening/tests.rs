@@ -159,6 +159,55 @@ fn holes_of_an_opening_that_died_are_filled() {
     assert_eq!(journal.records.keys().map(|seq| seq.0).collect::<Vec<_>>(), (0..=opened.at.0).collect::<Vec<_>>());
 }
 
+/// What an opening that only reads finds; each answer is followed by what the store does `between`.
+fn look(journal: &mut Journal, between: impl FnMut(&mut Journal)) -> Result<Opened, Ended> {
+    let opening = Opening { only_reads: true, ..opener(9, Rules::default()) };
+    open(opening, journal, between).unwrap()
+}
+
+#[test]
+fn who_only_reads_finds_what_an_opening_finds_and_changes_nothing() {
+    for taken in [&[][..], &[(0, 1)], &[(0, 1), (5, 2)], &[(0, 1), (1, 1), (7, 2), (8, 2), (12, 3)]] {
+        let (mut journal, mut claimed) = (Journal::of(taken), Journal::of(taken));
+        let read = look(&mut journal, |_| {}).unwrap();
+        assert_eq!(journal.records, Journal::of(taken).records, "something was written");
+        let opened = open(opener(9, Rules::default()), &mut claimed, |_| {}).unwrap().unwrap();
+        assert_eq!(read.me.generation, opened.me.generation, "{taken:?}");
+        assert_eq!(read.history.programs, opened.history.programs, "{taken:?}");
+    }
+}
+
+#[test]
+fn who_only_reads_is_not_confused_by_others_that_append_and_prune_and_believes_a_fault_that_lasts() {
+    let mut journal = Journal { busy: true, ..Journal::of(&[(0, 1)]) };
+    let busy = |journal: &mut Journal| (0..3).for_each(|_| journal.append());
+    assert_eq!(look(&mut journal, busy).unwrap().me.generation, Generation(2));
+    // Records go while they are read.
+    let mut journal = Journal::of(&[(0, 1), (1, 1), (2, 2)]);
+    let mut answers = 0;
+    let prunes = |journal: &mut Journal| {
+        answers += 1;
+        if answers == 2 {
+            journal.records.remove(&Seq(1));
+        }
+    };
+    assert!(look(&mut journal, prunes).is_ok());
+    let foreign = JournalRecord { incarnation: Incarnation(Uuid::from_u128(5)), ..opened_by(1) };
+    let mut answers = 0;
+    let mut journal = Journal::of(&[(0, 1), (1, 1)]);
+    journal.records.insert(Seq(0), foreign.clone());
+    let mends = |journal: &mut Journal| {
+        answers += 1;
+        if answers == 3 {
+            journal.records.insert(Seq(0), opened_by(1));
+        }
+    };
+    assert!(look(&mut journal, mends).is_ok(), "what was wrong once is wrong no more");
+    journal.records.insert(Seq(0), foreign);
+    let ended = look(&mut journal, |_| {}).unwrap_err();
+    assert!(ended.to_string().contains("record 0 belongs to incarnation"), "{ended}");
+}
+
 #[test]
 fn of_two_that_chose_the_same_number_the_later_one_chooses_a_higher_one() {
     let mut journal = Journal::of(&[(0, 1)]);

@@ -28,7 +28,7 @@ use fluvial_connector::{Offset, OutputPartition, OutputRecord, Position, Tick};
 
 use super::corrections::{PartitionOutput, Table, apply};
 use crate::committer::HeldRecords;
-use crate::{Mismatch, TickRecords};
+use crate::{Approval, Mismatch, TickRecords};
 
 /// How many characters of a key or a value are shown.
 const SHOWN: usize = 100;
@@ -59,6 +59,8 @@ pub(super) struct Comparing {
     as_of: Tick,
     /// The last tick that may be committed already.
     through: Tick,
+    /// How a person approves this program if a partition differs.
+    approval: Approval,
     /// The restored tables.
     restored: BTreeMap<OutputPartition, Table>,
     /// The output of ticks after `as_of`, ascending. It is handed over to the committer when all processes have
@@ -91,10 +93,11 @@ struct Held {
 impl Comparing {
     /// A comparison of everything that is committed through the sealed tick `through`, with the state as of `as_of` and
     /// the ticks after it.
-    pub(super) fn new(as_of: Tick, through: Tick) -> Self {
+    pub(super) fn new(as_of: Tick, through: Tick, approval: Approval) -> Self {
         Self {
             as_of,
             through,
+            approval,
             restored: BTreeMap::new(),
             replayed: Vec::new(),
             stage: Stage::Computing,
@@ -159,7 +162,8 @@ impl Comparing {
                 let of_partition = output.iter().filter(|(of, _)| *of == at);
                 of_partition.for_each(|(_, records)| apply(&mut computed, committed.first_of(*tick, records).to_vec()));
             }
-            let of_partition = held.map_or(Ok(Compared::default()), |held| difference(&committed, &held, &computed))?;
+            let difference = |held: Held| difference(&committed, &held, &computed, &self.approval);
+            let of_partition = held.map_or(Ok(Compared::default()), difference)?;
             compared.rows += of_partition.rows;
             compared.gone += of_partition.gone;
         }
@@ -201,7 +205,12 @@ impl CommittedPartition {
 }
 
 /// Compares what a partition holds with what is computed for it.
-fn difference(committed: &CommittedPartition, held: &Held, computed: &Table) -> Result<Compared, Mismatch> {
+fn difference(
+    committed: &CommittedPartition,
+    held: &Held,
+    computed: &Table,
+    approval: &Approval,
+) -> Result<Compared, Mismatch> {
     let Held { table, earliest } = held;
     let other: Vec<_> = table.iter().filter(|(key, value)| computed.get(*key) != Some(value)).collect();
     let missing: Vec<_> = computed.iter().filter(|(key, _)| !table.contains_key(*key)).collect();
@@ -215,6 +224,7 @@ fn difference(committed: &CommittedPartition, held: &Held, computed: &Table) -> 
         holds: shown(table.get(&key)),
         computes: shown(computed.get(&key)),
         key: shown(Some(&key)),
+        approval: approval.clone(),
     })
 }
 
@@ -232,6 +242,10 @@ fn shown(bytes: Option<&Vec<u8>>) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn approval() -> Approval {
+        Approval { program: "7e57".to_owned(), leave_append_outputs: false }
+    }
 
     /// `a1` is a row, `a-` a deletion.
     fn record(text: &str) -> OutputRecord {
@@ -255,7 +269,7 @@ mod tests {
     /// The output holds `held` from offset `earliest` on and is committed through tick 7 up to `position`; the state as of
     /// tick 5 and the ticks 6, 7 and 8 are computed as given.
     fn compare(held: &str, earliest: u64, position: Position, computed: [&str; 4]) -> Result<Compared, Mismatch> {
-        let mut comparing = Comparing::new(Tick(5), Tick(8));
+        let mut comparing = Comparing::new(Tick(5), Tick(8), approval());
         for (tick, text) in (5..).zip(computed) {
             comparing.take(Tick(tick), output(text));
         }
@@ -295,6 +309,7 @@ mod tests {
         // Two of the three records of tick 7 are committed.
         check("a1 b2 c3", Position::Records(2), ["a1", "", "b2 c3 d4", ""], Ok(3));
         check("a1 b2 c3 d4", Position::Records(2), ["a1", "", "b2 c3 d4", ""], Err((1, "key \"d\"")));
+        check("a1", whole, ["a2", "", "", ""], Err((1, "`run --upgrade 7e57`")));
         let text = "it holds \"2\" for the key \"b\", and this program computes \"9\"";
         check("a1 b2", whole, ["a1 b9", "", "", ""], Err((1, text)));
         check("a1 b2 c3", whole, ["a1", "", "", ""], Err((2, "and this program computes \"no row\"")));

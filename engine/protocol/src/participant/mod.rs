@@ -95,8 +95,11 @@ impl Participant {
             committer: Committer::with_rules(plan, config, rules),
             to_fence,
             actions,
-            comparing: Some(Comparing::new(plan.as_of(), plan.sealed()))
-                .filter(|_| plan.compare_outputs && rules.has(Rule::CompareOutputsFirst)),
+            comparing: plan
+                .compare_outputs
+                .clone()
+                .filter(|_| rules.has(Rule::CompareOutputsFirst))
+                .map(|approval| Comparing::new(plan.as_of(), plan.sealed(), approval)),
             compared: None,
             reconciling: plan.reconciliation.map(|at| Reconciling::new(at.tick, &plan.sinks)),
             corrected: None,
@@ -393,7 +396,7 @@ mod tests {
             replay: Vec::new(),
             sinks: Vec::new(),
             reconciliation: None,
-            compare_outputs: false,
+            compare_outputs: None,
             cannot_correct: None,
         };
         let config = CommitterConfig {

@@ -94,7 +94,9 @@ impl Store {
     pub(super) fn reconciled(&self) -> Option<(Tick, Nonce)> {
         self.all.values().rev().find_map(|record| {
             record.entries.iter().rev().find_map(|entry| match entry {
-                Entry::Reconciled { tick, .. } | Entry::Compacted { tick } => Some((*tick, record.nonce)),
+                Entry::Reconciled { tick, .. } | Entry::Compacted { tick } | Entry::Upgraded { tick } => {
+                    Some((*tick, record.nonce))
+                }
                 _ => None,
             })
         })

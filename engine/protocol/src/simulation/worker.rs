@@ -182,7 +182,7 @@ impl Worker {
             }
         }
         self.bindings = plan.replay.iter().cloned().collect();
-        if plan.compare_outputs && plan.checkpoint.is_some() {
+        if plan.compare_outputs.is_some() && plan.checkpoint.is_some() {
             // What is restored comes out of the dataflow at its tick.
             self.bindings.push_front(Binding { tick: plan.as_of(), ranges: Vec::new(), checkpoint: false });
         }

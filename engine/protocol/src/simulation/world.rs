@@ -274,6 +274,7 @@ impl World {
             checkpoint_age_limit_ms: u64::MAX / 4,
             keep_journal: dice.one_in(8),
             reconcile: self.version > 0 && !by_mistake,
+            upgrade: None,
             leave_append_outputs: false,
             grace_ms: dice.below(40) as u64,
             max_clock_jump_ms: u64::MAX / 4,
@@ -403,7 +404,7 @@ impl World {
                     return Err(Violation(format!("g{chosen} was fenced by generation {by}, which never opened")));
                 }
             }
-            Ended::Mismatch(Mismatch::OutputDiffers { .. } | Mismatch::ReconciliationOfAnother)
+            Ended::Mismatch(Mismatch::OutputDiffers { .. } | Mismatch::ReconciliationOfAnother { .. })
                 if generation.version == MISTAKEN => {}
             // A program that was started by mistake ends for no other reason: the input that it reads again has not
             // changed.

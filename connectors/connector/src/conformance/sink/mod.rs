@@ -5,6 +5,7 @@
 //! | `partition_of`: less than the number of partitions, and always the same for a key | [`every_key_has_its_partition`] |
 //! | `identity`: sinks of one system have one identity | [`sinks_of_one_system_have_one_identity`] |
 //! | `connect`: creates what is missing | [`connecting_creates_what_is_missing`] |
+//! | `look`: creates nothing, and says what would be created | [`looking_creates_nothing`] |
 //! | `connect`: what is there stays | [`a_reopened_sink_has_everything_that_was_committed`] |
 //! | [`SinkContext::process`]: progress is kept under the job's name | [`jobs_do_not_share_progress`], [`the_processes_of_a_job_share_its_progress`] |
 //! | [`SinkContext::waits`]: what calls wait for, while they do | [`a_call_that_returned_waits_for_nothing`] |
@@ -83,6 +84,7 @@ pub fn checks<S: SinkSubject>() -> Vec<Check<S>> {
         every_key_has_its_partition
         sinks_of_one_system_have_one_identity
         connecting_creates_what_is_missing
+        looking_creates_nothing
         a_reopened_sink_has_everything_that_was_committed
         jobs_do_not_share_progress
         the_processes_of_a_job_share_its_progress

@@ -49,6 +49,25 @@ pub fn connecting_creates_what_is_missing<S: SinkSubject>(subject: &mut S) {
     assert_eq!(again, status, "connecting again changed what exists");
 }
 
+/// Before a job starts for the first time, and after it.
+pub fn looking_creates_nothing<S: SinkSubject>(subject: &mut S) {
+    let look = |subject: &mut S| {
+        let outputs = subject.outputs();
+        let specs: Vec<_> = outputs.iter().map(|output| output.spec()).collect();
+        let session = outputs[0].sink().look(&subject.context(), &specs).expect("the sink can be looked at");
+        session.status().expect("the sink tells its status")
+    };
+    let before = look(subject);
+    assert_eq!(look(subject), before, "a look has changed what exists");
+    let status = Job::of(subject).session.status().expect("the sink tells its status");
+    let partitions = |status: &SinkStatus| -> Vec<_> {
+        status.outputs.iter().map(|(name, output)| (name.clone(), output.partitions)).collect()
+    };
+    assert_eq!(partitions(&before), partitions(&status), "a look does not say what is created");
+    assert_eq!(before.progress_name, status.progress_name);
+    assert_eq!(look(subject), status, "a look does not say what exists");
+}
+
 /// A session of new values sees the records, the progress, the ends and the identities, while the first still lives and
 /// after it is gone. The job goes on from there.
 pub fn a_reopened_sink_has_everything_that_was_committed<S: SinkSubject>(subject: &mut S) {

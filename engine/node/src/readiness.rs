@@ -1,0 +1,285 @@
+//! Whether this copy could run the job now, by the command `check` of its own binary.
+//!
+//! ```text
+//!   thread 'readiness': check ─► pause (long while all is well, short after a failure) ─► check ─► …
+//!                         └─ a child process, which ends with this one ─► its verdict ─► whoever listens
+//! ```
+//!
+//! A check is a process of its own because it builds the job's dataflow and connects with brokers and store: whatever goes
+//! wrong there, a panic or a hang, ends the check and not the node. It ends when its standard input does, which this process
+//! holds open, so that a check never outlives its node.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// What the command `check --json` prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether the job could be run now: there are no problems.
+    pub ready: bool,
+    /// The version: the hash of the binary and of the job's own options.
+    pub version: String,
+    /// Why the job could not be run now.
+    pub problems: Vec<Problem>,
+    /// What a person should know, and what would not end a run.
+    pub warnings: Vec<String>,
+}
+
+/// Something that would end a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The part of the job that has the problem: `store`, `source 'orders'`.
+    pub part: String,
+    /// The exit code with which a run would end.
+    pub code: u8,
+    /// What is wrong, and what a person can do.
+    pub what: String,
+}
+
+/// The option by which a command ends when its standard input does.
+const END_WITH_STDIN: &str = "--end-with-stdin";
+
+/// How checks are made.
+#[derive(Clone, Debug)]
+pub struct Checks {
+    /// The program to start.
+    pub program: PathBuf,
+    /// Its arguments, which make it check and print a [`Verdict`].
+    pub arguments: Vec<OsString>,
+    /// How long a check may take.
+    pub within: Duration,
+    /// The time between two checks while all is well.
+    pub while_ready: Duration,
+    /// The time after the first check that failed. It doubles with each further one, up to `while_ready`.
+    pub while_unready: Duration,
+}
+
+impl Checks {
+    /// The checks of this copy, whose arguments were `arguments`, the first of which is the command `run`.
+    ///
+    /// # Errors
+    /// The path of this binary is unknown.
+    pub fn of_this_copy(arguments: impl IntoIterator<Item = OsString>) -> std::io::Result<Self> {
+        let rest = arguments.into_iter().skip(1).filter(|argument| argument != END_WITH_STDIN);
+        let more = ["--json", END_WITH_STDIN].map(OsString::from);
+        Ok(Self {
+            program: std::env::current_exe()?,
+            arguments: std::iter::once("check".into()).chain(rest).chain(more).collect(),
+            within: Duration::from_secs(90),
+            while_ready: Duration::from_secs(300),
+            while_unready: Duration::from_secs(5),
+        })
+    }
+}
+
+/// Checks of this copy, again and again, until this is dropped.
+#[derive(Debug)]
+pub struct Readiness {
+    /// Whoever holds this is waited for by the thread. A message asks for a check at once.
+    again: Sender<()>,
+}
+
+impl Readiness {
+    /// Begins to check; `tell` gets the reason why this copy could not run the job now, or `None`, after the first check and
+    /// whenever that has changed.
+    ///
+    /// # Errors
+    /// The host has no more threads.
+    pub fn start(checks: Checks, tell: impl FnMut(Option<String>) + Send + 'static) -> std::io::Result<Self> {
+        let (again, asked) = channel();
+        let work = move || watch(&checks, &asked, tell);
+        std::thread::Builder::new().name("readiness".to_owned()).spawn(work)?;
+        Ok(Self { again })
+    }
+
+    /// Asks for a check at once: something has changed.
+    pub fn check_again(&self) {
+        // It fails only after a panic of the thread, which has said more.
+        let _ = self.again.send(());
+    }
+}
+
+fn watch(checks: &Checks, asked: &Receiver<()>, mut tell: impl FnMut(Option<String>)) {
+    let mut told: Option<Option<String>> = None;
+    let mut pause = checks.while_unready;
+    loop {
+        let unready = check(checks, asked);
+        let wait = if unready.is_none() { checks.while_ready } else { pause };
+        pause = if unready.is_none() { checks.while_unready } else { (pause * 2).min(checks.while_ready) };
+        if told.as_ref() != Some(&unready) {
+            match &unready {
+                Some(why) => tracing::warn!(why, "this copy cannot run the job"),
+                None => tracing::info!("this copy can run the job"),
+            }
+            tell(unready.clone());
+            told = Some(unready);
+        }
+        if let Err(RecvTimeoutError::Disconnected) = asked.recv_timeout(wait) {
+            return;
+        }
+    }
+}
+
+/// Makes one check. Returns why this copy could not run the job now, if it could not.
+fn check(checks: &Checks, asked: &Receiver<()>) -> Option<String> {
+    // Requests that have come before this check begins are answered by it.
+    while asked.try_recv().is_ok() {}
+    let mut child = match start(checks) {
+        Ok(child) => child,
+        Err(error) => return Some(format!("cannot start '{}' to check the job: {error}", checks.program.display())),
+    };
+    let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
+    let until = Instant::now() + checks.within;
+    let printed = out.recv_timeout(until.saturating_duration_since(Instant::now()));
+    if printed == Err(RecvTimeoutError::Timeout) {
+        end(&mut child);
+        return Some(format!("a check of the job did not end within {} s", checks.within.as_secs()));
+    }
+    let status = child.wait();
+    unready(&printed.unwrap_or_default(), || {
+        let said = err.recv().unwrap_or_default();
+        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it printed nothing").to_owned();
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        format!("a check of the job failed ({status}): {last}")
+    })
+}
+
+/// Why this copy is not ready, by what a check has printed; `otherwise` where that is no verdict.
+fn unready(printed: &str, otherwise: impl FnOnce() -> String) -> Option<String> {
+    let Ok(verdict) = serde_json::from_str::<Verdict>(printed) else { return Some(otherwise()) };
+    let problems = verdict.problems.iter().map(|problem| format!("{}: {}", problem.part, problem.what));
+    let problems: Vec<_> = problems.collect();
+    if verdict.ready { None } else { Some(problems.join("; ")) }
+}
+
+fn start(checks: &Checks) -> std::io::Result<Child> {
+    let mut command = Command::new(&checks.program);
+    command.args(&checks.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A group of its own: Ctrl-C is for the node.
+    command.process_group(0).spawn()
+}
+
+fn end(child: &mut Child) {
+    // An error here means that it is gone already.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Reads a stream to its end on a thread of its own; the text is sent once.
+fn read(stream: Option<impl Read + Send + 'static>) -> Receiver<String> {
+    let (tell, text) = channel();
+    let read = move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            // What was read before an error is all that there is.
+            let _ = stream.read_to_end(&mut bytes);
+        }
+        let _ = tell.send(String::from_utf8_lossy(&bytes).into_owned());
+    };
+    // Without the thread the sender is dropped, and there is no text.
+    let _ = std::thread::Builder::new().name("readiness-output".to_owned()).spawn(read);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const MOST: Duration = Duration::from_secs(20);
+
+    /// Checks that a shell makes: `script` gets a file as its first argument.
+    fn checks(script: &str, file: &std::path::Path) -> Checks {
+        Checks {
+            program: "sh".into(),
+            arguments: ["-c", script, "sh", file.to_str().unwrap()].map(OsString::from).to_vec(),
+            within: MOST,
+            while_ready: Duration::from_millis(50),
+            while_unready: Duration::from_millis(10),
+        }
+    }
+
+    fn verdict(ready: bool, problems: &[(&str, &str)]) -> String {
+        let problem =
+            |(part, what): &(&str, &str)| Problem { part: (*part).to_owned(), code: 2, what: (*what).to_owned() };
+        let problems = problems.iter().map(problem).collect();
+        serde_json::to_string(&Verdict { ready, problems, ..Verdict::default() }).unwrap()
+    }
+
+    fn started(checks: Checks) -> (Readiness, Receiver<Option<String>>) {
+        let (tell, told) = channel();
+        (Readiness::start(checks, move |unready| drop(tell.send(unready))).unwrap(), told)
+    }
+
+    #[test]
+    fn what_checks_say_is_told_when_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = folder.path().join("said");
+        let says = |verdict: &str| {
+            let new = folder.path().join("new");
+            std::fs::write(&new, verdict).unwrap();
+            std::fs::rename(new, &said).unwrap();
+        };
+        says(&verdict(false, &[("store", "it is full"), ("sink", "it is gone")]));
+        let (readiness, told) = started(checks("cat \"$1\"; exit 7", &said));
+        assert_eq!(told.recv_timeout(MOST).unwrap().unwrap(), "store: it is full; sink: it is gone");
+        says(&verdict(true, &[]));
+        assert_eq!(told.recv_timeout(MOST).unwrap(), None, "what is ready has no reason");
+        says("no verdict");
+        let failed = told.recv_timeout(MOST).unwrap().unwrap();
+        assert!(failed.contains("exit status: 7") && failed.contains("it printed nothing"), "{failed}");
+        drop(readiness);
+        assert_eq!(told.recv_timeout(MOST), Err(RecvTimeoutError::Disconnected), "it goes on checking");
+    }
+
+    #[test]
+    fn a_check_that_panics_that_cannot_start_or_that_hangs_is_a_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let unready = |checks: Checks| started(checks).1.recv_timeout(MOST).unwrap().unwrap();
+        let panics = unready(checks("echo 'error: it panicked' >&2; kill -9 $$", folder.path()));
+        assert!(panics.contains("signal: 9") && panics.ends_with("error: it panicked"), "{panics}");
+        let gone = Checks { program: folder.path().join("gone"), ..checks("", folder.path()) };
+        assert!(unready(gone).contains("cannot start"));
+        let hangs = Checks { within: Duration::from_millis(100), ..checks("exec sleep 1000", folder.path()) };
+        assert!(unready(hangs).contains("did not end within"));
+    }
+
+    /// A check reads its standard input to learn of the end of its node.
+    #[test]
+    fn a_check_can_tell_by_its_standard_input_that_its_node_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!("read line && exit 1; echo '{}'", verdict(true, &[]));
+        let waits = Checks { within: Duration::from_millis(500), ..checks(&script, folder.path()) };
+        let (_readiness, told) = started(waits);
+        assert!(told.recv_timeout(MOST).unwrap().unwrap().contains("did not end within"), "its input has ended");
+    }
+
+    #[test]
+    fn a_request_is_answered_by_a_check_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = folder.path().join("said");
+        std::fs::write(&said, verdict(true, &[])).unwrap();
+        let seldom = Checks { while_ready: Duration::from_secs(3600), ..checks("cat \"$1\"", &said) };
+        let (readiness, told) = started(seldom);
+        assert_eq!(told.recv_timeout(MOST).unwrap(), None);
+        std::fs::write(&said, verdict(false, &[("store", "it is full")])).unwrap();
+        readiness.check_again();
+        assert_eq!(told.recv_timeout(MOST).unwrap().unwrap(), "store: it is full");
+    }
+
+    #[test]
+    fn the_checks_of_a_copy_have_its_own_options() {
+        let checks =
+            Checks::of_this_copy(["run", "--end-with-stdin", "--input", "orders"].map(OsString::from)).unwrap();
+        assert_eq!(checks.arguments, ["check", "--input", "orders", "--json", "--end-with-stdin"]);
+        assert!(checks.while_unready < checks.while_ready);
+    }
+}
