@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
+use crate::trust::MeshCertificate;
 
 /// The environment variable that makes a job's binary one process of an attempt.
 pub const PROCESS_VARIABLE: &str = "FLUVIAL_PROCESS";
@@ -55,6 +56,8 @@ pub struct MeshPlace {
 pub enum MeshIdentity {
     /// It knows this secret, which it sends unencrypted: on the loopback interface only.
     Plain(Secret),
+    /// It has this certificate.
+    Tls(MeshCertificate),
 }
 
 /// The facts about earlier generations that a generation must know. A run starts the next generation by itself

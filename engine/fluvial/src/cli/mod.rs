@@ -1,16 +1,18 @@
 //! The command line that every job has.
 //!
 //! ```text
-//! orders run …      run the job
-//! orders check …    check whether the job could be run now, and change nothing
-//! orders replay …   recompute the output from a kept journal, and print it without writing anything
-//! orders state …    list checkpoints and state files
-//! orders graph      show sources, durable operators and outputs
-//! orders NAME …     commands that the job adds
+//! orders run …             run the job
+//! orders check …           check whether the job could be run now, and change nothing
+//! orders replay …          recompute the output from a kept journal, and print it without writing anything
+//! orders state …           list checkpoints and state files
+//! orders graph             show sources, durable operators and outputs
+//! orders cluster-key new   make a key by which copies on several hosts know each other
+//! orders NAME …            commands that the job adds
 //! ```
 //!
 //! Results go to stdout, everything else to stderr. Owns parsing, logging and exit codes; what is done is elsewhere.
 
+mod cluster_key;
 mod files;
 mod options;
 mod state;
@@ -162,7 +164,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             .max_term_width(100)
             .subcommand_required(true)
             .arg_required_else_help(true)
-            .subcommands([run, check, replay, state, graph])
+            .subcommands([run, check, replay, state, graph, cluster_key::command()])
             .subcommands(self.own.iter().map(|own| own.command.clone()))
     }
 
@@ -200,6 +202,10 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                 let build = self.builder(O::from_arg_matches(matches)?);
                 let plan = plan(&build).map_err(|error| Usage(format!("{error:#}")))?;
                 write!(std::io::stdout(), "{}", plan.graph())?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Some(("cluster-key", _)) => {
+                cluster_key::print()?;
                 Ok(ExitCode::SUCCESS)
             }
             Some((name, matches)) => {

@@ -34,7 +34,8 @@
 //!
 //! The first worker of a replay has `discovery` alone. In addition, a process has the workers themselves, the threads
 //! of their sockets (timely's), two threads of a tokio runtime for the store's asynchronous calls, `node-link`,
-//! `beat` and `pulse`, by which the process is watched, and the threads of sinks and sources (librdkafka's). A node has one
+//! `beat` and `pulse`, by which the process is watched, and the threads of sinks and sources (librdkafka's). While the
+//! processes connect with each other, each has `mesh` and one thread for each connection. A node has one
 //! thread for its signals, two for its output, one for each generation (`keeper`), and four for each process: for
 //! its exit, its messages and its two streams.
 

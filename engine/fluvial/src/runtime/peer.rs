@@ -1,16 +1,17 @@
 //! This process as one of a generation: it joins the others, and hears from its node when to stop.
 
 use std::io::BufReader;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use fluvial_node::process_link::{FromProcess, Invited, MeshIdentity, NodeLink, Succession, ToProcess, read_line};
+use fluvial_node::process_link::{FromProcess, Invited, MeshPlace, NodeLink, Succession, ToProcess, read_line};
 use fluvial_protocol::Exit;
 
 use super::ambient;
 use super::failure::Failure;
-use super::mesh;
+use super::mesh::{self, Socket};
 
 /// How often a process says that it is there.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -20,7 +21,7 @@ pub(crate) struct Peer {
     /// Which process it is.
     pub index: usize,
     /// The sockets to the others.
-    pub sockets: Vec<Option<std::net::TcpStream>>,
+    pub sockets: Vec<Option<Socket>>,
     /// After which generation this one comes.
     pub succession: Succession,
     /// Receives the node's request to stop.
@@ -36,11 +37,11 @@ impl Peer {
     /// The node or a peer is gone.
     pub(crate) fn join(invited: Invited) -> Result<Self, Failure> {
         let Invited { invitation, node, mut lines } = invited;
-        let MeshIdentity::Plain(secret) = invitation.mesh.identity;
+        let MeshPlace { listen, host, identity } = invitation.mesh;
         let index = invitation.index as usize;
-        let listener = mesh::listen(invitation.mesh.listen).map_err(Failure::of_host)?;
+        let listener = mesh::listen(listen).map_err(Failure::of_host)?;
         let port = listener.local_addr().map_err(Failure::of_host)?.port();
-        node.say(&FromProcess::Listens(format!("{}:{port}", invitation.mesh.host)));
+        node.say(&FromProcess::Listens(address(&host, port)));
         let beats = node.clone();
         let beat = move || loop {
             ambient::pause(BEAT_EVERY);
@@ -56,7 +57,7 @@ impl Peer {
             }
             Ok(None) | Err(_) => return Err(lost("the node is gone")),
         };
-        let sockets = mesh::connect(&listener, &addresses, index, &secret).map_err(|error| {
+        let sockets = mesh::connect(&listener, &addresses, index, &identity).map_err(|error| {
             let error = anyhow::Error::new(error).context("cannot connect the processes of the job with each other");
             Failure::new(Exit::GenerationLost, error)
         })?;
@@ -66,6 +67,15 @@ impl Peer {
             .spawn(move || follow(lines, &asked))
             .map_err(Failure::of_host)?;
         Ok(Self { index, succession: invitation.succession, sockets, stop, node })
+    }
+}
+
+/// The `host:port` at which others reach a port of this host.
+fn address(host: &str, port: u16) -> String {
+    match host.parse() {
+        // One of IP version 6 is written in brackets.
+        Ok(ip) => SocketAddr::new(ip, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
     }
 }
 
@@ -79,6 +89,18 @@ fn follow(mut lines: BufReader<UnixStream>, stop: &Sender<()>) {
             }
             Ok(Some(ToProcess::Peers(_))) => {}
             Ok(None) | Err(_) => std::process::exit(i32::from(Exit::GenerationLost.code())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_says_where_it_listens_so_that_others_can_connect_there() {
+        for (host, said) in [("host-a", "host-a:7"), ("10.0.0.1", "10.0.0.1:7"), ("fd00::1", "[fd00::1]:7")] {
+            assert_eq!(address(host, 7), said);
         }
     }
 }

@@ -11,7 +11,6 @@
 //! Whatever goes wrong ends the process at once, after it has told its node why: a process holds nothing that
 //! its end at any moment could leave half done.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
@@ -34,6 +33,7 @@ use super::config::RunConfig;
 use super::failure::Failure;
 use super::inbox::Inbox;
 use super::member::{Member, SinkLink, StoreLink};
+use super::mesh::Socket;
 use super::peer::Peer;
 use super::plan::plan;
 use super::pulse::Pulses;
@@ -198,7 +198,7 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
 pub(crate) fn start_workers(
     shared: Shared,
     index: usize,
-    sockets: Vec<Option<TcpStream>>,
+    sockets: Vec<Option<Socket>>,
     ended: impl Fn(Result<(), Failure>) + Send + Sync + 'static,
 ) -> Result<WorkerGuards<()>, Failure> {
     let threads = shared.threads;

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConnection, ServerConnection};
 
+use super::authority::Identity;
 use super::*;
+use crate::secret::Secret;
 
 /// Lets both ends of a connection shake hands; returns the certificates that client and server have seen.
 fn shake(client: &Tls, name: ServerName<'static>, server: &Tls) -> Result<[CertificateDer<'static>; 2], rustls::Error> {
@@ -79,6 +81,25 @@ fn a_certificate_is_that_of_one_process_of_one_attempt() {
     let node = Trust::of_cluster_key(&ClusterKey::new()).unwrap().tls().unwrap();
     refused(&node, 1, &of(&attempt, 1));
     refused(&of(&attempt, 3), 1, &node);
+}
+
+#[test]
+fn a_certificate_that_its_holder_has_signed_is_refused_whatever_its_name() {
+    let authority = Authority::of(&Secret::new());
+    let tls = |identity| Tls::new(identity, default_provider()).unwrap();
+    let [one, two] = ["p1.fluvial", "p2.fluvial"].map(|name| authority.identity(name));
+    let key = KeyPair::generate().unwrap();
+    let signed = CertificateParams::new(["p1.fluvial".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let of_itself = Identity { authorities: one.authorities.clone(), chain: vec![signed.der().clone()], key };
+    let (of_itself, one, two) = (tls(of_itself), tls(one), tls(two));
+    let shake = |client, server| shake(client, MeshCertificate::server_name(1), server);
+    shake(&two, &one).unwrap();
+    shake(&one, &one).unwrap();
+    for (client, server) in [(&of_itself, &one), (&two, &of_itself)] {
+        let error = shake(client, server).unwrap_err();
+        assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{error}");
+    }
 }
 
 #[test]
