@@ -16,6 +16,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,9 +30,12 @@ use crate::allocator;
 use crate::log::Following;
 use crate::memory::Memory;
 use crate::process_link::{FromProcess, Invitation, PROCESS_VARIABLE, ToProcess, read_line, write_line};
+use crate::status::Progress;
 
 /// How often a keeper looks whether its processes are silent.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a worker may compute without a pause before its process counts as hung.
+const STEP_WITHIN_MS: u64 = 30_000;
 /// How long a write to a process may take: what a process is told fits into the buffer of its socket.
 const WRITE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -53,15 +57,20 @@ pub struct Launch {
     pub attempt: u64,
     /// What each process is told first.
     pub invitations: Vec<Invitation>,
-    /// After so many looks without a word a process counts as hung, and is killed; never, if there is none.
+    /// After so many looks without a word a process counts as hung, and is killed, as it is if one of its workers computes for
+    /// too long; never, if there is none.
     pub silent_looks: Option<u32>,
 }
+
+/// The newest progress of process 0, and when it was heard.
+type Newest = Arc<Mutex<Option<(Progress, Instant)>>>;
 
 /// The processes of one attempt on this host. Dropping it kills those that still run, and waits for their end.
 #[derive(Debug)]
 pub struct Keeper {
     inputs: Sender<Input>,
     thread: Option<JoinHandle<()>>,
+    progress: Newest,
 }
 
 #[derive(Debug)]
@@ -90,13 +99,25 @@ impl Keeper {
     pub fn start(launch: Launch, events: impl Fn(ProcessEvent) + Send + 'static) -> std::io::Result<Self> {
         let (inputs, inbox) = channel();
         let of_processes = inputs.clone();
+        let progress = Newest::default();
+        let heard = Arc::clone(&progress);
         // The kernel ends a process with the thread that started it, so this thread lives as long as its processes.
         let thread = move || {
             let silent_looks = launch.silent_looks;
-            Processes::start(launch, &of_processes, Box::new(events)).run(&inbox, silent_looks);
+            Processes::start(launch, &of_processes, Box::new(events), heard).run(&inbox, silent_looks);
         };
         let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(thread)?;
-        Ok(Self { inputs, thread: Some(thread) })
+        Ok(Self { inputs, thread: Some(thread), progress })
+    }
+
+    /// How far the job is, if process 0 is one of these and has said so.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        let newest = self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        newest.map(|(progress, heard)| {
+            let since_ms = u64::try_from(heard.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Progress { age_ms: progress.age_ms.saturating_add(since_ms), ..progress }
+        })
     }
 
     /// Tells each process where the processes of its attempt listen.
@@ -137,6 +158,8 @@ struct Process {
     said: Option<ProcessEnd>,
     /// The looks since it last said something.
     looks: u32,
+    /// For how long its slowest worker has computed without a pause, as it said last.
+    step_ms: u64,
     ended: bool,
 }
 
@@ -149,6 +172,7 @@ struct Processes {
     following: Following,
     /// The memory of the control group before the processes were started, and what the kernel had killed in it.
     memory: Memory,
+    progress: Newest,
 }
 
 impl Drop for Processes {
@@ -163,9 +187,14 @@ impl Drop for Processes {
 }
 
 impl Processes {
-    fn start(launch: Launch, inputs: &Sender<Input>, events: Box<dyn Fn(ProcessEvent) + Send>) -> Self {
-        let (following, memory) = (Following::new(), Memory::now());
-        let mut this = Self { attempt: launch.attempt, processes: BTreeMap::new(), events, following, memory };
+    fn start(
+        launch: Launch,
+        inputs: &Sender<Input>,
+        events: Box<dyn Fn(ProcessEvent) + Send>,
+        progress: Newest,
+    ) -> Self {
+        let (following, memory, processes) = (Following::new(), Memory::now(), BTreeMap::new());
+        let mut this = Self { attempt: launch.attempt, processes, events, following, memory, progress };
         for invitation in launch.invitations {
             let index = invitation.index;
             if let Err(error) = this.start_one(&invitation, inputs) {
@@ -199,7 +228,8 @@ impl Processes {
         let followed = self.following.follow(&mut child);
         let said = write_line(&mut link, invitation);
         let lines = link.try_clone();
-        let process = Process { child, link, exited: false, silent: false, said: None, looks: 0, ended: false };
+        let process =
+            Process { child, link, exited: false, silent: false, said: None, looks: 0, step_ms: 0, ended: false };
         self.processes.insert(index, process);
         // From here on the process ends with this value, whatever fails.
         followed.context("cannot begin to read what it prints")?;
@@ -248,9 +278,9 @@ impl Processes {
         let Some(most) = silent_looks else { return };
         for (index, process) in self.processes.iter_mut().filter(|(_, process)| !process.exited) {
             process.looks += 1;
-            if process.looks == most {
-                tracing::warn!(process = index, for_s = most, "a process of the job is silent and is killed");
-                let why = format!("process {index} of the job was silent for {most} s and was killed");
+            if let Some(hangs) = hangs(process.looks, most, std::mem::take(&mut process.step_ms)) {
+                let why = format!("process {index} of the job {hangs} and was killed");
+                tracing::warn!("{why}");
                 process.said.get_or_insert(ProcessEnd::Died { why });
                 // An error here means that it is gone already.
                 let _ = process.child.kill();
@@ -266,7 +296,13 @@ impl Processes {
             What::Said(FromProcess::Listens(address)) => self.tell_owner(index, ProcessSays::Listens(address)),
             What::Said(FromProcess::Opened(generation)) => self.tell_owner(index, ProcessSays::Opened(generation)),
             What::Said(FromProcess::Running) => self.tell_owner(index, ProcessSays::Reads),
-            What::Said(FromProcess::Beat) => {}
+            What::Said(FromProcess::Beat { step_ms, progress }) => {
+                process.step_ms = step_ms;
+                if let Some(progress) = progress {
+                    let mut newest = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+                    *newest = Some((progress, Instant::now()));
+                }
+            }
             What::Said(FromProcess::Ended { exit, why }) => process.said = Some(ProcessEnd::Said { exit, why }),
             What::Silent => process.silent = true,
             What::Exited => process.exited = true,
@@ -314,6 +350,15 @@ impl Processes {
     }
 }
 
+/// Whether a process hangs that has said nothing for so many looks, or whose slowest worker has computed for so long.
+fn hangs(looks: u32, most: u32, step_ms: u64) -> Option<String> {
+    if looks == most {
+        return Some(format!("was silent for {most} s"));
+    }
+    let for_s = step_ms / 1000;
+    (step_ms >= STEP_WITHIN_MS).then(|| format!("had a worker that computed for {for_s} s without a pause"))
+}
+
 /// The path of this binary. If its file has been replaced, the processes are still started from the one that runs here.
 fn this_binary() -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe().context("cannot find this binary")?;
@@ -328,4 +373,22 @@ fn wait_for_exit(pid: Pid) {
 
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_hangs_that_is_silent_or_whose_worker_does_not_return() {
+        for (looks, step_ms, expected) in [
+            (1, 0, None),
+            (4, 29_999, None),
+            (5, 0, Some("was silent for 5 s")),
+            (6, 0, None),
+            (1, 30_000, Some("had a worker that computed for 30 s without a pause")),
+        ] {
+            assert_eq!(hangs(looks, 5, step_ms).as_deref(), expected, "{looks} {step_ms}");
+        }
+    }
 }

@@ -8,6 +8,8 @@
 //! **Does not** decide anything: that is [`fluvial_protocol::group`]. It knows nothing of dataflow.
 
 mod allocator;
+pub mod group;
+pub mod http;
 pub mod keeper;
 pub mod links;
 pub mod log;
@@ -15,5 +17,6 @@ mod memory;
 pub mod process_link;
 pub mod readiness;
 pub mod secret;
+pub mod status;
 pub mod supervisor;
 pub mod trust;

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
+use crate::status::Progress;
 use crate::trust::MeshCertificate;
 
 /// The environment variable that makes a job's binary one process of an attempt.
@@ -82,8 +83,13 @@ pub enum FromProcess {
     Opened(Generation),
     /// The generation reads input: the count of restarts begins again.
     Running,
-    /// It is there. It says so each second.
-    Beat,
+    /// It is there. It says so each second, on a thread that is no worker.
+    Beat {
+        /// For how long its slowest worker has computed without a pause, in milliseconds.
+        step_ms: u64,
+        /// How far the job is; process 0 knows it.
+        progress: Option<Progress>,
+    },
     /// The process ends.
     Ended {
         /// How it ended.

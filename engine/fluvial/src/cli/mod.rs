@@ -5,6 +5,7 @@
 //! orders check …           check whether the job could be run now, and change nothing
 //! orders replay …          recompute the output from a kept journal, and print it without writing anything
 //! orders state …           list checkpoints and state files
+//! orders status …          say how a job is that several copies run together
 //! orders graph             show sources, durable operators and outputs
 //! orders cluster-key new   make a key by which copies on several hosts know each other
 //! orders NAME …            commands that the job adds
@@ -16,6 +17,7 @@ mod cluster_key;
 mod files;
 mod options;
 mod state;
+mod status;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -155,6 +157,8 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         );
         let state = state::StateOptions::augment_args(Command::new("state"));
         let state = described(state, "List the job's checkpoints with their durable operators and state files");
+        let status = status::StatusOptions::augment_args(Command::new("status"));
+        let status = described(status, "Say how the job is, and the copies that run it with --join");
         let graph = O::augment_args(Command::new("graph"));
         let graph = described(graph, "Show the job's sources, durable operators and outputs");
         Command::new(self.name)
@@ -164,7 +168,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             .max_term_width(100)
             .subcommand_required(true)
             .arg_required_else_help(true)
-            .subcommands([run, check, replay, state, graph, cluster_key::command()])
+            .subcommands([run, check, replay, state, status, graph, cluster_key::command()])
             .subcommands(self.own.iter().map(|own| own.command.clone()))
     }
 
@@ -196,6 +200,12 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
                 let options = state::StateOptions::from_arg_matches(matches)?;
                 start_logging(options.store.log_format, on_a_terminal(), None);
                 state::print(&options, self.name)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Some(("status", matches)) => {
+                let options = status::StatusOptions::from_arg_matches(matches)?;
+                start_logging(options.store.log_format, on_a_terminal(), None);
+                status::print(&options, self.name)?;
                 Ok(ExitCode::SUCCESS)
             }
             Some(("graph", matches)) => {

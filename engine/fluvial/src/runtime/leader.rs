@@ -185,7 +185,11 @@ impl LeaderDriver {
             self.event(Event::Time, control)?;
         }
         self.give_up_stopping()?;
-        self.status.print(&self.leader.status(), self.member.store.calls.requests());
+        let (status, store_requests) = (self.leader.status(), self.member.store.calls.requests());
+        self.status.print(&status, store_requests);
+        if let Some(progress) = self.status.measure(&status, store_requests) {
+            self.member.say_progress(progress);
+        }
         // The sources are asked only after the claim of the journal: an earlier answer could report less than the
         // previous generation has read since.
         if !self.opened {

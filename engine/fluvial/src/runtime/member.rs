@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use fluvial_connector::{Generation, JobProcess, OutputSpec, Sink, SinkContext, SinkSession, SinkStatus, Source};
 use fluvial_node::process_link::{FromProcess, NodeLink};
+use fluvial_node::status::Progress;
 use fluvial_protocol::{FoundOutput, System};
 use tokio::runtime::Handle;
 
 use super::background::wait_out;
+use super::beat::Beats;
 use super::calls::StoreCalls;
 use super::config::RunConfig;
 use super::discovery;
@@ -27,6 +29,7 @@ pub(crate) struct Member {
     pub(crate) store: StoreLink,
     pub(crate) sink: SinkLink,
     node: NodeLink,
+    beats: Beats,
     for_the_leader: Mutex<Option<ForTheLeader>>,
 }
 
@@ -93,8 +96,9 @@ impl Member {
         store: StoreLink,
         sink: SinkLink,
         node: NodeLink,
+        beats: Beats,
     ) -> Self {
-        Self { process, config, sources, store, sink, node, for_the_leader: Mutex::new(None) }
+        Self { process, config, sources, store, sink, node, beats, for_the_leader: Mutex::new(None) }
     }
 
     /// Ends the process at once, because its workers may wait for each other in any state.
@@ -130,6 +134,11 @@ impl Member {
     /// Tells the node that the generation has its place in the journal.
     pub(crate) fn say_opened(&self, generation: Generation) {
         self.node.say(&FromProcess::Opened(generation));
+    }
+
+    /// Takes how far the job is, which the node hears with the next beat.
+    pub(crate) fn say_progress(&self, progress: Progress) {
+        self.beats.measured(progress);
     }
 
     /// Tells the node that the generation reads input.

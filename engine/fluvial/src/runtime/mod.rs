@@ -41,6 +41,7 @@
 
 mod ambient;
 mod background;
+mod beat;
 mod calls;
 pub(crate) mod check;
 pub(crate) mod config;

@@ -4,17 +4,13 @@ use std::io::BufReader;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 use fluvial_node::process_link::{FromProcess, Invited, MeshPlace, NodeLink, Succession, ToProcess, read_line};
 use fluvial_protocol::Exit;
 
-use super::ambient;
+use super::beat::Beats;
 use super::failure::Failure;
 use super::mesh::{self, Socket};
-
-/// How often a process says that it is there.
-const BEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// This process as one of a generation.
 pub(crate) struct Peer {
@@ -28,6 +24,8 @@ pub(crate) struct Peer {
     pub stop: Receiver<()>,
     /// The way to tell the node.
     pub node: NodeLink,
+    /// What it tells the node each second.
+    pub beats: Beats,
 }
 
 impl Peer {
@@ -42,12 +40,7 @@ impl Peer {
         let listener = mesh::listen(listen).map_err(Failure::of_host)?;
         let port = listener.local_addr().map_err(Failure::of_host)?.port();
         node.say(&FromProcess::Listens(address(&host, port)));
-        let beats = node.clone();
-        let beat = move || loop {
-            ambient::pause(BEAT_EVERY);
-            beats.say(&FromProcess::Beat);
-        };
-        std::thread::Builder::new().name("beat".to_owned()).spawn(beat).map_err(Failure::of_host)?;
+        let beats = Beats::start(node.clone()).map_err(Failure::of_host)?;
         let lost = |why: &'static str| Failure::new(Exit::GenerationLost, anyhow::anyhow!(why));
         let addresses = match read_line(&mut lines) {
             Ok(Some(ToProcess::Peers(addresses))) => addresses,
@@ -66,7 +59,7 @@ impl Peer {
             .name("node-link".to_owned())
             .spawn(move || follow(lines, &asked))
             .map_err(Failure::of_host)?;
-        Ok(Self { index, succession: invitation.succession, sockets, stop, node })
+        Ok(Self { index, succession: invitation.succession, sockets, stop, node, beats })
     }
 }
 

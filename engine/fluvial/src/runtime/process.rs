@@ -148,7 +148,8 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
     let link = StoreLink::new(store.clone(), config.patience, runtime.handle().clone());
     let context = SinkContext { process: process.clone(), patience: config.patience, waits: Waits::default() };
     let sink = SinkLink::new(topology.sink, topology.outputs, context);
-    let member = Member::new(process, config.clone(), topology.sources.clone(), link, sink, peer.node);
+    let member =
+        Member::new(process, config.clone(), topology.sources.clone(), link, sink, peer.node, peer.beats.clone());
     let member = Arc::new(member);
     if first {
         let failed = Failure::of_host;
@@ -182,6 +183,7 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
         threads,
         mode: Mode::Run(Arc::clone(&member)),
     };
+    peer.beats.watch(&shared.pulses);
     let guards = start_workers(shared, peer.index, peer.sockets, move |ended| {
         if let Err(failure) = ended {
             member.end(&failure);

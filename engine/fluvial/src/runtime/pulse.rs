@@ -36,6 +36,12 @@ impl Pulses {
         self.turns[worker % self.turns.len()].store(0, Ordering::Relaxed);
     }
 
+    /// For how long the worker that began its pass first has not ended it.
+    pub(crate) fn longest_turn_ms(&self) -> u64 {
+        let first = self.turns.iter().map(|turn| turn.load(Ordering::Relaxed)).filter(|turn| *turn > 0).min();
+        first.map_or(0, |turn| self.now_ms().saturating_sub(turn))
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }

@@ -1,9 +1,11 @@
-//! The status line that a person watching the job sees every few seconds: rates, lag, the last checkpoint.
+//! How far the job is: the status line that a person watching the job sees every few seconds, and what the node is told each
+//! second for those who ask it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Offset, Tick};
+use fluvial_node::status::Progress;
 use fluvial_protocol::journal::{Range, SplitName, SplitNumber, SplitStart};
 use fluvial_protocol::{FoundSplit, Order, Passed, Report, Status};
 
@@ -13,6 +15,8 @@ use super::leader::{Ends, Positions};
 
 /// How often the line is printed.
 const EVERY: Duration = Duration::from_secs(5);
+/// How often the node is told how far the job is.
+const MEASURED_EVERY: Duration = Duration::from_secs(1);
 /// How long before the line is printed the sources are asked where they end, so that the lag is current.
 const ASK_BEFORE: Duration = Duration::from_millis(250);
 /// How many ends of a split are kept that the job has not reached yet.
@@ -23,8 +27,14 @@ pub(crate) struct StatusLine {
     last: Instant,
     /// Whether the sources have been asked since the last line.
     asked: bool,
+    /// Records since the last line.
     records_in: u64,
     records_out: u64,
+    /// When the node was told last, and what of it is measured more rarely or adds up.
+    measured: Instant,
+    progress: Progress,
+    /// The tick that was committed last, and since when nothing follows although something is minted.
+    waits: Option<(Tick, Instant)>,
     /// Offsets of outputs that other writers have taken.
     foreign_records: u64,
     /// Splits by number, and how far each has been committed.
@@ -47,6 +57,9 @@ impl StatusLine {
             asked: false,
             records_in: 0,
             records_out: 0,
+            measured: ambient::instant(),
+            progress: Progress::default(),
+            waits: None,
             foreign_records: 0,
             splits: BTreeMap::new(),
             passed: BTreeMap::new(),
@@ -82,7 +95,11 @@ impl StatusLine {
 
     pub(crate) fn hear(&mut self, report: &Report) {
         match report {
-            Report::Read { ranges, .. } => self.records_in += ranges.iter().map(|r| r.count).sum::<u64>(),
+            Report::Read { ranges, .. } => {
+                let read = ranges.iter().map(|r| r.count).sum::<u64>();
+                self.records_in += read;
+                self.progress.records_in += read;
+            }
             // Offsets without a record are no lag.
             Report::Passed(passed) => self.passed.extend(passed.iter().map(|passed| (passed.split, *passed))),
             _ => {}
@@ -98,6 +115,7 @@ impl StatusLine {
     /// Records that a process has committed.
     pub(crate) fn wrote(&mut self, records: u64) {
         self.records_out += records;
+        self.progress.records_out += records;
     }
 
     /// Offsets between this job's records that are another writer's.
@@ -197,9 +215,13 @@ impl StatusLine {
         let waited = self.waited().map_or(0, |waited| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
         let lag_ms = lag.map(|lag| if lag == 0 { 0 } else { now.saturating_sub(status.committed.0).max(waited) });
         let rate = |count: u64| (count as f64 / passed.as_secs_f64() * 10.0).round() / 10.0;
+        let [records_in_per_s, records_out_per_s] =
+            [&mut self.records_in, &mut self.records_out].map(|count| rate(std::mem::take(count)));
+        let counted = self.progress.clone();
+        self.progress = Progress { records_in_per_s, records_out_per_s, lag_records: lag, lag_ms, ..counted };
         tracing::info!(
-            records_in_per_s = rate(std::mem::take(&mut self.records_in)),
-            records_out_per_s = rate(std::mem::take(&mut self.records_out)),
+            records_in_per_s,
+            records_out_per_s,
             lag_records = lag,
             lag_ms,
             lag_unknown_for_s = unknown_for.map(|age| age.as_secs()),
@@ -209,6 +231,33 @@ impl StatusLine {
             checkpoint_age_s = status.checkpoint.map(|tick| now.saturating_sub(tick.0) / 1000),
             "running"
         );
+    }
+
+    /// How far the job is, if it is time to tell the node. Rates and lag are those of the last line.
+    pub(crate) fn measure(&mut self, status: &Status, store_requests: Option<u64>) -> Option<Progress> {
+        let now = ambient::instant();
+        let waits = (status.committed < status.minted).then_some(status.committed);
+        self.waits = waits.map(|committed| match self.waits {
+            Some((before, since)) if before == committed => (before, since),
+            _ => (committed, now),
+        });
+        if status.minted == Tick(0) || now - self.measured < MEASURED_EVERY {
+            return None;
+        }
+        self.measured = now;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Some(Progress {
+            minted: status.minted.0,
+            sealed: status.sealed.0,
+            committed: status.committed.0,
+            checkpoint: status.checkpoint.map(|tick| tick.0),
+            checkpoint_age_ms: status.checkpoint.map(|tick| ambient::now_ms().saturating_sub(tick.0)),
+            commits_nothing_for_ms: self.waits.map_or(0, |(_, since)| millis(now - since)),
+            foreign_records: self.foreign_records,
+            in_flight_bytes: status.in_flight_bytes,
+            store_requests,
+            ..self.progress.clone()
+        })
     }
 
     /// How much of a split is not committed; unknown while the split is unavailable.
@@ -225,6 +274,32 @@ mod tests {
     use fluvial_connector::{Availability, SplitId};
 
     use super::*;
+
+    #[test]
+    fn a_job_waits_as_long_as_its_last_commit_stays_the_last_although_more_is_minted() {
+        let mut line = StatusLine::new();
+        let status = |minted, committed| Status {
+            minted: Tick(minted),
+            sealed: Tick(committed),
+            committed: Tick(committed),
+            checkpoint: None,
+            in_flight_bytes: 0,
+        };
+        let mut waits = |minted, committed| {
+            line.measured = ambient::instant() - MEASURED_EVERY;
+            line.measure(&status(minted, committed), Some(3))
+        };
+        assert_eq!(waits(0, 0), None, "there is no progress before the first tick");
+        assert_eq!(waits(5, 5).unwrap().commits_nothing_for_ms, 0);
+        waits(6, 5);
+        ambient::pause(Duration::from_millis(20));
+        let progress = waits(7, 5).unwrap();
+        assert!(progress.commits_nothing_for_ms >= 20, "{progress:?}");
+        assert_eq!((progress.minted, progress.committed, progress.store_requests), (7, 5, Some(3)));
+        let waited_ms = progress.commits_nothing_for_ms;
+        assert!(waits(8, 6).unwrap().commits_nothing_for_ms < waited_ms);
+        assert_eq!(line.measure(&status(9, 6), None), None, "it was told a moment ago");
+    }
 
     #[test]
     fn a_record_that_has_not_been_read_waits_since_it_was_seen() {

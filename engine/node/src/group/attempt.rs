@@ -9,6 +9,7 @@ use fluvial_protocol::group::{Attempt, AttemptNumber, GroupRecord, NodeId, Proce
 
 use crate::keeper::{Keeper, Launch, ProcessEvent};
 use crate::process_link::{Invitation, MeshIdentity, MeshPlace, Succession};
+use crate::status::Progress;
 use crate::trust::AttemptAuthority;
 
 /// For how many seconds a process may be silent before it is killed.
@@ -75,11 +76,8 @@ impl Attempts {
             return self.not_started(number, processes, "the coordinator of this attempt was lost before it began");
         };
         // More attempts than these are not made by one run; if they were, the later ones would end as fenced.
-        let succession = Succession {
-            run,
-            attempt: u32::try_from(number.0).unwrap_or(u32::MAX),
-            follows: attempt.follows,
-        };
+        let succession =
+            Succession { run, attempt: u32::try_from(number.0).unwrap_or(u32::MAX), follows: attempt.follows };
         let invitation = |index| Invitation {
             index,
             layout: attempt.layout(),
@@ -126,6 +124,11 @@ impl Attempts {
         if let Some(keeper) = self.of(attempt) {
             keeper.kill();
         }
+    }
+
+    /// How far the job is, if this copy runs its process 0.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        self.keeper.as_ref().and_then(|(_, keeper)| keeper.progress())
     }
 
     fn of(&self, attempt: AttemptNumber) -> Option<&Keeper> {

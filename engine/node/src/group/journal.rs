@@ -51,7 +51,8 @@ impl GroupJournal {
         match tokio::time::timeout(CALL_WITHIN, self.ask(call)).await {
             Ok(answer) => answer,
             Err(_) => {
-                let what = format!("the store '{}' did not answer within {} s", self.store.describe(), CALL_WITHIN.as_secs());
+                let what =
+                    format!("the store '{}' did not answer within {} s", self.store.describe(), CALL_WITHIN.as_secs());
                 Err(Error::new(fluvial_connector::ErrorKind::Retry, what))
             }
         }

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fluvial_connector::{Error, ErrorKind};
 use fluvial_protocol::group::{
-    AttemptNumber, Message, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, StoreAnswer, StoreCall, Times, Workers,
+    AttemptNumber, Message, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, StoreAnswer, StoreCall, Times,
+    Workers,
 };
 use fluvial_protocol::{Exit, PutOutcome, System};
 use fluvial_store::Store;
@@ -27,8 +28,10 @@ use tokio::runtime::Runtime;
 
 pub use journal::GroupJournal;
 
+use crate::http;
 use crate::keeper::ProcessEvent;
 use crate::links::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
+use crate::status::{Board, Observer};
 use crate::trust::Trust;
 use attempt::Attempts;
 
@@ -60,7 +63,9 @@ pub struct GroupOptions {
     /// The `host:port` by which the others reach it.
     pub advertise: String,
     /// By what the copies know each other.
-    pub trust: Trust,
+    pub trust: Arc<Trust>,
+    /// Accepts HTTP connections, if the copy is to serve its status.
+    pub http: Option<std::net::TcpListener>,
     /// How long a store may be unavailable when the copy starts.
     pub patience: Duration,
     /// How long the last commit and checkpoint may take.
@@ -82,9 +87,13 @@ enum Event {
 ///
 /// # Errors
 /// The copy cannot be set up.
-pub fn join(options: GroupOptions) -> anyhow::Result<(Exit, String)> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("group").enable_all();
-    let runtime = { runtime }.build().context("cannot start the threads of this copy")?;
+pub fn join(mut options: GroupOptions) -> anyhow::Result<(Exit, String)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("group")
+        .enable_all()
+        .build()
+        .context("cannot start the threads of this copy")?;
     let (events, inbox) = channel();
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot watch for signals")?;
     let on_signal = events.clone();
@@ -96,21 +105,22 @@ pub fn join(options: GroupOptions) -> anyhow::Result<(Exit, String)> {
         }
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(watch)?;
+    let board = Arc::new(Board::default());
+    if let Some(listener) = options.http.take() {
+        http::serve(listener, Arc::clone(&board), Arc::clone(&options.trust), runtime.handle())
+            .context("cannot serve HTTP")?;
+    }
     if let Some(ended) = wait_for_store(&options, &runtime, &inbox) {
         return Ok(ended);
     }
-    let ended = Copy::new(options, &runtime, events)?.run(&inbox);
+    let ended = Copy::new(options, board, &runtime, events)?.run(&inbox);
     // A call to the store that is under way is of no use any more.
     runtime.shutdown_background();
     Ok(ended)
 }
 
 /// Waits until the store answers and has shown that it honours conditional creates.
-fn wait_for_store(
-    options: &GroupOptions,
-    runtime: &Runtime,
-    inbox: &Receiver<Event>,
-) -> Option<(Exit, String)> {
+fn wait_for_store(options: &GroupOptions, runtime: &Runtime, inbox: &Receiver<Event>) -> Option<(Exit, String)> {
     let until = Instant::now() + options.patience;
     let mut said = false;
     loop {
@@ -138,6 +148,8 @@ struct Copy<'a> {
     stop_within: Duration,
     leaving: Option<Instant>,
     journal: GroupJournal,
+    observer: Observer,
+    store: Store,
     links: Links,
     attempts: Attempts,
     runtime: &'a Runtime,
@@ -148,7 +160,12 @@ struct Copy<'a> {
 }
 
 impl<'a> Copy<'a> {
-    fn new(options: GroupOptions, runtime: &'a Runtime, events: Sender<Event>) -> anyhow::Result<Self> {
+    fn new(
+        options: GroupOptions,
+        board: Arc<Board>,
+        runtime: &'a Runtime,
+        events: Sender<Event>,
+    ) -> anyhow::Result<Self> {
         let GroupOptions { job, store, version, slots, workers, listener, advertise, trust, .. } = options;
         let host = advertise.rsplit_once(':').map_or(advertise.clone(), |(host, _)| host.to_owned());
         let listen = listener.local_addr()?.ip();
@@ -159,8 +176,9 @@ impl<'a> Copy<'a> {
             LinkOptions {
                 me: me.clone(),
                 listener,
-                trust: Arc::new(trust),
+                trust,
                 proof: StoreProof::new(store.clone(), &job),
+                board: Arc::clone(&board),
             },
             runtime.handle(),
             // A copy that has ended reads no more events.
@@ -177,7 +195,9 @@ impl<'a> Copy<'a> {
             offer,
             stop_within: options.stop_within,
             leaving: None,
-            journal: GroupJournal::new(store, &job),
+            journal: GroupJournal::new(store.clone(), &job),
+            observer: Observer::new(job, store.describe().to_owned(), board),
+            store,
             links,
             attempts,
             runtime,
@@ -196,6 +216,7 @@ impl<'a> Copy<'a> {
                     return (outcome.exit, outcome.why);
                 }
             }
+            self.observe();
             let at = self.started + Duration::from_millis(self.node.deadline_ms());
             let heard = match inbox.recv_timeout(at.saturating_duration_since(Instant::now())) {
                 Ok(event) => self.hear(event),
@@ -207,6 +228,12 @@ impl<'a> Copy<'a> {
                 Err(ended) => return ended,
             };
         }
+    }
+
+    /// Shows how this copy is to those who ask, and logs what has changed.
+    fn observe(&mut self) {
+        let requests = self.store.is_remote().then(|| self.store.requests().sum() as u64);
+        self.observer.look(&self.me, &self.offer, &self.node, self.attempts.progress(), requests);
     }
 
     fn now_ms(&self) -> u64 {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::status::{Report, View};
 use crate::trust::Trust;
 
 /// How long a connection may take to be made, and its TLS to begin.
@@ -39,6 +40,13 @@ pub(super) enum Hello {
         /// The location of the sender's store, for people.
         store: String,
     },
+    /// A question, by whoever belongs to the cluster: what does the receiver know of this job?
+    Question {
+        /// The name of the job.
+        job: String,
+        /// Whether the receiver is to ask other nodes, too.
+        whole: bool,
+    },
 }
 
 /// The answer to a hello.
@@ -47,12 +55,16 @@ pub(super) enum Hello {
 pub(super) enum Answer {
     /// Messages will be read.
     Welcome,
-    /// The messages are for another node.
+    /// The messages are for another node, or the question is about another job.
     NotMe,
     /// The sender's object does not exist in the store of the receiver, which is here.
     OtherStore(String),
     /// It is not known whether both ends see the same store, for this reason. The sender has to try again.
     Later(String),
+    /// What the receiver knows by itself.
+    View(Box<View>),
+    /// What the receiver and the nodes that it has asked know.
+    Report(Box<Report>),
 }
 
 /// The bytes of a connection.
@@ -151,15 +163,19 @@ impl Connection {
 
 /// Connects to one of the addresses that a name stands for; `None` if each of them refuses.
 async fn connect(address: &str) -> io::Result<Option<TcpStream>> {
-    let mut failed = None;
+    let (mut refused, mut failed) = (false, None);
     for address in tokio::net::lookup_host(address).await? {
         match TcpStream::connect(address).await {
             Ok(socket) => return Ok(Some(socket)),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused = true,
             Err(error) => failed = Some(error),
         }
     }
-    failed.map_or(Ok(None), Err)
+    match failed {
+        Some(error) => Err(error),
+        None if refused => Ok(None),
+        None => Err(io::Error::new(io::ErrorKind::NotFound, "the name stands for no address")),
+    }
 }
 
 /// Small messages leave at once, and a host that has gone without a word is noticed: keepalive probes an idle connection, and

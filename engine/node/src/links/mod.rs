@@ -13,6 +13,7 @@
 //! message arrives: it may be lost, repeated or late, and one that waits is replaced by a newer one of its kind. The messages
 //! are made for that ([`fluvial_protocol::group`]).
 
+mod asking;
 mod connection;
 mod proof;
 mod receiving;
@@ -31,8 +32,10 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+pub use asking::{ask_for_report, ask_for_view};
 pub use proof::StoreProof;
 
+use crate::status::Board;
 use crate::trust::{AttemptAuthority, Trust};
 
 /// What one node sends to another.
@@ -69,6 +72,8 @@ pub struct LinkOptions {
     pub trust: Arc<Trust>,
     /// By which the nodes show each other that they see the same store.
     pub proof: StoreProof,
+    /// What this node knows, for those who ask.
+    pub board: Arc<Board>,
 }
 
 /// What the tasks of all links share.
@@ -76,6 +81,7 @@ struct Shared {
     me: NodeId,
     trust: Arc<Trust>,
     proof: StoreProof,
+    board: Arc<Board>,
     events: Box<dyn Fn(LinkEvent) + Send + Sync>,
 }
 
@@ -101,13 +107,13 @@ impl Links {
         runtime: &Handle,
         events: impl Fn(LinkEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let LinkOptions { me, listener, trust, proof } = options;
+        let LinkOptions { me, listener, trust, proof, board } = options;
         listener.set_nonblocking(true)?;
         let listener = {
             let _in_runtime = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        let shared = Arc::new(Shared { me, trust, proof, events: Box::new(events) });
+        let shared = Arc::new(Shared { me, trust, proof, board, events: Box::new(events) });
         let tasks = vec![
             runtime.spawn(receiving::accept(listener, Arc::clone(&shared))),
             runtime.spawn({

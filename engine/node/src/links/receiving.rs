@@ -14,9 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::connection::{Answer, Connection, Hello};
+use super::connection::{ANSWERS_WITHIN, Answer, Connection, Hello};
 use super::seldom::Seldom;
 use super::{Envelope, LinkEvent, Shared};
+use crate::status::{STUCK_AFTER, View, gather};
 
 /// How many connections may be open that have not said hello.
 const MOST_STRANGERS: usize = 256;
@@ -140,7 +141,7 @@ async fn receive(socket: TcpStream, address: SocketAddr, number: u64, shared: &S
         let hello = connection.read_hello().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         Ok::<_, io::Error>((connection, hello))
     };
-    let (connection, Hello::Messages { from, to, store }) = match hello.await {
+    let (mut connection, hello) = match hello.await {
         Ok(said) => said,
         Err(error) => {
             if let Some(left_out) = doors.refused.now() {
@@ -149,9 +150,32 @@ async fn receive(socket: TcpStream, address: SocketAddr, number: u64, shared: &S
             return;
         }
     };
+    let (from, to, store) = match hello {
+        Hello::Messages { from, to, store } => (from, to, store),
+        // Whoever asks stays a stranger, so that the number of questions is bounded.
+        Hello::Question { job, whole } => {
+            let answered = tokio::time::timeout(ANSWERS_WITHIN, answer(shared, &job, whole)).await;
+            let answer = answered.unwrap_or_else(|_| Answer::Later("the other copies do not answer".to_owned()));
+            if let Err(error) = connection.write(&answer).await {
+                tracing::debug!(from = %address, %error, "could not answer a question");
+            }
+            return;
+        }
+    };
     doors.is_node(number, &from);
     if let Err(error) = messages(connection, &from, &to, &store, shared, doors).await {
         tracing::debug!(%from, %error, "the connection of another copy ended");
+    }
+}
+
+/// What is known here of a job.
+async fn answer(shared: &Shared, job: &str, whole: bool) -> Answer {
+    match shared.board.read() {
+        Some((view, _)) if view.job != job => Answer::NotMe,
+        Some((_, age)) if age >= STUCK_AFTER => Answer::Later(format!("this copy is stuck for {} s", age.as_secs())),
+        Some((view, _)) if whole => Answer::Report(Box::new(gather(view, &shared.trust).await)),
+        Some((view, _)) => Answer::View(Box::new(View::clone(&view))),
+        None => Answer::Later("this copy is being started".to_owned()),
     }
 }
 

@@ -54,7 +54,13 @@ impl Copy {
 
     fn at(listener: TcpListener, start: u64, trust: &Arc<Trust>, store: &Path) -> Self {
         let me = id(&listener, start);
-        let options = LinkOptions { me: me.clone(), listener, trust: Arc::clone(trust), proof: proof(store) };
+        let options = LinkOptions {
+            me: me.clone(),
+            listener,
+            trust: Arc::clone(trust),
+            proof: proof(store),
+            board: Arc::default(),
+        };
         let (to, events) = unbounded_channel();
         let links = Links::start(options, &Handle::current(), move |event| drop(to.send(event))).unwrap();
         Self { me, links, events }

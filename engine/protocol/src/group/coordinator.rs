@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Times;
-use super::messages::{Command, Offer, Orders, ProcessState, Running, Status};
+use super::messages::{Command, Member, Offer, Orders, ProcessState, Running, Status};
 use super::placement::{Placement, place};
 use super::record::{Attempt, AttemptNumber, GroupRecord, NodeId, Outcome};
 use crate::{Decisions, Exit, GenerationEnd, Next, ProcessEnd, cause};
@@ -114,6 +114,16 @@ impl Coordinator {
     /// The nodes that are heard.
     fn heard(&self, now_ms: u64) -> impl Iterator<Item = (&NodeId, &Status)> {
         self.there(now_ms).filter_map(|(node, known)| Some((node, known.status.as_ref()?)))
+    }
+
+    /// The nodes that are not silent, for people.
+    pub(super) fn members(&self, now_ms: u64) -> Vec<Member> {
+        let member = |(node, known): (&NodeId, &Known)| Member {
+            node: node.clone(),
+            status: known.status.clone(),
+            silent_ms: now_ms.saturating_sub(known.heard_ms),
+        };
+        self.there(now_ms).map(member).collect()
     }
 
     /// What has to be written to the journal now, if anything has. `record` is its newest record.

@@ -77,6 +77,17 @@ pub struct Running {
     pub asked_to_stop: bool,
 }
 
+/// A node as the coordinator knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The node.
+    pub node: NodeId,
+    /// What it said last; `None` if it has not been heard yet in this term.
+    pub status: Option<Status>,
+    /// For how long it has been silent.
+    pub silent_ms: u64,
+}
+
 impl Running {
     /// Whether all of its processes on this node have ended.
     #[must_use]

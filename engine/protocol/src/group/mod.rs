@@ -54,7 +54,7 @@ mod record;
 mod simulation;
 
 pub use log::{StoreAnswer, StoreCall};
-pub use messages::{Command, Message, Offer, Orders, ProcessState, Running, Status};
+pub use messages::{Command, Member, Message, Offer, Orders, ProcessState, Running, Status};
 pub use node::{Node, NodeEvent, NodeRequest, ProcessSays};
 pub use placement::{Placement, Workers, place};
 pub use record::{Attempt, AttemptNumber, GroupRecord, NodeId, Outcome, Term};

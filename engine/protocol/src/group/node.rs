@@ -12,7 +12,7 @@ use fluvial_connector::Generation;
 
 use super::coordinator::{Coordinator, Decision};
 use super::log::{Log, Logged, StoreAnswer, StoreCall};
-use super::messages::{Command, Message, Offer, Orders, ProcessState, Running, Status};
+use super::messages::{Command, Member, Message, Offer, Orders, ProcessState, Running, Status};
 use super::record::{Attempt, AttemptNumber, GroupRecord, NodeId, Outcome, Term};
 use super::{Chance, Times};
 use crate::{Exit, ProcessEnd};
@@ -197,6 +197,21 @@ impl Node {
             Role::Coordinating { .. } => Some((&self.me, self.term)),
             Role::Looking | Role::Claiming { .. } => None,
         }
+    }
+
+    /// The nodes that it hears, itself among them, if it coordinates.
+    #[must_use]
+    pub fn members(&self) -> Option<Vec<Member>> {
+        match &self.role {
+            Role::Coordinating { coordinator, .. } => Some(coordinator.members(self.now_ms)),
+            _ => None,
+        }
+    }
+
+    /// Whether the store has answered lately.
+    #[must_use]
+    pub fn reaches_store(&self) -> bool {
+        self.log.reaches_store(self.now_ms, &self.times)
     }
 
     /// The processes that it runs.

@@ -1,0 +1,83 @@
+//! What a process says of itself each second, on a thread that is no worker: that it is there, for how long its workers have
+//! computed without a pause, and how far the job is.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use fluvial_node::process_link::{FromProcess, NodeLink};
+use fluvial_node::status::Progress;
+
+use super::ambient;
+use super::pulse::Pulses;
+
+/// How often a process says that it is there.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// What the beats of a process say. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Beats(Arc<Contents>);
+
+#[derive(Default)]
+struct Contents {
+    pulses: OnceLock<Pulses>,
+    progress: Mutex<Option<(Progress, Instant)>>,
+}
+
+impl Beats {
+    /// Begins to say it to the node.
+    ///
+    /// # Errors
+    /// The host has no more threads.
+    pub(crate) fn start(node: NodeLink) -> std::io::Result<Self> {
+        let beats = Self::default();
+        let said = beats.clone();
+        let beat = move || loop {
+            ambient::pause(BEAT_EVERY);
+            node.say(&said.next());
+        };
+        std::thread::Builder::new().name("beat".to_owned()).spawn(beat)?;
+        Ok(beats)
+    }
+
+    /// The workers' pulses, once the process has workers.
+    pub(crate) fn watch(&self, pulses: &Pulses) {
+        // A process starts its workers once.
+        let _ = self.0.pulses.set(pulses.clone());
+    }
+
+    /// Takes how far the job is.
+    pub(crate) fn measured(&self, progress: Progress) {
+        *self.0.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some((progress, ambient::instant()));
+    }
+
+    fn next(&self) -> FromProcess {
+        let step_ms = self.0.pulses.get().map_or(0, Pulses::longest_turn_ms);
+        let measured = self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let progress = measured.map(|(progress, at)| {
+            let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Progress { age_ms, ..progress }
+        });
+        FromProcess::Beat { step_ms, progress }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beat_says_how_old_the_progress_is_and_how_long_a_worker_computes() {
+        let beats = Beats::default();
+        assert!(matches!(beats.next(), FromProcess::Beat { step_ms: 0, progress: None }));
+        let pulses = Pulses::new(2);
+        beats.watch(&pulses);
+        assert!(matches!(beats.next(), FromProcess::Beat { step_ms: 0, .. }), "no worker has begun");
+        pulses.turn(1);
+        beats.measured(Progress { minted: 7, ..Progress::default() });
+        ambient::pause(Duration::from_millis(20));
+        let FromProcess::Beat { step_ms, progress: Some(progress) } = beats.next() else { panic!("no progress") };
+        assert!(step_ms >= 10 && progress.age_ms >= 20 && progress.minted == 7, "{step_ms} {progress:?}");
+        pulses.ended(1);
+        assert!(matches!(beats.next(), FromProcess::Beat { step_ms: 0, .. }), "the worker has ended");
+    }
+}

@@ -1,0 +1,55 @@
+//! Asks a node what it knows.
+
+use std::io;
+use std::time::Duration;
+
+use super::connection::{Answer, Connection, Hello, NotOpened};
+use crate::status::{Report, View};
+use crate::trust::Trust;
+
+/// How long the answer of one node may take. It asks nobody else.
+const VIEW_WITHIN: Duration = Duration::from_secs(2);
+/// How long the answer of a node may take that asks two others, one after the other.
+const REPORT_WITHIN: Duration = Duration::from_secs(8);
+
+/// What the node at an address knows by itself.
+///
+/// # Errors
+/// It does not answer, it runs another job, or this end does not belong to its cluster.
+pub async fn ask_for_view(address: &str, trust: &Trust, job: &str) -> io::Result<View> {
+    match ask(address, trust, job, false, VIEW_WITHIN).await? {
+        Answer::View(view) => Ok(*view),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// What the node at an address knows together with the others.
+///
+/// # Errors
+/// It does not answer, it runs another job, or this end does not belong to its cluster.
+pub async fn ask_for_report(address: &str, trust: &Trust, job: &str) -> io::Result<Report> {
+    match ask(address, trust, job, true, REPORT_WITHIN).await? {
+        Answer::Report(report) => Ok(*report),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn unexpected(answer: Answer) -> io::Error {
+    io::Error::other(match answer {
+        Answer::NotMe => "a copy of another job answers".to_owned(),
+        Answer::Later(why) => why,
+        _ => "it answers another question".to_owned(),
+    })
+}
+
+async fn ask(address: &str, trust: &Trust, job: &str, whole: bool, within: Duration) -> io::Result<Answer> {
+    let asked = async {
+        let mut connection = Connection::open(address, trust).await.map_err(|error| match error {
+            NotOpened::Refused => io::ErrorKind::ConnectionRefused.into(),
+            NotOpened::Failed(error) => error,
+        })?;
+        connection.write(&Hello::Question { job: job.to_owned(), whole }).await?;
+        connection.read().await?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+    };
+    tokio::time::timeout(within, asked).await.map_err(io::Error::from)?
+}

@@ -1,0 +1,134 @@
+//! The log lines that say what has happened to a group.
+
+use fluvial_protocol::group::{Attempt, Member, NodeId};
+
+use super::View;
+
+/// A member that was heard within this time has not been lost by its silence.
+const HEARD_LATELY_MS: u64 = 3000;
+
+/// Something that has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// Whether something was lost or has failed.
+    pub(super) is_loss: bool,
+    /// What happened, and why.
+    pub(super) line: String,
+}
+
+/// What has happened between two views of one copy. The coordinator tells of the group, and each copy of itself.
+pub(super) fn between(before: Option<&View>, after: &View) -> Vec<Change> {
+    let mut changes = Changes(Vec::new());
+    changes.terms(before, after);
+    let of_group = before.filter(|before| before.coordinates() && after.coordinates());
+    if let Some(before) = of_group {
+        changes.members(before, after);
+    }
+    if after.coordinates() {
+        changes.attempts(before, after);
+    }
+    changes.own(before, after);
+    changes.0
+}
+
+struct Changes(Vec<Change>);
+
+impl Changes {
+    fn says(&mut self, line: String) {
+        self.0.push(Change { is_loss: false, line });
+    }
+
+    fn warns(&mut self, line: String) {
+        self.0.push(Change { is_loss: true, line });
+    }
+
+    fn terms(&mut self, before: Option<&View>, after: &View) {
+        let Some((coordinator, term)) = &after.coordinator else { return };
+        let earlier = before.and_then(|before| before.coordinator.as_ref());
+        if earlier == Some(&(coordinator.clone(), *term)) {
+            return;
+        }
+        if !after.coordinates() {
+            return self.says(format!("term {term}: {coordinator} coordinates"));
+        }
+        let record = before.and_then(|before| before.record.as_ref());
+        let why = match (record, earlier) {
+            (None, _) => "the group begins".to_owned(),
+            (Some(record), _) if record.outcome.is_some() => "the last run of the job had ended".to_owned(),
+            (Some(_), Some((lost, _))) => format!("no copy hears {lost} as a coordinator that reaches the store"),
+            (Some(record), None) => format!("{} does not coordinate any more", record.coordinator),
+        };
+        self.says(format!("term {term} begins: this copy, {coordinator}, coordinates, because {why}"));
+    }
+
+    fn members(&mut self, before: &View, after: &View) {
+        let (earlier, now) = (before.members.as_deref(), after.members.as_deref());
+        let (earlier, now) = (earlier.unwrap_or_default(), now.unwrap_or_default());
+        let has = |members: &[Member], node: &NodeId| members.iter().any(|member| member.node == *node);
+        for Member { node, status, .. } in now.iter().filter(|member| !has(earlier, &member.node)) {
+            let offer = status.as_ref().map(|status| &status.offer);
+            let slots = offer.map_or(String::new(), |offer| format!(" with {} slots", offer.slots));
+            let unready = offer.and_then(|offer| offer.unready.as_ref());
+            let unready = unready.map_or(String::new(), |why| format!(", not ready: {why}"));
+            self.says(format!("{node} has joined{slots}{unready}"));
+        }
+        for Member { node, status, silent_ms } in earlier.iter().filter(|member| !has(now, &member.node)) {
+            if status.as_ref().is_some_and(|status| status.offer.leaving) {
+                self.says(format!("{node} has left"));
+            } else if *silent_ms < HEARD_LATELY_MS {
+                self.warns(format!("{node} is lost: nobody answers at its address any more"));
+            } else {
+                self.warns(format!("{node} is lost: it has been silent for {} s", (silent_ms + 500) / 1000));
+            }
+        }
+        let leaves = |member: &&Member| member.status.as_ref().is_some_and(|status| status.offer.leaving);
+        let left_before = |node: &NodeId| earlier.iter().any(|member| member.node == *node && leaves(&member));
+        for Member { node, .. } in now.iter().filter(|member| leaves(member) && !left_before(&member.node)) {
+            self.says(format!("{node} is leaving"));
+        }
+    }
+
+    fn attempts(&mut self, before: Option<&View>, after: &View) {
+        let Some(record) = &after.record else { return };
+        let earlier = before.and_then(|before| before.record.as_ref());
+        let number = |attempt: &Attempt| attempt.number;
+        let is_new = record.attempt.as_ref().map(number) > earlier.and_then(|r| r.attempt.as_ref()).map(number);
+        if let Some(attempt) = record.attempt.as_ref().filter(|_| is_new) {
+            self.says(describe(attempt));
+        }
+        let failed_before = earlier.map(|record| record.failed.as_slice()).unwrap_or_default();
+        for (node, why) in record.failed.iter().filter(|failed| !failed_before.contains(failed)) {
+            self.warns(format!("{node} runs the job no more, because its program failed: {why}"));
+        }
+    }
+
+    fn own(&mut self, before: Option<&View>, after: &View) {
+        let reason = |view: &View| view.offer.unready.clone();
+        match (before.map(reason), reason(after)) {
+            (Some(before), now) if before == now => {}
+            (_, Some(why)) => self.warns(format!("this copy could not run the job now: {why}")),
+            (Some(Some(_)), None) => self.says("this copy could run the job now".to_owned()),
+            (_, None) => {}
+        }
+    }
+}
+
+/// An attempt in one line: its workers, where its processes run, and why it begins.
+fn describe(attempt: &Attempt) -> String {
+    let (layout, places) = (attempt.layout(), &attempt.placement.places);
+    let mut first = 0;
+    let mut hosts = Vec::new();
+    for (node, count) in places {
+        let processes: Vec<_> = (first..first + count).map(|process| process.to_string()).collect();
+        hosts.push(format!("{} on {node}", processes.join(", ")));
+        first += count;
+    }
+    format!(
+        "attempt {} begins with {} workers in {} processes ({}): {}",
+        attempt.number,
+        layout.workers,
+        layout.processes,
+        hosts.join("; "),
+        attempt.why
+    )
+}

@@ -1,0 +1,75 @@
+//! A made-up group of two copies that runs a job, for tests.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use fluvial_connector::Generation;
+use fluvial_protocol::Decisions;
+use fluvial_protocol::group::{
+    Attempt, AttemptNumber, GroupRecord, Member, NodeId, Offer, Placement, ProcessState, Running, Status, Term, Workers,
+};
+
+use super::{Progress, View};
+
+pub(crate) fn id(name: &str) -> NodeId {
+    NodeId { address: name.to_owned(), start: 1 }
+}
+
+pub(crate) fn offer() -> Offer {
+    Offer { version: "1".to_owned(), slots: 2, workers: Workers::Auto, unready: None, leaving: false }
+}
+
+/// A member that runs the process `process` of attempt 7.
+pub(crate) fn member(name: &str, process: u32) -> Member {
+    let running = Running {
+        attempt: AttemptNumber(7),
+        processes: BTreeMap::from([(process, ProcessState::Listens(format!("{name}:{process}")))]),
+        generation: (process == 0).then_some(Generation(3)),
+        reads: process == 0,
+        asked_to_stop: false,
+    };
+    let status = Status { number: 1, term: Term(2), offer: offer(), running: Some(running) };
+    Member { node: id(name), status: Some(status), silent_ms: 200 }
+}
+
+pub(crate) fn record() -> GroupRecord {
+    GroupRecord {
+        run: 1,
+        nonce: 1,
+        term: Term(2),
+        coordinator: id("a"),
+        attempt: Some(Attempt {
+            number: AttemptNumber(7),
+            version: "1".to_owned(),
+            placement: Placement { threads: 2, places: vec![(id("b"), 1), (id("a"), 1)] },
+            follows: None,
+            decisions: Decisions::new(true),
+            why: "node c was lost".to_owned(),
+        }),
+        failed: Vec::new(),
+        outcome: None,
+    }
+}
+
+/// `a` coordinates, and runs process 1 beside `b`, which runs process 0.
+pub(crate) fn view() -> View {
+    let members = vec![member("a", 1), member("b", 0)];
+    View {
+        job: "orders".to_owned(),
+        store: "s3://bucket".to_owned(),
+        me: id("a"),
+        offer: offer(),
+        coordinator: Some((id("a"), Term(2))),
+        reaches_store: true,
+        record: Some(record()),
+        running: members[0].status.clone().unwrap().running,
+        members: Some(members),
+        progress: None,
+        store_requests: None,
+    }
+}
+
+pub(crate) fn progress() -> Progress {
+    Progress { minted: 20, sealed: 20, committed: 10, lag_records: Some(5), lag_ms: Some(40), ..Progress::default() }
+}

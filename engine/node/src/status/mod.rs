@@ -1,0 +1,165 @@
+//! What a copy knows of its group and of the job: for `status`, for HTTP, and for the log.
+//!
+//! ```text
+//!   loop of the copy ──View──► Board ──► /healthz, /readyz, /metrics
+//!        └─ what has changed: log lines    └─ with the Views of the coordinator and of process 0's node: Report ──► status, /status
+//! ```
+//!
+//! A [`View`] is what one copy knows by itself; a [`Report`] is what several of them know together. **Does not** decide
+//! anything, and nothing that decides reads it.
+
+mod changes;
+#[cfg(test)]
+pub(crate) mod made_up;
+mod metrics;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fluvial_protocol::group::{GroupRecord, Member, Node, NodeId, Offer, Running, Term};
+use serde::{Deserialize, Serialize};
+
+pub use metrics::metrics;
+pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather};
+
+/// The age of its newest view at which a copy counts as stuck: its loop shows one at each step.
+pub const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// How far the job is, as its process 0 measures it each second.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The last tick that was minted.
+    pub minted: u64,
+    /// The last tick that the journal holds.
+    pub sealed: u64,
+    /// The last tick that every process has committed.
+    pub committed: u64,
+    /// The tick of the newest checkpoint.
+    pub checkpoint: Option<u64>,
+    /// The age of that checkpoint.
+    pub checkpoint_age_ms: Option<u64>,
+    /// For how long nothing has been committed although something is minted.
+    pub commits_nothing_for_ms: u64,
+    /// The number of input records whose output is not committed; `None` while a source does not say where it ends.
+    pub lag_records: Option<u64>,
+    /// How long the oldest of these has waited.
+    pub lag_ms: Option<u64>,
+    /// The records that the generation has read.
+    pub records_in: u64,
+    /// The records that it has committed.
+    pub records_out: u64,
+    /// The records that it has read a second, lately.
+    pub records_in_per_s: f64,
+    /// The records that it has committed a second, lately.
+    pub records_out_per_s: f64,
+    /// The offsets in output topics that other writers have used.
+    pub foreign_records: u64,
+    /// The input that is held in memory.
+    pub in_flight_bytes: u64,
+    /// The requests that process 0 has made to a store that charges for them.
+    pub store_requests: Option<u64>,
+    /// How long ago this was measured.
+    pub age_ms: u64,
+}
+
+/// What one copy knows by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// The name of the job.
+    pub job: String,
+    /// The location of its store.
+    pub store: String,
+    /// This copy.
+    pub me: NodeId,
+    /// What it offers.
+    pub offer: Offer,
+    /// The node that it takes for the coordinator.
+    pub coordinator: Option<(NodeId, Term)>,
+    /// Whether the store has answered it lately.
+    pub reaches_store: bool,
+    /// The newest record of the group's journal that it has read or written.
+    pub record: Option<GroupRecord>,
+    /// The processes that it runs.
+    pub running: Option<Running>,
+    /// The nodes that it hears, if it coordinates.
+    pub members: Option<Vec<Member>>,
+    /// How far the job is, if process 0 runs here.
+    pub progress: Option<Progress>,
+    /// The requests that it has made itself to a store that charges for them.
+    pub store_requests: Option<u64>,
+}
+
+impl View {
+    /// Whether this copy coordinates.
+    #[must_use]
+    pub fn coordinates(&self) -> bool {
+        self.members.is_some()
+    }
+}
+
+/// The newest view of a copy, for those who ask.
+#[derive(Debug, Default)]
+pub struct Board(Mutex<Option<(Arc<View>, Instant)>>);
+
+impl Board {
+    /// Shows the view that a copy has had at `at`.
+    pub(crate) fn show(&self, view: Arc<View>, at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((view, at));
+    }
+
+    /// The newest view and its age; `None` before the first.
+    #[must_use]
+    pub fn read(&self) -> Option<(Arc<View>, Duration)> {
+        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.as_ref().map(|(view, at)| (Arc::clone(view), at.elapsed()))
+    }
+}
+
+/// Puts the views of a copy on its board, and logs what has changed between two of them.
+#[derive(Debug)]
+pub struct Observer {
+    job: String,
+    store: String,
+    board: Arc<Board>,
+    last: Option<Arc<View>>,
+}
+
+impl Observer {
+    /// An observer of a copy of `job`, whose store is at the location `store`.
+    #[must_use]
+    pub fn new(job: String, store: String, board: Arc<Board>) -> Self {
+        Self { job, store, board, last: None }
+    }
+
+    /// Takes the state of the copy; to be called at each step of its loop.
+    pub fn look(
+        &mut self,
+        me: &NodeId,
+        offer: &Offer,
+        node: &Node,
+        progress: Option<Progress>,
+        store_requests: Option<u64>,
+    ) {
+        let view = Arc::new(View {
+            job: self.job.clone(),
+            store: self.store.clone(),
+            me: me.clone(),
+            offer: offer.clone(),
+            coordinator: node.coordinator().map(|(node, term)| (node.clone(), term)),
+            reaches_store: node.reaches_store(),
+            record: node.record().cloned(),
+            running: node.running().cloned(),
+            members: node.members(),
+            progress,
+            store_requests,
+        });
+        for change in changes::between(self.last.as_deref(), &view) {
+            if change.is_loss { tracing::warn!("{}", change.line) } else { tracing::info!("{}", change.line) }
+        }
+        self.board.show(Arc::clone(&view), Instant::now());
+        self.last = Some(view);
+    }
+}

@@ -1,0 +1,399 @@
+//! What the copies of a group know together, as `status` prints it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use fluvial_protocol::ProcessEnd;
+use fluvial_protocol::group::{Attempt, GroupRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Workers};
+use serde::{Deserialize, Serialize};
+
+use super::{Progress, View};
+use crate::links::ask_for_view;
+use crate::trust::Trust;
+
+/// Process 0 says each second how far it is; longer silence than this is not one late message.
+const SILENT_MS: u64 = 5000;
+/// How long nothing may be committed before a job counts as stalled.
+const STALLED_MS: u64 = 10_000;
+
+/// The state of a job. Only [`State::Running`] without a reason beside it is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It reads input and commits output.
+    Running,
+    /// Its processes run, but it commits nothing.
+    Stalled,
+    /// Its processes have met, and restore their state or compare their output.
+    Opening,
+    /// Its processes are being started.
+    Starting,
+    /// It takes a checkpoint, and ends or begins with other copies.
+    Stopping,
+    /// An attempt has failed, and the next one is to follow.
+    Restarting,
+    /// There is no copy that could run it.
+    Waiting,
+    /// It has ended for good.
+    Ended,
+    /// Nobody who knows has answered.
+    Unknown,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Stalled => "stalled",
+            Self::Opening => "opening",
+            Self::Starting => "starting",
+            Self::Stopping => "stopping",
+            Self::Restarting => "restarting",
+            Self::Waiting => "waiting",
+            Self::Ended => "ended",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// The state of a job and of the group that runs it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The name of the job.
+    pub job: String,
+    /// The location of its store.
+    pub store: String,
+    /// Its state.
+    pub state: State,
+    /// What is to be said of that state; empty if everything is as it should be.
+    pub why: String,
+    /// The copy that has answered; `None` if all of this comes from the store.
+    pub answered_by: Option<String>,
+    /// The copy that coordinates, or did so last.
+    pub coordinator: Option<String>,
+    /// The term of that coordinator.
+    pub term: Option<u64>,
+    /// The newest attempt to run the job.
+    pub attempt: Option<AttemptReport>,
+    /// The number of workers that the users of the copies want; `None` if the coordinator is not known.
+    pub workers_wanted: Option<u32>,
+    /// The copies.
+    pub members: Vec<MemberReport>,
+    /// How far the job is; `None` if it does not run, or its process 0 cannot be asked.
+    pub progress: Option<Progress>,
+    /// What the store holds, if it was read.
+    pub stored: Option<Stored>,
+}
+
+/// An attempt to run the job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptReport {
+    /// Its number.
+    pub number: u64,
+    /// The generation of the job that it has become.
+    pub generation: Option<u64>,
+    /// Why it followed the one before.
+    pub why: String,
+    /// The version of its program.
+    pub version: String,
+    /// The number of its workers.
+    pub workers: u32,
+    /// Its processes.
+    pub processes: Vec<ProcessReport>,
+}
+
+/// A process of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessReport {
+    /// The number of the process.
+    pub process: u32,
+    /// The copy that runs it.
+    pub node: String,
+    /// The number of its workers.
+    pub workers: u32,
+    /// `started`, `listens`, `ended`, or `unknown`.
+    pub state: String,
+    /// Why it has ended.
+    pub why: Option<String>,
+}
+
+/// A copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberReport {
+    /// Its address.
+    pub node: String,
+    /// Whether it coordinates.
+    pub coordinates: bool,
+    /// The version of its program; `None` if it has not been heard.
+    pub version: Option<String>,
+    /// How many workers it can run.
+    pub slots: Option<u32>,
+    /// `ready`, `unready`, `leaving`, `failed`, or `silent`.
+    pub state: String,
+    /// Why it could not run the job.
+    pub why: Option<String>,
+    /// For how long it has been silent.
+    pub silent_ms: Option<u64>,
+    /// The processes of the job that it runs.
+    pub processes: Vec<u32>,
+}
+
+/// What the store holds of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// The generation that wrote the newest record of the journal.
+    pub generation: u64,
+    /// The position of that record.
+    pub journal_end: u64,
+    /// The tick of the newest checkpoint.
+    pub checkpoint: Option<u64>,
+}
+
+/// Asks the copies that know what `own` does not, and says what all of them know.
+pub async fn gather(own: Arc<View>, trust: &Trust) -> Report {
+    let other = match &own.coordinator {
+        Some((node, _)) if !own.coordinates() => ask_for_view(&node.address, trust, &own.job).await.ok(),
+        _ => None,
+    };
+    // One that has been superseded meanwhile knows no more than this copy.
+    let coordinator = [Some(&*own), other.as_ref()].into_iter().flatten().find(|view| view.coordinates());
+    let attempt = coordinator.unwrap_or(&own).record.as_ref().and_then(|record| record.attempt.as_ref());
+    let first = attempt.and_then(|attempt| attempt.placement.places.first()).map(|(node, _)| node);
+    let known = [Some(&*own), other.as_ref()].into_iter().flatten().find(|view| Some(&view.me) == first);
+    let progress = match (first, known) {
+        (Some(_), Some(view)) => view.progress.clone(),
+        (Some(node), None) => {
+            let asked = ask_for_view(&node.address, trust, &own.job).await;
+            asked.ok().filter(|view| view.me == *node).and_then(|view| view.progress)
+        }
+        (None, _) => None,
+    };
+    Report::new(&own, coordinator, progress)
+}
+
+impl Report {
+    /// What `own` and the coordinator know. `progress` is what the node of process 0 says.
+    pub(super) fn new(own: &View, coordinator: Option<&View>, progress: Option<Progress>) -> Self {
+        let informed = coordinator.unwrap_or(own);
+        let mut report = Self::of_store(own.job.clone(), own.store.clone(), informed.record.as_ref());
+        let alone = [Member {
+            node: own.me.clone(),
+            status: Some(fluvial_protocol::group::Status {
+                number: 0,
+                term: own.coordinator.as_ref().map(|(_, term)| *term).unwrap_or_default(),
+                offer: own.offer.clone(),
+                running: own.running.clone(),
+            }),
+            silent_ms: 0,
+        }];
+        let members = coordinator.and_then(|view| view.members.as_deref()).unwrap_or(&alone);
+        report.answered_by = Some(own.me.address.clone());
+        if let Some((node, term)) = &informed.coordinator {
+            (report.coordinator, report.term) = (Some(node.address.clone()), Some(term.0));
+        }
+        let record = informed.record.as_ref();
+        let attempt = record.and_then(|record| record.attempt.as_ref());
+        if let (Some(attempt), Some(of_attempt)) = (attempt, &mut report.attempt) {
+            fill(of_attempt, attempt, members);
+        }
+        report.workers_wanted = coordinator.and_then(|_| wanted(members, attempt));
+        let coordinating = informed.coordinator.as_ref().map(|(node, _)| node);
+        report.members = list(members, record, coordinating);
+        (report.state, report.why) = judge(record, coordinator, members, progress.as_ref());
+        let missing = report.attempt.as_ref().zip(report.workers_wanted).filter(|(of, wanted)| of.workers < *wanted);
+        if let (State::Running, true, Some((of, wanted))) = (report.state, report.why.is_empty(), missing) {
+            report.why = format!("with {} of the {wanted} workers that are wanted", of.workers);
+        }
+        report.progress = progress;
+        report
+    }
+
+    /// What is known of a job from the newest record of its group's journal, if there is one.
+    #[must_use]
+    pub fn of_store(job: String, store: String, record: Option<&GroupRecord>) -> Self {
+        let (state, why) = match record.and_then(|record| record.outcome.as_ref()) {
+            Some(outcome) => ended(outcome),
+            None if record.is_some() => (State::Unknown, "no copy answers".to_owned()),
+            None => (State::Unknown, "no copy was ever started with --join".to_owned()),
+        };
+        let attempt = record.and_then(|record| record.attempt.as_ref()).map(|attempt| AttemptReport {
+            number: attempt.number.0,
+            generation: None,
+            why: attempt.why.clone(),
+            version: attempt.version.clone(),
+            workers: attempt.layout().workers,
+            processes: processes(attempt),
+        });
+        Self {
+            job,
+            store,
+            state,
+            why,
+            answered_by: None,
+            coordinator: record.map(|record| record.coordinator.address.clone()),
+            term: record.map(|record| record.term.0),
+            attempt,
+            workers_wanted: None,
+            members: Vec::new(),
+            progress: None,
+            stored: None,
+        }
+    }
+}
+
+fn ended(outcome: &Outcome) -> (State, String) {
+    let Outcome { exit, why } = outcome;
+    let what = exit.describe();
+    (State::Ended, if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") })
+}
+
+/// The processes of an attempt, as long as nobody has said how they are.
+fn processes(attempt: &Attempt) -> Vec<ProcessReport> {
+    let places = attempt.placement.places.iter().flat_map(|(node, count)| (0..*count).map(move |_| node));
+    let process = |(process, node): (u32, &NodeId)| ProcessReport {
+        process,
+        node: node.address.clone(),
+        workers: attempt.placement.threads,
+        state: "unknown".to_owned(),
+        why: None,
+    };
+    (0..).zip(places).map(process).collect()
+}
+
+/// What the members run of an attempt.
+fn running<'a>(members: &'a [Member], attempt: &'a Attempt) -> impl Iterator<Item = &'a Running> {
+    let running = members.iter().filter_map(|member| member.status.as_ref()?.running.as_ref());
+    running.filter(|running| running.attempt == attempt.number)
+}
+
+fn fill(report: &mut AttemptReport, attempt: &Attempt, members: &[Member]) {
+    for running in running(members, attempt) {
+        report.generation = report.generation.max(running.generation.map(|generation| generation.0));
+        for (process, state) in &running.processes {
+            let Some(of_process) = report.processes.get_mut(*process as usize) else { continue };
+            let (state, why) = match state {
+                ProcessState::Started => ("started", None),
+                ProcessState::Listens(_) => ("listens", None),
+                ProcessState::Ended(end) => ("ended", Some(why(end))),
+            };
+            (of_process.state, of_process.why) = (state.to_owned(), why);
+        }
+    }
+}
+
+fn why(end: &ProcessEnd) -> String {
+    match end {
+        ProcessEnd::Said { exit, why } if why.is_empty() => exit.describe().to_owned(),
+        ProcessEnd::Said { why, .. } | ProcessEnd::Died { why } => why.clone(),
+    }
+}
+
+/// The number of workers that the group would have if all copies that are there could run the job.
+fn wanted(members: &[Member], attempt: Option<&Attempt>) -> Option<u32> {
+    let offers = members.iter().filter_map(|member| Some(&member.status.as_ref()?.offer));
+    let offers: Vec<&Offer> =
+        offers.filter(|offer| attempt.is_none_or(|attempt| attempt.version == offer.version)).collect();
+    let slots = offers.iter().filter(|offer| !offer.leaving).map(|offer| offer.slots).sum();
+    let wanted = offers.iter().map(|offer| offer.workers).max()?;
+    Some(match wanted {
+        Workers::Auto => slots,
+        Workers::Fixed(workers) => workers,
+    })
+}
+
+fn list(members: &[Member], record: Option<&GroupRecord>, coordinator: Option<&NodeId>) -> Vec<MemberReport> {
+    let attempt = record.and_then(|record| record.attempt.as_ref());
+    let failed = record.map(|record| record.failed.as_slice()).unwrap_or_default();
+    let placed = attempt.iter().flat_map(|attempt| &attempt.placement.places).map(|(node, _)| node);
+    let unheard = placed.filter(|node| members.iter().all(|member| member.node != **node));
+    let member = |member: &Member| {
+        let offer = member.status.as_ref().map(|status| &status.offer);
+        let failure = failed.iter().find(|(node, _)| *node == member.node).map(|(_, why)| why.clone());
+        let (state, why) = match offer {
+            None => ("silent", None),
+            Some(_) if failure.is_some() => ("failed", failure),
+            Some(offer) if offer.leaving => ("leaving", None),
+            Some(offer) if offer.unready.is_some() => ("unready", offer.unready.clone()),
+            Some(_) => ("ready", None),
+        };
+        MemberReport {
+            node: member.node.address.clone(),
+            coordinates: coordinator == Some(&member.node),
+            version: offer.map(|offer| offer.version.clone()),
+            slots: offer.map(|offer| offer.slots),
+            state: state.to_owned(),
+            why,
+            silent_ms: Some(member.silent_ms),
+            processes: attempt.map(|attempt| attempt.placement.of(&member.node).collect()).unwrap_or_default(),
+        }
+    };
+    let silent = |node: &NodeId| {
+        let unheard = Member { node: node.clone(), status: None, silent_ms: 0 };
+        MemberReport { silent_ms: None, ..member(&unheard) }
+    };
+    members.iter().map(member).chain(unheard.map(silent)).collect()
+}
+
+/// The state of the job, and what is to be said of it.
+fn judge(
+    record: Option<&GroupRecord>,
+    coordinator: Option<&View>,
+    members: &[Member],
+    progress: Option<&Progress>,
+) -> (State, String) {
+    let because = |state, why: &str| (state, why.to_owned());
+    if let Some(outcome) = record.and_then(|record| record.outcome.as_ref()) {
+        return ended(outcome);
+    }
+    let Some(coordinator) = coordinator else {
+        return because(State::Unknown, "the coordinator does not answer");
+    };
+    let Some(attempt) = record.and_then(|record| record.attempt.as_ref()) else {
+        let reason = |member: &Member| {
+            let unready = member.status.as_ref()?.offer.unready.as_ref()?;
+            Some(format!("{} is not ready: {unready}", member.node))
+        };
+        let reasons: Vec<_> = members.iter().filter_map(reason).collect();
+        let gathering = || "the copies are being gathered".to_owned();
+        return (State::Waiting, if reasons.is_empty() { gathering() } else { reasons.join("; ") });
+    };
+    let of_attempt = || running(members, attempt);
+    let processes = || of_attempt().flat_map(|running| &running.processes);
+    if let Some((process, end)) = processes().find_map(|(process, state)| Some((process, state.end()?))) {
+        return (State::Restarting, format!("process {process} has ended: {}", why(end)));
+    }
+    let heard = |node: &NodeId| members.iter().any(|member| member.node == *node && member.status.is_some());
+    if let Some((node, _)) = attempt.placement.places.iter().find(|(node, _)| !heard(node)) {
+        return (State::Restarting, format!("{node}, which runs some of its processes, is not heard"));
+    }
+    if of_attempt().any(|running| running.asked_to_stop) {
+        return because(State::Stopping, "a checkpoint is taken before the job ends or goes on with other copies");
+    }
+    let listen = processes().filter(|(_, state)| matches!(state, ProcessState::Listens(_))).count();
+    if listen < attempt.layout().processes as usize {
+        return (State::Starting, format!("{listen} of {} processes have started", attempt.layout().processes));
+    }
+    if of_attempt().all(|running| running.generation.is_none()) {
+        return because(State::Opening, "its processes open the journal");
+    }
+    if of_attempt().all(|running| !running.reads) {
+        return because(State::Opening, "it restores its state, and compares it with its outputs");
+    }
+    let Some(progress) = progress else {
+        return because(State::Unknown, "process 0 does not say how far it is");
+    };
+    let seconds = |ms: u64| ms / 1000;
+    if progress.age_ms >= SILENT_MS {
+        return (State::Stalled, format!("process 0 has said nothing for {} s", seconds(progress.age_ms)));
+    }
+    if progress.commits_nothing_for_ms >= STALLED_MS {
+        let for_s = seconds(progress.commits_nothing_for_ms);
+        return (State::Stalled, format!("nothing has been committed for {for_s} s, although there is input"));
+    }
+    let why = match progress.lag_records {
+        _ if !coordinator.reaches_store => "the coordinator does not reach the store",
+        None => "a source does not say where it ends, so the lag is unknown",
+        Some(_) => "",
+    };
+    because(State::Running, why)
+}

@@ -1,0 +1,236 @@
+//! Reports, log lines and metrics of made-up groups.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::time::Instant;
+
+use fluvial_protocol::group::{
+    AttemptNumber, GroupRecord, Member, NodeId, Outcome, ProcessState, Running, Status, Term,
+};
+use fluvial_protocol::{Exit, ProcessEnd};
+use fluvial_store::Store;
+use tokio::runtime::Handle;
+
+use super::made_up::{id, member, progress, record, view};
+use super::{Board, Progress, Report, State, View, changes, metrics};
+use crate::links::{LinkOptions, Links, StoreProof, ask_for_report, ask_for_view};
+use crate::trust::{ClusterKey, Trust};
+
+/// The state of the job after `change` has been made to a job that runs well.
+fn state(change: impl FnOnce(&mut View, &mut Option<Progress>)) -> (State, String) {
+    let (mut view, mut progress) = (view(), Some(progress()));
+    change(&mut view, &mut progress);
+    let coordinator = view.coordinates().then_some(&view);
+    let report = Report::new(&view, coordinator, progress);
+    (report.state, report.why)
+}
+
+fn running(view: &mut View, member: usize) -> &mut Running {
+    view.members.as_mut().unwrap()[member].status.as_mut().unwrap().running.as_mut().unwrap()
+}
+
+#[test]
+fn a_job_is_only_reported_as_running_while_it_runs() {
+    let check = |change: &dyn Fn(&mut View, &mut Option<Progress>), expected: State, why: &str| {
+        let (state, reason) = state(change);
+        assert_eq!(state, expected, "{reason}");
+        assert!(reason.contains(why) && reason.is_empty() == why.is_empty(), "{state}: {reason} / {why}");
+    };
+    check(&|_, _| {}, State::Running, "");
+    check(&|_, progress| *progress = None, State::Unknown, "process 0");
+    check(&|_, progress| progress.as_mut().unwrap().age_ms = 6000, State::Stalled, "nothing for 6 s");
+    check(&|_, p| p.as_mut().unwrap().commits_nothing_for_ms = 12_000, State::Stalled, "12 s");
+    check(&|_, progress| progress.as_mut().unwrap().lag_records = None, State::Running, "lag is unknown");
+    check(&|view, _| view.reaches_store = false, State::Running, "does not reach the store");
+    check(&|view, _| view.members = None, State::Unknown, "coordinator does not answer");
+    check(&|view, _| running(view, 1).reads = false, State::Opening, "restores");
+    check(&|view, _| running(view, 1).generation = None, State::Opening, "journal");
+    check(&|view, _| running(view, 1).asked_to_stop = true, State::Stopping, "checkpoint");
+    check(
+        &|view, _| drop(running(view, 0).processes.insert(1, ProcessState::Started)),
+        State::Starting,
+        "1 of 2 processes",
+    );
+    check(&|view, _| running(view, 0).attempt = AttemptNumber(6), State::Starting, "1 of 2 processes");
+    let ended = ProcessState::Ended(ProcessEnd::Died { why: "killed".to_owned() });
+    check(&|view, _| drop(running(view, 0).processes.insert(1, ended.clone())), State::Restarting, "killed");
+    check(&|view, _| drop(view.members.as_mut().unwrap().pop()), State::Restarting, "b, which runs");
+    check(&|view, _| view.members.as_mut().unwrap()[1].status = None, State::Restarting, "b, which runs");
+    let outcome = Outcome { exit: Exit::Failed, why: "a bad record".to_owned() };
+    check(&|view, _| view.record.as_mut().unwrap().outcome = Some(outcome.clone()), State::Ended, "a bad record");
+    check(&|view, _| view.record.as_mut().unwrap().attempt = None, State::Waiting, "gathered");
+    let unready = |view: &mut View| {
+        view.record.as_mut().unwrap().attempt = None;
+        view.members.as_mut().unwrap()[1].status.as_mut().unwrap().offer.unready = Some("no broker".to_owned());
+    };
+    check(&|view, _| unready(view), State::Waiting, "b is not ready: no broker");
+    let spare = Member { status: Some(Status { running: None, ..member("c", 9).status.unwrap() }), ..member("c", 9) };
+    check(&|view, _| view.members.as_mut().unwrap().push(spare.clone()), State::Running, "4 of the 6 workers");
+}
+
+#[test]
+fn a_report_names_the_copies_and_what_each_runs() {
+    let mut view = view();
+    view.record.as_mut().unwrap().failed.push((id("b"), "a bug".to_owned()));
+    let placement = &mut view.record.as_mut().unwrap().attempt.as_mut().unwrap().placement;
+    placement.places.push((id("gone"), 1));
+    let report = Report::new(&view, Some(&view), Some(progress()));
+    let members: Vec<_> = report
+        .members
+        .iter()
+        .map(|member| (member.node.as_str(), member.state.as_str(), member.processes.as_slice(), member.coordinates))
+        .collect();
+    let expected: [(_, _, &[u32], _); 3] =
+        [("a", "ready", &[1], true), ("b", "failed", &[0], false), ("gone", "silent", &[2], false)];
+    assert_eq!(members, expected);
+    let attempt = report.attempt.unwrap();
+    assert_eq!((attempt.number, attempt.generation, attempt.workers), (7, Some(3), 6));
+    let processes: Vec<_> = attempt.processes.iter().map(|p| (p.process, p.node.as_str(), p.state.as_str())).collect();
+    assert_eq!(processes, [(0, "b", "listens"), (1, "a", "listens"), (2, "gone", "unknown")]);
+    assert_eq!((report.term, report.workers_wanted), (Some(2), Some(4)));
+}
+
+/// The lines of the log between two views.
+fn lines(before: Option<&View>, after: &View) -> Vec<String> {
+    let told = changes::between(before, after).into_iter();
+    told.map(|change| format!("{}{}", if change.is_loss { "! " } else { "" }, change.line)).collect()
+}
+
+#[test]
+fn the_log_says_what_has_happened_to_the_group_and_why() {
+    let before = view();
+    let after = |change: &dyn Fn(&mut View)| {
+        let mut after = before.clone();
+        change(&mut after);
+        lines(Some(&before), &after)
+    };
+    assert_eq!(after(&|_| {}), [""; 0]);
+    let joined = |view: &mut View| view.members.as_mut().unwrap().push(member("c", 9));
+    assert_eq!(after(&joined), ["c has joined with 2 slots"]);
+    let removed = |view: &mut View| drop(view.members.as_mut().unwrap().pop());
+    assert_eq!(after(&removed), ["! b is lost: nobody answers at its address any more"]);
+    let mut silent = before.clone();
+    silent.members.as_mut().unwrap()[1].silent_ms = 4900;
+    let mut lost = silent.clone();
+    removed(&mut lost);
+    assert_eq!(lines(Some(&silent), &lost), ["! b is lost: it has been silent for 5 s"]);
+    let leaves = |view: &mut View| view.members.as_mut().unwrap()[1].status.as_mut().unwrap().offer.leaving = true;
+    assert_eq!(after(&leaves), ["b is leaving"]);
+    let mut leaving = before.clone();
+    leaves(&mut leaving);
+    let mut left = leaving.clone();
+    removed(&mut left);
+    assert_eq!(lines(Some(&leaving), &left), ["b has left"]);
+    let next = |view: &mut View| {
+        let record = view.record.as_mut().unwrap();
+        record.attempt.as_mut().unwrap().number = AttemptNumber(8);
+        record.failed.push((id("c"), "a bug".to_owned()));
+    };
+    assert_eq!(
+        after(&next),
+        [
+            "attempt 8 begins with 4 workers in 2 processes (0 on b; 1 on a): node c was lost",
+            "! c runs the job no more, because its program failed: a bug"
+        ]
+    );
+    let unready = |view: &mut View| view.offer.unready = Some("no broker".to_owned());
+    assert_eq!(after(&unready), ["! this copy could not run the job now: no broker"]);
+}
+
+#[test]
+fn the_log_says_which_term_has_begun_and_why() {
+    let coordinates = view();
+    let follows = View { members: None, coordinator: Some((id("b"), Term(1))), ..coordinates.clone() };
+    let alone = View { members: None, coordinator: None, record: None, ..coordinates.clone() };
+    let elsewhere = View { members: None, coordinator: Some((id("c"), Term(3))), ..coordinates.clone() };
+    let begins = |before: &View| lines(Some(before), &coordinates)[0].clone();
+    let mine = "term 2 begins: this copy, a, coordinates, because ";
+    assert_eq!(begins(&follows), format!("{mine}no copy hears b as a coordinator that reaches the store"));
+    assert_eq!(begins(&alone), format!("{mine}the group begins"));
+    let mut over = alone.clone();
+    let outcome = Some(Outcome { exit: Exit::Done, why: String::new() });
+    over.record = Some(GroupRecord { outcome, ..record() });
+    assert_eq!(begins(&over), format!("{mine}the last run of the job had ended"));
+    assert_eq!(lines(Some(&coordinates), &elsewhere), ["term 3: c coordinates"]);
+    assert_eq!(lines(Some(&elsewhere), &elsewhere), [""; 0]);
+}
+
+#[test]
+fn metrics_are_in_the_format_of_prometheus() {
+    let text = metrics(&View { job: "a\"b".to_owned(), progress: Some(progress()), ..view() });
+    for line in ["fluvial_node_ready{job=\"a\\\"b\"} 1", "fluvial_lag_seconds{job=\"a\\\"b\"} 0.04"] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+    let mut described = Vec::new();
+    for lines in text.lines().collect::<Vec<_>>().chunks(3) {
+        let name = lines[2].split('{').next().unwrap();
+        assert!(lines[0].starts_with(&format!("# HELP {name} ")) && lines[1].starts_with(&format!("# TYPE {name} ")));
+        assert_eq!(lines[1].ends_with(" counter"), name.ends_with("_total"), "{name}");
+        assert!(lines[2].split(' ').next_back().unwrap().parse::<f64>().is_ok(), "{}", lines[2]);
+        described.push(name);
+    }
+    let all = described.len();
+    described.dedup();
+    assert_eq!(described.len(), all);
+    let without = metrics(&View { progress: Some(Progress { lag_records: None, ..progress() }), ..view() });
+    assert!(!without.contains("fluvial_lag_records{"), "an unknown lag is absent");
+    assert!(!metrics(&view()).contains("fluvial_lag"), "another copy runs process 0");
+}
+
+/// A copy that answers questions, with the view that `change` has made of that of the coordinator.
+fn copy(trust: &Arc<Trust>, change: impl FnOnce(NodeId) -> View) -> (Links, NodeId) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let me = NodeId { address: listener.local_addr().unwrap().to_string(), start: 5 };
+    let board = Arc::new(Board::default());
+    board.show(Arc::new(change(me.clone())), Instant::now());
+    let store = Store::over(Arc::new(object_store::memory::InMemory::new()), "memory");
+    let proof = StoreProof::new(store, "orders");
+    let options = LinkOptions { me: me.clone(), listener, trust: Arc::clone(trust), proof, board };
+    (Links::start(options, &Handle::current(), |_| {}).unwrap(), me)
+}
+
+/// The coordinator, the node of process 0, and a spare copy, as a running group.
+fn group(trust: &Arc<Trust>) -> [(Links, NodeId); 3] {
+    let (zero, of_zero) = copy(trust, |me| View { me, members: None, progress: Some(progress()), ..view() });
+    let placed = |me: &NodeId| {
+        let mut view = view();
+        let placement = &mut view.record.as_mut().unwrap().attempt.as_mut().unwrap().placement;
+        placement.places = vec![(of_zero.clone(), 1), (me.clone(), 1)];
+        view.coordinator = Some((me.clone(), Term(2)));
+        let members = view.members.as_mut().unwrap();
+        (members[0].node, members[1].node) = (me.clone(), of_zero.clone());
+        view
+    };
+    let (one, coordinator) = copy(trust, |me| View { me: me.clone(), ..placed(&me) });
+    let (spare, of_spare) = copy(trust, |me| View {
+        me,
+        members: None,
+        record: None,
+        coordinator: Some((coordinator.clone(), Term(2))),
+        ..view()
+    });
+    [(one, coordinator), (zero, of_zero), (spare, of_spare)]
+}
+
+#[tokio::test]
+async fn a_copy_that_only_follows_reports_what_the_coordinator_and_process_0_know() {
+    let trust = Arc::new(Trust::of_cluster_key(&ClusterKey::new()).unwrap());
+    let [one, zero, spare] = group(&trust);
+    for copy in [&one, &spare] {
+        let report = ask_for_report(&copy.1.address, &trust, "orders").await.unwrap();
+        assert_eq!((report.state, report.why.as_str()), (State::Running, ""));
+        assert_eq!(report.coordinator.as_deref(), Some(one.1.address.as_str()));
+        assert_eq!(report.answered_by.as_deref(), Some(copy.1.address.as_str()));
+        assert_eq!(report.progress, Some(progress()));
+        assert_eq!(report.members.len(), 2);
+    }
+    drop(one);
+    let report = ask_for_report(&spare.1.address, &trust, "orders").await.unwrap();
+    assert_eq!((report.state, report.why.as_str()), (State::Unknown, "the coordinator does not answer"));
+    drop(zero);
+    let foreign = Trust::of_cluster_key(&ClusterKey::new()).unwrap();
+    assert!(ask_for_view(&spare.1.address, &foreign, "orders").await.is_err(), "a stranger is told nothing");
+    assert!(ask_for_view(&spare.1.address, &trust, "another").await.is_err(), "it runs another job");
+}
