@@ -195,7 +195,9 @@ fn block(number: u64) -> Vec<u8> {
 fn talk(blocks: u64, update_keys: bool) {
     within_a_minute(move || {
         let mut threads = Vec::new();
-        for socket in tls_pair() {
+        // Both ends stay open until all threads have ended: the last key update may come when all else has been read.
+        let ends = tls_pair();
+        for socket in ends.clone() {
             let (mut writes, mut reads) = (socket.clone(), socket.clone());
             let (written, pieces) = std::sync::mpsc::sync_channel(1);
             threads.push(std::thread::spawn(move || {
