@@ -78,7 +78,8 @@ pub enum Ended {
     /// The same input gave other output than before.
     #[error(
         "output {at} is not what it was when tick {tick} was first committed: either the code is not deterministic (a \
-         clock, a random number, the order of a hash map) or it has changed; `run --reconcile` goes on from here"
+         clock, a random number, the order of a hash map) or it has changed; `run --reconcile` goes on from here, and, if it has \
+         changed, so does `run --upgrade` with the version that `check` prints"
     )]
     Diverged {
         /// The output partition.
@@ -457,8 +458,8 @@ pub enum Mismatch {
         holds: String,
         /// What this program computes for it.
         computes: String,
-        /// How a person approves this program.
-        approval: Approval,
+        /// How a person approves this program. In a box, as this is by far the largest variant.
+        approval: Box<Approval>,
     },
     /// Another program has begun to correct the outputs, and no checkpoint covers that yet.
     #[error(

@@ -111,7 +111,7 @@ fn a_job_that_could_run_is_ready_before_its_first_start_after_its_end_and_after_
 #[test]
 fn a_job_that_runs_is_not_disturbed_and_ready() {
     let stage = Stage::new(Subject::Orders, 2).unwrap();
-    let job = stage.start(&format!("{KEPT} --checkpoint-every 200ms --deletion-grace 1s --processes 2 --workers 2"));
+    let job = stage.start(&format!("{KEPT} --checkpoint-every 200ms --processes 2 --workers 2"));
     let job = job.unwrap();
     for round in 0..5 {
         let checked = std::thread::scope(|threads| {

@@ -154,8 +154,8 @@ fn hash_in(said: &str) -> String {
 /// As a rollout does it: the option stays in the manifest, whatever is started next.
 #[test]
 fn a_program_is_approved_by_its_hash_which_approves_no_other_and_is_needed_once() {
-    let stage = begun("");
-    let refused = stage.start("--stop-at-end --logic doubled").unwrap().finish(MOST).unwrap();
+    let stage = begun("--keep-journal");
+    let refused = stage.start("--stop-at-end --keep-journal --logic doubled").unwrap().finish(MOST).unwrap();
     assert_refused(&refused, 2, &["is not what this program computes", "`run --upgrade "]);
     let hash = hash_in(&refused.said);
     let checked = stage.ask("check", "--logic doubled").unwrap();
@@ -164,7 +164,7 @@ fn a_program_is_approved_by_its_hash_which_approves_no_other_and_is_needed_once(
     let before = stage.visible().unwrap();
     let of_another = "0123456789abcdef0123456789abcdef";
     for options in [&format!("--logic doubled --upgrade {of_another}"), &format!("--logic even --upgrade {hash}")] {
-        let refused = stage.start(&format!("--stop-at-end {options}")).unwrap().finish(MOST).unwrap();
+        let refused = stage.start(&format!("--stop-at-end --keep-journal {options}")).unwrap().finish(MOST).unwrap();
         assert_refused(&refused, 2, &["is not what this program computes"]);
     }
     assert_eq!(stage.visible().unwrap(), before);
@@ -177,12 +177,12 @@ fn a_program_is_approved_by_its_hash_which_approves_no_other_and_is_needed_once(
         let dies =
             format!("--keep-journal --logic doubled --upgrade {hash} --no-restart --fail-point after-manifest=kill");
         assert_eq!(stage.start(&dies).unwrap().finish(MOST).unwrap().code, Some(4), "it has not been killed");
-        let refused = stage.start("--stop-at-end --logic odd").unwrap().finish(MOST).unwrap();
+        let refused = stage.start("--stop-at-end --keep-journal --logic odd").unwrap().finish(MOST).unwrap();
         assert_refused(&refused, 2, &["another program", "has begun to correct the outputs", "`run --upgrade "]);
         stage.complete(&format!("--keep-journal --stop-at-end --logic doubled {options}")).unwrap();
         assert_eq!(rows(&stage).1, expected(&stage, doubled));
         // Back, for the next round, and approved in its turn.
-        let back = stage.start("--stop-at-end").unwrap().finish(MOST).unwrap();
+        let back = stage.start("--stop-at-end --keep-journal").unwrap().finish(MOST).unwrap();
         stage.complete(&format!("--keep-journal --stop-at-end --upgrade {}", hash_in(&back.said))).unwrap();
         assert_eq!(rows(&stage).0, rows(&stage).1);
     }
@@ -206,8 +206,8 @@ fn an_approval_is_of_the_logic_and_not_of_other_input() {
     let refused = stage.start("--stop-at-end --logic doubled").unwrap().finish(MOST).unwrap();
     let approved = format!("--stop-at-end --logic doubled --upgrade {}", hash_in(&refused.said));
     let input = stage.input();
-    for partition in 0..2 {
-        stage.endpoint().delete_records(&input, partition, Offset::End).unwrap();
+    for (partition, end) in (0..).zip(stage.broker().end_offsets(&input)) {
+        stage.endpoint().delete_records(&input, partition, Offset::Offset(end)).unwrap();
     }
     let refused = stage.start(&approved).unwrap().finish(MOST).unwrap();
     assert_refused(&refused, 11, &["which have to be read again, are gone", "`run --reconcile`"]);

@@ -31,7 +31,7 @@ use tokio::runtime::Runtime;
 use super::background::wait_out;
 use super::calls::StoreCalls;
 use super::config::RunConfig;
-use super::failure::Failure;
+use super::failure::{Failure, chain};
 use super::leader::{input_to_replay, leader_config};
 use super::member::found_outputs;
 use super::plan::{Topology, check_operators, plan};
@@ -221,10 +221,16 @@ impl Checked {
             };
             judging.hear(event)?;
         }
-        let read = Asked::new("the progress of the outputs", Exit::SinkFailed, within, move || {
-            session.progress().map_err(|error| Failure::of(System::Sink, error))
-        });
-        Ok(judging.check_progress(&read.and_then(Asked::wait)?)?)
+        let read = Asked::new("the progress of the outputs", Exit::SinkFailed, within, move || Ok(session.progress()));
+        match read.and_then(Asked::wait)? {
+            Ok(progress) => Ok(judging.check_progress(&progress)?),
+            // A process that died may have left a transaction open, which a start aborts.
+            Err(error) if error.kind == ErrorKind::Retry => {
+                self.verdict.warnings.push(chain(error));
+                Ok(())
+            }
+            Err(error) => Err(Failure::of(System::Sink, error)),
+        }
     }
 }
 

@@ -224,7 +224,7 @@ fn difference(
         holds: shown(table.get(&key)),
         computes: shown(computed.get(&key)),
         key: shown(Some(&key)),
-        approval: approval.clone(),
+        approval: Box::new(approval.clone()),
     })
 }
 
