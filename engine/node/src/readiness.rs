@@ -114,10 +114,6 @@ fn watch(checks: &Checks, asked: &Receiver<()>, mut tell: impl FnMut(Option<Stri
         let wait = if unready.is_none() { checks.while_ready } else { pause };
         pause = if unready.is_none() { checks.while_unready } else { (pause * 2).min(checks.while_ready) };
         if told.as_ref() != Some(&unready) {
-            match &unready {
-                Some(why) => tracing::warn!(why, "this copy cannot run the job"),
-                None => tracing::info!("this copy can run the job"),
-            }
             tell(unready.clone());
             told = Some(unready);
         }

@@ -15,6 +15,7 @@
 
 mod cluster_key;
 mod files;
+mod join;
 mod options;
 mod state;
 mod status;
@@ -45,6 +46,7 @@ use crate::runtime::check;
 use crate::runtime::config::RunConfig;
 use crate::runtime::plan::plan;
 use crate::runtime::replay;
+use crate::runtime::version::version;
 use crate::runtime::{Build, panics, process};
 use crate::state::StateError;
 
@@ -272,8 +274,14 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         if options.end_with_stdin {
             end_with_stdin().context("cannot watch standard input")?;
         }
-        let supervision = Supervision { layout: options.layout(), restart: !options.no_restart, ansi: on_a_terminal() };
-        let (exit, why) = supervise(supervision)?;
+        let ansi = on_a_terminal();
+        let (exit, why) = if options.join.join {
+            let config = options.config(self.name, own_options);
+            let version = version(&config.own_options).context("cannot read this binary")?;
+            join::run(&options, &config, version, ansi)?
+        } else {
+            supervise(Supervision { layout: options.layout(), restart: !options.no_restart, ansi })?
+        };
         if exit != Exit::Done {
             say_why(options.store.log_format, &why);
         }

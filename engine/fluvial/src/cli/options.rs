@@ -8,6 +8,7 @@ use fluvial_connector::Tick;
 use fluvial_protocol::Layout;
 use fluvial_protocol::group::Workers;
 
+use super::join::JoinOptions;
 use crate::fail_point::Doom;
 use crate::job::OnMalformed;
 use crate::runtime::config::{ReplayConfig, RunConfig};
@@ -120,7 +121,8 @@ pub(super) struct RunOptions {
     pub store: StoreOptions,
 
     /// The number of workers (threads that run the dataflow) in all processes together, a multiple of --processes; or `auto`,
-    /// for as many as there are --slots [default: one for each process]
+    /// for as many as there are --slots [default: one for each process]. With --join, in all copies together: with fewer slots
+    /// there are fewer workers, copies that are not needed stand by, and the default is auto
     #[arg(long, value_name = "N|auto", value_parser = workers)]
     pub workers: Option<Workers>,
 
@@ -206,6 +208,10 @@ pub(super) struct RunOptions {
     #[arg(long, hide = true)]
     pub end_with_stdin: bool,
 
+    /// The options of a copy that runs the job together with others.
+    #[command(flatten)]
+    pub join: JoinOptions,
+
     /// For tests: the place at which the processes of the first generation end or are paused
     #[arg(long, hide = true, value_name = "NAME[:N]=FATE")]
     pub fail_point: Option<Doom>,
@@ -237,7 +243,7 @@ impl RunOptions {
 
     /// The number of workers that this host can run.
     #[must_use]
-    fn slots(&self) -> u32 {
+    pub(super) fn slots(&self) -> u32 {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
         self.slots.unwrap_or_else(|| u32::try_from(cores().min(MOST_WORKERS as u64)).unwrap_or(1))
     }
@@ -279,7 +285,7 @@ impl RunOptions {
     /// A sentence for the user that says what is wrong.
     pub(super) fn check(&self) -> Result<(), String> {
         let (workers, processes) = (self.workers(), self.processes);
-        if workers % processes != 0 {
+        if !self.join.join && workers % processes != 0 {
             return Err(format!(
                 "{workers} workers cannot be shared evenly by {processes} processes: give --workers a multiple of --processes"
             ));

@@ -69,7 +69,7 @@ mod status;
 mod turns;
 pub(crate) mod unavailable;
 mod uploads;
-mod version;
+pub(crate) mod version;
 mod worker;
 
 use std::sync::Arc;

@@ -31,6 +31,7 @@ pub use journal::GroupJournal;
 use crate::http;
 use crate::keeper::ProcessEvent;
 use crate::links::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
+use crate::readiness::{Checks, Readiness};
 use crate::status::{Board, Observer};
 use crate::trust::Trust;
 use attempt::Attempts;
@@ -64,6 +65,8 @@ pub struct GroupOptions {
     pub advertise: String,
     /// By what the copies know each other.
     pub trust: Arc<Trust>,
+    /// How it is checked whether this copy could run the job.
+    pub checks: Checks,
     /// Accepts HTTP connections, if the copy is to serve its status.
     pub http: Option<std::net::TcpListener>,
     /// How long a store may be unavailable when the copy starts.
@@ -79,6 +82,8 @@ enum Event {
     Link(LinkEvent),
     Store(Result<StoreAnswer, (Error, StoreAnswer)>),
     Process(ProcessEvent),
+    /// Why this copy could not run the job now, if it could not.
+    Unready(Option<String>),
     /// SIGTERM or SIGINT.
     Signal,
 }
@@ -152,6 +157,8 @@ struct Copy<'a> {
     store: Store,
     links: Links,
     attempts: Attempts,
+    /// Checks are made as long as this is there.
+    _readiness: Readiness,
     runtime: &'a Runtime,
     events: Sender<Event>,
     /// Whether the journal has been read.
@@ -170,7 +177,13 @@ impl<'a> Copy<'a> {
         let host = advertise.rsplit_once(':').map_or(advertise.clone(), |(host, _)| host.to_owned());
         let listen = listener.local_addr()?.ip();
         let me = NodeId { address: advertise, start: rand::random() };
-        let offer = Offer { version, slots, workers, unready: None, leaving: false };
+        let offer = Offer {
+            version,
+            slots,
+            workers,
+            unready: Some("it is not known yet whether this copy can run the job".to_owned()),
+            leaving: false,
+        };
         let link = events.clone();
         let links = Links::start(
             LinkOptions {
@@ -184,6 +197,8 @@ impl<'a> Copy<'a> {
             // A copy that has ended reads no more events.
             move |event| drop(link.send(Event::Link(event))),
         )?;
+        let of_checks = events.clone();
+        let readiness = Readiness::start(options.checks, move |unready| drop(of_checks.send(Event::Unready(unready))))?;
         let of_processes = events.clone();
         let attempts = Attempts::new(me.clone(), listen, host, options.ansi, move |event| {
             drop(of_processes.send(Event::Process(event)));
@@ -200,6 +215,7 @@ impl<'a> Copy<'a> {
             store,
             links,
             attempts,
+            _readiness: readiness,
             runtime,
             events,
             looked: false,
@@ -268,6 +284,10 @@ impl<'a> Copy<'a> {
             }
             Event::Process(ProcessEvent { attempt, process, says }) => {
                 NodeEvent::Process { attempt: AttemptNumber(attempt), process, says }
+            }
+            Event::Unready(unready) => {
+                self.offer.unready = unready;
+                NodeEvent::Offer(self.offer.clone())
             }
             Event::Signal => return self.signal(),
         }))

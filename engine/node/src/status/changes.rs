@@ -106,9 +106,11 @@ impl Changes {
         let reason = |view: &View| view.offer.unready.clone();
         match (before.map(reason), reason(after)) {
             (Some(before), now) if before == now => {}
+            // It has not been checked yet.
+            (None, _) => {}
             (_, Some(why)) => self.warns(format!("this copy could not run the job now: {why}")),
             (Some(Some(_)), None) => self.says("this copy could run the job now".to_owned()),
-            (_, None) => {}
+            (Some(None), None) => {}
         }
     }
 }
