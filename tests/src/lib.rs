@@ -11,9 +11,9 @@
 //! | [`conformance`] | what any broker must do, as observations that can be compared |
 //! | [`foreign`] | kcat and a Python client |
 //! | [`history`] | what a job has emitted, and whether it is right |
+//! | [`hosts`] | several hosts on this machine, whose links can be cut and whose power can fail |
 //! | [`job`] | the workspace's job binaries, run as processes |
 //! | [`journal`] | a kept journal, as anyone may read it |
-//! | [`namespace`] | a host of its own for a job, whose packets can be made to vanish |
 //! | [`proxy`] | what stands between a job and its broker, and cuts and holds its commits |
 //! | [`stage`] | a job on an embedded broker, for what a person does with it |
 //! | [`subject`] | the two jobs that the tests run |
@@ -23,9 +23,9 @@ pub mod client;
 pub mod conformance;
 pub mod foreign;
 pub mod history;
+pub mod hosts;
 pub mod job;
 pub mod journal;
-pub mod namespace;
 pub mod proxy;
 pub mod stage;
 pub mod subject;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fluvial_kafka_embedded::{Broker, Config};
 use fluvial_tests::client::Endpoint;
-use fluvial_tests::namespace::Namespace;
+use fluvial_tests::hosts::{Network, Place};
 use fluvial_tests::stage::{MOST, Stage};
 use fluvial_tests::subject::Subject;
 
@@ -16,17 +16,19 @@ const COMMITS_AGAIN_WITHIN: Duration = Duration::from_secs(20);
 
 #[test]
 fn output_goes_on_within_seconds_after_every_connection_was_dropped_without_a_word() {
-    let host = Namespace::new().unwrap();
-    let listen = SocketAddr::from((host.outside(), 0));
-    let broker = Broker::start(Config { listen, ..Config::default() }).unwrap();
-    let address = SocketAddrV4::new(host.outside(), broker.address().port());
+    let network = Network::new(1).unwrap();
+    let listen = SocketAddr::from((network.address(Place::Broker), 0));
+    let config = Config { listen, ..Config::default() };
+    let broker = network.within(Place::Broker, || Broker::start(config)).unwrap().unwrap();
+    let address = SocketAddrV4::new(network.address(Place::Broker), broker.address().port());
     let endpoint = Endpoint::new(broker.bootstrap());
-    let stage = Stage::on(&endpoint, &broker.bootstrap(), Subject::Orders, 2).unwrap().with_launcher(host.launcher());
+    let launcher = network.launcher(Place::Host(0)).unwrap();
+    let stage = Stage::on(&endpoint, &broker.bootstrap(), Subject::Orders, 2).unwrap().with_launcher(launcher);
     let job = stage.start("--workers 2 --processes 2 --keep-journal --tick-header").unwrap();
     stage.feed(0..200).unwrap();
     stage.wait_until_caught_up(&job).unwrap();
     let before = stage.visible().unwrap();
-    let dropped = host.drop_established(address).unwrap();
+    let dropped = network.drop_established(Place::Host(0), address).unwrap();
     let since = Instant::now();
     stage.feed(200..400).unwrap();
     stage.wait_for_more_than(before, &job).unwrap();

@@ -19,7 +19,7 @@ pub mod workspace;
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -53,6 +53,10 @@ pub struct Options {
     pub proxy: Option<u16>,
     /// Whether to listen with TLS and SASL as well, and to let users do only what they were allowed; see [`secured`].
     pub secured: bool,
+    /// The address at which it listens.
+    pub host: Ipv4Addr,
+    /// What starts the servers, such as a program that enters a network namespace; `java` and its arguments follow.
+    pub launcher: Vec<OsString>,
 }
 
 impl Default for Options {
@@ -64,6 +68,8 @@ impl Default for Options {
             heap_mib: 1024,
             proxy: None,
             secured: false,
+            host: Ipv4Addr::LOCALHOST,
+            launcher: Vec::new(),
         }
     }
 }
@@ -84,6 +90,7 @@ pub struct ApacheKafka {
 
 #[derive(Debug)]
 struct Server {
+    /// Its command line.
     spec: Vec<OsString>,
     data: PathBuf,
     log: PathBuf,
@@ -152,12 +159,14 @@ impl ApacheKafka {
                 let said = String::from_utf8_lossy(&output.stdout).into_owned();
                 bail!("format the data of Apache Kafka: {said}{}", String::from_utf8_lossy(&output.stderr));
             }
-            let mut spec = java(&jars, &log4j, options.heap_mib);
+            let mut spec = options.launcher.clone();
+            spec.push("java".into());
+            spec.extend(java(&jars, &log4j, options.heap_mib));
             spec.extend(["kafka.Kafka".into(), settings.into()]);
             servers.push(Server { spec, data, log: home.join("log"), process: None });
         }
         let bootstrap = |port: &dyn Fn(&Ports) -> u16| {
-            let addresses: Vec<_> = ports.iter().map(|ports| format!("127.0.0.1:{}", port(ports))).collect();
+            let addresses: Vec<_> = ports.iter().map(|ports| format!("{}:{}", options.host, port(ports))).collect();
             addresses.join(",")
         };
         let mut kafka = Self {
@@ -165,7 +174,7 @@ impl ApacheKafka {
             bootstrap: bootstrap(&|ports| ports.client),
             secured_bootstrap: (0..listeners).map(|index| bootstrap(&|ports| ports.secured[index])).collect(),
             secured,
-            behind_proxy: SocketAddr::from(([127, 0, 0, 1], ports[0].behind_proxy)),
+            behind_proxy: SocketAddr::from((options.host, ports[0].behind_proxy)),
             jars,
             folder,
         };
@@ -285,10 +294,11 @@ impl Server {
         }
         // What an earlier run said must not be taken for what this one says.
         let _ = fs::rename(&self.log, self.log.with_extension("before"));
+        let (program, args) = self.spec.split_first().context("a server has a command line")?;
         self.process = Some(Process::start(Spec {
             name: format!("Apache Kafka server {}", index + 1),
-            program: "java".into(),
-            args: self.spec.clone(),
+            program: program.into(),
+            args: args.to_vec(),
             env: Vec::new(),
             log: self.log.clone(),
         })?);

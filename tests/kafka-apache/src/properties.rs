@@ -38,7 +38,7 @@ pub(crate) fn server(
     listeners.extend(options.proxy.map(|proxy| ("PROXIED", own.behind_proxy, Some(proxy))));
     listeners.extend(Listener::ALL.iter().zip(&own.secured).map(|(at, port)| (at.name(), *port, Some(*port))));
     listeners.push(("CONTROLLER", own.controller, None));
-    let at = |(name, port): (&str, u16)| format!("{name}://127.0.0.1:{port}");
+    let at = |(name, port): (&str, u16)| format!("{name}://{}:{port}", options.host);
     let listen: Vec<_> = listeners.iter().map(|(name, port, _)| at((name, *port))).collect();
     let advertise = listeners.iter().filter_map(|(name, _, advertised)| Some(at((name, (*advertised)?))));
     let advertise: Vec<_> = advertise.collect();
@@ -49,7 +49,8 @@ pub(crate) fn server(
     lines.push(format!("advertised.listeners={}", advertise.join(",")));
     lines.push(format!("listener.security.protocol.map={}", protocols.join(",")));
     lines.push(format!("node.id={}", index + 1));
-    let voters = ports.iter().enumerate().map(|(voter, of)| format!("{}@127.0.0.1:{}", voter + 1, of.controller));
+    let voters =
+        ports.iter().enumerate().map(|(voter, of)| format!("{}@{}:{}", voter + 1, options.host, of.controller));
     lines.push(format!("controller.quorum.voters={}", voters.collect::<Vec<_>>().join(",")));
     lines.push("controller.listener.names=CONTROLLER".to_owned());
     lines.push("inter.broker.listener.name=PLAINTEXT".to_owned());

@@ -44,7 +44,7 @@ type Which = fn(&Message) -> bool;
 /// A proxy on a port of its own.
 #[derive(Debug)]
 pub struct Front {
-    port: u16,
+    address: SocketAddr,
     state: Arc<State>,
 }
 
@@ -94,8 +94,15 @@ impl Front {
     /// # Errors
     /// There is no free port.
     pub fn start(server: &Server) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a port for the store")?;
-        let port = listener.local_addr()?.port();
+        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a port for the store")?, server)
+    }
+
+    /// The same, at a socket that is there already, such as one of another network.
+    ///
+    /// # Errors
+    /// The socket has no address.
+    pub fn on(listener: TcpListener, server: &Server) -> Result<Self> {
+        let address = listener.local_addr()?;
         let (inner, changed) = (Mutex::default(), Condvar::new());
         let state = Arc::new(State { server: server.address(), inner, changed });
         let of_thread = Arc::clone(&state);
@@ -106,13 +113,13 @@ impl Front {
                 std::thread::spawn(move || drop(serve(client, &state)));
             }
         });
-        Ok(Self { port, state })
+        Ok(Self { address, state })
     }
 
     /// What jobs connect to.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// Lets a fault meet the next `times` requests of this kind, in place of the fault before it.

@@ -1,6 +1,7 @@
 //! A stage whose store is a bucket on S3's protocol.
 
 use std::fs;
+use std::net::TcpListener;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context as _, Result};
@@ -46,9 +47,21 @@ impl Stage {
     /// # Errors
     /// As [`Stage::new`], and if the server cannot be started.
     pub fn on_s3(subject: Subject, input_partitions: i32) -> Result<Self> {
-        let bucket = Bucket { name: unique("bucket").to_lowercase(), front: Front::start(server()?)? };
+        Self::new(subject, input_partitions)?.with_bucket(Front::start(server()?)?)
+    }
+
+    /// The same with a bucket as the store, which is reached at this socket.
+    ///
+    /// # Errors
+    /// The server cannot be started.
+    pub fn with_bucket_at(self, listener: TcpListener) -> Result<Self> {
+        self.with_bucket(Front::on(listener, server()?)?)
+    }
+
+    fn with_bucket(self, front: Front) -> Result<Self> {
+        let bucket = Bucket { name: unique("bucket").to_lowercase(), front };
         server()?.make_bucket(&bucket.name)?;
-        Ok(Self { bucket: Some(bucket), ..Self::new(subject, input_partitions)? })
+        Ok(Self { bucket: Some(bucket), ..self })
     }
 
     /// The same with a bucket that nobody has made.
@@ -67,11 +80,11 @@ impl Stage {
         &self.bucket.as_ref().expect("the store is a bucket").front
     }
 
-    /// Copies the job's journal from the bucket into the folder where a store without a bucket is.
-    pub(super) fn fetch_journal(&self) -> Result<()> {
+    /// Copies a folder of the job from the bucket to where it is in a store without a bucket.
+    pub(crate) fn fetch(&self, folder: &str) -> Result<()> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
-        let objects = server()?.objects(&bucket.name, &format!("{PREFIX}/{}/journal/", self.name))?;
-        let folder = self.store().join(&self.name).join("journal");
+        let objects = server()?.objects(&bucket.name, &format!("{PREFIX}/{}/{folder}/", self.name))?;
+        let folder = self.store().join(&self.name).join(folder);
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }

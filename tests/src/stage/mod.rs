@@ -204,10 +204,22 @@ impl Stage {
     /// # Errors
     /// The binary cannot be built or started.
     pub fn start(&self, options: &str) -> Result<Started> {
+        self.start_with(self.run_args(options))
+    }
+
+    /// As [`Stage::start`], by another launcher and with this environment besides.
+    ///
+    /// # Errors
+    /// As [`Stage::start`].
+    pub fn start_by(&self, launcher: &[OsString], env: &[(String, String)], options: &str) -> Result<Started> {
+        self.spawn(launcher, env, self.run_args(options))
+    }
+
+    fn run_args(&self, options: &str) -> Vec<OsString> {
         let mut args = vec!["run".into()];
         args.extend(self.common_args());
         args.extend(options.split_whitespace().map(OsString::from));
-        self.start_with(args)
+        args
     }
 
     /// Starts the binary with these arguments alone, in a process group of its own, as a terminal's shell does.
@@ -215,13 +227,18 @@ impl Stage {
     /// # Errors
     /// The binary cannot be built or started.
     pub fn start_with(&self, args: Vec<OsString>) -> Result<Started> {
+        self.spawn(&self.launcher, &[], args)
+    }
+
+    fn spawn(&self, launcher: &[OsString], env: &[(String, String)], args: Vec<OsString>) -> Result<Started> {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.path().join(format!("log-{number}"));
-        let mut all = self.launcher.clone();
+        let mut all = launcher.to_vec();
         all.push(self.program()?.into_os_string());
         all.extend(args);
         let name = self.subject.binary().to_owned();
-        let spec = Spec { name, program: "setsid".into(), args: all, env: self.environment(), log };
+        let env = [self.environment(), env.to_vec()].concat();
+        let spec = Spec { name, program: "setsid".into(), args: all, env, log };
         Ok(Started::new(Job::of(spec)?))
     }
 
@@ -252,7 +269,15 @@ impl Stage {
     /// # Errors
     /// As [`Stage::ask`].
     pub fn ask_with(&self, command: &str, args: Vec<OsString>, options: &str) -> Result<String> {
-        let mut words = self.launcher.clone();
+        self.ask_by(&self.launcher, command, args, options)
+    }
+
+    /// As [`Stage::ask_with`], by another launcher.
+    ///
+    /// # Errors
+    /// As [`Stage::ask`].
+    pub fn ask_by(&self, launcher: &[OsString], command: &str, args: Vec<OsString>, options: &str) -> Result<String> {
+        let mut words = launcher.to_vec();
         words.push(self.program()?.into_os_string());
         let mut asked = std::process::Command::new(&words[0]);
         asked.args(&words[1..]).arg(command).args(args).args(options.split_whitespace()).envs(self.environment());
@@ -268,7 +293,7 @@ impl Stage {
     /// # Errors
     /// It cannot be read.
     pub fn journal(&self) -> Result<Journal> {
-        self.fetch_journal()?;
+        self.fetch("journal")?;
         Journal::read(&self.store(), &self.name)
     }
 
