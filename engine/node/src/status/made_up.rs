@@ -29,7 +29,7 @@ pub(crate) fn member(name: &str, process: u32) -> Member {
         reads: process == 0,
         asked_to_stop: false,
     };
-    let status = Status { number: 1, term: Term(2), offer: offer(), running: Some(running) };
+    let status = Status { number: 1, term: Term(2), offer: offer(), running: Some(running), deaf_to: Vec::new() };
     Member { node: id(name), status: Some(status), silent_ms: 200 }
 }
 

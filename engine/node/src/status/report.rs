@@ -183,6 +183,7 @@ impl Report {
                 term: own.coordinator.as_ref().map(|(_, term)| *term).unwrap_or_default(),
                 offer: own.offer.clone(),
                 running: own.running.clone(),
+                deaf_to: Vec::new(),
             }),
             silent_ms: 0,
         }];

@@ -53,7 +53,7 @@ pub(super) struct Coordinator {
     nodes: BTreeMap<NodeId, Known>,
     /// Since when the members have been as they are.
     settled_ms: u64,
-    members: Vec<(NodeId, Offer)>,
+    members: Vec<(NodeId, Offer, Vec<NodeId>)>,
     /// When the newest attempt was written, or the term began.
     began_ms: u64,
     /// Nodes of the newest attempt that were lost during it. Those who come back do not mend it.
@@ -61,6 +61,30 @@ pub(super) struct Coordinator {
     /// Whether the newest attempt is asked to stop, because others are to follow.
     stopping: bool,
     over: Option<Over>,
+}
+
+/// Those of the nodes that can run an attempt together: each hears the coordinator and all others. Where two do not hear each
+/// other, one is left out. What runs already finds out by itself whether it can.
+fn together<'a>(
+    mut nodes: Vec<(&'a NodeId, &'a Status)>,
+    coordinator: &NodeId,
+    running: Option<&Placement>,
+) -> Vec<(&'a NodeId, &'a Offer)> {
+    let runs = |node: &NodeId| running.is_some_and(|placement| placement.has(node));
+    nodes.retain(|(node, status)| runs(node) || !status.deaf_to.contains(coordinator));
+    loop {
+        let rank = |(node, status): &(&NodeId, &Status)| {
+            let apart = |(other, of_other): &&(&NodeId, &Status)| {
+                let deaf = status.deaf_to.contains(other) || of_other.deaf_to.contains(node);
+                deaf && !(runs(node) && runs(other))
+            };
+            (nodes.iter().filter(apart).count(), !runs(node), *node != coordinator)
+        };
+        match nodes.iter().map(rank).enumerate().max_by_key(|(_, rank)| *rank) {
+            Some((worst, (1.., _, _))) => drop(nodes.remove(worst)),
+            _ => return nodes.into_iter().map(|(node, status)| (node, &status.offer)).collect(),
+        }
+    }
 }
 
 impl Coordinator {
@@ -133,7 +157,7 @@ impl Coordinator {
             return None;
         }
         let Some(attempt) = &record.attempt else { return self.first(record, now_ms) };
-        self.watch(attempt, now_ms);
+        self.watch(attempt, &record.coordinator, now_ms);
         let Some(over) = self.over.clone() else {
             self.watch_for_changes(record, attempt, now_ms);
             return None;
@@ -166,7 +190,8 @@ impl Coordinator {
 
     /// Notes since when the members have been as they are.
     fn watch_members(&mut self, now_ms: u64) {
-        let members: Vec<_> = self.heard(now_ms).map(|(node, status)| (node.clone(), status.offer.clone())).collect();
+        let member = |(node, status): (&NodeId, &Status)| (node.clone(), status.offer.clone(), status.deaf_to.clone());
+        let members: Vec<_> = self.heard(now_ms).map(member).collect();
         if members != self.members {
             self.members = members;
             self.settled_ms = now_ms;
@@ -214,8 +239,8 @@ impl Coordinator {
             let ready = offer.unready.is_none() || running.is_some_and(|attempt| attempt.placement.has(node));
             ready && offer.slots > 0 && !offer.leaving && failed.iter().all(|(other, _)| other != node)
         };
-        let heard = self.heard(now_ms).map(|(node, status)| (node, &status.offer));
-        let fit: Vec<_> = heard.filter(|(node, offer)| fit(node, offer)).collect();
+        let fit = self.heard(now_ms).filter(|(node, status)| fit(node, &status.offer)).collect();
+        let fit = together(fit, &record.coordinator, running.map(|attempt| &attempt.placement));
         let current = record.attempt.as_ref().map(|attempt| attempt.version.as_str());
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         fit.iter().for_each(|(_, offer)| *votes.entry(&offer.version).or_default() += 1);
@@ -236,12 +261,15 @@ impl Coordinator {
     }
 
     /// Notes whether the attempt is over: a process has ended, or a node that runs some is lost.
-    fn watch(&mut self, attempt: &Attempt, now_ms: u64) {
+    fn watch(&mut self, attempt: &Attempt, me: &NodeId, now_ms: u64) {
         let mut over = false;
         for (node, _) in &attempt.placement.places {
             let heard_ms = self.nodes.get(node).map_or(0, |known| known.heard_ms);
             let silent = now_ms >= heard_ms.max(self.since_ms) + self.times.silence_ms;
-            let late = now_ms >= self.began_ms + self.times.start_ms;
+            let known = self.nodes.get(node).and_then(|known| known.status.as_ref());
+            // One that does not hear its orders will not begin.
+            let deaf = known.is_some_and(|status| status.deaf_to.contains(me));
+            let late = deaf || now_ms >= self.began_ms + self.times.start_ms;
             let running = self.running(node, attempt.number);
             let ended = |running: &Running| running.processes.values().any(|process| process.end().is_some());
             over |= running.is_some_and(ended);

@@ -16,7 +16,8 @@ use crate::{Exit, ProcessEnd};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
-    /// To the coordinator: the state of a node. It is the heartbeat, too.
+    /// The state of a node. It is the heartbeat, too: for the coordinator, and for the other members, who say whom they do not
+    /// hear.
     Status(Box<Status>),
     /// From the coordinator, to each node whose status it has.
     Orders(Box<Orders>),
@@ -45,6 +46,9 @@ pub struct Status {
     pub offer: Offer,
     /// Its processes.
     pub running: Option<Running>,
+    /// The members that it has not heard for so long that it would take them for lost: it cannot run processes together with
+    /// them.
+    pub deaf_to: Vec<NodeId>,
 }
 
 /// What a node is and offers, as its start and its surroundings decide.

@@ -35,6 +35,9 @@
 //! *Adopt.* A new coordinator leaves what runs as it is: it counts silence from the beginning of its own term, and plans only
 //! when each node of the attempt has been heard or is lost.
 //!
+//! *Processes that cannot meet are not started together.* Each node says which members it does not hear. Of two that do not hear
+//! each other, one is left out of the next attempt, and so is a node that does not hear the coordinator.
+//!
 //! *Nobody waits for a lost node.* An attempt is over when one of its processes has ended or one of its nodes is lost; the
 //! next one begins when the processes on all other nodes have ended.
 //!

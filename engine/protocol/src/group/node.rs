@@ -6,7 +6,7 @@
 //!     │           └─────────────────────┴─────────────────────────┴─────────────────────────┘
 //! ```
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fluvial_connector::Generation;
 
@@ -114,6 +114,8 @@ pub struct Node {
     status_number: u64,
     next_beat_ms: u64,
     members: Vec<NodeId>,
+    /// When each other member was heard last; at first, since when it has been known as one.
+    heard_ms: BTreeMap<NodeId, u64>,
     requests: VecDeque<NodeRequest>,
     exited: bool,
 }
@@ -159,6 +161,7 @@ impl Node {
             status_number: 0,
             next_beat_ms: now_ms,
             members: Vec::new(),
+            heard_ms: BTreeMap::new(),
             requests: VecDeque::new(),
             exited: false,
         }
@@ -249,6 +252,9 @@ impl Node {
     // ---- messages
 
     fn receive(&mut self, from: NodeId, message: Message) {
+        if let Some(heard_ms) = self.heard_ms.get_mut(&from) {
+            *heard_ms = self.now_ms;
+        }
         match message {
             Message::Status(status) => {
                 if status.term > self.term {
@@ -319,6 +325,10 @@ impl Node {
             _ => return,
         }
         self.members.clone_from(&orders.members);
+        self.heard_ms.retain(|node, _| orders.members.contains(node));
+        for node in orders.members.iter().filter(|node| **node != self.me) {
+            self.heard_ms.entry(node.clone()).or_insert(self.now_ms);
+        }
         self.carry_out(orders);
     }
 
@@ -516,6 +526,8 @@ impl Node {
     fn coordinate(&mut self) {
         let Some(term) = self.record().map(|record| record.term) else { return };
         self.term = term;
+        // As the coordinator it counts those as lost that it does not hear.
+        self.heard_ms.clear();
         let mut coordinator = Coordinator::new(self.times, self.now_ms);
         // The others learn of the new term from its orders.
         self.others().into_iter().for_each(|node| coordinator.expect(node));
@@ -560,7 +572,15 @@ impl Node {
 
     fn status(&mut self) -> Status {
         self.status_number += 1;
-        Status { number: self.status_number, term: self.term, offer: self.offer.clone(), running: self.running.clone() }
+        let silent = |heard_ms: &u64| self.now_ms >= heard_ms + self.times.silence_ms;
+        let deaf_to = self.heard_ms.iter().filter(|(_, heard_ms)| silent(heard_ms)).map(|(node, _)| node.clone());
+        Status {
+            number: self.status_number,
+            term: self.term,
+            offer: self.offer.clone(),
+            running: self.running.clone(),
+            deaf_to: deaf_to.collect(),
+        }
     }
 
     /// Says to the others what they have to hear each second.
@@ -572,8 +592,11 @@ impl Node {
             Role::Following { coordinator, .. }
             | Role::Asking { coordinator, .. }
             | Role::Claiming { coordinator: Some(coordinator) } => {
-                let to = coordinator.clone();
-                self.send(to, Message::Status(Box::new(status)));
+                let mut to: BTreeSet<_> = self.heard_ms.keys().cloned().collect();
+                to.insert(coordinator.clone());
+                for node in to {
+                    self.send(node, Message::Status(Box::new(status.clone())));
+                }
             }
             Role::Coordinating { coordinator, .. } => {
                 coordinator.hear(self.me.clone(), status, self.now_ms);

@@ -133,6 +133,41 @@ fn a_cut_between_the_coordinator_and_one_node_ends_no_term() {
     assert_eq!(term(&world), began);
 }
 
+/// Lets a group of three go on for a while with these cuts, in which it leaves a host out, and then without.
+fn leaves_one_out(world: &mut World, cuts: &[(usize, usize)]) {
+    let (began, attempts) = (term(world), world.started.len());
+    cuts.iter().for_each(|(from, to)| world.cut(*from, *to));
+    world.run_for(25_000);
+    let attempt = world.newest().and_then(|record| record.attempt.clone()).expect("an attempt");
+    assert_eq!((term(world), attempt.layout().workers), (began, 4));
+    let started = world.started.len();
+    // One may begin before it is known who does not hear whom.
+    assert!(started <= attempts + 2, "{:?}", world.started);
+    world.run_for(120_000);
+    assert_eq!(world.started.len(), started);
+    assert!(world.runs(&attempt));
+    world.cuts.clear();
+    world.run_for(20_000);
+    settled(world);
+    assert_eq!((term(world), world.started.len()), (began, started + 1));
+}
+
+#[test]
+fn of_two_nodes_that_do_not_hear_each_other_one_is_left_out() {
+    let mut world = running(&[2, 2, 2]);
+    let host = coordinator(&world);
+    let (one, other) = ((host + 1) % 3, (host + 2) % 3);
+    leaves_one_out(&mut world, &[(one, other), (other, one)]);
+    leaves_one_out(&mut world, &[(one, other)]);
+}
+
+#[test]
+fn a_node_that_does_not_hear_the_coordinator_is_left_out() {
+    let mut world = running(&[2, 2, 2]);
+    let host = coordinator(&world);
+    leaves_one_out(&mut world, &[(host, (host + 1) % 3)]);
+}
+
 #[test]
 fn a_coordinator_that_cannot_reach_the_store_stands_back_and_the_job_runs_on() {
     let mut world = running(&[2, 2, 2]);

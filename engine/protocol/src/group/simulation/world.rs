@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fluvial_connector::Generation;
 
 use crate::group::{
-    AttemptNumber, GroupRecord, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, Placement, ProcessSays,
+    Attempt, AttemptNumber, GroupRecord, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, Placement, ProcessSays,
     StoreAnswer, StoreCall, Times, Workers,
 };
 use crate::simulation::dice::Dice;
@@ -458,9 +458,13 @@ impl World {
         if own.map(|(_, slots)| *slots) != Some(attempt.layout().workers) {
             return Some(format!("{} workers run, of {votes:?}", attempt.layout().workers));
         }
+        (!self.runs(attempt)).then(|| format!("attempt {} does not run", attempt.number))
+    }
+
+    /// Whether the processes of an attempt run the job.
+    pub(super) fn runs(&self, attempt: &Attempt) -> bool {
         let job = self.jobs.get(&attempt.number);
-        let runs = job.is_some_and(|job| job.opened && job.live.len() == attempt.layout().processes as usize);
-        (!runs).then(|| format!("attempt {} does not run", attempt.number))
+        job.is_some_and(|job| job.opened && job.live.len() == attempt.layout().processes as usize)
     }
 }
 
