@@ -138,7 +138,8 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
         if !stored.of_before {
             self.rows.settle();
         }
-        (self.rows.len() > 0).then_some(stored.as_of)
+        // Rows that were loaded for a check are not emitted: no closure of the job may see a part of its state.
+        (range.is_some() && self.rows.len() > 0).then_some(stored.as_of)
     }
 
     /// Folds the records of one batch into their tick.
