@@ -9,6 +9,7 @@
 //! | [`campaign`] | jobs that are run, killed, run again, and compared with what must be there |
 //! | [`client`] | producing and reading with a plain rdkafka client |
 //! | [`conformance`] | what any broker must do, as observations that can be compared |
+//! | [`deployment`] | the deployment files, as Kubernetes, KEDA and Nomad see them |
 //! | [`foreign`] | kcat and a Python client |
 //! | [`history`] | what a job has emitted, and whether it is right |
 //! | [`hosts`] | several hosts on this machine, whose links can be cut and whose power can fail |
@@ -21,6 +22,7 @@
 pub mod campaign;
 pub mod client;
 pub mod conformance;
+pub mod deployment;
 pub mod foreign;
 pub mod history;
 pub mod hosts;
