@@ -41,7 +41,10 @@ fn options(text: &str) -> BTreeSet<String> {
     let of_option = |c: char| c.is_ascii_lowercase() || c == '-';
     let words = text.split(|c: char| c.is_whitespace() || "[](),\"'`=".contains(c));
     let options = words.filter_map(|word| word.strip_prefix("--"));
-    options.filter(|name| !name.is_empty() && name.chars().all(of_option)).map(str::to_owned).collect()
+    options
+        .filter(|name| name.starts_with(char::is_alphabetic) && name.chars().all(of_option))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The job knows all options that it is given, and has the time that it may take to stop.
@@ -82,7 +85,7 @@ fn a_fault_in_an_object_is_found() {
         assert!(kubernetes(&files).is_err(), "{fault} is not found in {file}");
     }
     let job = wrong.path().join("job.nomad.hcl");
-    for (right, fault) in [("kill_timeout", "stop_timeout"), ("\"5m\"", "\"soon\""), ("restart {", "restart = {")] {
+    for (right, fault) in [("kill_timeout =", "stop_timeout ="), ("\"5m\"", "\"soon\""), ("restart {", "restart = {")] {
         fs::write(&job, read("nomad/job.nomad.hcl").replacen(right, fault, 1)).unwrap();
         assert!(nomad(&job).is_err(), "{fault} is not found in the job for Nomad");
     }

@@ -136,6 +136,8 @@ def nomad(api, file):
     known = structs(api)
     job = hcl2.load(open(file))
     walk(known, "Job", unlabelled(job["job"]), f"{file}: job")
+    if faults:
+        return []
     found = []
     for group in labelled(unlabelled(job["job"])["group"]):
         for task in labelled(group["task"]):
