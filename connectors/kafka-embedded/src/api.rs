@@ -109,6 +109,8 @@ pub(crate) struct Call<'a> {
     pub(crate) forced: Option<ResponseError>,
     /// A fault: the offset after which no partition ends, as far as the answer says.
     pub(crate) old_end: Option<i64>,
+    /// A fault: this broker has not heard of any broker.
+    pub(crate) no_brokers: bool,
     /// Wakes the connection's long poll.
     pub(crate) reader: &'a Arc<Notify>,
 }

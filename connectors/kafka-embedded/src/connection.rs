@@ -136,12 +136,13 @@ impl Connection {
             Some(action) => tracing::info!(?api, client_id, ?action, "an injected fault applies to this request"),
             None => tracing::trace!(?api, version, client_id, "request"),
         }
-        let (mut forced, mut old_end) = (None, None);
+        let (mut forced, mut old_end, mut no_brokers) = (None, None, false);
         match action {
             Some(Action::Drop) => return Ok(Answer::Close),
             Some(Action::Delay(delay)) => tokio::time::sleep(delay).await,
             Some(Action::Fail(error)) => forced = Some(error),
             Some(Action::End(offset)) => old_end = Some(offset),
+            Some(Action::NoBrokers) => no_brokers = true,
             Some(Action::Lose) | None => {}
         }
         let call = Call {
@@ -154,6 +155,7 @@ impl Connection {
             now: Now::read().ahead(self.shared.clock_ahead_ms.load(Ordering::Relaxed)),
             forced,
             old_end,
+            no_brokers,
             reader: &self.reader,
         };
         let answer = api::answer(&call, &mut frame).await?;

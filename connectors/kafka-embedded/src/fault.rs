@@ -26,6 +26,9 @@ pub enum Action {
     /// A `ListOffsets` request is told of no end after this offset, as by a broker that has lost the leadership of its
     /// partitions and does not know it yet.
     End(i64),
+    /// A `Metadata` request is told of the topics and of no broker, as by a KRaft broker that has just started and has not
+    /// heard of any broker yet, itself included.
+    NoBrokers,
 }
 
 /// A fault to be put into a [`Broker`](crate::Broker).
@@ -78,6 +81,11 @@ impl Fault {
         Self::new(ApiKey::ListOffsets, Action::End(offset))
     }
 
+    /// Names no broker in answer to `Metadata`.
+    pub fn no_brokers() -> Self {
+        Self::new(ApiKey::Metadata, Action::NoBrokers)
+    }
+
     /// Strikes at the n-th request from now, the next one being the first.
     pub fn nth(self, nth: u64) -> Self {
         Self { nth: nth.max(1), ..self }
@@ -102,7 +110,7 @@ impl Fault {
 /// A fault that could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "'{0}' is not a fault: write API:NTH[xTIMES]:ACTION[@CLIENT], as in Produce:3:drop, Fetch:1x*:delay=200ms, EndTxn:2:lose, Produce:1x5:error=NOT_LEADER_OR_FOLLOWER or ListOffsets:1x6:end=40"
+    "'{0}' is not a fault: write API:NTH[xTIMES]:ACTION[@CLIENT], as in Produce:3:drop, Fetch:1x*:delay=200ms, EndTxn:2:lose, Produce:1x5:error=NOT_LEADER_OR_FOLLOWER, ListOffsets:1x6:end=40 or Metadata:1:no-brokers"
 )]
 pub struct FaultSyntax(String);
 
@@ -110,7 +118,8 @@ impl FromStr for Fault {
     type Err = FaultSyntax;
 
     /// Reads `API:NTH[xTIMES]:ACTION[@CLIENT]`: the API's name or `*` for any, a count from 1, `*` times for ever, and one of `drop`,
-    /// `lose`, `delay=200ms`, `error=NAME` (or its number), `end=40` (of `ListOffsets` only).
+    /// `lose`, `delay=200ms`, `error=NAME` (or its number), `end=40` (of `ListOffsets` only), `no-brokers` (of `Metadata`
+    /// only).
     fn from_str(text: &str) -> Result<Self, FaultSyntax> {
         parse(text).ok_or_else(|| FaultSyntax(text.to_owned()))
     }
@@ -133,6 +142,7 @@ fn parse(text: &str) -> Option<Fault> {
     let action = match action.split_once('=') {
         None if action == "drop" => Action::Drop,
         None if action == "lose" => Action::Lose,
+        None if action == "no-brokers" && api == Some(ApiKey::Metadata) => Action::NoBrokers,
         Some(("delay", delay)) => Action::Delay(humantime::parse_duration(delay).ok()?),
         Some(("error", error)) => Action::Fail(parse_error(error)?),
         Some(("end", offset)) if api == Some(ApiKey::ListOffsets) => Action::End(offset.parse().ok()?),
@@ -218,6 +228,7 @@ mod tests {
             ("EndTxn:1x2:error=51", Fault::fail(ApiKey::EndTxn, ResponseError::ConcurrentTransactions).times(2)),
             ("*:1x*:drop", Fault::drop(None).always()),
             ("ListOffsets:1x6:end=40", Fault::old_end(40).times(6)),
+            ("Metadata:1:no-brokers", Fault::no_brokers()),
             ("end_txn:1:lose@bank", Fault::lose(ApiKey::EndTxn).client("bank")),
         ] {
             assert_eq!(text.parse::<Fault>().unwrap(), fault, "{text}");
@@ -230,6 +241,7 @@ mod tests {
             "Produce:1:error=NO_SUCH",
             "Produce:1:delay=x",
             "Fetch:1:end=40",
+            "Fetch:1:no-brokers",
         ] {
             assert!(text.parse::<Fault>().is_err(), "{text}");
         }

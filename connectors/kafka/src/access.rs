@@ -44,7 +44,7 @@ const EARLY_MS: u64 = 2000;
 
 /// What it means that a broker has closed a connection of this protocol, if it did so at the first request; `failed` is
 /// librdkafka's log line, which ends with `(after 3ms in state UP)`.
-pub(crate) fn closed_early(failed: &str, protocol: &str) -> Option<&'static str> {
+fn closed_early(failed: &str, protocol: &str) -> Option<&'static str> {
     let (failed, state) = failed.rsplit_once("(after ")?;
     let (ms, state) = state.split_once("ms in state ")?;
     if !(failed.contains("Disconnected") || failed.contains("Send failed")) || ms.parse::<u64>().ok()? > EARLY_MS {
@@ -60,40 +60,74 @@ pub(crate) fn closed_early(failed: &str, protocol: &str) -> Option<&'static str>
     }
 }
 
-/// What an error means whose text shows that one side expects TLS or SASL and the other does not.
+/// What an error means whose text holds an answer of a broker that expects, or does not expect, TLS, SASL or a certificate.
 pub(crate) fn cause(reason: &str) -> Option<&'static str> {
-    // Signs in librdkafka's and OpenSSL's words. A broker that is sent what it does not expect closes the connection; one
-    // that expects TLS may send an alert first, whose bytes librdkafka takes for the length of an answer.
-    let causes: [(&[&str], &str); 5] = [
-        (&["connecting to a SSL listener?", "Invalid response size 3525"], EXPECTS_TLS),
-        (
-            &["connecting to a PLAINTEXT broker listener?", "wrong version number", "unexpected eof while reading"],
-            EXPECTS_NO_TLS,
-        ),
-        (&["broker might require SASL authentication"], EXPECTS_SASL),
-        (
-            &["Request not valid in current SASL state"],
-            "the port does not use SASL: check that security.protocol is ssl or plaintext, or use the port for SASL",
-        ),
-        (
-            &[
-                "certificate required",
-                "alert bad certificate",
-                "alert unknown ca",
-                "alert certificate unknown",
-                "alert certificate expired",
-                "client SSL authentication might be required",
-                // After a TLS handshake; without TLS librdkafka says something else.
-                "might be caused by broker version",
-            ],
-            EXPECTS_A_CERTIFICATE,
-        ),
-    ];
+    // Signs in librdkafka's and OpenSSL's words. A broker that expects TLS may send an alert, whose bytes librdkafka takes for
+    // the length of an answer.
+    of_signs(
+        reason,
+        &[
+            (&["Invalid response size 3525"], EXPECTS_TLS),
+            (&["wrong version number"], EXPECTS_NO_TLS),
+            (
+                &["Request not valid in current SASL state"],
+                "the port does not use SASL: check that security.protocol is ssl or plaintext, or use the port for SASL",
+            ),
+            (
+                &[
+                    "certificate required",
+                    "alert bad certificate",
+                    "alert unknown ca",
+                    "alert certificate unknown",
+                    "alert certificate expired",
+                ],
+                EXPECTS_A_CERTIFICATE,
+            ),
+        ],
+    )
+}
+
+/// What it may mean that a broker has closed a connection, which is all that `failed` says: a broker that is sent what it does
+/// not expect does so, but also one that is ending or has just started.
+pub(crate) fn guess(failed: &str, protocol: &str) -> Option<&'static str> {
     // librdkafka says so of every second connection or so that is closed before TLS.
-    if reason.contains("SSL connection closed by peer") && reason.contains("in state SSL_HANDSHAKE") {
+    if failed.contains("SSL connection closed by peer") && failed.contains("in state SSL_HANDSHAKE") {
         return Some(EXPECTS_NO_TLS);
     }
-    causes.into_iter().find(|(signs, _)| signs.iter().any(|sign| reason.contains(sign))).map(|(_, cause)| cause)
+    let guessed = of_signs(
+        failed,
+        &[
+            (&["connecting to a SSL listener?"], EXPECTS_TLS),
+            (&["connecting to a PLAINTEXT broker listener?", "unexpected eof while reading"], EXPECTS_NO_TLS),
+            (&["broker might require SASL authentication"], EXPECTS_SASL),
+            // The second comes after a TLS handshake; without TLS librdkafka says something else.
+            (
+                &["client SSL authentication might be required", "might be caused by broker version"],
+                EXPECTS_A_CERTIFICATE,
+            ),
+        ],
+    );
+    closed_early(failed, protocol).or(guessed)
+}
+
+fn of_signs(reason: &str, causes: &[(&[&str], &'static str)]) -> Option<&'static str> {
+    causes.iter().find(|(signs, _)| signs.iter().any(|sign| reason.contains(sign))).map(|(_, cause)| *cause)
+}
+
+/// What librdkafka adds to its words on a connection that was closed.
+const GUESSES: [&str; 4] = [
+    ": requesting ApiVersion: might be caused by",
+    ": verify that security.protocol is correctly configured",
+    ": connecting to a PLAINTEXT broker listener?",
+    ": client SSL authentication might be required",
+];
+
+/// The reason without what librdkafka guesses of the settings.
+pub(crate) fn without_guess(reason: &str) -> String {
+    let Some(begin) = GUESSES.iter().find_map(|guess| reason.find(guess)) else { return reason.to_owned() };
+    // How long the connection lasted, and in which state, comes last.
+    let end = reason.rfind(" (after ").filter(|end| *end > begin).unwrap_or(reason.len());
+    format!("{}{}", &reason[..begin], &reason[end..])
 }
 
 /// What to do where librdkafka says that it was built without something.
@@ -147,8 +181,11 @@ mod tests {
              broker listener? (after 12ms in state SSL_HANDSHAKE)",
             "ssl://b:1/bootstrap: Disconnected: SSL connection closed by peer (after 1ms in state SSL_HANDSHAKE)",
         ] {
-            assert_eq!(cause(said), Some(EXPECTS_NO_TLS), "{said}");
+            assert_eq!(guess(said, "ssl"), Some(EXPECTS_NO_TLS), "{said}");
         }
-        assert_eq!(cause("ssl://b:1/1: Disconnected: SSL connection closed by peer (after 60000ms in state UP)"), None);
+        assert_eq!(
+            guess("ssl://b:1/1: Disconnected: SSL connection closed by peer (after 60000ms in state UP)", "ssl"),
+            None
+        );
     }
 }

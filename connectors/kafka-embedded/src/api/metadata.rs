@@ -31,12 +31,13 @@ pub(super) fn metadata(call: &Call<'_>, request: MetadataRequest) -> MetadataRes
             let create = shared.config.auto_create && (call.version < 4 || request.allow_auto_topic_creation);
             asked.iter().map(|topic| asked_for(call, &mut state, topic, create)).collect()
         }
-        _ => state.topics.iter().map(|(name, topic)| describe(name, topic)).collect(),
+        _ => state.topics.iter().map(|(name, topic)| describe(call, name, topic)).collect(),
     };
+    let (brokers, controller) = if call.no_brokers { (Vec::new(), (-1).into()) } else { (vec![broker], NODE) };
     MetadataResponse::default()
-        .with_brokers(vec![broker])
+        .with_brokers(brokers)
         .with_cluster_id(Some(text(&*shared.cluster_id)))
-        .with_controller_id(NODE)
+        .with_controller_id(controller)
         .with_topics(topics)
 }
 
@@ -55,7 +56,7 @@ fn asked_for(call: &Call<'_>, state: &mut State, asked: &MetadataRequestTopic, c
     }
     let found = call.permit().and_then(|()| state.topics.get(named));
     match found {
-        Ok(topic) => describe(state.topics.name(topic.id).unwrap_or_default(), topic),
+        Ok(topic) => describe(call, state.topics.name(topic.id).unwrap_or_default(), topic),
         Err(missing) => {
             let error = match named {
                 Named::Name(name) if call.forced.is_none() => check_name(name).err().map_or(missing, |r| r.error),
@@ -69,13 +70,13 @@ fn asked_for(call: &Call<'_>, state: &mut State, asked: &MetadataRequestTopic, c
     }
 }
 
-fn describe(name: &str, topic: &Topic) -> MetadataResponseTopic {
+fn describe(call: &Call<'_>, name: &str, topic: &Topic) -> MetadataResponseTopic {
     let partition = |(index, partition): (usize, &Partition)| {
         let described = MetadataResponsePartition::default()
             .with_partition_index(index as i32)
             .with_leader_epoch(LEADER_EPOCH)
             .with_replica_nodes(vec![NODE]);
-        if partition.leaderless {
+        if partition.leaderless || call.no_brokers {
             described
                 .with_error_code(ResponseError::LeaderNotAvailable.code())
                 .with_leader_id((-1).into())

@@ -66,6 +66,7 @@ impl Asked {
                 now: Now::read(),
                 forced: None,
                 old_end: None,
+                no_brokers: false,
                 reader: &Arc::default(),
             };
             let answered = self.runtime.block_on(answer(&call, &mut body.freeze()));

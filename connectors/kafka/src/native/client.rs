@@ -174,8 +174,15 @@ impl Client {
     }
 
     /// Notes the errors that have gathered, waiting no longer than `wait` for one; other events go to `take`, which
-    /// must not keep them. Returns how many events there were.
+    /// must not keep them. Returns how many events there were. Whoever uses a client calls this at least each second, so
+    /// this is where a client without brokers is told them again.
     pub(super) fn serve(&self, wait: Duration, mut take: impl FnMut(*mut rd::rd_kafka_event_t)) -> usize {
+        if self.watch.connections.are_due(Instant::now()) {
+            let brokers = c_string(&self.brokers);
+            // SAFETY: the client is valid, and the text ends with a zero byte.
+            let count = unsafe { rd::rd_kafka_brokers_add(self.rk, brokers.as_ptr()) };
+            tracing::debug!(client = %self.describe, count, "no connection to a broker; {} are named again", self.brokers);
+        }
         let mut wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
         let mut served = 0;
         loop {

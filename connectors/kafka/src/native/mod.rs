@@ -7,6 +7,7 @@
 
 mod admin;
 mod client;
+mod connections;
 mod consumer;
 mod error;
 mod groups;

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rdkafka::bindings as rd;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+use super::connections::Connections;
 use super::{text, token};
 use crate::settings::Settings;
 use crate::{access, failure};
@@ -57,6 +58,7 @@ pub(crate) struct Words {
 /// Notes of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
+    pub(super) connections: Connections,
     lost: AtomicU64,
     told_of_topics: AtomicU64,
     answers: AtomicU64,
@@ -183,8 +185,7 @@ impl Watch {
         let failed = message.split_once("]: ").map_or(message, |(_, failed)| failed);
         if facility == "FAIL" {
             self.look_for_files(failed);
-            let cause = access::closed_early(failed, &self.protocol).or_else(|| access::cause(failed));
-            self.look_for_a_hint(failed, cause);
+            self.look_for_a_hint(failed, self.cause(failed));
         }
         if facility == "ADDPARTS"
             && let Some(topic) = denied_topic(message)
@@ -192,6 +193,14 @@ impl Watch {
         {
             topics.insert(topic.to_owned());
         }
+    }
+
+    /// What is wrong with the settings, as far as the failure of a connection tells. That a connection was closed tells it
+    /// only of a client that the cluster has never let in: once these settings have worked, an ending or starting broker is
+    /// the likelier cause. What a broker answers counts at any time, such as that a certificate has expired.
+    fn cause(&self, failed: &str) -> Option<&'static str> {
+        let guess = || (!self.was_let_in()).then(|| access::guess(failed, &self.protocol)).flatten();
+        access::cause(failed).or_else(guess)
     }
 
     fn look_for_a_hint(&self, failed: &str, cause: Option<&str>) {
@@ -217,7 +226,11 @@ impl Watch {
         self.look_for_files(&reason);
         let refusal = failure::is_not_let_in(code) || code == Code::ClusterAuthorizationFailed;
         let closed = reason.contains("unexpected eof");
-        let explained = access::explained(&reason, access::cause(&reason));
+        let cause = self.cause(&reason);
+        if cause.is_none() && self.was_let_in() {
+            reason = access::without_guess(&reason);
+        }
+        let explained = access::explained(&reason, cause);
         if refusal
             && !closed
             && let Ok(mut refused) = self.refused.lock()
@@ -286,13 +299,39 @@ unsafe extern "C" fn on_new(
     // SAFETY: called by `rd_kafka_new` with the client that it makes.
     unsafe {
         let name = c"fluvial".as_ptr();
-        match rd::rd_kafka_interceptor_add_on_response_received(rk, name, Some(on_response), watch) {
-            rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                rd::rd_kafka_interceptor_add_on_acknowledgement(rk, name, Some(on_acknowledgement), watch)
-            }
-            error => error,
+        let fine = rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        let results = [
+            rd::rd_kafka_interceptor_add_on_response_received(rk, name, Some(on_response), watch),
+            rd::rd_kafka_interceptor_add_on_acknowledgement(rk, name, Some(on_acknowledgement), watch),
+            rd::rd_kafka_interceptor_add_on_broker_state_change(rk, name, Some(on_broker_state), watch),
+        ];
+        results.into_iter().find(|result| *result != fine).unwrap_or(fine)
+    }
+}
+
+/// Notes whether a broker is connected.
+unsafe extern "C" fn on_broker_state(
+    _rk: *mut rd::rd_kafka_t,
+    _broker_id: i32,
+    _protocol: *const c_char,
+    _name: *const c_char,
+    port: c_int,
+    state: *const c_char,
+    watch: *mut c_void,
+) -> rd::rd_kafka_resp_err_t {
+    // Coordinators, and the one that stands for no broker at all, have no port.
+    if port != 0 {
+        // SAFETY: the state is a text that lives for ever, and the opaque is the watch that `install` was given, which
+        // outlives the client.
+        let (watch, state) = unsafe { (&*watch.cast::<Watch>(), CStr::from_ptr(state)) };
+        // Between them are the states of a connection that begins, or that authenticates again and is still up.
+        match state.to_bytes() {
+            b"UP" => watch.connections.changed(true, Instant::now()),
+            b"DOWN" => watch.connections.changed(false, Instant::now()),
+            _ => {}
         }
     }
+    rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
 /// Notes what the broker says of a message that it refuses. librdkafka frees these words before it hands out the delivery
@@ -421,6 +460,30 @@ mod tests {
         assert!(watch.refused().is_some() && !watch.was_let_in());
         watch.answered(METADATA, Code::NoError);
         assert!(watch.refused().is_none() && watch.was_let_in());
+    }
+
+    /// After the restart of a broker a job was told to check `security.protocol`, with which it had run for hours.
+    #[test]
+    fn settings_that_have_worked_are_not_doubted_because_a_connection_is_closed() {
+        let closed = "GroupCoordinator: Disconnected: connection reset by peer (after 3ms in state APIVERSION_QUERY)";
+        let guessed = "b:1/1: Disconnected: requesting ApiVersion: might be caused by incorrect security.protocol \
+                       configuration (connecting to a SSL listener?) or broker version is < 0.10 (see api.version.request) \
+                       (after 3ms in state APIVERSION_QUERY)";
+        let last = |failed: &str, was_let_in: bool| {
+            let watch = Watch::new(&Settings::default());
+            if was_let_in {
+                watch.answered(METADATA, Code::NoError);
+            }
+            watch.note(Code::BrokerTransportFailure, failed.to_owned());
+            watch.logged("FAIL", failed);
+            watch.last().unwrap()
+        };
+        assert!(last(closed, false).contains("expects TLS") && last(guessed, false).contains("expects TLS"));
+        assert_eq!(last(closed, true), closed);
+        assert_eq!(last(guessed, true), "b:1/1: Disconnected (after 3ms in state APIVERSION_QUERY)");
+        // What a broker says counts.
+        let expired = "ssl://b:1/1: SSL handshake failed: error:0A000415:SSL routines::sslv3 alert certificate expired";
+        assert!(last(expired, true).contains("client certificate"));
     }
 
     #[test]
