@@ -218,7 +218,11 @@ fn plain_table() -> Table {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use fluvial_node::status::{AttemptReport, MemberReport, State};
+    use fluvial_protocol::Exit;
+    use fluvial_protocol::group::{NodeId, Outcome, Term};
+    use fluvial_store::frame::Format;
 
     use super::*;
 
@@ -233,6 +237,40 @@ mod tests {
             silent_ms: Some(400),
             processes,
         }
+    }
+
+    fn record(coordinator: &str, outcome: Option<Outcome>) -> GroupRecord {
+        GroupRecord {
+            run: 1,
+            nonce: 1,
+            term: Term(4),
+            coordinator: NodeId { address: coordinator.to_owned(), start: 1 },
+            attempt: None,
+            failed: Vec::new(),
+            outcome,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_no_copy_says_is_read_from_the_store_and_never_looks_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().to_str().unwrap()).unwrap();
+        let trust = TrustOptions::default().open().unwrap();
+        let report = async || report(&store, "orders", &trust).await.unwrap();
+        assert!(report().await.is_none(), "there is no such job");
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let write = async |position: u64, record: GroupRecord| {
+            let name = store.path(&format!("orders/group/journal/{position:020}.json"));
+            store.create_framed(Format { kind: "group", version: 1 }, &name, &record).await.unwrap();
+        };
+        write(0, record(&nobody, None)).await;
+        let lost = report().await.unwrap();
+        assert_eq!((lost.state, lost.term, lost.answered_by), (State::Unknown, Some(4), None));
+        assert!(lost.why.contains("no copy answers") && lost.why.contains(&nobody), "{}", lost.why);
+        write(1, record(&nobody, Some(Outcome { exit: Exit::Failed, why: "a bad record".to_owned() }))).await;
+        let ended = report().await.unwrap();
+        assert_eq!(ended.state, State::Ended);
+        assert!(ended.why.contains("a bad record"), "{}", ended.why);
     }
 
     #[test]

@@ -91,6 +91,10 @@ async fn hello(from: &NodeId, to: &NodeId, trust: &Trust) -> (Connection, Answer
     (connection, answer)
 }
 
+async fn ended(connection: &mut Connection) {
+    tokio::time::timeout(LONG, connection.ends()).await.expect("the connection is closed within a minute");
+}
+
 fn envelope(from: &NodeId, message: Message) -> Envelope {
     Envelope { from: from.clone(), message, authority: None }
 }
@@ -244,13 +248,13 @@ async fn a_connection_carries_messages_of_its_own_node_and_of_bounded_length_onl
     };
     let mut of_another = link().await;
     of_another.write(&envelope(&b.me, status(2))).await.unwrap();
-    of_another.ends().await;
+    ended(&mut of_another).await;
     let mut too_long = link().await;
     for _ in 0..5 {
         // The last ones fail, because the other end has closed the connection.
         let _ = too_long.write_raw(&vec![b' '; 1 << 20]).await;
     }
-    too_long.ends().await;
+    ended(&mut too_long).await;
     drop(link().await);
     assert!(b.events.try_recv().is_err());
 }
