@@ -75,7 +75,12 @@ async fn report(store: &Store, job: &str, trust: &Trust) -> anyhow::Result<Optio
     }
     let mut report = Report::of_store(job.to_owned(), store.describe().to_owned(), record.as_ref());
     if !unanswered.is_empty() && record.is_some_and(|record| record.outcome.is_none()) {
-        report.why = format!("no copy answers: {}", unanswered.join("; "));
+        let hint = if trust.tls().is_some() {
+            ""
+        } else {
+            "; if the copies have a cluster key or certificates, give the options for them here, too"
+        };
+        report.why = format!("no copy answers: {}{hint}", unanswered.join("; "));
     }
     report.stored = stored;
     Ok(Some(report))

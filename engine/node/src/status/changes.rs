@@ -68,9 +68,7 @@ impl Changes {
         for Member { node, status, .. } in now.iter().filter(|member| !has(earlier, &member.node)) {
             let offer = status.as_ref().map(|status| &status.offer);
             let slots = offer.map_or(String::new(), |offer| format!(" with {} slots", offer.slots));
-            let unready = offer.and_then(|offer| offer.unready.as_ref());
-            let unready = unready.map_or(String::new(), |why| format!(", not ready: {why}"));
-            self.says(format!("{node} has joined{slots}{unready}"));
+            self.says(format!("{node} has joined{slots}"));
         }
         for Member { node, status, silent_ms } in earlier.iter().filter(|member| !has(now, &member.node)) {
             if status.as_ref().is_some_and(|status| status.offer.leaving) {
@@ -103,14 +101,11 @@ impl Changes {
     }
 
     fn own(&mut self, before: Option<&View>, after: &View) {
-        let reason = |view: &View| view.offer.unready.clone();
-        match (before.map(reason), reason(after)) {
-            (Some(before), now) if before == now => {}
-            // It has not been checked yet.
-            (None, _) => {}
+        // A copy that has just been started has not checked yet.
+        let Some(before) = before.filter(|before| before.offer.unready != after.offer.unready) else { return };
+        match (&before.offer.unready, &after.offer.unready) {
             (_, Some(why)) => self.warns(format!("this copy could not run the job now: {why}")),
-            (Some(Some(_)), None) => self.says("this copy could run the job now".to_owned()),
-            (Some(None), None) => {}
+            (_, None) => self.says("this copy could run the job now".to_owned()),
         }
     }
 }
@@ -125,12 +120,11 @@ fn describe(attempt: &Attempt) -> String {
         hosts.push(format!("{} on {node}", processes.join(", ")));
         first += count;
     }
-    format!(
-        "attempt {} begins with {} workers in {} processes ({}): {}",
-        attempt.number,
-        layout.workers,
-        layout.processes,
-        hosts.join("; "),
-        attempt.why
-    )
+    let (number, workers, hosts) = (attempt.number, layout.workers, hosts.join("; "));
+    format!("attempt {number} begins with {workers} workers, processes {hosts}: {}", why(attempt))
+}
+
+/// Why an attempt follows the one before: one that was asked to stop has ended without a reason of its own.
+pub(super) fn why(attempt: &Attempt) -> &str {
+    if attempt.why.is_empty() { "the copies, or their versions, have changed" } else { &attempt.why }
 }

@@ -76,7 +76,7 @@ pub struct View {
     pub me: NodeId,
     /// What it offers.
     pub offer: Offer,
-    /// The node that it takes for the coordinator.
+    /// The node that it takes for the coordinator, or took last.
     pub coordinator: Option<(NodeId, Term)>,
     /// Whether the store has answered it lately.
     pub reaches_store: bool,
@@ -143,12 +143,13 @@ impl Observer {
         progress: Option<Progress>,
         store_requests: Option<u64>,
     ) {
+        let coordinator = node.coordinator().map(|(node, term)| (node.clone(), term));
         let view = Arc::new(View {
             job: self.job.clone(),
             store: self.store.clone(),
             me: me.clone(),
             offer: offer.clone(),
-            coordinator: node.coordinator().map(|(node, term)| (node.clone(), term)),
+            coordinator: coordinator.or_else(|| self.last.as_ref().and_then(|last| last.coordinator.clone())),
             reaches_store: node.reaches_store(),
             record: node.record().cloned(),
             running: node.running().cloned(),

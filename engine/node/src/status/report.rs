@@ -7,7 +7,7 @@ use fluvial_protocol::ProcessEnd;
 use fluvial_protocol::group::{Attempt, GroupRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Workers};
 use serde::{Deserialize, Serialize};
 
-use super::{Progress, View};
+use super::{Progress, View, changes};
 use crate::links::ask_for_view;
 use crate::trust::Trust;
 
@@ -220,7 +220,7 @@ impl Report {
         let attempt = record.and_then(|record| record.attempt.as_ref()).map(|attempt| AttemptReport {
             number: attempt.number.0,
             generation: None,
-            why: attempt.why.clone(),
+            why: changes::why(attempt).to_owned(),
             version: attempt.version.clone(),
             workers: attempt.layout().workers,
             processes: processes(attempt),

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fluvial_protocol::group::{
-    AttemptNumber, GroupRecord, Member, NodeId, Outcome, ProcessState, Running, Status, Term,
+    AttemptNumber, GroupRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Status, Term,
 };
 use fluvial_protocol::{Exit, ProcessEnd};
 use fluvial_store::Store;
 use tokio::runtime::Handle;
 
-use super::made_up::{id, member, progress, record, view};
+use super::made_up::{id, member, offer, progress, record, view};
 use super::{Board, Progress, Report, State, View, changes, metrics};
 use crate::links::{LinkOptions, Links, StoreProof, ask_for_report, ask_for_view};
 use crate::trust::{ClusterKey, Trust};
@@ -131,10 +131,15 @@ fn the_log_says_what_has_happened_to_the_group_and_why() {
     assert_eq!(
         after(&next),
         [
-            "attempt 8 begins with 4 workers in 2 processes (0 on b; 1 on a): node c was lost",
+            "attempt 8 begins with 4 workers, processes 0 on b; 1 on a: node c was lost",
             "! c runs the job no more, because its program failed: a bug"
         ]
     );
+    let stopped = |view: &mut View| {
+        let attempt = view.record.as_mut().unwrap().attempt.as_mut().unwrap();
+        (attempt.number, attempt.why) = (AttemptNumber(9), String::new());
+    };
+    assert!(after(&stopped)[0].ends_with(": the copies, or their versions, have changed"));
     let unready = |view: &mut View| view.offer.unready = Some("no broker".to_owned());
     assert_eq!(after(&unready), ["! this copy could not run the job now: no broker"]);
 }
@@ -155,6 +160,8 @@ fn the_log_says_which_term_has_begun_and_why() {
     assert_eq!(begins(&over), format!("{mine}the last run of the job had ended"));
     assert_eq!(lines(Some(&coordinates), &elsewhere), ["term 3: c coordinates"]);
     assert_eq!(lines(Some(&elsewhere), &elsewhere), [""; 0]);
+    let unready = View { offer: Offer { unready: Some("not known yet".to_owned()), ..offer() }, ..elsewhere };
+    assert_eq!(lines(None, &unready), ["term 3: c coordinates"], "it has not checked yet");
 }
 
 #[test]
