@@ -58,8 +58,10 @@ pub(super) struct Coordinator {
     began_ms: u64,
     /// Nodes of the newest attempt that were lost during it. Those who come back do not mend it.
     lost: BTreeSet<NodeId>,
-    /// Whether the newest attempt is asked to stop, because others are to follow.
-    stopping: bool,
+    /// Nodes of whose identity nobody answers at their addresses: nobody waits for them.
+    gone: BTreeSet<NodeId>,
+    /// Why the newest attempt is asked to stop, if it is: others are to follow.
+    stopping: Option<String>,
     over: Option<Over>,
 }
 
@@ -97,17 +99,19 @@ impl Coordinator {
             members: Vec::new(),
             began_ms: now_ms,
             lost: BTreeSet::new(),
-            stopping: false,
+            gone: BTreeSet::new(),
+            stopping: None,
             over: None,
         }
     }
 
     /// Takes the state of a node.
     pub(super) fn hear(&mut self, from: NodeId, status: Status, now_ms: u64) {
-        let known = self.nodes.entry(from).or_insert(Known { status: None, heard_ms: now_ms, sent: 0 });
+        let known = self.nodes.entry(from.clone()).or_insert(Known { status: None, heard_ms: now_ms, sent: 0 });
         if known.status.as_ref().is_none_or(|last| last.number < status.number) {
             known.status = Some(status);
             known.heard_ms = now_ms;
+            self.gone.remove(&from);
         }
     }
 
@@ -119,12 +123,13 @@ impl Coordinator {
     /// The node is gone: nobody of this identity answers at its address.
     pub(super) fn is_gone(&mut self, node: &NodeId) {
         self.nodes.remove(node);
+        self.gone.insert(node.clone());
     }
 
     /// A new record stands in the journal; `attempt` if its attempt is new.
     pub(super) fn wrote(&mut self, attempt: bool, now_ms: u64) {
         if attempt {
-            (self.began_ms, self.stopping, self.over) = (now_ms, false, None);
+            (self.began_ms, self.stopping, self.over) = (now_ms, None, None);
             self.lost.clear();
         }
     }
@@ -185,7 +190,9 @@ impl Coordinator {
         if now_ms < at_ms {
             return None;
         }
-        self.attempt(record, record.failed.clone(), decisions, end.why, now_ms)
+        let asked = || self.stopping.clone().unwrap_or_else(|| "the copies have changed".to_owned());
+        let why = if end.stopping && end.exit == Exit::Done { asked() } else { end.why };
+        self.attempt(record, record.failed.clone(), decisions, why, now_ms)
     }
 
     /// Notes since when the members have been as they are.
@@ -265,7 +272,7 @@ impl Coordinator {
         let mut over = false;
         for (node, _) in &attempt.placement.places {
             let heard_ms = self.nodes.get(node).map_or(0, |known| known.heard_ms);
-            let silent = now_ms >= heard_ms.max(self.since_ms) + self.times.silence_ms;
+            let silent = self.gone.contains(node) || now_ms >= heard_ms.max(self.since_ms) + self.times.silence_ms;
             let known = self.nodes.get(node).and_then(|known| known.status.as_ref());
             // One that does not hear its orders will not begin.
             let deaf = known.is_some_and(|status| status.deaf_to.contains(me));
@@ -288,15 +295,21 @@ impl Coordinator {
         let unheard = |node: &NodeId| self.heard(now_ms).all(|(other, _)| other != node);
         let mut places = attempt.placement.places.iter().map(|(node, _)| node);
         // A node that is not heard now is heard again, or lost, soon.
-        if self.stopping || now_ms < self.settled_ms + self.times.debounce_ms || places.any(unheard) {
+        if self.stopping.is_some() || now_ms < self.settled_ms + self.times.debounce_ms || places.any(unheard) {
             return;
         }
-        let leaves = |(node, status): (&NodeId, &Status)| status.offer.leaving && attempt.placement.has(node);
-        let someone_leaves = self.heard(now_ms).any(leaves);
-        let changes = self.wanted(record, &record.failed, now_ms).is_some_and(|(version, placement)| {
-            version != attempt.version || placement.layout().workers != attempt.layout().workers
-        });
-        self.stopping = changes || someone_leaves;
+        let leaves = |(node, status): &(&NodeId, &Status)| status.offer.leaving && attempt.placement.has(node);
+        let why = match self.heard(now_ms).find(leaves) {
+            Some((node, _)) => Some(format!("{node} leaves")),
+            None => self.wanted(record, &record.failed, now_ms).and_then(|(version, placement)| {
+                let (before, after) = (attempt.layout().workers, placement.layout().workers);
+                if version != attempt.version {
+                    return Some(format!("most copies have version {version}"));
+                }
+                (before != after).then(|| format!("there is room for {after} workers instead of {before}"))
+            }),
+        };
+        self.stopping = why;
     }
 
     /// How the attempt ended, once all of its processes have ended that are not on a lost node.
@@ -383,7 +396,7 @@ impl Coordinator {
                 return Command::Kill;
             }
         }
-        if self.stopping {
+        if self.stopping.is_some() {
             return Command::Stop;
         }
         let mut addresses = Vec::new();

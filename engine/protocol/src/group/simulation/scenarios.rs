@@ -96,6 +96,17 @@ fn another_node_coordinates_when_the_coordinators_host_is_without_power() {
 }
 
 #[test]
+fn nobody_waits_for_a_coordinator_that_is_known_to_have_ended() {
+    let mut world = running(&[2, 2, 2]);
+    let host = coordinator(&world);
+    world.kill(host);
+    world.step();
+    let took_ms = time_until_settled(&mut world);
+    assert!(took_ms < 5000, "{took_ms}");
+    assert_eq!((world.started.len(), term(&world)), (2, Term(2)));
+}
+
+#[test]
 fn the_job_runs_on_when_a_coordinator_without_workers_is_lost() {
     let mut world = World::new(7, &[0, 2, 2]);
     world.start(0);
