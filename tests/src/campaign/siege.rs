@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +17,8 @@ use crate::stage::{OUTPUT_PARTITIONS, Stage, Started};
 const PROGRESS_WITHIN: Duration = Duration::from_secs(90);
 /// How long it may take to end when it should.
 const END_WITHIN: Duration = Duration::from_secs(120);
+/// How often it is looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the other processes may outlive the first.
 const FOLLOW_WITHIN: Duration = Duration::from_secs(10);
 /// How long a fail point or the end of a transaction is waited for: then the blow has come to nothing.
@@ -126,7 +128,7 @@ impl<'a> Siege<'a> {
             Blow::RestartBroker => pauses = Some(self.pauses(started, || self.ground.restart_a_broker())?),
             Blow::KillBroker => pauses = Some(self.pauses(started, || self.ground.kill_a_broker())?),
             Blow::Stop => {
-                let status = job.stop(END_WITHIN)?;
+                let status = Self::stop(started)?;
                 // Stopped before it had taken over, it has nothing to commit and cannot say that everything is.
                 let log = job.process().log_end();
                 let before_open = ["error: stopped before the job was open", "error: stopped while waiting to restart"];
@@ -138,6 +140,20 @@ impl<'a> Siege<'a> {
             self.struck.borrow_mut().push(Struck { blow, at_ms, pauses });
         }
         Ok(fell)
+    }
+
+    /// Asks a job to stop, and waits for its end. On a slow machine it reaches only on its way there the place at which it is
+    /// told to stand still: then it is told to go on.
+    fn stop(started: &Started) -> Result<ExitStatus> {
+        let (job, start) = (started.job(), Instant::now());
+        let mut ended = job.stop(LOOK_EVERY);
+        while ended.is_err() && start.elapsed() < END_WITHIN {
+            if job.process().log_holds("fail point") {
+                job.resume()?;
+            }
+            ended = job.process().wait(LOOK_EVERY);
+        }
+        ended
     }
 
     /// Does something to the brokers, waits until there is output again, and says for how long there was none.
