@@ -57,7 +57,8 @@ pub struct Checks {
     pub within: Duration,
     /// The time between two checks while all is well.
     pub while_ready: Duration,
-    /// The time after the first check that failed. It doubles with each further one, up to `while_ready`.
+    /// The time after the first check that failed. It doubles with each further one, up to six times
+    /// this: what was unreachable may be there again.
     pub while_unready: Duration,
 }
 
@@ -112,13 +113,16 @@ fn watch(checks: &Checks, asked: &Receiver<()>, mut tell: impl FnMut(Option<Stri
     loop {
         let unready = check(checks, asked);
         let wait = if unready.is_none() { checks.while_ready } else { pause };
-        pause = if unready.is_none() { checks.while_unready } else { (pause * 2).min(checks.while_ready) };
+        pause = if unready.is_none() { checks.while_unready } else { (pause * 2).min(checks.while_unready * 6) };
         if told.as_ref() != Some(&unready) {
             tell(unready.clone());
             told = Some(unready);
         }
-        if let Err(RecvTimeoutError::Disconnected) = asked.recv_timeout(wait) {
-            return;
+        match asked.recv_timeout(wait) {
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+            // Whoever asks wants an answer, if it is the same again.
+            Ok(()) => told = None,
         }
     }
 }
@@ -267,8 +271,10 @@ mod tests {
         let (readiness, told) = started(seldom);
         assert_eq!(told.recv_timeout(MOST).unwrap(), None);
         std::fs::write(&said, verdict(false, &[("store", "it is full")])).unwrap();
-        readiness.check_again();
-        assert_eq!(told.recv_timeout(MOST).unwrap().unwrap(), "store: it is full");
+        for _ in 0..2 {
+            readiness.check_again();
+            assert_eq!(told.recv_timeout(MOST).unwrap().unwrap(), "store: it is full");
+        }
     }
 
     #[test]

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fluvial_connector::{Error, ErrorKind};
 use fluvial_protocol::group::{
-    AttemptNumber, Message, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, StoreAnswer, StoreCall, Times,
-    Workers,
+    AttemptNumber, Message, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, ProcessSays, StoreAnswer, StoreCall,
+    Times, Workers,
 };
-use fluvial_protocol::{Exit, PutOutcome, System};
+use fluvial_protocol::{Exit, ProcessEnd, PutOutcome, System};
 use fluvial_store::Store;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -144,6 +144,16 @@ fn wait_for_store(options: &GroupOptions, runtime: &Runtime, inbox: &Receiver<Ev
     }
 }
 
+/// Why a process could not go on, if it did not reach what it needs. Others may reach it.
+fn unreachable_from_here(says: &ProcessSays) -> Option<&str> {
+    match says {
+        ProcessSays::Ended(ProcessEnd::Said { exit, why }) => {
+            matches!(exit, Exit::SinkFailed | Exit::SourceFailed | Exit::StoreFailed).then_some(why)
+        }
+        _ => None,
+    }
+}
+
 /// A copy that runs.
 struct Copy<'a> {
     me: NodeId,
@@ -158,7 +168,7 @@ struct Copy<'a> {
     links: Links,
     attempts: Attempts,
     /// Checks are made as long as this is there.
-    _readiness: Readiness,
+    readiness: Readiness,
     runtime: &'a Runtime,
     events: Sender<Event>,
     /// Whether the journal has been read.
@@ -215,7 +225,7 @@ impl<'a> Copy<'a> {
             store,
             links,
             attempts,
-            _readiness: readiness,
+            readiness,
             runtime,
             events,
             looked: false,
@@ -281,6 +291,15 @@ impl<'a> Copy<'a> {
                 }
                 self.say_failure(error);
                 NodeEvent::Store(answer)
+            }
+            Event::Process(event) if self.offer.unready.is_none() && unreachable_from_here(&event.says).is_some() => {
+                // The others must know that this copy is not ready before they know that the attempt is over: the next one
+                // would begin with it. A check tells when it is ready again.
+                self.offer.unready = unreachable_from_here(&event.says).map(str::to_owned);
+                self.readiness.check_again();
+                // This copy holds the other end.
+                let _ = self.events.send(Event::Process(event));
+                NodeEvent::Offer(self.offer.clone())
             }
             Event::Process(ProcessEvent { attempt, process, says }) => {
                 NodeEvent::Process { attempt: AttemptNumber(attempt), process, says }
