@@ -275,6 +275,10 @@ impl Node {
                     if hears && term >= self.term {
                         let coordinator = coordinator.clone();
                         self.follow(coordinator);
+                        // The other may only have heard it a moment later than this node: it is asked again soon.
+                        if let Role::Following { heard_ms, .. } = &mut self.role {
+                            *heard_ms = (self.now_ms + self.times.answer_ms).saturating_sub(self.times.silence_ms);
+                        }
                     }
                 }
                 if term > self.term {
@@ -444,7 +448,8 @@ impl Node {
     fn claim(&mut self) {
         let coordinator = match &self.role {
             Role::Following { coordinator, .. } | Role::Asking { coordinator, .. } => Some(coordinator.clone()),
-            Role::Looking | Role::Claiming { .. } | Role::Coordinating { .. } => None,
+            Role::Claiming { coordinator } => coordinator.clone(),
+            Role::Looking | Role::Coordinating { .. } => None,
         };
         self.role = Role::Claiming { coordinator };
         let newest = self.log.newest().map(|(_, record)| record.clone());
@@ -494,6 +499,9 @@ impl Node {
                         self.coordinate();
                     }
                 }
+                // What was found where the claim was to stand is an earlier record of the coordinator that nobody hears: this
+                // node had not read it.
+                Some((term, coordinator)) if term == self.term && self.claims_after(&coordinator) => self.claim(),
                 Some((term, coordinator))
                     if term > self.term || matches!(self.role, Role::Looking | Role::Claiming { .. }) =>
                 {
@@ -516,6 +524,11 @@ impl Node {
         if over_before {
             self.claim();
         }
+    }
+
+    /// Whether it claims the term after that of this coordinator.
+    fn claims_after(&self, coordinator: &NodeId) -> bool {
+        matches!(&self.role, Role::Claiming { coordinator: Some(silent) } if silent == coordinator)
     }
 
     fn is_coordinating(&self) -> bool {

@@ -6,7 +6,12 @@ use crate::group::Term;
 
 /// A group of hosts with these slots that has run for a while.
 fn running(slots: &[u32]) -> World {
-    let mut world = World::new(7, slots);
+    running_from(7, slots)
+}
+
+/// The same from a seed.
+fn running_from(seed: u64, slots: &[u32]) -> World {
+    let mut world = World::new(seed, slots);
     world.tells = true;
     world.start_all();
     world.run_for(20_000);
@@ -104,6 +109,17 @@ fn nobody_waits_for_a_coordinator_that_is_known_to_have_ended() {
     let took_ms = time_until_settled(&mut world);
     assert!(took_ms < 5000, "{took_ms}");
     assert_eq!((world.started.len(), term(&world)), (2, Term(2)));
+}
+
+#[test]
+fn the_next_term_begins_soon_after_the_coordinator_was_missed() {
+    for seed in 0..40 {
+        let mut world = running_from(seed, &[2, 2, 2]);
+        let (host, began) = (coordinator(&world), term(&world));
+        world.power_cut(host);
+        world.run_for(8000);
+        assert!(term(&world) > began, "seed {seed}");
+    }
 }
 
 #[test]
