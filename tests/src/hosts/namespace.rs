@@ -96,6 +96,16 @@ impl Namespace {
                 _ => {}
             }
         }
+        if signal == Signal::STOP { self.wait_until_stopped() } else { Ok(()) }
+    }
+
+    /// A signal has only been sent when the call returns; the threads of a process stop one after the other.
+    fn wait_until_stopped(&self) -> Result<()> {
+        let start = Instant::now();
+        while let Some(pid) = self.members()?.into_iter().find(|pid| !is_stopped(*pid)) {
+            ensure!(start.elapsed() < MOST, "process {pid} does not stop");
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
         Ok(())
     }
 
@@ -139,4 +149,14 @@ pub(super) fn run(words: &[&str], input: &str) -> Result<()> {
         bail!("{what}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
+}
+
+/// Whether all threads of a process are stopped, or gone.
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.map(|thread| thread.path().join("stat")).all(|stat| {
+        // The state follows the name, which is in brackets and may hold any character.
+        let stat = std::fs::read_to_string(stat).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+    })
 }
