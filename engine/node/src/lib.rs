@@ -17,6 +17,7 @@ mod memory;
 pub mod process_link;
 pub mod readiness;
 pub mod secret;
+mod signals;
 pub mod status;
 pub mod supervisor;
 pub mod trust;

@@ -7,25 +7,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use fluvial_connector::Generation;
 use fluvial_protocol::group::ProcessSays;
 use fluvial_protocol::{Decisions, Exit, GenerationEnd, Layout, Next, ProcessEnd, cause};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::keeper::{Keeper, Launch, ProcessEvent};
 use crate::process_link::{Invitation, MeshIdentity, MeshPlace, Succession};
 use crate::secret::Secret;
+use crate::signals::{self, SAME_SIGNAL};
 
 /// How long the other processes have to report why they end, after the first one has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long they have if the first one ended because the job is done: they only have to free their state, which can
 /// take a while.
 const LETTING_GO: Duration = Duration::from_secs(30);
-/// A signal that arrives within this time after the first is the same one: programs such as `timeout` signal both a process and
-/// its process group.
-const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// The options of a supervisor.
 #[derive(Clone, Copy, Debug)]
@@ -58,16 +53,8 @@ struct Ended {
 /// The processes cannot be started at all.
 pub fn supervise(supervision: Supervision) -> anyhow::Result<(Exit, String)> {
     let (events, inbox) = channel();
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot watch for signals")?;
     let on_signal = events.clone();
-    let watch = move || {
-        for _ in signals.forever() {
-            if on_signal.send(Event::Signal).is_err() {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch)?;
+    signals::watch(move || on_signal.send(Event::Signal).is_ok())?;
     let mut decisions = Decisions::new(supervision.restart);
     let mut succession = Succession { run: rand::random(), attempt: 0, follows: None };
     loop {

@@ -22,8 +22,6 @@ use fluvial_protocol::group::{
 };
 use fluvial_protocol::{Exit, ProcessEnd, PutOutcome, System};
 use fluvial_store::Store;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tokio::runtime::Runtime;
 
 pub use journal::GroupJournal;
@@ -32,13 +30,11 @@ use crate::http;
 use crate::keeper::ProcessEvent;
 use crate::links::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
 use crate::readiness::{Checks, Readiness};
+use crate::signals::{self, SAME_SIGNAL};
 use crate::status::{Board, Observer};
 use crate::trust::Trust;
 use attempt::Attempts;
 
-/// A signal that arrives within this time after the first is the same one: programs such as `timeout` signal both a process and
-/// its process group.
-const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// How much longer than its last commit and checkpoint a copy may take to leave: the coordinator gathers changes for some
 /// seconds, and may itself be lost meanwhile.
 const LEAVING_BESIDES: Duration = Duration::from_secs(15);
@@ -100,16 +96,8 @@ pub fn join(mut options: GroupOptions) -> anyhow::Result<(Exit, String)> {
         .build()
         .context("cannot start the threads of this copy")?;
     let (events, inbox) = channel();
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot watch for signals")?;
     let on_signal = events.clone();
-    let watch = move || {
-        for _ in signals.forever() {
-            if on_signal.send(Event::Signal).is_err() {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch)?;
+    signals::watch(move || on_signal.send(Event::Signal).is_ok())?;
     let board = Arc::new(Board::default());
     if let Some(listener) = options.http.take() {
         http::serve(listener, Arc::clone(&board), Arc::clone(&options.trust), runtime.handle())
