@@ -199,10 +199,7 @@ fn a_program_is_approved_by_its_hash_which_approves_no_other_and_is_needed_once(
 #[test]
 fn an_approval_is_of_the_logic_and_not_of_other_input() {
     let stage = begun("");
-    let job = stage.start("--checkpoint-every 1h").unwrap();
-    stage.feed(60..120).unwrap();
-    stage.wait_until_caught_up(&job).unwrap();
-    job.job().kill_all().unwrap();
+    runs_and_ends(&stage, "--checkpoint-every 1h", 60..120, Ending::Killed);
     let refused = stage.start("--stop-at-end --logic doubled").unwrap().finish(MOST).unwrap();
     let approved = format!("--stop-at-end --logic doubled --upgrade {}", hash_in(&refused.said));
     let input = stage.input();
