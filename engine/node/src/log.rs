@@ -9,7 +9,7 @@
 //! The supervisor reads what its processes print, so that none of their writes can fail or block: neither those of the log or a
 //! panic, nor those of a closure of the job or a C library. Lines that the supervisor itself cannot write (the reader of its log
 //! has ended, the disk is full) are lost and counted, and the log says how many were lost as soon as it can be written again. A
-//! reader that does not read is treated in the same way once [`MOST_WAITING_BYTES`] are waiting for it.
+//! reader that does not read is treated in the same way once 4 MiB are waiting for it.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The loop waits for nothing but its next event. Calls to the store and messages are tasks of a runtime, and processes are
-//! started on the thread of their [`Keeper`], so that no heartbeat waits for any of them.
+//! started on the thread of their [`Keeper`](crate::keeper::Keeper), so that no heartbeat waits for any of them.
 
 mod attempt;
 mod journal;
