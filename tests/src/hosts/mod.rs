@@ -298,7 +298,7 @@ impl Network {
         Ok(())
     }
 
-    /// The place loses its power: it is cut off from everything, and everything in it is killed. No other host is told.
+    /// The place loses its power: it is isolated, and everything in it is killed. No other host is told.
     ///
     /// # Errors
     /// It has none, or a process does not end.

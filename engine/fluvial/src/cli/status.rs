@@ -99,7 +99,7 @@ fn addresses(record: &GroupRecord) -> Vec<&str> {
     addresses
 }
 
-/// Asks all of them at once, because one that is cut off answers late. The first that knows the coordinator of the newest term
+/// Asks all of them at once, because one that is isolated answers late. The first that knows the coordinator of the newest term
 /// counts, or else the one that knows most.
 async fn ask(record: &GroupRecord, job: &str, trust: &Trust) -> Result<Report, Vec<String>> {
     let asked = addresses(record).into_iter().map(|address| async move {

@@ -7,11 +7,19 @@ use fluvial_connector::{Error, ErrorKind, Generation};
 use fluvial_protocol::journal::{Entry, Seq};
 use fluvial_protocol::{Answer, Call, FoundObject, Object, PutOutcome};
 use fluvial_store::Created;
+use tokio::runtime::{Builder, Runtime};
 
 use super::ambient;
 use super::failure::chain;
 use crate::fail_point::{FailPoint, reach};
 use crate::journal::{JobStore, journal_object};
+
+/// The runtime on which the calls to the store run. It is never shut down: when the process ends, a merge or a call that was
+/// given up may still be under way.
+pub(crate) fn store_runtime() -> std::io::Result<&'static Runtime> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("store").enable_all().build()?;
+    Ok(Box::leak(Box::new(runtime)))
+}
 
 /// The first pause after a call that failed. It grows while calls fail, so that a store that asks for fewer requests gets
 /// fewer.

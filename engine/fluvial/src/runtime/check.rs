@@ -29,7 +29,7 @@ use fluvial_store::Store;
 use tokio::runtime::Runtime;
 
 use super::background::wait_out;
-use super::calls::StoreCalls;
+use super::calls::{StoreCalls, store_runtime};
 use super::config::RunConfig;
 use super::failure::{Failure, chain};
 use super::leader::{input_to_replay, leader_config};
@@ -245,14 +245,7 @@ impl Stored {
     fn read(config: &RunConfig, within: Duration) -> Result<Self, Failure> {
         let failed = |error| Failure::of(System::Store, error);
         let store = JobStore::new(Store::look(&config.store).map_err(failed)?, &config.job);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("store")
-            .enable_all()
-            .build()
-            .map_err(Failure::of_host)?;
-        // It is never shut down: a call that was given up may still be under way when the command ends.
-        let runtime: &'static Runtime = Box::leak(Box::new(runtime));
+        let runtime = store_runtime().map_err(Failure::of_host)?;
         let calls = StoreCalls::new(store.clone(), within);
         let what = format!("the store '{}'", store.store().describe());
         let read = Asked::new(&what, Exit::StoreFailed, within, move || {

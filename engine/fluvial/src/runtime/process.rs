@@ -27,8 +27,8 @@ use timely::communication::allocator::zero_copy::initialize::initialize_networki
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::initialize::Hooks;
 use timely::worker::Worker;
-use tokio::runtime::Runtime;
 
+use super::calls::store_runtime;
 use super::config::RunConfig;
 use super::failure::Failure;
 use super::inbox::Inbox;
@@ -132,14 +132,7 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
     let topology = plan(build).map_err(misconfigured)?;
     let store = Store::open_or_create(&config.store).map_err(|e| Failure::of(System::Store, e))?;
     let store = JobStore::new(store, &config.job);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("store")
-        .enable_all()
-        .build()
-        .map_err(Failure::of_host)?;
-    // It is never shut down: when the job is done, a merge may still be reading through it, and the process ends anyway.
-    let runtime: &'static Runtime = Box::leak(Box::new(runtime));
+    let runtime = store_runtime().map_err(Failure::of_host)?;
     let first = peer.index == 0;
     let threads = config.layout.threads() as usize;
     let index = u32::try_from(peer.index).expect("processes are few");
