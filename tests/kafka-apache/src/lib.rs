@@ -11,6 +11,7 @@
 pub mod certificates;
 pub mod child;
 mod jars;
+mod java;
 mod properties;
 pub mod python;
 pub mod secured;
@@ -21,7 +22,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -33,10 +33,13 @@ pub use jars::{OLDEST, SURVIVES_A_KILL, VERSION, on_the_path};
 use properties::Ports;
 
 use crate::child::{Folder, Process, Spec};
+use crate::java::{Archive, Java};
 use crate::secured::{Listener, Secured};
 
 const STARTED: &str = "Kafka Server started";
-const PATIENCE: Duration = Duration::from_secs(90);
+/// A start takes seconds, and has taken more than a minute and a half where many tests shared two slow cores: this ends a
+/// start that hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -57,6 +60,9 @@ pub struct Options {
     pub host: Ipv4Addr,
     /// What starts the servers, such as a program that enters a network namespace; `java` and its arguments follow.
     pub launcher: Vec<OsString>,
+    /// Whether the servers are to be as fast as they can be after some minutes, as for a benchmark. Else their code is
+    /// compiled once and quickly.
+    pub fast: bool,
 }
 
 impl Default for Options {
@@ -70,6 +76,7 @@ impl Default for Options {
             secured: false,
             host: Ipv4Addr::LOCALHOST,
             launcher: Vec::new(),
+            fast: false,
         }
     }
 }
@@ -83,7 +90,7 @@ pub struct ApacheKafka {
     secured_bootstrap: Vec<String>,
     secured: Option<Secured>,
     behind_proxy: SocketAddr,
-    jars: PathBuf,
+    java: Java,
     // Dropped last: the servers write into it.
     folder: Folder,
 }
@@ -103,10 +110,14 @@ impl ApacheKafka {
     /// # Errors
     /// Java or Maven is missing, or the server does not start; the error holds the end of its log.
     pub fn start(options: &Options) -> Result<Self> {
+        Self::start_with(options, &Archive::of(&options.version)?)
+    }
+
+    fn start_with(options: &Options, archive: &Archive) -> Result<Self> {
         let mut failures = 0;
         loop {
             // A port that was free can be taken before the server binds it: then other ports are tried.
-            match Self::start_once(options) {
+            match Self::start_once(options, archive) {
                 Err(error) if failures < 2 && format!("{error:#}").contains("Address already in use") => failures += 1,
                 result => return result,
             }
@@ -126,9 +137,9 @@ impl ApacheKafka {
         })
     }
 
-    fn start_once(options: &Options) -> Result<Self> {
-        let jars = jars::folder(&options.version)?;
+    fn start_once(options: &Options, archive: &Archive) -> Result<Self> {
         let folder = Folder::new("fluvial-apache-kafka-")?;
+        let java = Java::new(&options.version, folder.path(), archive.clone())?;
         let secured = options.secured.then(|| Secured::new(folder.path())).transpose()?;
         let listeners = if options.secured { Listener::ALL.len() } else { 0 };
         let ports = (0..options.brokers).map(|_| {
@@ -138,31 +149,21 @@ impl ApacheKafka {
         let ports = ports.collect::<Result<Vec<_>>>()?;
         // Kafka writes its ids as 16 bytes in URL-safe base64.
         let cluster = url_safe_base64(uuid::Uuid::new_v4().as_bytes());
-        let log4j = folder.path().join("log4j2.properties");
-        fs::write(&log4j, include_str!("log4j2.properties"))?;
         let mut servers = Vec::new();
         for index in 0..options.brokers {
             let home = folder.path().join(format!("server-{}", index + 1));
             fs::create_dir(&home)?;
             let (settings, data) = (home.join("server.properties"), home.join("data"));
             fs::write(&settings, properties::server(options, &ports, secured.as_ref(), index, &data)?)?;
-            let mut format = java(&jars, &log4j, 128);
-            format.extend(["kafka.tools.StorageTool", "format"].map(OsString::from));
             // An id may begin with a dash.
-            let id = format!("--cluster-id={cluster}").into();
-            format.extend([id, "--config".into(), settings.clone().into()]);
+            let mut format = vec!["format".into(), format!("--cluster-id={cluster}").into()];
+            format.extend(["--config".into(), settings.clone().into()]);
             if options.secured {
                 format.extend(Secured::scram().map(OsString::from));
             }
-            let output = Command::new("java").args(&format).output().context("run java")?;
-            if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stdout).into_owned();
-                bail!("format the data of Apache Kafka: {said}{}", String::from_utf8_lossy(&output.stderr));
-            }
+            java.run_tool("kafka.tools.StorageTool", format)?;
             let mut spec = options.launcher.clone();
-            spec.push("java".into());
-            spec.extend(java(&jars, &log4j, options.heap_mib));
-            spec.extend(["kafka.Kafka".into(), settings.into()]);
+            spec.extend(java.server(options, &settings));
             servers.push(Server { spec, data, log: home.join("log"), process: None });
         }
         let bootstrap = |port: &dyn Fn(&Ports) -> u16| {
@@ -175,7 +176,7 @@ impl ApacheKafka {
             secured_bootstrap: (0..listeners).map(|index| bootstrap(&|ports| ports.secured[index])).collect(),
             secured,
             behind_proxy: SocketAddr::from((options.host, ports[0].behind_proxy)),
-            jars,
+            java,
             folder,
         };
         kafka.start_again()?;
@@ -321,15 +322,6 @@ impl Server {
         }
         Ok(())
     }
-}
-
-fn java(jars: &Path, log4j: &Path, heap_mib: u32) -> Vec<OsString> {
-    let mut classpath = jars.as_os_str().to_owned();
-    classpath.push("/*");
-    let mut settings = OsString::from("-Dlog4j2.configurationFile=");
-    settings.push(log4j);
-    let heap = OsString::from(format!("-Xmx{heap_mib}m"));
-    vec![heap, "-XX:+UseSerialGC".into(), "-XX:-UsePerfData".into(), settings, "-cp".into(), classpath]
 }
 
 /// A port below the range that the kernel gives to outgoing connections, so that none of these takes it while a server

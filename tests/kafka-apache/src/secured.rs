@@ -6,9 +6,8 @@
 //! signed, as Kafka's unsecured validator wants them).
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
 use crate::ApacheKafka;
 use crate::certificates::{Authority, Identity, Validity};
@@ -189,15 +188,9 @@ impl ApacheKafka {
     /// # Errors
     /// The tool cannot be started, or fails.
     pub fn acl(&self, arguments: &str) -> Result<()> {
-        let mut tool: Vec<std::ffi::OsString> = crate::java(&self.jars, &self.log4j(), 128);
-        tool.extend(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.bootstrap].map(Into::into));
-        tool.extend(arguments.split_whitespace().map(Into::into));
-        let output = Command::new("java").args(tool).output().context("run java")?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            bail!("kafka-acls {arguments}: {said}{}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(())
+        let broker = ["--bootstrap-server", &self.bootstrap].into_iter();
+        let arguments = broker.chain(arguments.split_whitespace()).map(Into::into);
+        self.java.run_tool("org.apache.kafka.tools.AclCommand", arguments)
     }
 
     /// Lets [`USER`] do what a job has to whose name and whose topics' names begin with `prefix`, and no more.
@@ -211,9 +204,5 @@ impl ApacheKafka {
              --operation Describe --operation DescribeConfigs"
         ))?;
         self.acl(&format!("{user} --transactional-id * --operation Write --operation Describe"))
-    }
-
-    pub(crate) fn log4j(&self) -> PathBuf {
-        self.folder().join("log4j2.properties")
     }
 }

@@ -46,7 +46,7 @@ fn start_with(partitions: u32, options: Options) -> Result<ApacheKafka> {
     eprintln!("  starting Apache Kafka");
     let properties = [("num.partitions", partitions.to_string()), ("auto.create.topics.enable", "true".to_owned())];
     let properties = properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    ApacheKafka::start(&Options { properties, ..options })
+    ApacheKafka::start(&Options { properties, fast: true, ..options })
 }
 
 /// Starts Apache Kafka with an input topic that holds a payment of each key.
