@@ -5,6 +5,7 @@ mod footprint;
 mod idle;
 mod latency;
 mod memory;
+mod mesh;
 mod partitions;
 mod requests;
 mod restart;
@@ -42,10 +43,12 @@ pub(crate) enum Figure {
     Footprint,
     /// Time to visible and CPU of a busy job by its workers
     Workers,
+    /// CPU of a keyed count in two processes over TLS, beside plain TCP and one process
+    Mesh,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Count,
         Self::Throughput,
         Self::Latency,
@@ -56,6 +59,7 @@ impl Figure {
         Self::Requests,
         Self::Footprint,
         Self::Workers,
+        Self::Mesh,
     ];
 
     /// Measures it.
@@ -72,6 +76,7 @@ impl Figure {
             Self::Secured => throughput::measure_secured,
             Self::Footprint => footprint::measure,
             Self::Workers => latency::measure_workers,
+            Self::Mesh => mesh::measure,
         };
         measure().with_context(|| format!("measure {self}"))
     }
@@ -91,6 +96,7 @@ impl fmt::Display for Figure {
             Self::Secured => "secured",
             Self::Footprint => "footprint",
             Self::Workers => "workers",
+            Self::Mesh => "mesh",
         })
     }
 }

@@ -49,9 +49,8 @@ struct CountOptions {
     #[arg(long, value_parser = humantime::parse_duration)]
     beat: Duration,
 
-    /// Where to write marks
-    #[arg(long)]
-    marks: PathBuf,
+    #[command(flatten)]
+    metering: Metering,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -115,7 +114,8 @@ fn build_count(job: &mut Job<'_>, options: &CountOptions) -> anyhow::Result<()> 
         memory
     });
     let pace = Pace { records: options.beat_records, every: options.beat };
-    let source = Metered::new(memory.source("records"), meter(&options.marks, 1_000_000)?, Some(pace));
+    let source =
+        Metered::new(memory.source("records"), meter(&options.metering.marks, options.metering.step)?, Some(pace));
     let records = job.source("records", source).stream_with(|record| {
         let bytes = record.value.and_then(|value| value.try_into().ok()).ok_or(DecodeError::Missing(Part::Value))?;
         Ok(u64::from_le_bytes(bytes))
@@ -143,7 +143,8 @@ fn build_totals(job: &mut Job<'_>, options: &TotalsOptions) -> anyhow::Result<()
 /// beat, or as fast as they are read if the beat is zero, and a tick is minted of them.
 pub(crate) fn count_arguments(folder: &Path, keys: u64, tick_records: u64, beat: Duration) -> Vec<String> {
     let mut arguments = engine_arguments(COUNT, folder);
-    let numbers = [("--keys", keys), ("--beat-records", tick_records), ("--tick-records", tick_records)];
+    let numbers =
+        [("--keys", keys), ("--beat-records", tick_records), ("--tick-records", tick_records), ("--step", 1_000_000)];
     arguments.extend(numbers.into_iter().flat_map(|(name, number)| [name.to_owned(), number.to_string()]));
     // So that a tick has as many records as it may have, where records come as fast as they are read.
     let tick = Duration::from_millis(tick_records * 1000 / FASTEST);
