@@ -11,6 +11,7 @@
 //! | [`conformance`] | what any broker must do, as observations that can be compared |
 //! | [`deployment`] | the deployment files, as Kubernetes, KEDA and Nomad see them |
 //! | [`foreign`] | kcat and a Python client |
+//! | [`group`] | copies of one job on several hosts, struck by what happens to hosts and networks |
 //! | [`history`] | what a job has emitted, and whether it is right |
 //! | [`hosts`] | several hosts on this machine, whose links can be cut and whose power can fail |
 //! | [`job`] | the workspace's job binaries, run as processes |
@@ -24,6 +25,7 @@ pub mod client;
 pub mod conformance;
 pub mod deployment;
 pub mod foreign;
+pub mod group;
 pub mod history;
 pub mod hosts;
 pub mod job;

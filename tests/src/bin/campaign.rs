@@ -6,6 +6,8 @@
 //! cargo run --release -p fluvial-tests --bin campaign -- --brokers 3 --minutes 30
 //! cargo run --release -p fluvial-tests --bin campaign -- --brokers 3 --rolling 5
 //! cargo run --release -p fluvial-tests --features tls --bin campaign -- --secured
+//! cargo run --release -p fluvial-tests --bin campaign -- --hosts 3 --seed 7 --minutes 30
+//! cargo run --release -p fluvial-tests --bin campaign -- --hosts 3 --figures
 //! ```
 //!
 //! On stdout, at the end, a table of what each fault did. Exit code 1 if anything was lost, doubled or wrong, or if a job or
@@ -19,6 +21,7 @@ use anyhow::Result;
 use clap::Parser;
 use fluvial_tests::apache::SURVIVES_A_KILL;
 use fluvial_tests::campaign::{Blow, Ground, Ledger, Outcome, Plan, Siege, Subject};
+use fluvial_tests::group;
 
 /// Puts both jobs under fire, and shows what came of it.
 #[derive(Debug, Parser)]
@@ -44,6 +47,15 @@ struct Options {
     #[arg(long, value_name = "ROUNDS")]
     rolling: Option<usize>,
 
+    /// Groups of copies on so many hosts instead, each a network namespace: processes, copies and hosts are killed, stopped
+    /// and cut off
+    #[arg(long, value_name = "HOSTS", value_parser = clap::value_parser!(u8).range(2..=20))]
+    hosts: Option<u8>,
+
+    /// How long a group of three takes to notice, to move its work and to go on
+    #[arg(long, requires = "hosts")]
+    figures: bool,
+
     /// Jobs reach the brokers by SASL over TLS; build with --features tls
     #[arg(long)]
     secured: bool,
@@ -59,6 +71,14 @@ struct Options {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
+    if options.figures {
+        group::figures::measure()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(hosts) = options.hosts {
+        let clean = group::campaign(hosts, options.seed, Duration::from_secs(60 * options.minutes));
+        return Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let (mut ledger, start) = (Ledger::default(), Instant::now());
     let mut sieges = 0;
     loop {

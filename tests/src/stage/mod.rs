@@ -215,7 +215,7 @@ impl Stage {
         self.spawn(launcher, env, self.run_args(options))
     }
 
-    fn run_args(&self, options: &str) -> Vec<OsString> {
+    pub(crate) fn run_args(&self, options: &str) -> Vec<OsString> {
         let mut args = vec!["run".into()];
         args.extend(self.common_args());
         args.extend(options.split_whitespace().map(OsString::from));
@@ -230,7 +230,12 @@ impl Stage {
         self.spawn(&self.launcher, &[], args)
     }
 
-    fn spawn(&self, launcher: &[OsString], env: &[(String, String)], args: Vec<OsString>) -> Result<Started> {
+    pub(crate) fn spawn(
+        &self,
+        launcher: &[OsString],
+        env: &[(String, String)],
+        args: Vec<OsString>,
+    ) -> Result<Started> {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.path().join(format!("log-{number}"));
         let mut all = launcher.to_vec();

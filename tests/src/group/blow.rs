@@ -1,0 +1,261 @@
+//! What happens to the hosts of a group, and what the group has to make of it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use fluvial_s3::{Fault, Message};
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+use rustix::process::Signal;
+
+use super::{GROUP_MOST, Group, Store};
+use crate::hosts::Place;
+
+/// How long something is stopped or away that is meant to be missed: longer than every time by which a group notices.
+const LONGER_THAN_ALL_TIMES: Duration = Duration::from_secs(12);
+
+/// How many records have to come through while links are bad.
+const OVER_BAD_LINKS: u64 = 2_000;
+
+/// Which host is struck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The one whose copy coordinates.
+    Coordinator,
+    /// Another one.
+    Other,
+}
+
+/// A blow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Blow {
+    /// `kill -9` of one process of the job.
+    KillProcess(Role),
+    /// `kill -9` of a copy; it is started again when the job runs without it.
+    KillCopy(Role),
+    /// `kill -9` of all copies; they are started again.
+    KillAll,
+    /// A host loses its power; it comes back when the job runs without it.
+    CutPower(Role),
+    /// Nothing passes between the coordinator's host and another, while both reach broker and store.
+    CutPair,
+    /// Nothing passes between two hosts that do not coordinate.
+    CutOthers,
+    /// Nothing passes from the coordinator's host to another; the other direction works.
+    CutOneWay,
+    /// A host does not reach the broker.
+    CutFromBroker(Role),
+    /// A host does not reach the store.
+    CutFromStore(Role),
+    /// A host reaches nothing, and is reached again when its work was moved.
+    Isolate(Role),
+    /// SIGSTOP of one process of the job, and SIGCONT when it was missed.
+    StopProcess(Role),
+    /// SIGSTOP of a copy alone, and SIGCONT when it was missed.
+    StopCopy(Role),
+    /// SIGSTOP of a copy and its processes, and SIGCONT when they were missed.
+    StopHost(Role),
+    /// The packets of a host are lost, one of a hundred, and those of another take 50 ms longer.
+    BadLinks,
+    /// SIGTERM of a copy; it is started again when the job runs without it.
+    Leave(Role),
+    /// The store refuses all requests for some seconds.
+    StoreAway,
+}
+
+impl Blow {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let mut all =
+            vec![Self::KillAll, Self::CutPair, Self::CutOthers, Self::CutOneWay, Self::BadLinks, Self::StoreAway];
+        for role in [Role::Coordinator, Role::Other] {
+            all.extend([
+                Self::KillProcess(role),
+                Self::KillCopy(role),
+                Self::CutPower(role),
+                Self::CutFromBroker(role),
+                Self::CutFromStore(role),
+                Self::Isolate(role),
+                Self::StopProcess(role),
+                Self::StopCopy(role),
+                Self::StopHost(role),
+                Self::Leave(role),
+            ]);
+        }
+        all
+    }
+
+    /// One of those that can happen to a group of so many hosts with such a store.
+    pub fn random(random: &mut ChaCha8Rng, store: Store, hosts: u8) -> Self {
+        let mut all = Self::all();
+        all.retain(|blow| blow.fits(store) && (hosts > 2 || *blow != Self::CutOthers));
+        all.swap_remove(random.random_range(0..all.len()))
+    }
+
+    /// Whether it can happen to a group with such a store: a folder is on every host.
+    #[must_use]
+    pub fn fits(self, store: Store) -> bool {
+        store == Store::Bucket || !matches!(self, Self::CutFromStore(_) | Self::StoreAway)
+    }
+
+    /// Strikes a group whose job runs on all hosts, waits until the job runs in spite of it, takes the fault away, and waits
+    /// until the job runs on all hosts again.
+    ///
+    /// # Errors
+    /// The group does not do what it must.
+    pub fn strike(self, group: &Group, options: &str) -> Result<()> {
+        let before = group.record().context("the group has no record")?;
+        let coordinator = group.coordinator()?;
+        let others: Vec<u8> = group.hosts().filter(|host| *host != coordinator).collect();
+        let host = |role| if role == Role::Coordinator { coordinator } else { others[0] };
+        let place = |role| Place::Host(host(role));
+        let network = group.network();
+        let all: Vec<u8> = group.hosts().collect();
+        let without = |role| all.iter().copied().filter(|other| *other != host(role)).collect::<Vec<_>>();
+        match self {
+            Self::KillProcess(role) => {
+                ensure!(group.copy(host(role))?.job().kill_peer(0)?, "no process of the job runs on {:?}", place(role));
+                self.next_attempt(group, &before)?;
+            }
+            Self::KillCopy(role) => {
+                group.copy(host(role))?.job().kill_first(GROUP_MOST)?;
+                group.wait_until_on(&without(role))?;
+                group.start(host(role), options)?;
+            }
+            Self::KillAll => {
+                // One after the other within milliseconds; each takes its processes with it.
+                for host in group.hosts() {
+                    group.copy(host)?.job().kill_first(GROUP_MOST)?;
+                }
+                group.start_all(options)?;
+                self.next_attempt(group, &before)?;
+            }
+            Self::CutPower(role) => {
+                network.cut_power(place(role))?;
+                group.wait_until_on(&without(role))?;
+                network.restore_power(place(role))?;
+                group.start(host(role), options)?;
+            }
+            Self::CutPair => {
+                network.cut(Place::Host(coordinator), place(Role::Other))?;
+                group.wait_until_on(&without(Role::Other))?;
+                network.heal()?;
+            }
+            Self::CutOthers => {
+                network.cut(Place::Host(others[0]), Place::Host(others[1]))?;
+                self.next_attempt(group, &before)?;
+                network.heal()?;
+            }
+            Self::CutOneWay => {
+                network.cut_one_way(Place::Host(coordinator), place(Role::Other))?;
+                self.next_attempt(group, &before)?;
+                network.heal()?;
+            }
+            Self::CutFromBroker(role) => {
+                network.cut(place(role), Place::Broker)?;
+                self.next_attempt(group, &before)?;
+                network.heal()?;
+            }
+            Self::CutFromStore(role) => {
+                network.cut(place(role), Place::Store)?;
+                if role == Role::Coordinator {
+                    group.wait_until("new coordinator", || {
+                        Ok(group.record().is_some_and(|record| record.term > before.term))
+                    })?;
+                }
+                self.next_attempt(group, &before)?;
+                network.heal()?;
+            }
+            Self::Isolate(role) => {
+                network.isolate(place(role))?;
+                group.wait_until_on(&without(role))?;
+                network.heal()?;
+            }
+            Self::StopProcess(role) => {
+                let copy = group.copy(host(role))?;
+                copy.signal_peer(0, Signal::STOP)?;
+                // It is killed, which works on stopped processes, too.
+                self.next_attempt(group, &before)?;
+            }
+            Self::StopCopy(role) => {
+                let copy = group.copy(host(role))?;
+                copy.process().signal(Signal::STOP)?;
+                group.wait_until_on(&without(role))?;
+                std::thread::sleep(LONGER_THAN_ALL_TIMES);
+                copy.process().signal(Signal::CONT)?;
+            }
+            Self::StopHost(role) => {
+                network.signal(place(role), Signal::STOP)?;
+                group.wait_until_on(&without(role))?;
+                network.signal(place(role), Signal::CONT)?;
+            }
+            Self::BadLinks => {
+                network.lose(Place::Host(coordinator), 1)?;
+                network.delay(place(Role::Other), Duration::from_millis(50))?;
+                group.wait_for_output(group.output().records() + OVER_BAD_LINKS, "over bad links")?;
+                network.heal()?;
+            }
+            Self::Leave(role) => {
+                let copy = group.copy(host(role))?;
+                let finished = copy.terminate(GROUP_MOST)?;
+                ensure!(finished.code == Some(0), "it left with {:?}:\n{}", finished.code, finished.said);
+                let left = network.pids(place(role))?;
+                ensure!(left.is_empty(), "it has left, and processes {left:?} run on its host");
+                group.wait_until_on(&without(role))?;
+                group.start(host(role), options)?;
+            }
+            Self::StoreAway => {
+                let any: fn(&Message) -> bool = |_| true;
+                group.stage().front().arm(any, Fault::Close, usize::MAX);
+                group.stage().front().wait_until_met(50, GROUP_MOST)?;
+                std::thread::sleep(LONGER_THAN_ALL_TIMES);
+                group.stage().front().calm();
+            }
+        }
+        group.wait_until_on(&all)?;
+        let after = group.record().context("the group has no record")?;
+        self.judge(&before, &after)
+    }
+
+    /// Waits until a later attempt than that of `before` says something.
+    fn next_attempt(self, group: &Group, before: &super::Record) -> Result<()> {
+        group.wait_until(&format!("attempt after {self:?}"), || {
+            Ok(group.record().is_some_and(|record| record.attempt > before.attempt))
+        })?;
+        group.wait_for_more(&format!("after {self:?}"))
+    }
+
+    /// Whether the coordinator is another than before exactly where that had to be.
+    fn judge(self, before: &super::Record, after: &super::Record) -> Result<()> {
+        use Role::{Coordinator, Other};
+        let later = after.term > before.term;
+        let says = format!("the term was {} before {self:?} and is {} after it", before.term, after.term);
+        match self {
+            Self::KillCopy(Coordinator)
+            | Self::KillAll
+            | Self::CutPower(Coordinator)
+            | Self::CutFromStore(Coordinator)
+            | Self::Isolate(Coordinator)
+            | Self::StopCopy(Coordinator)
+            | Self::StopHost(Coordinator)
+            | Self::Leave(Coordinator) => ensure!(later, "{says}"),
+            Self::KillProcess(_)
+            | Self::KillCopy(Other)
+            | Self::CutPower(Other)
+            | Self::CutPair
+            | Self::CutOthers
+            | Self::CutOneWay
+            | Self::CutFromBroker(_)
+            | Self::CutFromStore(Other)
+            | Self::Isolate(Other)
+            | Self::StopProcess(_)
+            | Self::StopCopy(Other)
+            | Self::StopHost(Other)
+            | Self::BadLinks
+            | Self::Leave(Other)
+            | Self::StoreAway => ensure!(!later, "{says}"),
+        }
+        Ok(())
+    }
+}

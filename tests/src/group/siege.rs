@@ -1,0 +1,173 @@
+//! A group that is struck blow after blow while records flow, and then compared with what must be there.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Blow, GROUP_MOST, Group, INPUT_PARTITIONS, Kafka, Store};
+use crate::campaign::Feeder;
+use crate::client::Isolation;
+use crate::history::{Verdict, bank_is_consistent, compare, seen_in_cuts};
+use crate::subject::Subject;
+
+/// How many blows a siege of a campaign has.
+const BLOWS: usize = 8;
+
+/// A group whose job runs on all hosts, while input is written.
+pub struct Siege<'a> {
+    group: &'a Group,
+    subject: Subject,
+    feeder: Feeder,
+    options: String,
+    struck: Vec<(Blow, Duration)>,
+}
+
+impl<'a> Siege<'a> {
+    /// Starts a copy on each host, and the input.
+    ///
+    /// # Errors
+    /// The job does not run on all of them.
+    pub fn start(group: &'a Group, subject: Subject, seed: u64, options: &str) -> Result<Self> {
+        group.start_all(options)?;
+        let siege = Self::feed(group, subject, seed)?;
+        group.wait_until_on(&group.hosts().collect::<Vec<_>>())?;
+        Ok(Self { options: options.to_owned(), ..siege })
+    }
+
+    /// Starts the input alone.
+    ///
+    /// # Errors
+    /// The broker cannot be reached.
+    pub fn feed(group: &'a Group, subject: Subject, seed: u64) -> Result<Self> {
+        let stage = group.stage();
+        let feeder = Feeder::start(stage.endpoint(), &stage.input(), INPUT_PARTITIONS, subject, seed)?;
+        Ok(Self { group, subject, feeder, options: String::new(), struck: Vec::new() })
+    }
+
+    /// Strikes, and waits until the job runs on all hosts again.
+    ///
+    /// # Errors
+    /// The group does not do what it must.
+    pub fn strike(&mut self, blow: Blow) -> Result<()> {
+        let start = Instant::now();
+        self.group.output().reset();
+        let after: Vec<_> = self.struck.iter().map(|(blow, _)| *blow).collect();
+        blow.strike(self.group, &self.options).with_context(|| format!("{blow:?}, after {after:?}"))?;
+        eprintln!(
+            "{blow:?}: {:.1} s, the output paused for {:.1} s",
+            start.elapsed().as_secs_f64(),
+            self.group.output().longest().as_secs_f64()
+        );
+        self.struck.push((blow, self.group.output().longest()));
+        Ok(())
+    }
+
+    /// Stops all copies, and compares the output with that of `replay`, with the model, and with consistent cuts.
+    ///
+    /// # Errors
+    /// A copy does not end well, or the comparison is not possible.
+    pub fn finish(self) -> Result<Report> {
+        let Self { group, subject, feeder, struck, .. } = self;
+        let stage = group.stage();
+        let written = feeder.stop()?;
+        group.stop_all()?;
+        // What was written last may not have been read: the job ends where it is told to.
+        let last = stage.start_by(&[], &[], "--keep-journal --tick-header --stop-at-end --workers 2")?;
+        let finished = last.finish(GROUP_MOST)?;
+        ensure!(finished.code == Some(0), "the last run: {:?}\n{}", finished.code, finished.said);
+        let journal = stage.journal()?;
+        let input = stage.endpoint().read(&stage.input(), Isolation::Committed)?;
+        let seen = stage.seen()?;
+        let cut = seen_in_cuts(stage.endpoint(), stage.name(), &stage.outputs())?;
+        if subject == Subject::Bank {
+            let prefix = format!("{}.", stage.name());
+            bank_is_consistent(&prefix, &journal, &input, &seen).context("cut by headers")?;
+            bank_is_consistent(&prefix, &journal, &input, &cut).context("cut by progress")?;
+        }
+        Ok(Report {
+            struck,
+            written,
+            generations: journal.generations,
+            modelled: compare(&stage.expected(&journal, &input)?, &seen),
+            replayed: compare(&stage.replay("--workers 3")?, &seen),
+            cut: compare(&seen, &cut),
+        })
+    }
+}
+
+/// What came of a siege.
+#[derive(Debug)]
+pub struct Report {
+    /// The blows, each with the longest time for which a consumer saw nothing new.
+    pub struck: Vec<(Blow, Duration)>,
+    /// What was written to the input, aborted records included.
+    pub written: u64,
+    /// Generations in the journal.
+    pub generations: usize,
+    /// The output against the job's own replay.
+    pub replayed: Verdict,
+    /// The output against the naive model.
+    pub modelled: Verdict,
+    /// What the reader of consistent cuts gives against what headers say.
+    pub cut: Verdict,
+}
+
+impl Report {
+    /// Whether the output is what it must be.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        [&self.replayed, &self.modelled, &self.cut].iter().all(|verdict| verdict.is_clean())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} records in, {} generations", self.written, self.generations)?;
+        for (blow, pause) in &self.struck {
+            writeln!(f, "{blow:?}: the output paused for {:.1} s", pause.as_secs_f64())?;
+        }
+        writeln!(f, "against replay: {}", self.replayed)?;
+        writeln!(f, "against the model: {}", self.modelled)?;
+        write!(f, "consistent cuts against headers: {}", self.cut)
+    }
+}
+
+/// Sieges of groups by random blows, until no more begin after `time`. Says of each what came of it; whether all was right.
+pub fn campaign(hosts: u8, seed: u64, time: Duration) -> bool {
+    let start = Instant::now();
+    let mut clean = true;
+    for seed in seed.. {
+        let one = one_of_a_campaign(hosts, seed, || start.elapsed() < time);
+        match one {
+            Ok(report) => {
+                println!("seed {seed}: {report}\n");
+                clean &= report.is_clean();
+            }
+            Err(error) => {
+                println!("seed {seed} FAILED: {error:#}\n");
+                clean = false;
+            }
+        }
+        if start.elapsed() >= time {
+            break;
+        }
+    }
+    clean
+}
+
+fn one_of_a_campaign(hosts: u8, seed: u64, goes_on: impl Fn() -> bool) -> Result<Report> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let subject = if seed.is_multiple_of(2) { Subject::Bank } else { Subject::Orders };
+    let store = if random.random() { Store::Folder } else { Store::Bucket };
+    let group = Group::new(hosts, subject, &Kafka::Apache, store)?;
+    let mut siege = Siege::start(&group, subject, seed, "")?;
+    for _ in 0..BLOWS {
+        if goes_on() {
+            siege.strike(Blow::random(&mut random, store, hosts))?;
+        }
+    }
+    siege.finish()
+}
