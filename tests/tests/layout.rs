@@ -245,3 +245,34 @@ fn ci_runs_the_readmes_test_command() {
     assert!(run, "no line of .ci/run ends with the README's test command {command:?}");
     assert!(root().join(&command).is_file(), "there is no {command}");
 }
+
+/// The words in backquotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn each_failure_of_other_systems_names_tests_that_exist() {
+    let read = |file: &String| fs::read_to_string(root().join(file)).unwrap();
+    let files = files();
+    let tests: String = files.iter().filter(|file| file.ends_with(".rs")).map(read).collect();
+    let table = read(&"tests/src/group/histories.rs".to_owned());
+    let rows: Vec<_> = table.lines().filter(|line| line.starts_with("//! | ")).skip(2).collect();
+    assert_eq!(rows.len(), 25);
+    for row in rows {
+        let shown = row.split(" | ").nth(2).unwrap();
+        for name in quoted(shown) {
+            let name = name.split('(').next().unwrap();
+            let there = if name.starts_with(char::is_uppercase) {
+                // A blow.
+                tests.contains(&format!("Self::{name}"))
+            } else {
+                let program = |file: &String| {
+                    *file == format!("tests/tests/{name}.rs") || file.starts_with(&format!("tests/tests/{name}/"))
+                };
+                tests.contains(&format!("fn {name}(")) || files.iter().any(program)
+            };
+            assert!(there, "there is no {name}: {row}");
+        }
+    }
+}

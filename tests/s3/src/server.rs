@@ -98,13 +98,27 @@ impl Server {
         }
     }
 
+    /// The object of this name, if it is there.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub fn object(&self, bucket: &str, name: &str) -> Result<Option<Vec<u8>>> {
+        let answer = self.exchange("GET", &format!("/{bucket}/{name}"))?;
+        ensure!([200, 404].contains(&answer.status()), "{name}: {}", String::from_utf8_lossy(&answer.body));
+        Ok((answer.status() == 200).then_some(answer.body))
+    }
+
     fn ask(&self, method: &str, target: &str) -> Result<Vec<u8>> {
+        let answer = self.exchange(method, target)?;
+        ensure!(answer.status() == 200, "{method} {target}: {}", String::from_utf8_lossy(&answer.body));
+        Ok(answer.body)
+    }
+
+    fn exchange(&self, method: &str, target: &str) -> Result<Message> {
         let head = [("Host", "127.0.0.1"), ("Connection", "close"), ("Authorization", SIGNED)];
         let head = head.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let request = Message { start: format!("{method} {target} HTTP/1.1"), head, body: Vec::new() };
-        let answer = exchange(self.address, &request)?;
-        ensure!(answer.status() == 200, "{}: {}", request.start, String::from_utf8_lossy(&answer.body));
-        Ok(answer.body)
+        exchange(self.address, &request)
     }
 }
 

@@ -56,6 +56,10 @@ struct Options {
     #[arg(long, requires = "hosts")]
     figures: bool,
 
+    /// How many keys the job of the figures holds
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: u64,
+
     /// Jobs reach the brokers by SASL over TLS; build with --features tls
     #[arg(long)]
     secured: bool,
@@ -72,7 +76,7 @@ struct Options {
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
     if options.figures {
-        group::figures::measure()?;
+        group::figures::measure(options.keys)?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(hosts) = options.hosts {

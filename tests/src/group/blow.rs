@@ -1,6 +1,6 @@
 //! What happens to the hosts of a group, and what the group has to make of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use fluvial_s3::{Fault, Message};
@@ -181,13 +181,16 @@ impl Blow {
             Self::StopCopy(role) => {
                 let copy = group.copy(host(role))?;
                 copy.process().signal(Signal::STOP)?;
+                let stopped = Instant::now();
                 group.wait_until_on(&without(role))?;
-                std::thread::sleep(LONGER_THAN_ALL_TIMES);
+                std::thread::sleep(LONGER_THAN_ALL_TIMES.saturating_sub(stopped.elapsed()));
                 copy.process().signal(Signal::CONT)?;
             }
             Self::StopHost(role) => {
                 network.signal(place(role), Signal::STOP)?;
+                let stopped = Instant::now();
                 group.wait_until_on(&without(role))?;
+                std::thread::sleep(LONGER_THAN_ALL_TIMES.saturating_sub(stopped.elapsed()));
                 network.signal(place(role), Signal::CONT)?;
             }
             Self::BadLinks => {
@@ -215,7 +218,7 @@ impl Blow {
         }
         group.wait_until_on(&all)?;
         let after = group.record().context("the group has no record")?;
-        self.judge(&before, &after)
+        self.judge(&before, &after).with_context(|| group.logs())
     }
 
     /// Waits until a later attempt than that of `before` says something.
@@ -248,13 +251,15 @@ impl Blow {
             | Self::CutOneWay
             | Self::CutFromBroker(_)
             | Self::CutFromStore(Other)
-            | Self::Isolate(Other)
             | Self::StopProcess(_)
             | Self::StopCopy(Other)
             | Self::StopHost(Other)
             | Self::BadLinks
-            | Self::Leave(Other)
-            | Self::StoreAway => ensure!(!later, "{says}"),
+            | Self::Leave(Other) => ensure!(!later, "{says}"),
+            // One that reaches the store and no other host claims the next term.
+            Self::Isolate(Other) => {}
+            // Whoever reaches the store first when it is back may coordinate; the job runs on.
+            Self::StoreAway => ensure!(after.attempt == before.attempt, "{before:?}, and after {self:?} {after:?}"),
         }
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! How long a group takes to notice, to move its work and to say something again.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,8 +10,6 @@ use crate::client::{Isolation, Message};
 use crate::hosts::Place;
 use crate::subject::Subject;
 
-/// How many orders the job holds while it is measured.
-const KEYS: u64 = 1_000_000;
 /// How many copies there are, beside one that offers no slots.
 const HOSTS: u8 = 3;
 /// How often a process is killed.
@@ -45,13 +42,13 @@ impl Figure {
     }
 }
 
-/// Measures all of them with a job that holds a million orders, on Apache Kafka and a folder. Prints each as it is known.
+/// Measures all of them with a job that holds so many orders, on Apache Kafka and a folder. Prints each as it is known.
 ///
 /// # Errors
 /// The group does not do what it must.
-pub fn measure() -> Result<String> {
+pub fn measure(keys: u64) -> Result<()> {
     let group = Group::new(HOSTS + 1, Subject::Orders, &Kafka::Apache, Store::Folder)?;
-    fill(&group)?;
+    fill(&group, keys)?;
     let copies: Vec<u8> = (0..HOSTS).collect();
     for host in &copies {
         group.start(*host, "")?;
@@ -61,11 +58,7 @@ pub fn measure() -> Result<String> {
     let feeder = Feeder::start(stage.endpoint(), &stage.input(), INPUT_PARTITIONS, Subject::Orders, 1)?;
     group.wait_until_on(&copies)?;
 
-    let mut said = String::new();
-    let mut say = |figure: &Figure| {
-        println!("{}", figure.line());
-        let _ = writeln!(said, "{}", figure.line());
-    };
+    println!("a group of {HOSTS} copies with 2 workers each, {keys} keys; the output's pause is what a consumer sees");
     let mut kill = Figure::new("kill -9 of a process of the job → new output", 2.0);
     for number in 0..KILLS {
         let (before, start) = begin(&group)?;
@@ -73,7 +66,7 @@ pub fn measure() -> Result<String> {
         ensure!(group.copy(host)?.job().kill_peer(0)?, "no process of the job runs on host {host}");
         kill.times.push(output_of_next(&group, &before, start)?);
     }
-    say(&kill);
+    println!("{}", kill.line());
 
     let (mut detection, mut moved) =
         (Figure::new("power cut of a host → next attempt decided", 5.0), Figure::new("… → new output", 7.0));
@@ -109,7 +102,9 @@ pub fn measure() -> Result<String> {
         group.start(host, "")?;
         group.wait_until_on(&copies)?;
     }
-    [&detection, &moved, &takeover, &after_takeover, &joined, &left].into_iter().for_each(&mut say);
+    for figure in [&detection, &moved, &takeover, &after_takeover, &joined, &left] {
+        println!("{}", figure.line());
+    }
 
     // A copy without slots coordinates: the others join it.
     let mut spare = Figure::new("power cut of a coordinator without workers → next coordinator", 10.0);
@@ -128,11 +123,9 @@ pub fn measure() -> Result<String> {
     group.wait_for_more("after the takeover")?;
     untouched.times.push(group.output().longest());
     ensure!(after.attempt == before.attempt, "the job was interrupted: {before:?}, then {after:?}");
-    say(&spare);
-    say(&untouched);
+    println!("{}\n{}", spare.line(), untouched.line());
     feeder.stop()?;
-    group.stop_all()?;
-    Ok(said)
+    group.stop_all()
 }
 
 /// The newest record and the time before something happens; the output's pauses count from now on.
@@ -158,8 +151,8 @@ fn output_of_next(group: &Group, before: &Record, start: Instant) -> Result<Dura
     Ok(start.elapsed())
 }
 
-/// Writes a million orders, and after them one in each partition whose row shows that all before it were read.
-fn fill(group: &Group) -> Result<()> {
+/// Writes so many orders, and after them one in each partition whose row shows that all before it were read.
+fn fill(group: &Group, keys: u64) -> Result<()> {
     let (writer, topic) = (group.stage().endpoint().writer(&[])?, group.stage().input());
     let order = |id: u64, product: &str| {
         format!(
@@ -173,11 +166,11 @@ fn fill(group: &Group) -> Result<()> {
         let (key, value) = (Some(key.as_bytes()), Some(value.as_bytes()));
         writer.send(&Message { topic: &topic, partition: Some(partition), key, value, ..Message::default() })
     };
-    for id in 0..KEYS {
+    for id in 0..keys {
         write(id, (id % INPUT_PARTITIONS.unsigned_abs() as u64) as i32, "p1")?;
     }
     for partition in 0..INPUT_PARTITIONS {
-        write(KEYS + partition.unsigned_abs() as u64, partition, &last_of(partition))?;
+        write(keys + partition.unsigned_abs() as u64, partition, &last_of(partition))?;
     }
     for delivered in writer.flush()? {
         delivered.map_err(|code| anyhow::anyhow!("an order was refused: {code}"))?;

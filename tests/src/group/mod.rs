@@ -8,6 +8,7 @@
 
 mod blow;
 pub mod figures;
+pub mod histories;
 mod record;
 mod siege;
 
@@ -30,6 +31,7 @@ use crate::subject::Subject;
 
 pub use blow::{Blow, Role};
 pub use record::Record;
+use record::Records;
 pub use siege::{Report, Siege, campaign};
 
 /// Where a copy listens.
@@ -60,6 +62,7 @@ pub enum Store {
 /// A job's copies and all that they need.
 pub struct Group {
     copies: Mutex<BTreeMap<u8, Arc<Started>>>,
+    records: Records,
     /// What consumers of committed records see.
     output: Gauge,
     stage: Stage,
@@ -119,7 +122,17 @@ impl Group {
         let key = network.folder().join("cluster-key");
         fs::write(&key, stage.ask_with("cluster-key", vec!["new".into()], "")?)?;
         fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        Ok(Self { copies: Mutex::default(), output, stage, key, _kafka: apache, _broker: embedded, network, hosts })
+        Ok(Self {
+            copies: Mutex::default(),
+            records: Records::default(),
+            output,
+            stage,
+            key,
+            _kafka: apache,
+            _broker: embedded,
+            network,
+            hosts,
+        })
     }
 
     /// The network.
@@ -140,13 +153,18 @@ impl Group {
         0..self.hosts
     }
 
-    /// How the copy on a host is told to join.
+    /// Where the copy on a host listens for the others.
     #[must_use]
-    pub fn joins(&self, host: u8) -> String {
-        let address = self.network.address(Place::Host(host));
+    pub fn port(&self, host: u8) -> SocketAddr {
+        SocketAddr::from((self.network.address(Place::Host(host)), PORT))
+    }
+
+    /// How the copy on a host is told to join, which the others reach at this address.
+    fn joins(&self, host: u8, advertised: SocketAddr) -> String {
         format!(
-            "--join --listen {address}:{PORT} --advertise {address}:{PORT} --cluster-key-file {} --keep-journal \
-             --tick-header --checkpoint-every 1s --patience 20s",
+            "--join --listen {} --advertise {advertised} --cluster-key-file {} --keep-journal --tick-header \
+             --checkpoint-every 1s --patience 20s",
+            self.port(host),
             self.key.display()
         )
     }
@@ -164,8 +182,20 @@ impl Group {
     /// # Errors
     /// As [`Stage::start`].
     pub fn start_in(&self, host: u8, env: &[(String, String)], options: &str) -> Result<Arc<Started>> {
+        self.start_copy(host, self.port(host), env, options)
+    }
+
+    /// As [`Group::start`], and the others reach the copy at another address than its own.
+    ///
+    /// # Errors
+    /// As [`Stage::start`].
+    pub fn start_advertised(&self, host: u8, at: SocketAddr, options: &str) -> Result<Arc<Started>> {
+        self.start_copy(host, at, &[], options)
+    }
+
+    fn start_copy(&self, host: u8, at: SocketAddr, env: &[(String, String)], options: &str) -> Result<Arc<Started>> {
         let slots = if options.contains("--slots") { "" } else { "--slots 2" };
-        let options = format!("{} {slots} {options}", self.joins(host));
+        let options = format!("{} {slots} {options}", self.joins(host, at));
         let launcher = self.network.launcher(Place::Host(host))?;
         let copy = Arc::new(self.stage.start_by(&launcher, env, &options)?);
         self.copies().insert(host, Arc::clone(&copy));
@@ -177,7 +207,7 @@ impl Group {
     /// # Errors
     /// As [`Stage::start`].
     pub fn start_with_store(&self, host: u8, store: &Path) -> Result<Arc<Started>> {
-        let mut args = self.stage.run_args(&self.joins(host));
+        let mut args = self.stage.run_args(&self.joins(host, self.port(host)));
         let place = args.iter().position(|arg| arg == "--store").context("a job has a store")?;
         args[place + 1] = store.into();
         let launcher = self.network.launcher(Place::Host(host))?;
@@ -218,13 +248,19 @@ impl Group {
     /// The newest record of the group, if there is one.
     #[must_use]
     pub fn record(&self) -> Option<Record> {
-        record::newest(&self.stage)
+        self.records.all(&self.stage).last().cloned()
+    }
+
+    /// All records of the group, in their order.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        self.records.all(&self.stage).clone()
     }
 
     /// The host at an address `host:port`.
     #[must_use]
     pub fn host_at(&self, address: &str) -> Option<u8> {
-        self.hosts().find(|host| address == format!("{}:{PORT}", self.network.address(Place::Host(*host))))
+        self.hosts().find(|host| address == self.port(*host).to_string())
     }
 
     /// The host whose copy coordinates, as the store has it.

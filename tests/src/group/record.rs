@@ -1,8 +1,6 @@
 //! What a group keeps in the store, read as anyone may read it: one header line, then JSON. Of it only what the tests need.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 
@@ -53,42 +51,35 @@ struct Placement {
     places: Vec<(Node, u32)>,
 }
 
-/// The newest record of the group, if there is one.
-pub(super) fn newest(stage: &Stage) -> Option<Record> {
-    let (_, path) = objects(&folder(stage, "group/journal")?).pop_last()?;
-    let Stored { term, coordinator, attempt, outcome } = read(&path)?;
+/// The records of a group, each of which is read once.
+#[derive(Debug, Default)]
+pub(super) struct Records(Mutex<Vec<Record>>);
+
+impl Records {
+    /// All that there are now, in their order.
+    pub(super) fn all(&self, stage: &Stage) -> MutexGuard<'_, Vec<Record>> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = |position| read(&stage.object(&format!("group/journal/{position:020}.json")).ok()??);
+        while let Some(record) = next(seen.len()) {
+            seen.push(record);
+        }
+        seen
+    }
+}
+
+/// A record of the journal.
+fn read(object: &[u8]) -> Option<Record> {
+    let (_header, body) = std::str::from_utf8(object).ok()?.split_once('\n')?;
+    let Stored { term, coordinator, attempt, outcome } = serde_json::from_str(body).ok()?;
     let placement = attempt.as_ref().map(|attempt| &attempt.placement);
+    let places = placement.iter().flat_map(|of| &of.places).map(|(node, count)| (node.address.clone(), *count));
     Some(Record {
         term,
         coordinator: coordinator.address,
         attempt: attempt.as_ref().map(|attempt| attempt.number),
         version: attempt.as_ref().map(|attempt| attempt.version.clone()),
-        places: placement
-            .iter()
-            .flat_map(|of| &of.places)
-            .map(|(node, count)| (node.address.clone(), *count))
-            .collect(),
+        places: places.collect(),
         threads: placement.map_or(0, |placement| placement.threads),
         ended: outcome.is_some(),
     })
-}
-
-/// A folder of the job, fetched where the store is a bucket.
-fn folder(stage: &Stage, name: &str) -> Option<PathBuf> {
-    stage.fetch(name).ok()?;
-    Some(stage.store().join(stage.name()).join(name))
-}
-
-/// The objects of a journal by their positions.
-fn objects(folder: &Path) -> BTreeMap<u64, PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let position = |path: PathBuf| Some((path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()?, path));
-    entries.filter_map(position).collect()
-}
-
-/// The record of a journal, unless it is being written.
-fn read<T: for<'d> Deserialize<'d>>(path: &Path) -> Option<T> {
-    let text = fs::read_to_string(path).ok()?;
-    let (_header, body) = text.split_once('\n')?;
-    serde_json::from_str(body).ok()
 }

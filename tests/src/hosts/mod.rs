@@ -13,9 +13,9 @@
 //! Each namespace lives as long as the process that was started in it first. This one ends with the test, also after a
 //! `kill -9`, and the namespace's links go with it.
 //!
-//! Needs root, a kernel with nftables for bridges, and Debian's packages iproute2, nftables, util-linux, python3 (for
-//! [`Network::delay`]) and libfaketime (for [`Clock`]); `tests/prepare` installs them. Delays are made by a program that passes
-//! on frames, because many kernels lack the queueing discipline `netem`.
+//! Needs root, a kernel with nftables for bridges, and Debian's packages iproute2, nftables, util-linux and python3 (for
+//! [`Network::delay`]); `tests/prepare` installs them. Delays are made by a program that passes on frames, because many kernels
+//! lack the queueing discipline `netem`.
 
 mod clock;
 mod namespace;
@@ -325,7 +325,7 @@ impl Network {
     /// The clock of a place, for the processes that are started with its environment.
     ///
     /// # Errors
-    /// libfaketime is not installed.
+    /// `cc` is not installed, or fails.
     pub fn clock(&self, place: Place) -> Result<Clock> {
         Clock::new(self.folder.path().join(format!("{}-clock", place.port())))
     }

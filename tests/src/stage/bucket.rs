@@ -80,6 +80,20 @@ impl Stage {
         &self.bucket.as_ref().expect("the store is a bucket").front
     }
 
+    /// An object of the job, if it is there.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn object(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(bucket) = &self.bucket else {
+            return match fs::read(self.store().join(&self.name).join(name)) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                read => Ok(Some(read?)),
+            };
+        };
+        server()?.object(&bucket.name, &format!("{PREFIX}/{}/{name}", self.name))
+    }
+
     /// Copies a folder of the job from the bucket to where it is in a store without a bucket.
     pub(crate) fn fetch(&self, folder: &str) -> Result<()> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
