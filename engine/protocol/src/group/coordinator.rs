@@ -359,8 +359,10 @@ impl Coordinator {
         let members: Vec<_> = self.there(now_ms).map(|(node, _)| node.clone()).collect();
         let attempt = record.attempt.as_ref().map(|attempt| (attempt.clone(), self.command(attempt, now_ms)));
         let needs = |node: &NodeId| {
+            let Some(attempt) = &record.attempt else { return false };
             let settled = self.over.as_ref().is_some_and(|over| over.next.is_some());
-            !settled && record.attempt.as_ref().is_some_and(|attempt| attempt.placement.has(node))
+            let runs = !settled && attempt.placement.has(node);
+            runs || (*node == record.coordinator && self.hands_over(record, attempt, now_ms))
         };
         let orders = members.iter().map(|node| {
             let orders = Orders {
@@ -383,6 +385,18 @@ impl Coordinator {
             }
         }
         orders
+    }
+
+    /// Whether this coordinator, if it leaves, has still to see to what follows: otherwise the job would wait until another one
+    /// has begun to coordinate. It does so for some seconds at most.
+    fn hands_over(&self, record: &GroupRecord, attempt: &Attempt, now_ms: u64) -> bool {
+        if let Some((_, at_ms, _)) = self.over.as_ref().and_then(|over| over.next.as_ref()) {
+            let follows = self.all_leave(now_ms) || self.wanted(record, &record.failed, now_ms).is_some();
+            return follows && now_ms < at_ms + self.times.silence_ms;
+        }
+        let running = |(node, _): &(NodeId, u32)| self.running(node, attempt.number);
+        let opened = attempt.placement.places.iter().filter_map(running).any(|running| running.generation.is_some());
+        !opened && now_ms < self.began_ms + self.times.silence_ms
     }
 
     fn command(&self, attempt: &Attempt, now_ms: u64) -> Command {

@@ -112,6 +112,21 @@ fn nobody_waits_for_a_coordinator_that_is_known_to_have_ended() {
 }
 
 #[test]
+fn a_coordinator_that_leaves_begins_the_attempt_that_follows_before_it_ends() {
+    for seed in 0..40 {
+        let mut world = running_from(seed, &[2, 2, 2]);
+        let (host, began) = (coordinator(&world), term(&world));
+        world.leave(host);
+        while world.started.len() == 1 {
+            world.step();
+        }
+        assert_eq!(term(&world), began, "seed {seed}");
+        time_until_settled(&mut world);
+        assert_eq!(world.started.len(), 2, "seed {seed}");
+    }
+}
+
+#[test]
 fn the_next_term_begins_soon_after_the_coordinator_was_missed() {
     for seed in 0..40 {
         let mut world = running_from(seed, &[2, 2, 2]);
