@@ -14,6 +14,8 @@ use crate::hosts::Place;
 /// How long something is stopped or away that is meant to be missed: longer than every time by which a group notices.
 const LONGER_THAN_ALL_TIMES: Duration = Duration::from_secs(12);
 
+const A_MINUTE: Duration = Duration::from_secs(60);
+
 /// How many records have to come through while links are bad.
 const OVER_BAD_LINKS: u64 = 2_000;
 
@@ -59,16 +61,18 @@ pub enum Blow {
     BadLinks,
     /// SIGTERM of a copy; it is started again when the job runs without it.
     Leave(Role),
-    /// The store refuses all requests for some seconds.
+    /// The store answers nothing for some seconds, which the job survives.
     StoreAway,
+    /// The store answers nothing for a minute, which no generation of the job survives. Only long campaigns have it.
+    StoreAwayForAMinute,
 }
 
 impl Blow {
     /// All of them.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        let mut all =
-            vec![Self::KillAll, Self::CutPair, Self::CutOthers, Self::CutOneWay, Self::BadLinks, Self::StoreAway];
+        let mut all = vec![Self::KillAll, Self::CutPair, Self::CutOthers, Self::CutOneWay, Self::BadLinks];
+        all.extend([Self::StoreAway, Self::StoreAwayForAMinute]);
         for role in [Role::Coordinator, Role::Other] {
             all.extend([
                 Self::KillProcess(role),
@@ -86,17 +90,18 @@ impl Blow {
         all
     }
 
-    /// One of those that can happen to a group of so many hosts with such a store.
-    pub fn random(random: &mut ChaCha8Rng, store: Store, hosts: u8) -> Self {
+    /// One of those that can happen to a group of so many hosts with such a store, if there is enough time.
+    pub fn random(random: &mut ChaCha8Rng, store: Store, hosts: u8, in_a_hurry: bool) -> Self {
         let mut all = Self::all();
         all.retain(|blow| blow.fits(store) && (hosts > 2 || *blow != Self::CutOthers));
+        all.retain(|blow| !in_a_hurry || *blow != Self::StoreAwayForAMinute);
         all.swap_remove(random.random_range(0..all.len()))
     }
 
     /// Whether it can happen to a group with such a store: a folder is on every host.
     #[must_use]
     pub fn fits(self, store: Store) -> bool {
-        store == Store::Bucket || !matches!(self, Self::CutFromStore(_) | Self::StoreAway)
+        store == Store::Bucket || !matches!(self, Self::CutFromStore(_) | Self::StoreAway | Self::StoreAwayForAMinute)
     }
 
     /// Strikes a group whose job runs on all hosts, waits until the job runs in spite of it, takes the fault away, and waits
@@ -208,11 +213,11 @@ impl Blow {
                 group.wait_until_on(&without(role))?;
                 group.start(host(role), options)?;
             }
-            Self::StoreAway => {
+            Self::StoreAway | Self::StoreAwayForAMinute => {
                 let any: fn(&Message) -> bool = |_| true;
                 group.stage().front().arm(any, Fault::Close, usize::MAX);
                 group.stage().front().wait_until_met(50, GROUP_MOST)?;
-                std::thread::sleep(LONGER_THAN_ALL_TIMES);
+                std::thread::sleep(if self == Self::StoreAway { LONGER_THAN_ALL_TIMES } else { A_MINUTE });
                 group.stage().front().calm();
             }
         }
@@ -257,7 +262,7 @@ impl Blow {
             | Self::BadLinks
             | Self::Leave(Other) => ensure!(!later, "{says}"),
             // One that reaches the store and no other host claims the next term.
-            Self::Isolate(Other) => {}
+            Self::Isolate(Other) | Self::StoreAwayForAMinute => {}
             // Whoever reaches the store first when it is back may coordinate; the job runs on.
             Self::StoreAway => ensure!(after.attempt == before.attempt, "{before:?}, and after {self:?} {after:?}"),
         }

@@ -15,6 +15,8 @@ use crate::subject::Subject;
 
 /// How many blows a siege of a campaign has.
 const BLOWS: usize = 8;
+/// A campaign that is shorter than this has no blows of a minute.
+const LONG: Duration = Duration::from_secs(300);
 
 /// A group whose job runs on all hosts, while input is written.
 pub struct Siege<'a> {
@@ -140,7 +142,7 @@ pub fn campaign(hosts: u8, seed: u64, time: Duration) -> bool {
     let start = Instant::now();
     let mut clean = true;
     for seed in seed.. {
-        let one = one_of_a_campaign(hosts, seed, || start.elapsed() < time);
+        let one = one_of_a_campaign(hosts, seed, time < LONG, || start.elapsed() < time);
         match one {
             Ok(report) => {
                 println!("seed {seed}: {report}\n");
@@ -158,7 +160,7 @@ pub fn campaign(hosts: u8, seed: u64, time: Duration) -> bool {
     clean
 }
 
-fn one_of_a_campaign(hosts: u8, seed: u64, goes_on: impl Fn() -> bool) -> Result<Report> {
+fn one_of_a_campaign(hosts: u8, seed: u64, in_a_hurry: bool, goes_on: impl Fn() -> bool) -> Result<Report> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let subject = if seed.is_multiple_of(2) { Subject::Bank } else { Subject::Orders };
     let store = if random.random() { Store::Folder } else { Store::Bucket };
@@ -166,7 +168,7 @@ fn one_of_a_campaign(hosts: u8, seed: u64, goes_on: impl Fn() -> bool) -> Result
     let mut siege = Siege::start(&group, subject, seed, "")?;
     for _ in 0..BLOWS {
         if goes_on() {
-            siege.strike(Blow::random(&mut random, store, hosts))?;
+            siege.strike(Blow::random(&mut random, store, hosts, in_a_hurry))?;
         }
     }
     siege.finish()

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,16 +63,30 @@ time_t time(time_t *seconds_of) {
 }
 
 /* The kernel waits by its own clock. Times of the monotonic clock, which count from the machine's start, are left as they are. */
+static struct timespec by_kernel(const struct timespec *until) {
+    struct timespec real = *until;
+    if (real.tv_sec > 1000000000) {
+        real.tv_sec -= seconds();
+    }
+    return real;
+}
+
+int cnd_timedwait(cnd_t *condition, mtx_t *mutex, const struct timespec *until) {
+    static int (*wait)(cnd_t *, mtx_t *, const struct timespec *);
+    if (!wait) {
+        wait = dlsym(RTLD_NEXT, "cnd_timedwait");
+    }
+    struct timespec real = by_kernel(until);
+    return wait(condition, mutex, &real);
+}
+
 int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const struct timespec *until) {
     static int (*wait)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
     if (!wait) {
-        /* On some architectures an older version of it is found by the name alone. */
+        /* Where there are two versions of it, its name alone finds the older one. */
         void *found = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
         wait = found ? found : dlsym(RTLD_NEXT, "pthread_cond_timedwait");
     }
-    struct timespec by_kernel = *until;
-    if (by_kernel.tv_sec > 1000000000) {
-        by_kernel.tv_sec -= seconds();
-    }
-    return wait(condition, mutex, &by_kernel);
+    struct timespec real = by_kernel(until);
+    return wait(condition, mutex, &real);
 }
