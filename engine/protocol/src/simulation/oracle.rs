@@ -17,7 +17,7 @@ use crate::rules::Rule;
 /// Up to the last reconciliation there may be more than one truth (what a logic that is gone had committed, corrections
 /// that were begun twice), but the table that comes of it must be right.
 pub(super) fn check(world: &World) -> Result<(), Violation> {
-    let (reconciled, version) = world.reconciled().unwrap_or_default();
+    let (reconciled, version) = world.reconciled();
     let compacts = world.input.compacts();
     for (partition, expected) in expected(world)?.into_iter().enumerate() {
         let found = world.kafka.read(partition, 0, usize::MAX).filter_map(|(offset, body)| match body {

@@ -90,6 +90,13 @@ impl Store {
         Ok(PutOutcome::Created)
     }
 
+    /// Who bound the first tick.
+    pub(super) fn first_to_bind(&self) -> Option<Nonce> {
+        let binds =
+            |record: &&Arc<JournalRecord>| record.entries.iter().any(|entry| matches!(entry, Entry::Binding(_)));
+        self.all.values().find(binds).map(|record| record.nonce)
+    }
+
     /// The last reconciliation that was asked for, and by whom.
     pub(super) fn reconciled(&self) -> Option<(Tick, Nonce)> {
         self.all.values().rev().find_map(|record| {

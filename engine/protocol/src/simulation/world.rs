@@ -138,7 +138,7 @@ impl World {
     /// Whether a generation has come to a good end, and no reconciliation was asked for after it.
     fn is_finished(&self) -> bool {
         let done = self.generations.iter().filter_map(|generation| generation.done).max();
-        done.is_some_and(|done| self.reconciled().is_none_or(|(tick, _)| tick <= done))
+        done.is_some_and(|done| self.reconciled().0 <= done)
     }
 
     /// In the calm somebody always works, sleepers wake up one by one, and who has read everything finishes.
@@ -218,11 +218,15 @@ impl World {
         }
     }
 
-    /// The version of whoever asked for the last reconciliation, and its tick.
-    pub(super) fn reconciled(&self) -> Option<(Tick, u64)> {
-        let (tick, nonce) = self.store.reconciled()?;
-        let version = self.generations.iter().find(|generation| generation.nonce == nonce).map_or(0, |g| g.version);
-        Some((tick, version))
+    /// The version of whoever asked for the last reconciliation, and its tick; tick 0 and the version that wrote everything, if
+    /// there was none.
+    pub(super) fn reconciled(&self) -> (Tick, u64) {
+        let (tick, nonce) = match self.store.reconciled() {
+            Some((tick, nonce)) => (tick, Some(nonce)),
+            None => (Tick(0), self.store.first_to_bind()),
+        };
+        let by = self.generations.iter().find(|generation| Some(generation.nonce) == nonce);
+        (tick, by.map_or(0, |generation| generation.version))
     }
 
     fn start(&mut self) {
@@ -247,13 +251,16 @@ impl World {
         let nonce = Nonce::of_run(shape.version as u32, 100 + number as u32);
         // The same logic is built again now and then. Compaction is corrected by the very program that wrote the outputs.
         let build = if self.weather.compacts { 0 } else { dice.below(2) };
+        let program = format!("logic {}, build {build}", shape.version);
+        // Other logic is asked for in either way. What was compacted is gone on without only if the input is taken as it is.
+        let by_hash = self.version > 0 && !self.weather.compacts && dice.one_in(2);
         let output =
             FoundOutput { output: OUTPUT.to_owned(), partitions: OUTPUT_PARTITIONS as u32, envelope: Envelope::Upsert };
         let config = LeaderConfig {
             incarnation: Incarnation(Uuid::from_u128(7 + number as u128)),
             nonce,
             follows: None,
-            program: format!("logic {}, build {build}", shape.version),
+            program: program.clone(),
             layout: Layout { workers: shape.workers, processes: shape.workers },
             turns: shape.turns,
             sources: vec!["in".to_owned()],
@@ -273,8 +280,8 @@ impl World {
             idle_checkpoint_every_ms: 150,
             checkpoint_age_limit_ms: u64::MAX / 4,
             keep_journal: dice.one_in(8),
-            reconcile: self.version > 0 && !by_mistake,
-            upgrade: None,
+            reconcile: self.version > 0 && !by_mistake && !by_hash,
+            upgrade: Some(program).filter(|_| by_hash && !by_mistake),
             leave_append_outputs: false,
             grace_ms: dice.below(40) as u64,
             max_clock_jump_ms: u64::MAX / 4,
