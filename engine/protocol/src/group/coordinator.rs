@@ -48,8 +48,6 @@ struct Over {
 #[derive(Debug)]
 pub(super) struct Coordinator {
     times: Times,
-    /// When its term began: silence before that is not held against anyone.
-    since_ms: u64,
     nodes: BTreeMap<NodeId, Known>,
     /// Since when the members have been as they are.
     settled_ms: u64,
@@ -93,7 +91,6 @@ impl Coordinator {
     pub(super) fn new(times: Times, now_ms: u64) -> Self {
         Self {
             times,
-            since_ms: now_ms,
             nodes: BTreeMap::new(),
             settled_ms: now_ms,
             members: Vec::new(),
@@ -115,9 +112,9 @@ impl Coordinator {
         }
     }
 
-    /// A node that was there in the term before: it hears of this term from its orders.
-    pub(super) fn expect(&mut self, node: NodeId) {
-        self.nodes.entry(node).or_insert(Known { status: None, heard_ms: self.since_ms, sent: 0 });
+    /// A node that was there in the term before, and was heard then: it hears of this term from its orders.
+    pub(super) fn expect(&mut self, node: NodeId, heard_ms: u64) {
+        self.nodes.entry(node).or_insert(Known { status: None, heard_ms, sent: 0 });
     }
 
     /// The node is gone: nobody of this identity answers at its address.
@@ -170,6 +167,10 @@ impl Coordinator {
         let (end, at_ms, decisions) = match over.next {
             Some(next) => next,
             None => {
+                // A node that has not been heard in this term may have workers for the next attempt.
+                if self.there(now_ms).any(|(_, known)| known.status.is_none()) {
+                    return None;
+                }
                 let end = self.end_of(attempt)?;
                 let mut decisions = attempt.decisions.clone();
                 let pause_ms = match decisions.after(&end) {
@@ -272,7 +273,7 @@ impl Coordinator {
         let mut over = false;
         for (node, _) in &attempt.placement.places {
             let heard_ms = self.nodes.get(node).map_or(0, |known| known.heard_ms);
-            let silent = self.gone.contains(node) || now_ms >= heard_ms.max(self.since_ms) + self.times.silence_ms;
+            let silent = self.gone.contains(node) || now_ms >= heard_ms + self.times.silence_ms;
             let known = self.nodes.get(node).and_then(|known| known.status.as_ref());
             // One that does not hear its orders will not begin.
             let deaf = known.is_some_and(|status| status.deaf_to.contains(me));

@@ -32,8 +32,11 @@
 //! *Written before told.* An attempt is a record before any node hears of it, and its number is the position of the record.
 //! So attempts of all terms are ordered, nodes obey the newest, and two coordinators cannot mix two sets of processes.
 //!
-//! *Adopt.* A new coordinator leaves what runs as it is: it counts silence from the beginning of its own term, and plans only
-//! when each node of the attempt has been heard or is lost.
+//! *Adopt.* A new coordinator leaves what runs as it is, and plans only when each node that it knows has been heard in its
+//! term or is lost.
+//!
+//! *Silence is counted once.* Members hear each other's statuses. A node that the new coordinator has not heard since before
+//! its term, such as the coordinator that it replaces, is lost as soon as it has been silent for long enough in all.
 //!
 //! *Processes that cannot meet are not started together.* Each node says which members it does not hear. Of two that do not hear
 //! each other, one is left out of the next attempt, and so is a node that does not hear the coordinator.

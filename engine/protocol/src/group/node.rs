@@ -539,11 +539,14 @@ impl Node {
     fn coordinate(&mut self) {
         let Some(term) = self.record().map(|record| record.term) else { return };
         self.term = term;
-        // As the coordinator it counts those as lost that it does not hear.
-        self.heard_ms.clear();
+        // As the coordinator it counts those as lost that it does not hear. Who was silent before is not waited for again.
+        let heard_ms = std::mem::take(&mut self.heard_ms);
         let mut coordinator = Coordinator::new(self.times, self.now_ms);
         // The others learn of the new term from its orders.
-        self.others().into_iter().for_each(|node| coordinator.expect(node));
+        for node in self.others() {
+            let heard_ms = heard_ms.get(&node).copied().unwrap_or(self.now_ms);
+            coordinator.expect(node, heard_ms);
+        }
         let next_look_ms = self.now_ms + self.times.look_ms;
         self.role = Role::Coordinating { coordinator: Box::new(coordinator), next_look_ms, writes: false };
         self.next_beat_ms = self.now_ms;
