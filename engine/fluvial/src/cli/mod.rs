@@ -19,6 +19,7 @@ mod join;
 mod options;
 mod state;
 mod status;
+mod trust;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;

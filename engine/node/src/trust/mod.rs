@@ -32,31 +32,18 @@ pub use cluster_key::ClusterKey;
 use authority::Authority;
 use files::{Files, Paths};
 
-/// The options that say by what nodes know each other.
-#[derive(Clone, Debug, Default, clap::Args)]
+/// What a user gives by which nodes know each other: the file of a cluster key, or the user's own certificates, or nothing.
+#[derive(Clone, Debug, Default)]
 pub struct TrustOptions {
-    /// A file with the key that all copies share, by which they know each other; `cluster-key new` prints one. Only the user
-    /// of this process may have access to it, unless it belongs to another user
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["tls_cert", "tls_key", "tls_ca", "insecure"])]
+    /// The file with the key that all nodes share.
     pub cluster_key_file: Option<PathBuf>,
-
-    /// This copy's certificate in PEM format, with intermediate ones, instead of a cluster key. It has to be valid for the
-    /// host that --advertise names, and for clients too if it restricts its use. Files that change are read again
-    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"], conflicts_with = "insecure")]
+    /// This node's certificate in PEM format, with intermediate ones.
     pub tls_cert: Option<PathBuf>,
-
-    /// The key of that certificate in PEM format
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    /// The key of that certificate in PEM format.
     pub tls_key: Option<PathBuf>,
-
-    /// The certificates of the authorities that vouch for copies, in PEM format. Whoever has a certificate of theirs can be a
-    /// copy, so use authorities that issue certificates for nothing else
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    /// The certificates of the authorities that vouch for nodes, in PEM format.
     pub tls_ca: Option<PathBuf>,
-
-    /// Talk to other copies in clear, and believe whoever connects. Whoever can reach the port can then run the job's
-    /// processes and read its data
-    #[arg(long)]
+    /// Whether nodes talk in clear, and believe whoever connects.
     pub insecure: bool,
 }
 
