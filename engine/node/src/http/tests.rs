@@ -64,7 +64,7 @@ async fn http_says_whether_the_copy_works_and_could_run_the_job() {
     assert_eq!(get("/healthz").await.0, 200);
     let (status, why) = get("/readyz").await;
     assert!(status == 503 && why.contains("no broker"), "{status} {why}");
-    assert!(get("/metrics").await.1.contains("fluvial_node_ready{job=\"orders\"} 0"));
+    assert!(get("/metrics").await.1.contains("fluvial_node_ready{job_name=\"orders\"} 0"));
     let report: Report = serde_json::from_str(&get("/status").await.1).unwrap();
     assert_eq!(report.members[0].node, "a");
     board.show(Arc::new(view()), Instant::now() - STUCK_AFTER);

@@ -82,7 +82,8 @@ impl Text {
     fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         let job = &self.job;
         // Writing into a text cannot fail.
-        let _ = writeln!(self.text, "# HELP {name} {help}.\n# TYPE {name} {kind}\n{name}{{job=\"{job}\"}} {value}");
+        let _ =
+            writeln!(self.text, "# HELP {name} {help}.\n# TYPE {name} {kind}\n{name}{{job_name=\"{job}\"}} {value}");
     }
 
     fn some(&mut self, name: &str, kind: &str, help: &str, value: Option<impl Display>) {

@@ -167,7 +167,7 @@ fn the_log_says_which_term_has_begun_and_why() {
 #[test]
 fn metrics_are_in_the_format_of_prometheus() {
     let text = metrics(&View { job: "a\"b".to_owned(), progress: Some(progress()), ..view() });
-    for line in ["fluvial_node_ready{job=\"a\\\"b\"} 1", "fluvial_lag_seconds{job=\"a\\\"b\"} 0.04"] {
+    for line in ["fluvial_node_ready{job_name=\"a\\\"b\"} 1", "fluvial_lag_seconds{job_name=\"a\\\"b\"} 0.04"] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
     let mut described = Vec::new();
