@@ -616,7 +616,8 @@ impl Node {
             }
             Role::Coordinating { coordinator, .. } => {
                 coordinator.hear(self.me.clone(), status, self.now_ms);
-                let Some(record) = record else { return };
+                // Where a record of another coordinator has been read, that one gives the orders of its term.
+                let Some(record) = record.filter(|record| record.coordinator == self.me) else { return };
                 for (to, orders) in coordinator.orders(&record, reaches_store, self.now_ms) {
                     if to == self.me {
                         self.carry_out(orders);
@@ -679,6 +680,43 @@ mod tests {
             outcome: None,
             may_leave: false,
         }))
+    }
+
+    /// The nodes that followed it heard the coordinator of that term no more, for ever.
+    #[test]
+    fn a_coordinator_that_has_read_the_record_of_the_next_one_gives_no_orders_of_that_term() {
+        let offer = Offer { version: "1".to_owned(), slots: 2, workers: Workers::Auto, unready: None, leaving: false };
+        let mut node = Node::new(id("a"), offer.clone(), Times::default(), 1, 0);
+        let stored = |answer| Some(NodeEvent::Store(answer));
+        let put = |requests: Vec<NodeRequest>| {
+            requests.into_iter().find_map(|request| match request {
+                NodeRequest::Store(StoreCall::Put(_, record)) => Some(record),
+                _ => None,
+            })
+        };
+        node.step(0, None);
+        let mine = put(node.step(1, stored(StoreAnswer::Newest(None)))).unwrap();
+        node.step(2, stored(StoreAnswer::Put(crate::PutOutcome::Created)));
+        let status = Status { number: 1, term: Term(1), offer, running: None, deaf_to: Vec::new() };
+        let mut ordered = |at_ms, event| {
+            let requests = node.step(at_ms, event);
+            requests.iter().any(
+                |request| matches!(request, NodeRequest::Send { message: Message::Orders(_), to } if *to == id("b")),
+            )
+        };
+        let heard = |number| {
+            let message = Message::Status(Box::new(Status { number, ..status.clone() }));
+            Some(NodeEvent::Message { from: id("b"), message })
+        };
+        assert!(!ordered(3, heard(1)) && ordered(1100, None));
+        let next = GroupRecord { term: Term(2), coordinator: id("c"), nonce: 7, ..(*mine).clone() };
+        // It writes its first attempt where the other has begun its term, and cannot read further.
+        ordered(1200, stored(StoreAnswer::Put(crate::PutOutcome::AlreadyExists)));
+        ordered(1201, stored(StoreAnswer::Record(Some(Box::new(next)))));
+        ordered(1202, stored(StoreAnswer::Failed));
+        for second in 2..5 {
+            assert!(!ordered(second * 1000 + 300, heard(second)), "after {second} s");
+        }
     }
 
     #[test]
