@@ -40,10 +40,15 @@ fn copies_join_and_leave_while_records_flow_and_the_job_starts_again_with_other_
     assert_eq!(status["members"].as_array().unwrap().len(), 5, "{status}");
     // Four leave together, the coordinator among them or not.
     let stays = (group.coordinator().unwrap() + 1) % 5;
-    for host in group.hosts().filter(|host| *host != stays) {
-        group.copy(host).unwrap().process().signal(rustix::process::Signal::TERM).unwrap();
+    let leave: Vec<_> = group.hosts().filter(|host| *host != stays).map(|host| group.copy(host).unwrap()).collect();
+    for copy in &leave {
+        copy.process().signal(rustix::process::Signal::TERM).unwrap();
     }
     group.wait_until_on(&[stays]).unwrap();
+    for copy in leave {
+        let left = copy.finish(GROUP_MOST).unwrap();
+        assert_eq!(left.code, Some(0), "{}", left.said);
+    }
     group.stop_all().unwrap();
     // All have ended; the job begins again on other hosts, with a fixed number of workers and a copy that stands by.
     for host in group.hosts().filter(|host| *host != stays).take(3) {
@@ -133,12 +138,14 @@ fn a_rolling_update_flips_the_version_once_and_its_undo_flips_it_back() {
     replace(&group, 1, "--logic doubled");
     group.wait_until("refusal", || Ok(group.records().iter().any(|record| is_other(record, &old)))).unwrap();
     wait_until_runs(&group, "the old version", &[2], 2, 1, |version| version == old);
-    let logs = [0, 1].map(|host| std::fs::read_to_string(group.copy(host).unwrap().process().log()).unwrap()).concat();
+    // The coordinator says why.
+    let log = |host| std::fs::read_to_string(group.copy(host).unwrap().process().log()).unwrap();
+    let logs: String = group.hosts().map(log).collect();
     let (_, hash) = logs.split_once("`run --upgrade ").expect(&logs);
     let hash: String = hash.chars().take_while(char::is_ascii_hexdigit).collect();
     // Approved, it flips once two of three have it, and not before.
     let new = format!("--logic doubled --upgrade {hash}");
-    let before = group.records().len();
+    let before = group.records().len() - 1;
     replace(&group, 0, &new);
     replace(&group, 1, &new);
     wait_until_runs(&group, "the new version", &[0, 1], 3, 2, |version| version != old);

@@ -10,8 +10,9 @@ use crate::client::{Isolation, Message};
 use crate::hosts::Place;
 use crate::subject::Subject;
 
-/// How many copies there are, beside one that offers no slots.
+/// How many copies run the job, with two workers each.
 const HOSTS: u8 = 3;
+const WORKERS: &str = "--workers 6";
 /// How often a process is killed.
 const KILLS: usize = 10;
 /// How often each other thing is done.
@@ -50,8 +51,11 @@ pub fn measure(keys: u64) -> Result<()> {
     let group = Group::new(HOSTS + 1, Subject::Orders, &Kafka::Apache, Store::Folder)?;
     fill(&group, keys)?;
     let copies: Vec<u8> = (0..HOSTS).collect();
+    // One more copy coordinates, and its one slot is of no use: all workers of the others make larger processes.
+    group.start(HOSTS, &format!("--slots 1 {WORKERS}"))?;
+    wait_for(&group, "coordinator", |record| group.host_at(&record.coordinator) == Some(HOSTS))?;
     for host in &copies {
-        group.start(*host, "")?;
+        group.start(*host, WORKERS)?;
     }
     wait_until_all_is_read(&group)?;
     let stage = group.stage();
@@ -59,6 +63,17 @@ pub fn measure(keys: u64) -> Result<()> {
     group.wait_until_on(&copies)?;
 
     println!("a group of {HOSTS} copies with 2 workers each, {keys} keys; the output's pause is what a consumer sees");
+    let mut spare = Figure::new("power cut of a coordinator without workers → next coordinator", 10.0);
+    let mut untouched = Figure::new("… the longest pause of the output meanwhile", 1.0);
+    let (before, start) = begin(&group)?;
+    group.network().cut_power(Place::Host(HOSTS))?;
+    let after = wait_for(&group, "next term", |record| record.term > before.term)?;
+    spare.times.push(start.elapsed());
+    group.wait_for_more("after the takeover")?;
+    untouched.times.push(group.output().longest());
+    ensure!(after.attempt == before.attempt, "the job was interrupted: {before:?}, then {after:?}");
+    println!("{}\n{}", spare.line(), untouched.line());
+
     let mut kill = Figure::new("kill -9 of a process of the job → new output", 2.0);
     for number in 0..KILLS {
         let (before, start) = begin(&group)?;
@@ -90,7 +105,7 @@ pub fn measure(keys: u64) -> Result<()> {
             }
             group.network().restore_power(Place::Host(host))?;
             begin(&group)?;
-            group.start(host, "")?;
+            group.start(host, WORKERS)?;
             group.wait_until_on(&copies)?;
             joined.times.push(group.output().longest());
         }
@@ -99,31 +114,13 @@ pub fn measure(keys: u64) -> Result<()> {
         group.copy(host)?.terminate(GROUP_MOST)?;
         group.wait_until_on(&copies[1..])?;
         left.times.push(group.output().longest());
-        group.start(host, "")?;
+        group.start(host, WORKERS)?;
         group.wait_until_on(&copies)?;
     }
     for figure in [&detection, &moved, &takeover, &after_takeover, &joined, &left] {
         println!("{}", figure.line());
     }
 
-    // A copy without slots coordinates: the others join it.
-    let mut spare = Figure::new("power cut of a coordinator without workers → next coordinator", 10.0);
-    let mut untouched = Figure::new("… the longest pause of the output meanwhile", 1.0);
-    group.stop_all()?;
-    group.start(HOSTS, "--slots 0")?;
-    wait_for(&group, "coordinator without slots", |record| group.host_at(&record.coordinator) == Some(HOSTS))?;
-    for host in &copies {
-        group.start(*host, "")?;
-    }
-    group.wait_until_on(&copies)?;
-    let (before, start) = begin(&group)?;
-    group.network().cut_power(Place::Host(HOSTS))?;
-    let after = wait_for(&group, "next term", |record| record.term > before.term)?;
-    spare.times.push(start.elapsed());
-    group.wait_for_more("after the takeover")?;
-    untouched.times.push(group.output().longest());
-    ensure!(after.attempt == before.attempt, "the job was interrupted: {before:?}, then {after:?}");
-    println!("{}\n{}", spare.line(), untouched.line());
     feeder.stop()?;
     group.stop_all()
 }
