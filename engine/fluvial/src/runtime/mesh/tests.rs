@@ -190,15 +190,15 @@ fn block(number: u64) -> Vec<u8> {
     (number * 100_000..(number + 1) * 100_000).flat_map(u64::to_le_bytes).collect()
 }
 
-/// Lets both ends write as much as they can while both read. If they `update_keys`, a third thread of each end does so
-/// meanwhile, once for each piece that is written at most: more of them in a row are refused as an attack.
+/// Lets both ends write until neither can write more, and then read while they go on. If they `update_keys`, a third thread of
+/// each end does so meanwhile, once for each piece that is written at most: more of them in a row are refused as an attack.
 fn talk(blocks: u64, update_keys: bool) {
     within_a_minute(move || {
         let mut threads = Vec::new();
         // Both ends stay open until all threads have ended: the last key update may come when all else has been read.
         let ends = tls_pair();
         for socket in ends.clone() {
-            let (mut writes, mut reads) = (socket.clone(), socket.clone());
+            let mut writes = socket.clone();
             let (written, pieces) = std::sync::mpsc::sync_channel(1);
             threads.push(std::thread::spawn(move || {
                 for block in (0..blocks).map(block) {
@@ -209,20 +209,25 @@ fn talk(blocks: u64, update_keys: bool) {
                 }
             }));
             threads.push(std::thread::spawn(move || {
-                for number in 0..blocks {
-                    let expected = block(number);
-                    let mut read = vec![0; expected.len()];
-                    reads.read_exact(&mut read).unwrap();
-                    assert!(read == expected, "block {number} is not as it was written");
-                }
-            }));
-            threads.push(std::thread::spawn(move || {
                 let mut updates = 0;
                 for () in pieces.into_iter().filter(|()| update_keys) {
                     socket.write_tls(|connection| connection.refresh_traffic_keys().map_err(Error::other)).unwrap();
                     updates += 1;
                 }
                 assert_eq!(updates > 0, update_keys);
+            }));
+        }
+        while !ends.iter().all(TlsSocket::is_full) {
+            ambient::pause(Duration::from_millis(1));
+        }
+        for mut reads in ends.clone() {
+            threads.push(std::thread::spawn(move || {
+                for number in 0..blocks {
+                    let expected = block(number);
+                    let mut read = vec![0; expected.len()];
+                    reads.read_exact(&mut read).unwrap();
+                    assert!(read == expected, "block {number} is not as it was written");
+                }
             }));
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());

@@ -68,6 +68,14 @@ impl TlsSocket {
         self.0.tcp.shutdown(how)
     }
 
+    /// Whether a write waits now until the other end reads.
+    #[cfg(test)]
+    pub(super) fn is_full(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut asked = [PollFd::new(&self.0.tcp, PollFlags::OUT)];
+        poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|writable| writable == 0)
+    }
+
     /// Lets the connection encrypt something, and writes all that is encrypted.
     pub(super) fn write_tls<T>(
         &self,
