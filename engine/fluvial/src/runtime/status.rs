@@ -25,6 +25,8 @@ const MOST_ENDS: usize = 16;
 /// Gathers what the status line says.
 pub(crate) struct StatusLine {
     last: Instant,
+    /// Whether a line has been printed.
+    said: bool,
     /// Whether the sources have been asked since the last line.
     asked: bool,
     /// Records since the last line.
@@ -54,6 +56,7 @@ impl StatusLine {
     pub(crate) fn new() -> Self {
         Self {
             last: ambient::instant(),
+            said: false,
             asked: false,
             records_in: 0,
             records_out: 0,
@@ -204,16 +207,11 @@ impl StatusLine {
         if status.minted == Tick(0) {
             return;
         }
-        // The lag of a source that has not answered since the last line is unknown: a source that hangs must not look
-        // like one without input.
+        self.said = true;
         let age = self.ends_at.values().min().map_or(passed, Instant::elapsed);
-        let known = self.splits.iter().map(|(number, (start, at))| self.behind(start, self.done(*number, *at)));
-        let lag: Option<u64> = if age > passed { None } else { known.sum() };
+        let (lag, lag_ms) = self.lag(status, passed).unzip();
         let unknown_for = lag.is_none().then_some(age);
         let now = ambient::now_ms();
-        // Without input nothing is late, however old the last tick is. What has not been read yet has no tick.
-        let waited = self.waited().map_or(0, |waited| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
-        let lag_ms = lag.map(|lag| if lag == 0 { 0 } else { now.saturating_sub(status.committed.0).max(waited) });
         let rate = |count: u64| (count as f64 / passed.as_secs_f64() * 10.0).round() / 10.0;
         let [records_in_per_s, records_out_per_s] =
             [&mut self.records_in, &mut self.records_out].map(|count| rate(std::mem::take(count)));
@@ -233,7 +231,22 @@ impl StatusLine {
         );
     }
 
-    /// How far the job is, if it is time to tell the node. Rates and lag are those of the last line.
+    /// The records that are not committed, and for how many milliseconds the oldest of them has waited. The lag of a source
+    /// that has not answered for so long is unknown: a source that hangs must not look like one without input.
+    fn lag(&mut self, status: &Status, answered_within: Duration) -> Option<(u64, u64)> {
+        if self.ends_at.values().any(|at| at.elapsed() > answered_within) {
+            return None;
+        }
+        let known = self.splits.iter().map(|(number, (start, at))| self.behind(start, self.done(*number, *at)));
+        let lag: u64 = known.sum::<Option<_>>()?;
+        // Without input nothing is late, however old the last tick is. What has not been read yet has no tick.
+        let waited = self.waited().map_or(0, |waited| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+        let since_commit = ambient::now_ms().saturating_sub(status.committed.0);
+        Some((lag, if lag == 0 { 0 } else { since_commit.max(waited) }))
+    }
+
+    /// How far the job is, if it is time to tell the node. Rates and lag are those of the last line; before the first one, the
+    /// lag is what the answers that the opening waited for give.
     pub(crate) fn measure(&mut self, status: &Status, store_requests: Option<u64>) -> Option<Progress> {
         let now = ambient::instant();
         let waits = (status.committed < status.minted).then_some(status.committed);
@@ -245,6 +258,9 @@ impl StatusLine {
             return None;
         }
         self.measured = now;
+        if !self.said {
+            (self.progress.lag_records, self.progress.lag_ms) = self.lag(status, EVERY).unzip();
+        }
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Some(Progress {
             minted: status.minted.0,
@@ -301,24 +317,47 @@ mod tests {
         assert_eq!(line.measure(&status(9, 6), None), None, "it was told a moment ago");
     }
 
+    /// The only split.
+    fn name() -> SplitName {
+        SplitName { source: "in".to_owned(), split: SplitId("0".to_owned()) }
+    }
+
+    /// A status line whose job reads the split from its beginning.
+    fn reading() -> StatusLine {
+        let mut line = StatusLine::new();
+        let SplitName { source, split } = name();
+        let (number, offset) = (SplitNumber(0), Offset(0));
+        line.order(&Order::SplitStarted(SplitStart { number, source, split, offset, identity: String::new() }));
+        line
+    }
+
+    fn ends_at(line: &mut StatusLine, end: u64) {
+        let SplitName { source, split } = name();
+        let availability = Availability::Available { earliest: Offset(0), end: Offset(end) };
+        let (described, identity) = (String::new(), String::new());
+        line.found(&[FoundSplit { source, described, split, availability, identity, asked_ms: 0 }]);
+    }
+
+    #[test]
+    fn the_lag_is_known_before_the_first_line_if_the_sources_have_answered() {
+        let status =
+            Status { minted: Tick(5), sealed: Tick(5), committed: Tick(5), checkpoint: None, in_flight_bytes: 0 };
+        let lag = |line: &mut StatusLine| {
+            line.measured = ambient::instant() - MEASURED_EVERY;
+            let progress = line.measure(&status, None).unwrap();
+            (progress.lag_records, progress.lag_ms.is_some())
+        };
+        let mut line = reading();
+        assert_eq!(lag(&mut line), (None, false), "nobody has said where the split ends");
+        ends_at(&mut line, 10);
+        assert_eq!(lag(&mut line), (Some(10), true));
+        *line.ends_at.get_mut("in").unwrap() -= EVERY;
+        assert_eq!(lag(&mut line), (None, false), "the source hangs");
+    }
+
     #[test]
     fn a_record_that_has_not_been_read_waits_since_it_was_seen() {
-        let mut line = StatusLine::new();
-        let name = SplitName { source: "in".to_owned(), split: SplitId("0".to_owned()) };
-        let start = SplitStart {
-            number: SplitNumber(0),
-            source: name.source.clone(),
-            split: name.split.clone(),
-            offset: Offset(0),
-            identity: String::new(),
-        };
-        line.order(&Order::SplitStarted(start));
-        let ends_at = |line: &mut StatusLine, end| {
-            let SplitName { source, split } = name.clone();
-            let availability = Availability::Available { earliest: Offset(0), end: Offset(end) };
-            let (described, identity) = (String::new(), String::new());
-            line.found(&[FoundSplit { source, described, split, availability, identity, asked_ms: 0 }]);
-        };
+        let (mut line, name) = (reading(), name());
         let stands_at = |line: &mut StatusLine, at| line.splits.get_mut(&SplitNumber(0)).unwrap().1 = Offset(at);
         ends_at(&mut line, 0);
         assert_eq!(line.waited(), None);
