@@ -14,6 +14,7 @@
 //! | [`group`] | copies of one job on several hosts, struck by what happens to hosts and networks |
 //! | [`history`] | what a job has emitted, and whether it is right |
 //! | [`hosts`] | several hosts on this machine, whose links can be cut and whose power can fail |
+//! | [`http`] | what a copy serves by HTTP |
 //! | [`job`] | the workspace's job binaries, run as processes |
 //! | [`journal`] | a kept journal, as anyone may read it |
 //! | [`proxy`] | what stands between a job and its broker, and cuts and holds its commits |
@@ -28,6 +29,7 @@ pub mod foreign;
 pub mod group;
 pub mod history;
 pub mod hosts;
+pub mod http;
 pub mod job;
 pub mod journal;
 pub mod proxy;

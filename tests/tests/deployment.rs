@@ -4,8 +4,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +13,7 @@ use fluvial_kafka_embedded::{Broker, Config};
 use fluvial_tests::child::{Folder, Process, Spec};
 use fluvial_tests::client::{Endpoint, Isolation, Message};
 use fluvial_tests::deployment::{Copy, folder, kubernetes, nomad};
+use fluvial_tests::http::{free_address, get};
 use fluvial_tests::job::binary;
 use rustix::process::Signal;
 
@@ -131,20 +130,6 @@ fn metrics(text: &str) -> BTreeSet<String> {
     words.filter(|word| word.starts_with("fluvial_")).map(str::to_owned).collect()
 }
 
-/// The status and the body of an answer.
-fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let mut connection = TcpStream::connect(address)?;
-    write!(connection, "GET {path} HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
-    Ok((status, answer.split_once("\r\n\r\n").unwrap_or_default().1.to_owned()))
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 #[test]
 fn a_copy_with_the_options_of_the_deployment_runs_the_job() {
     let folder = Folder::new("fluvial-copy-").unwrap();
@@ -159,7 +144,7 @@ fn a_copy_with_the_options_of_the_deployment_runs_the_job() {
     fs::set_permissions(file("key"), Permissions::from_mode(0o600)).unwrap();
 
     let copy = kubernetes(&manifests()).unwrap().remove(0);
-    let (listen, http) = (free_address(), free_address());
+    let (listen, http) = (free_address().unwrap(), free_address().unwrap());
     let here = |arg: &String| {
         let arg = arg.replace("s3://bucket/fluvial", &file("store")).replace("$(POD_IP)", "127.0.0.1");
         let arg = arg.replace("/etc/fluvial/cluster/key", &file("key"));

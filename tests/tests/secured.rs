@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fluvial_kafka::KafkaOptions;
 use fluvial_tests::apache::certificates::{Authority, Identity, Validity};
@@ -15,6 +15,7 @@ use fluvial_tests::apache::{ApacheKafka, Options, SURVIVES_A_KILL};
 use fluvial_tests::campaign::{Blow, Ground, Plan, Siege};
 use fluvial_tests::child::Folder;
 use fluvial_tests::client::Endpoint;
+use fluvial_tests::http::{free_address, get};
 use fluvial_tests::stage::{MOST, Stage};
 use fluvial_tests::subject::Subject;
 
@@ -227,6 +228,50 @@ fn who_is_not_let_in_is_told_why() {
     expired.is_turned_away(&["has expired", file.to_str().unwrap()]);
     let nobody = Guest::new(kafka.at(Listener::Tls), &["security.protocol=SSL", &trusted]);
     nobody.ends_soon(6, &["requires a client certificate"]);
+}
+
+#[test]
+fn a_check_and_a_copy_that_is_not_ready_say_that_a_password_is_wrong_and_change_nothing() {
+    let wrong = ["security.protocol=SASL_SSL", "sasl.mechanism=PLAIN", &trusted(), &login(PLAIN, "hunter2")];
+    let guest = Guest::new(kafka().at(Listener::SaslTls), &wrong);
+    let says = |said: &str| {
+        assert!(said.contains("Authentication failed") && !said.contains("hunter2"), "{said}");
+    };
+    let unchanged = || {
+        assert!(!guest.stage.store().join(guest.stage.name()).join("journal").exists(), "there is a journal");
+        for output in guest.stage.outputs() {
+            assert_eq!(guest.stage.endpoint().partitions(&output).unwrap(), 0, "there is an output");
+        }
+    };
+    guest.stage.feed(0..50).unwrap();
+    let mut args = vec!["check".into()];
+    args.extend(guest.stage.common_args());
+    let checked = guest.stage.start_with(args).unwrap().finish(MOST).unwrap();
+    assert_eq!(checked.code, Some(2), "{}", checked.said);
+    for part in ["source 'orders': ", "sink: "] {
+        says(checked.said.lines().find(|line| line.starts_with(part)).expect(&checked.said));
+    }
+    assert!(!checked.said.lines().any(|line| line == "ready"), "{}", checked.said);
+    assert!(!guest.stage.store().exists(), "a check has made a store");
+    unchanged();
+
+    let http = free_address().unwrap();
+    let copy = guest.stage.start(&format!("--join --listen 127.0.0.1:0 --http {http}")).unwrap();
+    let begun = Instant::now();
+    let (status, said) = loop {
+        match get(http, "/readyz") {
+            Ok((status, said)) if said.contains("source") => break (status, said),
+            said => assert!(begun.elapsed() < MOST, "{said:?}\n{}", copy.process().log_end()),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(status, 503);
+    says(&said);
+    assert_eq!(get(http, "/healthz").unwrap().0, 200, "a platform would kill it");
+    assert!(!copy.process().log_holds("starting processes"), "it got processes");
+    unchanged();
+    let ended = copy.terminate(MOST).unwrap();
+    assert_eq!(ended.code, Some(8), "{}", ended.said);
 }
 
 #[test]
