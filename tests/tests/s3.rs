@@ -59,6 +59,74 @@ fn a_job_is_killed_and_goes_on_and_can_be_replayed_and_looked_at() {
     assert!(!job.process().log_holds("TheSecretOfTheTest"));
 }
 
+/// What the requests of each hour cost in a month, at the list prices of S3 Standard.
+fn dollars_a_month(writes: f64, reads: f64) -> f64 {
+    (writes * 0.005 + reads * 0.0004) / 1000.0 * 730.0
+}
+
+/// The requests that a front gets meanwhile: those that write or list, and those that read.
+fn meanwhile(stage: &Stage, run: impl FnOnce()) -> (f64, f64) {
+    let before = stage.front().requests();
+    run();
+    let after = stage.front().requests();
+    ((after.writes - before.writes) as f64, (after.reads - before.reads) as f64)
+}
+
+/// The figures are printed: `--nocapture` shows them. The window holds heartbeats at their slowest pace, 30 s, a checkpoint
+/// without input, which comes each 150 s, and looks of the coordinator. Each copy checks besides each half hour whether it
+/// could run the job: the window is too short for that, so one check is counted by itself.
+#[test]
+fn an_idle_job_and_an_idle_group_of_ten_copies_cost_less_than_a_dollar_a_month() {
+    const WINDOW: Duration = Duration::from_secs(150);
+    let (alone, group) = (stage(), stage());
+    let job = alone.start("").unwrap();
+    let copies: Vec<_> =
+        (0..10).map(|_| group.start("--join --listen 127.0.0.1:0 --slots 1 --workers auto").unwrap()).collect();
+    let all = [(&alone, &job), (&group, &copies[0])];
+    for (stage, job) in all {
+        stage.feed(0..100).unwrap();
+        stage.wait_until_caught_up(job).unwrap();
+    }
+    // The first check of each copy, the move to all copies, the checkpoint after the input, and 1, 2, 4, 8 and 16 s between
+    // two heartbeats.
+    std::thread::sleep(Duration::from_secs(60));
+    let mut counted = Vec::new();
+    std::thread::scope(|threads| {
+        let counting = all.map(|(stage, _)| threads.spawn(move || meanwhile(stage, || std::thread::sleep(WINDOW))));
+        counted.extend(counting.map(|counting| counting.join().unwrap()));
+    });
+    let (check_writes, check_reads) = meanwhile(&group, || drop(group.ask("check", "").unwrap()));
+    let windows = 3600.0 / WINDOW.as_secs_f64();
+    for ((name, checking), (writes, reads)) in [("job", 0.0), ("group of 10 copies", 10.0)].into_iter().zip(counted) {
+        let checks = checking * 2.0;
+        let (writes, reads) = (writes * windows + checks * check_writes, reads * windows + checks * check_reads);
+        let dollars = dollars_a_month(writes, reads);
+        println!("an idle {name}: {writes} PUT and LIST and {reads} GET an hour, ${dollars:.2} a month");
+        assert!(writes > 100.0, "the heartbeats are not counted");
+        assert!(
+            dollars < 1.0,
+            "an idle {name} costs ${dollars:.2}: {writes} {reads}; a check: {check_writes} {check_reads}"
+        );
+    }
+    for (name, (stage, job)) in ["job", "group of 10 copies"].into_iter().zip(all) {
+        let (begun, mut fed) = (Instant::now(), 100);
+        let (writes, reads) = meanwhile(stage, || {
+            while begun.elapsed() < Duration::from_secs(20) {
+                stage.feed(fed..fed + 10).unwrap();
+                fed += 10;
+            }
+        });
+        let an_hour = 3600.0 / begun.elapsed().as_secs_f64();
+        let (writes, reads) = (writes * an_hour, reads * an_hour);
+        let dollars = dollars_a_month(writes, reads);
+        println!("a busy {name}: {writes:.0} PUT and LIST and {reads:.0} GET an hour, ${dollars:.2} a month");
+        stage.wait_until_caught_up(job).unwrap();
+    }
+    assert_eq!(job.terminate(MOST).unwrap().code, Some(0));
+    copies.iter().for_each(|copy| copy.process().signal(rustix::process::Signal::TERM).unwrap());
+    copies.iter().for_each(|copy| assert!(copy.process().wait(MOST).unwrap().success()));
+}
+
 #[test]
 fn a_job_says_what_it_will_ask_of_the_store_and_an_idle_one_asks_little() {
     let stage = stage();

@@ -74,7 +74,9 @@ impl Checks {
             program: std::env::current_exe()?,
             arguments: std::iter::once("check".into()).chain(rest).chain(more).collect(),
             within: Duration::from_secs(90),
-            while_ready: Duration::from_secs(300),
+            // Each check lists the journal, which costs as much as a write: more often, ten idle copies would cost more than
+            // the job that they run.
+            while_ready: Duration::from_secs(1800),
             while_unready: Duration::from_secs(5),
         })
     }

@@ -104,7 +104,7 @@ impl Default for Times {
             gather_ms: 1000,
             start_ms: 30_000,
             store_ms: 5000,
-            look_ms: 5000,
+            look_ms: 10_000,
             retry_ms: 500,
             last_words_ms: 1000,
             letting_go_ms: 30_000,
