@@ -140,9 +140,11 @@ fn a_coordinator_that_leaves_begins_the_attempt_that_follows_before_it_ends() {
         let mut world = running_from(seed, &[2, 2, 2]);
         let (host, began) = (coordinator(&world), term(&world));
         world.leave(host);
-        while world.started.len() == 1 {
+        while world.hosts[host].exited.is_none() {
             world.step();
         }
+        let attempt = world.newest().and_then(|record| record.attempt.as_ref());
+        assert!(attempt.is_some_and(|attempt| world.started.len() == 2 && world.runs(attempt)), "seed {seed}");
         assert_eq!(term(&world), began, "seed {seed}");
         time_until_settled(&mut world);
         assert_eq!(world.started.len(), 2, "seed {seed}");
