@@ -158,7 +158,11 @@ impl Blow {
                 network.heal()?;
             }
             Self::CutFromBroker(role) => {
-                network.cut(place(role), Place::Broker)?;
+                // The outputs have four partitions, which the first two processes write. A process that only reads input is not
+                // missed: its part of the input waits until it reaches the broker again.
+                let writers = before.places.iter().take(2).filter_map(|(address, _)| group.host_at(address));
+                let writer = writers.max_by_key(|writer| (*writer == coordinator) == (role == Role::Coordinator));
+                network.cut(Place::Host(writer.context("a process writes")?), Place::Broker)?;
                 self.next_attempt(group, &before)?;
                 network.heal()?;
             }
