@@ -29,9 +29,9 @@
 //! (`~/.aws`) are not read. `AWS_REGION` names the region; `AWS_ENDPOINT_URL`, and `AWS_ALLOW_HTTP=true` for one without TLS,
 //! lead to a store that is not Amazon's.
 //!
-//! The tests run on folders and on S3's protocol. `gs://` and `az://` use the same code of `object_store`. `az://` has been tried
-//! by hand, with Azurite; `gs://` is untested: the emulators that were tried (fake-gcs-server, gcp-storage-emulator) do not have
-//! the requests by which `object_store` writes.
+//! The tests run on folders and on S3's protocol. `gs://` and `az://` use the same code of `object_store`. On `az://` one test
+//! kills and restores a job, with Azurite; `gs://` is untested: the emulators that were tried (fake-gcs-server,
+//! gcp-storage-emulator) do not have the requests by which `object_store` writes.
 
 pub mod cost;
 pub mod frame;

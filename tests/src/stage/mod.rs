@@ -56,6 +56,8 @@ pub struct Stage {
     options: Vec<OsString>,
     /// The store, if it is a bucket.
     bucket: Option<Bucket>,
+    /// The store's URL, if it is somewhere else.
+    elsewhere: Option<String>,
     folder: Folder,
     name: String,
     runs: AtomicUsize,
@@ -109,6 +111,7 @@ impl Stage {
             launcher: Vec::new(),
             options: Vec::new(),
             bucket: None,
+            elsewhere: None,
             folder,
             name,
             runs: AtomicUsize::new(0),
@@ -131,6 +134,12 @@ impl Stage {
     #[must_use]
     pub fn with_options(self, options: impl IntoIterator<Item: Into<OsString>>) -> Self {
         Self { options: options.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// The same with a store at this URL; the launcher gives jobs what they need to reach it.
+    #[must_use]
+    pub fn with_store_at(self, url: &str) -> Self {
+        Self { elsewhere: Some(url.to_owned()), ..self }
     }
 
     /// The embedded broker.
@@ -174,7 +183,11 @@ impl Stage {
     /// The store, as jobs are told of it.
     #[must_use]
     pub fn store_url(&self) -> OsString {
-        self.bucket.as_ref().map_or_else(|| self.store().into_os_string(), |bucket| bucket.url().into())
+        match (&self.bucket, &self.elsewhere) {
+            (Some(bucket), _) => bucket.url().into(),
+            (None, Some(url)) => url.into(),
+            (None, None) => self.store().into_os_string(),
+        }
     }
 
     fn environment(&self) -> Vec<(String, String)> {
