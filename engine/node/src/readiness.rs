@@ -63,16 +63,20 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// The checks of this copy, whose arguments were `arguments`, the first of which is the command `run`.
+    /// The checks of this copy, whose arguments were `arguments`: the command `run`, which a program may have after words of its
+    /// own, and its options.
     ///
     /// # Errors
     /// The path of this binary is unknown.
     pub fn of_this_copy(arguments: impl IntoIterator<Item = OsString>) -> std::io::Result<Self> {
-        let rest = arguments.into_iter().skip(1).filter(|argument| argument != END_WITH_STDIN);
-        let more = ["--json", END_WITH_STDIN].map(OsString::from);
+        let mut arguments: Vec<_> = arguments.into_iter().filter(|argument| argument != END_WITH_STDIN).collect();
+        if let Some(command) = arguments.iter_mut().find(|argument| *argument == "run") {
+            *command = "check".into();
+        }
+        arguments.extend(["--json", END_WITH_STDIN].map(OsString::from));
         Ok(Self {
             program: std::env::current_exe()?,
-            arguments: std::iter::once("check".into()).chain(rest).chain(more).collect(),
+            arguments,
             within: Duration::from_secs(90),
             // Each check lists the journal, which costs as much as a write: more often, ten idle copies would cost more than
             // the job that they run.
@@ -281,9 +285,10 @@ mod tests {
 
     #[test]
     fn the_checks_of_a_copy_have_its_own_options() {
-        let checks =
-            Checks::of_this_copy(["run", "--end-with-stdin", "--input", "orders"].map(OsString::from)).unwrap();
-        assert_eq!(checks.arguments, ["check", "--input", "orders", "--json", "--end-with-stdin"]);
+        let run = "one-of-several-jobs run --end-with-stdin --name run".split(' ');
+        let checks = Checks::of_this_copy(run.map(OsString::from)).unwrap();
+        let check = "one-of-several-jobs check --name run --json --end-with-stdin";
+        assert_eq!(checks.arguments, check.split(' ').collect::<Vec<_>>());
         assert!(checks.while_unready < checks.while_ready);
     }
 }
