@@ -45,6 +45,9 @@ use crate::state::StateStore;
 
 /// How long a system may take to answer, unless `--patience` is shorter.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take to read what the store holds. Each request ends in time by itself, but their number grows with the
+/// journal and the state.
+const READ_WITHIN: Duration = Duration::from_secs(40);
 /// How much longer it is waited for a call that should have given up by itself, and then says more.
 const GRACE: Duration = Duration::from_secs(3);
 /// How long an input is asked again that seems to end too early.
@@ -63,7 +66,7 @@ pub(crate) fn check(build: &Build, config: &RunConfig) -> (Verdict, Exit) {
     let topology = checked.note("job", planned.and_then(Asked::wait));
     let job = checked.note("store", Stored::read(config, within));
     if let (Some(_), Some(job)) = (&topology, &job) {
-        checked.operators(build, job, within);
+        checked.operators(build, job);
     }
     if let Some(topology) = topology {
         let around = checked.look_around(topology, config, within);
@@ -109,7 +112,7 @@ impl Checked {
     }
 
     /// Builds the dataflow over the checkpoint's state files.
-    fn operators(&mut self, build: &Build, job: &Stored, within: Duration) {
+    fn operators(&mut self, build: &Build, job: &Stored) {
         let Some(checkpoint) = job.inspected.checkpoint() else { return };
         let restore = Restore {
             as_of: checkpoint.tick,
@@ -117,7 +120,7 @@ impl Checked {
             store: StateStore::new(job.store.clone(), job.runtime.handle().clone()),
         };
         let build = Arc::clone(build);
-        let asked = Asked::new("the state of the durable operators", Exit::StoreFailed, within, move || {
+        let asked = Asked::new("the state of the durable operators", Exit::StoreFailed, READ_WITHIN, move || {
             check_operators(&build, restore).map_err(|error| Failure::new(Exit::Misconfigured, error))
         });
         for wrong in self.note("state", asked.and_then(Asked::wait)).unwrap_or_default() {
@@ -248,7 +251,7 @@ impl Stored {
         let runtime = store_runtime().map_err(Failure::of_host)?;
         let calls = StoreCalls::new(store.clone(), within);
         let what = format!("the store '{}'", store.store().describe());
-        let read = Asked::new(&what, Exit::StoreFailed, within, move || {
+        let read = Asked::new(&what, Exit::StoreFailed, READ_WITHIN, move || {
             let mut inspection = Inspection::new();
             loop {
                 let Some(call) = inspection.next_call() else {
