@@ -33,16 +33,7 @@ fn orders_survive_deaths_and_cuts() {
     survives(
         Subject::Orders,
         Store::Bucket,
-        &[
-            KillProcess(Other),
-            CutPower(Coordinator),
-            CutFromStore(Coordinator),
-            CutFromBroker(Other),
-            CutPair,
-            StoreAway,
-            KillCopy(Coordinator),
-            KillCopy(Other),
-        ],
+        &[KillProcess(Other), CutPower(Coordinator), CutFromStore(Coordinator), StoreAway, KillCopy(Coordinator)],
     );
 }
 
@@ -60,6 +51,9 @@ fn the_bank_survives_stops_and_isolation() {
             CutOthers,
             BadLinks,
             Leave(Coordinator),
+            CutFromBroker(Other),
+            CutPair,
+            KillCopy(Other),
             KillAll,
             CutPower(Other),
         ],
