@@ -11,6 +11,10 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client::{Endpoint, Isolation};
 
+/// For how long a consumer may see nothing before another one takes its place: librdkafka can forget all brokers for ever when one
+/// of them has just started (confluentinc/librdkafka#5301).
+const SILENT: Duration = Duration::from_secs(20);
+
 /// Reads topics until it is dropped, and measures the pauses between records.
 #[derive(Debug)]
 pub struct Gauge {
@@ -32,20 +36,27 @@ impl Gauge {
     /// # Errors
     /// The topics cannot be read.
     pub fn start(broker: &Endpoint, topics: &[String]) -> Result<Self> {
-        let consumer = broker.reader(Isolation::Committed)?;
         let mut assignment = TopicPartitionList::new();
         for topic in topics {
             for partition in 0..broker.partitions(topic)? {
                 assignment.add_partition_offset(topic, partition, Offset::End)?;
             }
         }
-        consumer.assign(&assignment).context("assign what is measured")?;
+        let mut consumer = connect(broker, &assignment)?;
         let seen = Arc::new(Mutex::new(Seen { records: 0, last: Instant::now(), longest: Duration::ZERO }));
         let (stop, stopped) = mpsc::channel::<()>();
-        let notes = Arc::clone(&seen);
+        let (notes, broker) = (Arc::clone(&seen), broker.clone());
         let thread = std::thread::spawn(move || {
+            let mut heard = Instant::now();
             while stopped.recv_timeout(Duration::ZERO) == Err(RecvTimeoutError::Timeout) {
-                read(&consumer, &notes);
+                if read(&consumer, &notes) {
+                    heard = Instant::now();
+                } else if heard.elapsed() > SILENT {
+                    heard = Instant::now();
+                    if let Ok(next) = consumer.position().map_err(Into::into).and_then(|at| connect(&broker, &at)) {
+                        consumer = next;
+                    }
+                }
             }
         });
         Ok(Self { seen, stop: Some(stop), thread: Some(thread) })
@@ -84,12 +95,24 @@ impl Drop for Gauge {
     }
 }
 
-/// Reads for a moment. An error is told by the pause that it makes.
-fn read(consumer: &BaseConsumer, notes: &Mutex<Seen>) {
-    if let Some(Ok(_)) = consumer.poll(Duration::from_millis(100)) {
-        let mut seen = notes.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let pause = now - seen.last;
-        (seen.records, seen.longest, seen.last) = (seen.records + 1, seen.longest.max(pause), now);
+fn connect(broker: &Endpoint, from: &TopicPartitionList) -> Result<BaseConsumer> {
+    let consumer = broker.reader(Isolation::Committed)?;
+    let mut assignment = TopicPartitionList::new();
+    for of in from.elements() {
+        // A partition of which nothing was read yet has no position.
+        let offset = if of.offset() == Offset::Invalid { Offset::End } else { of.offset() };
+        assignment.add_partition_offset(of.topic(), of.partition(), offset)?;
     }
+    consumer.assign(&assignment).context("assign what is measured")?;
+    Ok(consumer)
+}
+
+/// Reads for a moment, and returns whether there was a record. An error is told by the pause that it makes.
+fn read(consumer: &BaseConsumer, notes: &Mutex<Seen>) -> bool {
+    let Some(Ok(_)) = consumer.poll(Duration::from_millis(100)) else { return false };
+    let mut seen = notes.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    let pause = now - seen.last;
+    (seen.records, seen.longest, seen.last) = (seen.records + 1, seen.longest.max(pause), now);
+    true
 }
