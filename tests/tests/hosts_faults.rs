@@ -10,8 +10,8 @@ use fluvial_tests::group::{Blow, Group, Kafka, Role, Siege, Store, campaign};
 use fluvial_tests::subject::Subject;
 
 use Blow::{
-    BadLinks, CutFromBroker, CutFromStore, CutOneWay, CutOthers, CutPair, CutPower, Isolate, KillAll, KillCopy,
-    KillProcess, Leave, StopCopy, StopHost, StopProcess, StoreAway,
+    BadLinks, CutFromStore, CutOneWay, CutOthers, CutPair, CutPower, Isolate, KillAll, KillCopy, KillProcess, Leave,
+    StopCopy, StopHost, StopProcess, StoreAway,
 };
 use Role::{Coordinator, Other};
 
@@ -51,7 +51,6 @@ fn the_bank_survives_stops_and_isolation() {
             CutOthers,
             BadLinks,
             Leave(Coordinator),
-            CutFromBroker(Other),
             CutPair,
             KillCopy(Other),
             KillAll,
