@@ -1,4 +1,4 @@
-//! Three hosts run a job over a real Kafka while processes, copies and hosts are killed, stopped and cut off. The group goes
+//! Three hosts run a job over a real Kafka while processes, copies and hosts are killed, stopped and isolated. The group goes
 //! on by itself after each blow, and the output is what an undisturbed replay gives.
 //!
 //! The blows are in a fixed order here; `campaign --hosts 3` mixes them for as long as it is told, for one minute here.

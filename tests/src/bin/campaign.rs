@@ -48,7 +48,7 @@ struct Options {
     rolling: Option<usize>,
 
     /// Groups of copies on so many hosts instead, each a network namespace: processes, copies and hosts are killed, stopped
-    /// and cut off
+    /// and isolated
     #[arg(long, value_name = "HOSTS", value_parser = clap::value_parser!(u8).range(2..=20))]
     hosts: Option<u8>,
 

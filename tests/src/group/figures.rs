@@ -109,7 +109,7 @@ pub fn measure(keys: u64) -> Result<()> {
             group.wait_until_on(&copies)?;
             joined.times.push(group.output().longest());
         }
-        let (_, _) = begin(&group)?;
+        begin(&group)?;
         let host = copies[0];
         group.copy(host)?.terminate(GROUP_MOST)?;
         group.wait_until_on(&copies[1..])?;

@@ -22,7 +22,7 @@
 //! | A short outage of the store costs the lease; clocks that are apart make two leaders | celld#182, ClickHouse PR#101039 | There is no lease, and no clock takes part: blow `StoreAway`, `hosts_strangers`: `hosts_whose_clocks_are_apart_and_step_run_the_job`; simulation `a_store_that_is_away_for_all_interrupts_nothing` |
 //! | Lists out of order and in pages, a list each turn, 429 taken for failure | litestream#1529, delta-rs#2451 | Each store of a test lists seven objects a page, in reverse order; `hosts_strangers`: `a_store_that_is_slow_and_throttles_makes_a_group_slow_and_nothing_else` |
 //! | Processes that outlive their agent; a stranger killed by a reused process id; processes that end with the thread that started them | nomad#5593, #23969 | Blow `KillCopy` waits for the end of the copy's processes; signals go by pidfd or to children that were not waited for; the thread that starts processes lives as long as they |
-//! | A host that was cut off goes on with what was replaced, or restarts it when it returns | nomad#2185, #24679 | Blow `Isolate` |
+//! | A host that was isolated goes on with what was replaced, or restarts it when it returns | nomad#2185, #24679 | Blow `Isolate` |
 //! | A drain is complete before processes have ended | nomad#14293 | Blow `Leave` looks for processes that are left |
 //! | A savepoint that was taken and not noted | flink-kubernetes-operator PR#245 | There are no savepoints |
 //! | A checkpoint cannot be read, and the job starts empty | feldera#5613 | `bad_input`, the parts on checkpoints and on the store |
