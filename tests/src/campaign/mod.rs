@@ -9,6 +9,7 @@
 //!
 //! What happens is given by the seed; when exactly it meets the job is not, which is the point.
 
+mod comparison;
 mod feeder;
 mod gauge;
 mod ground;
@@ -18,6 +19,7 @@ mod siege;
 mod witness;
 
 pub use crate::subject::Subject;
+pub use comparison::Comparison;
 pub use feeder::Feeder;
 pub use gauge::Gauge;
 pub use ground::Ground;

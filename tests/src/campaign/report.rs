@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Blow, Sightings};
-use crate::history::{Difference, Verdict};
+use super::{Blow, Comparison, Sightings};
+use crate::history::Difference;
 
 /// A blow that fell.
 #[derive(Clone, Copy, Debug)]
@@ -42,23 +42,15 @@ pub struct Report {
     pub checkpoints: usize,
     /// What happened in the store.
     pub sightings: Sightings,
-    /// The output against the job's own replay.
-    pub replayed: Verdict,
-    /// The output against the naive model.
-    pub modelled: Verdict,
-    /// What the reader of consistent cuts gives against what headers say.
-    pub cut: Verdict,
+    /// The output beside what it must be.
+    pub compared: Comparison,
 }
 
 impl Report {
     /// Whether the output is what it must be.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.verdicts().iter().all(|verdict| verdict.is_clean())
-    }
-
-    fn verdicts(&self) -> [&Verdict; 3] {
-        [&self.replayed, &self.modelled, &self.cut]
+        self.compared.is_clean()
     }
 }
 
@@ -74,9 +66,7 @@ impl fmt::Display for Report {
             let (output, input) = (output.as_secs_f64(), input.as_secs_f64());
             writeln!(f, "{name}: the output paused for {output:.1} s, the input for {input:.1} s")?;
         }
-        writeln!(f, "against replay: {}", self.replayed)?;
-        writeln!(f, "against the model: {}", self.modelled)?;
-        write!(f, "consistent cuts against headers: {}", self.cut)
+        write!(f, "{}", self.compared)
     }
 }
 
@@ -122,7 +112,7 @@ impl Ledger {
         }
         // The verdicts see the same records: what is lost for two of them is lost once.
         let mut most: BTreeMap<(String, Difference), usize> = BTreeMap::new();
-        for verdict in report.verdicts() {
+        for verdict in report.compared.verdicts() {
             let mut counts: BTreeMap<(String, Difference), usize> = BTreeMap::new();
             for (difference, tick) in &verdict.differences {
                 let nearest = report.struck.iter().min_by_key(|struck| struck.at_ms.abs_diff(*tick));
@@ -169,6 +159,7 @@ fn name(struck: Option<&Struck>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Verdict;
 
     fn report(differences: Vec<(Difference, u64)>) -> Report {
         let struck = [(Blow::Stop, 1_000), (Blow::KillBroker, 2_000), (Blow::Stop, 3_000)];
@@ -180,9 +171,11 @@ mod tests {
             generations: 1,
             checkpoints: 0,
             sightings: Sightings::default(),
-            replayed: verdict(differences.clone()),
-            modelled: verdict(differences),
-            cut: verdict(Vec::new()),
+            compared: Comparison {
+                replayed: verdict(differences.clone()),
+                modelled: verdict(differences),
+                cut: verdict(Vec::new()),
+            },
         }
     }
 

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Blow, Feeder, Gauge, Ground, Pauses, Plan, Report, Round, Struck, Subject, Whom, Witness};
-use crate::client::Isolation;
-use crate::history::{self, bank_is_consistent, compare};
+use super::{Blow, Comparison, Feeder, Gauge, Ground, Pauses, Plan, Report, Round, Struck, Subject, Whom, Witness};
 use crate::job::{Job, binary};
 use crate::stage::{OUTPUT_PARTITIONS, Stage, Started};
 
@@ -215,19 +213,9 @@ impl<'a> Siege<'a> {
     }
 
     fn compare(&self, written: u64, witness: Witness) -> Result<Report> {
-        let Self { stage, ground, .. } = self;
         let sightings = witness.asked();
-        let journal = stage.journal()?;
-        let input = ground.endpoint().read(&stage.input(), Isolation::Committed)?;
-        let seen = stage.seen()?;
-        let cut = history::seen_in_cuts(ground.endpoint(), stage.name(), &stage.outputs())?;
-        let expected = stage.expected(&journal, &input)?;
-        let replayed = stage.replay("--workers 3")?;
-        if self.subject == Subject::Bank {
-            let prefix = format!("{}.", stage.name());
-            bank_is_consistent(&prefix, &journal, &input, &seen).context("cut by headers")?;
-            bank_is_consistent(&prefix, &journal, &input, &cut).context("cut by progress")?;
-        }
+        let journal = self.stage.journal()?;
+        let compared = Comparison::of(&self.stage, self.subject, &journal)?;
         Ok(Report {
             struck: self.struck(),
             written,
@@ -235,9 +223,7 @@ impl<'a> Siege<'a> {
             generations: journal.generations,
             checkpoints: journal.checkpoints,
             sightings,
-            replayed: compare(&replayed, &seen),
-            modelled: compare(&expected, &seen),
-            cut: compare(&seen, &cut),
+            compared,
         })
     }
 }

@@ -8,9 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Blow, GROUP_MOST, Group, INPUT_PARTITIONS, Kafka, Store};
-use crate::campaign::Feeder;
-use crate::client::Isolation;
-use crate::history::{Verdict, bank_is_consistent, compare, seen_in_cuts};
+use crate::campaign::{Comparison, Feeder};
 use crate::subject::Subject;
 
 /// How many blows a siege of a campaign has.
@@ -81,22 +79,8 @@ impl<'a> Siege<'a> {
         let finished = last.finish(GROUP_MOST)?;
         ensure!(finished.code == Some(0), "the last run: {:?}\n{}", finished.code, finished.said);
         let journal = stage.journal()?;
-        let input = stage.endpoint().read(&stage.input(), Isolation::Committed)?;
-        let seen = stage.seen()?;
-        let cut = seen_in_cuts(stage.endpoint(), stage.name(), &stage.outputs())?;
-        if subject == Subject::Bank {
-            let prefix = format!("{}.", stage.name());
-            bank_is_consistent(&prefix, &journal, &input, &seen).context("cut by headers")?;
-            bank_is_consistent(&prefix, &journal, &input, &cut).context("cut by progress")?;
-        }
-        Ok(Report {
-            struck,
-            written,
-            generations: journal.generations,
-            modelled: compare(&stage.expected(&journal, &input)?, &seen),
-            replayed: compare(&stage.replay("--workers 3")?, &seen),
-            cut: compare(&seen, &cut),
-        })
+        let compared = Comparison::of(stage, subject, &journal)?;
+        Ok(Report { struck, written, generations: journal.generations, compared })
     }
 }
 
@@ -109,19 +93,15 @@ pub struct Report {
     pub written: u64,
     /// Generations in the journal.
     pub generations: usize,
-    /// The output against the job's own replay.
-    pub replayed: Verdict,
-    /// The output against the naive model.
-    pub modelled: Verdict,
-    /// What the reader of consistent cuts gives against what headers say.
-    pub cut: Verdict,
+    /// The output beside what it must be.
+    pub compared: Comparison,
 }
 
 impl Report {
     /// Whether the output is what it must be.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        [&self.replayed, &self.modelled, &self.cut].iter().all(|verdict| verdict.is_clean())
+        self.compared.is_clean()
     }
 }
 
@@ -131,9 +111,7 @@ impl fmt::Display for Report {
         for (blow, pause) in &self.struck {
             writeln!(f, "{blow:?}: the output paused for {:.1} s", pause.as_secs_f64())?;
         }
-        writeln!(f, "against replay: {}", self.replayed)?;
-        writeln!(f, "against the model: {}", self.modelled)?;
-        write!(f, "consistent cuts against headers: {}", self.cut)
+        write!(f, "{}", self.compared)
     }
 }
 
