@@ -195,6 +195,14 @@ pub trait SplitReader {
     /// The next offset to read. It also moves past what is not delivered (records that were aborted or compacted, and what
     /// the system itself keeps among them) as soon as the reader knows that there is nothing to deliver before it.
     fn position(&self, slot: Slot) -> Offset;
+
+    /// How many answers of the system this reader, or the client that it shares with others, has received so far. The number
+    /// grows as long as the client reaches any part of the system and splits are read that are not paused. If it stands still
+    /// while the source says, asked by another process, that there is more to read, this process cannot reach the system, and
+    /// ends. `None` if that is unknown, so that a reader which is cut off waits.
+    fn answers(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A record as it lies in the reader's buffer.

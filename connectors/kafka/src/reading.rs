@@ -107,6 +107,11 @@ impl Reading {
         self.places[number].position
     }
 
+    /// How many requests of the client have been answered so far.
+    pub(crate) fn answers(&self) -> u64 {
+        self.consumer.client().watch().answers()
+    }
+
     /// Whether the cluster said that nothing is to be read at the position of a partition.
     pub(crate) fn at_end(&self, number: usize) -> bool {
         self.places[number].at_end

@@ -242,6 +242,10 @@ impl SplitReader for KafkaReader {
     fn position(&self, slot: Slot) -> Offset {
         Offset(self.numbers.get(&slot).map_or(0, |number| self.reading.position(*number)))
     }
+
+    fn answers(&self) -> Option<u64> {
+        Some(self.reading.answers())
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod compare;
 mod split;
+mod stall;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use crate::stream::context::{self, in_operator};
 use compare::{Comparison, Known};
 pub(crate) use split::Volume;
 use split::{Expected, Split};
+use stall::Stall;
 
 /// The most records that one poll of a reader hands over.
 const MOST_RECORDS_A_POLL: usize = 8192;
@@ -76,6 +78,10 @@ struct Reading {
     reader: Box<dyn SplitReader>,
     splits: usize,
     known: Known,
+    /// Whether the reader has had no more records since the source's last answer about its splits.
+    drained: bool,
+    /// Whether its client receives anything.
+    stall: Stall,
 }
 
 impl SourceDriver {
@@ -90,7 +96,8 @@ impl SourceDriver {
         let mut sources = Vec::new();
         for declared in declared {
             let reader = declared.source.reader(waker.clone()).map_err(|e| Failure::of(System::Source, e))?;
-            sources.push(Reading { declared, reader, splits: 0, known: Known::default() });
+            let (known, stall) = (Known::default(), Stall::new(options.patience));
+            sources.push(Reading { declared, reader, splits: 0, known, drained: false, stall });
         }
         Ok(Self {
             worker,
@@ -112,10 +119,11 @@ impl SourceDriver {
     /// # Errors
     /// A split was recreated; or it ends before the end of its bound input, so that input which was read is lost; or it
     /// begins after that, so that input which was never read is lost. The last case is no error if the input is
-    /// accepted as it is.
+    /// accepted as it is. Or a client has received nothing for the patience although there is more to read.
     pub(crate) fn found(&mut self, found: &[FoundSplit]) -> Result<(), Failure> {
         self.said.hear(found).map_err(Ended::from)?;
         self.said.refuse_truncated().map_err(Ended::from)?;
+        self.refuse_stalled(found)?;
         (0..self.splits.len()).try_for_each(|number| self.start_if_available(number))?;
         self.say_what_the_replay_waits_for();
         Ok(())
@@ -205,6 +213,36 @@ impl SourceDriver {
         for split in &self.splits {
             self.said.add(&split.start, split.bound());
         }
+    }
+
+    /// Refuses a reader whose client receives nothing, although the source says in several answers that there is more to
+    /// read. The leader's process has received these answers, so this is no outage of the source: this process does not reach
+    /// it, and others may.
+    fn refuse_stalled(&mut self, found: &[FoundSplit]) -> Result<(), Failure> {
+        for (number, Reading { declared, reader, drained, stall, .. }) in self.sources.iter_mut().enumerate() {
+            let found = || found.iter().filter(|found| found.source == declared.name);
+            let Some(FoundSplit { asked_ms, .. }) = found().next() else { continue };
+            // Of a worker that is busy with what it has received, no more is known.
+            let Some(answers) = reader.answers().filter(|_| std::mem::take(drained)) else { continue };
+            let of_reader = self.splits.iter().filter(|split| split.source == number && split.started && !split.paused);
+            let goes_on = |split: &&Split| {
+                let found = found().find(|found| found.split == split.start.split);
+                found.and_then(|found| found.availability.end()).is_some_and(|end| reader.position(split.slot) < end)
+            };
+            let split = of_reader.into_iter().find(goes_on);
+            if let Some(for_s) = stall.hear(split.is_some(), answers, *asked_ms)
+                && let Some(split) = split
+            {
+                let what = format!(
+                    "this process has received nothing from the source '{}' for {for_s} s, although {} has more records: \
+                     other processes reach the source, and this one does not",
+                    declared.name,
+                    split.name(declared.source.as_ref())
+                );
+                return Err(Failure::of(System::Source, Error::new(ErrorKind::Retry, what)));
+            }
+        }
+        Ok(())
     }
 
     fn start_if_available(&mut self, number: usize) -> Result<(), Failure> {
@@ -384,7 +422,7 @@ impl SourceDriver {
         let reading = &mut sources[source];
         let mut by_slot: Vec<&mut Split> = splits.iter_mut().filter(|s| s.source == source).collect();
         let mut failed = None;
-        let Reading { declared, reader, known, .. } = reading;
+        let Reading { declared, reader, known, drained, .. } = reading;
         let DeclaredSource { name, source: described, input, on_malformed, only_newest } = declared;
         let described = described.as_ref();
         let mut comparison = Comparison {
@@ -408,6 +446,7 @@ impl SourceDriver {
         };
         let polled = in_operator("source", || reader.poll(MOST_RECORDS_A_POLL, &mut each));
         let polled = polled.map_err(|e| Failure::of(System::Source, e))?;
+        *drained |= polled == 0;
         if let Some(failure) = failed {
             return Err(failure);
         }

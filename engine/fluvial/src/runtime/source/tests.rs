@@ -367,6 +367,65 @@ fn a_split_that_comes_back_without_what_was_read_of_it_is_refused_when_several_a
     assert!(why.contains("split 0 ends at offset 2 now, and has been read up to 3"), "{why}");
 }
 
+/// A reader that has come so far, and whose client receives so much.
+struct Deaf {
+    position: Offset,
+    answers: Option<u64>,
+    grows: bool,
+}
+
+impl SplitReader for Deaf {
+    fn start(&mut self, _: Slot, _: &SplitId, _: Offset) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn set_paused(&mut self, _: Slot, _: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn poll(&mut self, _: usize, _: &mut dyn FnMut(Slot, Record<'_>)) -> Result<usize, Error> {
+        self.answers = self.answers.map(|answers| answers + u64::from(self.grows));
+        Ok(0)
+    }
+
+    fn position(&self, _: Slot) -> Offset {
+        self.position
+    }
+
+    fn answers(&self) -> Option<u64> {
+        self.answers
+    }
+}
+
+/// Its splits stood still for as long as the process did not reach the source.
+#[test]
+fn a_reader_whose_client_receives_nothing_while_there_is_more_ends_its_process() {
+    for (answers, grows, is_busy, fails) in [
+        (Some(1), false, false, true),
+        (Some(1), true, false, false),
+        (Some(1), false, true, false),
+        (None, false, false, false),
+    ] {
+        let memory = topic(&["a", "b"]);
+        let mut driver = driver(&memory, None);
+        driver.begin(&start(), None).unwrap();
+        open(&mut driver, &memory, &[]).unwrap();
+        driver.read().unwrap();
+        driver.sources[0].reader = Box::new(Deaf { position: Offset(2), answers, grows });
+        memory.append("in", 0, None, Some(b"c")).unwrap();
+        let heard = (10..16).map(|asked_s| {
+            if !is_busy {
+                driver.read().unwrap();
+            }
+            driver.found(&found(&memory, asked_s))
+        });
+        let failure = heard.filter_map(Result::err).next();
+        assert_eq!(failure.as_ref().map(|failure| failure.exit), fails.then_some(Exit::SourceFailed));
+        let says = failure.map(|failure| failure.line()).unwrap_or_default();
+        assert!(!fails || says.contains("the source 'in'") && says.contains("split 0 has more records"), "{says}");
+    }
+}
+
 #[test]
 fn the_end_is_not_reached_while_a_split_is_unavailable() {
     let memory = half_available();
