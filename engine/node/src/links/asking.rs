@@ -46,7 +46,7 @@ async fn ask(address: &str, trust: &Trust, job: &str, whole: bool, within: Durat
     let asked = async {
         let mut connection = Connection::open(address, trust).await.map_err(|error| match error {
             NotOpened::Refused => io::ErrorKind::ConnectionRefused.into(),
-            NotOpened::Failed(error) => error,
+            NotOpened::Insecure(error) | NotOpened::Failed(error) => error,
         })?;
         connection.write(&Hello::Question { job: job.to_owned(), whole }).await?;
         connection.read().await?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))

@@ -80,6 +80,8 @@ pub(super) struct Connection(BufReader<Box<dyn Bytes>>);
 pub(super) enum NotOpened {
     /// Nobody listens at the address.
     Refused,
+    /// Something listens there, and there was no TLS connection with it.
+    Insecure(io::Error),
     /// Anything else: the other end may be there.
     Failed(io::Error),
 }
@@ -95,7 +97,11 @@ impl Connection {
             let name = trust.name_of(address).map_err(io::Error::other)?;
             Ok(Self::over(TlsConnector::from(tls.client).connect(name, socket).await?))
         };
-        within(OPENS_WITHIN, "no TLS handshake", secured).await.map_err(NotOpened::Failed)
+        let handshake = within(OPENS_WITHIN, "no TLS handshake", secured).await;
+        handshake.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => NotOpened::Failed(error),
+            _ => NotOpened::Insecure(error),
+        })
     }
 
     /// Takes a connection that another node has opened.

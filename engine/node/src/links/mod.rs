@@ -25,6 +25,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fluvial_protocol::group::{AttemptNumber, Message, NodeId};
@@ -60,6 +61,9 @@ pub enum LinkEvent {
     /// Another node does not find in its store what this node has created in its own. This copy must end; the text says
     /// which stores they are.
     OtherStore(String),
+    /// Another node has another cluster key, and this node has not reached any. This copy must end, unless it runs the job; the
+    /// text says what each of them has.
+    OtherTrust(String),
 }
 
 /// The options of the links.
@@ -83,6 +87,8 @@ struct Shared {
     proof: StoreProof,
     board: Arc<Board>,
     events: Box<dyn Fn(LinkEvent) + Send + Sync>,
+    /// Whether another node has answered a hello of this one.
+    welcomed: AtomicBool,
 }
 
 /// The links of one node to all others. Dropping it closes them.
@@ -113,12 +119,13 @@ impl Links {
             let _in_runtime = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        let shared = Arc::new(Shared { me, trust, proof, board, events: Box::new(events) });
+        let shared =
+            Arc::new(Shared { me, trust, proof, board, events: Box::new(events), welcomed: AtomicBool::new(false) });
         let tasks = vec![
             runtime.spawn(receiving::accept(listener, Arc::clone(&shared))),
             runtime.spawn({
                 let shared = Arc::clone(&shared);
-                async move { shared.proof.show(&shared.me).await }
+                async move { shared.proof.show(&shared.me, shared.trust.kind()).await }
             }),
         ];
         Ok(Self { shared, runtime: runtime.clone(), outboxes: Arc::default(), tasks })

@@ -1,8 +1,9 @@
-//! How nodes show each other that they see the same store.
+//! How nodes show each other that they see the same store and have the same trust.
 //!
 //! A node creates the object `{job}/group/nodes/{start}` when it starts. A node that it connects to looks for the object in its
 //! own store. `start` is a random number, so an object of that name exists only in the store in which the node created it, or
-//! in a copy that was made of that store later.
+//! in a copy that was made of that store later. The object says how its node authenticates others, so that a node which cannot make a
+//! TLS connection to another one can tell a wrong cluster key from a stranger at the address.
 //!
 //! A node writes its object again each day. A node that starts deletes the objects that have not been written for a week. It
 //! compares their times with that of its own object, so that only the store's clock counts.
@@ -14,7 +15,10 @@ use fluvial_store::Store;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use crate::trust::TrustKind;
 
 /// How often a node writes its object again.
 const WRITTEN_EVERY: Duration = Duration::from_secs(24 * 3600);
@@ -22,6 +26,13 @@ const WRITTEN_EVERY: Duration = Duration::from_secs(24 * 3600);
 const DELETED_AFTER_S: i64 = 7 * 24 * 3600;
 /// Before an attempt to write the object is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// What a node's object holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Shown {
+    address: String,
+    trust: TrustKind,
+}
 
 /// The objects by which the nodes of a job show that they see the same store.
 #[derive(Clone, Debug)]
@@ -49,10 +60,12 @@ impl StoreProof {
     }
 
     /// Keeps this node's object in the store, as long as the node runs.
-    pub(super) async fn show(&self, me: &NodeId) {
+    pub(super) async fn show(&self, me: &NodeId, trust: TrustKind) {
+        let shown = Shown { address: me.address.clone(), trust };
+        let shown = serde_json::to_vec(&shown).expect("strings can be written as JSON");
         let mut said = false;
         loop {
-            let written = self.store.objects().put(&self.object(me), me.address.clone().into()).await;
+            let written = self.store.objects().put(&self.object(me), shown.clone().into()).await;
             match written {
                 Ok(_) if !self.shown.send_replace(true) => self.clean(me).await,
                 Ok(_) => {}
@@ -85,6 +98,12 @@ impl StoreProof {
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(self.store.failed("read", &self.object(node), error)),
         }
+    }
+
+    /// How a node authenticates others, if its object is in the store and can be read now.
+    pub(super) async fn trust_of(&self, node: &NodeId) -> Option<TrustKind> {
+        let object = self.store.objects().get(&self.object(node)).await.ok()?.bytes().await.ok()?;
+        Some(serde_json::from_slice::<Shown>(&object).ok()?.trust)
     }
 
     /// Deletes the objects of nodes that have been gone for a week. If it fails, the next node that starts does it.
@@ -129,7 +148,7 @@ mod tests {
             let (proof, node) = shows(start).await;
             let shown = tokio::spawn({
                 let proof = proof.clone();
-                async move { proof.show(&node).await }
+                async move { proof.show(&node, TrustKind::Certificates).await }
             });
             proof.is_shown().await;
             shown.abort();
@@ -145,5 +164,7 @@ mod tests {
             sees.push(proof().sees(&node(start)).await.unwrap());
         }
         assert_eq!(sees, [false, true, true, false]);
+        assert_eq!(proof().trust_of(&node(2)).await, Some(TrustKind::Certificates));
+        assert_eq!(proof().trust_of(&node(1)).await, None);
     }
 }

@@ -1,6 +1,7 @@
 //! Sends the messages for one receiver.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use super::connection::{ANSWERS_WITHIN, Answer, Connection, Hello, NotOpened};
 use super::seldom::Seldom;
 use super::{Envelope, LinkEvent, Outboxes, Shared};
+use crate::trust::TrustKind;
 
 /// How long a connection stays open without a message.
 const IDLE: Duration = Duration::from_secs(60);
@@ -66,6 +68,10 @@ enum Unlinked {
     Gone,
     /// It sees another store, which is here.
     OtherStore(String),
+    /// It authenticates others by something else than this node.
+    OtherTrust(TrustKind),
+    /// Something listens at its address, and does not speak as a node that has the same trust.
+    Insecure(io::Error),
     /// It may be there.
     Failed(io::Error),
 }
@@ -79,7 +85,7 @@ pub(super) fn send(
 ) -> impl Future<Output = ()> + Send + use<> {
     let outboxes = Arc::downgrade(outboxes);
     async move {
-        let mut link = Link { to, shared, connection: None, used: false, failed: Seldom::default() };
+        let mut link = Link { to, shared, connection: None, used: false, trusted: false, failed: Seldom::default() };
         loop {
             match tokio::time::timeout(IDLE, link.wait(&outbox)).await {
                 Err(_) if retire(&link.to, &outbox, &outboxes) => return,
@@ -107,6 +113,8 @@ struct Link {
     connection: Option<Connection>,
     /// Whether a message has been sent on the connection.
     used: bool,
+    /// Whether it is known that the receiver authenticates others by the same as this node.
+    trusted: bool,
     failed: Seldom,
 }
 
@@ -131,8 +139,15 @@ impl Link {
     /// ended, this tells a node that is gone from one that has only lost a connection.
     async fn carry(&mut self, outbox: &Outbox) {
         if self.connection.is_none() {
-            match self.connect().await {
-                Ok(connection) => (self.connection, self.used) = (Some(connection), false),
+            let connected = match self.connect().await {
+                Err(Unlinked::Insecure(error)) => Err(self.explain(error).await),
+                other => other,
+            };
+            match connected {
+                Ok(connection) => {
+                    (self.connection, self.used, self.trusted) = (Some(connection), false, true);
+                    self.shared.welcomed.store(true, Ordering::Relaxed);
+                }
                 Err(Unlinked::Gone) => return (self.shared.events)(LinkEvent::Gone(self.to.clone())),
                 Err(Unlinked::OtherStore(theirs)) => {
                     let (to, mine) = (&self.to, self.shared.proof.store());
@@ -142,7 +157,15 @@ impl Link {
                     );
                     return (self.shared.events)(LinkEvent::OtherStore(why));
                 }
-                Err(Unlinked::Failed(error)) => return self.failed(&error),
+                Err(Unlinked::OtherTrust(theirs)) => {
+                    let (to, mine) = (&self.to, self.shared.trust.kind());
+                    let why = format!(
+                        "this copy has {mine}, and the copy at {to} has {theirs}, so they cannot connect: give all copies the \
+                         same --cluster-key-file, and stop all of them before the key is changed"
+                    );
+                    return (self.shared.events)(LinkEvent::OtherTrust(why));
+                }
+                Err(Unlinked::Failed(error) | Unlinked::Insecure(error)) => return self.failed(&error),
             }
         }
         while let (Some(connection), Some(envelope)) = (&mut self.connection, outbox.next()) {
@@ -160,12 +183,27 @@ impl Link {
         }
     }
 
+    /// Why something that listens at the receiver's address is not connected. The address may belong to something else by now,
+    /// so only what the receiver has said of itself in the store counts. A node that others have welcomed has the right trust.
+    async fn explain(&mut self, error: io::Error) -> Unlinked {
+        if !self.trusted && !self.shared.welcomed.load(Ordering::Relaxed) {
+            let theirs = tokio::time::timeout(ANSWERS_WITHIN, self.shared.proof.trust_of(&self.to)).await;
+            match theirs {
+                Ok(Some(theirs)) if theirs != self.shared.trust.kind() => return Unlinked::OtherTrust(theirs),
+                Ok(Some(_)) => self.trusted = true,
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Unlinked::Failed(error)
+    }
+
     async fn connect(&self) -> Result<Connection, Unlinked> {
         let shared = &self.shared;
         shared.proof.is_shown().await;
         let opened = Connection::open(&self.to.address, &shared.trust).await;
         let mut connection = opened.map_err(|error| match error {
             NotOpened::Refused => Unlinked::Gone,
+            NotOpened::Insecure(error) => Unlinked::Insecure(error),
             NotOpened::Failed(error) => Unlinked::Failed(error),
         })?;
         let store = shared.proof.store().to_owned();
@@ -175,7 +213,13 @@ impl Link {
             connection.read().await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
         };
         let answered = tokio::time::timeout(ANSWERS_WITHIN, asked).await.map_err(io::Error::from);
-        match answered.and_then(|answer| answer).map_err(Unlinked::Failed)? {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::InvalidData => {
+                Unlinked::Insecure(error)
+            }
+            _ => Unlinked::Failed(error),
+        };
+        match answered.and_then(|answer| answer).map_err(failed)? {
             Answer::Welcome => Ok(connection),
             Answer::NotMe => Err(Unlinked::Gone),
             Answer::OtherStore(theirs) => Err(Unlinked::OtherStore(theirs)),

@@ -217,6 +217,35 @@ async fn a_copy_that_sees_another_store_is_told_so_and_not_heard() {
     assert!(b.events.try_recv().is_err());
 }
 
+/// Copies with another cluster key could not be heard, and took the job over from each other.
+#[tokio::test]
+async fn a_copy_with_another_key_ends_and_one_whose_peer_is_a_stranger_does_not() {
+    let store = tempfile::tempdir().unwrap();
+    for (mine, theirs) in [(with_key(), with_key()), (plain(), with_key()), (with_key(), plain())] {
+        let (mut a, mut b) = (Copy::new(1, &mine, &store), Copy::new(2, &theirs, &store));
+        a.links.shared.proof.is_shown().await;
+        b.links.shared.proof.is_shown().await;
+        b.send(&a.me, status(1));
+        let ends = |event| match event {
+            LinkEvent::OtherTrust(why) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(ends(b.next().await).contains(&mine.kind().to_string()));
+        a.send(&b.me, status(1));
+        let why = ends(a.next().await);
+        assert!(why.contains(&mine.kind().to_string()) && why.contains(&theirs.kind().to_string()), "{why}");
+    }
+    // The address of a copy that has ended may be another group's by now.
+    let (mut a, stranger) = (Copy::new(3, &with_key(), &store), listen());
+    let (gone, elsewhere) = (id(&stranger, 4), tempfile::tempdir().unwrap());
+    let _other_group = Copy::at(stranger, 5, &with_key(), elsewhere.path());
+    a.send(&gone, status(1));
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), a.events.recv()).await.is_err(),
+        "it knows nothing of the other"
+    );
+}
+
 #[tokio::test]
 async fn a_store_that_cannot_be_read_is_no_proof_that_it_is_another() {
     let (store, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -52,6 +52,11 @@ impl ClusterKey {
         Ok(Self(secret))
     }
 
+    /// What tells the key from another, in hexadecimal digits. The key does not follow from it.
+    pub(super) fn fingerprint(&self) -> String {
+        self.derive("fingerprint").bytes().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// A secret that follows from the key and from what it is `used_for`; the key does not follow from it.
     pub(super) fn derive(&self, used_for: &str) -> Secret {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"fluvial cluster key 1");

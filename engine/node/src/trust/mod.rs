@@ -24,6 +24,7 @@ use std::path::PathBuf;
 
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{ServerName, pem};
+use serde::{Deserialize, Serialize};
 
 pub use attempt::{AttemptAuthority, MeshCertificate};
 pub use authority::Tls;
@@ -56,9 +57,36 @@ enum Kind {
     /// By the user's own certificates.
     Files(Files),
     /// By certificates of the authority that follows from the cluster key.
-    ClusterKey(Tls),
+    ClusterKey {
+        /// The certificates.
+        tls: Tls,
+        /// What tells the key from another, and does not help to find it.
+        fingerprint: String,
+    },
     /// By nothing: plain TCP, on the loopback interface only unless the user has said that it is to be so.
     Plain { insecure: bool },
+}
+
+/// The kind of trust that a node has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrustKind {
+    /// Certificates of the user. Which ones is not said, because they may be replaced one by one.
+    Certificates,
+    /// The cluster key with this fingerprint.
+    ClusterKey(String),
+    /// Nothing proves who a node is.
+    Nothing,
+}
+
+impl std::fmt::Display for TrustKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Certificates => f.write_str("certificates of its own (--tls-cert)"),
+            Self::ClusterKey(fingerprint) => write!(f, "a cluster key with the fingerprint {fingerprint}"),
+            Self::Nothing => f.write_str("neither a cluster key nor certificates"),
+        }
+    }
 }
 
 /// The name in the certificates of nodes that have a cluster key. It is the same for all: the key proves that the other end is
@@ -94,7 +122,7 @@ impl Trust {
     pub fn of_cluster_key(key: &ClusterKey) -> Result<Self, TrustError> {
         let identity = Authority::of(&key.derive("authority of nodes")).identity(NODE);
         let tls = Tls::new(identity, default_provider()).map_err(|source| TrustError::Derived { source })?;
-        Ok(Self(Kind::ClusterKey(tls)))
+        Ok(Self(Kind::ClusterKey { tls, fingerprint: key.fingerprint() }))
     }
 
     /// Refuses to listen at `ip` if others than this host can reach it and would not have to prove who they are.
@@ -108,13 +136,23 @@ impl Trust {
         }
     }
 
+    /// Its kind. Two nodes of different kinds cannot connect.
+    #[must_use]
+    pub fn kind(&self) -> TrustKind {
+        match &self.0 {
+            Kind::Files(_) => TrustKind::Certificates,
+            Kind::ClusterKey { fingerprint, .. } => TrustKind::ClusterKey(fingerprint.clone()),
+            Kind::Plain { .. } => TrustKind::Nothing,
+        }
+    }
+
     /// How to accept and open connections now, or `None` for plain TCP. To be asked for each connection, because the user's
     /// certificates can change.
     #[must_use]
     pub fn tls(&self) -> Option<Tls> {
         match &self.0 {
             Kind::Files(files) => Some(files.tls()),
-            Kind::ClusterKey(tls) => Some(tls.clone()),
+            Kind::ClusterKey { tls, .. } => Some(tls.clone()),
             Kind::Plain { .. } => None,
         }
     }
@@ -127,7 +165,7 @@ impl Trust {
     pub fn name_of(&self, address: &str) -> Result<ServerName<'static>, TrustError> {
         let name = match &self.0 {
             Kind::Files(_) => address.rsplit_once(':').map_or(address, |(host, _)| host),
-            Kind::ClusterKey(_) | Kind::Plain { .. } => NODE,
+            Kind::ClusterKey { .. } | Kind::Plain { .. } => NODE,
         };
         let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         ServerName::try_from(name.to_owned()).map_err(|_| TrustError::NoHost { address: address.to_owned() })
