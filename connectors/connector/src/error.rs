@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Fenced,
     /// A person must change a setting: an unknown topic, refused credentials.
     Configuration,
+    /// A person must change something on this host, such as its clock. The same call may succeed on another host.
+    Host,
     /// The data is not what it must be: lost offsets, a recreated topic.
     Data,
     /// A fault in the engine or the connector.

@@ -35,6 +35,13 @@ impl OutOfRange {
         Some(Self { timestamp: timestamp.parse().ok()?, from: from.parse().ok()?, to: to.parse().ok()? })
     }
 
+    /// Whether the broker would refuse this host's clock as well, so that the host is at fault and not the record.
+    pub(crate) fn refuses_clock(&self, host: SystemTime) -> bool {
+        let host = since_epoch(host);
+        // A last timestamp before the first is a limit that is none.
+        host < self.from || (self.from <= self.to && host > self.to)
+    }
+
     /// What the broker's clock read. `None` where the range is not that of these settings: they have been changed
     /// meanwhile, or a broker older than Kafka 4 has `message.timestamp.difference.max.ms`.
     fn brokers_clock(&self, allowed: &Allowed) -> Option<i64> {

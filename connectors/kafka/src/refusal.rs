@@ -76,9 +76,9 @@ impl Refusals {
                     let client = self.kafka.questions().ok()?;
                     client.settings_of(place.topic, Instant::now() + PATIENCE).ok()
                 };
-                let why = why_invalid(code, words.as_ref(), SystemTime::now(), settings);
+                let (kind, why) = why_invalid(code, words.as_ref(), SystemTime::now(), settings);
                 let what = format!("{doing}: {} refuses a record {why}", place.described);
-                CommitError::Refused(Error::caused(ErrorKind::Configuration, what, code))
+                CommitError::Refused(Error::caused(kind, what, code))
             }
             code => {
                 let words = words.filter(|words| words.code == code);
@@ -220,17 +220,17 @@ impl Refusals {
 }
 
 /// Why a broker refuses a record with one of Kafka's two codes for that, and what a person can do. The broker's words say
-/// it, if there are any; `now` is this host's clock, `settings` asks for the settings of the topic. What is returned goes
+/// it, if there are any; `now` is this host's clock, `settings` asks for the settings of the topic. The text that is returned goes
 /// on after `refuses a record `.
 fn why_invalid(
     code: Code,
     words: Option<&Words>,
     now: SystemTime,
     settings: impl FnOnce() -> Option<BTreeMap<String, String>>,
-) -> String {
+) -> (ErrorKind, String) {
     let by_clocks = || format!("compare this host's clock, which reads {}, with the broker's", clocks::now(now));
     let Some(Words { text, heard, .. }) = words else {
-        return match code {
+        let why = match code {
             Code::InvalidTimestamp => format!(
                 "for its timestamp, and the broker says no more: {} and set the clocks, or raise the topic's {AFTER} or \
                  {BEFORE}",
@@ -243,15 +243,19 @@ fn why_invalid(
                 by_clocks()
             ),
         };
+        return (ErrorKind::Configuration, why);
     };
-    let why = match OutOfRange::parse(text) {
+    let refused = OutOfRange::parse(text);
+    let of_host = refused.is_some_and(|refused| refused.refuses_clock(*heard));
+    let why = match refused {
         Some(refused) => refused.explain(settings().as_ref().and_then(Allowed::of), *heard),
         None if code == Code::InvalidTimestamp => {
             format!("for its timestamp: {} and set the clocks, or raise the topic's {AFTER} or {BEFORE}", by_clocks())
         }
         None => "as invalid".to_owned(),
     };
-    format!("{why}; the broker says: {text}")
+    let kind = if of_host { ErrorKind::Host } else { ErrorKind::Configuration };
+    (kind, format!("{why}; the broker says: {text}"))
 }
 
 fn nth(write: Option<&PartitionWrite>, index: usize) -> Option<&OutputRecord> {
@@ -275,7 +279,9 @@ mod tests {
         let words = text.map(|text| Words { code, text: text.to_owned(), heard });
         let settings = [(BEFORE, i64::MAX.to_string()), (AFTER, "3600000".to_owned())];
         let settings = settings.map(|(name, value)| (name.to_owned(), value));
-        why_invalid(code, words.as_ref(), heard, || Some(BTreeMap::from(settings)))
+        let (kind, why) = why_invalid(code, words.as_ref(), heard, || Some(BTreeMap::from(settings)));
+        assert_eq!(kind, if why.contains("3h ahead") { ErrorKind::Host } else { ErrorKind::Configuration }, "{why}");
+        why
     }
 
     #[test]

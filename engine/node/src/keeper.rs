@@ -304,7 +304,9 @@ impl Processes {
                     *newest = Some((progress, Instant::now()));
                 }
             }
-            What::Said(FromProcess::Ended { exit, why }) => process.said = Some(ProcessEnd::Said { exit, why }),
+            What::Said(FromProcess::Ended { exit, why, elsewhere }) => {
+                process.said = Some(ProcessEnd::Said { exit, why, elsewhere });
+            }
             What::Silent => process.silent = true,
             What::Exited => process.exited = true,
         }

@@ -96,6 +96,9 @@ pub enum FromProcess {
         exit: Exit,
         /// The reason, in one line; empty where there is nothing to say.
         why: String,
+        /// As in [`fluvial_protocol::ProcessEnd::Said`].
+        #[serde(default)]
+        elsewhere: bool,
     },
 }
 

@@ -23,6 +23,9 @@ pub enum ProcessEnd {
         exit: Exit,
         /// The reason, in one line.
         why: String,
+        /// Whether a process on another host may do better: the reason is the host, such as its clock or its limits.
+        #[serde(default)]
+        elsewhere: bool,
     },
     /// It ended without a word: it was killed, or the host took it.
     Died {
@@ -100,7 +103,7 @@ pub fn cause(ends: impl IntoIterator<Item = ProcessEnd>) -> (Exit, String) {
     let (mut said, mut died): (Option<(Exit, String)>, Option<String>) = (None, None);
     for end in ends {
         match end {
-            ProcessEnd::Said { exit, why } => {
+            ProcessEnd::Said { exit, why, .. } => {
                 if said.as_ref().is_none_or(|(other, _)| rank(exit) < rank(*other)) {
                     said = Some((exit, why));
                 }
@@ -165,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_cause_is_what_a_process_said_of_itself() {
-        let said = |exit, why: &str| ProcessEnd::Said { exit, why: why.to_owned() };
+        let said = |exit, why: &str| ProcessEnd::Said { exit, why: why.to_owned(), elsewhere: false };
         let died = |why: &str| ProcessEnd::Died { why: why.to_owned() };
         let check = |ends: &[ProcessEnd], exit, why: &str| {
             assert_eq!(cause(ends.iter().cloned()), (exit, why.to_owned()), "{ends:?}");

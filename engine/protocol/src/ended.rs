@@ -515,7 +515,7 @@ impl Ended {
             Self::Mismatch(_) => Exit::Misconfigured,
             Self::Diverged { .. } => Exit::Failed,
             Self::NotWritable { kind, .. } => match kind {
-                ErrorKind::Configuration => Exit::Misconfigured,
+                ErrorKind::Configuration | ErrorKind::Host => Exit::Misconfigured,
                 ErrorKind::Bug => Exit::EngineFault,
                 ErrorKind::Data => Exit::Failed,
                 ErrorKind::Retry | ErrorKind::Restart | ErrorKind::Fenced => Exit::SinkFailed,

@@ -70,7 +70,7 @@ impl Exit {
     #[must_use]
     pub fn of(kind: ErrorKind, system: System) -> Self {
         match (kind, system) {
-            (ErrorKind::Configuration, _) => Self::Misconfigured,
+            (ErrorKind::Configuration | ErrorKind::Host, _) => Self::Misconfigured,
             (ErrorKind::Data, _) => Self::StateRefused,
             (ErrorKind::Bug, _) => Self::EngineFault,
             (ErrorKind::Retry | ErrorKind::Restart | ErrorKind::Fenced, System::Source) => Self::SourceFailed,
@@ -171,6 +171,7 @@ mod tests {
             (ErrorKind::Fenced, System::Sink, Exit::SinkFailed),
             (ErrorKind::Data, System::Source, Exit::StateRefused),
             (ErrorKind::Configuration, System::Store, Exit::Misconfigured),
+            (ErrorKind::Host, System::Sink, Exit::Misconfigured),
             (ErrorKind::Bug, System::Sink, Exit::EngineFault),
         ] {
             assert_eq!(Exit::of(kind, system), exit, "{kind:?} {system:?}");

@@ -25,7 +25,7 @@ const SLICE: Duration = Duration::from_millis(1000);
 /// The pause after the first call that failed at once. It doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two calls that fail at once.
-const LAST_PAUSE: Duration = Duration::from_millis(400);
+const LAST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many answers in a row must say that an object does not exist before it counts as missing.
 const MISSING_TIMES: u32 = 3;

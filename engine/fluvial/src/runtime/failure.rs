@@ -1,6 +1,7 @@
 //! Why a process of a generation cannot go on.
 
-use fluvial_connector::Error;
+use fluvial_connector::{Error, ErrorKind};
+use fluvial_node::process_link::FromProcess;
 use fluvial_protocol::{Ended, Exit, System};
 
 /// How a process ends, with the error that is the reason.
@@ -10,18 +11,21 @@ pub(crate) struct Failure {
     pub exit: Exit,
     /// The reason.
     pub error: anyhow::Error,
+    /// As in [`fluvial_protocol::ProcessEnd::Said`].
+    pub elsewhere: bool,
 }
 
 impl Failure {
-    /// A failure that ends so.
+    /// A failure that ends so, on any host.
     pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
-        Self { exit, error: error.into() }
+        Self { exit, error: error.into(), elsewhere: false }
     }
 
     /// The failure that an external system's error is.
     #[must_use]
     pub(crate) fn of(system: System, error: Error) -> Self {
-        Self { exit: Exit::of(error.kind, system), error: error.into() }
+        let elsewhere = error.kind == ErrorKind::Host;
+        Self { exit: Exit::of(error.kind, system), error: error.into(), elsewhere }
     }
 
     /// The failure that the host's refusal of a thread or a file is: its limits are too low for the job.
@@ -31,7 +35,13 @@ impl Failure {
             "the host refuses to start a thread or open a file for this \
              process: raise the limits of its user (`ulimit -u`, `ulimit -n`)",
         );
-        Self { exit: Exit::Misconfigured, error }
+        Self { exit: Exit::Misconfigured, error, elsewhere: true }
+    }
+
+    /// What the process tells its node before it ends.
+    #[must_use]
+    pub(crate) fn last_words(&self) -> FromProcess {
+        FromProcess::Ended { exit: self.exit, why: self.line(), elsewhere: self.elsewhere }
     }
 
     /// The failure in one line, causes included.
@@ -43,7 +53,8 @@ impl Failure {
 
 impl From<Ended> for Failure {
     fn from(ended: Ended) -> Self {
-        Self::new(ended.exit(), ended)
+        let elsewhere = matches!(ended, Ended::NotWritable { kind: ErrorKind::Host, .. });
+        Self { elsewhere, ..Self::new(ended.exit(), ended) }
     }
 }
 

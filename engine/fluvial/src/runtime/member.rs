@@ -103,7 +103,7 @@ impl Member {
 
     /// Ends the process at once, because its workers may wait for each other in any state.
     pub(crate) fn end(&self, failure: &Failure) -> ! {
-        self.node.say(&FromProcess::Ended { exit: failure.exit, why: failure.line() });
+        self.node.say(&failure.last_words());
         std::process::exit(i32::from(failure.exit.code()));
     }
 

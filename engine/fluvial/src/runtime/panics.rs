@@ -16,7 +16,7 @@ use crate::stream::context;
 pub(crate) fn end_the_process_on_panic(node: NodeLink) {
     std::panic::set_hook(Box::new(move |info| {
         let (exit, why) = explain(info);
-        node.say(&FromProcess::Ended { exit, why });
+        node.say(&FromProcess::Ended { exit, why, elsewhere: false });
         std::process::exit(i32::from(exit.code()));
     }));
 }

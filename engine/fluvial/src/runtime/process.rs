@@ -118,11 +118,11 @@ pub(crate) fn run(invited: Invited, build: &Build, config: &RunConfig) -> anyhow
         log::this_is_process(invited.invitation.index as usize);
     }
     panics::end_the_process_on_panic(node.clone());
-    let (exit, why) = match Peer::join(invited).and_then(|peer| generation(peer, build, config)) {
-        Ok(()) => (Exit::Done, String::new()),
-        Err(failure) => (failure.exit, failure.line()),
+    let (exit, last_words) = match Peer::join(invited).and_then(|peer| generation(peer, build, config)) {
+        Ok(()) => (Exit::Done, FromProcess::Ended { exit: Exit::Done, why: String::new(), elsewhere: false }),
+        Err(failure) => (failure.exit, failure.last_words()),
     };
-    node.say(&FromProcess::Ended { exit, why });
+    node.say(&last_words);
     Ok(exit)
 }
 

@@ -135,7 +135,7 @@ fn wait_for_store(options: &GroupOptions, runtime: &Runtime, inbox: &Receiver<Ev
 /// Why a process could not go on, if it did not reach what it needs. Others may reach it.
 fn unreachable_from_here(says: &ProcessSays) -> Option<&str> {
     match says {
-        ProcessSays::Ended(ProcessEnd::Said { exit, why }) => {
+        ProcessSays::Ended(ProcessEnd::Said { exit, why, .. }) => {
             matches!(exit, Exit::SinkFailed | Exit::SourceFailed | Exit::StoreFailed).then_some(why)
         }
         _ => None,
@@ -263,7 +263,14 @@ impl<'a> Copy<'a> {
                 NodeEvent::Message { from, message }
             }
             Event::Link(LinkEvent::Gone(node)) => NodeEvent::Gone(node),
-            Event::Link(LinkEvent::OtherStore(why)) => return Err((Exit::Misconfigured, why)),
+            // It is the other copy that has to end.
+            Event::Link(LinkEvent::OtherTrust(why)) if self.node.running().is_some() => {
+                tracing::warn!("{why}");
+                return Ok(None);
+            }
+            Event::Link(LinkEvent::OtherStore(why) | LinkEvent::OtherTrust(why)) => {
+                return Err((Exit::Misconfigured, why));
+            }
             Event::Store(Ok(answer)) => {
                 self.looked |= matches!(answer, StoreAnswer::Newest(_));
                 if self.store_failure.take().is_some() {

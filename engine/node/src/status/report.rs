@@ -284,7 +284,7 @@ fn fill(report: &mut AttemptReport, attempt: &Attempt, members: &[Member]) {
 
 fn why(end: &ProcessEnd) -> String {
     match end {
-        ProcessEnd::Said { exit, why } if why.is_empty() => exit.describe().to_owned(),
+        ProcessEnd::Said { exit, why, .. } if why.is_empty() => exit.describe().to_owned(),
         ProcessEnd::Said { why, .. } | ProcessEnd::Died { why } => why.clone(),
     }
 }

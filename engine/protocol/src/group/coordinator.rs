@@ -177,7 +177,7 @@ impl Coordinator {
                     Next::Start { pause_ms } => pause_ms,
                     // Others were to follow, so this end was asked for.
                     Next::End if end.stopping => 0,
-                    Next::End => return Some(self.ended_for_good(record, attempt, end, now_ms)),
+                    Next::End => return self.ended_for_good(record, attempt, end, decisions, now_ms),
                 };
                 let next = (end, now_ms + pause_ms, decisions);
                 self.over = Some(Over { next: Some(next.clone()), ..over });
@@ -338,16 +338,46 @@ impl Coordinator {
         Some(GenerationEnd { exit, why, opened, stopping })
     }
 
-    /// The attempt ended in a way that no restart mends. Where nodes with another version can run the job, only those of its
-    /// own version are out.
-    fn ended_for_good(&self, record: &GroupRecord, attempt: &Attempt, end: GenerationEnd, now_ms: u64) -> Decision {
+    /// The attempt ended in a way that no restart mends. Where other nodes can run the job, only those at fault are out: the
+    /// nodes of which a process says that another host may do better, or, where none does, all of this version.
+    fn ended_for_good(
+        &self,
+        record: &GroupRecord,
+        attempt: &Attempt,
+        end: GenerationEnd,
+        decisions: Decisions,
+        now_ms: u64,
+    ) -> Option<Decision> {
+        let by_host = |process: &ProcessState| matches!(process.end(), Some(ProcessEnd::Said { exit, elsewhere: true, .. }) if *exit == end.exit);
+        let has_one = |node: &NodeId| {
+            let running = self.running(node, attempt.number);
+            running.is_some_and(|running| running.processes.values().any(by_host))
+        };
+        let places = attempt.placement.places.iter().map(|(node, _)| node);
+        let hosts: Vec<_> = places.filter(|node| has_one(node)).collect();
+        let of_version = self.heard(now_ms).filter(|(_, status)| status.offer.version == attempt.version);
+        let only_hosts = !hosts.is_empty();
+        let (out, decisions): (Vec<_>, _) = if only_hosts {
+            // The same program goes on: once it has been open, an outage does not end it.
+            (hosts, decisions)
+        } else {
+            (of_version.map(|(node, _)| node).collect(), Decisions::new(true))
+        };
         let mut failed = record.failed.clone();
-        let same = self.heard(now_ms).filter(|(_, status)| status.offer.version == attempt.version);
-        failed.extend(same.map(|(node, _)| (node.clone(), end.why.clone())));
+        failed.extend(out.into_iter().map(|node| (node.clone(), end.why.clone())));
         let at_fault = !matches!(end.exit, Exit::Done | Exit::Fenced);
-        let others =
-            at_fault.then(|| self.attempt(record, failed, Decisions::new(true), end.why.clone(), now_ms)).flatten();
-        others.unwrap_or(Decision::Outcome(Outcome { exit: end.exit, why: end.why }))
+        if at_fault && let Some(next) = self.attempt(record, failed.clone(), decisions, end.why.clone(), now_ms) {
+            return Some(next);
+        }
+        // Of a node that has just started it is not known yet whether it is ready.
+        let may_be_ready = |(node, status): (&NodeId, &Status)| {
+            let Offer { slots, leaving, .. } = status.offer;
+            slots > 0 && !leaving && failed.iter().all(|(other, _)| other != node)
+        };
+        if at_fault && only_hosts && self.heard(now_ms).any(may_be_ready) {
+            return None;
+        }
+        Some(Decision::Outcome(Outcome { exit: end.exit, why: end.why }))
     }
 
     /// Whether every copy was told to leave.
@@ -402,11 +432,15 @@ impl Coordinator {
 
     fn command(&self, attempt: &Attempt, now_ms: u64) -> Command {
         if let Some(over) = &self.over {
-            // The others notice by themselves, and say why they end.
+            // The others notice by themselves, and say why they end. Where a node is lost the reason is known.
             let ended = |running: &Running| running.processes.values().any(ProcessState::is_done);
             let mut places = attempt.placement.places.iter();
             let done = places.any(|(node, _)| self.running(node, attempt.number).is_some_and(ended));
-            let grace_ms = if done { self.times.letting_go_ms } else { self.times.last_words_ms };
+            let grace_ms = match (done, self.lost.is_empty()) {
+                (true, _) => self.times.letting_go_ms,
+                (false, true) => self.times.last_words_ms,
+                (false, false) => 0,
+            };
             if now_ms >= over.since_ms + grace_ms {
                 return Command::Kill;
             }

@@ -17,6 +17,11 @@ use super::record::{Attempt, AttemptNumber, GroupRecord, NodeId, Outcome, Term};
 use super::{Chance, Times};
 use crate::{Exit, ProcessEnd};
 
+/// How often the wait before a claim doubles at the most: from five seconds to nearly three minutes.
+const MOST_DOUBLINGS: usize = 5;
+/// For how long a term that another node has ended makes this wait longer.
+const REMEMBERED_MS: u64 = 600_000;
+
 /// An event of a node.
 #[derive(Clone, Debug)]
 pub enum NodeEvent {
@@ -111,6 +116,8 @@ pub struct Node {
     /// The newest term that it has heard of.
     term: Term,
     role: Role,
+    /// The nodes that have ended its terms, with the times at which it learned of that. It has not heard any of them since.
+    superseded_by: Vec<(NodeId, u64)>,
     status_number: u64,
     next_beat_ms: u64,
     members: Vec<NodeId>,
@@ -158,6 +165,7 @@ impl Node {
             first_look: None,
             term: Term(0),
             role: Role::Looking,
+            superseded_by: Vec::new(),
             status_number: 0,
             next_beat_ms: now_ms,
             members: Vec::new(),
@@ -252,6 +260,9 @@ impl Node {
     // ---- messages
 
     fn receive(&mut self, from: NodeId, message: Message) {
+        if self.superseded_by.iter().any(|(node, _)| *node == from) {
+            self.superseded_by.clear();
+        }
         if let Some(heard_ms) = self.heard_ms.get_mut(&from) {
             *heard_ms = self.now_ms;
         }
@@ -270,6 +281,7 @@ impl Node {
                 self.send(from, Message::Hears { term: self.term, hears });
             }
             Message::Hears { term, hears } => {
+                let silence_ms = self.silence_ms();
                 if let Role::Asking { coordinator, waits_for, .. } = &mut self.role {
                     waits_for.remove(&from);
                     if hears && term >= self.term {
@@ -277,7 +289,7 @@ impl Node {
                         self.follow(coordinator);
                         // The other may only have heard it a moment later than this node: it is asked again soon.
                         if let Role::Following { heard_ms, .. } = &mut self.role {
-                            *heard_ms = (self.now_ms + self.times.answer_ms).saturating_sub(self.times.silence_ms);
+                            *heard_ms = (self.now_ms + self.times.answer_ms).saturating_sub(silence_ms);
                         }
                     }
                 }
@@ -418,8 +430,10 @@ impl Node {
     }
 
     fn is_gone(&mut self, node: &NodeId) {
+        // Where a firewall refuses connections to a node that runs, nothing is known of it.
+        let believes = self.silence_ms() == self.times.silence_ms;
         match &mut self.role {
-            Role::Following { coordinator, .. } if coordinator == node => self.ask(),
+            Role::Following { coordinator, .. } if coordinator == node && believes => self.ask(),
             Role::Asking { waits_for, .. } => drop(waits_for.remove(node)),
             Role::Coordinating { coordinator, .. } => coordinator.is_gone(node),
             _ => {}
@@ -505,6 +519,11 @@ impl Node {
                 Some((term, coordinator))
                     if term > self.term || matches!(self.role, Role::Looking | Role::Claiming { .. }) =>
                 {
+                    if self.is_coordinating() {
+                        let now_ms = self.now_ms;
+                        self.superseded_by.retain(|(_, at_ms)| now_ms < at_ms + REMEMBERED_MS);
+                        self.superseded_by.push((coordinator.clone(), self.now_ms));
+                    }
                     self.term = term;
                     self.follow(coordinator);
                     self.begin_anew_if_over();
@@ -554,13 +573,22 @@ impl Node {
 
     // ---- time
 
+    /// How long it waits for a coordinator that says nothing. Two parts of a group that do not reach each other, while both
+    /// reach the store, would otherwise end each other's terms all the time. The wait doubles for each node by itself, so the
+    /// larger part, whose nodes take turns, waits less.
+    fn silence_ms(&self) -> u64 {
+        let lately = self.superseded_by.iter().filter(|(_, at_ms)| self.now_ms < at_ms + REMEMBERED_MS);
+        self.times.silence_ms << lately.count().min(MOST_DOUBLINGS)
+    }
+
     fn advance(&mut self) {
         if self.exited {
             return;
         }
+        let silence_ms = self.silence_ms();
         match &mut self.role {
             Role::Looking => self.log.look(),
-            Role::Following { heard_ms, .. } if self.now_ms >= *heard_ms + self.times.silence_ms => self.ask(),
+            Role::Following { heard_ms, .. } if self.now_ms >= *heard_ms + silence_ms => self.ask(),
             Role::Following { .. } | Role::Claiming { .. } => {}
             Role::Asking { waits_for, until_ms, .. } => {
                 if waits_for.is_empty() || self.now_ms >= *until_ms {
@@ -576,7 +604,11 @@ impl Node {
             }
         }
         let idle = self.running.as_ref().is_none_or(Running::is_over);
-        let alone = matches!(self.role, Role::Looking | Role::Asking { .. } | Role::Claiming { .. });
+        let alone = match &self.role {
+            Role::Looking | Role::Asking { .. } | Role::Claiming { .. } => true,
+            Role::Following { heard_ms, .. } => self.now_ms >= *heard_ms + self.times.silence_ms,
+            Role::Coordinating { .. } => false,
+        };
         if self.offer.leaving && idle && alone {
             self.end(Outcome { exit: Exit::Done, why: String::new() });
         }

@@ -94,7 +94,7 @@ pub struct GroupRecord {
     pub coordinator: NodeId,
     /// The newest attempt.
     pub attempt: Option<Attempt>,
-    /// The nodes whose program ended an attempt in a way that no restart mends, with the reason. Others run the job.
+    /// The nodes whose program or host ended an attempt in a way that no restart mends, with the reason. Others run the job.
     pub failed: Vec<(NodeId, String)>,
     /// How the job ended, if it has.
     pub outcome: Option<Outcome>,

@@ -16,6 +16,7 @@ struct Weather {
     leave: usize,
     process: usize,
     version: usize,
+    refused: usize,
     heal: usize,
 }
 
@@ -30,6 +31,7 @@ impl Weather {
             leave: one_of(&[200, 400, 4000]),
             process: one_of(&[200, 400, 4000]),
             version: one_of(&[400, 4000, 4000]),
+            refused: one_of(&[400, 4000, 4000]),
             heal: one_of(&[50, 100, 200]),
         }
     }
@@ -106,10 +108,14 @@ fn disturb(world: &mut World, weather: &Weather, dice: &mut Dice) {
         world.kill(host);
         world.hosts[host].offer = offer(version, world.hosts[host].offer.slots);
     }
+    if dice.one_in(weather.refused) {
+        world.refuse(host);
+    }
     if dice.one_in(weather.heal) {
-        match dice.below(3) {
+        match dice.below(4) {
             0 => world.cuts.clear(),
             1 => world.storeless.clear(),
+            2 => world.refused.clear(),
             _ => {
                 world.hosts[host].dark = false;
                 if world.hosts[host].node.is_none() {
@@ -125,6 +131,7 @@ fn heal(world: &mut World) {
     world.tell(|| "everything is mended".to_owned());
     world.cuts.clear();
     world.storeless.clear();
+    world.refused.clear();
     world.faults = 0;
     for host in 0..world.hosts.len() {
         world.hosts[host].dark = false;
@@ -149,7 +156,9 @@ fn whatever_has_gone_wrong_the_group_runs_the_job_once_it_is_mended() {
         return;
     }
     for seed in 0..number("FLUVIAL_SEEDS").unwrap_or(DEFAULT_SEEDS) {
-        if let Err(why) = run(seed, false) {
+        // An assertion of the world does not name the seed.
+        let ended = std::panic::catch_unwind(|| run(seed, false));
+        if let Err(why) = ended.unwrap_or_else(|_| Err("an assertion of the world failed".to_owned())) {
             panic!("seed {seed}: {why}\nFLUVIAL_SEED={seed} tells how it came to this");
         }
     }

@@ -200,6 +200,34 @@ fn a_cut_between_the_coordinator_and_one_node_ends_no_term() {
     assert_eq!(term(&world), began);
 }
 
+/// Cuts every connection between these hosts and the others for ten minutes. Returns how many terms began.
+fn terms_in_a_split(world: &mut World, part: &[usize]) -> u64 {
+    let began = term(world);
+    for other in (0..world.hosts.len()).filter(|other| !part.contains(other)) {
+        for host in part {
+            world.cut(*host, other);
+            world.cut(other, *host);
+        }
+    }
+    world.run_for(600_000);
+    let terms = term(world).0 - began.0;
+    world.cuts.clear();
+    world.run_for(200_000);
+    settled(world);
+    terms
+}
+
+/// Nobody can be asked by a node that reaches only the store, so one of two copies began a term each eight seconds.
+#[test]
+fn nodes_that_reach_only_the_store_end_each_others_terms_ever_more_seldom() {
+    for seed in 0..10 {
+        for (hosts, part) in [(2, &[0][..]), (3, &[0]), (4, &[0, 1])] {
+            let terms = terms_in_a_split(&mut running_from(seed, &vec![2; hosts]), part);
+            assert!((1..=20).contains(&terms), "seed {seed}, {part:?} of {hosts} hosts: {terms} terms");
+        }
+    }
+}
+
 /// Lets a group of three go on for a while with these cuts, in which it leaves a host out, and then without.
 fn leaves_one_out(world: &mut World, cuts: &[(usize, usize)]) {
     let (began, attempts) = (term(world), world.started.len());
@@ -302,8 +330,28 @@ fn a_rolling_update_changes_the_version_once() {
         world.run_for(10_000);
     }
     settled(&world);
-    let version = world.newest().and_then(|record| record.attempt.clone()).map(|attempt| attempt.version);
-    assert_eq!(version.as_deref(), Some("2"));
+    assert_eq!(world.versions(), ["1", "2"]);
+}
+
+#[test]
+fn a_tie_keeps_the_version_that_runs() {
+    for seed in 0..20 {
+        for host in 0..2 {
+            let mut world = running_from(seed, &[2, 2]);
+            assert_eq!(world.started.len(), 1, "seed {seed}");
+            world.leave(host);
+            world.run_for(20_000);
+            assert!(world.hosts[host].exited.is_some(), "seed {seed}");
+            world.hosts[host].offer = offer("2", 2);
+            world.start(host);
+            world.run_for(60_000);
+            settled(&world);
+            let attempt = world.newest().and_then(|record| record.attempt.as_ref()).expect("an attempt");
+            assert_eq!((attempt.version.as_str(), attempt.layout().workers), ("1", 2), "seed {seed}, host {host}");
+            // The host that leaves needs an attempt without it; the one that joins with another version needs none.
+            assert_eq!((world.started.len(), world.versions()), (2, vec!["1"]), "seed {seed}, host {host}");
+        }
+    }
 }
 
 #[test]
@@ -322,6 +370,32 @@ fn a_version_that_fails_leaves_the_job_to_the_nodes_of_another() {
         record.attempt.as_ref().map(|attempt| (attempt.version.as_str(), attempt.layout().workers)),
         Some(("1", 2))
     );
+}
+
+#[test]
+fn a_node_whose_processes_are_refused_leaves_the_job_to_the_others() {
+    for seed in 0..40 {
+        let mut world = running_from(seed, &[2, 2, 2]);
+        let attempts = world.started.len();
+        world.refuse(seed as usize % 3);
+        world.run_for(20_000);
+        settled(&world);
+        let record = world.newest().expect("a record");
+        let workers = record.attempt.as_ref().map(|attempt| attempt.layout().workers);
+        assert_eq!((record.failed.len(), workers), (1, Some(4)), "seed {seed}");
+        world.run_for(60_000);
+        assert_eq!(world.started.len(), attempts + 1, "seed {seed}: it joined again");
+    }
+}
+
+#[test]
+fn a_job_that_is_refused_on_every_node_ends() {
+    let mut world = running(&[2, 2, 2]);
+    (0..3).for_each(|host| world.refuse(host));
+    world.run_for(60_000);
+    for host in &world.hosts {
+        assert_eq!(host.exited.as_ref().map(|outcome| outcome.exit), Some(Exit::Misconfigured));
+    }
 }
 
 #[test]

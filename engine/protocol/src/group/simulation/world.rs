@@ -60,8 +60,12 @@ pub(super) struct World {
     pub(super) cuts: BTreeMap<(usize, usize), u64>,
     /// Hosts that cannot reach the store.
     pub(super) storeless: BTreeSet<usize>,
+    /// Hosts of which the job's processes are refused what those of other hosts may do: their clocks are wrong.
+    pub(super) refused: BTreeSet<usize>,
     pub(super) records: BTreeMap<u64, GroupRecord>,
-    /// One message in so many is lost, and one call to the store in so many fails.
+    /// The positions of records that were deleted because they are old.
+    deleted: BTreeSet<u64>,
+    /// One message in so many is lost, one in so many arrives twice, and one call to the store in so many fails.
     pub(super) faults: u64,
     happenings: BTreeMap<(u64, u64), Happening>,
     count: u64,
@@ -93,7 +97,9 @@ impl World {
             hosts: slots.iter().map(host).collect(),
             cuts: BTreeMap::new(),
             storeless: BTreeSet::new(),
+            refused: BTreeSet::new(),
             records: BTreeMap::new(),
+            deleted: BTreeSet::new(),
             faults: 0,
             happenings: BTreeMap::new(),
             count: 0,
@@ -173,7 +179,28 @@ impl World {
         }
     }
 
+    /// From now on this host's processes are refused what those of other hosts may do.
+    pub(super) fn refuse(&mut self, host: usize) {
+        self.tell(|| format!("processes on host-{host} are refused"));
+        self.refused.insert(host);
+        if let Some(number) = self.jobs.keys().next_back().copied() {
+            self.end_refused(number);
+        }
+    }
+
     // ---- processes
+
+    /// Ends the processes of an attempt that are refused. Returns whether there are any.
+    fn end_refused(&mut self, number: AttemptNumber) -> bool {
+        let live = self.jobs.get(&number).map(|job| job.live.clone()).unwrap_or_default();
+        let refused: Vec<_> = live.into_iter().filter(|(_, host)| self.refused.contains(host)).collect();
+        for (process, host) in &refused {
+            let why = format!("host-{host} has another time");
+            let end = ProcessEnd::Said { exit: Exit::Misconfigured, why, elsewhere: true };
+            self.end(number, *process, *host, end, STEP_MS);
+        }
+        !refused.is_empty()
+    }
 
     fn lose_processes(&mut self, host: usize, notice_ms: u64) {
         for job in self.jobs.values_mut() {
@@ -215,13 +242,20 @@ impl World {
         }
         if number < self.opened {
             let why = format!("superseded by attempt {}", self.opened);
-            self.end_all(number, &ProcessEnd::Said { exit: Exit::Fenced, why });
+            self.end_all(number, &ProcessEnd::Said { exit: Exit::Fenced, why, elsewhere: false });
             return;
         }
         if job.version == BAD {
-            self.end_all(number, &ProcessEnd::Said { exit: Exit::Failed, why: "a bad record".to_owned() });
+            self.end_all(
+                number,
+                &ProcessEnd::Said { exit: Exit::Failed, why: "a bad record".to_owned(), elsewhere: false },
+            );
             return;
         }
+        if self.end_refused(number) {
+            return;
+        }
+        let Some(job) = self.jobs.get_mut(&number) else { return };
         job.opened = true;
         self.opened = number;
         let first = job.live[&0];
@@ -230,7 +264,10 @@ impl World {
         self.later(200, Happening::Reads(number));
         let older: Vec<_> = self.jobs.keys().copied().filter(|other| *other < number).collect();
         for other in older {
-            self.end_all(other, &ProcessEnd::Said { exit: Exit::Fenced, why: format!("superseded by {number}") });
+            self.end_all(
+                other,
+                &ProcessEnd::Said { exit: Exit::Fenced, why: format!("superseded by {number}"), elsewhere: false },
+            );
         }
     }
 
@@ -249,7 +286,7 @@ impl World {
         }
         for number in broken {
             let why = "lost another process".to_owned();
-            self.end_all(number, &ProcessEnd::Said { exit: Exit::GenerationLost, why });
+            self.end_all(number, &ProcessEnd::Said { exit: Exit::GenerationLost, why, elsewhere: false });
         }
     }
 
@@ -296,7 +333,7 @@ impl World {
                 }
                 Happening::Stops(number) => {
                     let opened = self.jobs.get(&number).is_some_and(|job| job.opened);
-                    let done = ProcessEnd::Said { exit: Exit::Done, why: String::new() };
+                    let done = ProcessEnd::Said { exit: Exit::Done, why: String::new(), elsewhere: false };
                     self.end_all(number, &if opened { done } else { died("stopped before it was open") });
                 }
                 Happening::LatePut(position, record) => drop(self.records.entry(position).or_insert(*record)),
@@ -320,6 +357,7 @@ impl World {
             NodeRequest::Store(call) => self.store(host, call),
             NodeRequest::Start { attempt, processes, .. } => {
                 let number = attempt.number;
+                assert!(self.is_stored(&attempt), "host-{host} starts attempt {number}, which no record holds");
                 if !self.started.contains(&number) {
                     self.tell(|| format!("attempt {number}: {:?}; {}", attempt.placement.places, attempt.why));
                     self.started.push(number);
@@ -376,6 +414,10 @@ impl World {
         }
         let after_ms = self.dice.between(1, 200) as u64;
         if self.hosts[host].node.is_some() && self.id(host) == to {
+            if self.faults > 0 && self.dice.one_in(self.faults as usize) {
+                let again_ms = self.dice.between(1, 200) as u64;
+                self.later(again_ms, Happening::ToNode(host, to.clone(), event.clone()));
+            }
             self.later(after_ms, Happening::ToNode(host, to, event));
         } else if self.passes(host, from) {
             let sender = self.id(from);
@@ -408,6 +450,7 @@ impl World {
             StoreCall::Get(position) => StoreAnswer::Record(self.records.get(&position).cloned().map(Box::new)),
             StoreCall::Delete(position) => {
                 self.records.remove(&position);
+                self.deleted.insert(position);
                 StoreAnswer::Deleted
             }
         };
@@ -420,6 +463,22 @@ impl World {
 
     pub(super) fn newest(&self) -> Option<&GroupRecord> {
         self.records.values().next_back()
+    }
+
+    /// Whether the record of an attempt, whose position is the attempt's number, holds it or did so until it was deleted.
+    fn is_stored(&self, attempt: &Attempt) -> bool {
+        let position = attempt.number.0;
+        match self.records.get(&position) {
+            Some(record) => record.attempt.as_ref() == Some(attempt),
+            None => self.deleted.contains(&position),
+        }
+    }
+
+    /// The versions that attempts have run, in their order: equal ones that follow each other count once.
+    pub(super) fn versions(&self) -> Vec<&str> {
+        let mut versions: Vec<_> = self.started.iter().map(|number| self.jobs[number].version.as_str()).collect();
+        versions.dedup();
+        versions
     }
 
     /// Why the group is not as it should be when nothing is wrong with its surroundings.
