@@ -10,8 +10,8 @@ use fluvial_tests::group::{Blow, Group, Kafka, Role, Siege, Store, campaign};
 use fluvial_tests::subject::Subject;
 
 use Blow::{
-    BadLinks, CutFromStore, CutOneWay, CutOthers, CutPair, CutPower, Isolate, KillAll, KillCopy, KillProcess, Leave,
-    StopCopy, StopHost, StopProcess, StoreAway,
+    BadLinks, CutFromBroker, CutFromStore, CutOneWay, CutOthers, CutPair, CutPower, Isolate, KillAll, KillCopy,
+    KillProcess, Leave, StopCopy, StopHost, StopProcess, StoreAway, StoreAwayForAMinute,
 };
 use Role::{Coordinator, Other};
 
@@ -33,7 +33,14 @@ fn orders_survive_deaths_and_cuts() {
     survives(
         Subject::Orders,
         Store::Bucket,
-        &[KillProcess(Other), CutPower(Coordinator), CutFromStore(Coordinator), StoreAway, KillCopy(Coordinator)],
+        &[
+            KillProcess(Other),
+            CutPower(Coordinator),
+            CutFromStore(Coordinator),
+            StoreAway,
+            StoreAwayForAMinute,
+            KillCopy(Coordinator),
+        ],
     );
 }
 
@@ -43,6 +50,7 @@ fn the_bank_survives_stops_and_isolation() {
         Subject::Bank,
         Store::Folder,
         &[
+            CutFromBroker(Other),
             StopProcess(Other),
             StopCopy(Other),
             Isolate(Other),

@@ -2,6 +2,9 @@
 //!
 //! It keeps the revenue of each order: `orders ──map (the fault)──latest──► rows`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use fluvial::connector::format::{Json, Text};
 use fluvial::{Collection, Job, OnMalformed, Sum};
 use fluvial_kafka::KafkaOptions;
@@ -28,7 +31,7 @@ enum Wrong {
     Renamed,
     /// The durable operator keeps another type.
     Retyped,
-    /// An operator's closure takes its time to be dropped, in the second process.
+    /// An operator's closure that has seen a record takes its time to be dropped, in the second process.
     Lingers,
 }
 
@@ -46,12 +49,19 @@ enum Logic {
 }
 
 /// Takes longer to be dropped than processes that have failed are waited for.
-struct Lingering;
+#[derive(Default)]
+struct Lingering {
+    /// The job is also built to learn its parts, and dropped again, without a record.
+    has_seen_a_record: AtomicBool,
+}
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        if std::env::var("FLUVIAL_PEER").is_ok_and(|peer| peer.contains("\"index\":1")) {
-            std::thread::sleep(std::time::Duration::from_secs(2));
+        // The name under which a node starts a process holds the process's number.
+        let is_second = std::env::args().next().is_some_and(|name| name.contains(" process 1 of "));
+        if is_second && *self.has_seen_a_record.get_mut() {
+            eprintln!("the second process lingers");
+            std::thread::sleep(Duration::from_secs(2));
         }
     }
 }
@@ -118,9 +128,11 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         orders = orders.union(read("also", also));
     }
     let wrong = options.wrong;
-    let lingering = (wrong == Wrong::Lingers).then_some(Lingering);
+    let lingering = (wrong == Wrong::Lingers).then(Lingering::default);
     let rows = orders.map(move |(id, order): (String, Option<Order>)| {
-        let _held = &lingering;
+        if let Some(lingering) = &lingering {
+            lingering.has_seen_a_record.store(true, Ordering::Relaxed);
+        }
         let revenue = order.map(|order| order.quantity * order.price_cents);
         let revenue = match (wrong, revenue) {
             (Wrong::Random, Some(revenue)) => Some(revenue + i64::from(rand::random::<u32>())),

@@ -11,8 +11,14 @@ use rustix::process::Signal;
 use super::{GROUP_MOST, Group, Store};
 use crate::hosts::Place;
 
-/// How long something is stopped or away that is meant to be missed: longer than every time by which a group notices.
-const LONGER_THAN_ALL_TIMES: Duration = Duration::from_secs(12);
+/// How long something is stopped or unavailable that is meant to be missed: longer than every time by which a group notices.
+const MISSED: Duration = Duration::from_secs(12);
+
+/// How long a host is stopped: longer than every timeout of a group and of its job, so that all of them have expired when the
+/// host goes on. A node, a process, or the store of a coordinator may be silent for 5 s; processes meet within 20 s; a process
+/// waits for brokers and store for the `--patience` of 20 s; and a node has to begin an attempt within 30 s. The broker's
+/// transaction timeout of 60 s does not count, because the next generation ends open transactions.
+const PAST_ALL_TIMEOUTS: Duration = Duration::from_secs(35);
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
@@ -51,11 +57,11 @@ pub enum Blow {
     CutFromStore(Role),
     /// A host reaches nothing, and is reached again when its work was moved.
     Isolate(Role),
-    /// SIGSTOP of one process of the job, and SIGCONT when it was missed.
+    /// SIGSTOP of one process of the job. Its node misses it and kills it, so it gets no SIGCONT.
     StopProcess(Role),
     /// SIGSTOP of a copy alone, and SIGCONT when it was missed.
     StopCopy(Role),
-    /// SIGSTOP of a copy and its processes, and SIGCONT when they were missed.
+    /// SIGSTOP of a copy and its processes, and SIGCONT when all their timeouts have expired.
     StopHost(Role),
     /// The packets of a host are lost, one of a hundred, and those of another take 50 ms longer.
     BadLinks,
@@ -63,7 +69,7 @@ pub enum Blow {
     Leave(Role),
     /// The store answers nothing for some seconds, which the job survives.
     StoreAway,
-    /// The store answers nothing for a minute, which no generation of the job survives. Only long campaigns have it.
+    /// The store answers nothing for a minute, which no generation of the job survives. Short campaigns do not have it.
     StoreAwayForAMinute,
 }
 
@@ -158,12 +164,9 @@ impl Blow {
                 network.heal()?;
             }
             Self::CutFromBroker(role) => {
-                // The outputs have four partitions, which the first two processes write. A process that only reads input is not
-                // missed: its part of the input waits until it reaches the broker again.
-                let writers = before.places.iter().take(2).filter_map(|(address, _)| group.host_at(address));
-                let writer = writers.max_by_key(|writer| (*writer == coordinator) == (role == Role::Coordinator));
-                network.cut(Place::Host(writer.context("a process writes")?), Place::Broker)?;
-                self.next_attempt(group, &before)?;
+                network.cut(place(role), Place::Broker)?;
+                group.wait_until_on(&without(role))?;
+                group.check_health(&[host(role)])?;
                 network.heal()?;
             }
             Self::CutFromStore(role) => {
@@ -192,14 +195,14 @@ impl Blow {
                 copy.process().signal(Signal::STOP)?;
                 let stopped = Instant::now();
                 group.wait_until_on(&without(role))?;
-                std::thread::sleep(LONGER_THAN_ALL_TIMES.saturating_sub(stopped.elapsed()));
+                std::thread::sleep(MISSED.saturating_sub(stopped.elapsed()));
                 copy.process().signal(Signal::CONT)?;
             }
             Self::StopHost(role) => {
                 network.signal(place(role), Signal::STOP)?;
                 let stopped = Instant::now();
                 group.wait_until_on(&without(role))?;
-                std::thread::sleep(LONGER_THAN_ALL_TIMES.saturating_sub(stopped.elapsed()));
+                std::thread::sleep(PAST_ALL_TIMEOUTS.saturating_sub(stopped.elapsed()));
                 network.signal(place(role), Signal::CONT)?;
             }
             Self::BadLinks => {
@@ -221,7 +224,8 @@ impl Blow {
                 let any: fn(&Message) -> bool = |_| true;
                 group.stage().front().arm(any, Fault::Close, usize::MAX);
                 group.stage().front().wait_until_met(50, GROUP_MOST)?;
-                std::thread::sleep(if self == Self::StoreAway { LONGER_THAN_ALL_TIMES } else { A_MINUTE });
+                std::thread::sleep(if self == Self::StoreAway { MISSED } else { A_MINUTE });
+                group.check_health(&all)?;
                 group.stage().front().calm();
             }
         }

@@ -15,7 +15,7 @@ mod siege;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use crate::apache::{ApacheKafka, Options};
 use crate::campaign::Gauge;
 use crate::client::Endpoint;
 use crate::hosts::{Network, Place};
+use crate::http;
 use crate::stage::{OUTPUT_PARTITIONS, Stage, Started};
 use crate::subject::Subject;
 
@@ -36,6 +37,8 @@ pub use siege::{Report, Siege, campaign};
 
 /// Where a copy listens.
 const PORT: u16 = 7401;
+/// Where it serves HTTP.
+const HTTP_PORT: u16 = 7402;
 /// How many partitions the input has: more than a group has workers, so that each process needs the broker.
 pub const INPUT_PARTITIONS: i32 = 12;
 /// How long a group may take to run the job again, whatever has happened, and however busy the machine is.
@@ -59,6 +62,9 @@ pub enum Store {
     Bucket,
 }
 
+/// The options by which the copy on a host and the others know each other.
+type Trust = Box<dyn Fn(u8) -> String + Send + Sync>;
+
 /// A job's copies and all that they need.
 pub struct Group {
     copies: Mutex<BTreeMap<u8, Arc<Started>>>,
@@ -66,7 +72,7 @@ pub struct Group {
     /// What consumers of committed records see.
     output: Gauge,
     stage: Stage,
-    key: PathBuf,
+    trust: Trust,
     _kafka: Option<ApacheKafka>,
     _broker: Option<Broker>,
     network: Network,
@@ -74,7 +80,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Hosts on which nothing runs yet.
+    /// Hosts on which nothing runs yet. The copies know each other by a cluster key.
     ///
     /// # Errors
     /// As [`Network::new`] and [`Stage::on`].
@@ -127,12 +133,18 @@ impl Group {
             records: Records::default(),
             output,
             stage,
-            key,
+            trust: Box::new(move |_| format!("--cluster-key-file {}", key.display())),
             _kafka: apache,
             _broker: embedded,
             network,
             hosts,
         })
+    }
+
+    /// The same with copies that know each other by these options, which depend on the host.
+    #[must_use]
+    pub fn with_trust(self, options: impl Fn(u8) -> String + Send + Sync + 'static) -> Self {
+        Self { trust: Box::new(options), ..self }
     }
 
     /// The network.
@@ -159,13 +171,20 @@ impl Group {
         SocketAddr::from((self.network.address(Place::Host(host)), PORT))
     }
 
+    /// Where the copy on a host serves HTTP.
+    #[must_use]
+    pub fn http(&self, host: u8) -> SocketAddr {
+        SocketAddr::from((self.network.address(Place::Host(host)), HTTP_PORT))
+    }
+
     /// How the copy on a host is told to join, which the others reach at this address.
     fn joins(&self, host: u8, advertised: SocketAddr) -> String {
         format!(
-            "--join --listen {} --advertise {advertised} --cluster-key-file {} --keep-journal --tick-header \
+            "--join --listen {} --advertise {advertised} --http {} {} --keep-journal --tick-header \
              --checkpoint-every 1s --patience 20s",
             self.port(host),
-            self.key.display()
+            self.http(host),
+            (self.trust)(host)
         )
     }
 
@@ -343,10 +362,23 @@ impl Group {
     /// It fails.
     pub fn status(&self, from: Place) -> Result<serde_json::Value> {
         let launcher = if from == Place::Test { Vec::new() } else { self.network.launcher(from)? };
-        let mut args: Vec<std::ffi::OsString> = vec!["--store".into(), self.stage.store_url()];
-        args.extend(["--name".into(), self.stage.name().into(), "--cluster-key-file".into(), self.key.clone().into()]);
-        let said = self.stage.ask_by(&launcher, "status", args, "--json")?;
+        let args = vec!["--store".into(), self.stage.store_url(), "--name".into(), self.stage.name().into()];
+        let host = if let Place::Host(host) = from { host } else { 0 };
+        let said = self.stage.ask_by(&launcher, "status", args, &format!("--json {}", (self.trust)(host)))?;
         serde_json::from_str(&said).with_context(|| format!("status says {said}"))
+    }
+
+    /// Checks that the copies on these hosts say that they work, so that no platform would restart them.
+    ///
+    /// # Errors
+    /// One of them does not.
+    pub fn check_health(&self, hosts: &[u8]) -> Result<()> {
+        for host in hosts {
+            let asked = http::get(self.http(*host), "/healthz");
+            let (status, said) = asked.with_context(|| format!("ask the copy on host {host} for its health"))?;
+            ensure!(status == 200, "the copy on host {host} says that it does not work: {status} {said}");
+        }
+        Ok(())
     }
 
     /// The ends of the logs of all copies.

@@ -277,7 +277,9 @@ fn a_panic_in_an_operator_of_differential_dataflow_names_it() {
 fn a_process_that_ends_later_than_the_first_is_done_all_the_same() {
     let stage = stage();
     stage.feed(0..50).unwrap();
-    stage.complete(&format!("{KEPT} --wrong lingers --processes 2 --stop-at-end --no-restart")).unwrap();
+    let options = format!("{KEPT} --wrong lingers --processes 2 --stop-at-end --no-restart");
+    let said = stage.complete(&options).unwrap().said;
+    assert!(said.contains("the second process lingers"), "{said}");
     assert_eq!(stage.journal().unwrap().generations, 1);
     let (expected, seen) = rows(&stage);
     assert_eq!(expected, seen);
