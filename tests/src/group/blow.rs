@@ -118,7 +118,9 @@ impl Blow {
     pub fn strike(self, group: &Group, options: &str) -> Result<()> {
         let before = group.record().context("the group has no record")?;
         let coordinator = group.coordinator()?;
-        let others: Vec<u8> = group.hosts().filter(|host| *host != coordinator).collect();
+        // The host of the last process comes first: there are so few output partitions that this process only reads.
+        let places = before.places.iter().rev().filter_map(|(address, _)| group.host_at(address));
+        let others: Vec<u8> = places.filter(|host| *host != coordinator).collect();
         let host = |role| if role == Role::Coordinator { coordinator } else { others[0] };
         let place = |role| Place::Host(host(role));
         let network = group.network();
