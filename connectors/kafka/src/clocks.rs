@@ -38,8 +38,8 @@ impl OutOfRange {
     /// Whether the broker would refuse this host's clock as well, so that the host is at fault and not the record.
     pub(crate) fn refuses_clock(&self, host: SystemTime) -> bool {
         let host = since_epoch(host);
-        // A last timestamp before the first is a limit that is none.
-        host < self.from || (self.from <= self.to && host > self.to)
+        // If the last timestamp is before the first, there is no upper limit.
+        if self.from <= self.to && self.timestamp > self.to { host > self.to } else { host < self.from }
     }
 
     /// What the broker's clock read. `None` where the range is not that of these settings: they have been changed
@@ -57,7 +57,7 @@ impl OutOfRange {
         let timestamp = moment(self.timestamp);
         let told = allowed.and_then(|allowed| Some((allowed, self.brokers_clock(&allowed)?)));
         let Some((allowed, broker)) = told else {
-            // A last timestamp before the first is a limit that is none.
+            // If the last timestamp is before the first, there is no upper limit.
             let late = self.from <= self.to && self.timestamp > self.to;
             let (setting, beyond) = if late {
                 (AFTER, format!("{} after", length(self.timestamp.saturating_sub(self.to))))
@@ -144,6 +144,28 @@ mod tests {
 
     const HOUR: i64 = 3_600_000;
     const THEN: i64 = 1_790_000_000_000;
+
+    #[test]
+    fn a_host_is_at_fault_if_its_clock_would_be_refused_for_the_same_reason() {
+        let check = |timestamp, (from, to), host: i64, expected| {
+            let host = UNIX_EPOCH + Duration::from_millis(host.try_into().unwrap());
+            assert_eq!(
+                OutOfRange { timestamp, from, to }.refuses_clock(host),
+                expected,
+                "{timestamp} {from} {to} {host:?}"
+            );
+        };
+        let limits = (THEN - HOUR, THEN + HOUR);
+        check(THEN + 2 * HOUR, limits, THEN + 2 * HOUR, true);
+        check(THEN + 2 * HOUR, limits, THEN, false);
+        check(THEN - 2 * HOUR, limits, THEN - 2 * HOUR, true);
+        check(THEN - 2 * HOUR, limits, THEN, false);
+        // A record that is too old says nothing of a clock that is ahead.
+        check(THEN - 2 * HOUR, limits, THEN + 2 * HOUR, false);
+        let no_upper_limit = (THEN - HOUR, i64::MIN);
+        check(THEN - 2 * HOUR, no_upper_limit, THEN + 2 * HOUR, false);
+        check(THEN - 2 * HOUR, no_upper_limit, THEN - 2 * HOUR, true);
+    }
 
     fn at(ms: i64) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(ms.unsigned_abs())

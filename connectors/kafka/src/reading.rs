@@ -107,9 +107,9 @@ impl Reading {
         self.places[number].position
     }
 
-    /// How many requests of the client have been answered so far.
+    /// How many requests of the client have been answered so far, those not counted that let it in.
     pub(crate) fn answers(&self) -> u64 {
-        self.consumer.client().watch().answers()
+        self.consumer.client().watch().served()
     }
 
     /// Whether the cluster said that nothing is to be read at the position of a partition.

@@ -23,7 +23,7 @@ pub enum ProcessEnd {
         exit: Exit,
         /// The reason, in one line.
         why: String,
-        /// Whether a process on another host may do better: the reason is the host, such as its clock or its limits.
+        /// Whether the cause is this host, such as its clock or its limits, so that a process on another host may succeed.
         #[serde(default)]
         elsewhere: bool,
     },

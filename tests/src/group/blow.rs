@@ -169,6 +169,11 @@ impl Blow {
                 network.cut(place(role), Place::Broker)?;
                 group.wait_until_on(&without(role))?;
                 group.check_health(&[host(role)])?;
+                let process = before.places.iter().position(|(at, _)| group.host_at(at) == Some(host(role)));
+                let said =
+                    || anyhow::Ok(group.copy(host(role))?.process().log_holds("has received nothing from the source"));
+                // The first two processes write, and may miss the broker by that.
+                ensure!(process < Some(2) || said()?, "the process that only reads has not said why it ended");
                 network.heal()?;
             }
             Self::CutFromStore(role) => {

@@ -22,10 +22,8 @@ use crate::settings::Settings;
 /// How long one blocking call may last before the client's errors are looked at.
 const SLICE: Duration = Duration::from_millis(1000);
 
-/// The pause after the first call that failed at once. It doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause between two calls that fail at once.
-const LAST_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a call that failed at once.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many answers in a row must say that an object does not exist before it counts as missing.
 const MISSING_TIMES: u32 = 3;
@@ -232,7 +230,6 @@ impl Client {
         let mut missing = Doubt::new(MISSING_TIMES, MISSING_FOR);
         let waits_since = Instant::now();
         let mut unavailable: Option<String> = None;
-        let mut pause = FIRST_PAUSE;
         let answers = self.watch.answers();
         loop {
             let slice = || remaining_ms(deadline, SLICE).max(1);
@@ -300,9 +297,8 @@ impl Client {
             }
             waiting.lasts(|| why, deadline);
             // A request that failed at once is repeated after a pause, which an error event ends early.
-            if begun.elapsed() < pause {
-                self.pause(pause);
-                pause = (pause * 2).min(LAST_PAUSE);
+            if begun.elapsed() < PAUSE {
+                self.pause(PAUSE);
             }
         }
     }

@@ -62,6 +62,7 @@ pub(crate) struct Watch {
     lost: AtomicU64,
     told_of_topics: AtomicU64,
     answers: AtomicU64,
+    served: AtomicU64,
     refused: Mutex<Option<(Code, String)>>,
     last: Mutex<Option<String>>,
     hint: Mutex<Option<Hint>>,
@@ -117,6 +118,11 @@ impl Watch {
     /// How many requests have been answered so far.
     pub(crate) fn answers(&self) -> u64 {
         self.answers.load(Ordering::Acquire)
+    }
+
+    /// How many requests have been answered so far that only a client which the cluster has let in may make.
+    pub(crate) fn served(&self) -> u64 {
+        self.served.load(Ordering::Acquire)
     }
 
     /// Why the cluster refuses this client, if it does.
@@ -253,6 +259,7 @@ impl Watch {
             self.told_of_topics.fetch_add(1, Ordering::AcqRel);
         }
         if error == Code::NoError && !BEFORE_LET_IN.contains(&api) {
+            self.served.fetch_add(1, Ordering::AcqRel);
             self.let_in.store(true, Ordering::Release);
             if let Ok(mut refused) = self.refused.lock() {
                 *refused = None;

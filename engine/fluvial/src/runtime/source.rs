@@ -224,18 +224,19 @@ impl SourceDriver {
             let Some(FoundSplit { asked_ms, .. }) = found().next() else { continue };
             // Of a worker that is busy with what it has received, no more is known.
             let Some(answers) = reader.answers().filter(|_| std::mem::take(drained)) else { continue };
-            let of_reader = self.splits.iter().filter(|split| split.source == number && split.started && !split.paused);
+            let mut of_reader =
+                self.splits.iter().filter(|split| split.source == number && split.started && !split.paused);
             let goes_on = |split: &&Split| {
                 let found = found().find(|found| found.split == split.start.split);
                 found.and_then(|found| found.availability.end()).is_some_and(|end| reader.position(split.slot) < end)
             };
-            let split = of_reader.into_iter().find(goes_on);
+            let split = of_reader.find(goes_on);
             if let Some(for_s) = stall.hear(split.is_some(), answers, *asked_ms)
                 && let Some(split) = split
             {
                 let what = format!(
                     "this process has received nothing from the source '{}' for {for_s} s, although {} has more records: \
-                     other processes reach the source, and this one does not",
+                     the source answers other clients and not this one",
                     declared.name,
                     split.name(declared.source.as_ref())
                 );

@@ -263,9 +263,8 @@ impl<'a> Copy<'a> {
                 NodeEvent::Message { from, message }
             }
             Event::Link(LinkEvent::Gone(node)) => NodeEvent::Gone(node),
-            // It is the other copy that has to end.
-            Event::Link(LinkEvent::OtherTrust(why)) if self.node.running().is_some() => {
-                tracing::warn!("{why}");
+            // This copy runs the job, so it is the other one that has to end.
+            Event::Link(LinkEvent::OtherTrust(_)) if self.node.running().is_some_and(|running| !running.is_over()) => {
                 return Ok(None);
             }
             Event::Link(LinkEvent::OtherStore(why) | LinkEvent::OtherTrust(why)) => {

@@ -80,7 +80,7 @@ pub(super) struct Connection(BufReader<Box<dyn Bytes>>);
 pub(super) enum NotOpened {
     /// Nobody listens at the address.
     Refused,
-    /// Something listens there, and there was no TLS connection with it.
+    /// Something listens there, but the TLS connection failed.
     Insecure(io::Error),
     /// Anything else: the other end may be there.
     Failed(io::Error),

@@ -163,6 +163,7 @@ impl Link {
                         "this copy has {mine}, and the copy at {to} has {theirs}, so they cannot connect: give all copies the \
                          same --cluster-key-file, and stop all of them before the key is changed"
                     );
+                    self.failed(&io::Error::other(why.clone()));
                     return (self.shared.events)(LinkEvent::OtherTrust(why));
                 }
                 Err(Unlinked::Failed(error) | Unlinked::Insecure(error)) => return self.failed(&error),

@@ -239,6 +239,8 @@ async fn a_copy_with_another_key_ends_and_one_whose_peer_is_a_stranger_does_not(
     let (mut a, stranger) = (Copy::new(3, &with_key(), &store), listen());
     let (gone, elsewhere) = (id(&stranger, 4), tempfile::tempdir().unwrap());
     let _other_group = Copy::at(stranger, 5, &with_key(), elsewhere.path());
+    let before = Copy::new(4, &a.links.shared.trust, &store);
+    before.links.shared.proof.is_shown().await;
     a.send(&gone, status(1));
     assert!(
         tokio::time::timeout(Duration::from_secs(1), a.events.recv()).await.is_err(),

@@ -96,7 +96,7 @@ impl Changes {
         }
         let failed_before = earlier.map(|record| record.failed.as_slice()).unwrap_or_default();
         for (node, why) in record.failed.iter().filter(|failed| !failed_before.contains(failed)) {
-            self.warns(format!("{node} runs the job no more, because it cannot: {why}"));
+            self.warns(format!("{node} takes no further part in the job: {why}"));
         }
     }
 

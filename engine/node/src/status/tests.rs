@@ -132,7 +132,7 @@ fn the_log_says_what_has_happened_to_the_group_and_why() {
         after(&next),
         [
             "attempt 8 begins with 4 workers, processes 0 on b; 1 on a: node c was lost",
-            "! c runs the job no more, because it cannot: a bug"
+            "! c takes no further part in the job: a bug"
         ]
     );
     let stopped = |view: &mut View| {

@@ -32,6 +32,8 @@ struct Known {
 pub(super) enum Decision {
     /// The next attempt, which gets its number when it is written.
     Attempt { attempt: Attempt, failed: Vec<(NodeId, String)> },
+    /// More nodes take no further part in the job, and no other one is ready yet.
+    Failed(Vec<(NodeId, String)>),
     /// The job has ended for good.
     Outcome(Outcome),
 }
@@ -339,45 +341,54 @@ impl Coordinator {
     }
 
     /// The attempt ended in a way that no restart mends. Where other nodes can run the job, only those at fault are out: the
-    /// nodes of which a process says that another host may do better, or, where none does, all of this version.
+    /// nodes of which a process says that its host is the cause, or, where none does, all of this version.
     fn ended_for_good(
-        &self,
+        &mut self,
         record: &GroupRecord,
         attempt: &Attempt,
         end: GenerationEnd,
         decisions: Decisions,
         now_ms: u64,
     ) -> Option<Decision> {
-        let by_host = |process: &ProcessState| matches!(process.end(), Some(ProcessEnd::Said { exit, elsewhere: true, .. }) if *exit == end.exit);
-        let has_one = |node: &NodeId| {
-            let running = self.running(node, attempt.number);
-            running.is_some_and(|running| running.processes.values().any(by_host))
+        let by_host = |process: &ProcessState| match process.end() {
+            Some(ProcessEnd::Said { exit, why, elsewhere: true }) if *exit == end.exit => Some(why.clone()),
+            _ => None,
         };
-        let places = attempt.placement.places.iter().map(|(node, _)| node);
-        let hosts: Vec<_> = places.filter(|node| has_one(node)).collect();
-        let of_version = self.heard(now_ms).filter(|(_, status)| status.offer.version == attempt.version);
-        let only_hosts = !hosts.is_empty();
-        let (out, decisions): (Vec<_>, _) = if only_hosts {
-            // The same program goes on: once it has been open, an outage does not end it.
-            (hosts, decisions)
-        } else {
-            (of_version.map(|(node, _)| node).collect(), Decisions::new(true))
-        };
+        let places = attempt.placement.places.iter();
+        let mut out: Vec<_> = places
+            .filter_map(|(node, _)| {
+                let running = self.running(node, attempt.number)?;
+                Some((node.clone(), running.processes.values().find_map(by_host)?))
+            })
+            .collect();
+        let only_hosts = !out.is_empty();
+        if !only_hosts {
+            let of_version = self.heard(now_ms).filter(|(_, status)| status.offer.version == attempt.version);
+            out.extend(of_version.map(|(node, _)| (node.clone(), end.why.clone())));
+        }
         let mut failed = record.failed.clone();
-        failed.extend(out.into_iter().map(|node| (node.clone(), end.why.clone())));
-        let at_fault = !matches!(end.exit, Exit::Done | Exit::Fenced);
-        if at_fault && let Some(next) = self.attempt(record, failed.clone(), decisions, end.why.clone(), now_ms) {
+        failed.extend(out.into_iter().filter(|(node, _)| record.failed.iter().all(|(other, _)| other != node)));
+        let outcome = Decision::Outcome(Outcome { exit: end.exit, why: end.why.clone() });
+        if matches!(end.exit, Exit::Done | Exit::Fenced) {
+            return Some(outcome);
+        }
+        // Where the same program goes on and has been open, an outage does not end it.
+        let after = if only_hosts { decisions } else { Decisions::new(true) };
+        if let Some(next) = self.attempt(record, failed.clone(), after.clone(), end.why.clone(), now_ms) {
             return Some(next);
         }
-        // Of a node that has just started it is not known yet whether it is ready.
-        let may_be_ready = |(node, status): (&NodeId, &Status)| {
+        // Nodes that are not ready, for example because they have just been started, run the job once they are.
+        let may_run = |(node, status): (&NodeId, &Status)| {
             let Offer { slots, leaving, .. } = status.offer;
             slots > 0 && !leaving && failed.iter().all(|(other, _)| other != node)
         };
-        if at_fault && only_hosts && self.heard(now_ms).any(may_be_ready) {
-            return None;
+        if !only_hosts || !self.heard(now_ms).any(may_run) {
+            return Some(outcome);
         }
-        Some(Decision::Outcome(Outcome { exit: end.exit, why: end.why }))
+        if let Some(over) = &mut self.over {
+            over.next = Some((end, now_ms, after));
+        }
+        (failed != record.failed).then_some(Decision::Failed(failed))
     }
 
     /// Whether every copy was told to leave.
@@ -436,10 +447,12 @@ impl Coordinator {
             let ended = |running: &Running| running.processes.values().any(ProcessState::is_done);
             let mut places = attempt.placement.places.iter();
             let done = places.any(|(node, _)| self.running(node, attempt.number).is_some_and(ended));
-            let grace_ms = match (done, self.lost.is_empty()) {
-                (true, _) => self.times.letting_go_ms,
-                (false, true) => self.times.last_words_ms,
-                (false, false) => 0,
+            let grace_ms = if done {
+                self.times.letting_go_ms
+            } else if self.lost.is_empty() {
+                self.times.last_words_ms
+            } else {
+                0
             };
             if now_ms >= over.since_ms + grace_ms {
                 return Command::Kill;

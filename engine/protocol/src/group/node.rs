@@ -17,9 +17,9 @@ use super::record::{Attempt, AttemptNumber, GroupRecord, NodeId, Outcome, Term};
 use super::{Chance, Times};
 use crate::{Exit, ProcessEnd};
 
-/// How often the wait before a claim doubles at the most: from five seconds to nearly three minutes.
+/// The largest number of times that the wait before a claim doubles: from 5 s to 160 s.
 const MOST_DOUBLINGS: usize = 5;
-/// For how long a term that another node has ended makes this wait longer.
+/// How long a superseded term makes the wait longer.
 const REMEMBERED_MS: u64 = 600_000;
 
 /// An event of a node.
@@ -430,7 +430,7 @@ impl Node {
     }
 
     fn is_gone(&mut self, node: &NodeId) {
-        // Where a firewall refuses connections to a node that runs, nothing is known of it.
+        // While this node does not hear the one that superseded it, a refused connection proves nothing: a firewall may refuse it.
         let believes = self.silence_ms() == self.times.silence_ms;
         match &mut self.role {
             Role::Following { coordinator, .. } if coordinator == node && believes => self.ask(),
@@ -681,6 +681,7 @@ impl Node {
                 record.attempt = Some(attempt);
                 record.failed = failed;
             }
+            Decision::Failed(failed) => record.failed = failed,
             Decision::Outcome(outcome) => record.outcome = Some(outcome),
         }
         self.log.append(record, new_attempt);

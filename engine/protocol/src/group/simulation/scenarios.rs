@@ -388,6 +388,29 @@ fn a_node_whose_processes_are_refused_leaves_the_job_to_the_others() {
     }
 }
 
+/// The group waits for a copy that is not ready, and lets the one leave whose host is at fault.
+#[test]
+fn a_job_whose_only_ready_node_is_refused_waits_for_the_other() {
+    for leaves in [false, true] {
+        let mut world = World::new(7, &[2, 2]);
+        world.set_unready(1, true);
+        world.start_all();
+        world.run_for(15_000);
+        world.refuse(0);
+        world.run_for(20_000);
+        let record = world.newest().expect("a record");
+        assert_eq!((record.failed.len(), &record.outcome), (1, &None));
+        if leaves {
+            world.leave(0);
+            world.run_for(10_000);
+            assert_eq!(world.hosts[0].exited.as_ref().map(|outcome| outcome.exit), Some(Exit::Done));
+        }
+        world.set_unready(1, false);
+        world.run_for(20_000);
+        settled(&world);
+    }
+}
+
 #[test]
 fn a_job_that_is_refused_on_every_node_ends() {
     let mut world = running(&[2, 2, 2]);

@@ -159,6 +159,12 @@ impl World {
         self.offers(host);
     }
 
+    /// A check finds that the host could not run the job, or that it could.
+    pub(super) fn set_unready(&mut self, host: usize, unready: bool) {
+        self.hosts[host].offer.unready = unready.then(|| "a check has failed".to_owned());
+        self.offers(host);
+    }
+
     fn offers(&mut self, host: usize) {
         let (id, offer) = (self.id(host), self.hosts[host].offer.clone());
         self.later(0, Happening::ToNode(host, id, NodeEvent::Offer(offer)));
