@@ -19,6 +19,10 @@ pub struct Journal {
     pub generations: usize,
     /// How many checkpoints were completed.
     pub checkpoints: usize,
+    /// The tick of the last one.
+    pub checkpoint: Option<u64>,
+    /// For each generation but the first, whether it began at a checkpoint that held all ticks of the earlier ones.
+    pub begin_at_checkpoint: Vec<bool>,
     /// How often the input was to be taken as it is, or as compaction has left it.
     pub reconciliations: usize,
 }
@@ -58,7 +62,7 @@ enum Entry {
     SplitStarted { number: u32, split: String },
     SinkStarted {},
     SinkStopped {},
-    Checkpoint {},
+    Checkpoint { tick: u64 },
     Reconciled {},
     Compacted {},
     Upgraded {},
@@ -117,10 +121,24 @@ impl Journal {
         self.ticks.iter().flat_map(|tick| &tick.ranges).map(|range| range.count).sum()
     }
 
+    /// Whether the last checkpoint holds all ticks.
+    #[must_use]
+    pub fn is_checkpointed(&self) -> bool {
+        self.ticks.last().map(|last| last.tick) <= self.checkpoint
+    }
+
     fn take(&mut self, entry: Entry, partitions: &mut BTreeMap<u32, i32>) -> Result<()> {
         match entry {
-            Entry::Opened {} => self.generations += 1,
-            Entry::Checkpoint {} => self.checkpoints += 1,
+            Entry::Opened {} => {
+                if self.generations > 0 {
+                    self.begin_at_checkpoint.push(self.is_checkpointed());
+                }
+                self.generations += 1;
+            }
+            Entry::Checkpoint { tick } => {
+                self.checkpoints += 1;
+                self.checkpoint = Some(tick);
+            }
             Entry::SplitStarted { number, split } => {
                 let partition = split.parse().with_context(|| format!("split {split} is no partition's number"))?;
                 partitions.insert(number, partition);

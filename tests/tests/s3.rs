@@ -222,6 +222,29 @@ fn a_store_is_refused_by_name_if_it_ignores_conditions_or_cannot_be_used() {
 }
 
 #[test]
+fn objects_that_were_damaged_or_deleted_are_refused_by_name() {
+    let stage = stage();
+    stage.feed(0..100).unwrap();
+    let run = format!("{KEPT} --stop-at-end");
+    stage.complete(&run).unwrap();
+    // Without its newest record, the journal is an older one.
+    for (folder, may_be_deleted) in [("journal", false), ("checkpoints", true), ("state", true)] {
+        let (name, kept) = stage.objects_in_bucket(folder).unwrap().into_iter().max().unwrap();
+        for bytes in [Some(&b"damaged"[..]), None] {
+            if bytes.is_none() && !may_be_deleted {
+                continue;
+            }
+            stage.set_object(&name, bytes).unwrap();
+            stage.start(&run).unwrap().finish(SOON).unwrap().failed_with(11, &[&name]).unwrap();
+        }
+        stage.set_object(&name, Some(&kept)).unwrap();
+    }
+    stage.feed(100..150).unwrap();
+    stage.complete(&run).unwrap();
+    stage.check().unwrap();
+}
+
+#[test]
 fn a_store_whose_credentials_are_withdrawn_ends_the_run_at_once() {
     let stage = stage();
     let job = running(&stage, "");

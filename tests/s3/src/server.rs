@@ -103,21 +103,32 @@ impl Server {
     /// # Errors
     /// The server refuses.
     pub fn object(&self, bucket: &str, name: &str) -> Result<Option<Vec<u8>>> {
-        let answer = self.exchange("GET", &format!("/{bucket}/{name}"))?;
+        let answer = self.exchange("GET", &format!("/{bucket}/{name}"), &[])?;
         ensure!([200, 404].contains(&answer.status()), "{name}: {}", String::from_utf8_lossy(&answer.body));
         Ok((answer.status() == 200).then_some(answer.body))
     }
 
+    /// Writes an object, or deletes it if there are no bytes.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub fn set_object(&self, bucket: &str, name: &str, bytes: Option<&[u8]>) -> Result<()> {
+        let method = if bytes.is_some() { "PUT" } else { "DELETE" };
+        let answer = self.exchange(method, &format!("/{bucket}/{name}"), bytes.unwrap_or_default())?;
+        ensure!([200, 204].contains(&answer.status()), "{name}: {}", String::from_utf8_lossy(&answer.body));
+        Ok(())
+    }
+
     fn ask(&self, method: &str, target: &str) -> Result<Vec<u8>> {
-        let answer = self.exchange(method, target)?;
+        let answer = self.exchange(method, target, &[])?;
         ensure!(answer.status() == 200, "{method} {target}: {}", String::from_utf8_lossy(&answer.body));
         Ok(answer.body)
     }
 
-    fn exchange(&self, method: &str, target: &str) -> Result<Message> {
+    fn exchange(&self, method: &str, target: &str, body: &[u8]) -> Result<Message> {
         let head = [("Host", "127.0.0.1"), ("Connection", "close"), ("Authorization", SIGNED)];
         let head = head.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let request = Message { start: format!("{method} {target} HTTP/1.1"), head, body: Vec::new() };
+        let request = Message { start: format!("{method} {target} HTTP/1.1"), head, body: body.to_vec() };
         exchange(self.address, &request)
     }
 }

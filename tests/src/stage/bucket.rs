@@ -94,6 +94,26 @@ impl Stage {
         server()?.object(&bucket.name, &format!("{PREFIX}/{}/{name}", self.name))
     }
 
+    /// The objects of the job in a folder of the bucket, by their names within the job.
+    ///
+    /// # Errors
+    /// The server refuses, or the store is no bucket.
+    pub fn objects_in_bucket(&self, folder: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let bucket = self.bucket.as_ref().context("the store is a bucket")?;
+        let of_job = format!("{PREFIX}/{}/", self.name);
+        let objects = server()?.objects(&bucket.name, &format!("{of_job}{folder}/"))?;
+        Ok(objects.into_iter().map(|(name, bytes)| (name.replacen(&of_job, "", 1), bytes)).collect())
+    }
+
+    /// Writes an object of the job to the bucket, or deletes it if there are no bytes.
+    ///
+    /// # Errors
+    /// As [`Stage::objects_in_bucket`].
+    pub fn set_object(&self, name: &str, bytes: Option<&[u8]>) -> Result<()> {
+        let bucket = self.bucket.as_ref().context("the store is a bucket")?;
+        server()?.set_object(&bucket.name, &format!("{PREFIX}/{}/{name}", self.name), bytes)
+    }
+
     /// Copies a folder of the job from the bucket to where it is in a store without a bucket.
     pub(crate) fn fetch(&self, folder: &str) -> Result<()> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
