@@ -96,7 +96,7 @@ fn copies_join_and_leave_while_records_flow_and_the_job_starts_again_with_other_
         assert_eq!(left.code, Some(0), "{}", left.said);
     }
     group.stop_all().unwrap();
-    // The first join was a move at a checkpoint, and the last copy has left one behind.
+    // The first join was a move at a checkpoint, and the last copy has taken one.
     let journal = group.stage().journal().unwrap();
     assert!(journal.begin_at_checkpoint.first() == Some(&true) && journal.is_checkpointed(), "{journal:?}");
     // All have ended; the job begins again on other hosts, with a fixed number of workers and a copy that stands by.

@@ -199,7 +199,7 @@ pub trait SplitReader {
     /// How many answers of the system this reader, or the client that it shares with others, has received so far. The number
     /// grows as long as the client reaches any part of the system and splits are read that are not paused. If it stands still
     /// while the source says, asked by another process, that there is more to read, this process cannot reach the system, and
-    /// ends. `None` if that is unknown, so that a reader which is cut off waits.
+    /// ends. `None` if that is unknown: a reader that cannot reach the system then waits.
     fn answers(&self) -> Option<u64> {
         None
     }
