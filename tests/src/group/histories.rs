@@ -30,5 +30,5 @@
 //! | A rescale begins before the old slots are free, for ever | flink PR#28999 | `hosts_members`: joins and leaves are one attempt each, and a replaced copy is two at most; simulation: every history ends settled |
 //! | A follower takes over before it has caught up | materialize PR#38615 | There are no followers |
 //! | A rolling restart of N nodes is N restarts of each job; a zombie rejoins | clickhouse-operator#1642, kafka PR#7771 | `hosts_members`: `a_rolling_update_flips_the_version_once_and_its_undo_flips_it_back`; simulation `a_rolling_update_changes_the_version_once`, `a_tie_keeps_the_version_that_runs`, `copies_that_join_within_seconds_are_one_change` |
-//! | A liveness probe fails while another system is unreachable, and the platform restarts what works | helm/charts#2682, apicurio-registry-operator#215 | Blows `CutFromBroker` and `StoreAway` ask the copies for `/healthz` meanwhile |
+//! | A liveness probe fails while another system is unreachable, and the platform restarts what works | helm/charts#2682, apicurio-registry-operator#215 | Blows `CutFromBroker` and `StoreAway` ask the copies meanwhile whether they are healthy |
 //! | Certificates are renewed on disk, and nodes use the old ones until they expire | opensearch-k8s-operator#1451 | `hosts_strangers`: `copies_with_certificates_of_their_own_go_on_when_these_are_renewed` |
