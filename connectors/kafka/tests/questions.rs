@@ -181,8 +181,8 @@ fn ten_committed() -> (Broker, Arc<dyn SinkSession>, OutputPartition) {
 #[test]
 fn an_end_before_what_is_committed_is_asked_for_again_and_told() {
     let (broker, session, at) = ten_committed();
-    // The beginning and the end are two requests. The pauses between eight answers take about two seconds.
-    broker.fault(Fault::old_end(3).times(16).client("questions"));
+    // The beginning and the end are two requests. The pauses between twenty answers take about two seconds.
+    broker.fault(Fault::old_end(3).times(40).client("questions"));
     let (end, lines) = logged(|| session.read_committed(&at, Offset(10), &mut |record| panic!("{record:?}")));
     assert_eq!(end.unwrap(), Offset(10));
     check_told(&lines, &["topic 'table' partition 0 ends at offset 3", "written up to 10"]);
