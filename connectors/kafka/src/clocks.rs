@@ -38,8 +38,13 @@ impl OutOfRange {
     /// Whether the broker would refuse this host's clock as well, so that the host is at fault and not the record.
     pub(crate) fn refuses_clock(&self, host: SystemTime) -> bool {
         let host = since_epoch(host);
+        if self.is_late() { host > self.to } else { host < self.from }
+    }
+
+    /// Whether the timestamp is after the range, and not before it.
+    fn is_late(&self) -> bool {
         // If the last timestamp is before the first, there is no upper limit.
-        if self.from <= self.to && self.timestamp > self.to { host > self.to } else { host < self.from }
+        self.from <= self.to && self.timestamp > self.to
     }
 
     /// What the broker's clock read. `None` where the range is not that of these settings: they have been changed
@@ -57,9 +62,7 @@ impl OutOfRange {
         let timestamp = moment(self.timestamp);
         let told = allowed.and_then(|allowed| Some((allowed, self.brokers_clock(&allowed)?)));
         let Some((allowed, broker)) = told else {
-            // If the last timestamp is before the first, there is no upper limit.
-            let late = self.from <= self.to && self.timestamp > self.to;
-            let (setting, beyond) = if late {
+            let (setting, beyond) = if self.is_late() {
                 (AFTER, format!("{} after", length(self.timestamp.saturating_sub(self.to))))
             } else {
                 (BEFORE, format!("{} before", length(self.from.saturating_sub(self.timestamp))))
