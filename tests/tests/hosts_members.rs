@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::PathBuf;
 
 use fluvial_tests::client::{Isolation, Message};
 use fluvial_tests::group::{GROUP_MOST, Group, Kafka, Record, Siege, Store};
 use fluvial_tests::hosts::Place;
+use fluvial_tests::stage::Stage;
 use fluvial_tests::subject::Subject;
 use serde_json::Value;
 
@@ -155,13 +158,29 @@ fn copies_end_with_the_job() {
 
 /// A group of three whose job is the one with faults on request. It has written the rows of some input.
 fn running() -> Group {
-    let faulty = env!("CARGO_BIN_EXE_faulty");
-    let group = Group::with(3, Subject::Orders, &Kafka::Apache, Store::Folder, |stage| stage.with_program(faulty));
+    let group = Group::with(3, Subject::Orders, &Kafka::Apache, Store::Folder, |stage| {
+        let program = deployed(&stage);
+        std::fs::copy(env!("CARGO_BIN_EXE_faulty"), &program).unwrap();
+        stage.with_program(program)
+    });
     let group = group.unwrap();
     group.start_all("").unwrap();
     feed(&group, 0);
     wait_for_rows(&group, 1);
     group
+}
+
+/// The file that the copies are started from.
+fn deployed(stage: &Stage) -> PathBuf {
+    stage.folder().join("deployed")
+}
+
+/// Replaces that file by another build of the same program, as an installer does.
+fn deploy_again(stage: &Stage) {
+    let (program, new) = (deployed(stage), stage.folder().join("new"));
+    std::fs::copy(&program, &new).unwrap();
+    std::fs::OpenOptions::new().append(true).open(&new).unwrap().write_all(&[0]).unwrap();
+    std::fs::rename(new, program).unwrap();
 }
 
 /// Writes a hundred orders more.
@@ -265,9 +284,20 @@ fn a_rolling_update_flips_the_version_once_and_its_undo_flips_it_back() {
     }
     wait_until_runs(&group, "the old version", &[0, 1, 2], 5, 1, |version| version == old);
     check_attempts(undo, 3);
+    // The same logic built again needs nobody's approval. The copies that were started from the file before it was replaced
+    // run its old content, in attempts that begin later, too.
+    deploy_again(group.stage());
+    let built_again = newest();
+    replace(&group, 0, "");
+    wait_until_runs(&group, "the old build", &[1, 2], 6, 1, |version| version == old);
+    replace(&group, 1, "");
+    wait_until_runs(&group, "the new build", &[0, 1], 7, 1, |version| version != old);
+    replace(&group, 2, "");
+    wait_until_runs(&group, "the new build", &[0, 1, 2], 8, 1, |version| version != old);
+    check_attempts(built_again, 3);
     let mut versions: Vec<_> = group.records()[before..].iter().filter_map(|record| record.version.clone()).collect();
     versions.dedup();
-    assert_eq!(versions.len(), 3, "the group ran {versions:?}");
+    assert_eq!(versions.len(), 4, "the group ran {versions:?}");
     group.stop_all().unwrap();
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use fluvial_tests::s3::{Fault, Message};
+use fluvial_tests::s3::{Fault, Message, Requests};
 use fluvial_tests::stage::{MOST, Stage, Started};
 use fluvial_tests::subject::Subject;
 
@@ -122,6 +122,19 @@ fn an_idle_job_and_an_idle_group_of_ten_copies_cost_less_than_a_dollar_a_month()
         println!("a busy {name}: {writes:.0} PUT and LIST and {reads:.0} GET an hour, ${dollars:.2} a month");
         stage.wait_until_caught_up(job).unwrap();
     }
+    // What `status` adds up is all that the bucket is asked for, but for the checks, which are processes of their own.
+    let args = vec!["--store".into(), group.store_url(), "--name".into(), group.name().into()];
+    let counted = || {
+        let status: serde_json::Value =
+            serde_json::from_str(&group.ask_with("status", args.clone(), "--json").unwrap()).unwrap();
+        let members = status["members"].as_array().unwrap();
+        members.iter().map(|member| member["store_requests"].as_u64().unwrap()).sum::<u64>()
+    };
+    let all = || {
+        let Requests { writes, reads, deletes } = group.front().requests();
+        writes + reads + deletes
+    };
+    println!("`status` counts {} of {} requests", counted(), all());
     assert_eq!(job.terminate(MOST).unwrap().code, Some(0));
     copies.iter().for_each(|copy| copy.process().signal(rustix::process::Signal::TERM).unwrap());
     copies.iter().for_each(|copy| assert!(copy.process().wait(MOST).unwrap().success()));

@@ -63,15 +63,23 @@ pub struct Launch {
     pub silent_looks: Option<u32>,
 }
 
-/// The newest progress of process 0, and when it was heard.
-type Newest = Arc<Mutex<Option<(Progress, Instant)>>>;
+/// What the processes have said in their newest beats.
+type Newest = Arc<Mutex<Beaten>>;
+
+#[derive(Debug, Default)]
+struct Beaten {
+    /// How far the job is, as process 0 says, and when it was heard.
+    progress: Option<(Progress, Instant)>,
+    /// The requests of each process to a store that charges for them.
+    store_requests: BTreeMap<u32, u64>,
+}
 
 /// The processes of one attempt on this host. Dropping it kills those that still run, and waits for their end.
 #[derive(Debug)]
 pub struct Keeper {
     inputs: Sender<Input>,
     thread: Option<JoinHandle<()>>,
-    progress: Newest,
+    newest: Newest,
 }
 
 #[derive(Debug)]
@@ -100,25 +108,31 @@ impl Keeper {
     pub fn start(launch: Launch, events: impl Fn(ProcessEvent) + Send + 'static) -> std::io::Result<Self> {
         let (inputs, inbox) = channel();
         let of_processes = inputs.clone();
-        let progress = Newest::default();
-        let heard = Arc::clone(&progress);
+        let newest = Newest::default();
+        let heard = Arc::clone(&newest);
         // The kernel ends a process with the thread that started it, so this thread lives as long as its processes.
         let thread = move || {
             let silent_looks = launch.silent_looks;
             Processes::start(launch, &of_processes, Box::new(events), heard).run(&inbox, silent_looks);
         };
         let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(thread)?;
-        Ok(Self { inputs, thread: Some(thread), progress })
+        Ok(Self { inputs, thread: Some(thread), newest })
     }
 
     /// How far the job is, if process 0 is one of these and has said so.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
-        let newest = self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).progress.clone();
         newest.map(|(progress, heard)| {
             let since_ms = u64::try_from(heard.elapsed().as_millis()).unwrap_or(u64::MAX);
             Progress { age_ms: progress.age_ms.saturating_add(since_ms), ..progress }
         })
+    }
+
+    /// The requests that its processes have made to a store that charges for them, as far as they have said so.
+    #[must_use]
+    pub fn store_requests(&self) -> u64 {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).store_requests.values().sum()
     }
 
     /// Tells each process where the processes of its attempt listen.
@@ -173,7 +187,7 @@ struct Processes {
     following: Following,
     /// The memory of the control group before the processes were started, and what the kernel had killed in it.
     memory: Memory,
-    progress: Newest,
+    newest: Newest,
 }
 
 impl Drop for Processes {
@@ -188,14 +202,9 @@ impl Drop for Processes {
 }
 
 impl Processes {
-    fn start(
-        launch: Launch,
-        inputs: &Sender<Input>,
-        events: Box<dyn Fn(ProcessEvent) + Send>,
-        progress: Newest,
-    ) -> Self {
+    fn start(launch: Launch, inputs: &Sender<Input>, events: Box<dyn Fn(ProcessEvent) + Send>, newest: Newest) -> Self {
         let (following, memory, processes) = (Following::new(), Memory::now(), BTreeMap::new());
-        let mut this = Self { attempt: launch.attempt, processes, events, following, memory, progress };
+        let mut this = Self { attempt: launch.attempt, processes, events, following, memory, newest };
         for invitation in launch.invitations {
             let index = invitation.index;
             if let Err(error) = this.start_one(&invitation, inputs) {
@@ -297,12 +306,11 @@ impl Processes {
             What::Said(FromProcess::Listens(address)) => self.tell_owner(index, ProcessSays::Listens(address)),
             What::Said(FromProcess::Opened(generation)) => self.tell_owner(index, ProcessSays::Opened(generation)),
             What::Said(FromProcess::Running) => self.tell_owner(index, ProcessSays::Reads),
-            What::Said(FromProcess::Beat { step_ms, progress }) => {
+            What::Said(FromProcess::Beat { step_ms, store_requests, progress }) => {
                 process.step_ms = step_ms;
-                if let Some(progress) = progress {
-                    let mut newest = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-                    *newest = Some((progress, Instant::now()));
-                }
+                let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+                newest.store_requests.extend(store_requests.map(|requests| (index, requests)));
+                newest.progress = progress.map(|progress| (progress, Instant::now())).or(newest.progress.take());
             }
             What::Said(FromProcess::Ended { exit, why, elsewhere }) => {
                 process.said = Some(ProcessEnd::Said { exit, why, elsewhere });

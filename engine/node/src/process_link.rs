@@ -87,6 +87,8 @@ pub enum FromProcess {
     Beat {
         /// For how long its slowest worker has computed without a pause, in milliseconds.
         step_ms: u64,
+        /// The requests that it has made to a store that charges for them.
+        store_requests: Option<u64>,
         /// How far the job is; process 0 knows it.
         progress: Option<Progress>,
     },

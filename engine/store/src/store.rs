@@ -160,6 +160,12 @@ impl Store {
         if self.remote { BUCKET_APPENDS_EVERY } else { FOLDER_APPENDS_EVERY }
     }
 
+    /// How many requests this process has made so far, if the store charges for them.
+    #[must_use]
+    pub fn charged_requests(&self) -> Option<u64> {
+        self.is_remote().then(|| self.requests().sum() as u64)
+    }
+
     /// The requests that this process has made so far. Those to a folder are not counted.
     #[must_use]
     pub fn requests(&self) -> Requests {

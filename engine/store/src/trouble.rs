@@ -75,12 +75,10 @@ impl Trouble {
     pub fn kind(self) -> ErrorKind {
         match self {
             Self::Unavailable | Self::Throttled | Self::Full => ErrorKind::Retry,
-            Self::Forbidden
-            | Self::Denied
-            | Self::NoBucket
-            | Self::Unsupported
-            | Self::Misdirected
-            | Self::TooManyFiles => ErrorKind::Configuration,
+            Self::Forbidden | Self::Denied | Self::NoBucket | Self::Unsupported | Self::Misdirected => {
+                ErrorKind::Configuration
+            }
+            Self::TooManyFiles => ErrorKind::Host,
         }
     }
 

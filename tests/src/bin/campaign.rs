@@ -7,7 +7,6 @@
 //! cargo run --release -p fluvial-tests --bin campaign -- --brokers 3 --rolling 5
 //! cargo run --release -p fluvial-tests --features tls --bin campaign -- --secured
 //! cargo run --release -p fluvial-tests --bin campaign -- --hosts 3 --seed 7 --minutes 30
-//! cargo run --release -p fluvial-tests --bin campaign -- --hosts 3 --figures
 //! ```
 //!
 //! On stdout, at the end, a table of what each fault did. Exit code 1 if anything was lost, doubled or wrong, or if a job or
@@ -52,14 +51,6 @@ struct Options {
     #[arg(long, value_name = "HOSTS", value_parser = clap::value_parser!(u8).range(2..=20))]
     hosts: Option<u8>,
 
-    /// How long a group of three takes to notice, to move its work and to go on
-    #[arg(long, requires = "hosts")]
-    figures: bool,
-
-    /// How many keys the job of the figures holds
-    #[arg(long, default_value_t = 1_000_000)]
-    keys: u64,
-
     /// Jobs reach the brokers by SASL over TLS; build with --features tls
     #[arg(long)]
     secured: bool,
@@ -75,10 +66,6 @@ struct Options {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    if options.figures {
-        group::figures::measure(options.keys)?;
-        return Ok(ExitCode::SUCCESS);
-    }
     if let Some(hosts) = options.hosts {
         let clean = group::campaign(hosts, options.seed, Duration::from_secs(60 * options.minutes));
         return Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -19,35 +19,28 @@ const KILLS: usize = 10;
 const REPEATS: usize = 5;
 
 /// One figure: how long something took each time.
-struct Figure {
-    name: &'static str,
-    aim_s: f64,
-    times: Vec<Duration>,
+#[derive(Debug)]
+pub struct Figure {
+    /// From what to what.
+    pub name: &'static str,
+    /// How long it is to take at most.
+    pub aim: Duration,
+    /// How long it took.
+    pub times: Vec<Duration>,
 }
 
 impl Figure {
-    fn new(name: &'static str, aim_s: f64) -> Self {
-        Self { name, aim_s, times: Vec::new() }
-    }
-
-    fn line(&self) -> String {
-        let mut seconds: Vec<f64> = self.times.iter().map(Duration::as_secs_f64).collect();
-        seconds.sort_by(f64::total_cmp);
-        let (p50, max) = (seconds[seconds.len() / 2], seconds[seconds.len() - 1]);
-        format!(
-            "{:<72} p50 {p50:>6.2} s  max {max:>6.2} s  aim {:>4.1} s  over {}",
-            self.name,
-            self.aim_s,
-            seconds.len()
-        )
+    fn new(name: &'static str, aim_s: u64) -> Self {
+        Self { name, aim: Duration::from_secs(aim_s), times: Vec::new() }
     }
 }
 
-/// Measures all of them with a job that holds so many orders, on Apache Kafka and a folder. Prints each as it is known.
+/// Measures all of them with a job that holds so many orders, on Apache Kafka and a folder: three copies with two workers
+/// each. The pause of the output is what a consumer sees.
 ///
 /// # Errors
 /// The group does not do what it must.
-pub fn measure(keys: u64) -> Result<()> {
+pub fn measure(keys: u64) -> Result<Vec<Figure>> {
     let group = Group::new(HOSTS + 1, Subject::Orders, &Kafka::Apache, Store::Folder)?;
     fill(&group, keys)?;
     let copies: Vec<u8> = (0..HOSTS).collect();
@@ -62,9 +55,8 @@ pub fn measure(keys: u64) -> Result<()> {
     let feeder = Feeder::start(stage.endpoint(), &stage.input(), INPUT_PARTITIONS, Subject::Orders, 1)?;
     group.wait_until_on(&copies)?;
 
-    println!("a group of {HOSTS} copies with 2 workers each, {keys} keys; the output's pause is what a consumer sees");
-    let mut spare = Figure::new("power cut of a coordinator without workers → next coordinator", 10.0);
-    let mut untouched = Figure::new("… the longest pause of the output meanwhile", 1.0);
+    let mut spare = Figure::new("power cut of a coordinator without workers → next coordinator", 10);
+    let mut untouched = Figure::new("… the longest pause of the output meanwhile", 1);
     let (before, start) = begin(&group)?;
     group.network().cut_power(Place::Host(HOSTS))?;
     let after = wait_for(&group, "next term", |record| record.term > before.term)?;
@@ -72,22 +64,20 @@ pub fn measure(keys: u64) -> Result<()> {
     group.wait_for_more("after the takeover")?;
     untouched.times.push(group.output().longest());
     ensure!(after.attempt == before.attempt, "the job was interrupted: {before:?}, then {after:?}");
-    println!("{}\n{}", spare.line(), untouched.line());
 
-    let mut kill = Figure::new("kill -9 of a process of the job → new output", 2.0);
+    let mut kill = Figure::new("kill -9 of a process of the job → new output", 2);
     for number in 0..KILLS {
         let (before, start) = begin(&group)?;
         let host = copies[number % copies.len()];
         ensure!(group.copy(host)?.job().kill_peer(0)?, "no process of the job runs on host {host}");
         kill.times.push(output_of_next(&group, &before, start)?);
     }
-    println!("{}", kill.line());
 
     let (mut detection, mut moved) =
-        (Figure::new("power cut of a host → next attempt decided", 5.0), Figure::new("… → new output", 7.0));
-    let mut takeover = Figure::new("power cut of the coordinator's host → next coordinator", 10.0);
-    let mut after_takeover = Figure::new("… → new output", 12.0);
-    let (mut joined, mut left) = (Figure::new("pause at a join", 2.0), Figure::new("pause at a leave", 2.0));
+        (Figure::new("power cut of a host → next attempt decided", 5), Figure::new("… → new output", 7));
+    let mut takeover = Figure::new("power cut of the coordinator's host → next coordinator", 10);
+    let mut after_takeover = Figure::new("… → new output", 12);
+    let (mut joined, mut left) = (Figure::new("pause at a join", 2), Figure::new("pause at a leave", 2));
     for _ in 0..REPEATS {
         for coordinates in [false, true] {
             let coordinator = group.coordinator()?;
@@ -117,12 +107,9 @@ pub fn measure(keys: u64) -> Result<()> {
         group.start(host, WORKERS)?;
         group.wait_until_on(&copies)?;
     }
-    for figure in [&detection, &moved, &takeover, &after_takeover, &joined, &left] {
-        println!("{}", figure.line());
-    }
-
     feeder.stop()?;
-    group.stop_all()
+    group.stop_all()?;
+    Ok(vec![spare, untouched, kill, detection, moved, takeover, after_takeover, joined, left])
 }
 
 /// The newest record and the time before something happens; the output's pauses count from now on.

@@ -248,7 +248,7 @@ impl Client {
             };
             if self.watch.is_out_of_files() {
                 let what = format!("{what}: no connection can be opened: {}", too_many_files());
-                return Err(Error::new(ErrorKind::Configuration, what));
+                return Err(Error::new(ErrorKind::Host, what));
             }
             // A client that was let in once has correct settings, so a refusal is waited out: a person repairs the
             // cluster, or the patience ends.

@@ -153,6 +153,10 @@ fn describe(report: &Report) -> String {
     if let Some(progress) = &report.progress {
         describe_progress(progress, &mut line);
     }
+    if let Some(requests) = report.members.iter().filter_map(|member| member.store_requests).reduce(u64::saturating_add)
+    {
+        line("requests", format!("{requests} to the store since these copies began"));
+    }
     if let Some(stored) = &report.stored {
         let checkpoint = stored.checkpoint.map_or("none".to_owned(), |tick| format!("of tick {tick}"));
         line("checkpoint", checkpoint);
@@ -186,9 +190,6 @@ fn describe_progress(progress: &Progress, line: &mut impl FnMut(&str, String)) {
     );
     if progress.foreign_records > 0 {
         line("foreign", format!("{} offsets of outputs are of other writers", progress.foreign_records));
-    }
-    if let Some(requests) = progress.store_requests {
-        line("store", format!("{requests} requests by process 0"));
     }
 }
 
@@ -242,6 +243,7 @@ mod tests {
             why: (state == "unready").then(|| "no broker answers".to_owned()),
             silent_ms: Some(400),
             processes,
+            store_requests: Some(200),
         }
     }
 
@@ -310,6 +312,7 @@ mod tests {
             " lag          unknown",
             " ticks        minted 30, sealed 20, committed 10",
             " checkpoint   none",
+            " requests     400 to the store since these copies began",
             " host-a:7401  ready        2  0          01234567  0s ago  coordinates",
             " host-b:7401  unready      2  -          01234567  0s ago  no broker answers",
         ] {

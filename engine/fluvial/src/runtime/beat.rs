@@ -1,5 +1,5 @@
 //! What a process says of itself each second, on a thread that is no worker: that it is there, for how long its workers have
-//! computed without a pause, and how far the job is.
+//! computed without a pause, how many requests it has made to the store, and how far the job is.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use fluvial_node::process_link::{FromProcess, NodeLink};
 use fluvial_node::status::Progress;
 
 use super::ambient;
+use super::calls::StoreCalls;
 use super::pulse::Pulses;
 
 /// How often a process says that it is there.
@@ -19,7 +20,8 @@ pub(crate) struct Beats(Arc<Contents>);
 
 #[derive(Default)]
 struct Contents {
-    pulses: OnceLock<Pulses>,
+    /// The workers' pulses, and the store's calls.
+    watched: OnceLock<(Pulses, Arc<StoreCalls>)>,
     progress: Mutex<Option<(Progress, Instant)>>,
 }
 
@@ -39,10 +41,10 @@ impl Beats {
         Ok(beats)
     }
 
-    /// The workers' pulses, once the process has workers.
-    pub(crate) fn watch(&self, pulses: &Pulses) {
+    /// The workers' pulses and the store's calls, once the process has workers.
+    pub(crate) fn watch(&self, pulses: &Pulses, calls: &Arc<StoreCalls>) {
         // A process starts its workers once.
-        let _ = self.0.pulses.set(pulses.clone());
+        let _ = self.0.watched.set((pulses.clone(), Arc::clone(calls)));
     }
 
     /// Takes how far the job is.
@@ -51,13 +53,15 @@ impl Beats {
     }
 
     fn next(&self) -> FromProcess {
-        let step_ms = self.0.pulses.get().map_or(0, Pulses::longest_turn_ms);
+        let watched = self.0.watched.get();
+        let step_ms = watched.map_or(0, |(pulses, _)| pulses.longest_turn_ms());
+        let store_requests = watched.and_then(|(_, calls)| calls.charged_requests());
         let measured = self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let progress = measured.map(|(progress, at)| {
             let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
             Progress { age_ms, ..progress }
         });
-        FromProcess::Beat { step_ms, progress }
+        FromProcess::Beat { step_ms, store_requests, progress }
     }
 }
 
@@ -68,14 +72,16 @@ mod tests {
     #[test]
     fn a_beat_says_how_old_the_progress_is_and_how_long_a_worker_computes() {
         let beats = Beats::default();
-        assert!(matches!(beats.next(), FromProcess::Beat { step_ms: 0, progress: None }));
+        assert!(matches!(beats.next(), FromProcess::Beat { step_ms: 0, progress: None, .. }));
         let pulses = Pulses::new(2);
         beats.watch(&pulses);
         assert!(matches!(beats.next(), FromProcess::Beat { step_ms: 0, .. }), "no worker has begun");
         pulses.turn(1);
         beats.measured(Progress { minted: 7, ..Progress::default() });
         ambient::pause(Duration::from_millis(20));
-        let FromProcess::Beat { step_ms, progress: Some(progress) } = beats.next() else { panic!("no progress") };
+        let FromProcess::Beat { step_ms, store_requests: None, progress: Some(progress) } = beats.next() else {
+            panic!("no progress, or a folder that charges")
+        };
         assert!(step_ms >= 10 && progress.age_ms >= 20 && progress.minted == 7, "{step_ms} {progress:?}");
         pulses.ended(1);
         assert!(matches!(beats.next(), FromProcess::Beat { step_ms: 0, .. }), "the worker has ended");

@@ -86,10 +86,9 @@ impl StoreCalls {
         }
     }
 
-    /// How many requests this process has made to a store that charges for them.
-    pub(crate) fn requests(&self) -> Option<u64> {
-        let store = self.store.store();
-        store.is_remote().then(|| store.requests().sum() as u64)
+    /// How many requests this process has made so far, if the store charges for them.
+    pub(crate) fn charged_requests(&self) -> Option<u64> {
+        self.store.store().charged_requests()
     }
 
     fn failing(&self, creates: bool) -> std::sync::MutexGuard<'_, Option<Instant>> {

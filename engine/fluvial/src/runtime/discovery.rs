@@ -246,7 +246,7 @@ impl Asked {
 /// Takes the next answer: the kind of its error, or `None` if there was no error. Returns whether to believe that the
 /// source cannot be read until a person changes something.
 fn is_refused(doubt: &mut Doubt, error: Option<ErrorKind>, now: Duration) -> bool {
-    if error != Some(ErrorKind::Configuration) {
+    if !matches!(error, Some(ErrorKind::Configuration | ErrorKind::Host)) {
         doubt.forget();
         return false;
     }

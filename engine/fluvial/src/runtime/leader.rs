@@ -185,9 +185,9 @@ impl LeaderDriver {
             self.event(Event::Time, control)?;
         }
         self.give_up_stopping()?;
-        let (status, store_requests) = (self.leader.status(), self.member.store.calls.requests());
-        self.status.print(&status, store_requests);
-        if let Some(progress) = self.status.measure(&status, store_requests) {
+        let status = self.leader.status();
+        self.status.print(&status, self.member.store.calls.charged_requests());
+        if let Some(progress) = self.status.measure(&status) {
             self.member.say_progress(progress);
         }
         // The sources are asked only after the claim of the journal: an earlier answer could report less than the

@@ -176,7 +176,7 @@ fn generation(peer: Peer, build: &Build, config: &RunConfig) -> Result<(), Failu
         threads,
         mode: Mode::Run(Arc::clone(&member)),
     };
-    peer.beats.watch(&shared.pulses);
+    peer.beats.watch(&shared.pulses, &member.store.calls);
     let guards = start_workers(shared, peer.index, peer.sockets, move |ended| {
         if let Err(failure) = ended {
             member.end(&failure);

@@ -247,7 +247,7 @@ impl StatusLine {
 
     /// How far the job is, if it is time to tell the node. Rates and lag are those of the last line; before the first one, the
     /// lag is what the answers that the opening waited for give.
-    pub(crate) fn measure(&mut self, status: &Status, store_requests: Option<u64>) -> Option<Progress> {
+    pub(crate) fn measure(&mut self, status: &Status) -> Option<Progress> {
         let now = ambient::instant();
         let waits = (status.committed < status.minted).then_some(status.committed);
         self.waits = waits.map(|committed| match self.waits {
@@ -271,7 +271,6 @@ impl StatusLine {
             commits_nothing_for_ms: self.waits.map_or(0, |(_, since)| millis(now - since)),
             foreign_records: self.foreign_records,
             in_flight_bytes: status.in_flight_bytes,
-            store_requests,
             ..self.progress.clone()
         })
     }
@@ -303,7 +302,7 @@ mod tests {
         };
         let mut waits = |minted, committed| {
             line.measured = ambient::instant() - MEASURED_EVERY;
-            line.measure(&status(minted, committed), Some(3))
+            line.measure(&status(minted, committed))
         };
         assert_eq!(waits(0, 0), None, "there is no progress before the first tick");
         assert_eq!(waits(5, 5).unwrap().commits_nothing_for_ms, 0);
@@ -311,10 +310,10 @@ mod tests {
         ambient::pause(Duration::from_millis(20));
         let progress = waits(7, 5).unwrap();
         assert!(progress.commits_nothing_for_ms >= 20, "{progress:?}");
-        assert_eq!((progress.minted, progress.committed, progress.store_requests), (7, 5, Some(3)));
+        assert_eq!((progress.minted, progress.committed), (7, 5));
         let waited_ms = progress.commits_nothing_for_ms;
         assert!(waits(8, 6).unwrap().commits_nothing_for_ms < waited_ms);
-        assert_eq!(line.measure(&status(9, 6), None), None, "it was told a moment ago");
+        assert_eq!(line.measure(&status(9, 6)), None, "it was told a moment ago");
     }
 
     /// The only split.
@@ -344,7 +343,7 @@ mod tests {
             Status { minted: Tick(5), sealed: Tick(5), committed: Tick(5), checkpoint: None, in_flight_bytes: 0 };
         let lag = |line: &mut StatusLine| {
             line.measured = ambient::instant() - MEASURED_EVERY;
-            let progress = line.measure(&status, None).unwrap();
+            let progress = line.measure(&status).unwrap();
             (progress.lag_records, progress.lag_ms.is_some())
         };
         let mut line = reading();

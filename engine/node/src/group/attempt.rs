@@ -24,6 +24,8 @@ pub(super) struct Attempts {
     events: Arc<dyn Fn(ProcessEvent) + Send + Sync>,
     authority: Option<(AttemptNumber, AttemptAuthority)>,
     keeper: Option<(AttemptNumber, Keeper)>,
+    /// The requests that the processes of earlier attempts have made to a store that charges for them.
+    earlier_requests: u64,
     /// Whether no attempt has been started yet.
     first: bool,
 }
@@ -36,7 +38,17 @@ impl Attempts {
         ansi: bool,
         events: impl Fn(ProcessEvent) + Send + Sync + 'static,
     ) -> Self {
-        Self { me, listen, host, ansi, events: Arc::new(events), authority: None, keeper: None, first: true }
+        Self {
+            me,
+            listen,
+            host,
+            ansi,
+            events: Arc::new(events),
+            authority: None,
+            keeper: None,
+            earlier_requests: 0,
+            first: true,
+        }
     }
 
     /// The newest authority that is known.
@@ -66,6 +78,7 @@ impl Attempts {
 
     pub(super) fn start(&mut self, attempt: &Attempt, run: u32, processes: Range<u32>) {
         if let Some((_, old)) = self.keeper.take() {
+            self.earlier_requests += old.store_requests();
             // Its processes have ended, but what they have printed may still be on its way.
             let _ = std::thread::Builder::new().name("keeper-end".to_owned()).spawn(move || drop(old));
         }
@@ -129,6 +142,11 @@ impl Attempts {
     /// How far the job is, if this copy runs its process 0.
     pub(super) fn progress(&self) -> Option<Progress> {
         self.keeper.as_ref().and_then(|(_, keeper)| keeper.progress())
+    }
+
+    /// The requests that the processes which this copy has started have made to a store that charges for them.
+    pub(super) fn store_requests(&self) -> u64 {
+        self.earlier_requests + self.keeper.as_ref().map_or(0, |(_, keeper)| keeper.store_requests())
     }
 
     fn of(&self, attempt: AttemptNumber) -> Option<&Keeper> {

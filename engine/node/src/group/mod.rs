@@ -246,7 +246,7 @@ impl<'a> Copy<'a> {
 
     /// Shows how this copy is to those who ask, and logs what has changed.
     fn observe(&mut self) {
-        let requests = self.store.is_remote().then(|| self.store.requests().sum() as u64);
+        let requests = self.store.charged_requests().map(|own| own + self.attempts.store_requests());
         self.observer.look(&self.me, &self.offer, &self.node, self.attempts.progress(), requests);
     }
 

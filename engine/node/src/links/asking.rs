@@ -9,7 +9,7 @@ use crate::trust::Trust;
 
 /// How long the answer of one node may take. It asks nobody else.
 const VIEW_WITHIN: Duration = Duration::from_secs(2);
-/// How long the answer of a node may take that asks two others, one after the other.
+/// How long the answer of a node may take that asks the coordinator, and then all others at once.
 const REPORT_WITHIN: Duration = Duration::from_secs(8);
 
 /// What the node at an address knows by itself.

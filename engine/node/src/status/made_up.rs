@@ -66,7 +66,7 @@ pub(crate) fn view() -> View {
         running: members[0].status.clone().unwrap().running,
         members: Some(members),
         progress: None,
-        store_requests: None,
+        store_requests: Some(12),
     }
 }
 

@@ -19,7 +19,7 @@ pub fn metrics(view: &View) -> String {
     text.some(
         "fluvial_node_store_requests_total",
         "counter",
-        "Requests of this copy to the store",
+        "Requests of this copy and its processes to the store",
         view.store_requests,
     );
     if let Some((_, term)) = &view.coordinator {
@@ -68,8 +68,6 @@ fn of_job(text: &mut Text, progress: &Progress) {
     let help = "For how long nothing has been committed although something is minted";
     let stalled = seconds(progress.commits_nothing_for_ms);
     text.one("fluvial_commits_nothing_seconds", "gauge", help, stalled);
-    let help = "Requests of process 0 to the store";
-    text.some("fluvial_store_requests_total", "counter", help, progress.store_requests);
 }
 
 struct Text {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   loop of the copy ──View──► Board ──► /healthz, /readyz, /metrics
-//!        └─ what has changed: log lines    └─ with the Views of the coordinator and of process 0's node: Report ──► status, /status
+//!        └─ what has changed: log lines    └─ with the Views of the other copies: Report ──► status, /status
 //! ```
 //!
 //! A [`View`] is what one copy knows by itself; a [`Report`] is what several of them know together. **Does not** decide
@@ -59,8 +59,6 @@ pub struct Progress {
     pub foreign_records: u64,
     /// The input that is held in memory.
     pub in_flight_bytes: u64,
-    /// The requests that process 0 has made to a store that charges for them.
-    pub store_requests: Option<u64>,
     /// How long ago this was measured.
     pub age_ms: u64,
 }
@@ -88,7 +86,7 @@ pub struct View {
     pub members: Option<Vec<Member>>,
     /// How far the job is, if process 0 runs here.
     pub progress: Option<Progress>,
-    /// The requests that it has made itself to a store that charges for them.
+    /// The requests that it and the processes that it has started have made to a store that charges for them.
     pub store_requests: Option<u64>,
 }
 

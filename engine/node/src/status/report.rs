@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fluvial_protocol::ProcessEnd;
 use fluvial_protocol::group::{Attempt, GroupRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Workers};
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::{Progress, View, changes};
@@ -136,6 +137,9 @@ pub struct MemberReport {
     pub silent_ms: Option<u64>,
     /// The processes of the job that it runs.
     pub processes: Vec<u32>,
+    /// The requests that it and its processes have made since it began, to a store that charges for them; `None` if it has
+    /// not answered.
+    pub store_requests: Option<u64>,
 }
 
 /// What the store holds of a job.
@@ -149,7 +153,7 @@ pub struct Stored {
     pub checkpoint: Option<u64>,
 }
 
-/// Asks the copies that know what `own` does not, and says what all of them know.
+/// Asks the coordinator, and then all copies that it hears, for what they know, and says what all of them know.
 pub async fn gather(own: Arc<View>, trust: &Trust) -> Report {
     let other = match &own.coordinator {
         Some((node, _)) if !own.coordinates() => ask_for_view(&node.address, trust, &own.job).await.ok(),
@@ -157,18 +161,21 @@ pub async fn gather(own: Arc<View>, trust: &Trust) -> Report {
     };
     // One that has been superseded meanwhile knows no more than this copy.
     let coordinator = [Some(&*own), other.as_ref()].into_iter().flatten().find(|view| view.coordinates());
-    let attempt = coordinator.unwrap_or(&own).record.as_ref().and_then(|record| record.attempt.as_ref());
+    let informed = coordinator.unwrap_or(&own);
+    let members = informed.members.iter().flatten().filter(|member| member.status.is_some());
+    let strangers = members.map(|member| &member.node).filter(|node| **node != own.me && **node != informed.me);
+    let asked = join_all(strangers.map(|node| ask_for_view(&node.address, trust, &own.job))).await;
+    let answers: Vec<_> = asked.into_iter().filter_map(Result::ok).collect();
+    let views: Vec<_> = [&*own].into_iter().chain(&other).chain(&answers).collect();
+    let attempt = informed.record.as_ref().and_then(|record| record.attempt.as_ref());
     let first = attempt.and_then(|attempt| attempt.placement.places.first()).map(|(node, _)| node);
-    let known = [Some(&*own), other.as_ref()].into_iter().flatten().find(|view| Some(&view.me) == first);
-    let progress = match (first, known) {
-        (Some(_), Some(view)) => view.progress.clone(),
-        (Some(node), None) => {
-            let asked = ask_for_view(&node.address, trust, &own.job).await;
-            asked.ok().filter(|view| view.me == *node).and_then(|view| view.progress)
-        }
-        (None, _) => None,
-    };
-    Report::new(&own, coordinator, progress)
+    let progress = views.iter().find(|view| Some(&view.me) == first).and_then(|view| view.progress.clone());
+    let mut report = Report::new(&own, coordinator, progress);
+    for member in &mut report.members {
+        let view = views.iter().find(|view| view.me.address == member.node);
+        member.store_requests = view.and_then(|view| view.store_requests);
+    }
+    report
 }
 
 impl Report {
@@ -326,6 +333,7 @@ fn list(members: &[Member], record: Option<&GroupRecord>, coordinator: Option<&N
             why,
             silent_ms: Some(member.silent_ms),
             processes: attempt.map(|attempt| attempt.placement.of(&member.node).collect()).unwrap_or_default(),
+            store_requests: None,
         }
     };
     let silent = |node: &NodeId| {

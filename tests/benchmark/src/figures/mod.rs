@@ -2,6 +2,7 @@
 
 mod count;
 mod footprint;
+mod hosts;
 mod idle;
 mod latency;
 mod memory;
@@ -45,6 +46,9 @@ pub(crate) enum Figure {
     Workers,
     /// CPU of a keyed count in two processes over TLS, beside plain TCP and one process
     Mesh,
+    /// Pauses of a group of copies when a process, a host or the coordinator is lost and when copies come and go; not among
+    /// all: it makes network namespaces, which root may do
+    Hosts,
 }
 
 impl Figure {
@@ -77,6 +81,7 @@ impl Figure {
             Self::Footprint => footprint::measure,
             Self::Workers => latency::measure_workers,
             Self::Mesh => mesh::measure,
+            Self::Hosts => hosts::measure,
         };
         measure().with_context(|| format!("measure {self}"))
     }
@@ -97,6 +102,7 @@ impl fmt::Display for Figure {
             Self::Footprint => "footprint",
             Self::Workers => "workers",
             Self::Mesh => "mesh",
+            Self::Hosts => "hosts",
         })
     }
 }
