@@ -80,7 +80,7 @@ fn may_depend(from: &str, to: &str, in_tests: bool) -> bool {
                 || (in_tests && to == "connectors/memory")
         }
         "tests/benchmark" => {
-            connector || ["engine/fluvial", "engine/store", "tests/kafka-apache", "tests/s3"].contains(&to)
+            connector || ["engine/fluvial", "engine/store", "tests", "tests/kafka-apache", "tests/s3"].contains(&to)
         }
         _ if from.starts_with("connectors/") => to == "connectors/connector" || (in_tests && connector),
         _ if from.starts_with("jobs/") => to == "engine/fluvial" || connector || to == "jobs/demo",
@@ -202,6 +202,27 @@ fn the_layers_of_the_engine_use_only_those_below() {
                 assert!(below <= layer, "{file} uses crate::{name}, which is in a layer above '{part}'");
             }
         }
+    }
+}
+
+#[test]
+fn every_file_belongs_to_a_crate() {
+    let files = files();
+    for file in files.iter().filter(|file| file.ends_with(".rs")) {
+        let Some((folder, name)) = file.split_once("/src/").map(|_| file.rsplit_once('/').unwrap()) else { continue };
+        let (module, of) = match name.strip_suffix(".rs").unwrap() {
+            "mod" => (folder.rsplit_once('/').unwrap().1, folder.rsplit_once('/').unwrap().0),
+            name => (name, folder),
+        };
+        if ["lib", "main"].contains(&module) || folder.ends_with("/bin") {
+            continue;
+        }
+        let parents = [format!("{of}/mod.rs"), format!("{of}/lib.rs"), format!("{of}/main.rs"), format!("{of}.rs")];
+        let declared = parents.iter().filter(|parent| files.contains(*parent)).any(|parent| {
+            let text = fs::read_to_string(root().join(parent)).unwrap();
+            text.lines().any(|line| line.trim().ends_with(&format!("mod {module};")))
+        });
+        assert!(declared, "no module declares {file}, so nothing compiles it");
     }
 }
 
