@@ -1,5 +1,6 @@
 //! What a group keeps in the store, read as anyone may read it: one header line, then JSON. Of it only what the tests need.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
@@ -29,6 +30,11 @@ pub struct Record {
 struct Stored {
     term: u64,
     coordinator: Node,
+    jobs: BTreeMap<String, Job>,
+}
+
+#[derive(Default, Deserialize)]
+struct Job {
     attempt: Option<Attempt>,
     outcome: Option<serde::de::IgnoredAny>,
 }
@@ -70,7 +76,8 @@ impl Records {
 /// A record of the journal.
 fn read(object: &[u8]) -> Option<Record> {
     let (_header, body) = std::str::from_utf8(object).ok()?.split_once('\n')?;
-    let Stored { term, coordinator, attempt, outcome } = serde_json::from_str(body).ok()?;
+    let Stored { term, coordinator, jobs } = serde_json::from_str(body).ok()?;
+    let Job { attempt, outcome } = jobs.into_values().next().unwrap_or_default();
     let placement = attempt.as_ref().map(|attempt| &attempt.placement);
     let places = placement.iter().flat_map(|of| &of.places).map(|(node, count)| (node.address.clone(), *count));
     Some(Record {

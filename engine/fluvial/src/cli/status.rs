@@ -75,7 +75,8 @@ async fn report(store: &Store, job: &str, trust: &Trust) -> anyhow::Result<Optio
         return Ok(None);
     }
     let mut report = Report::of_store(job.to_owned(), store.describe().to_owned(), record.as_ref());
-    if !unanswered.is_empty() && record.is_some_and(|record| record.outcome.is_none()) {
+    if !unanswered.is_empty() && record.is_some_and(|record| record.jobs.get(job).is_none_or(|of| of.outcome.is_none()))
+    {
         let hint = if trust.tls().is_some() {
             ""
         } else {
@@ -89,7 +90,8 @@ async fn report(store: &Store, job: &str, trust: &Trust) -> anyhow::Result<Optio
 
 /// The addresses at which a copy may answer: the coordinator's, and those of the copies that run the job.
 fn addresses(record: &GroupRecord) -> Vec<&str> {
-    let places = record.attempt.iter().flat_map(|attempt| &attempt.placement.places).map(|(node, _)| node);
+    let attempts = record.jobs.values().filter_map(|job| job.attempt.as_ref());
+    let places = attempts.flat_map(|attempt| &attempt.placement.places).map(|(node, _)| node);
     let mut addresses = Vec::new();
     for node in std::iter::once(&record.coordinator).chain(places) {
         if !addresses.contains(&node.address.as_str()) {
@@ -228,7 +230,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use fluvial_node::status::{AttemptReport, MemberReport, State};
     use fluvial_protocol::Exit;
-    use fluvial_protocol::group::{NodeId, Outcome, Term};
+    use fluvial_protocol::group::{JobRecord, NodeId, Outcome, Term};
     use fluvial_store::frame::Format;
 
     use super::*;
@@ -249,13 +251,10 @@ mod tests {
 
     fn record(coordinator: &str, outcome: Option<Outcome>) -> GroupRecord {
         GroupRecord {
-            run: 1,
             nonce: 1,
             term: Term(4),
             coordinator: NodeId { address: coordinator.to_owned(), start: 1 },
-            attempt: None,
-            failed: Vec::new(),
-            outcome,
+            jobs: [("orders".to_owned(), JobRecord { outcome, ..JobRecord::new(1) })].into(),
         }
     }
 

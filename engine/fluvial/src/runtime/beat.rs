@@ -67,14 +67,19 @@ impl Beats {
 
 #[cfg(test)]
 mod tests {
+    use fluvial_store::Store;
+    use object_store::memory::InMemory;
+
     use super::*;
+    use crate::journal::JobStore;
 
     #[test]
     fn a_beat_says_how_old_the_progress_is_and_how_long_a_worker_computes() {
         let beats = Beats::default();
         assert!(matches!(beats.next(), FromProcess::Beat { step_ms: 0, progress: None, .. }));
         let pulses = Pulses::new(2);
-        beats.watch(&pulses);
+        let store = Store::over(Arc::new(InMemory::new()), "memory");
+        beats.watch(&pulses, &Arc::new(StoreCalls::new(JobStore::new(store, "job"), Duration::ZERO)));
         assert!(matches!(beats.next(), FromProcess::Beat { step_ms: 0, .. }), "no worker has begun");
         pulses.turn(1);
         beats.measured(Progress { minted: 7, ..Progress::default() });

@@ -71,7 +71,8 @@ impl Attempts {
     pub(super) fn writes(&mut self, position: u64, record: &GroupRecord) {
         let number = AttemptNumber(position);
         let known = self.authority.as_ref().is_some_and(|(known, _)| *known == number);
-        if !known && record.attempt.as_ref().is_some_and(|attempt| attempt.number == number) {
+        let mut attempts = record.jobs.values().filter_map(|job| job.attempt.as_ref());
+        if !known && attempts.any(|attempt| attempt.number == number) {
             self.authority = Some((number, AttemptAuthority::new()));
         }
     }

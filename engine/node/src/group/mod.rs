@@ -145,6 +145,7 @@ fn unreachable_from_here(says: &ProcessSays) -> Option<&str> {
 /// A copy that runs.
 struct Copy<'a> {
     me: NodeId,
+    job: String,
     node: Node,
     started: Instant,
     offer: Offer,
@@ -202,14 +203,15 @@ impl<'a> Copy<'a> {
             drop(of_processes.send(Event::Process(event)));
         });
         Ok(Self {
-            node: Node::new(me.clone(), offer.clone(), Times::default(), rand::random(), 0),
+            node: Node::new(me.clone(), job.clone(), offer.clone(), Times::default(), rand::random(), 0),
             me,
             started: Instant::now(),
             offer,
             stop_within: options.stop_within,
             leaving: None,
             journal: GroupJournal::new(store.clone(), &job),
-            observer: Observer::new(job, store.describe().to_owned(), board),
+            observer: Observer::new(job.clone(), store.describe().to_owned(), board),
+            job,
             store,
             links,
             attempts,
@@ -264,7 +266,7 @@ impl<'a> Copy<'a> {
             }
             Event::Link(LinkEvent::Gone(node)) => NodeEvent::Gone(node),
             // This copy runs the job, so it is the other one that has to end.
-            Event::Link(LinkEvent::OtherTrust(_)) if self.node.running().is_some_and(|running| !running.is_over()) => {
+            Event::Link(LinkEvent::OtherTrust(_)) if self.node.running().values().any(|running| !running.is_over()) => {
                 return Ok(None);
             }
             Event::Link(LinkEvent::OtherStore(why) | LinkEvent::OtherTrust(why)) => {
@@ -296,7 +298,7 @@ impl<'a> Copy<'a> {
                 NodeEvent::Offer(self.offer.clone())
             }
             Event::Process(ProcessEvent { attempt, process, says }) => {
-                NodeEvent::Process { attempt: AttemptNumber(attempt), process, says }
+                NodeEvent::Process { job: self.job.clone(), attempt: AttemptNumber(attempt), process, says }
             }
             Event::Unready(unready) => {
                 self.offer.unready = unready;
@@ -347,10 +349,10 @@ impl<'a> Copy<'a> {
                 self.links.send(&to, Envelope { from: self.me.clone(), message, authority });
             }
             NodeRequest::Store(call) => self.ask(call),
-            NodeRequest::Start { attempt, run, processes } => self.attempts.start(&attempt, run, processes),
-            NodeRequest::Introduce { attempt, addresses } => self.attempts.introduce(attempt, addresses),
-            NodeRequest::Stop(attempt) => self.attempts.stop(attempt),
-            NodeRequest::Kill(attempt) => self.attempts.kill(attempt),
+            NodeRequest::Start { attempt, run, processes, .. } => self.attempts.start(&attempt, run, processes),
+            NodeRequest::Introduce { attempt, addresses, .. } => self.attempts.introduce(attempt, addresses),
+            NodeRequest::Stop { attempt, .. } => self.attempts.stop(attempt),
+            NodeRequest::Kill { attempt, .. } => self.attempts.kill(attempt),
             NodeRequest::Exit(outcome) => return Some(outcome),
         }
         None

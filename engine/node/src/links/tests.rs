@@ -101,7 +101,7 @@ fn envelope(from: &NodeId, message: Message) -> Envelope {
 
 fn status(number: u64) -> Message {
     let offer = Offer { version: "1".to_owned(), slots: 2, workers: Workers::Auto, unready: None, leaving: false };
-    Message::Status(Box::new(Status { number, term: Term(1), offer, running: None, deaf_to: Vec::new() }))
+    Message::Status(Box::new(Status { number, term: Term(1), offer, running: Default::default(), deaf_to: Vec::new() }))
 }
 
 #[tokio::test]

@@ -54,7 +54,9 @@ impl Changes {
         let record = before.and_then(|before| before.record.as_ref());
         let why = match (record, earlier) {
             (None, _) => "the group begins".to_owned(),
-            (Some(record), _) if record.outcome.is_some() => "the last run of the job had ended".to_owned(),
+            _ if before.and_then(View::job_record).is_some_and(|job| job.outcome.is_some()) => {
+                "the last run of the job had ended".to_owned()
+            }
             (Some(_), Some((lost, _))) => format!("no copy hears {lost} as a coordinator that reaches the store"),
             (Some(record), None) => format!("{} does not coordinate any more", record.coordinator),
         };
@@ -87,15 +89,15 @@ impl Changes {
     }
 
     fn attempts(&mut self, before: Option<&View>, after: &View) {
-        let Some(record) = &after.record else { return };
-        let earlier = before.and_then(|before| before.record.as_ref());
+        let Some(job) = after.job_record() else { return };
+        let earlier = before.and_then(View::job_record);
         let number = |attempt: &Attempt| attempt.number;
-        let is_new = record.attempt.as_ref().map(number) > earlier.and_then(|r| r.attempt.as_ref()).map(number);
-        if let Some(attempt) = record.attempt.as_ref().filter(|_| is_new) {
+        let is_new = job.attempt.as_ref().map(number) > earlier.and_then(|job| job.attempt.as_ref()).map(number);
+        if let Some(attempt) = job.attempt.as_ref().filter(|_| is_new) {
             self.says(describe(attempt));
         }
-        let failed_before = earlier.map(|record| record.failed.as_slice()).unwrap_or_default();
-        for (node, why) in record.failed.iter().filter(|failed| !failed_before.contains(failed)) {
+        let failed_before = earlier.map(|job| job.failed.as_slice()).unwrap_or_default();
+        for (node, why) in job.failed.iter().filter(|failed| !failed_before.contains(failed)) {
             self.warns(format!("{node} takes no further part in the job: {why}"));
         }
     }

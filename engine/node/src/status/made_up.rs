@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use fluvial_connector::Generation;
 use fluvial_protocol::Decisions;
 use fluvial_protocol::group::{
-    Attempt, AttemptNumber, GroupRecord, Member, NodeId, Offer, Placement, ProcessState, Running, Status, Term, Workers,
+    Attempt, AttemptNumber, GroupRecord, JobRecord, Member, NodeId, Offer, Placement, ProcessState, Running, Status,
+    Term, Workers,
 };
 
 use super::{Progress, View};
@@ -20,6 +21,9 @@ pub(crate) fn offer() -> Offer {
     Offer { version: "1".to_owned(), slots: 2, workers: Workers::Auto, unready: None, leaving: false }
 }
 
+/// The name of the job.
+const JOB: &str = "orders";
+
 /// A member that runs the process `process` of attempt 7.
 pub(crate) fn member(name: &str, process: u32) -> Member {
     let running = Running {
@@ -29,41 +33,41 @@ pub(crate) fn member(name: &str, process: u32) -> Member {
         reads: process == 0,
         asked_to_stop: false,
     };
-    let status = Status { number: 1, term: Term(2), offer: offer(), running: Some(running), deaf_to: Vec::new() };
+    let status = Status {
+        number: 1,
+        term: Term(2),
+        offer: offer(),
+        running: BTreeMap::from([(JOB.to_owned(), running)]),
+        deaf_to: Vec::new(),
+    };
     Member { node: id(name), status: Some(status), silent_ms: 200 }
 }
 
 pub(crate) fn record() -> GroupRecord {
-    GroupRecord {
-        run: 1,
-        nonce: 1,
-        term: Term(2),
-        coordinator: id("a"),
-        attempt: Some(Attempt {
-            number: AttemptNumber(7),
-            version: "1".to_owned(),
-            placement: Placement { threads: 2, places: vec![(id("b"), 1), (id("a"), 1)] },
-            follows: None,
-            decisions: Decisions::new(true),
-            why: "node c was lost".to_owned(),
-        }),
-        failed: Vec::new(),
-        outcome: None,
-    }
+    let attempt = Attempt {
+        number: AttemptNumber(7),
+        version: "1".to_owned(),
+        placement: Placement { threads: 2, places: vec![(id("b"), 1), (id("a"), 1)] },
+        follows: None,
+        decisions: Decisions::new(true),
+        why: "node c was lost".to_owned(),
+    };
+    let job = JobRecord { attempt: Some(attempt), ..JobRecord::new(1) };
+    GroupRecord { nonce: 1, term: Term(2), coordinator: id("a"), jobs: BTreeMap::from([(JOB.to_owned(), job)]) }
 }
 
 /// `a` coordinates, and runs process 1 beside `b`, which runs process 0.
 pub(crate) fn view() -> View {
     let members = vec![member("a", 1), member("b", 0)];
     View {
-        job: "orders".to_owned(),
+        job: JOB.to_owned(),
         store: "s3://bucket".to_owned(),
         me: id("a"),
         offer: offer(),
         coordinator: Some((id("a"), Term(2))),
         reaches_store: true,
         record: Some(record()),
-        running: members[0].status.clone().unwrap().running,
+        running: members[0].status.clone().unwrap().running.remove(JOB),
         members: Some(members),
         progress: None,
         store_requests: Some(12),

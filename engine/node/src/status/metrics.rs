@@ -27,7 +27,7 @@ pub fn metrics(view: &View) -> String {
     }
     if let Some(members) = &view.members {
         text.one("fluvial_group_members", "gauge", "The copies that the coordinator hears", members.len());
-        let attempt = view.record.as_ref().and_then(|record| record.attempt.as_ref());
+        let attempt = view.job_record().and_then(|job| job.attempt.as_ref());
         let number = attempt.map(|attempt| attempt.number);
         text.some("fluvial_group_attempt", "gauge", "The number of the newest attempt", number);
         let workers = attempt.map(|attempt| attempt.layout().workers);

@@ -19,7 +19,7 @@ mod tests;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fluvial_protocol::group::{GroupRecord, Member, Node, NodeId, Offer, Running, Term};
+use fluvial_protocol::group::{GroupRecord, JobRecord, Member, Node, NodeId, Offer, Running, Term};
 use serde::{Deserialize, Serialize};
 
 pub use metrics::metrics;
@@ -80,7 +80,7 @@ pub struct View {
     pub reaches_store: bool,
     /// The newest record of the group's journal that it has read or written.
     pub record: Option<GroupRecord>,
-    /// The processes that it runs.
+    /// The processes that it runs or ran last.
     pub running: Option<Running>,
     /// The nodes that it hears, if it coordinates.
     pub members: Option<Vec<Member>>,
@@ -91,6 +91,12 @@ pub struct View {
 }
 
 impl View {
+    /// What that record says of the job.
+    #[must_use]
+    pub fn job_record(&self) -> Option<&JobRecord> {
+        self.record.as_ref()?.jobs.get(&self.job)
+    }
+
     /// Whether this copy coordinates.
     #[must_use]
     pub fn coordinates(&self) -> bool {
@@ -150,7 +156,7 @@ impl Observer {
             coordinator: coordinator.or_else(|| self.last.as_ref().and_then(|last| last.coordinator.clone())),
             reaches_store: node.reaches_store(),
             record: node.record().cloned(),
-            running: node.running().cloned(),
+            running: node.running().get(&self.job).cloned(),
             members: node.members(),
             progress,
             store_requests,

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use fluvial_protocol::ProcessEnd;
-use fluvial_protocol::group::{Attempt, GroupRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Workers};
+use fluvial_protocol::group::{
+    Attempt, GroupRecord, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Workers,
+};
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
@@ -167,7 +169,7 @@ pub async fn gather(own: Arc<View>, trust: &Trust) -> Report {
     let asked = join_all(strangers.map(|node| ask_for_view(&node.address, trust, &own.job))).await;
     let answers: Vec<_> = asked.into_iter().filter_map(Result::ok).collect();
     let views: Vec<_> = [&*own].into_iter().chain(&other).chain(&answers).collect();
-    let attempt = informed.record.as_ref().and_then(|record| record.attempt.as_ref());
+    let attempt = informed.job_record().and_then(|job| job.attempt.as_ref());
     let first = attempt.and_then(|attempt| attempt.placement.places.first()).map(|(node, _)| node);
     let progress = views.iter().find(|view| Some(&view.me) == first).and_then(|view| view.progress.clone());
     let mut report = Report::new(&own, coordinator, progress);
@@ -189,7 +191,7 @@ impl Report {
                 number: 0,
                 term: own.coordinator.as_ref().map(|(_, term)| *term).unwrap_or_default(),
                 offer: own.offer.clone(),
-                running: own.running.clone(),
+                running: own.running.iter().map(|running| (own.job.clone(), running.clone())).collect(),
                 deaf_to: Vec::new(),
             }),
             silent_ms: 0,
@@ -199,15 +201,15 @@ impl Report {
         if let Some((node, term)) = &informed.coordinator {
             (report.coordinator, report.term) = (Some(node.address.clone()), Some(term.0));
         }
-        let record = informed.record.as_ref();
-        let attempt = record.and_then(|record| record.attempt.as_ref());
+        let job = informed.job_record();
+        let attempt = job.and_then(|job| job.attempt.as_ref());
         if let (Some(attempt), Some(of_attempt)) = (attempt, &mut report.attempt) {
-            fill(of_attempt, attempt, members);
+            fill(of_attempt, attempt, &own.job, members);
         }
         report.workers_wanted = coordinator.and_then(|_| wanted(members, attempt));
         let coordinating = informed.coordinator.as_ref().map(|(node, _)| node);
-        report.members = list(members, record, coordinating);
-        (report.state, report.why) = judge(record, coordinator, members, progress.as_ref());
+        report.members = list(members, job, coordinating);
+        (report.state, report.why) = judge(job, coordinator, members, progress.as_ref());
         let missing = report.attempt.as_ref().zip(report.workers_wanted).filter(|(of, wanted)| of.workers < *wanted);
         if let (State::Running, true, Some((of, wanted))) = (report.state, report.why.is_empty(), missing) {
             report.why = format!("with {} of the {wanted} workers that are wanted", of.workers);
@@ -219,12 +221,13 @@ impl Report {
     /// What is known of a job from the newest record of its group's journal, if there is one.
     #[must_use]
     pub fn of_store(job: String, store: String, record: Option<&GroupRecord>) -> Self {
-        let (state, why) = match record.and_then(|record| record.outcome.as_ref()) {
+        let of_job = record.and_then(|record| record.jobs.get(&job));
+        let (state, why) = match of_job.and_then(|job| job.outcome.as_ref()) {
             Some(outcome) => ended(outcome),
             None if record.is_some() => (State::Unknown, "no copy answers".to_owned()),
             None => (State::Unknown, "no copy was ever started with --join".to_owned()),
         };
-        let attempt = record.and_then(|record| record.attempt.as_ref()).map(|attempt| AttemptReport {
+        let attempt = of_job.and_then(|job| job.attempt.as_ref()).map(|attempt| AttemptReport {
             number: attempt.number.0,
             generation: None,
             why: changes::why(attempt).to_owned(),
@@ -269,13 +272,13 @@ fn processes(attempt: &Attempt) -> Vec<ProcessReport> {
 }
 
 /// What the members run of an attempt.
-fn running<'a>(members: &'a [Member], attempt: &'a Attempt) -> impl Iterator<Item = &'a Running> {
-    let running = members.iter().filter_map(|member| member.status.as_ref()?.running.as_ref());
+fn running<'a>(members: &'a [Member], job: &'a str, attempt: &'a Attempt) -> impl Iterator<Item = &'a Running> {
+    let running = members.iter().filter_map(|member| member.status.as_ref()?.running.get(job));
     running.filter(|running| running.attempt == attempt.number)
 }
 
-fn fill(report: &mut AttemptReport, attempt: &Attempt, members: &[Member]) {
-    for running in running(members, attempt) {
+fn fill(report: &mut AttemptReport, attempt: &Attempt, job: &str, members: &[Member]) {
+    for running in running(members, job, attempt) {
         report.generation = report.generation.max(running.generation.map(|generation| generation.0));
         for (process, state) in &running.processes {
             let Some(of_process) = report.processes.get_mut(*process as usize) else { continue };
@@ -309,9 +312,9 @@ fn wanted(members: &[Member], attempt: Option<&Attempt>) -> Option<u32> {
     })
 }
 
-fn list(members: &[Member], record: Option<&GroupRecord>, coordinator: Option<&NodeId>) -> Vec<MemberReport> {
-    let attempt = record.and_then(|record| record.attempt.as_ref());
-    let failed = record.map(|record| record.failed.as_slice()).unwrap_or_default();
+fn list(members: &[Member], job: Option<&JobRecord>, coordinator: Option<&NodeId>) -> Vec<MemberReport> {
+    let attempt = job.and_then(|job| job.attempt.as_ref());
+    let failed = job.map(|job| job.failed.as_slice()).unwrap_or_default();
     let placed = attempt.iter().flat_map(|attempt| &attempt.placement.places).map(|(node, _)| node);
     let unheard = placed.filter(|node| members.iter().all(|member| member.node != **node));
     let member = |member: &Member| {
@@ -345,19 +348,19 @@ fn list(members: &[Member], record: Option<&GroupRecord>, coordinator: Option<&N
 
 /// The state of the job, and what is to be said of it.
 fn judge(
-    record: Option<&GroupRecord>,
+    job: Option<&JobRecord>,
     coordinator: Option<&View>,
     members: &[Member],
     progress: Option<&Progress>,
 ) -> (State, String) {
     let because = |state, why: &str| (state, why.to_owned());
-    if let Some(outcome) = record.and_then(|record| record.outcome.as_ref()) {
+    if let Some(outcome) = job.and_then(|job| job.outcome.as_ref()) {
         return ended(outcome);
     }
     let Some(coordinator) = coordinator else {
         return because(State::Unknown, "the coordinator does not answer");
     };
-    let Some(attempt) = record.and_then(|record| record.attempt.as_ref()) else {
+    let Some(attempt) = job.and_then(|job| job.attempt.as_ref()) else {
         let reason = |member: &Member| {
             let unready = member.status.as_ref()?.offer.unready.as_ref()?;
             Some(format!("{} is not ready: {unready}", member.node))
@@ -366,7 +369,7 @@ fn judge(
         let gathering = || "the copies are being gathered".to_owned();
         return (State::Waiting, if reasons.is_empty() { gathering() } else { reasons.join("; ") });
     };
-    let of_attempt = || running(members, attempt);
+    let of_attempt = || running(members, &coordinator.job, attempt);
     let processes = || of_attempt().flat_map(|running| &running.processes);
     if let Some((process, end)) = processes().find_map(|(process, state)| Some((process, state.end()?))) {
         return (State::Restarting, format!("process {process} has ended: {}", why(end)));

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
 use fluvial_protocol::group::{
-    AttemptNumber, GroupRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Status, Term,
+    AttemptNumber, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Status, Term,
 };
 use fluvial_protocol::{Exit, ProcessEnd};
 use fluvial_store::Store;
@@ -28,7 +29,13 @@ fn state(change: impl FnOnce(&mut View, &mut Option<Progress>)) -> (State, Strin
 }
 
 fn running(view: &mut View, member: usize) -> &mut Running {
-    view.members.as_mut().unwrap()[member].status.as_mut().unwrap().running.as_mut().unwrap()
+    let status = view.members.as_mut().unwrap()[member].status.as_mut().unwrap();
+    status.running.values_mut().next().unwrap()
+}
+
+/// What the newest record says of the job.
+fn job(view: &mut View) -> &mut JobRecord {
+    view.record.as_mut().unwrap().jobs.values_mut().next().unwrap()
 }
 
 #[test]
@@ -59,22 +66,25 @@ fn a_job_is_only_reported_as_running_while_it_runs() {
     check(&|view, _| drop(view.members.as_mut().unwrap().pop()), State::Restarting, "b, which runs");
     check(&|view, _| view.members.as_mut().unwrap()[1].status = None, State::Restarting, "b, which runs");
     let outcome = Outcome { exit: Exit::Failed, why: "a bad record".to_owned() };
-    check(&|view, _| view.record.as_mut().unwrap().outcome = Some(outcome.clone()), State::Ended, "a bad record");
-    check(&|view, _| view.record.as_mut().unwrap().attempt = None, State::Waiting, "gathered");
+    check(&|view, _| job(view).outcome = Some(outcome.clone()), State::Ended, "a bad record");
+    check(&|view, _| job(view).attempt = None, State::Waiting, "gathered");
     let unready = |view: &mut View| {
-        view.record.as_mut().unwrap().attempt = None;
+        job(view).attempt = None;
         view.members.as_mut().unwrap()[1].status.as_mut().unwrap().offer.unready = Some("no broker".to_owned());
     };
     check(&|view, _| unready(view), State::Waiting, "b is not ready: no broker");
-    let spare = Member { status: Some(Status { running: None, ..member("c", 9).status.unwrap() }), ..member("c", 9) };
+    let spare = Member {
+        status: Some(Status { running: BTreeMap::new(), ..member("c", 9).status.unwrap() }),
+        ..member("c", 9)
+    };
     check(&|view, _| view.members.as_mut().unwrap().push(spare.clone()), State::Running, "4 of the 6 workers");
 }
 
 #[test]
 fn a_report_names_the_copies_and_what_each_runs() {
     let mut view = view();
-    view.record.as_mut().unwrap().failed.push((id("b"), "a bug".to_owned()));
-    let placement = &mut view.record.as_mut().unwrap().attempt.as_mut().unwrap().placement;
+    job(&mut view).failed.push((id("b"), "a bug".to_owned()));
+    let placement = &mut job(&mut view).attempt.as_mut().unwrap().placement;
     placement.places.push((id("gone"), 1));
     let report = Report::new(&view, Some(&view), Some(progress()));
     let members: Vec<_> = report
@@ -124,7 +134,7 @@ fn the_log_says_what_has_happened_to_the_group_and_why() {
     removed(&mut left);
     assert_eq!(lines(Some(&leaving), &left), ["b has left"]);
     let next = |view: &mut View| {
-        let record = view.record.as_mut().unwrap();
+        let record = job(view);
         record.attempt.as_mut().unwrap().number = AttemptNumber(8);
         record.failed.push((id("c"), "a bug".to_owned()));
     };
@@ -136,7 +146,7 @@ fn the_log_says_what_has_happened_to_the_group_and_why() {
         ]
     );
     let stopped = |view: &mut View| {
-        let attempt = view.record.as_mut().unwrap().attempt.as_mut().unwrap();
+        let attempt = job(view).attempt.as_mut().unwrap();
         (attempt.number, attempt.why) = (AttemptNumber(9), String::new());
     };
     assert!(after(&stopped)[0].ends_with(": the copies, or their versions, have changed"));
@@ -156,7 +166,8 @@ fn the_log_says_which_term_has_begun_and_why() {
     assert_eq!(begins(&alone), format!("{mine}the group begins"));
     let mut over = alone.clone();
     let outcome = Some(Outcome { exit: Exit::Done, why: String::new() });
-    over.record = Some(GroupRecord { outcome, ..record() });
+    over.record = Some(record());
+    job(&mut over).outcome = outcome;
     assert_eq!(begins(&over), format!("{mine}the last run of the job had ended"));
     assert_eq!(lines(Some(&coordinates), &elsewhere), ["term 3: c coordinates"]);
     assert_eq!(lines(Some(&elsewhere), &elsewhere), [""; 0]);
@@ -203,7 +214,7 @@ fn group(trust: &Arc<Trust>) -> [(Links, NodeId); 3] {
     let (zero, of_zero) = copy(trust, |me| View { me, members: None, progress: Some(progress()), ..view() });
     let placed = |me: &NodeId| {
         let mut view = view();
-        let placement = &mut view.record.as_mut().unwrap().attempt.as_mut().unwrap().placement;
+        let placement = &mut job(&mut view).attempt.as_mut().unwrap().placement;
         placement.places = vec![(of_zero.clone(), 1), (me.clone(), 1)];
         view.coordinator = Some((me.clone(), Term(2)));
         let members = view.members.as_mut().unwrap();

@@ -45,14 +45,14 @@ pub enum StoreAnswer {
 }
 
 /// What came of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Logged {
     /// The journal has been read to its end.
     Read,
-    /// The record that was handed in stands in the journal; whether its attempt is new.
+    /// The record that was handed in stands in the journal, with new attempts of these jobs.
     Mine {
-        /// Whether it is.
-        attempt: bool,
+        /// Their names.
+        attempts: Vec<String>,
     },
 }
 
@@ -73,15 +73,15 @@ enum Task {
 struct Append {
     position: u64,
     record: Arc<GroupRecord>,
-    new_attempt: bool,
+    new_attempts: Vec<String>,
 }
 
 /// One node's view of the group's journal.
 #[derive(Debug)]
 pub(super) struct Log {
     newest: Option<(u64, Arc<GroupRecord>)>,
-    /// A record to write once nothing else is under way, and whether its attempt is new.
-    appends: Option<(GroupRecord, bool)>,
+    /// A record to write once nothing else is under way, and the jobs whose attempts are new in it.
+    appends: Option<(GroupRecord, Vec<String>)>,
     task: Task,
     asked: bool,
     retry_ms: u64,
@@ -114,10 +114,10 @@ impl Log {
         }
     }
 
-    /// Writes a record after the newest one that is known; if its attempt is new, that gets its number. Whoever
-    /// finds another record there follows its coordinator, and withdraws.
-    pub(super) fn append(&mut self, record: GroupRecord, new_attempt: bool) {
-        self.appends = Some((record, new_attempt));
+    /// Writes a record after the newest one that is known; the attempts of `new_attempts` get their numbers. Whoever finds
+    /// another record there follows its coordinator, and withdraws.
+    pub(super) fn append(&mut self, record: GroupRecord, new_attempts: Vec<String>) {
+        self.appends = Some((record, new_attempts));
     }
 
     /// Gives up a record that has not been sent to the store.
@@ -131,13 +131,15 @@ impl Log {
             return None;
         }
         if let Task::Idle = self.task
-            && let Some((mut record, new_attempt)) = self.appends.take()
+            && let Some((mut record, new_attempts)) = self.appends.take()
         {
             let position = self.newest.as_ref().map_or(0, |(position, _)| position + 1);
-            if let Some(attempt) = record.attempt.as_mut().filter(|_| new_attempt) {
-                attempt.number = AttemptNumber(position);
+            for job in &new_attempts {
+                if let Some(attempt) = record.jobs.get_mut(job).and_then(|job| job.attempt.as_mut()) {
+                    attempt.number = AttemptNumber(position);
+                }
             }
-            self.task = Task::Put(Append { position, record: Arc::new(record), new_attempt });
+            self.task = Task::Put(Append { position, record: Arc::new(record), new_attempts });
         }
         let call = match &self.task {
             Task::Idle => return None,
@@ -186,10 +188,10 @@ impl Log {
     }
 
     fn mine(&mut self, append: Append) -> (Task, Option<Logged>) {
-        let Append { position, record, new_attempt } = append;
+        let Append { position, record, new_attempts } = append;
         self.newest = Some((position, record));
         let next = position.checked_sub(KEPT).map_or(Task::Idle, Task::Delete);
-        (next, Some(Logged::Mine { attempt: new_attempt }))
+        (next, Some(Logged::Mine { attempts: new_attempts }))
     }
 
     /// A record of another writer.

@@ -44,8 +44,8 @@ pub struct Status {
     pub term: Term,
     /// What it is and offers.
     pub offer: Offer,
-    /// Its processes.
-    pub running: Option<Running>,
+    /// The processes that it runs or ran last, by the name of their job.
+    pub running: BTreeMap<String, Running>,
     /// The members that it has not heard for so long that it would take them for lost: it cannot run processes together with
     /// them.
     pub deaf_to: Vec<NodeId>,
@@ -66,7 +66,7 @@ pub struct Offer {
     pub leaving: bool,
 }
 
-/// The processes of one attempt on one node.
+/// The processes of a job's attempt on one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// The attempt.
@@ -136,18 +136,29 @@ pub struct Orders {
     pub number: u64,
     /// The term of the coordinator.
     pub term: Term,
-    /// The run to which its attempts belong.
-    pub run: u32,
     /// All nodes that it hears, whom its receiver asks before it claims the next term.
     pub members: Vec<NodeId>,
     /// Whether it can reach the store. One that cannot makes no decisions, and another node takes over that can.
     pub reaches_store: bool,
-    /// The newest attempt and what to do with it.
-    pub attempt: Option<(Attempt, Command)>,
-    /// How the job has ended: end so.
+    /// The newest attempts, and what to do with each.
+    pub jobs: Vec<JobOrder>,
+    /// How the only job has ended: end so.
     pub outcome: Option<Outcome>,
     /// The receiver was told to leave, and nothing needs it any more.
     pub may_leave: bool,
+}
+
+/// What the coordinator wants of a node for one job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOrder {
+    /// The name of the job.
+    pub job: String,
+    /// The run to which its attempts belong.
+    pub run: u32,
+    /// Its newest attempt.
+    pub attempt: Attempt,
+    /// What to do with it.
+    pub command: Command,
 }
 
 /// What to do with an attempt.

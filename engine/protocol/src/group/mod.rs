@@ -3,7 +3,7 @@
 //! ```text
 //!   NodeEvent ─►┌──────────────── Node ────────────────┐─► NodeRequest (messages, store calls, start and end processes)
 //!   each copy   │ Log    role: following, coordinating │
-//!               │              └─ Coordinator::decide  │
+//!               │   Coordinator: Members, Control a job│
 //!               └──────────────────────────────────────┘
 //! ```
 //!
@@ -50,8 +50,10 @@
 //! *State, not events.* Each message holds the whole state that its receiver needs, with a number that grows. Messages may be
 //! lost, repeated or reordered.
 
+mod control;
 mod coordinator;
 mod log;
+mod members;
 mod messages;
 mod node;
 mod placement;
@@ -60,10 +62,10 @@ mod record;
 mod simulation;
 
 pub use log::{StoreAnswer, StoreCall};
-pub use messages::{Command, Member, Message, Offer, Orders, ProcessState, Running, Status};
+pub use messages::{Command, JobOrder, Member, Message, Offer, Orders, ProcessState, Running, Status};
 pub use node::{Node, NodeEvent, NodeRequest, ProcessSays};
 pub use placement::{Placement, Workers, place};
-pub use record::{Attempt, AttemptNumber, GroupRecord, NodeId, Outcome, Term};
+pub use record::{Attempt, AttemptNumber, GroupRecord, JobRecord, NodeId, Outcome, Term};
 
 /// The times by which a group notices and decides, in milliseconds.
 #[derive(Clone, Copy, Debug)]

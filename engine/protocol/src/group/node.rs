@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fluvial_connector::Generation;
 
-use super::coordinator::{Coordinator, Decision};
+use super::coordinator::Coordinator;
 use super::log::{Log, Logged, StoreAnswer, StoreCall};
-use super::messages::{Command, Member, Message, Offer, Orders, ProcessState, Running, Status};
-use super::record::{Attempt, AttemptNumber, GroupRecord, NodeId, Outcome, Term};
+use super::messages::{Command, JobOrder, Member, Message, Offer, Orders, ProcessState, Running, Status};
+use super::record::{Attempt, AttemptNumber, GroupRecord, JobRecord, NodeId, Outcome, Term};
 use super::{Chance, Times};
 use crate::{Exit, ProcessEnd};
 
@@ -41,6 +41,8 @@ pub enum NodeEvent {
     Offer(Offer),
     /// A process of an attempt listens, has ended, or says how far it is.
     Process {
+        /// The name of the job.
+        job: String,
         /// The attempt.
         attempt: AttemptNumber,
         /// The number of the process.
@@ -77,6 +79,8 @@ pub enum NodeRequest {
     Store(StoreCall),
     /// Start these processes of an attempt.
     Start {
+        /// The name of the job.
+        job: String,
         /// The attempt.
         attempt: Attempt,
         /// The run to which it belongs.
@@ -86,15 +90,27 @@ pub enum NodeRequest {
     },
     /// Tell this node's processes of the attempt where all of them listen.
     Introduce {
+        /// The name of the job.
+        job: String,
         /// The attempt.
         attempt: AttemptNumber,
         /// The addresses, by number.
         addresses: Vec<String>,
     },
     /// Ask the attempt to commit, take a checkpoint and end, if this node runs process 0.
-    Stop(AttemptNumber),
+    Stop {
+        /// The name of the job.
+        job: String,
+        /// The attempt.
+        attempt: AttemptNumber,
+    },
     /// End this node's processes of the attempt at once. Each is reported as ended.
-    Kill(AttemptNumber),
+    Kill {
+        /// The name of the job.
+        job: String,
+        /// The attempt.
+        attempt: AttemptNumber,
+    },
     /// End this copy.
     Exit(Outcome),
 }
@@ -106,10 +122,13 @@ pub struct Node {
     times: Times,
     chance: Chance,
     now_ms: u64,
+    /// The name of the only job.
+    job: String,
     offer: Offer,
-    running: Option<Running>,
-    /// What this node has had done for its attempt.
-    done: Done,
+    /// By the name of the job.
+    running: BTreeMap<String, Running>,
+    /// What this node has had done for the newest attempt of each job.
+    done: BTreeMap<String, Done>,
     log: Log,
     /// The position of the newest record when this node first looked: an outcome that stood there is not its own.
     first_look: Option<Option<u64>>,
@@ -127,7 +146,7 @@ pub struct Node {
     exited: bool,
 }
 
-/// The orders that have been carried out for the attempt that runs here.
+/// The orders that have been carried out for an attempt that runs here.
 #[derive(Clone, Copy, Debug, Default)]
 struct Done {
     introduced: bool,
@@ -150,17 +169,19 @@ enum Role {
 }
 
 impl Node {
-    /// A node that has just started, at `now_ms` of a clock that only it reads. `random` seeds the nonces of its records.
+    /// A node of a group that runs one job, which has just started, at `now_ms` of a clock that only it reads. `random` seeds
+    /// the nonces of its records.
     #[must_use]
-    pub fn new(me: NodeId, offer: Offer, times: Times, random: u64, now_ms: u64) -> Self {
+    pub fn new(me: NodeId, job: String, offer: Offer, times: Times, random: u64, now_ms: u64) -> Self {
         Self {
             me,
             times,
             chance: Chance::new(random),
             now_ms,
+            job,
             offer,
-            running: None,
-            done: Done::default(),
+            running: BTreeMap::new(),
+            done: BTreeMap::new(),
             log: Log::new(),
             first_look: None,
             term: Term(0),
@@ -214,7 +235,7 @@ impl Node {
     #[must_use]
     pub fn members(&self) -> Option<Vec<Member>> {
         match &self.role {
-            Role::Coordinating { coordinator, .. } => Some(coordinator.members(self.now_ms)),
+            Role::Coordinating { coordinator, .. } => Some(coordinator.members.list(self.now_ms)),
             _ => None,
         }
     }
@@ -225,10 +246,10 @@ impl Node {
         self.log.reaches_store(self.now_ms, &self.times)
     }
 
-    /// The processes that it runs.
+    /// The processes that it runs or ran last, by the name of their job.
     #[must_use]
-    pub fn running(&self) -> Option<&Running> {
-        self.running.as_ref()
+    pub fn running(&self) -> &BTreeMap<String, Running> {
+        &self.running
     }
 
     fn on(&mut self, event: NodeEvent) {
@@ -240,12 +261,12 @@ impl Node {
                 self.offer = offer;
                 self.next_beat_ms = self.now_ms;
             }
-            NodeEvent::Process { attempt, process, says } => self.process_says(attempt, process, says),
+            NodeEvent::Process { job, attempt, process, says } => self.process_says(&job, attempt, process, says),
         }
     }
 
-    fn process_says(&mut self, attempt: AttemptNumber, process: u32, says: ProcessSays) {
-        let Some(running) = self.running.as_mut().filter(|running| running.attempt == attempt) else { return };
+    fn process_says(&mut self, job: &str, attempt: AttemptNumber, process: u32, says: ProcessSays) {
+        let Some(running) = self.running.get_mut(job).filter(|running| running.attempt == attempt) else { return };
         let state = running.processes.entry(process).or_insert(ProcessState::Started);
         match says {
             _ if state.end().is_some() => return,
@@ -272,7 +293,7 @@ impl Node {
                     self.log.look();
                 }
                 if let Role::Coordinating { coordinator, .. } = &mut self.role {
-                    coordinator.hear(from, *status, self.now_ms);
+                    coordinator.members.hear(from, *status, self.now_ms);
                 }
             }
             Message::Orders(orders) => self.obey(from, *orders),
@@ -353,22 +374,28 @@ impl Node {
             self.end(outcome);
             return;
         }
-        if let Some((attempt, command)) = orders.attempt {
-            self.run(orders.run, attempt, command);
+        for order in orders.jobs {
+            self.run(order);
         }
-        if orders.may_leave && self.offer.leaving && self.running.as_ref().is_none_or(Running::is_over) {
+        if orders.may_leave && self.offer.leaving && self.is_idle() {
             self.end(Outcome { exit: Exit::Done, why: String::new() });
         }
     }
 
-    /// Brings what runs here to what is wanted of it.
-    fn run(&mut self, run: u32, attempt: Attempt, command: Command) {
+    /// Whether none of its processes runs.
+    fn is_idle(&self) -> bool {
+        self.running.values().all(Running::is_over)
+    }
+
+    /// Brings what runs here of a job to what is wanted of it.
+    fn run(&mut self, order: JobOrder) {
+        let JobOrder { job, run, attempt, command } = order;
         let number = attempt.number;
-        match &self.running {
+        match self.running.get(&job) {
             Some(running) if running.attempt > number => return,
             Some(running) if running.attempt < number && !running.is_over() => {
                 let old = running.attempt;
-                self.kill(old);
+                self.kill(job, old);
                 return;
             }
             Some(running) if running.attempt == number => {}
@@ -377,40 +404,41 @@ impl Node {
                 if processes.is_empty() || !matches!(command, Command::Start | Command::Run(_)) {
                     return;
                 }
-                self.done = Done::default();
-                self.running = Some(Running {
+                let running = Running {
                     attempt: number,
                     processes: processes.clone().map(|process| (process, ProcessState::Started)).collect(),
                     generation: None,
                     reads: false,
                     asked_to_stop: false,
-                });
-                self.requests.push_back(NodeRequest::Start { attempt, run, processes });
+                };
+                self.done.insert(job.clone(), Done::default());
+                self.running.insert(job.clone(), running);
+                self.requests.push_back(NodeRequest::Start { job: job.clone(), attempt, run, processes });
                 self.next_beat_ms = self.now_ms;
             }
         }
-        let Some(running) = &mut self.running else { return };
+        let (Some(running), Some(done)) = (self.running.get_mut(&job), self.done.get_mut(&job)) else { return };
         match command {
             Command::Start => {}
             Command::Run(addresses) => {
-                if !std::mem::replace(&mut self.done.introduced, true) {
-                    self.requests.push_back(NodeRequest::Introduce { attempt: number, addresses });
+                if !std::mem::replace(&mut done.introduced, true) {
+                    self.requests.push_back(NodeRequest::Introduce { job, attempt: number, addresses });
                 }
             }
             Command::Stop => {
-                if running.processes.contains_key(&0) && !std::mem::replace(&mut self.done.stopped, true) {
+                if running.processes.contains_key(&0) && !std::mem::replace(&mut done.stopped, true) {
                     running.asked_to_stop = true;
-                    self.requests.push_back(NodeRequest::Stop(number));
+                    self.requests.push_back(NodeRequest::Stop { job, attempt: number });
                     self.next_beat_ms = self.now_ms;
                 }
             }
-            Command::Kill => self.kill(number),
+            Command::Kill => self.kill(job, number),
         }
     }
 
-    fn kill(&mut self, attempt: AttemptNumber) {
-        if !std::mem::replace(&mut self.done.killed, true) {
-            self.requests.push_back(NodeRequest::Kill(attempt));
+    fn kill(&mut self, job: String, attempt: AttemptNumber) {
+        if !std::mem::replace(&mut self.done.entry(job.clone()).or_default().killed, true) {
+            self.requests.push_back(NodeRequest::Kill { job, attempt });
         }
     }
 
@@ -435,15 +463,16 @@ impl Node {
         match &mut self.role {
             Role::Following { coordinator, .. } if coordinator == node && believes => self.ask(),
             Role::Asking { waits_for, .. } => drop(waits_for.remove(node)),
-            Role::Coordinating { coordinator, .. } => coordinator.is_gone(node),
+            Role::Coordinating { coordinator, .. } => coordinator.members.is_gone(node),
             _ => {}
         }
     }
 
     /// All other nodes that it knows: the members, and the nodes of the newest attempt.
     fn others(&self) -> BTreeSet<NodeId> {
-        let attempt = self.record().and_then(|record| record.attempt.as_ref());
-        let places = attempt.iter().flat_map(|attempt| &attempt.placement.places).map(|(node, _)| node);
+        let jobs = self.record().into_iter().flat_map(|record| record.jobs.values());
+        let attempts = jobs.filter_map(|job| job.attempt.as_ref());
+        let places = attempts.flat_map(|attempt| &attempt.placement.places).map(|(node, _)| node);
         self.members.iter().chain(places).filter(|node| **node != self.me).cloned().collect()
     }
 
@@ -467,18 +496,19 @@ impl Node {
         };
         self.role = Role::Claiming { coordinator };
         let newest = self.log.newest().map(|(_, record)| record.clone());
+        let term = newest.as_ref().map_or(0, |record| record.term.0).max(self.term.0) + 1;
         // What ended before this node began is not its own: it begins anew.
-        let goes_on = newest.as_ref().filter(|record| record.outcome.is_none());
-        let record = GroupRecord {
-            run: goes_on.map_or_else(|| self.chance.next() as u32, |record| record.run),
-            nonce: self.chance.next(),
-            term: Term(newest.as_ref().map_or(0, |record| record.term.0).max(self.term.0) + 1),
-            coordinator: self.me.clone(),
-            attempt: goes_on.and_then(|record| record.attempt.clone()),
-            failed: goes_on.map(|record| record.failed.clone()).unwrap_or_default(),
-            outcome: None,
-        };
-        self.log.append(record, false);
+        let mut jobs = newest.map(|record| record.jobs).unwrap_or_default();
+        jobs.retain(|_, job| job.outcome.is_none());
+        let run = self.chance.next() as u32;
+        jobs.entry(self.job.clone()).or_insert_with(|| JobRecord::new(run));
+        let (nonce, coordinator) = (self.chance.next(), self.me.clone());
+        self.log.append(GroupRecord { nonce, term: Term(term), coordinator, jobs }, Vec::new());
+    }
+
+    /// How the only job has ended, if a record says so.
+    fn outcome_in<'a>(&self, record: &'a GroupRecord) -> Option<&'a Outcome> {
+        record.jobs.get(&self.job)?.outcome.as_ref()
     }
 
     fn answered(&mut self, answer: StoreAnswer) {
@@ -487,7 +517,7 @@ impl Node {
             self.first_look = Some(self.log.newest().map(|(position, _)| position));
         }
         if let Some((position, record)) = self.log.newest()
-            && let Some(outcome) = record.outcome.clone()
+            && let Some(outcome) = self.outcome_in(record).cloned()
             && self.first_look.is_some_and(|first| first < Some(position))
             && !self.is_coordinating()
         {
@@ -498,10 +528,10 @@ impl Node {
         match logged {
             // Another node's term has begun since it was handed in.
             Logged::Mine { .. } if newest.as_ref().is_some_and(|(term, _)| *term < self.term) => self.log.look(),
-            Logged::Mine { attempt } => match &mut self.role {
+            Logged::Mine { attempts } => match &mut self.role {
                 Role::Coordinating { coordinator, writes, .. } => {
                     *writes = false;
-                    coordinator.wrote(attempt, self.now_ms);
+                    coordinator.wrote(attempts, self.now_ms);
                     self.next_beat_ms = self.now_ms;
                 }
                 _ => self.coordinate(),
@@ -539,7 +569,7 @@ impl Node {
         let over_before = self
             .log
             .newest()
-            .is_some_and(|(position, record)| record.outcome.is_some() && self.first_look == Some(Some(position)));
+            .is_some_and(|(at, record)| self.outcome_in(record).is_some() && self.first_look == Some(Some(at)));
         if over_before {
             self.claim();
         }
@@ -556,15 +586,15 @@ impl Node {
 
     /// Its record has become the newest one.
     fn coordinate(&mut self) {
-        let Some(term) = self.record().map(|record| record.term) else { return };
-        self.term = term;
+        let Some(record) = self.record().cloned() else { return };
+        self.term = record.term;
         // As the coordinator it counts those as lost that it does not hear. Who was silent before is not waited for again.
         let heard_ms = std::mem::take(&mut self.heard_ms);
-        let mut coordinator = Coordinator::new(self.times, self.now_ms);
+        let mut coordinator = Coordinator::new(self.times, &record, self.now_ms);
         // The others learn of the new term from its orders.
         for node in self.others() {
             let heard_ms = heard_ms.get(&node).copied().unwrap_or(self.now_ms);
-            coordinator.expect(node, heard_ms);
+            coordinator.members.expect(node, heard_ms);
         }
         let next_look_ms = self.now_ms + self.times.look_ms;
         self.role = Role::Coordinating { coordinator: Box::new(coordinator), next_look_ms, writes: false };
@@ -603,13 +633,12 @@ impl Node {
                 self.decide();
             }
         }
-        let idle = self.running.as_ref().is_none_or(Running::is_over);
         let alone = match &self.role {
             Role::Looking | Role::Asking { .. } | Role::Claiming { .. } => true,
             Role::Following { heard_ms, .. } => self.now_ms >= *heard_ms + self.times.silence_ms,
             Role::Coordinating { .. } => false,
         };
-        if self.offer.leaving && idle && alone {
+        if self.offer.leaving && self.is_idle() && alone {
             self.end(Outcome { exit: Exit::Done, why: String::new() });
         }
         if self.now_ms >= self.next_beat_ms {
@@ -647,7 +676,7 @@ impl Node {
                 }
             }
             Role::Coordinating { coordinator, .. } => {
-                coordinator.hear(self.me.clone(), status, self.now_ms);
+                coordinator.members.hear(self.me.clone(), status, self.now_ms);
                 // Where a record of another coordinator has been read, that one gives the orders of its term.
                 let Some(record) = record.filter(|record| record.coordinator == self.me) else { return };
                 for (to, orders) in coordinator.orders(&record, reaches_store, self.now_ms) {
@@ -666,25 +695,16 @@ impl Node {
         let status = self.status();
         // A record of another coordinator has been read: this one's term is over.
         let Some((_, record)) = self.log.newest().filter(|(_, record)| record.coordinator == self.me) else { return };
-        let mut record = record.clone();
+        let record = record.clone();
         let Role::Coordinating { coordinator, writes, .. } = &mut self.role else { return };
-        coordinator.hear(self.me.clone(), status, self.now_ms);
+        coordinator.members.hear(self.me.clone(), status, self.now_ms);
         if *writes {
             return;
         }
-        let Some(decision) = coordinator.decide(&record, self.now_ms) else { return };
+        let Some((mut record, new_attempts)) = coordinator.decide(&record, self.now_ms) else { return };
         *writes = true;
         record.nonce = self.chance.next();
-        let new_attempt = matches!(decision, Decision::Attempt { .. });
-        match decision {
-            Decision::Attempt { attempt, failed } => {
-                record.attempt = Some(attempt);
-                record.failed = failed;
-            }
-            Decision::Failed(failed) => record.failed = failed,
-            Decision::Outcome(outcome) => record.outcome = Some(outcome),
-        }
-        self.log.append(record, new_attempt);
+        self.log.append(record, new_attempts);
     }
 
     fn send(&mut self, to: NodeId, message: Message) {
@@ -706,10 +726,9 @@ mod tests {
         Message::Orders(Box::new(Orders {
             number,
             term: Term(term),
-            run: 1,
             members: vec![id("a"), id("b")],
             reaches_store: true,
-            attempt: None,
+            jobs: Vec::new(),
             outcome: None,
             may_leave: false,
         }))
@@ -719,7 +738,7 @@ mod tests {
     #[test]
     fn a_coordinator_that_has_read_the_record_of_the_next_one_gives_no_orders_of_that_term() {
         let offer = Offer { version: "1".to_owned(), slots: 2, workers: Workers::Auto, unready: None, leaving: false };
-        let mut node = Node::new(id("a"), offer.clone(), Times::default(), 1, 0);
+        let mut node = Node::new(id("a"), "job".to_owned(), offer.clone(), Times::default(), 1, 0);
         let stored = |answer| Some(NodeEvent::Store(answer));
         let put = |requests: Vec<NodeRequest>| {
             requests.into_iter().find_map(|request| match request {
@@ -730,7 +749,7 @@ mod tests {
         node.step(0, None);
         let mine = put(node.step(1, stored(StoreAnswer::Newest(None)))).unwrap();
         node.step(2, stored(StoreAnswer::Put(crate::PutOutcome::Created)));
-        let status = Status { number: 1, term: Term(1), offer, running: None, deaf_to: Vec::new() };
+        let status = Status { number: 1, term: Term(1), offer, running: BTreeMap::new(), deaf_to: Vec::new() };
         let mut ordered = |at_ms, event| {
             let requests = node.step(at_ms, event);
             requests.iter().any(
@@ -755,7 +774,7 @@ mod tests {
     #[test]
     fn the_orders_of_an_earlier_term_are_not_obeyed_by_a_node_that_hears_nobody() {
         let offer = Offer { version: "1".to_owned(), slots: 2, workers: Workers::Auto, unready: None, leaving: false };
-        let mut node = Node::new(id("b"), offer, Times::default(), 1, 0);
+        let mut node = Node::new(id("b"), "job".to_owned(), offer, Times::default(), 1, 0);
         let mut receive = |at_ms, from: &str, message| {
             node.step(at_ms, Some(NodeEvent::Message { from: id(from), message }));
             node.coordinator().map(|(node, term)| (node.address.clone(), term.0))

@@ -1,5 +1,7 @@
 //! What a group keeps in the store.
 
+use std::collections::BTreeMap;
+
 use fluvial_connector::Generation;
 use serde::{Deserialize, Serialize};
 
@@ -83,19 +85,34 @@ pub struct Outcome {
 /// has to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRecord {
-    /// The run: a random number that all attempts have in common until the job has ended. Generations of other runs are not
-    /// superseded by a restart.
-    pub run: u32,
     /// Tells this record from any other that was meant for the same position.
     pub nonce: u64,
     /// The term in which it was written.
     pub term: Term,
     /// The node that coordinates in this term.
     pub coordinator: NodeId,
+    /// The jobs, by name.
+    pub jobs: BTreeMap<String, JobRecord>,
+}
+
+/// What the group has decided about a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The run: a random number that all attempts have in common until the job has ended. Generations of other runs are not
+    /// superseded by a restart.
+    pub run: u32,
     /// The newest attempt.
     pub attempt: Option<Attempt>,
     /// The nodes whose program or host ended an attempt in a way that no restart mends, with the reason. Others run the job.
     pub failed: Vec<(NodeId, String)>,
     /// How the job ended, if it has.
     pub outcome: Option<Outcome>,
+}
+
+impl JobRecord {
+    /// A job of which nothing has been decided yet, in a new run.
+    #[must_use]
+    pub fn new(run: u32) -> Self {
+        Self { run, attempt: None, failed: Vec::new(), outcome: None }
+    }
 }

@@ -109,12 +109,12 @@ fn a_new_coordinator_plans_with_a_spare_that_it_hears_later_than_the_nodes_of_th
         world.hosts.iter_mut().for_each(|host| host.offer.workers = Workers::Fixed(6));
         world.start_all();
         world.run_for(20_000);
-        let record = world.newest().expect("there is a record").clone();
-        let (attempt, attempts) = (record.attempt.expect("an attempt"), world.started.len());
-        if attempt.placement.has(&record.coordinator) {
+        let attempt = world.job().and_then(|job| job.attempt.clone()).expect("an attempt");
+        let attempts = world.started.len();
+        if attempt.placement.has(&world.newest().expect("a record").coordinator) {
             world.power_cut(coordinator(&world));
             world.run_for(30_000);
-            let attempt = world.newest().and_then(|record| record.attempt.clone()).expect("an attempt");
+            let attempt = world.job().and_then(|job| job.attempt.clone()).expect("an attempt");
             assert_eq!((world.started.len(), attempt.layout().workers), (attempts + 1, 6), "seed {seed}");
             assert!(world.runs(&attempt));
             replaced += 1;
@@ -143,7 +143,7 @@ fn a_coordinator_that_leaves_begins_the_attempt_that_follows_before_it_ends() {
         while world.hosts[host].exited.is_none() {
             world.step();
         }
-        let attempt = world.newest().and_then(|record| record.attempt.as_ref());
+        let attempt = world.job().and_then(|job| job.attempt.as_ref());
         assert!(attempt.is_some_and(|attempt| world.started.len() == 2 && world.runs(attempt)), "seed {seed}");
         assert_eq!(term(&world), began, "seed {seed}");
         time_until_settled(&mut world);
@@ -192,7 +192,7 @@ fn a_cut_between_the_coordinator_and_one_node_ends_no_term() {
     world.run_for(120_000);
     assert_eq!(term(&world), began);
     // The group went on without the isolated node.
-    let attempt = world.newest().and_then(|record| record.attempt.clone()).expect("an attempt");
+    let attempt = world.job().and_then(|job| job.attempt.clone()).expect("an attempt");
     assert_eq!(attempt.layout().workers, 4);
     world.cuts.clear();
     world.run_for(20_000);
@@ -233,7 +233,7 @@ fn leaves_one_out(world: &mut World, cuts: &[(usize, usize)]) {
     let (began, attempts) = (term(world), world.started.len());
     cuts.iter().for_each(|(from, to)| world.cut(*from, *to));
     world.run_for(25_000);
-    let attempt = world.newest().and_then(|record| record.attempt.clone()).expect("an attempt");
+    let attempt = world.job().and_then(|job| job.attempt.clone()).expect("an attempt");
     assert_eq!((term(world), attempt.layout().workers), (began, 4));
     let started = world.started.len();
     // One may begin before it is known who does not hear whom.
@@ -346,7 +346,7 @@ fn a_tie_keeps_the_version_that_runs() {
             world.start(host);
             world.run_for(60_000);
             settled(&world);
-            let attempt = world.newest().and_then(|record| record.attempt.as_ref()).expect("an attempt");
+            let attempt = world.job().and_then(|job| job.attempt.as_ref()).expect("an attempt");
             assert_eq!((attempt.version.as_str(), attempt.layout().workers), ("1", 2), "seed {seed}, host {host}");
             // The host that leaves needs an attempt without it; the one that joins with another version needs none.
             assert_eq!((world.started.len(), world.versions()), (2, vec!["1"]), "seed {seed}, host {host}");
@@ -364,10 +364,10 @@ fn a_version_that_fails_leaves_the_job_to_the_nodes_of_another() {
     }
     world.run_for(40_000);
     settled(&world);
-    let record = world.newest().expect("a record");
-    assert_eq!(record.failed.len(), 2);
+    let job = world.job().expect("a record");
+    assert_eq!(job.failed.len(), 2);
     assert_eq!(
-        record.attempt.as_ref().map(|attempt| (attempt.version.as_str(), attempt.layout().workers)),
+        job.attempt.as_ref().map(|attempt| (attempt.version.as_str(), attempt.layout().workers)),
         Some(("1", 2))
     );
 }
@@ -380,9 +380,9 @@ fn a_node_whose_processes_are_refused_leaves_the_job_to_the_others() {
         world.refuse(seed as usize % 3);
         world.run_for(20_000);
         settled(&world);
-        let record = world.newest().expect("a record");
-        let workers = record.attempt.as_ref().map(|attempt| attempt.layout().workers);
-        assert_eq!((record.failed.len(), workers), (1, Some(4)), "seed {seed}");
+        let job = world.job().expect("a record");
+        let workers = job.attempt.as_ref().map(|attempt| attempt.layout().workers);
+        assert_eq!((job.failed.len(), workers), (1, Some(4)), "seed {seed}");
         world.run_for(60_000);
         assert_eq!(world.started.len(), attempts + 1, "seed {seed}: it joined again");
     }
@@ -398,8 +398,8 @@ fn a_job_whose_only_ready_node_is_refused_waits_for_the_other() {
         world.run_for(15_000);
         world.refuse(0);
         world.run_for(20_000);
-        let record = world.newest().expect("a record");
-        assert_eq!((record.failed.len(), &record.outcome), (1, &None));
+        let job = world.job().expect("a record");
+        assert_eq!((job.failed.len(), &job.outcome), (1, &None));
         if leaves {
             world.leave(0);
             world.run_for(10_000);
@@ -442,7 +442,7 @@ fn who_does_not_hear_how_the_job_ended_reads_it() {
     let mut world = World::new(7, &[2, 2, 2]);
     world.hosts.iter_mut().for_each(|host| host.offer = offer(BAD, 2));
     world.start_all();
-    while world.newest().is_none_or(|record| record.outcome.is_none()) {
+    while world.job().is_none_or(|job| job.outcome.is_none()) {
         world.step();
     }
     let host = coordinator(&world);

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use fluvial_connector::Generation;
 
 use crate::group::{
-    Attempt, AttemptNumber, GroupRecord, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, Placement, ProcessSays,
-    StoreAnswer, StoreCall, Times, Workers,
+    Attempt, AttemptNumber, GroupRecord, JobRecord, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, Placement,
+    ProcessSays, StoreAnswer, StoreCall, Times, Workers,
 };
 use crate::simulation::dice::Dice;
 use crate::{Exit, ProcessEnd, PutOutcome};
@@ -16,6 +16,8 @@ const STEP_MS: u64 = 50;
 /// How long the mesh takes to notice a host that says nothing any more.
 const MESH_SILENCE_MS: u64 = 5000;
 
+/// The name of the job.
+const JOB: &str = "job";
 /// The program whose processes fail.
 pub(super) const BAD: &str = "bad";
 
@@ -131,7 +133,8 @@ impl World {
         of.offer.leaving = false;
         of.exited = None;
         of.paused_until_ms = 0;
-        of.node = Some(Node::new(me, of.offer.clone(), Times::default(), random << 20 | host as u64, now_ms));
+        of.node =
+            Some(Node::new(me, JOB.to_owned(), of.offer.clone(), Times::default(), random << 20 | host as u64, now_ms));
     }
 
     pub(super) fn start_all(&mut self) {
@@ -238,7 +241,10 @@ impl World {
 
     fn says(&mut self, host: usize, attempt: AttemptNumber, process: u32, says: ProcessSays, after_ms: u64) {
         let id = self.id(host);
-        self.later(after_ms, Happening::ToNode(host, id, NodeEvent::Process { attempt, process, says }));
+        self.later(
+            after_ms,
+            Happening::ToNode(host, id, NodeEvent::Process { job: JOB.to_owned(), attempt, process, says }),
+        );
     }
 
     fn opens(&mut self, number: AttemptNumber) {
@@ -390,11 +396,11 @@ impl World {
                     self.later(after_ms, Happening::Opens(attempt));
                 }
             }
-            NodeRequest::Stop(attempt) => {
+            NodeRequest::Stop { attempt, .. } => {
                 let after_ms = self.dice.between(100, 1000) as u64;
                 self.later(after_ms, Happening::Stops(attempt));
             }
-            NodeRequest::Kill(attempt) => {
+            NodeRequest::Kill { attempt, .. } => {
                 let live = self.jobs.get(&attempt).map(|job| job.live.clone()).unwrap_or_default();
                 for (process, on) in live.into_iter().filter(|(_, on)| *on == host) {
                     self.end(attempt, process, on, died("killed by its node"), STEP_MS);
@@ -439,7 +445,8 @@ impl World {
                 let free = !self.records.contains_key(&position);
                 if reaches && free && (!fails || self.dice.one_in(3)) {
                     let (term, of) = (record.term, &record.coordinator);
-                    self.tell(|| format!("record {position}: term {term} of {of}, {:?}", record.outcome));
+                    let outcome = record.jobs.get(JOB).and_then(|job| job.outcome.as_ref());
+                    self.tell(|| format!("record {position}: term {term} of {of}, {outcome:?}"));
                     self.records.insert(position, (*record).clone());
                 } else if reaches && fails && self.dice.one_in(2) {
                     let after_ms = self.dice.between(1, 20_000) as u64;
@@ -471,11 +478,16 @@ impl World {
         self.records.values().next_back()
     }
 
+    /// What the newest record says of the job.
+    pub(super) fn job(&self) -> Option<&JobRecord> {
+        self.newest()?.jobs.get(JOB)
+    }
+
     /// Whether the record of an attempt, whose position is the attempt's number, holds it or did so until it was deleted.
     fn is_stored(&self, attempt: &Attempt) -> bool {
         let position = attempt.number.0;
         match self.records.get(&position) {
-            Some(record) => record.attempt.as_ref() == Some(attempt),
+            Some(record) => record.jobs[JOB].attempt.as_ref() == Some(attempt),
             None => self.deleted.contains(&position),
         }
     }
@@ -489,11 +501,11 @@ impl World {
 
     /// Why the group is not as it should be when nothing is wrong with its surroundings.
     pub(super) fn unsettled(&self) -> Option<String> {
-        let Some(record) = self.newest() else { return Some("the journal is empty".to_owned()) };
-        let Some(attempt) = &record.attempt else {
+        let Some((record, job)) = self.newest().zip(self.job()) else { return Some("the journal is empty".to_owned()) };
+        let Some(attempt) = &job.attempt else {
             return Some(format!("there is no attempt: {:?}", self.hosts.iter().map(|h| &h.node).collect::<Vec<_>>()));
         };
-        if let Some(outcome) = &record.outcome {
+        if let Some(outcome) = &job.outcome {
             return Some(format!("the job has ended: {outcome:?}"));
         }
         let nodes: Vec<_> = self.hosts.iter().filter_map(|host| host.node.as_ref().map(|node| (host, node))).collect();
@@ -509,7 +521,7 @@ impl World {
         let mut votes: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
         for (host, _) in &nodes {
             let id = self.hosts.iter().position(|other| std::ptr::eq(other, *host)).map(|host| self.id(host));
-            if host.offer.slots > 0 && record.failed.iter().all(|(failed, _)| Some(failed) != id.as_ref()) {
+            if host.offer.slots > 0 && job.failed.iter().all(|(failed, _)| Some(failed) != id.as_ref()) {
                 let (count, slots) = votes.entry(&host.offer.version).or_default();
                 *count += 1;
                 *slots += host.offer.slots;

@@ -1,0 +1,351 @@
+//! The control of one job: from what the coordinator hears of the nodes, it decides what the job does next.
+//!
+//! ```text
+//!            ┌──────────────────────────── attempt ───────────────────────────┐
+//!   settled ─► started ─ all listen ─► running ─ other members ─► stopping ────► over ─► next attempt, or outcome
+//!                 └── a process ends, a node is lost ────────────────────────────┘
+//! ```
+//!
+//! [`Control::decide`] is a function of the record in the journal, of the statuses and of the time. Everything that must survive
+//! the coordinator is in the record; the rest a new coordinator hears again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Times;
+use super::members::{Members, together};
+use super::messages::{Command, Offer, ProcessState, Running, Status};
+use super::placement::{Placement, place};
+use super::record::{Attempt, AttemptNumber, JobRecord, NodeId, Outcome};
+use crate::{Decisions, Exit, GenerationEnd, Next, ProcessEnd, cause};
+
+/// What is decided about a job.
+#[derive(Clone, Debug)]
+pub(super) enum Decision {
+    /// The next attempt, which gets its number when it is written.
+    Attempt { attempt: Attempt, failed: Vec<(NodeId, String)> },
+    /// More nodes take no further part in the job, and no other one is ready yet.
+    Failed(Vec<(NodeId, String)>),
+    /// The job has ended for good.
+    Outcome(Outcome),
+}
+
+/// What a decision is a function of.
+#[derive(Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub(super) members: &'a Members,
+    pub(super) times: &'a Times,
+    /// The node that coordinates.
+    pub(super) coordinator: &'a NodeId,
+    /// The name of the job, and what the newest record says of it.
+    pub(super) name: &'a str,
+    pub(super) job: &'a JobRecord,
+    pub(super) now_ms: u64,
+}
+
+impl<'a> Facts<'a> {
+    /// The nodes that are heard.
+    fn heard(self) -> impl Iterator<Item = (&'a NodeId, &'a Status)> {
+        self.members.heard(self.now_ms)
+    }
+
+    /// What each node of an attempt runs of it, if it does.
+    fn running(self, attempt: &Attempt) -> impl Iterator<Item = (&NodeId, Option<&'a Running>)> {
+        let running = move |node| self.members.running(node, self.name, attempt.number);
+        attempt.placement.places.iter().map(move |(node, _)| (node, running(node)))
+    }
+}
+
+/// The end of the newest attempt, and what follows.
+#[derive(Clone, Debug)]
+struct Over {
+    since_ms: u64,
+    /// Once all of its processes have ended: how, from when on the next attempt may begin, and the restarts so far.
+    next: Option<(GenerationEnd, u64, Decisions)>,
+}
+
+/// What the coordinator knows of a job besides its record.
+#[derive(Debug)]
+pub(super) struct Control {
+    /// When the newest attempt was written, or the term began.
+    began_ms: u64,
+    /// Nodes of the newest attempt that were lost during it. Those who come back do not mend it.
+    lost: BTreeSet<NodeId>,
+    /// Why the newest attempt is asked to stop, if it is: others are to follow.
+    stopping: Option<String>,
+    over: Option<Over>,
+}
+
+impl Control {
+    /// The control of a job whose newest attempt was written now, or becomes known now.
+    pub(super) fn new(now_ms: u64) -> Self {
+        Self { began_ms: now_ms, lost: BTreeSet::new(), stopping: None, over: None }
+    }
+
+    /// What has to be written to the journal now, if anything has.
+    pub(super) fn decide(&mut self, facts: Facts<'_>) -> Option<Decision> {
+        let Facts { job, now_ms, .. } = facts;
+        if job.outcome.is_some() {
+            return None;
+        }
+        let Some(attempt) = &job.attempt else { return self.first(facts) };
+        self.watch(facts, attempt);
+        let Some(over) = self.over.clone() else {
+            self.watch_for_changes(facts, attempt);
+            return None;
+        };
+        let (end, at_ms, decisions) = match over.next {
+            Some(next) => next,
+            None => {
+                if !facts.members.all_heard(now_ms) {
+                    return None;
+                }
+                let end = self.end_of(facts, attempt)?;
+                let mut decisions = attempt.decisions.clone();
+                let pause_ms = match decisions.after(&end) {
+                    Next::Start { pause_ms } => pause_ms,
+                    // Others were to follow, so this end was asked for.
+                    Next::End if end.stopping => 0,
+                    Next::End => return self.ended_for_good(facts, attempt, end, decisions),
+                };
+                let next = (end, now_ms + pause_ms, decisions);
+                self.over = Some(Over { next: Some(next.clone()), ..over });
+                next
+            }
+        };
+        if facts.members.all_leave(now_ms) {
+            let outcome = Outcome { exit: end.exit, why: end.why };
+            return Some(Decision::Outcome(outcome));
+        }
+        if now_ms < at_ms {
+            return None;
+        }
+        let asked = || self.stopping.clone().unwrap_or_else(|| "the copies have changed".to_owned());
+        let why = if end.stopping && end.exit == Exit::Done { asked() } else { end.why };
+        self.attempt(facts, job.failed.clone(), decisions, why)
+    }
+
+    /// The first attempt waits a moment for copies that are being started together.
+    fn first(&self, facts: Facts<'_>) -> Option<Decision> {
+        let Facts { members, times, job, now_ms, .. } = facts;
+        if members.all_leave(now_ms) {
+            let why = "stopped before the job was open".to_owned();
+            return Some(Decision::Outcome(Outcome { exit: Exit::StoppedUncommitted, why }));
+        }
+        if !members.settled_for(times.gather_ms, now_ms) {
+            return None;
+        }
+        self.attempt(facts, job.failed.clone(), Decisions::new(true), "the first attempt".to_owned())
+    }
+
+    /// The attempt that the members as they are now would get, without the nodes in `failed`.
+    fn attempt(
+        &self,
+        facts: Facts<'_>,
+        failed: Vec<(NodeId, String)>,
+        decisions: Decisions,
+        why: String,
+    ) -> Option<Decision> {
+        let (version, placement) = self.wanted(facts, &failed)?;
+        let before = facts.job.attempt.as_ref();
+        let reported = before.and_then(|attempt| {
+            let running = facts.running(attempt).filter_map(|(_, running)| running);
+            running.filter_map(|running| running.generation).max()
+        });
+        let follows = reported.or(before.and_then(|attempt| attempt.follows));
+        let attempt = Attempt { number: AttemptNumber::default(), version, placement, follows, decisions, why };
+        Some(Decision::Attempt { attempt, failed })
+    }
+
+    /// The version and the placement that the members as they are now would get.
+    fn wanted(&self, facts: Facts<'_>, failed: &[(NodeId, String)]) -> Option<(String, Placement)> {
+        let newest = facts.job.attempt.as_ref();
+        let running = newest.filter(|_| self.over.is_none());
+        let fit = |node: &NodeId, offer: &Offer| {
+            // What runs is not stopped because it could not be started now: an outage would stop it everywhere.
+            let ready = offer.unready.is_none() || running.is_some_and(|attempt| attempt.placement.has(node));
+            ready && offer.slots > 0 && !offer.leaving && failed.iter().all(|(other, _)| other != node)
+        };
+        let fit = facts.heard().filter(|(node, status)| fit(node, &status.offer)).collect();
+        let fit = together(fit, facts.coordinator, running.map(|attempt| &attempt.placement));
+        let current = newest.map(|attempt| attempt.version.as_str());
+        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        fit.iter().for_each(|(_, offer)| *votes.entry(&offer.version).or_default() += 1);
+        // A tie keeps the version that runs.
+        let version =
+            votes.into_iter().max_by_key(|(version, votes)| (*votes, Some(*version) == current))?.0.to_owned();
+        let of_version = || fit.iter().filter(|(_, offer)| offer.version == version);
+        let workers = of_version().map(|(_, offer)| offer.workers).max()?;
+        let slots = of_version().map(|(node, offer)| ((*node).clone(), offer.slots)).collect();
+        let places = newest.iter().flat_map(|attempt| &attempt.placement.places);
+        let preferred: Vec<_> = places.map(|(node, _)| node.clone()).collect();
+        Some((version, place(&slots, workers, &preferred)?))
+    }
+
+    /// Notes whether the attempt is over: a process has ended, or a node that runs some is lost.
+    fn watch(&mut self, facts: Facts<'_>, attempt: &Attempt) {
+        let Facts { members, times, now_ms, .. } = facts;
+        let mut over = false;
+        for (node, running) in facts.running(attempt) {
+            // One that does not hear its orders will not begin.
+            let deaf = members.status(node).is_some_and(|status| status.deaf_to.contains(facts.coordinator));
+            let late = deaf || now_ms >= self.began_ms + times.start_ms;
+            let ended = |running: &Running| running.processes.values().any(|process| process.end().is_some());
+            over |= running.is_some_and(ended);
+            if members.has_lost(node, now_ms) || (late && running.is_none()) {
+                over = true;
+                self.lost.insert(node.clone());
+            }
+        }
+        if over && self.over.is_none() {
+            self.over = Some(Over { since_ms: now_ms, next: None });
+        }
+    }
+
+    /// Asks the attempt to stop where the members have changed for good.
+    fn watch_for_changes(&mut self, facts: Facts<'_>, attempt: &Attempt) {
+        let Facts { members, times, job, now_ms, .. } = facts;
+        let unheard = |node: &NodeId| facts.heard().all(|(other, _)| other != node);
+        let mut places = attempt.placement.places.iter().map(|(node, _)| node);
+        // A node that is not heard now is heard again, or lost, soon.
+        if self.stopping.is_some() || !members.settled_for(times.debounce_ms, now_ms) || places.any(unheard) {
+            return;
+        }
+        let leaves = |(node, status): &(&NodeId, &Status)| status.offer.leaving && attempt.placement.has(node);
+        let why = match facts.heard().find(leaves) {
+            Some((node, _)) => Some(format!("{node} leaves")),
+            None => self.wanted(facts, &job.failed).and_then(|(version, placement)| {
+                let (before, after) = (attempt.layout().workers, placement.layout().workers);
+                if version != attempt.version {
+                    return Some(format!("most copies have version {version}"));
+                }
+                (before != after).then(|| format!("there is room for {after} workers instead of {before}"))
+            }),
+        };
+        self.stopping = why;
+    }
+
+    /// How the attempt ended, once all of its processes have ended that are not on a lost node.
+    fn end_of(&self, facts: Facts<'_>, attempt: &Attempt) -> Option<GenerationEnd> {
+        let (mut ends, mut opened, mut stopping) = (Vec::new(), false, false);
+        for (node, running) in facts.running(attempt) {
+            let lost = self.lost.contains(node);
+            if lost {
+                ends.push(ProcessEnd::Died { why: format!("node {node} was lost") });
+            }
+            match running {
+                Some(running) => {
+                    if !lost && !running.is_over() {
+                        return None;
+                    }
+                    opened |= running.reads;
+                    stopping |= running.asked_to_stop;
+                    ends.extend(running.processes.values().filter_map(ProcessState::end).cloned());
+                }
+                None if !lost => return None,
+                None => {}
+            }
+        }
+        let (exit, why) = cause(ends);
+        Some(GenerationEnd { exit, why, opened, stopping })
+    }
+
+    /// The attempt ended in a way that no restart mends. Where other nodes can run the job, only those at fault are out: the
+    /// nodes of which a process says that its host is the cause, or, where none does, all of this version.
+    fn ended_for_good(
+        &mut self,
+        facts: Facts<'_>,
+        attempt: &Attempt,
+        end: GenerationEnd,
+        decisions: Decisions,
+    ) -> Option<Decision> {
+        let job = facts.job;
+        let by_host = |process: &ProcessState| match process.end() {
+            Some(ProcessEnd::Said { exit, why, elsewhere: true }) if *exit == end.exit => Some(why.clone()),
+            _ => None,
+        };
+        let mut out: Vec<_> = facts
+            .running(attempt)
+            .filter_map(|(node, running)| Some((node.clone(), running?.processes.values().find_map(by_host)?)))
+            .collect();
+        let only_hosts = !out.is_empty();
+        if !only_hosts {
+            let of_version = facts.heard().filter(|(_, status)| status.offer.version == attempt.version);
+            out.extend(of_version.map(|(node, _)| (node.clone(), end.why.clone())));
+        }
+        let mut failed = job.failed.clone();
+        failed.extend(out.into_iter().filter(|(node, _)| job.failed.iter().all(|(other, _)| other != node)));
+        let outcome = Decision::Outcome(Outcome { exit: end.exit, why: end.why.clone() });
+        if matches!(end.exit, Exit::Done | Exit::Fenced) {
+            return Some(outcome);
+        }
+        // Where the same program goes on and has been open, an outage does not end it.
+        let after = if only_hosts { decisions } else { Decisions::new(true) };
+        if let Some(next) = self.attempt(facts, failed.clone(), after.clone(), end.why.clone()) {
+            return Some(next);
+        }
+        // Nodes that are not ready, for example because they have just been started, run the job once they are.
+        let may_run = |(node, status): (&NodeId, &Status)| {
+            let Offer { slots, leaving, .. } = status.offer;
+            slots > 0 && !leaving && failed.iter().all(|(other, _)| other != node)
+        };
+        if !only_hosts || !facts.heard().any(may_run) {
+            return Some(outcome);
+        }
+        if let Some(over) = &mut self.over {
+            over.next = Some((end, facts.now_ms, after));
+        }
+        (failed != job.failed).then_some(Decision::Failed(failed))
+    }
+
+    /// Whether this node is of use for the job, so that it must not leave yet: it runs some of its processes, or it coordinates
+    /// and has still to see to what follows.
+    pub(super) fn needs(&self, facts: Facts<'_>, node: &NodeId) -> bool {
+        let Some(attempt) = &facts.job.attempt else { return false };
+        let settled = self.over.as_ref().is_some_and(|over| over.next.is_some());
+        let runs = !settled && attempt.placement.has(node);
+        runs || (node == facts.coordinator && self.hands_over(facts, attempt))
+    }
+
+    /// Whether this coordinator, if it leaves, has still to see to what follows: otherwise the job would wait until another one
+    /// has begun to coordinate. It does so for some seconds at most.
+    fn hands_over(&self, facts: Facts<'_>, attempt: &Attempt) -> bool {
+        let Facts { members, times, job, now_ms, .. } = facts;
+        if let Some((_, at_ms, _)) = self.over.as_ref().and_then(|over| over.next.as_ref()) {
+            let follows = members.all_leave(now_ms) || self.wanted(facts, &job.failed).is_some();
+            return follows && now_ms < at_ms + times.silence_ms;
+        }
+        let mut running = facts.running(attempt).filter_map(|(_, running)| running);
+        let opened = running.any(|running| running.generation.is_some());
+        !opened && now_ms < self.began_ms + times.silence_ms
+    }
+
+    /// What is to be done with the newest attempt.
+    pub(super) fn command(&self, facts: Facts<'_>, attempt: &Attempt) -> Command {
+        let Facts { times, now_ms, .. } = facts;
+        let running = || facts.running(attempt).filter_map(|(_, running)| running);
+        if let Some(over) = &self.over {
+            // The others notice by themselves, and say why they end. Where a node is lost the reason is known.
+            let done = running().any(|running| running.processes.values().any(ProcessState::is_done));
+            let grace_ms = if done {
+                times.letting_go_ms
+            } else if self.lost.is_empty() {
+                times.last_words_ms
+            } else {
+                0
+            };
+            if now_ms >= over.since_ms + grace_ms {
+                return Command::Kill;
+            }
+        }
+        if self.stopping.is_some() {
+            return Command::Stop;
+        }
+        let listens = |process: &ProcessState| match process {
+            ProcessState::Listens(address) => Some(address.clone()),
+            ProcessState::Started | ProcessState::Ended(_) => None,
+        };
+        let addresses: Vec<_> = running().flat_map(|running| running.processes.values()).filter_map(listens).collect();
+        let all = addresses.len() == attempt.layout().processes as usize;
+        if all { Command::Run(addresses) } else { Command::Start }
+    }
+}
