@@ -40,11 +40,13 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 
 fn build(name: &str) -> Result<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--package", name, "--message-format=json"]).current_dir(workspace::root());
+    // The command of that name is in a crate of its own; all others are jobs.
+    let package = if name == "fluvial" { "fluvial-cli" } else { name };
+    cargo.args(["build", "--package", package, "--message-format=json"]).current_dir(workspace::root());
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
-    if cfg!(feature = "tls") {
+    if cfg!(feature = "tls") && package == name {
         cargo.args(["--features", "tls"]);
     }
     let output = cargo.output().context("run cargo build")?;

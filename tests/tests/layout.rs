@@ -30,6 +30,7 @@ const CRATES: &[&str] = &[
     "connectors/kafka",
     "connectors/kafka-embedded",
     "connectors/memory",
+    "engine/cli",
     "engine/fluvial",
     "engine/node",
     "engine/protocol",
@@ -74,6 +75,7 @@ fn may_depend(from: &str, to: &str, in_tests: bool) -> bool {
         // Itself, with the conformance kit.
         "connectors/connector" => in_tests && to == from,
         "engine/protocol" | "engine/store" => to == "connectors/connector",
+        "engine/cli" => ["connectors/connector", "engine/node", "engine/protocol", "engine/store"].contains(&to),
         "engine/node" => ["connectors/connector", "engine/protocol", "engine/store"].contains(&to),
         "engine/fluvial" => {
             ["connectors/connector", "engine/node", "engine/protocol", "engine/store"].contains(&to)
@@ -247,7 +249,7 @@ fn command_of(section: &str) -> String {
 #[test]
 fn the_readme_is_short() {
     let lines = fs::read_to_string(root().join("README.md")).unwrap().lines().count();
-    assert!(lines <= 210, "README.md has {lines} lines; 210 is the most");
+    assert!(lines <= 235, "README.md has {lines} lines; 235 is the most");
 }
 
 #[test]
@@ -265,6 +267,19 @@ fn ci_runs_the_readmes_test_command() {
     let run = ci.lines().any(|line| line.trim_end().strip_suffix(&command).is_some_and(|step| step.ends_with(' ')));
     assert!(run, "no line of .ci/run ends with the README's test command {command:?}");
     assert!(root().join(&command).is_file(), "there is no {command}");
+}
+
+/// `cargo test` is content when a filter finds no test.
+#[test]
+fn each_test_that_ci_names_exists() {
+    let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
+    let named: Vec<_> = ci.split_whitespace().filter_map(|word| word.split_once("::tests::")).collect();
+    assert_eq!(named.len(), 1, "{named:?}");
+    let sources = files().into_iter().filter(|file| file.ends_with(".rs"));
+    let sources: String = sources.map(|file| fs::read_to_string(root().join(file)).unwrap()).collect();
+    for (_, name) in named {
+        assert!(sources.contains(&format!("fn {name}()")), "there is no test {name}");
+    }
 }
 
 /// The words in backquotes.

@@ -134,7 +134,9 @@ fn an_idle_job_and_an_idle_group_of_ten_copies_cost_less_than_a_dollar_a_month()
         let Requests { writes, reads, deletes } = group.front().requests();
         writes + reads + deletes
     };
-    println!("`status` counts {} of {} requests", counted(), all());
+    let (counted, all) = (counted(), all());
+    println!("`status` counts {counted} of {all} requests");
+    assert!(counted <= all && counted * 10 >= all * 9, "`status` counts {counted} of {all} requests");
     assert_eq!(job.terminate(MOST).unwrap().code, Some(0));
     copies.iter().for_each(|copy| copy.process().signal(rustix::process::Signal::TERM).unwrap());
     copies.iter().for_each(|copy| assert!(copy.process().wait(MOST).unwrap().success()));

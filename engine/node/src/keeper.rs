@@ -9,6 +9,7 @@
 //! and that this is the last that is heard of it. **Does not** decide what follows.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::BufReader;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -51,11 +52,37 @@ pub struct ProcessEvent {
     pub says: ProcessSays,
 }
 
+/// What the processes of a job are started from.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The file.
+    pub path: PathBuf,
+    /// The name that `ps` shows.
+    pub name: String,
+    /// The arguments.
+    pub arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// This process's own program with its arguments. If its file has been replaced, it is still the one that runs here.
+    ///
+    /// # Errors
+    /// The path of this binary is unknown.
+    pub fn of_this_process() -> std::io::Result<Self> {
+        let path = std::env::current_exe()?;
+        let path = if path.exists() { path } else { PathBuf::from("/proc/self/exe") };
+        let name = std::env::args().next().unwrap_or_default();
+        Ok(Self { path, name, arguments: std::env::args_os().skip(1).collect() })
+    }
+}
+
 /// The processes that a keeper starts.
 #[derive(Debug)]
 pub struct Launch {
     /// The number by which the owner knows the attempt.
     pub attempt: u64,
+    /// What they are started from.
+    pub program: Program,
     /// What each process is told first.
     pub invitations: Vec<Invitation>,
     /// After so many looks without a word a process counts as hung, and is killed, as it is if one of its workers computes for
@@ -180,6 +207,7 @@ struct Process {
 
 struct Processes {
     attempt: u64,
+    program: Program,
     /// By number.
     processes: BTreeMap<u32, Process>,
     events: Box<dyn Fn(ProcessEvent) + Send>,
@@ -204,8 +232,9 @@ impl Drop for Processes {
 impl Processes {
     fn start(launch: Launch, inputs: &Sender<Input>, events: Box<dyn Fn(ProcessEvent) + Send>, newest: Newest) -> Self {
         let (following, memory, processes) = (Following::new(), Memory::now(), BTreeMap::new());
-        let mut this = Self { attempt: launch.attempt, processes, events, following, memory, newest };
-        for invitation in launch.invitations {
+        let Launch { attempt, program, invitations, .. } = launch;
+        let mut this = Self { attempt, program, processes, events, following, memory, newest };
+        for invitation in invitations {
             let index = invitation.index;
             if let Err(error) = this.start_one(&invitation, inputs) {
                 if let Some(mut process) = this.processes.remove(&index) {
@@ -222,12 +251,12 @@ impl Processes {
     fn start_one(&mut self, invitation: &Invitation, inputs: &Sender<Input>) -> anyhow::Result<()> {
         let (index, of) = (invitation.index, invitation.layout.processes);
         // The name that `ps` and `pgrep -f` show.
-        let shown = format!("{} process {index} of {of}:", std::env::args().next().unwrap_or_default());
+        let shown = format!("{} process {index} of {of}:", self.program.name);
         let (mut link, end) = UnixStream::pair()?;
         link.set_write_timeout(Some(WRITE_WITHIN))?;
-        let mut child = Command::new(this_binary()?)
+        let mut child = Command::new(&self.program.path)
             .arg0(shown)
-            .args(std::env::args_os().skip(1))
+            .args(&self.program.arguments)
             .env(PROCESS_VARIABLE, "")
             .env(allocator::VARIABLE, allocator::tunables(std::env::var_os(allocator::VARIABLE)))
             .stdin(Stdio::from(OwnedFd::from(end)))
@@ -368,12 +397,6 @@ fn hangs(looks: u32, most: u32, step_ms: u64) -> Option<String> {
     }
     let for_s = step_ms / 1000;
     (step_ms >= STEP_WITHIN_MS).then(|| format!("had a worker that computed for {for_s} s without a pause"))
-}
-
-/// The path of this binary. If its file has been replaced, the processes are still started from the one that runs here.
-fn this_binary() -> anyhow::Result<PathBuf> {
-    let path = std::env::current_exe().context("cannot find this binary")?;
-    Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
 }
 
 /// Waits until the process has exited, and leaves its status to be collected.

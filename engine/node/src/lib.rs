@@ -1,4 +1,5 @@
-//! A node: one copy of a job on one host, which runs the job together with the other copies.
+//! A node: one copy of a job on one host, which runs the job together with the other copies, or a node of a cluster, which runs
+//! the jobs that users submit together with the other nodes.
 //!
 //! ```text
 //!   other nodes ◄──TLS──► links ──► the loop that drives fluvial_protocol::group::Node ──► keeper ──► processes of the job
@@ -8,6 +9,7 @@
 //! **Does not** decide anything: that is [`fluvial_protocol::group`]. It knows nothing of dataflow.
 
 mod allocator;
+pub mod changes;
 pub mod group;
 pub mod http;
 pub mod keeper;

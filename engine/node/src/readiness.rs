@@ -73,16 +73,22 @@ impl Checks {
         if let Some(command) = arguments.iter_mut().find(|argument| *argument == "run") {
             *command = "check".into();
         }
+        Ok(Self::of_program(std::env::current_exe()?, arguments))
+    }
+
+    /// The checks of a job's program, whose command `check` has these arguments.
+    #[must_use]
+    pub fn of_program(program: PathBuf, mut arguments: Vec<OsString>) -> Self {
         arguments.extend(["--json", END_WITH_STDIN].map(OsString::from));
-        Ok(Self {
-            program: std::env::current_exe()?,
+        Self {
+            program,
             arguments,
             within: Duration::from_secs(90),
             // Each check lists the journal, which costs as much as a write: more often, ten idle copies would cost more than
             // the job that they run.
             while_ready: Duration::from_secs(1800),
             while_unready: Duration::from_secs(5),
-        })
+        }
     }
 }
 
@@ -151,7 +157,10 @@ fn check(checks: &Checks, asked: &Receiver<()>) -> Option<String> {
     let status = child.wait();
     unready(&printed.unwrap_or_default(), || {
         let said = err.recv().unwrap_or_default();
-        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it printed nothing").to_owned();
+        // What follows the error itself is how to use the command.
+        let mut lines = said.lines().rev().filter(|line| !line.trim().is_empty());
+        let last = lines.clone().find(|line| line.starts_with("error:")).or_else(|| lines.next());
+        let last = last.unwrap_or("it printed nothing");
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         format!("a check of the job failed ({status}): {last}")
     })
@@ -252,6 +261,8 @@ mod tests {
         let unready = |checks: Checks| started(checks).1.recv_timeout(MOST).unwrap().unwrap();
         let panics = unready(checks("echo 'error: it panicked' >&2; kill -9 $$", folder.path()));
         assert!(panics.contains("signal: 9") && panics.ends_with("error: it panicked"), "{panics}");
+        let usage = unready(checks("printf 'error: no such option\\n\\nUsage: a\\n' >&2; exit 2", folder.path()));
+        assert!(usage.ends_with("error: no such option"), "{usage}");
         let gone = Checks { program: folder.path().join("gone"), ..checks("", folder.path()) };
         assert!(unready(gone).contains("cannot start"));
         let hangs = Checks { within: Duration::from_millis(100), ..checks("exec sleep 1000", folder.path()) };

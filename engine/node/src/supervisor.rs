@@ -7,11 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use fluvial_connector::Generation;
 use fluvial_protocol::group::ProcessSays;
 use fluvial_protocol::{Decisions, Exit, GenerationEnd, Layout, Next, ProcessEnd, cause};
 
-use crate::keeper::{Keeper, Launch, ProcessEvent};
+use crate::keeper::{Keeper, Launch, ProcessEvent, Program};
 use crate::process_link::{Invitation, MeshIdentity, MeshPlace, Succession};
 use crate::secret::Secret;
 use crate::signals::{self, SAME_SIGNAL};
@@ -103,7 +104,9 @@ fn generation(
         first: succession.attempt == 0,
         ansi: supervision.ansi,
     };
-    let launch = Launch { attempt, invitations: (0..layout.processes).map(invitation).collect(), silent_looks: None };
+    let program = Program::of_this_process().context("cannot find this binary")?;
+    let invitations = (0..layout.processes).map(invitation).collect();
+    let launch = Launch { attempt, program, invitations, silent_looks: None };
     let events = events.clone();
     // A run that has ended reads no more events.
     let keeper = Keeper::start(launch, move |event| drop(events.send(Event::Process(event))))?;

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use fluvial_node::group::{GroupOptions, join};
+use fluvial_node::group::{GroupOptions, Runs, join};
 use fluvial_node::readiness::Checks;
 use fluvial_protocol::Exit;
 use fluvial_protocol::group::Workers;
@@ -93,17 +93,20 @@ pub(super) fn run(
         Ok(http) => http,
         Err(error) => return misconfigured(format!("cannot listen at --http: {error}")),
     };
-    join(GroupOptions {
+    let runs = Runs::Job {
         job: config.job.clone(),
-        store: Store::open_or_create(&config.store)?,
         version,
-        slots: options.slots(),
         workers: options.workers.unwrap_or(Workers::Auto),
+        checks: Checks::of_this_copy(std::env::args_os().skip(1))?,
+    };
+    join(GroupOptions {
+        runs,
+        store: Store::open_or_create(&config.store)?,
+        slots: options.slots(),
         listener,
         advertise,
         trust,
         http,
-        checks: Checks::of_this_copy(std::env::args_os().skip(1))?,
         patience: config.patience,
         stop_within: config.stop_within,
         ansi,

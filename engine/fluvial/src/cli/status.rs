@@ -298,6 +298,7 @@ mod tests {
                 workers: 2,
                 processes: Vec::new(),
             }),
+            wanted: None,
             workers_wanted: Some(4),
             members: vec![member("host-a:7401", "ready", vec![0]), member("host-b:7401", "unready", Vec::new())],
             progress: Some(Progress { minted: 30, sealed: 20, committed: 10, ..Progress::default() }),

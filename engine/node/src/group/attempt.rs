@@ -1,5 +1,6 @@
-//! The processes that this copy runs for the attempts of its group, and the certificates by which they know each other.
+//! The processes that this node runs for the attempts of its group's jobs, and the certificates by which they know each other.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,23 +8,27 @@ use std::sync::Arc;
 use fluvial_protocol::ProcessEnd;
 use fluvial_protocol::group::{Attempt, AttemptNumber, GroupRecord, NodeId, ProcessSays};
 
-use crate::keeper::{Keeper, Launch, ProcessEvent};
+use crate::keeper::{Keeper, Launch, ProcessEvent, Program};
 use crate::process_link::{Invitation, MeshIdentity, MeshPlace, Succession};
 use crate::status::Progress;
-use crate::trust::AttemptAuthority;
+use crate::trust::{AttemptAuthority, Authorities};
 
 /// For how many seconds a process may be silent before it is killed.
 const SILENT_LOOKS: u32 = 5;
 
-/// The processes of this copy.
+/// An event of a process of a job.
+pub(super) type OnEvent = Arc<dyn Fn(&str, ProcessEvent) + Send + Sync>;
+
+/// The processes of this node.
 pub(super) struct Attempts {
     me: NodeId,
     listen: IpAddr,
     host: String,
     ansi: bool,
-    events: Arc<dyn Fn(ProcessEvent) + Send + Sync>,
-    authority: Option<(AttemptNumber, AttemptAuthority)>,
-    keeper: Option<(AttemptNumber, Keeper)>,
+    events: OnEvent,
+    authorities: Authorities,
+    /// By the name of the job.
+    keepers: BTreeMap<String, (AttemptNumber, Keeper)>,
     /// The requests that the processes of earlier attempts have made to a store that charges for them.
     earlier_requests: u64,
     /// Whether no attempt has been started yet.
@@ -31,63 +36,63 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    pub(super) fn new(
-        me: NodeId,
-        listen: IpAddr,
-        host: String,
-        ansi: bool,
-        events: impl Fn(ProcessEvent) + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            me,
-            listen,
-            host,
-            ansi,
-            events: Arc::new(events),
-            authority: None,
-            keeper: None,
-            earlier_requests: 0,
-            first: true,
-        }
+    pub(super) fn new(me: NodeId, listen: IpAddr, host: String, ansi: bool, events: OnEvent) -> Self {
+        let (authorities, keepers) = (Authorities::new(), BTreeMap::new());
+        Self { me, listen, host, ansi, events, authorities, keepers, earlier_requests: 0, first: true }
     }
 
-    /// The newest authority that is known.
-    pub(super) fn authority(&self) -> Option<(AttemptNumber, AttemptAuthority)> {
-        self.authority.clone()
+    /// The newest authorities that are known.
+    pub(super) fn authorities(&self) -> Authorities {
+        self.authorities.clone()
     }
 
-    /// Takes the authority that a message came with. What comes from a coordinator replaces what is known, because two
+    /// Takes the authorities that a message came with. What comes from a coordinator replaces what is known, because two
     /// coordinators may have wanted to write the same attempt.
-    pub(super) fn hear(&mut self, authority: Option<(AttemptNumber, AttemptAuthority)>, from_coordinator: bool) {
-        if let Some((number, _)) = &authority {
-            let known = self.authority.as_ref().map(|(number, _)| *number);
-            if known < Some(*number) || (from_coordinator && known == Some(*number)) {
-                self.authority = authority;
+    pub(super) fn hear(&mut self, authorities: Authorities, from_coordinator: bool) {
+        for (job, (number, authority)) in authorities {
+            let known = self.authorities.get(&job).map(|(number, _)| *number);
+            if known < Some(number) || (from_coordinator && known == Some(number)) {
+                self.authorities.insert(job, (number, authority));
             }
         }
     }
 
-    /// This copy is about to write a record: a new attempt gets an authority.
+    /// This node is about to write a record: a new attempt gets an authority.
     pub(super) fn writes(&mut self, position: u64, record: &GroupRecord) {
+        self.authorities.retain(|job, _| record.jobs.contains_key(job));
         let number = AttemptNumber(position);
-        let known = self.authority.as_ref().is_some_and(|(known, _)| *known == number);
-        let mut attempts = record.jobs.values().filter_map(|job| job.attempt.as_ref());
-        if !known && attempts.any(|attempt| attempt.number == number) {
-            self.authority = Some((number, AttemptAuthority::new()));
+        for (name, job) in &record.jobs {
+            let known = self.authorities.get(name).is_some_and(|(known, _)| *known == number);
+            if !known && job.attempt.as_ref().is_some_and(|attempt| attempt.number == number) {
+                self.authorities.insert(name.clone(), (number, AttemptAuthority::new()));
+            }
         }
     }
 
-    pub(super) fn start(&mut self, attempt: &Attempt, run: u32, processes: Range<u32>) {
-        if let Some((_, old)) = self.keeper.take() {
+    /// Starts processes of an attempt from a program, if there is one.
+    pub(super) fn start(
+        &mut self,
+        job: &str,
+        attempt: &Attempt,
+        run: u32,
+        processes: Range<u32>,
+        program: anyhow::Result<Program>,
+    ) {
+        if let Some((_, old)) = self.keepers.remove(job) {
             self.earlier_requests += old.store_requests();
             // Its processes have ended, but what they have printed may still be on its way.
             let _ = std::thread::Builder::new().name("keeper-end".to_owned()).spawn(move || drop(old));
         }
         let number = attempt.number;
-        let authority = self.authority.as_ref().filter(|(known, _)| *known == number).map(|(_, authority)| authority);
+        let program = match program {
+            Ok(program) => program,
+            Err(error) => return self.not_started(job, number, processes, &format!("cannot start the job: {error:#}")),
+        };
+        let authority = self.authorities.get(job).filter(|(known, _)| *known == number).map(|(_, authority)| authority);
         let Some(authority) = authority else {
             // Its coordinator was lost after it had written the attempt, and has told nobody the authority.
-            return self.not_started(number, processes, "the coordinator of this attempt was lost before it began");
+            let why = "the coordinator of this attempt was lost before it began";
+            return self.not_started(job, number, processes, why);
         };
         // More attempts than these are not made by one run; if they were, the later ones would end as fenced.
         let succession =
@@ -105,52 +110,53 @@ impl Attempts {
             ansi: self.ansi,
         };
         let invitations = processes.clone().map(invitation).collect();
-        let events = Arc::clone(&self.events);
-        let launch = Launch { attempt: number.0, invitations, silent_looks: Some(SILENT_LOOKS) };
-        match Keeper::start(launch, move |event| events(event)) {
-            Ok(keeper) => self.keeper = Some((number, keeper)),
-            Err(error) => return self.not_started(number, processes, &format!("cannot start the job: {error}")),
+        let (events, of_job) = (Arc::clone(&self.events), job.to_owned());
+        let launch = Launch { attempt: number.0, program, invitations, silent_looks: Some(SILENT_LOOKS) };
+        match Keeper::start(launch, move |event| events(&of_job, event)) {
+            Ok(keeper) => drop(self.keepers.insert(job.to_owned(), (number, keeper))),
+            Err(error) => return self.not_started(job, number, processes, &format!("cannot start the job: {error}")),
         }
         self.first = false;
-        tracing::info!(attempt = number.0, node = %self.me, why = attempt.why, "starting processes of the job");
+        tracing::info!(job, attempt = number.0, node = %self.me, why = attempt.why, "starting processes of the job");
     }
 
-    fn not_started(&self, attempt: AttemptNumber, processes: Range<u32>, why: &str) {
+    fn not_started(&self, job: &str, attempt: AttemptNumber, processes: Range<u32>, why: &str) {
         for process in processes {
             let says = ProcessSays::Ended(ProcessEnd::Died { why: why.to_owned() });
-            (self.events)(ProcessEvent { attempt: attempt.0, process, says });
+            (self.events)(job, ProcessEvent { attempt: attempt.0, process, says });
         }
     }
 
-    pub(super) fn introduce(&self, attempt: AttemptNumber, addresses: Vec<String>) {
-        if let Some(keeper) = self.of(attempt) {
+    pub(super) fn introduce(&self, job: &str, attempt: AttemptNumber, addresses: Vec<String>) {
+        if let Some(keeper) = self.of(job, attempt) {
             keeper.introduce(addresses);
         }
     }
 
-    pub(super) fn stop(&self, attempt: AttemptNumber) {
-        if let Some(keeper) = self.of(attempt) {
+    pub(super) fn stop(&self, job: &str, attempt: AttemptNumber) {
+        if let Some(keeper) = self.of(job, attempt) {
             keeper.stop();
         }
     }
 
-    pub(super) fn kill(&self, attempt: AttemptNumber) {
-        if let Some(keeper) = self.of(attempt) {
+    pub(super) fn kill(&self, job: &str, attempt: AttemptNumber) {
+        if let Some(keeper) = self.of(job, attempt) {
             keeper.kill();
         }
     }
 
-    /// How far the job is, if this copy runs its process 0.
-    pub(super) fn progress(&self) -> Option<Progress> {
-        self.keeper.as_ref().and_then(|(_, keeper)| keeper.progress())
+    /// How far the jobs are whose process 0 this node runs.
+    pub(super) fn progress(&self) -> BTreeMap<String, Progress> {
+        let progress = |(job, (_, keeper)): (&String, &(_, Keeper))| Some((job.clone(), keeper.progress()?));
+        self.keepers.iter().filter_map(progress).collect()
     }
 
-    /// The requests that the processes which this copy has started have made to a store that charges for them.
+    /// The requests that the processes which this node has started have made to a store that charges for them.
     pub(super) fn store_requests(&self) -> u64 {
-        self.earlier_requests + self.keeper.as_ref().map_or(0, |(_, keeper)| keeper.store_requests())
+        self.earlier_requests + self.keepers.values().map(|(_, keeper)| keeper.store_requests()).sum::<u64>()
     }
 
-    fn of(&self, attempt: AttemptNumber) -> Option<&Keeper> {
-        self.keeper.as_ref().filter(|(number, _)| *number == attempt).map(|(_, keeper)| keeper)
+    fn of(&self, job: &str, attempt: AttemptNumber) -> Option<&Keeper> {
+        self.keepers.get(job).filter(|(number, _)| *number == attempt).map(|(_, keeper)| keeper)
     }
 }

@@ -1,7 +1,7 @@
-//! A copy of a job as a node of a group: the loop that drives [`Node`], and what it does for it.
+//! A node of a group, a copy of a job or a node of a cluster: the loop that drives [`Node`], and what it does for it.
 //!
 //! ```text
-//!   links, store, keeper, readiness, signals ──Event──► Node::step ──NodeRequest──► links, store, keeper
+//!   links, store, keepers, checks, users, signals ──Event──► Node::step ──NodeRequest──► links, store, keepers, programs
 //! ```
 //!
 //! The loop waits for nothing but its next event. Calls to the store and messages are tasks of a runtime, and processes are
@@ -9,7 +9,10 @@
 
 mod attempt;
 mod journal;
+mod programs;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -17,23 +20,26 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fluvial_connector::{Error, ErrorKind};
 use fluvial_protocol::group::{
-    AttemptNumber, Message, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, ProcessSays, StoreAnswer, StoreCall,
-    Times, Workers,
+    AttemptNumber, Change, Message, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, ProcessSays, StoreAnswer,
+    StoreCall, Times, Workers,
 };
 use fluvial_protocol::{Exit, ProcessEnd, PutOutcome, System};
 use fluvial_store::Store;
 use tokio::runtime::Runtime;
 
 pub use journal::GroupJournal;
+pub use programs::{Shelf, Specification, hash};
 
-use crate::http;
-use crate::keeper::ProcessEvent;
+use crate::changes::{Changes, Reply};
+use crate::http::{self, api};
+use crate::keeper::{ProcessEvent, Program};
 use crate::links::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
 use crate::readiness::{Checks, Readiness};
 use crate::signals::{self, SAME_SIGNAL};
 use crate::status::{Board, Observer};
 use crate::trust::Trust;
 use attempt::Attempts;
+use programs::Programs;
 
 /// How much longer than its last commit and checkpoint a copy may take to leave: the coordinator gathers changes for some
 /// seconds, and may itself be lost meanwhile.
@@ -43,26 +49,47 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Between two looks whether the store answers, before this copy has become a node.
 const STORE_AGAIN: Duration = Duration::from_millis(500);
 
-/// The options of a copy.
+/// The name of a cluster, where a group of copies has the name of its job. No job has it.
+pub const CLUSTER: &str = ".cluster";
+
+/// What a node runs.
+pub enum Runs {
+    /// The job whose copy it is.
+    Job {
+        /// The name of the job.
+        job: String,
+        /// The program that this copy would run: the hash of the binary and of the job's own options.
+        version: String,
+        /// The number of workers that its user wants over all copies.
+        workers: Workers,
+        /// How it is checked whether this copy could run the job.
+        checks: Checks,
+    },
+    /// What users of a cluster submit.
+    Cluster {
+        /// The location of the store, as processes of jobs are told.
+        location: String,
+        /// The folder of this host where binaries are kept.
+        cache: PathBuf,
+        /// Accepts the connections of users.
+        api: std::net::TcpListener,
+    },
+}
+
+/// The options of a node.
 pub struct GroupOptions {
-    /// The name of the job.
-    pub job: String,
-    /// The store that the copies share.
+    /// What it runs.
+    pub runs: Runs,
+    /// The store that the nodes share.
     pub store: Store,
-    /// The program that this copy would run: the hash of the binary and of the job's own options.
-    pub version: String,
     /// How many workers it can run.
     pub slots: u32,
-    /// The number of workers that its user wants over all copies.
-    pub workers: Workers,
     /// Accepts connections of other copies.
     pub listener: std::net::TcpListener,
     /// The `host:port` by which the others reach it.
     pub advertise: String,
     /// By what the copies know each other.
     pub trust: Arc<Trust>,
-    /// How it is checked whether this copy could run the job.
-    pub checks: Checks,
     /// Accepts HTTP connections, if the copy is to serve its status.
     pub http: Option<std::net::TcpListener>,
     /// How long a store may be unavailable when the copy starts.
@@ -77,14 +104,22 @@ pub struct GroupOptions {
 enum Event {
     Link(LinkEvent),
     Store(Result<StoreAnswer, (Error, StoreAnswer)>),
-    Process(ProcessEvent),
+    /// Of a process of this job.
+    Process(String, ProcessEvent),
     /// Why this copy could not run the job now, if it could not.
     Unready(Option<String>),
+    /// Why this node of a cluster could not run a version now, if it could not.
+    Checked(String, Option<String>),
+    /// A user of a cluster wants a change; the answer goes there.
+    Change(Change, Reply),
+    /// What this node offers has changed.
+    Offer,
     /// SIGTERM or SIGINT.
     Signal,
 }
 
-/// Runs the job together with other copies, until it ends or this copy leaves. Returns how, and why.
+/// Runs the job together with other copies, or the jobs of a cluster together with other nodes, until the job ends or this node
+/// leaves. Returns how, and why.
 ///
 /// # Errors
 /// The copy cannot be set up.
@@ -117,7 +152,7 @@ fn wait_for_store(options: &GroupOptions, runtime: &Runtime, inbox: &Receiver<Ev
     let until = Instant::now() + options.patience;
     let mut said = false;
     loop {
-        let name = options.store.path(&format!("{}/probe/{:016x}", options.job, rand::random::<u64>()));
+        let name = options.store.path(&format!("{}/probe/{:016x}", options.runs.name(), rand::random::<u64>()));
         let Err(error) = runtime.block_on(options.store.probe(&name)) else { return None };
         if error.kind != ErrorKind::Retry || Instant::now() >= until {
             return Some((Exit::of(error.kind, System::Store), format!("{:#}", anyhow::Error::new(error))));
@@ -132,6 +167,16 @@ fn wait_for_store(options: &GroupOptions, runtime: &Runtime, inbox: &Receiver<Ev
     }
 }
 
+impl Runs {
+    /// The name of the job or of the cluster.
+    fn name(&self) -> &str {
+        match self {
+            Self::Job { job, .. } => job,
+            Self::Cluster { .. } => CLUSTER,
+        }
+    }
+}
+
 /// Why a process could not go on, if it did not reach what it needs. Others may reach it.
 fn unreachable_from_here(says: &ProcessSays) -> Option<&str> {
     match says {
@@ -142,10 +187,17 @@ fn unreachable_from_here(says: &ProcessSays) -> Option<&str> {
     }
 }
 
-/// A copy that runs.
+/// What can run here.
+enum OfPrograms {
+    /// This binary; it is checked as long as this is there.
+    Own(Readiness),
+    /// What users submit.
+    Submitted(Programs),
+}
+
+/// A node that runs.
 struct Copy<'a> {
     me: NodeId,
-    job: String,
     node: Node,
     started: Instant,
     offer: Offer,
@@ -156,8 +208,12 @@ struct Copy<'a> {
     store: Store,
     links: Links,
     attempts: Attempts,
-    /// Checks are made as long as this is there.
-    readiness: Readiness,
+    programs: OfPrograms,
+    /// The version that was started last of each job.
+    versions: BTreeMap<String, String>,
+    /// Who waits for what becomes of a change, by its number.
+    replies: BTreeMap<u64, Reply>,
+    changes: u64,
     runtime: &'a Runtime,
     events: Sender<Event>,
     /// Whether the journal has been read.
@@ -172,50 +228,72 @@ impl<'a> Copy<'a> {
         runtime: &'a Runtime,
         events: Sender<Event>,
     ) -> anyhow::Result<Self> {
-        let GroupOptions { job, store, version, slots, workers, listener, advertise, trust, .. } = options;
+        let GroupOptions { runs, store, slots, listener, advertise, trust, .. } = options;
+        let name = runs.name().to_owned();
         let host = advertise.rsplit_once(':').map_or(advertise.clone(), |(host, _)| host.to_owned());
         let listen = listener.local_addr()?.ip();
         let me = NodeId { address: advertise, start: rand::random() };
-        let offer = Offer {
-            version,
-            slots,
-            workers,
-            unready: Some("it is not known yet whether this copy can run the job".to_owned()),
-            leaving: false,
+        let (version, workers, unready) = match &runs {
+            Runs::Job { version, workers, .. } => {
+                let unknown = "it is not known yet whether this copy can run the job".to_owned();
+                (version.clone(), *workers, Some(unknown))
+            }
+            Runs::Cluster { .. } => (env!("CARGO_PKG_VERSION").to_owned(), Workers::Auto, None),
         };
+        let offer = Offer { version, slots, workers, unready, leaving: false, programs: BTreeMap::new() };
         let link = events.clone();
+        let of_users = events.clone();
+        // A node that has ended takes no more of them.
+        let changes = Changes::new(move |change, reply| drop(of_users.send(Event::Change(change, reply))));
         let links = Links::start(
             LinkOptions {
                 me: me.clone(),
                 listener,
-                trust,
-                proof: StoreProof::new(store.clone(), &job),
+                trust: Arc::clone(&trust),
+                proof: StoreProof::new(store.clone(), &name),
                 board: Arc::clone(&board),
+                changes: changes.clone(),
             },
             runtime.handle(),
             // A copy that has ended reads no more events.
             move |event| drop(link.send(Event::Link(event))),
         )?;
         let of_checks = events.clone();
-        let readiness = Readiness::start(options.checks, move |unready| drop(of_checks.send(Event::Unready(unready))))?;
+        let (job, programs) = match runs {
+            Runs::Job { job, checks, .. } => {
+                let checked = move |unready| drop(of_checks.send(Event::Unready(unready)));
+                (Some(job), OfPrograms::Own(Readiness::start(checks, checked)?))
+            }
+            Runs::Cluster { location, cache, api } => {
+                let checked = move |version: &str, unready| {
+                    drop(of_checks.send(Event::Checked(version.to_owned(), unready)));
+                };
+                let (shelf, handle) = (Shelf::new(store.clone(), CLUSTER), runtime.handle());
+                api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, handle)
+                    .context("cannot serve the API")?;
+                let programs = Programs::new(shelf, location, cache, handle.clone(), Arc::new(checked));
+                (None, OfPrograms::Submitted(programs))
+            }
+        };
         let of_processes = events.clone();
-        let attempts = Attempts::new(me.clone(), listen, host, options.ansi, move |event| {
-            drop(of_processes.send(Event::Process(event)));
-        });
+        let on_event = move |job: &str, event| drop(of_processes.send(Event::Process(job.to_owned(), event)));
+        let attempts = Attempts::new(me.clone(), listen, host, options.ansi, Arc::new(on_event));
         Ok(Self {
-            node: Node::new(me.clone(), job.clone(), offer.clone(), Times::default(), rand::random(), 0),
+            node: Node::new(me.clone(), job, offer.clone(), Times::default(), rand::random(), 0),
             me,
             started: Instant::now(),
             offer,
             stop_within: options.stop_within,
             leaving: None,
-            journal: GroupJournal::new(store.clone(), &job),
-            observer: Observer::new(job.clone(), store.describe().to_owned(), board),
-            job,
+            journal: GroupJournal::new(store.clone(), &name),
+            observer: Observer::new(name, store.describe().to_owned(), board),
             store,
             links,
             attempts,
-            readiness,
+            programs,
+            versions: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            changes: 0,
             runtime,
             events,
             looked: false,
@@ -260,8 +338,8 @@ impl<'a> Copy<'a> {
     fn hear(&mut self, event: Event) -> Result<Option<NodeEvent>, (Exit, String)> {
         Ok(Some(match event {
             Event::Link(LinkEvent::Received(envelope)) => {
-                let Envelope { from, message, authority } = *envelope;
-                self.attempts.hear(authority, matches!(message, Message::Orders(_)));
+                let Envelope { from, message, authorities } = *envelope;
+                self.attempts.hear(authorities, matches!(message, Message::Orders(_)));
                 NodeEvent::Message { from, message }
             }
             Event::Link(LinkEvent::Gone(node)) => NodeEvent::Gone(node),
@@ -288,24 +366,55 @@ impl<'a> Copy<'a> {
                 self.say_failure(error);
                 NodeEvent::Store(answer)
             }
-            Event::Process(event) if self.offer.unready.is_none() && unreachable_from_here(&event.says).is_some() => {
-                // The others must know that this copy is not ready before they know that the attempt is over: the next one
+            Event::Process(job, event) if self.becomes_unready(&job, &event) => {
+                // The others must know that this node is not ready before they know that the attempt is over: the next one
                 // would begin with it. A check tells when it is ready again.
-                self.offer.unready = unreachable_from_here(&event.says).map(str::to_owned);
-                self.readiness.check_again();
-                // This copy holds the other end.
-                let _ = self.events.send(Event::Process(event));
+                // This node holds the other end.
+                let _ = self.events.send(Event::Process(job, event));
                 NodeEvent::Offer(self.offer.clone())
             }
-            Event::Process(ProcessEvent { attempt, process, says }) => {
-                NodeEvent::Process { job: self.job.clone(), attempt: AttemptNumber(attempt), process, says }
+            Event::Process(job, ProcessEvent { attempt, process, says }) => {
+                NodeEvent::Process { job, attempt: AttemptNumber(attempt), process, says }
             }
             Event::Unready(unready) => {
                 self.offer.unready = unready;
                 NodeEvent::Offer(self.offer.clone())
             }
+            Event::Checked(version, unready) => {
+                // A check that began before the version was forgotten says nothing any more.
+                if matches!(&self.programs, OfPrograms::Submitted(programs) if programs.prepares(&version)) {
+                    self.offer.programs.insert(version, unready);
+                }
+                NodeEvent::Offer(self.offer.clone())
+            }
+            Event::Change(change, reply) => {
+                self.changes += 1;
+                self.replies.insert(self.changes, reply);
+                NodeEvent::Change { number: self.changes, change }
+            }
+            Event::Offer => NodeEvent::Offer(self.offer.clone()),
             Event::Signal => return self.signal(),
         }))
+    }
+
+    /// Whether this node could not run a job as well as it could before, because a process could not.
+    fn becomes_unready(&mut self, job: &str, event: &ProcessEvent) -> bool {
+        let Some(why) = unreachable_from_here(&event.says).map(str::to_owned) else { return false };
+        match &self.programs {
+            OfPrograms::Own(readiness) if self.offer.unready.is_none() => {
+                self.offer.unready = Some(why);
+                readiness.check_again();
+                true
+            }
+            OfPrograms::Own(_) => false,
+            OfPrograms::Submitted(programs) => {
+                let Some(version) = self.versions.get(job) else { return false };
+                let Some(unready @ None) = self.offer.programs.get_mut(version) else { return false };
+                *unready = Some(why);
+                programs.check_again(version);
+                true
+            }
+        }
     }
 
     fn say_failure(&mut self, error: Error) {
@@ -345,15 +454,36 @@ impl<'a> Copy<'a> {
     fn carry_out(&mut self, request: NodeRequest) -> Option<Outcome> {
         match request {
             NodeRequest::Send { to, message } => {
-                let authority = self.attempts.authority();
-                self.links.send(&to, Envelope { from: self.me.clone(), message, authority });
+                let authorities = self.attempts.authorities();
+                self.links.send(&to, Envelope { from: self.me.clone(), message, authorities });
             }
             NodeRequest::Store(call) => self.ask(call),
-            NodeRequest::Start { attempt, run, processes, .. } => self.attempts.start(&attempt, run, processes),
-            NodeRequest::Introduce { attempt, addresses, .. } => self.attempts.introduce(attempt, addresses),
-            NodeRequest::Stop { attempt, .. } => self.attempts.stop(attempt),
-            NodeRequest::Kill { attempt, .. } => self.attempts.kill(attempt),
+            NodeRequest::Start { job, attempt, run, processes } => {
+                let program = match &self.programs {
+                    OfPrograms::Own(_) => Program::of_this_process().map_err(anyhow::Error::from),
+                    OfPrograms::Submitted(programs) => programs.program(&attempt.version),
+                };
+                self.attempts.start(&job, &attempt, run, processes, program);
+                self.versions.insert(job, attempt.version);
+            }
+            NodeRequest::Introduce { job, attempt, addresses } => self.attempts.introduce(&job, attempt, addresses),
+            NodeRequest::Stop { job, attempt } => self.attempts.stop(&job, attempt),
+            NodeRequest::Kill { job, attempt } => self.attempts.kill(&job, attempt),
             NodeRequest::Exit(outcome) => return Some(outcome),
+            NodeRequest::Answer { number, answer } => {
+                if let Some(reply) = self.replies.remove(&number) {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(answer);
+                }
+            }
+            NodeRequest::Prepare(versions) => {
+                if let OfPrograms::Submitted(programs) = &mut self.programs {
+                    programs.prepare(&versions);
+                    self.offer.programs.retain(|version, _| versions.contains(version));
+                    // This node holds the other end.
+                    let _ = self.events.send(Event::Offer);
+                }
+            }
         }
         None
     }

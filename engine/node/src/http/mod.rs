@@ -9,6 +9,7 @@
 //!
 //! It is plain HTTP: kubelets and Prometheus have no certificates. Nothing that it serves is secret, and nothing acts.
 
+pub mod api;
 mod bounded;
 #[cfg(test)]
 mod tests;

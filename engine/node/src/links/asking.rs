@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use fluvial_protocol::group::{Change, Refusal};
+
 use super::connection::{Answer, Connection, Hello, NotOpened};
 use crate::status::{Report, View};
 use crate::trust::Trust;
@@ -17,7 +19,8 @@ const REPORT_WITHIN: Duration = Duration::from_secs(8);
 /// # Errors
 /// It does not answer, it runs another job, or this end does not belong to its cluster.
 pub async fn ask_for_view(address: &str, trust: &Trust, job: &str) -> io::Result<View> {
-    match ask(address, trust, job, false, VIEW_WITHIN).await? {
+    let question = Hello::Question { job: job.to_owned(), whole: false };
+    match ask(address, trust, question, VIEW_WITHIN).await? {
         Answer::View(view) => Ok(*view),
         other => Err(unexpected(other)),
     }
@@ -28,8 +31,20 @@ pub async fn ask_for_view(address: &str, trust: &Trust, job: &str) -> io::Result
 /// # Errors
 /// It does not answer, it runs another job, or this end does not belong to its cluster.
 pub async fn ask_for_report(address: &str, trust: &Trust, job: &str) -> io::Result<Report> {
-    match ask(address, trust, job, true, REPORT_WITHIN).await? {
+    let question = Hello::Question { job: job.to_owned(), whole: true };
+    match ask(address, trust, question, REPORT_WITHIN).await? {
         Answer::Report(report) => Ok(*report),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Asks the coordinator, at this address, for a change that a user wants.
+///
+/// # Errors
+/// It does not answer, or this end does not belong to its cluster.
+pub async fn ask_for_change(address: &str, trust: &Trust, change: Change) -> io::Result<Result<(), Refusal>> {
+    match ask(address, trust, Hello::Change(change), REPORT_WITHIN).await? {
+        Answer::Changed(answer) => Ok(answer),
         other => Err(unexpected(other)),
     }
 }
@@ -42,13 +57,13 @@ fn unexpected(answer: Answer) -> io::Error {
     })
 }
 
-async fn ask(address: &str, trust: &Trust, job: &str, whole: bool, within: Duration) -> io::Result<Answer> {
+async fn ask(address: &str, trust: &Trust, question: Hello, within: Duration) -> io::Result<Answer> {
     let asked = async {
         let mut connection = Connection::open(address, trust).await.map_err(|error| match error {
             NotOpened::Refused => io::ErrorKind::ConnectionRefused.into(),
             NotOpened::Insecure(error) | NotOpened::Failed(error) => error,
         })?;
-        connection.write(&Hello::Question { job: job.to_owned(), whole }).await?;
+        connection.write(&question).await?;
         connection.read().await?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
     };
     tokio::time::timeout(within, asked).await.map_err(io::Error::from)?

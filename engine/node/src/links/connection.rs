@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use fluvial_protocol::group::NodeId;
+use fluvial_protocol::group::{Change, NodeId, Refusal};
 use rustix::net::sockopt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ pub(super) enum Hello {
         /// Whether the receiver is to ask other nodes, too.
         whole: bool,
     },
+    /// A change that a user of a cluster wants of its coordinator.
+    Change(Change),
 }
 
 /// The answer to a hello.
@@ -65,6 +67,8 @@ pub(super) enum Answer {
     View(Box<View>),
     /// What the receiver and the nodes that it has asked know.
     Report(Box<Report>),
+    /// What has become of a change.
+    Changed(Result<(), Refusal>),
 }
 
 /// The bytes of a connection.

@@ -28,16 +28,17 @@ use std::net::TcpListener;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fluvial_protocol::group::{AttemptNumber, Message, NodeId};
+use fluvial_protocol::group::{Message, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-pub use asking::{ask_for_report, ask_for_view};
+pub use asking::{ask_for_change, ask_for_report, ask_for_view};
 pub use proof::StoreProof;
 
+use crate::changes::Changes;
 use crate::status::Board;
-use crate::trust::{AttemptAuthority, Trust};
+use crate::trust::{Authorities, Trust};
 
 /// What one node sends to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,9 +47,9 @@ pub struct Envelope {
     pub from: NodeId,
     /// The message.
     pub message: Message,
-    /// The newest attempt's authority, if the sender knows it: from a coordinator, so that nodes can issue the certificates of
-    /// their processes; to a coordinator, so that a new one learns it.
-    pub authority: Option<(AttemptNumber, AttemptAuthority)>,
+    /// The authorities of the newest attempts that the sender knows: from a coordinator, so that nodes can issue the certificates
+    /// of their processes; to a coordinator, so that a new one learns them.
+    pub authorities: Authorities,
 }
 
 /// What a node hears from its links.
@@ -78,6 +79,8 @@ pub struct LinkOptions {
     pub proof: StoreProof,
     /// What this node knows, for those who ask.
     pub board: Arc<Board>,
+    /// Takes the changes that users of a cluster make at other nodes.
+    pub changes: Changes,
 }
 
 /// What the tasks of all links share.
@@ -86,6 +89,7 @@ struct Shared {
     trust: Arc<Trust>,
     proof: StoreProof,
     board: Arc<Board>,
+    changes: Changes,
     events: Box<dyn Fn(LinkEvent) + Send + Sync>,
     /// Whether another node has answered a hello of this one.
     welcomed: AtomicBool,
@@ -113,14 +117,14 @@ impl Links {
         runtime: &Handle,
         events: impl Fn(LinkEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let LinkOptions { me, listener, trust, proof, board } = options;
+        let LinkOptions { me, listener, trust, proof, board, changes } = options;
         listener.set_nonblocking(true)?;
         let listener = {
             let _in_runtime = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        let shared =
-            Arc::new(Shared { me, trust, proof, board, events: Box::new(events), welcomed: AtomicBool::new(false) });
+        let (events, welcomed) = (Box::new(events), AtomicBool::new(false));
+        let shared = Arc::new(Shared { me, trust, proof, board, changes, events, welcomed });
         let tasks = vec![
             runtime.spawn(receiving::accept(listener, Arc::clone(&shared))),
             runtime.spawn({

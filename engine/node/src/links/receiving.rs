@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fluvial_protocol::group::NodeId;
+use fluvial_protocol::group::{NodeId, Refusal};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -152,6 +152,14 @@ async fn receive(socket: TcpStream, address: SocketAddr, number: u64, shared: &S
     };
     let (from, to, store) = match hello {
         Hello::Messages { from, to, store } => (from, to, store),
+        Hello::Change(change) => {
+            let changed = tokio::time::timeout(ANSWERS_WITHIN, shared.changes.make(change)).await;
+            let answer = Answer::Changed(changed.unwrap_or(Err(Refusal::NotCoordinator)));
+            if let Err(error) = connection.write(&answer).await {
+                tracing::debug!(from = %address, %error, "could not answer a change");
+            }
+            return;
+        }
         // Whoever asks stays a stranger, so that the number of questions is bounded.
         Hello::Question { job, whole } => {
             let answered = tokio::time::timeout(ANSWERS_WITHIN, answer(shared, &job, whole)).await;

@@ -225,7 +225,9 @@ impl Link {
             Answer::NotMe => Err(Unlinked::Gone),
             Answer::OtherStore(theirs) => Err(Unlinked::OtherStore(theirs)),
             Answer::Later(why) => Err(Unlinked::Failed(io::Error::other(why))),
-            Answer::View(_) | Answer::Report(_) => Err(Unlinked::Failed(io::ErrorKind::InvalidData.into())),
+            Answer::View(_) | Answer::Report(_) | Answer::Changed(_) => {
+                Err(Unlinked::Failed(io::ErrorKind::InvalidData.into()))
+            }
         }
     }
 }

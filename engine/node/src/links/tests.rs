@@ -16,7 +16,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::connection::{Answer, Connection, Hello};
 use super::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
-use crate::trust::{ClusterKey, Trust, TrustOptions};
+use crate::changes::Changes;
+use crate::trust::{Authorities, ClusterKey, Trust, TrustOptions};
 
 /// Longer than anything here takes, even on a busy machine; shorter than what one stranger after the other would take.
 const LONG: Duration = Duration::from_secs(60);
@@ -60,6 +61,7 @@ impl Copy {
             trust: Arc::clone(trust),
             proof: proof(store),
             board: Arc::default(),
+            changes: Changes::none(),
         };
         let (to, events) = unbounded_channel();
         let links = Links::start(options, &Handle::current(), move |event| drop(to.send(event))).unwrap();
@@ -96,11 +98,18 @@ async fn ended(connection: &mut Connection) {
 }
 
 fn envelope(from: &NodeId, message: Message) -> Envelope {
-    Envelope { from: from.clone(), message, authority: None }
+    Envelope { from: from.clone(), message, authorities: Authorities::new() }
 }
 
 fn status(number: u64) -> Message {
-    let offer = Offer { version: "1".to_owned(), slots: 2, workers: Workers::Auto, unready: None, leaving: false };
+    let offer = Offer {
+        version: "1".to_owned(),
+        slots: 2,
+        workers: Workers::Auto,
+        unready: None,
+        leaving: false,
+        programs: Default::default(),
+    };
     Message::Status(Box::new(Status { number, term: Term(1), offer, running: Default::default(), deaf_to: Vec::new() }))
 }
 

@@ -89,16 +89,24 @@ impl Changes {
     }
 
     fn attempts(&mut self, before: Option<&View>, after: &View) {
-        let Some(job) = after.job_record() else { return };
-        let earlier = before.and_then(View::job_record);
-        let number = |attempt: &Attempt| attempt.number;
-        let is_new = job.attempt.as_ref().map(number) > earlier.and_then(|job| job.attempt.as_ref()).map(number);
-        if let Some(attempt) = job.attempt.as_ref().filter(|_| is_new) {
-            self.says(describe(attempt));
-        }
-        let failed_before = earlier.map(|job| job.failed.as_slice()).unwrap_or_default();
-        for (node, why) in job.failed.iter().filter(|failed| !failed_before.contains(failed)) {
-            self.warns(format!("{node} takes no further part in the job: {why}"));
+        for (name, job) in after.record.iter().flat_map(|record| &record.jobs) {
+            // A copy's lines are about its only job.
+            let of = if *name == after.job { String::new() } else { format!("{name}: ") };
+            let earlier = before.and_then(|before| before.record_of(name));
+            let number = |attempt: &Attempt| attempt.number;
+            let is_new = job.attempt.as_ref().map(number) > earlier.and_then(|job| job.attempt.as_ref()).map(number);
+            if let Some(attempt) = job.attempt.as_ref().filter(|_| is_new) {
+                self.says(format!("{of}{}", describe(attempt)));
+            }
+            let failed_before = earlier.map(|job| job.failed.as_slice()).unwrap_or_default();
+            for (node, why) in job.failed.iter().filter(|failed| !failed_before.contains(failed)) {
+                self.warns(format!("{of}{node} takes no further part in the job: {why}"));
+            }
+            let ended = job.outcome.as_ref().filter(|_| earlier.is_none_or(|earlier| earlier.outcome.is_none()));
+            if let Some(outcome) = ended.filter(|_| job.wanted.is_some()) {
+                let (how, why) = (outcome.exit.describe(), &outcome.why);
+                self.says(if why.is_empty() { format!("{of}{how}") } else { format!("{of}{how}: {why}") });
+            }
         }
     }
 

@@ -18,11 +18,18 @@ pub(crate) fn id(name: &str) -> NodeId {
 }
 
 pub(crate) fn offer() -> Offer {
-    Offer { version: "1".to_owned(), slots: 2, workers: Workers::Auto, unready: None, leaving: false }
+    Offer {
+        version: "1".to_owned(),
+        slots: 2,
+        workers: Workers::Auto,
+        unready: None,
+        leaving: false,
+        programs: Default::default(),
+    }
 }
 
 /// The name of the job.
-const JOB: &str = "orders";
+pub(crate) const JOB: &str = "orders";
 
 /// A member that runs the process `process` of attempt 7.
 pub(crate) fn member(name: &str, process: u32) -> Member {
@@ -47,6 +54,7 @@ pub(crate) fn record() -> GroupRecord {
     let attempt = Attempt {
         number: AttemptNumber(7),
         version: "1".to_owned(),
+        revision: 0,
         placement: Placement { threads: 2, places: vec![(id("b"), 1), (id("a"), 1)] },
         follows: None,
         decisions: Decisions::new(true),
@@ -67,9 +75,9 @@ pub(crate) fn view() -> View {
         coordinator: Some((id("a"), Term(2))),
         reaches_store: true,
         record: Some(record()),
-        running: members[0].status.clone().unwrap().running.remove(JOB),
+        running: members[0].status.clone().unwrap().running,
         members: Some(members),
-        progress: None,
+        progress: BTreeMap::new(),
         store_requests: Some(12),
     }
 }

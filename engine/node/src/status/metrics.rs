@@ -13,7 +13,7 @@ pub fn metrics(view: &View) -> String {
     text.one("fluvial_node_slots", "gauge", "The workers that this copy can run", view.offer.slots);
     let reaches = u8::from(view.reaches_store);
     text.one("fluvial_node_store_reachable", "gauge", "Whether the store has answered this copy lately", reaches);
-    let running = view.running.iter().flat_map(|running| running.processes.values());
+    let running = view.running.values().flat_map(|running| running.processes.values());
     let running = running.filter(|process| process.end().is_none()).count();
     text.one("fluvial_node_processes", "gauge", "The processes of the job on this copy", running);
     text.some(
@@ -33,9 +33,10 @@ pub fn metrics(view: &View) -> String {
         let workers = attempt.map(|attempt| attempt.layout().workers);
         text.some("fluvial_group_workers", "gauge", "The workers of the newest attempt", workers);
     }
-    if let Some(progress) = &view.progress {
+    if let Some(progress) = view.progress.get(&view.job) {
         of_job(&mut text, progress);
-        let generation = view.running.as_ref().and_then(|running| running.generation).map(|generation| generation.0);
+        let generation =
+            view.running.get(&view.job).and_then(|running| running.generation).map(|generation| generation.0);
         text.some("fluvial_generation", "gauge", "The generation that runs", generation);
     }
     text.text

@@ -16,6 +16,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use fluvial_protocol::group::{GroupRecord, JobRecord, Member, Node, NodeId, Offe
 use serde::{Deserialize, Serialize};
 
 pub use metrics::metrics;
-pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather};
+pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather, gather_all};
 
 /// The age of its newest view at which a copy counts as stuck: its loop shows one at each step.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -66,11 +67,11 @@ pub struct Progress {
 /// What one copy knows by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct View {
-    /// The name of the job.
+    /// The name of the job, or of the cluster.
     pub job: String,
     /// The location of its store.
     pub store: String,
-    /// This copy.
+    /// This node.
     pub me: NodeId,
     /// What it offers.
     pub offer: Offer,
@@ -80,21 +81,27 @@ pub struct View {
     pub reaches_store: bool,
     /// The newest record of the group's journal that it has read or written.
     pub record: Option<GroupRecord>,
-    /// The processes that it runs or ran last.
-    pub running: Option<Running>,
+    /// The processes that it runs or ran last, by the name of their job.
+    pub running: BTreeMap<String, Running>,
     /// The nodes that it hears, if it coordinates.
     pub members: Option<Vec<Member>>,
-    /// How far the job is, if process 0 runs here.
-    pub progress: Option<Progress>,
+    /// How far the jobs are whose process 0 runs here.
+    pub progress: BTreeMap<String, Progress>,
     /// The requests that it and the processes that it has started have made to a store that charges for them.
     pub store_requests: Option<u64>,
 }
 
 impl View {
-    /// What that record says of the job.
+    /// What that record says of a job.
+    #[must_use]
+    pub fn record_of(&self, job: &str) -> Option<&JobRecord> {
+        self.record.as_ref()?.jobs.get(job)
+    }
+
+    /// What that record says of the job whose copy this is.
     #[must_use]
     pub fn job_record(&self) -> Option<&JobRecord> {
-        self.record.as_ref()?.jobs.get(&self.job)
+        self.record_of(&self.job)
     }
 
     /// Whether this copy coordinates.
@@ -144,7 +151,7 @@ impl Observer {
         me: &NodeId,
         offer: &Offer,
         node: &Node,
-        progress: Option<Progress>,
+        progress: BTreeMap<String, Progress>,
         store_requests: Option<u64>,
     ) {
         let coordinator = node.coordinator().map(|(node, term)| (node.clone(), term));
@@ -156,7 +163,7 @@ impl Observer {
             coordinator: coordinator.or_else(|| self.last.as_ref().and_then(|last| last.coordinator.clone())),
             reaches_store: node.reaches_store(),
             record: node.record().cloned(),
-            running: node.running().get(&self.job).cloned(),
+            running: node.running().clone(),
             members: node.members(),
             progress,
             store_requests,

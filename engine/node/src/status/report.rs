@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use fluvial_protocol::ProcessEnd;
 use fluvial_protocol::group::{
-    Attempt, GroupRecord, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Workers,
+    Attempt, GroupRecord, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Wanted, Workers,
 };
+use fluvial_protocol::{Exit, ProcessEnd};
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,8 @@ pub enum State {
     Restarting,
     /// There is no copy that could run it.
     Waiting,
+    /// A user has stopped it.
+    Stopped,
     /// It has ended for good.
     Ended,
     /// Nobody who knows has answered.
@@ -53,6 +55,7 @@ impl fmt::Display for State {
             Self::Stopping => "stopping",
             Self::Restarting => "restarting",
             Self::Waiting => "waiting",
+            Self::Stopped => "stopped",
             Self::Ended => "ended",
             Self::Unknown => "unknown",
         })
@@ -78,6 +81,9 @@ pub struct Report {
     pub term: Option<u64>,
     /// The newest attempt to run the job.
     pub attempt: Option<AttemptReport>,
+    /// What users want of a job of a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Wanted>,
     /// The number of workers that the users of the copies want; `None` if the coordinator is not known.
     pub workers_wanted: Option<u32>,
     /// The copies.
@@ -155,43 +161,79 @@ pub struct Stored {
     pub checkpoint: Option<u64>,
 }
 
-/// Asks the coordinator, and then all copies that it hears, for what they know, and says what all of them know.
+/// Asks the coordinator, and then all nodes that it hears, for what they know, and says what all of them know of the only job.
 pub async fn gather(own: Arc<View>, trust: &Trust) -> Report {
-    let other = match &own.coordinator {
-        Some((node, _)) if !own.coordinates() => ask_for_view(&node.address, trust, &own.job).await.ok(),
-        _ => None,
-    };
-    // One that has been superseded meanwhile knows no more than this copy.
-    let coordinator = [Some(&*own), other.as_ref()].into_iter().flatten().find(|view| view.coordinates());
-    let informed = coordinator.unwrap_or(&own);
-    let members = informed.members.iter().flatten().filter(|member| member.status.is_some());
-    let strangers = members.map(|member| &member.node).filter(|node| **node != own.me && **node != informed.me);
-    let asked = join_all(strangers.map(|node| ask_for_view(&node.address, trust, &own.job))).await;
-    let answers: Vec<_> = asked.into_iter().filter_map(Result::ok).collect();
-    let views: Vec<_> = [&*own].into_iter().chain(&other).chain(&answers).collect();
-    let attempt = informed.job_record().and_then(|job| job.attempt.as_ref());
-    let first = attempt.and_then(|attempt| attempt.placement.places.first()).map(|(node, _)| node);
-    let progress = views.iter().find(|view| Some(&view.me) == first).and_then(|view| view.progress.clone());
-    let mut report = Report::new(&own, coordinator, progress);
-    for member in &mut report.members {
-        let view = views.iter().find(|view| view.me.address == member.node);
-        member.store_requests = view.and_then(|view| view.store_requests);
+    let job = own.job.clone();
+    Views::ask(own, trust).await.report(&job)
+}
+
+/// The same of all jobs of a cluster.
+pub async fn gather_all(own: Arc<View>, trust: &Trust) -> Vec<Report> {
+    let views = Views::ask(own, trust).await;
+    let record = views.informed().record.as_ref();
+    record.iter().flat_map(|record| record.jobs.keys()).map(|job| views.report(job)).collect()
+}
+
+/// What several nodes know.
+struct Views {
+    own: Arc<View>,
+    /// Of the node that `own` takes for the coordinator, if it is another one.
+    other: Option<View>,
+    /// Of all others that the coordinator hears.
+    answers: Vec<View>,
+}
+
+impl Views {
+    async fn ask(own: Arc<View>, trust: &Trust) -> Self {
+        let other = match &own.coordinator {
+            Some((node, _)) if !own.coordinates() => ask_for_view(&node.address, trust, &own.job).await.ok(),
+            _ => None,
+        };
+        let mut views = Self { own, other, answers: Vec::new() };
+        let (own, informed) = (&*views.own, views.informed());
+        let members = informed.members.iter().flatten().filter(|member| member.status.is_some());
+        let strangers = members.map(|member| &member.node).filter(|node| **node != own.me && **node != informed.me);
+        let asked = join_all(strangers.map(|node| ask_for_view(&node.address, trust, &own.job))).await;
+        views.answers = asked.into_iter().filter_map(Result::ok).collect();
+        views
     }
-    report
+
+    /// The view of the coordinator. One that has been superseded meanwhile knows no more than this node.
+    fn coordinator(&self) -> Option<&View> {
+        [Some(&*self.own), self.other.as_ref()].into_iter().flatten().find(|view| view.coordinates())
+    }
+
+    /// The view of whoever knows most.
+    fn informed(&self) -> &View {
+        self.coordinator().unwrap_or(&self.own)
+    }
+
+    fn report(&self, job: &str) -> Report {
+        let all = || std::iter::once(&*self.own).chain(&self.other).chain(&self.answers);
+        let attempt = self.informed().record_of(job).and_then(|job| job.attempt.as_ref());
+        let first = attempt.and_then(|attempt| attempt.placement.places.first()).map(|(node, _)| node);
+        let progress = all().find(|view| Some(&view.me) == first).and_then(|view| view.progress.get(job).cloned());
+        let mut report = Report::new(job, &self.own, self.coordinator(), progress);
+        for member in &mut report.members {
+            let view = all().find(|view| view.me.address == member.node);
+            member.store_requests = view.and_then(|view| view.store_requests);
+        }
+        report
+    }
 }
 
 impl Report {
-    /// What `own` and the coordinator know. `progress` is what the node of process 0 says.
-    pub(super) fn new(own: &View, coordinator: Option<&View>, progress: Option<Progress>) -> Self {
+    /// What `own` and the coordinator know of a job. `progress` is what the node of process 0 says.
+    pub(super) fn new(name: &str, own: &View, coordinator: Option<&View>, progress: Option<Progress>) -> Self {
         let informed = coordinator.unwrap_or(own);
-        let mut report = Self::of_store(own.job.clone(), own.store.clone(), informed.record.as_ref());
+        let mut report = Self::of_store(name.to_owned(), own.store.clone(), informed.record.as_ref());
         let alone = [Member {
             node: own.me.clone(),
             status: Some(fluvial_protocol::group::Status {
                 number: 0,
                 term: own.coordinator.as_ref().map(|(_, term)| *term).unwrap_or_default(),
                 offer: own.offer.clone(),
-                running: own.running.iter().map(|running| (own.job.clone(), running.clone())).collect(),
+                running: own.running.clone(),
                 deaf_to: Vec::new(),
             }),
             silent_ms: 0,
@@ -201,15 +243,18 @@ impl Report {
         if let Some((node, term)) = &informed.coordinator {
             (report.coordinator, report.term) = (Some(node.address.clone()), Some(term.0));
         }
-        let job = informed.job_record();
+        let job = informed.record_of(name);
         let attempt = job.and_then(|job| job.attempt.as_ref());
         if let (Some(attempt), Some(of_attempt)) = (attempt, &mut report.attempt) {
-            fill(of_attempt, attempt, &own.job, members);
+            fill(of_attempt, attempt, name, members);
         }
-        report.workers_wanted = coordinator.and_then(|_| wanted(members, attempt));
+        report.workers_wanted = match job.and_then(|job| job.wanted.as_ref()) {
+            Some(wanted) => Some(wanted.workers),
+            None => coordinator.and_then(|_| wanted(members, attempt)),
+        };
         let coordinating = informed.coordinator.as_ref().map(|(node, _)| node);
         report.members = list(members, job, coordinating);
-        (report.state, report.why) = judge(job, coordinator, members, progress.as_ref());
+        (report.state, report.why) = judge(name, job, coordinator, members, progress.as_ref());
         let missing = report.attempt.as_ref().zip(report.workers_wanted).filter(|(of, wanted)| of.workers < *wanted);
         if let (State::Running, true, Some((of, wanted))) = (report.state, report.why.is_empty(), missing) {
             report.why = format!("with {} of the {wanted} workers that are wanted", of.workers);
@@ -244,6 +289,7 @@ impl Report {
             coordinator: record.map(|record| record.coordinator.address.clone()),
             term: record.map(|record| record.term.0),
             attempt,
+            wanted: of_job.and_then(|job| job.wanted.clone()),
             workers_wanted: None,
             members: Vec::new(),
             progress: None,
@@ -346,21 +392,53 @@ fn list(members: &[Member], job: Option<&JobRecord>, coordinator: Option<&NodeId
     members.iter().map(member).chain(unheard.map(silent)).collect()
 }
 
+/// What a job of a cluster waits for.
+fn waits_for(wanted: &Wanted, members: &[Member]) -> String {
+    let offers = || members.iter().filter_map(|member| Some((&member.node, &member.status.as_ref()?.offer)));
+    let unready = |(node, offer): (&NodeId, &Offer)| {
+        let why = offer.programs.get(&wanted.version)?.as_ref()?;
+        Some(format!("{node} could not run it now: {why}"))
+    };
+    let ready = |(_, offer): &(&NodeId, &Offer)| offer.programs.get(&wanted.version) == Some(&None);
+    let mut reasons: Vec<_> = offers().filter_map(unready).collect();
+    let slots: u32 = offers().filter(ready).map(|(_, offer)| offer.slots).sum();
+    if offers().any(|(_, offer)| !offer.programs.contains_key(&wanted.version)) {
+        reasons.push("nodes fetch and check its program".to_owned());
+    } else if reasons.is_empty() || slots > 0 {
+        let workers = wanted.workers;
+        reasons
+            .insert(0, format!("it needs {workers} free slots, and the nodes that could run it have {slots} in all"));
+    }
+    reasons.join("; ")
+}
+
 /// The state of the job, and what is to be said of it.
 fn judge(
+    name: &str,
     job: Option<&JobRecord>,
     coordinator: Option<&View>,
     members: &[Member],
     progress: Option<&Progress>,
 ) -> (State, String) {
     let because = |state, why: &str| (state, why.to_owned());
+    let wanted = job.and_then(|job| job.wanted.as_ref());
     if let Some(outcome) = job.and_then(|job| job.outcome.as_ref()) {
-        return ended(outcome);
+        let stopped = wanted.is_some_and(|wanted| !wanted.run);
+        return match outcome.exit {
+            Exit::Done if stopped => (State::Stopped, outcome.why.clone()),
+            Exit::StoppedUncommitted | Exit::StoppedWithoutCheckpoint | Exit::GenerationLost if stopped => {
+                (State::Stopped, ended(outcome).1)
+            }
+            _ => ended(outcome),
+        };
     }
     let Some(coordinator) = coordinator else {
         return because(State::Unknown, "the coordinator does not answer");
     };
     let Some(attempt) = job.and_then(|job| job.attempt.as_ref()) else {
+        if let Some(wanted) = wanted {
+            return (State::Waiting, waits_for(wanted, members));
+        }
         let reason = |member: &Member| {
             let unready = member.status.as_ref()?.offer.unready.as_ref()?;
             Some(format!("{} is not ready: {unready}", member.node))
@@ -369,7 +447,7 @@ fn judge(
         let gathering = || "the copies are being gathered".to_owned();
         return (State::Waiting, if reasons.is_empty() { gathering() } else { reasons.join("; ") });
     };
-    let of_attempt = || running(members, &coordinator.job, attempt);
+    let of_attempt = || running(members, name, attempt);
     let processes = || of_attempt().flat_map(|running| &running.processes);
     if let Some((process, end)) = processes().find_map(|(process, state)| Some((process, state.end()?))) {
         return (State::Restarting, format!("process {process} has ended: {}", why(end)));

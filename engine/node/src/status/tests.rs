@@ -14,8 +14,9 @@ use fluvial_protocol::{Exit, ProcessEnd};
 use fluvial_store::Store;
 use tokio::runtime::Handle;
 
-use super::made_up::{id, member, offer, progress, record, view};
+use super::made_up::{JOB, id, member, offer, progress, record, view};
 use super::{Board, Progress, Report, State, View, changes, metrics};
+use crate::changes::Changes;
 use crate::links::{LinkOptions, Links, StoreProof, ask_for_report, ask_for_view};
 use crate::trust::{ClusterKey, Trust};
 
@@ -24,7 +25,7 @@ fn state(change: impl FnOnce(&mut View, &mut Option<Progress>)) -> (State, Strin
     let (mut view, mut progress) = (view(), Some(progress()));
     change(&mut view, &mut progress);
     let coordinator = view.coordinates().then_some(&view);
-    let report = Report::new(&view, coordinator, progress);
+    let report = Report::new(JOB, &view, coordinator, progress);
     (report.state, report.why)
 }
 
@@ -86,7 +87,7 @@ fn a_report_names_the_copies_and_what_each_runs() {
     job(&mut view).failed.push((id("b"), "a bug".to_owned()));
     let placement = &mut job(&mut view).attempt.as_mut().unwrap().placement;
     placement.places.push((id("gone"), 1));
-    let report = Report::new(&view, Some(&view), Some(progress()));
+    let report = Report::new(JOB, &view, Some(&view), Some(progress()));
     let members: Vec<_> = report
         .members
         .iter()
@@ -177,7 +178,7 @@ fn the_log_says_which_term_has_begun_and_why() {
 
 #[test]
 fn metrics_are_in_the_format_of_prometheus() {
-    let text = metrics(&View { job: "a\"b".to_owned(), progress: Some(progress()), ..view() });
+    let text = metrics(&View { job: "a\"b".to_owned(), progress: [("a\"b".to_owned(), progress())].into(), ..view() });
     for line in ["fluvial_node_ready{job_name=\"a\\\"b\"} 1", "fluvial_lag_seconds{job_name=\"a\\\"b\"} 0.04"] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
@@ -192,7 +193,8 @@ fn metrics_are_in_the_format_of_prometheus() {
     let all = described.len();
     described.dedup();
     assert_eq!(described.len(), all);
-    let without = metrics(&View { progress: Some(Progress { lag_records: None, ..progress() }), ..view() });
+    let without =
+        metrics(&View { progress: [(JOB.to_owned(), Progress { lag_records: None, ..progress() })].into(), ..view() });
     assert!(!without.contains("fluvial_lag_records{"), "an unknown lag is absent");
     assert!(!metrics(&view()).contains("fluvial_lag"), "another copy runs process 0");
 }
@@ -205,13 +207,15 @@ fn copy(trust: &Arc<Trust>, change: impl FnOnce(NodeId) -> View) -> (Links, Node
     board.show(Arc::new(change(me.clone())), Instant::now());
     let store = Store::over(Arc::new(object_store::memory::InMemory::new()), "memory");
     let proof = StoreProof::new(store, "orders");
-    let options = LinkOptions { me: me.clone(), listener, trust: Arc::clone(trust), proof, board };
+    let options =
+        LinkOptions { me: me.clone(), listener, trust: Arc::clone(trust), proof, board, changes: Changes::none() };
     (Links::start(options, &Handle::current(), |_| {}).unwrap(), me)
 }
 
 /// The coordinator, the node of process 0, and a spare copy, as a running group.
 fn group(trust: &Arc<Trust>) -> [(Links, NodeId); 3] {
-    let (zero, of_zero) = copy(trust, |me| View { me, members: None, progress: Some(progress()), ..view() });
+    let (zero, of_zero) =
+        copy(trust, |me| View { me, members: None, progress: [(JOB.to_owned(), progress())].into(), ..view() });
     let placed = |me: &NodeId| {
         let mut view = view();
         let placement = &mut job(&mut view).attempt.as_mut().unwrap().placement;

@@ -1,7 +1,10 @@
 //! The certificates of the processes of one attempt.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use fluvial_protocol::group::AttemptNumber;
 use rustls::client::verify_server_name;
 use rustls::crypto::ring::{cipher_suite, default_provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -43,6 +46,9 @@ impl AttemptAuthority {
         }
     }
 }
+
+/// The newest authority of each job's attempts, by the name of the job.
+pub type Authorities = BTreeMap<String, (AttemptNumber, AttemptAuthority)>;
 
 /// What proves to the other processes of an attempt which of its processes this is: a certificate of its own with its key,
 /// and the certificate of the attempt's authority, which vouches for the others.

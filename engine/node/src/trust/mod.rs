@@ -26,7 +26,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{ServerName, pem};
 use serde::{Deserialize, Serialize};
 
-pub use attempt::{AttemptAuthority, MeshCertificate};
+pub use attempt::{AttemptAuthority, Authorities, MeshCertificate};
 pub use authority::Tls;
 pub use cluster_key::ClusterKey;
 

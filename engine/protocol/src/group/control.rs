@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Times;
 use super::members::{Members, together};
 use super::messages::{Command, Offer, ProcessState, Running, Status};
-use super::placement::{Placement, place};
+use super::placement::{Placement, Workers, place};
 use super::record::{Attempt, AttemptNumber, JobRecord, NodeId, Outcome};
 use crate::{Decisions, Exit, GenerationEnd, Next, ProcessEnd, cause};
 
@@ -39,6 +39,8 @@ pub(super) struct Facts<'a> {
     /// The name of the job, and what the newest record says of it.
     pub(super) name: &'a str,
     pub(super) job: &'a JobRecord,
+    /// How many workers of other jobs each node runs.
+    pub(super) taken: &'a BTreeMap<NodeId, u32>,
     pub(super) now_ms: u64,
 }
 
@@ -46,6 +48,14 @@ impl<'a> Facts<'a> {
     /// The nodes that are heard.
     fn heard(self) -> impl Iterator<Item = (&'a NodeId, &'a Status)> {
         self.members.heard(self.now_ms)
+    }
+
+    /// Whether the run is to end: users want that, or all copies that run the job leave.
+    fn is_to_end(self) -> bool {
+        match &self.job.wanted {
+            Some(wanted) => !wanted.run,
+            None => self.members.all_leave(self.now_ms),
+        }
     }
 
     /// What each node of an attempt runs of it, if it does.
@@ -112,14 +122,14 @@ impl Control {
                 next
             }
         };
-        if facts.members.all_leave(now_ms) {
+        if facts.is_to_end() {
             let outcome = Outcome { exit: end.exit, why: end.why };
             return Some(Decision::Outcome(outcome));
         }
         if now_ms < at_ms {
             return None;
         }
-        let asked = || self.stopping.clone().unwrap_or_else(|| "the copies have changed".to_owned());
+        let asked = || self.stopping.clone().unwrap_or_else(|| "the nodes have changed".to_owned());
         let why = if end.stopping && end.exit == Exit::Done { asked() } else { end.why };
         self.attempt(facts, job.failed.clone(), decisions, why)
     }
@@ -127,11 +137,12 @@ impl Control {
     /// The first attempt waits a moment for copies that are being started together.
     fn first(&self, facts: Facts<'_>) -> Option<Decision> {
         let Facts { members, times, job, now_ms, .. } = facts;
-        if members.all_leave(now_ms) {
+        if facts.is_to_end() {
             let why = "stopped before the job was open".to_owned();
             return Some(Decision::Outcome(Outcome { exit: Exit::StoppedUncommitted, why }));
         }
-        if !members.settled_for(times.gather_ms, now_ms) {
+        // A cluster's nodes are there already.
+        if job.wanted.is_none() && !members.settled_for(times.gather_ms, now_ms) {
             return None;
         }
         self.attempt(facts, job.failed.clone(), Decisions::new(true), "the first attempt".to_owned())
@@ -152,7 +163,9 @@ impl Control {
             running.filter_map(|running| running.generation).max()
         });
         let follows = reported.or(before.and_then(|attempt| attempt.follows));
-        let attempt = Attempt { number: AttemptNumber::default(), version, placement, follows, decisions, why };
+        let revision = facts.job.wanted.as_ref().map_or(0, |wanted| wanted.revision);
+        let number = AttemptNumber::default();
+        let attempt = Attempt { number, version, revision, placement, follows, decisions, why };
         Some(Decision::Attempt { attempt, failed })
     }
 
@@ -160,13 +173,32 @@ impl Control {
     fn wanted(&self, facts: Facts<'_>, failed: &[(NodeId, String)]) -> Option<(String, Placement)> {
         let newest = facts.job.attempt.as_ref();
         let running = newest.filter(|_| self.over.is_none());
+        let wanted = facts.job.wanted.as_ref();
+        let free = |node: &NodeId, offer: &Offer| {
+            offer.slots.saturating_sub(facts.taken.get(node).copied().unwrap_or_default())
+        };
         let fit = |node: &NodeId, offer: &Offer| {
+            let ready = match wanted {
+                Some(wanted) => offer.programs.get(&wanted.version) == Some(&None),
+                None => offer.unready.is_none(),
+            };
             // What runs is not stopped because it could not be started now: an outage would stop it everywhere.
-            let ready = offer.unready.is_none() || running.is_some_and(|attempt| attempt.placement.has(node));
-            ready && offer.slots > 0 && !offer.leaving && failed.iter().all(|(other, _)| other != node)
+            let runs = |attempt: &Attempt| {
+                attempt.placement.has(node) && wanted.is_none_or(|wanted| wanted.version == attempt.version)
+            };
+            let may = ready || running.is_some_and(runs);
+            may && free(node, offer) > 0 && !offer.leaving && failed.iter().all(|(other, _)| other != node)
         };
         let fit = facts.heard().filter(|(node, status)| fit(node, &status.offer)).collect();
         let fit = together(fit, facts.coordinator, running.map(|attempt| &attempt.placement));
+        let places = newest.iter().flat_map(|attempt| &attempt.placement.places);
+        let preferred: Vec<_> = places.map(|(node, _)| node.clone()).collect();
+        if let Some(wanted) = wanted {
+            let slots = fit.into_iter().map(|(node, offer)| (node.clone(), free(node, offer))).collect();
+            let placement = place(&slots, Workers::Fixed(wanted.workers), &preferred)?;
+            let whole = placement.layout().workers == wanted.workers;
+            return whole.then(|| (wanted.version.clone(), placement));
+        }
         let current = newest.map(|attempt| attempt.version.as_str());
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         fit.iter().for_each(|(_, offer)| *votes.entry(&offer.version).or_default() += 1);
@@ -176,8 +208,6 @@ impl Control {
         let of_version = || fit.iter().filter(|(_, offer)| offer.version == version);
         let workers = of_version().map(|(_, offer)| offer.workers).max()?;
         let slots = of_version().map(|(node, offer)| ((*node).clone(), offer.slots)).collect();
-        let places = newest.iter().flat_map(|attempt| &attempt.placement.places);
-        let preferred: Vec<_> = places.map(|(node, _)| node.clone()).collect();
         Some((version, place(&slots, workers, &preferred)?))
     }
 
@@ -201,9 +231,20 @@ impl Control {
         }
     }
 
-    /// Asks the attempt to stop where the members have changed for good.
+    /// Asks the attempt to stop where users want another one or none, or the members have changed for good.
     fn watch_for_changes(&mut self, facts: Facts<'_>, attempt: &Attempt) {
         let Facts { members, times, job, now_ms, .. } = facts;
+        if self.stopping.is_some() {
+            return;
+        }
+        if let Some(wanted) = &job.wanted {
+            if !wanted.run {
+                self.stopping = Some("the job was told to stop".to_owned());
+            } else if wanted.revision != attempt.revision && self.wanted(facts, &job.failed).is_some() {
+                // What cannot run yet leaves the job as it is.
+                self.stopping = Some(format!("revision {} of the job was asked for", wanted.revision));
+            }
+        }
         let unheard = |node: &NodeId| facts.heard().all(|(other, _)| other != node);
         let mut places = attempt.placement.places.iter().map(|(node, _)| node);
         // A node that is not heard now is heard again, or lost, soon.
@@ -213,6 +254,7 @@ impl Control {
         let leaves = |(node, status): &(&NodeId, &Status)| status.offer.leaving && attempt.placement.has(node);
         let why = match facts.heard().find(leaves) {
             Some((node, _)) => Some(format!("{node} leaves")),
+            None if job.wanted.is_some() => None,
             None => self.wanted(facts, &job.failed).and_then(|(version, placement)| {
                 let (before, after) = (attempt.layout().workers, placement.layout().workers);
                 if version != attempt.version {
@@ -275,7 +317,9 @@ impl Control {
         let mut failed = job.failed.clone();
         failed.extend(out.into_iter().filter(|(node, _)| job.failed.iter().all(|(other, _)| other != node)));
         let outcome = Decision::Outcome(Outcome { exit: end.exit, why: end.why.clone() });
-        if matches!(end.exit, Exit::Done | Exit::Fenced) {
+        // No node of a cluster has another program than that which has failed.
+        let only_program = job.wanted.is_some() && !only_hosts;
+        if only_program || matches!(end.exit, Exit::Done | Exit::Fenced) {
             return Some(outcome);
         }
         // Where the same program goes on and has been open, an outage does not end it.
@@ -297,21 +341,25 @@ impl Control {
         (failed != job.failed).then_some(Decision::Failed(failed))
     }
 
+    /// Whether none of the newest attempt's processes runs any more, as far as anyone can know.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.as_ref().is_some_and(|over| over.next.is_some())
+    }
+
     /// Whether this node is of use for the job, so that it must not leave yet: it runs some of its processes, or it coordinates
     /// and has still to see to what follows.
     pub(super) fn needs(&self, facts: Facts<'_>, node: &NodeId) -> bool {
         let Some(attempt) = &facts.job.attempt else { return false };
-        let settled = self.over.as_ref().is_some_and(|over| over.next.is_some());
-        let runs = !settled && attempt.placement.has(node);
+        let runs = !self.is_over() && attempt.placement.has(node);
         runs || (node == facts.coordinator && self.hands_over(facts, attempt))
     }
 
     /// Whether this coordinator, if it leaves, has still to see to what follows: otherwise the job would wait until another one
     /// has begun to coordinate. It does so for some seconds at most.
     fn hands_over(&self, facts: Facts<'_>, attempt: &Attempt) -> bool {
-        let Facts { members, times, job, now_ms, .. } = facts;
+        let Facts { times, job, now_ms, .. } = facts;
         if let Some((_, at_ms, _)) = self.over.as_ref().and_then(|over| over.next.as_ref()) {
-            let follows = members.all_leave(now_ms) || self.wanted(facts, &job.failed).is_some();
+            let follows = facts.is_to_end() || self.wanted(facts, &job.failed).is_some();
             return follows && now_ms < at_ms + times.silence_ms;
         }
         let mut running = facts.running(attempt).filter_map(|(_, running)| running);
@@ -322,6 +370,10 @@ impl Control {
     /// What is to be done with the newest attempt.
     pub(super) fn command(&self, facts: Facts<'_>, attempt: &Attempt) -> Command {
         let Facts { times, now_ms, .. } = facts;
+        if facts.job.outcome.is_some() {
+            // A node that was lost meanwhile may still run some.
+            return Command::Kill;
+        }
         let running = || facts.running(attempt).filter_map(|(_, running)| running);
         if let Some(over) = &self.over {
             // The others notice by themselves, and say why they end. Where a node is lost the reason is known.

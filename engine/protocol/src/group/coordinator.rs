@@ -1,12 +1,13 @@
 //! The coordinator: what it hears of the nodes, and a control for each job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Times;
+use super::changes::{Change, Refusal, apply};
 use super::control::{Control, Decision, Facts};
 use super::members::Members;
 use super::messages::{JobOrder, Orders};
-use super::record::{GroupRecord, NodeId};
+use super::record::{Attempt, GroupRecord, JobRecord, NodeId};
 
 /// A node in its term as coordinator.
 #[derive(Debug)]
@@ -29,39 +30,84 @@ impl Coordinator {
         self.controls.extend(attempts.into_iter().map(|job| (job, Control::new(now_ms))));
     }
 
-    /// The record that has to be written to the journal now, if one has, and the jobs that get new attempts by it. `record` is the
-    /// newest record.
-    pub(super) fn decide(&mut self, record: &GroupRecord, now_ms: u64) -> Option<(GroupRecord, Vec<String>)> {
+    /// Makes the changes that users ask for, each with the number of the run that it may begin. Returns the record with them,
+    /// and what becomes of each.
+    pub(super) fn change(
+        &mut self,
+        record: &GroupRecord,
+        changes: impl IntoIterator<Item = (Change, u32)>,
+        now_ms: u64,
+    ) -> (GroupRecord, Vec<Result<(), Refusal>>) {
+        let mut next = record.clone();
+        let results = changes.into_iter().map(|(change, run)| apply(&mut next, &change, run)).collect();
+        for (name, job) in &next.jobs {
+            if record.jobs.get(name).is_none_or(|before| before.run != job.run) {
+                self.controls.insert(name.clone(), Control::new(now_ms));
+            }
+        }
+        self.controls.retain(|name, _| next.jobs.contains_key(name));
+        (next, results)
+    }
+
+    /// Decides what follows for each job of a record. Returns the record with that, and the jobs that get new attempts by it.
+    pub(super) fn decide(&mut self, record: &GroupRecord, now_ms: u64) -> (GroupRecord, Vec<String>) {
         self.members.watch(now_ms);
         let (mut next, mut attempts) = (record.clone(), Vec::new());
+        let mut taken = self.taken(record);
         for (name, job) in &record.jobs {
             let control = self.controls.entry(name.clone()).or_insert_with(|| Control::new(now_ms));
+            // What a job has is there for its own next attempt.
+            let own = job.attempt.as_ref().filter(|_| is_placed(job, control));
+            own.iter().for_each(|attempt| count(&mut taken, attempt, |of_node, workers| *of_node -= workers));
             let facts = Facts {
                 members: &self.members,
                 times: &self.times,
                 coordinator: &record.coordinator,
                 name,
                 job,
+                taken: &taken,
                 now_ms,
             };
-            let (Some(decision), Some(job)) = (control.decide(facts), next.jobs.get_mut(name)) else { continue };
+            let decision = control.decide(facts);
+            let Some(of_job) = next.jobs.get_mut(name) else { continue };
             match decision {
-                Decision::Attempt { attempt, failed } => {
-                    (job.attempt, job.failed) = (Some(attempt), failed);
+                Some(Decision::Attempt { attempt, failed }) => {
+                    (of_job.attempt, of_job.failed) = (Some(attempt), failed);
                     attempts.push(name.clone());
                 }
-                Decision::Failed(failed) => job.failed = failed,
-                Decision::Outcome(outcome) => job.outcome = Some(outcome),
+                Some(Decision::Failed(failed)) => of_job.failed = failed,
+                Some(Decision::Outcome(outcome)) => of_job.outcome = Some(outcome),
+                None => {}
+            }
+            let placed = attempts.last() == Some(name) || (is_placed(of_job, control) && of_job.attempt.is_some());
+            let attempt = of_job.attempt.as_ref().filter(|_| placed);
+            attempt.iter().for_each(|attempt| count(&mut taken, attempt, |of_node, workers| *of_node += workers));
+        }
+        (next, attempts)
+    }
+
+    /// How many workers each node runs, of all jobs.
+    fn taken(&self, record: &GroupRecord) -> BTreeMap<NodeId, u32> {
+        let mut taken = BTreeMap::new();
+        for (name, job) in &record.jobs {
+            let placed = self.controls.get(name).is_none_or(|control| is_placed(job, control));
+            if let Some(attempt) = job.attempt.as_ref().filter(|_| placed) {
+                count(&mut taken, attempt, |of_node, workers| *of_node += workers);
             }
         }
-        (next != *record).then_some((next, attempts))
+        taken
     }
 
     /// The jobs of a record that have been decided about: the facts of each, and its control.
-    fn jobs<'a>(&'a self, record: &'a GroupRecord, now_ms: u64) -> impl Iterator<Item = (Facts<'a>, &'a Control)> {
+    fn jobs<'a>(
+        &'a self,
+        record: &'a GroupRecord,
+        taken: &'a BTreeMap<NodeId, u32>,
+        now_ms: u64,
+    ) -> impl Iterator<Item = (Facts<'a>, &'a Control)> {
         let coordinator = &record.coordinator;
         record.jobs.iter().filter_map(move |(name, job)| {
-            let facts = Facts { members: &self.members, times: &self.times, coordinator, name, job, now_ms };
+            let facts = Facts { members: &self.members, times: &self.times, coordinator, name, job, taken, now_ms };
             Some((facts, self.controls.get(name)?))
         })
     }
@@ -69,15 +115,21 @@ impl Coordinator {
     /// The orders for every node that is heard.
     pub(super) fn orders(&mut self, record: &GroupRecord, reaches_store: bool, now_ms: u64) -> Vec<(NodeId, Orders)> {
         let members: Vec<_> = self.members.there(now_ms).cloned().collect();
+        let taken = self.taken(record);
         let order = |(facts, control): (Facts<'_>, &Control)| {
             let attempt = facts.job.attempt.clone()?;
             let command = control.command(facts, &attempt);
             Some(JobOrder { job: facts.name.to_owned(), run: facts.job.run, attempt, command })
         };
-        let jobs: Vec<_> = self.jobs(record, now_ms).filter_map(order).collect();
-        let outcome = record.jobs.values().find_map(|job| job.outcome.clone());
-        let needs = |node: &NodeId| self.jobs(record, now_ms).any(|(facts, control)| control.needs(facts, node));
-        let may_leave = |node: &NodeId| !needs(node) && outcome.is_none() && members.len() > 1;
+        let jobs: Vec<_> = self.jobs(record, &taken, now_ms).filter_map(order).collect();
+        let is_cluster = record.jobs.values().all(|job| job.wanted.is_some());
+        let outcome = record.jobs.values().filter(|_| !is_cluster).find_map(|job| job.outcome.clone());
+        let runs = |job: &&JobRecord| job.outcome.is_none();
+        let wanted = record.jobs.values().filter(runs).filter_map(|job| job.wanted.as_ref());
+        let versions: BTreeSet<_> = wanted.map(|wanted| wanted.version.clone()).collect();
+        let needs =
+            |node: &NodeId| self.jobs(record, &taken, now_ms).any(|(facts, control)| control.needs(facts, node));
+        let may_leave = |node: &NodeId| !needs(node) && outcome.is_none() && (is_cluster || members.len() > 1);
         let may_leave: Vec<_> = members.iter().map(may_leave).collect();
         let orders = members.iter().zip(may_leave).map(|(node, may_leave)| {
             let orders = Orders {
@@ -86,11 +138,23 @@ impl Coordinator {
                 members: members.clone(),
                 reaches_store,
                 jobs: jobs.clone(),
+                versions: versions.clone(),
                 outcome: outcome.clone(),
                 may_leave,
             };
             (node.clone(), orders)
         });
         orders.collect()
+    }
+}
+
+/// Whether the newest attempt of a job holds slots.
+fn is_placed(job: &JobRecord, control: &Control) -> bool {
+    job.outcome.is_none() && !control.is_over()
+}
+
+fn count(taken: &mut BTreeMap<NodeId, u32>, attempt: &Attempt, change: impl Fn(&mut u32, u32)) {
+    for (node, processes) in &attempt.placement.places {
+        change(taken.entry(node.clone()).or_default(), processes * attempt.placement.threads);
     }
 }

@@ -3,7 +3,7 @@
 //! A message holds all that its receiver needs of its sender's state, so one that is lost, repeated or late does no harm: the
 //! next one says the same again, and an older one than the newest that was received is passed over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fluvial_connector::Generation;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,8 @@ pub struct Offer {
     pub unready: Option<String>,
     /// Whether it was told to leave.
     pub leaving: bool,
+    /// Of a node of a cluster: the versions that it has fetched and checked, with the reason where it could not run one.
+    pub programs: BTreeMap<String, Option<String>>,
 }
 
 /// The processes of a job's attempt on one node.
@@ -142,6 +144,8 @@ pub struct Orders {
     pub reaches_store: bool,
     /// The newest attempts, and what to do with each.
     pub jobs: Vec<JobOrder>,
+    /// The versions that are to run: a node of a cluster fetches and checks them.
+    pub versions: BTreeSet<String>,
     /// How the only job has ended: end so.
     pub outcome: Option<Outcome>,
     /// The receiver was told to leave, and nothing needs it any more.

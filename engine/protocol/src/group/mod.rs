@@ -1,15 +1,20 @@
-//! A group: several copies of one job that run it together, as state machines without I/O.
+//! A group: several nodes that run one job or many jobs together, as state machines without I/O.
 //!
 //! ```text
 //!   NodeEvent ─►┌──────────────── Node ────────────────┐─► NodeRequest (messages, store calls, start and end processes)
-//!   each copy   │ Log    role: following, coordinating │
+//!   each node   │ Log    role: following, coordinating │
 //!               │   Coordinator: Members, Control a job│
 //!               └──────────────────────────────────────┘
 //! ```
 //!
-//! Each copy is a *node*: it offers slots, has a keeper that starts and watches processes of the job, and can become the
-//! *coordinator*, which decides what the group does. What a coordinator decides is a record in a journal of the group in the
-//! store; what it knows besides, it hears from the nodes.
+//! Each *node* offers slots, has a keeper that starts and watches processes of jobs, and can become the *coordinator*, which
+//! decides what the group does. What a coordinator decides is a record in a journal of the group in the store; what it knows
+//! besides, it hears from the nodes.
+//!
+//! There are two kinds of group, which differ in who says what is to run. *Copies of one job* bring the program and the number
+//! of workers: the version that most of them have runs, and when the job ends, they end. The nodes of a *cluster* run what users
+//! submit: [`Wanted`] says which program and how many workers each job is to have, a [`Change`] changes that, and a job that
+//! has ended can be started again. Everything else is the same code: a job's [`JobRecord`], its attempts, and its control.
 //!
 //! # Why it is safe
 //!
@@ -47,9 +52,21 @@
 //! *Changes are gathered.* Nodes that join or leave within a few seconds are one change: the running attempt is asked to stop
 //! once, at a checkpoint.
 //!
+//! *What cannot run yet changes nothing.* A job of a cluster goes on in its old revision until nodes have fetched and checked
+//! the new program and there is room for all of its workers. One that does not run yet waits.
+//!
+//! *A job holds its slots until its processes have ended*, or are on a lost node; then the next attempt takes its own first.
+//!
+//! *A change that was stored is answered; one that is made twice is made once.* A coordinator that is superseded before its
+//! record stands says so, and the user asks again: to submit, start, stop or delete what is so already is no change.
+//!
+//! *What nobody ordered ends.* A node that was not heard for a while may run processes of a job that has ended or was deleted
+//! since: they are killed when it hears orders again.
+//!
 //! *State, not events.* Each message holds the whole state that its receiver needs, with a number that grows. Messages may be
 //! lost, repeated or reordered.
 
+mod changes;
 mod control;
 mod coordinator;
 mod log;
@@ -61,11 +78,12 @@ mod record;
 #[cfg(test)]
 mod simulation;
 
+pub use changes::{Change, Refusal};
 pub use log::{StoreAnswer, StoreCall};
 pub use messages::{Command, JobOrder, Member, Message, Offer, Orders, ProcessState, Running, Status};
 pub use node::{Node, NodeEvent, NodeRequest, ProcessSays};
 pub use placement::{Placement, Workers, place};
-pub use record::{Attempt, AttemptNumber, GroupRecord, JobRecord, NodeId, Outcome, Term};
+pub use record::{Attempt, AttemptNumber, GroupRecord, JobRecord, NodeId, Outcome, Term, Wanted};
 
 /// The times by which a group notices and decides, in milliseconds.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fluvial_connector::Generation;
 
+use super::changes::{Change, Refusal};
 use super::coordinator::Coordinator;
 use super::log::{Log, Logged, StoreAnswer, StoreCall};
 use super::messages::{Command, JobOrder, Member, Message, Offer, Orders, ProcessState, Running, Status};
@@ -39,6 +40,13 @@ pub enum NodeEvent {
     Store(StoreAnswer),
     /// What the node is and offers has changed.
     Offer(Offer),
+    /// A user of a cluster wants something changed; answered by [`NodeRequest::Answer`] of the same number.
+    Change {
+        /// The number.
+        number: u64,
+        /// What is wanted.
+        change: Change,
+    },
     /// A process of an attempt listens, has ended, or says how far it is.
     Process {
         /// The name of the job.
@@ -77,6 +85,15 @@ pub enum NodeRequest {
     },
     /// Ask the store; one call at a time, which is answered by [`NodeEvent::Store`].
     Store(StoreCall),
+    /// Say what became of a change.
+    Answer {
+        /// The number of the change.
+        number: u64,
+        /// Whether it stands in the journal.
+        answer: Result<(), Refusal>,
+    },
+    /// Fetch and check these versions, and offer them; others are not needed.
+    Prepare(BTreeSet<String>),
     /// Start these processes of an attempt.
     Start {
         /// The name of the job.
@@ -122,8 +139,8 @@ pub struct Node {
     times: Times,
     chance: Chance,
     now_ms: u64,
-    /// The name of the only job.
-    job: String,
+    /// The name of the only job, which is this node's own; `None` in a cluster.
+    job: Option<String>,
     offer: Offer,
     /// By the name of the job.
     running: BTreeMap<String, Running>,
@@ -142,6 +159,12 @@ pub struct Node {
     members: Vec<NodeId>,
     /// When each other member was heard last; at first, since when it has been known as one.
     heard_ms: BTreeMap<NodeId, u64>,
+    /// The changes that users want, by number.
+    changes: Vec<(u64, Change)>,
+    /// What is said of changes once the record that is being written stands in the journal.
+    answers: Vec<(u64, Result<(), Refusal>)>,
+    /// The versions that this node was last told to prepare.
+    prepared: BTreeSet<String>,
     requests: VecDeque<NodeRequest>,
     exited: bool,
 }
@@ -169,10 +192,10 @@ enum Role {
 }
 
 impl Node {
-    /// A node of a group that runs one job, which has just started, at `now_ms` of a clock that only it reads. `random` seeds
-    /// the nonces of its records.
+    /// A node that has just started, at `now_ms` of a clock that only it reads. It is a copy of `job`, and ends with it, or a node
+    /// of a cluster. `random` seeds the nonces of its records.
     #[must_use]
-    pub fn new(me: NodeId, job: String, offer: Offer, times: Times, random: u64, now_ms: u64) -> Self {
+    pub fn new(me: NodeId, job: Option<String>, offer: Offer, times: Times, random: u64, now_ms: u64) -> Self {
         Self {
             me,
             times,
@@ -191,6 +214,9 @@ impl Node {
             next_beat_ms: now_ms,
             members: Vec::new(),
             heard_ms: BTreeMap::new(),
+            changes: Vec::new(),
+            answers: Vec::new(),
+            prepared: BTreeSet::new(),
             requests: VecDeque::new(),
             exited: false,
         }
@@ -213,6 +239,12 @@ impl Node {
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {
         self.now_ms + self.times.step_ms
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn me(&self) -> &NodeId {
+        &self.me
     }
 
     /// The newest record of the journal that this node has read or written.
@@ -260,6 +292,11 @@ impl Node {
             NodeEvent::Offer(offer) => {
                 self.offer = offer;
                 self.next_beat_ms = self.now_ms;
+            }
+            NodeEvent::Change { number, change } if self.is_coordinating() => self.changes.push((number, change)),
+            NodeEvent::Change { number, .. } => {
+                let answer = Err(Refusal::NotCoordinator);
+                self.requests.push_back(NodeRequest::Answer { number, answer });
             }
             NodeEvent::Process { job, attempt, process, says } => self.process_says(&job, attempt, process, says),
         }
@@ -374,8 +411,19 @@ impl Node {
             self.end(outcome);
             return;
         }
+        // A job without an attempt was deleted, or begins a new run, while this node was not heard.
+        let ordered = |job: &str| orders.jobs.iter().any(|order| order.job == job);
+        let left_over = self.running.iter().filter(|(job, running)| !running.is_over() && !ordered(job));
+        let left_over: Vec<_> = left_over.map(|(job, running)| (job.clone(), running.attempt)).collect();
+        for (job, attempt) in left_over {
+            self.kill(job, attempt);
+        }
         for order in orders.jobs {
             self.run(order);
+        }
+        if self.prepared != orders.versions {
+            self.prepared.clone_from(&orders.versions);
+            self.requests.push_back(NodeRequest::Prepare(orders.versions));
         }
         if orders.may_leave && self.offer.leaving && self.is_idle() {
             self.end(Outcome { exit: Exit::Done, why: String::new() });
@@ -453,6 +501,11 @@ impl Node {
     fn follow(&mut self, coordinator: NodeId) {
         // What it decided as a coordinator, or wanted to claim, counts no more.
         self.log.withdraw();
+        let changes = std::mem::take(&mut self.changes).into_iter().map(|(number, _)| number);
+        let written = std::mem::take(&mut self.answers).into_iter().map(|(number, _)| number);
+        for number in written.chain(changes) {
+            self.requests.push_back(NodeRequest::Answer { number, answer: Err(Refusal::NotCoordinator) });
+        }
         self.role = Role::Following { coordinator, heard_ms: self.now_ms, orders: 0, reaches_store: true };
         self.next_beat_ms = self.now_ms;
     }
@@ -497,18 +550,20 @@ impl Node {
         self.role = Role::Claiming { coordinator };
         let newest = self.log.newest().map(|(_, record)| record.clone());
         let term = newest.as_ref().map_or(0, |record| record.term.0).max(self.term.0) + 1;
-        // What ended before this node began is not its own: it begins anew.
         let mut jobs = newest.map(|record| record.jobs).unwrap_or_default();
-        jobs.retain(|_, job| job.outcome.is_none());
-        let run = self.chance.next() as u32;
-        jobs.entry(self.job.clone()).or_insert_with(|| JobRecord::new(run));
+        if let Some(own) = &self.job {
+            // What ended before this node began is not its own: it begins anew.
+            jobs.retain(|_, job| job.outcome.is_none());
+            let run = self.chance.next() as u32;
+            jobs.entry(own.clone()).or_insert_with(|| JobRecord::new(run));
+        }
         let (nonce, coordinator) = (self.chance.next(), self.me.clone());
         self.log.append(GroupRecord { nonce, term: Term(term), coordinator, jobs }, Vec::new());
     }
 
     /// How the only job has ended, if a record says so.
     fn outcome_in<'a>(&self, record: &'a GroupRecord) -> Option<&'a Outcome> {
-        record.jobs.get(&self.job)?.outcome.as_ref()
+        record.jobs.get(self.job.as_ref()?)?.outcome.as_ref()
     }
 
     fn answered(&mut self, answer: StoreAnswer) {
@@ -532,6 +587,8 @@ impl Node {
                 Role::Coordinating { coordinator, writes, .. } => {
                     *writes = false;
                     coordinator.wrote(attempts, self.now_ms);
+                    let answers = std::mem::take(&mut self.answers).into_iter();
+                    self.requests.extend(answers.map(|(number, answer)| NodeRequest::Answer { number, answer }));
                     self.next_beat_ms = self.now_ms;
                 }
                 _ => self.coordinate(),
@@ -701,10 +758,20 @@ impl Node {
         if *writes {
             return;
         }
-        let Some((mut record, new_attempts)) = coordinator.decide(&record, self.now_ms) else { return };
+        let (numbers, changes): (Vec<_>, Vec<_>) = std::mem::take(&mut self.changes).into_iter().unzip();
+        let chance = &mut self.chance;
+        let changes = changes.into_iter().map(|change| (change, chance.next() as u32));
+        let (changed, results) = coordinator.change(&record, changes, self.now_ms);
+        let answers = numbers.into_iter().zip(results);
+        let (mut next, new_attempts) = coordinator.decide(&changed, self.now_ms);
+        if next == record {
+            self.requests.extend(answers.map(|(number, answer)| NodeRequest::Answer { number, answer }));
+            return;
+        }
+        self.answers.extend(answers);
         *writes = true;
-        record.nonce = self.chance.next();
-        self.log.append(record, new_attempts);
+        next.nonce = self.chance.next();
+        self.log.append(next, new_attempts);
     }
 
     fn send(&mut self, to: NodeId, message: Message) {
@@ -729,6 +796,7 @@ mod tests {
             members: vec![id("a"), id("b")],
             reaches_store: true,
             jobs: Vec::new(),
+            versions: BTreeSet::new(),
             outcome: None,
             may_leave: false,
         }))
@@ -737,8 +805,15 @@ mod tests {
     /// The nodes that followed it heard the coordinator of that term no more, for ever.
     #[test]
     fn a_coordinator_that_has_read_the_record_of_the_next_one_gives_no_orders_of_that_term() {
-        let offer = Offer { version: "1".to_owned(), slots: 2, workers: Workers::Auto, unready: None, leaving: false };
-        let mut node = Node::new(id("a"), "job".to_owned(), offer.clone(), Times::default(), 1, 0);
+        let offer = Offer {
+            version: "1".to_owned(),
+            slots: 2,
+            workers: Workers::Auto,
+            unready: None,
+            leaving: false,
+            programs: BTreeMap::new(),
+        };
+        let mut node = Node::new(id("a"), Some("job".to_owned()), offer.clone(), Times::default(), 1, 0);
         let stored = |answer| Some(NodeEvent::Store(answer));
         let put = |requests: Vec<NodeRequest>| {
             requests.into_iter().find_map(|request| match request {
@@ -773,8 +848,15 @@ mod tests {
 
     #[test]
     fn the_orders_of_an_earlier_term_are_not_obeyed_by_a_node_that_hears_nobody() {
-        let offer = Offer { version: "1".to_owned(), slots: 2, workers: Workers::Auto, unready: None, leaving: false };
-        let mut node = Node::new(id("b"), "job".to_owned(), offer, Times::default(), 1, 0);
+        let offer = Offer {
+            version: "1".to_owned(),
+            slots: 2,
+            workers: Workers::Auto,
+            unready: None,
+            leaving: false,
+            programs: BTreeMap::new(),
+        };
+        let mut node = Node::new(id("b"), Some("job".to_owned()), offer, Times::default(), 1, 0);
         let mut receive = |at_ms, from: &str, message| {
             node.step(at_ms, Some(NodeEvent::Message { from: id(from), message }));
             node.coordinator().map(|(node, term)| (node.address.clone(), term.0))

@@ -51,8 +51,10 @@ impl std::fmt::Display for AttemptNumber {
 pub struct Attempt {
     /// Its position in the group's journal.
     pub number: AttemptNumber,
-    /// The program that its nodes run: the hash of the binary and of the job's own options.
+    /// The program that its nodes run: the hash of the binary and of the job's own options, or the name of a specification.
     pub version: String,
+    /// The revision of what users wanted of the job; 0 in a group of copies of one job.
+    pub revision: u64,
     /// The nodes and their processes.
     pub placement: Placement,
     /// The newest generation of the run that is known to have opened: where another run has opened one since, the attempt
@@ -95,9 +97,24 @@ pub struct GroupRecord {
     pub jobs: BTreeMap<String, JobRecord>,
 }
 
+/// What the users of a cluster want of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Grows with each change. An attempt of an earlier revision is asked to stop, and the next one follows it.
+    pub revision: u64,
+    /// The program: the name of the specification that holds its binary and options.
+    pub version: String,
+    /// The number of its workers.
+    pub workers: u32,
+    /// Whether it is to run.
+    pub run: bool,
+}
+
 /// What the group has decided about a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
+    /// What users want of it; `None` in a group of copies of one job, who bring the program and the number of workers.
+    pub wanted: Option<Wanted>,
     /// The run: a random number that all attempts have in common until the job has ended. Generations of other runs are not
     /// superseded by a restart.
     pub run: u32,
@@ -105,7 +122,7 @@ pub struct JobRecord {
     pub attempt: Option<Attempt>,
     /// The nodes whose program or host ended an attempt in a way that no restart mends, with the reason. Others run the job.
     pub failed: Vec<(NodeId, String)>,
-    /// How the job ended, if it has.
+    /// How the run ended, if it has.
     pub outcome: Option<Outcome>,
 }
 
@@ -113,6 +130,6 @@ impl JobRecord {
     /// A job of which nothing has been decided yet, in a new run.
     #[must_use]
     pub fn new(run: u32) -> Self {
-        Self { run, attempt: None, failed: Vec::new(), outcome: None }
+        Self { wanted: None, run, attempt: None, failed: Vec::new(), outcome: None }
     }
 }

@@ -8,7 +8,7 @@ use crate::simulation::number;
 const DEFAULT_SEEDS: u64 = 300;
 
 /// How often things go wrong: each once in so many steps.
-struct Weather {
+pub(super) struct Weather {
     crash: usize,
     cut: usize,
     store: usize,
@@ -21,7 +21,7 @@ struct Weather {
 }
 
 impl Weather {
-    fn new(dice: &mut Dice) -> Self {
+    pub(super) fn new(dice: &mut Dice) -> Self {
         let mut one_of = |choices: &[usize]| choices[dice.below(choices.len())];
         Self {
             crash: one_of(&[100, 400, 4000]),
@@ -78,7 +78,7 @@ fn run(seed: u64, tells: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn disturb(world: &mut World, weather: &Weather, dice: &mut Dice) {
+pub(super) fn disturb(world: &mut World, weather: &Weather, dice: &mut Dice) {
     let hosts = world.hosts.len();
     let host = dice.below(hosts);
     let other = dice.below(hosts);
@@ -127,7 +127,7 @@ fn disturb(world: &mut World, weather: &Weather, dice: &mut Dice) {
 }
 
 /// Mends everything, and starts again what does not run.
-fn heal(world: &mut World) {
+pub(super) fn heal(world: &mut World) {
     world.tell(|| "everything is mended".to_owned());
     world.cuts.clear();
     world.storeless.clear();
@@ -149,6 +149,11 @@ fn heal(world: &mut World) {
 
 #[test]
 fn whatever_has_gone_wrong_the_group_runs_the_job_once_it_is_mended() {
+    for_each_seed(run);
+}
+
+/// Tries histories until one ends badly. An environment variable names one that tells what happens.
+pub(super) fn for_each_seed(run: impl Fn(u64, bool) -> Result<(), String> + std::panic::RefUnwindSafe) {
     if let Some(seed) = number("FLUVIAL_SEED") {
         if let Err(why) = run(seed, true) {
             panic!("seed {seed}: {why}");

@@ -1,6 +1,6 @@
 //! Histories of one kind.
 
-use super::world::{BAD, World, offer};
+use super::world::{BAD, JOB, World, offer};
 use crate::Exit;
 use crate::group::{Term, Workers};
 
@@ -116,7 +116,7 @@ fn a_new_coordinator_plans_with_a_spare_that_it_hears_later_than_the_nodes_of_th
             world.run_for(30_000);
             let attempt = world.job().and_then(|job| job.attempt.clone()).expect("an attempt");
             assert_eq!((world.started.len(), attempt.layout().workers), (attempts + 1, 6), "seed {seed}");
-            assert!(world.runs(&attempt));
+            assert!(world.runs(JOB, &attempt));
             replaced += 1;
         }
     }
@@ -144,7 +144,7 @@ fn a_coordinator_that_leaves_begins_the_attempt_that_follows_before_it_ends() {
             world.step();
         }
         let attempt = world.job().and_then(|job| job.attempt.as_ref());
-        assert!(attempt.is_some_and(|attempt| world.started.len() == 2 && world.runs(attempt)), "seed {seed}");
+        assert!(attempt.is_some_and(|attempt| world.started.len() == 2 && world.runs(JOB, attempt)), "seed {seed}");
         assert_eq!(term(&world), began, "seed {seed}");
         time_until_settled(&mut world);
         assert_eq!(world.started.len(), 2, "seed {seed}");
@@ -240,7 +240,7 @@ fn leaves_one_out(world: &mut World, cuts: &[(usize, usize)]) {
     assert!(started <= attempts + 2, "{:?}", world.started);
     world.run_for(120_000);
     assert_eq!(world.started.len(), started);
-    assert!(world.runs(&attempt));
+    assert!(world.runs(JOB, &attempt));
     world.cuts.clear();
     world.run_for(20_000);
     settled(world);

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use fluvial_connector::Generation;
 
 use crate::group::{
-    Attempt, AttemptNumber, GroupRecord, JobRecord, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, Placement,
-    ProcessSays, StoreAnswer, StoreCall, Times, Workers,
+    Attempt, AttemptNumber, Change, GroupRecord, JobRecord, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome,
+    Placement, ProcessSays, Refusal, StoreAnswer, StoreCall, Times, Workers,
 };
 use crate::simulation::dice::Dice;
 use crate::{Exit, ProcessEnd, PutOutcome};
@@ -16,8 +16,13 @@ const STEP_MS: u64 = 50;
 /// How long the mesh takes to notice a host that says nothing any more.
 const MESH_SILENCE_MS: u64 = 5000;
 
-/// The name of the job.
-const JOB: &str = "job";
+/// The name of the job of a group.
+pub(super) const JOB: &str = "job";
+/// An attempt of a job.
+type Key = (String, AttemptNumber);
+
+/// A program that no node of a cluster can run.
+pub(super) const UNFIT: &str = "unfit";
 /// The program whose processes fail.
 pub(super) const BAD: &str = "bad";
 
@@ -35,9 +40,11 @@ pub(super) struct Host {
 /// What happens at a later time.
 enum Happening {
     ToNode(usize, NodeId, NodeEvent),
-    Opens(AttemptNumber),
-    Reads(AttemptNumber),
-    Stops(AttemptNumber),
+    Opens(Key),
+    Reads(Key),
+    Stops(Key),
+    /// A node of a cluster has fetched and checked these versions.
+    Prepared(usize, NodeId, BTreeSet<String>),
     /// A put that was given up takes effect.
     LatePut(u64, Box<GroupRecord>),
 }
@@ -71,15 +78,28 @@ pub(super) struct World {
     pub(super) faults: u64,
     happenings: BTreeMap<(u64, u64), Happening>,
     count: u64,
-    jobs: BTreeMap<AttemptNumber, Job>,
-    opened: AttemptNumber,
+    jobs: BTreeMap<Key, Job>,
+    /// The newest attempt of each job that has opened.
+    opened: BTreeMap<String, AttemptNumber>,
     /// Attempts that processes were started for, in their order.
-    pub(super) started: Vec<AttemptNumber>,
+    pub(super) started: Vec<Key>,
+    /// Whether the nodes are those of a cluster.
+    is_cluster: bool,
+    /// What became of the changes that were asked for, by number.
+    pub(super) answers: BTreeMap<u64, Result<(), Refusal>>,
+    changes: u64,
     pub(super) tells: bool,
 }
 
 pub(super) fn offer(version: &str, slots: u32) -> Offer {
-    Offer { version: version.to_owned(), slots, workers: Workers::Auto, unready: None, leaving: false }
+    Offer {
+        version: version.to_owned(),
+        slots,
+        workers: Workers::Auto,
+        unready: None,
+        leaving: false,
+        programs: BTreeMap::new(),
+    }
 }
 
 impl World {
@@ -106,10 +126,18 @@ impl World {
             happenings: BTreeMap::new(),
             count: 0,
             jobs: BTreeMap::new(),
-            opened: AttemptNumber(0),
+            opened: BTreeMap::new(),
             started: Vec::new(),
+            is_cluster: false,
+            answers: BTreeMap::new(),
+            changes: 0,
             tells: false,
         }
+    }
+
+    /// The same whose nodes run what users submit.
+    pub(super) fn of_cluster(seed: u64, slots: &[u32]) -> Self {
+        Self { is_cluster: true, ..Self::new(seed, slots) }
     }
 
     pub(super) fn tell(&self, what: impl FnOnce() -> String) {
@@ -131,10 +159,11 @@ impl World {
         self.tell(|| format!("host-{host} starts"));
         let of = &mut self.hosts[host];
         of.offer.leaving = false;
+        of.offer.programs.clear();
+        let job = (!self.is_cluster).then(|| JOB.to_owned());
         of.exited = None;
         of.paused_until_ms = 0;
-        of.node =
-            Some(Node::new(me, JOB.to_owned(), of.offer.clone(), Times::default(), random << 20 | host as u64, now_ms));
+        of.node = Some(Node::new(me, job, of.offer.clone(), Times::default(), random << 20 | host as u64, now_ms));
     }
 
     pub(super) fn start_all(&mut self) {
@@ -173,6 +202,15 @@ impl World {
         self.later(0, Happening::ToNode(host, id, NodeEvent::Offer(offer)));
     }
 
+    /// A user asks a host for a change. Returns its number.
+    pub(super) fn change(&mut self, host: usize, change: Change) -> u64 {
+        self.changes += 1;
+        self.tell(|| format!("change {} at host-{host}: {change:?}", self.changes));
+        let (number, id) = (self.changes, self.id(host));
+        self.later(1, Happening::ToNode(host, id, NodeEvent::Change { number, change }));
+        number
+    }
+
     pub(super) fn cut(&mut self, from: usize, to: usize) {
         self.tell(|| format!("host-{from} no longer reaches host-{to}"));
         self.cuts.entry((from, to)).or_insert(self.now_ms);
@@ -180,11 +218,12 @@ impl World {
 
     /// A process of the newest attempt dies.
     pub(super) fn kill_a_process(&mut self) {
-        let Some((number, job)) = self.jobs.iter().next_back() else { return };
-        let (number, victim) = (*number, job.live.iter().next().map(|(process, host)| (*process, *host)));
+        let newest = self.jobs.iter().max_by_key(|((_, number), _)| *number);
+        let Some((key, job)) = newest else { return };
+        let (key, victim) = (key.clone(), job.live.iter().next().map(|(process, host)| (*process, *host)));
         if let Some((process, host)) = victim {
-            self.tell(|| format!("process {process} of attempt {number} dies"));
-            self.end(number, process, host, died("killed"), STEP_MS);
+            self.tell(|| format!("process {process} of attempt {key:?} dies"));
+            self.end(&key, process, host, died("killed"), STEP_MS);
         }
     }
 
@@ -192,21 +231,21 @@ impl World {
     pub(super) fn refuse(&mut self, host: usize) {
         self.tell(|| format!("processes on host-{host} are refused"));
         self.refused.insert(host);
-        if let Some(number) = self.jobs.keys().next_back().copied() {
-            self.end_refused(number);
+        if let Some(key) = self.jobs.keys().max_by_key(|(_, number)| *number).cloned() {
+            self.end_refused(&key);
         }
     }
 
     // ---- processes
 
     /// Ends the processes of an attempt that are refused. Returns whether there are any.
-    fn end_refused(&mut self, number: AttemptNumber) -> bool {
-        let live = self.jobs.get(&number).map(|job| job.live.clone()).unwrap_or_default();
+    fn end_refused(&mut self, key: &Key) -> bool {
+        let live = self.jobs.get(key).map(|job| job.live.clone()).unwrap_or_default();
         let refused: Vec<_> = live.into_iter().filter(|(_, host)| self.refused.contains(host)).collect();
         for (process, host) in &refused {
             let why = format!("host-{host} has another time");
             let end = ProcessEnd::Said { exit: Exit::Misconfigured, why, elsewhere: true };
-            self.end(number, *process, *host, end, STEP_MS);
+            self.end(key, *process, *host, end, STEP_MS);
         }
         !refused.is_empty()
     }
@@ -222,64 +261,56 @@ impl World {
     }
 
     /// A process ends and says how; the others notice after a while.
-    fn end(&mut self, number: AttemptNumber, process: u32, host: usize, end: ProcessEnd, notice_ms: u64) {
+    fn end(&mut self, key: &Key, process: u32, host: usize, end: ProcessEnd, notice_ms: u64) {
         let now_ms = self.now_ms;
-        if let Some(job) = self.jobs.get_mut(&number)
+        if let Some(job) = self.jobs.get_mut(key)
             && job.live.remove(&process).is_some()
         {
             breaks(job, now_ms + notice_ms);
-            self.says(host, number, process, ProcessSays::Ended(end), 20);
+            self.says(host, key, process, ProcessSays::Ended(end), 20);
         }
     }
 
-    fn end_all(&mut self, number: AttemptNumber, end: &ProcessEnd) {
-        let live = self.jobs.get_mut(&number).map(|job| std::mem::take(&mut job.live)).unwrap_or_default();
+    fn end_all(&mut self, key: &Key, end: &ProcessEnd) {
+        let live = self.jobs.get_mut(key).map(|job| std::mem::take(&mut job.live)).unwrap_or_default();
         for (process, host) in live {
-            self.says(host, number, process, ProcessSays::Ended(end.clone()), 20);
+            self.says(host, key, process, ProcessSays::Ended(end.clone()), 20);
         }
     }
 
-    fn says(&mut self, host: usize, attempt: AttemptNumber, process: u32, says: ProcessSays, after_ms: u64) {
-        let id = self.id(host);
-        self.later(
-            after_ms,
-            Happening::ToNode(host, id, NodeEvent::Process { job: JOB.to_owned(), attempt, process, says }),
-        );
+    fn says(&mut self, host: usize, key: &Key, process: u32, says: ProcessSays, after_ms: u64) {
+        let (id, (job, attempt)) = (self.id(host), key.clone());
+        self.later(after_ms, Happening::ToNode(host, id, NodeEvent::Process { job, attempt, process, says }));
     }
 
-    fn opens(&mut self, number: AttemptNumber) {
-        let Some(job) = self.jobs.get_mut(&number) else { return };
+    fn opens(&mut self, key: &Key) {
+        let (name, number) = key;
+        let Some(job) = self.jobs.get_mut(key) else { return };
         if job.live.len() < job.placement.layout().processes as usize {
             return;
         }
-        if number < self.opened {
-            let why = format!("superseded by attempt {}", self.opened);
-            self.end_all(number, &ProcessEnd::Said { exit: Exit::Fenced, why, elsewhere: false });
-            return;
+        let said = |exit, why: String| ProcessEnd::Said { exit, why, elsewhere: false };
+        if let Some(newer) = self.opened.get(name).filter(|opened| number < *opened) {
+            let end = said(Exit::Fenced, format!("superseded by attempt {newer}"));
+            return self.end_all(key, &end);
         }
         if job.version == BAD {
-            self.end_all(
-                number,
-                &ProcessEnd::Said { exit: Exit::Failed, why: "a bad record".to_owned(), elsewhere: false },
-            );
+            return self.end_all(key, &said(Exit::Failed, "a bad record".to_owned()));
+        }
+        if self.end_refused(key) {
             return;
         }
-        if self.end_refused(number) {
-            return;
-        }
-        let Some(job) = self.jobs.get_mut(&number) else { return };
+        let Some(job) = self.jobs.get_mut(key) else { return };
         job.opened = true;
-        self.opened = number;
         let first = job.live[&0];
-        self.tell(|| format!("attempt {number} opens"));
-        self.says(first, number, 0, ProcessSays::Opened(Generation(number.0)), 1);
-        self.later(200, Happening::Reads(number));
-        let older: Vec<_> = self.jobs.keys().copied().filter(|other| *other < number).collect();
+        self.opened.insert(name.clone(), *number);
+        self.tell(|| format!("attempt {number} of {name} opens"));
+        self.says(first, key, 0, ProcessSays::Opened(Generation(number.0)), 1);
+        self.later(200, Happening::Reads(key.clone()));
+        let older = |other: &&Key| other.0 == *name && other.1 < *number;
+        let older: Vec<_> = self.jobs.keys().filter(older).cloned().collect();
         for other in older {
-            self.end_all(
-                other,
-                &ProcessEnd::Said { exit: Exit::Fenced, why: format!("superseded by {number}"), elsewhere: false },
-            );
+            self.end_all(&other, &said(Exit::Fenced, format!("superseded by {number}")));
         }
     }
 
@@ -287,18 +318,18 @@ impl World {
     fn break_meshes(&mut self) {
         let (now_ms, cuts) = (self.now_ms, &self.cuts);
         let mut broken = Vec::new();
-        for (number, job) in &mut self.jobs {
+        for (key, job) in &mut self.jobs {
             let old = |pair| cuts.get(&pair).is_some_and(|since_ms| now_ms >= since_ms + MESH_SILENCE_MS);
             let hosts: BTreeSet<_> = job.live.values().copied().collect();
             let cut = hosts.iter().any(|a| hosts.iter().any(|b| old((*a, *b))));
             let meshed = job.introduced.len() == job.placement.layout().processes as usize;
             if meshed && (cut || job.breaks_ms.is_some_and(|at_ms| now_ms >= at_ms)) {
-                broken.push(*number);
+                broken.push(key.clone());
             }
         }
-        for number in broken {
+        for key in broken {
             let why = "lost another process".to_owned();
-            self.end_all(number, &ProcessEnd::Said { exit: Exit::GenerationLost, why, elsewhere: false });
+            self.end_all(&key, &ProcessEnd::Said { exit: Exit::GenerationLost, why, elsewhere: false });
         }
     }
 
@@ -337,16 +368,24 @@ impl World {
                         self.step_node(host, Some(event));
                     }
                 }
-                Happening::Opens(number) => self.opens(number),
-                Happening::Reads(number) => {
-                    if let Some(host) = self.jobs.get(&number).and_then(|job| job.live.get(&0).copied()) {
-                        self.says(host, number, 0, ProcessSays::Reads, 1);
+                Happening::Opens(key) => self.opens(&key),
+                Happening::Prepared(host, id, versions) => {
+                    if self.id(host) == id {
+                        let unfit = |version: &str| (version == UNFIT).then(|| "it needs another libc".to_owned());
+                        let checked = versions.into_iter().map(|version| (version.clone(), unfit(&version)));
+                        self.hosts[host].offer.programs = checked.collect();
+                        self.offers(host);
                     }
                 }
-                Happening::Stops(number) => {
-                    let opened = self.jobs.get(&number).is_some_and(|job| job.opened);
+                Happening::Reads(key) => {
+                    if let Some(host) = self.jobs.get(&key).and_then(|job| job.live.get(&0).copied()) {
+                        self.says(host, &key, 0, ProcessSays::Reads, 1);
+                    }
+                }
+                Happening::Stops(key) => {
+                    let opened = self.jobs.get(&key).is_some_and(|job| job.opened);
                     let done = ProcessEnd::Said { exit: Exit::Done, why: String::new(), elsewhere: false };
-                    self.end_all(number, &if opened { done } else { died("stopped before it was open") });
+                    self.end_all(&key, &if opened { done } else { died("stopped before it was open") });
                 }
                 Happening::LatePut(position, record) => drop(self.records.entry(position).or_insert(*record)),
             }
@@ -367,14 +406,15 @@ impl World {
                 self.send(host, to, NodeEvent::Message { from: self.id(host), message })
             }
             NodeRequest::Store(call) => self.store(host, call),
-            NodeRequest::Start { attempt, processes, .. } => {
+            NodeRequest::Start { job, attempt, processes, .. } => {
                 let number = attempt.number;
-                assert!(self.is_stored(&attempt), "host-{host} starts attempt {number}, which no record holds");
-                if !self.started.contains(&number) {
-                    self.tell(|| format!("attempt {number}: {:?}; {}", attempt.placement.places, attempt.why));
-                    self.started.push(number);
+                assert!(self.is_stored(&job, &attempt), "host-{host} starts attempt {number}, which no record holds");
+                let key = (job, number);
+                if !self.started.contains(&key) {
+                    self.tell(|| format!("attempt {key:?}: {:?}; {}", attempt.placement.places, attempt.why));
+                    self.started.push(key.clone());
                 }
-                let job = self.jobs.entry(number).or_insert_with(|| Job {
+                let job = self.jobs.entry(key.clone()).or_insert_with(|| Job {
                     placement: attempt.placement.clone(),
                     version: attempt.version.clone(),
                     live: BTreeMap::new(),
@@ -385,26 +425,36 @@ impl World {
                 job.live.extend(processes.clone().map(|process| (process, host)));
                 for process in processes {
                     let after_ms = self.dice.between(20, 300) as u64;
-                    self.says(host, number, process, ProcessSays::Listens(format!("host-{host}:{process}")), after_ms);
+                    self.says(host, &key, process, ProcessSays::Listens(format!("host-{host}:{process}")), after_ms);
                 }
             }
-            NodeRequest::Introduce { attempt, .. } => {
-                let Some(job) = self.jobs.get_mut(&attempt) else { return };
+            NodeRequest::Introduce { job, attempt, .. } => {
+                let key = (job, attempt);
+                let Some(job) = self.jobs.get_mut(&key) else { return };
                 job.introduced.extend(job.live.iter().filter(|(_, on)| **on == host).map(|(process, _)| *process));
                 if job.introduced.len() == job.placement.layout().processes as usize {
                     let after_ms = self.dice.between(50, 500) as u64;
-                    self.later(after_ms, Happening::Opens(attempt));
+                    self.later(after_ms, Happening::Opens(key));
                 }
             }
-            NodeRequest::Stop { attempt, .. } => {
+            NodeRequest::Stop { job, attempt } => {
                 let after_ms = self.dice.between(100, 1000) as u64;
-                self.later(after_ms, Happening::Stops(attempt));
+                self.later(after_ms, Happening::Stops((job, attempt)));
             }
-            NodeRequest::Kill { attempt, .. } => {
-                let live = self.jobs.get(&attempt).map(|job| job.live.clone()).unwrap_or_default();
+            NodeRequest::Kill { job, attempt } => {
+                let key = (job, attempt);
+                let live = self.jobs.get(&key).map(|job| job.live.clone()).unwrap_or_default();
                 for (process, on) in live.into_iter().filter(|(_, on)| *on == host) {
-                    self.end(attempt, process, on, died("killed by its node"), STEP_MS);
+                    self.end(&key, process, on, died("killed by its node"), STEP_MS);
                 }
+            }
+            NodeRequest::Answer { number, answer } => {
+                self.tell(|| format!("change {number}: {answer:?}"));
+                assert!(self.answers.insert(number, answer).is_none(), "change {number} is answered twice");
+            }
+            NodeRequest::Prepare(versions) => {
+                let (after_ms, id) = (self.dice.between(100, 2000) as u64, self.id(host));
+                self.later(after_ms, Happening::Prepared(host, id, versions));
             }
             NodeRequest::Exit(outcome) => {
                 self.tell(|| format!("host-{host} exits: {:?}, {}", outcome.exit, outcome.why));
@@ -484,10 +534,10 @@ impl World {
     }
 
     /// Whether the record of an attempt, whose position is the attempt's number, holds it or did so until it was deleted.
-    fn is_stored(&self, attempt: &Attempt) -> bool {
+    fn is_stored(&self, job: &str, attempt: &Attempt) -> bool {
         let position = attempt.number.0;
         match self.records.get(&position) {
-            Some(record) => record.jobs[JOB].attempt.as_ref() == Some(attempt),
+            Some(record) => record.jobs[job].attempt.as_ref() == Some(attempt),
             None => self.deleted.contains(&position),
         }
     }
@@ -497,6 +547,18 @@ impl World {
         let mut versions: Vec<_> = self.started.iter().map(|number| self.jobs[number].version.as_str()).collect();
         versions.dedup();
         versions
+    }
+
+    /// The attempts of which processes live, each with their hosts and its number of workers on each.
+    pub(super) fn live(&self) -> impl Iterator<Item = (&str, AttemptNumber, BTreeMap<usize, u32>)> {
+        let live = self.jobs.iter().filter(|(_, job)| !job.live.is_empty());
+        live.map(|((name, number), job)| {
+            let mut workers = BTreeMap::new();
+            for host in job.live.values() {
+                *workers.entry(*host).or_default() += job.placement.threads;
+            }
+            (name.as_str(), *number, workers)
+        })
     }
 
     /// Why the group is not as it should be when nothing is wrong with its surroundings.
@@ -535,12 +597,12 @@ impl World {
         if own.map(|(_, slots)| *slots) != Some(attempt.layout().workers) {
             return Some(format!("{} workers run, of {votes:?}", attempt.layout().workers));
         }
-        (!self.runs(attempt)).then(|| format!("attempt {} does not run", attempt.number))
+        (!self.runs(JOB, attempt)).then(|| format!("attempt {} does not run", attempt.number))
     }
 
     /// Whether the processes of an attempt run the job.
-    pub(super) fn runs(&self, attempt: &Attempt) -> bool {
-        let job = self.jobs.get(&attempt.number);
+    pub(super) fn runs(&self, job: &str, attempt: &Attempt) -> bool {
+        let job = self.jobs.get(&(job.to_owned(), attempt.number));
         job.is_some_and(|job| job.opened && job.live.len() == attempt.layout().processes as usize)
     }
 }

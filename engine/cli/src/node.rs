@@ -1,0 +1,175 @@
+//! `fluvial node` and `fluvial up`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use fluvial_node::group::{GroupOptions, Runs, join};
+use fluvial_node::log;
+use fluvial_node::trust::TrustOptions;
+use fluvial_protocol::Exit;
+use fluvial_store::Store;
+
+/// Where the API is, if nothing else is said.
+pub(crate) const API: &str = "127.0.0.1:7400";
+/// How long a store may be unavailable when a node starts.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the last commits and checkpoints may take when a node leaves.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
+
+/// What the node of a whole cluster needs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpOptions {
+    /// The folder that holds all that the cluster knows
+    #[arg(long, value_name = "FOLDER", default_value = "fluvial-store")]
+    store: String,
+
+    /// How many workers this machine can run [default: the number of its cores]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    slots: Option<u32>,
+
+    /// The address of the API, on the loopback interface
+    #[arg(long, value_name = "ADDR:PORT", default_value = API)]
+    api: SocketAddr,
+}
+
+/// What a node needs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeOptions {
+    /// The store that all nodes share: a folder, or a URL such as s3://bucket/prefix, gs://bucket/prefix or
+    /// az://container/prefix. Credentials, region and endpoint come from the environment, or from the instance's metadata
+    #[arg(long, value_name = "URL")]
+    store: String,
+
+    /// The address at which this node listens for the others. Processes of jobs listen at free ports of the same address
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+
+    /// The host and port by which the others reach this node [default: what --listen says]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+
+    /// A file with the key that all nodes share, by which they know each other; `cluster-key` prints one. Only the user of this
+    /// process may have access to it, unless it belongs to another user
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tls_cert", "insecure"])]
+    cluster_key_file: Option<PathBuf>,
+
+    /// This node's certificate in PEM format, with intermediate ones, instead of a cluster key. Files that change are read again
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"], conflicts_with = "insecure")]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate in PEM format
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// The certificates of the authorities that vouch for nodes, in PEM format
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_ca: Option<PathBuf>,
+
+    /// Talk to other nodes in clear, and believe whoever connects
+    #[arg(long)]
+    insecure: bool,
+
+    /// How many workers this node can run [default: the number of its cores]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    slots: Option<u32>,
+
+    /// The address of the API, on the loopback interface: it has no tokens, so whoever reaches it can run programs as the user of
+    /// this node
+    #[arg(long, value_name = "ADDR:PORT", default_value = API)]
+    api: SocketAddr,
+
+    /// The address at which this node serves /metrics for Prometheus, /healthz and /readyz by plain HTTP
+    #[arg(long, value_name = "ADDR:PORT")]
+    http: Option<SocketAddr>,
+
+    /// The folder where binaries of jobs are kept [default: fluvial in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "FOLDER")]
+    cache: Option<PathBuf>,
+}
+
+/// Runs one node that is the whole cluster.
+pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
+    let UpOptions { store, slots, api } = options;
+    println!(
+        "a cluster with its store in '{store}' and its API at http://{api}; Ctrl-C ends it, and `up` resumes its jobs"
+    );
+    run(NodeOptions {
+        store,
+        listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+        advertise: None,
+        cluster_key_file: None,
+        tls_cert: None,
+        tls_key: None,
+        tls_ca: None,
+        insecure: false,
+        slots,
+        api,
+        http: None,
+        cache: None,
+    })
+}
+
+/// Runs a node.
+pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
+    log::print_for_the_run().context("cannot set up the output of log lines")?;
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::builder()
+                .with_default_directive(tracing_subscriber::filter::LevelFilter::INFO.into())
+                .from_env_lossy(),
+        )
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(|| log::Writer)
+        .init();
+    let NodeOptions { store, listen, advertise, slots, api, http, cache, .. } = options;
+    let trust = TrustOptions {
+        cluster_key_file: options.cluster_key_file,
+        tls_cert: options.tls_cert,
+        tls_key: options.tls_key,
+        tls_ca: options.tls_ca,
+        insecure: options.insecure,
+    };
+    let trust = Arc::new(trust.open()?);
+    trust.permits(listen.ip())?;
+    let bind = |option: &str, address: SocketAddr| {
+        TcpListener::bind(address).with_context(|| format!("cannot listen at {option} {address}"))
+    };
+    let listener = bind("--listen", listen)?;
+    let address = listener.local_addr()?;
+    let advertise = match advertise {
+        Some(advertise) => advertise,
+        None if address.ip().is_unspecified() => anyhow::bail!(
+            "--listen {address} is no address by which others reach this node: give --advertise HOST:PORT"
+        ),
+        None => address.to_string(),
+    };
+    let cores = || std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+    let (exit, why) = join(GroupOptions {
+        store: Store::open_or_create(&store)?,
+        runs: Runs::Cluster { location: store, cache: cache.map_or_else(default_cache, Ok)?, api: bind("--api", api)? },
+        slots: slots.unwrap_or_else(cores),
+        listener,
+        advertise,
+        trust,
+        http: http.map(|address| bind("--http", address)).transpose()?,
+        patience: PATIENCE,
+        stop_within: STOP_WITHIN,
+        ansi: false,
+    })?;
+    if exit != Exit::Done {
+        log::say(&format!("error: {why}"));
+    }
+    log::finish();
+    Ok(ExitCode::from(exit.code()))
+}
+
+fn default_cache() -> anyhow::Result<PathBuf> {
+    let folder = |name: &str, within: &str| Some(PathBuf::from(std::env::var_os(name)?).join(within));
+    let cache = folder("XDG_CACHE_HOME", "fluvial").or_else(|| folder("HOME", ".cache/fluvial"));
+    cache.context("neither XDG_CACHE_HOME nor HOME is set: say by --cache where binaries are kept")
+}

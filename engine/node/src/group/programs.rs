@@ -1,0 +1,435 @@
+//! The programs of a cluster's jobs: what a node fetches, verifies and checks ahead of need.
+//!
+//! ```text
+//!   store: specifications/{version}.json ─► binaries/{hash} ─► cache/{hash}, verified ─► the binary's own `check` ─► offer
+//! ```
+//!
+//! Names are hashes of the content, so an object never changes, and what was damaged on the way is noticed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use fluvial_store::Store;
+use fluvial_store::frame::Format;
+use object_store::ObjectStoreExt as _;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::keeper::Program;
+use crate::readiness::{Checks, Readiness};
+
+const SPECIFICATION: Format = Format { kind: "specification", version: 1 };
+/// The time between two attempts to fetch a program.
+const AGAIN: Duration = Duration::from_secs(5);
+/// The bytes of binaries that a node keeps. Those that were used longest ago go first.
+const MOST_CACHED: u64 = 4 << 30;
+
+/// What a job runs: the content of its name, the version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Specification {
+    /// The name of the job.
+    pub job: String,
+    /// The hash of its binary.
+    pub binary: String,
+    /// The job's own options, as its command `run` takes them.
+    pub arguments: Vec<String>,
+}
+
+/// The hash that names content: SHA-256, in hexadecimal digits.
+#[must_use]
+pub fn hash(content: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, content);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Specification {
+    /// Its name.
+    #[must_use]
+    pub fn version(&self) -> String {
+        hash(serde_json::to_string(self).unwrap_or_default().as_bytes())
+    }
+
+    /// The arguments by which the binary carries out `command` for this job, with a store at `location`.
+    fn arguments(&self, command: &str, location: &str) -> Vec<OsString> {
+        let own = [command, "--store", location, "--name", &self.job].map(OsString::from).into_iter();
+        own.chain(self.arguments.iter().map(OsString::from)).collect()
+    }
+}
+
+/// The specifications and binaries of a cluster in its store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    store: Store,
+    /// The folder of the cluster in the store.
+    folder: String,
+}
+
+impl Shelf {
+    /// Those of the cluster whose objects are in `folder`.
+    #[must_use]
+    pub fn new(store: Store, folder: &str) -> Self {
+        Self { store, folder: folder.to_owned() }
+    }
+
+    fn binary(&self, hash: &str) -> object_store::path::Path {
+        self.store.path(&format!("{}/binaries/{hash}", self.folder))
+    }
+
+    fn specification(&self, version: &str) -> object_store::path::Path {
+        self.store.path(&format!("{}/specifications/{version}.json", self.folder))
+    }
+
+    /// Whether a binary is there.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn has_binary(&self, hash: &str) -> anyhow::Result<bool> {
+        let name = self.binary(hash);
+        match self.store.objects().head(&name).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.store.failed("look for", &name, error).into()),
+        }
+    }
+
+    /// Keeps a binary, whose hash must be this.
+    ///
+    /// # Errors
+    /// Its content has another hash, it is no program of this system, or the store fails.
+    pub async fn put_binary(&self, expected: &str, content: Bytes) -> anyhow::Result<()> {
+        let of_it = content.clone();
+        let found = spawn_blocking(move || hash(&of_it)).await?;
+        ensure!(
+            found == expected,
+            "what arrived has the hash {found} instead of {expected}: it was damaged on its way"
+        );
+        is_program(&content)?;
+        let name = self.binary(expected);
+        self.store.create(&name, content).await.map_err(|error| self.store.failed("create", &name, error))?;
+        Ok(())
+    }
+
+    /// Keeps a specification. Returns its version.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn put(&self, specification: &Specification) -> anyhow::Result<String> {
+        let version = specification.version();
+        self.store.create_framed(SPECIFICATION, &self.specification(&version), specification).await?;
+        Ok(version)
+    }
+
+    /// The specification of a version.
+    ///
+    /// # Errors
+    /// It is not there, or the store fails.
+    pub async fn get(&self, version: &str) -> anyhow::Result<Specification> {
+        let name = self.specification(version);
+        let found: Option<Specification> = self.store.get_framed(SPECIFICATION, &name).await?;
+        let specification = found.with_context(|| format!("'{}' is missing", self.store.describe_object(&name)))?;
+        ensure!(specification.version() == version, "'{}' is damaged", self.store.describe_object(&name));
+        Ok(specification)
+    }
+
+    /// The file of a binary in the cache, which is fetched if it is not there or was damaged.
+    async fn fetch(&self, hash_of_it: &str, cache: &Path) -> anyhow::Result<PathBuf> {
+        let (file, expected) = (cache.join(hash_of_it), hash_of_it.to_owned());
+        let (cached, of_cached) = (file.clone(), expected.clone());
+        if spawn_blocking(move || is_cached(&cached, &of_cached)).await? {
+            return Ok(file);
+        }
+        let name = self.binary(hash_of_it);
+        let failed = |error| self.store.failed("read", &name, error);
+        let content = self.store.objects().get(&name).await.map_err(failed)?.bytes().await.map_err(failed)?;
+        let (cache, kept) = (cache.to_owned(), file.clone());
+        let right = spawn_blocking(move || {
+            let right = hash(&content) == expected;
+            if right { keep(&cache, &kept, &content).map(|()| right) } else { Ok(right) }
+        });
+        ensure!(right.await??, "'{}' is damaged", self.store.describe_object(&name));
+        Ok(file)
+    }
+}
+
+/// Whether a file of the cache has the content of this hash. It is kept longer then.
+fn is_cached(file: &Path, expected: &str) -> bool {
+    let right = std::fs::read(file).is_ok_and(|content| hash(&content) == expected);
+    if right {
+        // Without that it is only deleted earlier.
+        let _ = std::fs::File::open(file).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+    right
+}
+
+/// Puts a binary into the cache as a whole.
+fn keep(cache: &Path, file: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let failed = || format!("cannot keep the binary in '{}'", cache.display());
+    std::fs::create_dir_all(cache).with_context(failed)?;
+    let new = cache.join(format!("new.{:016x}", rand::random::<u64>()));
+    std::fs::write(&new, content).with_context(failed)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).with_context(failed)?;
+    std::fs::rename(&new, file).with_context(failed)?;
+    prune(cache, MOST_CACHED);
+    Ok(())
+}
+
+/// Whether content is a program that can run here.
+fn is_program(content: &[u8]) -> anyhow::Result<()> {
+    // Of the ELF header: its magic number, the class of 64 bits, and the machine.
+    let machine = content.get(18..20).map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
+    match (content.get(..5), machine) {
+        (Some(b"\x7fELF\x02"), Some(machine)) if machine == MACHINE => Ok(()),
+        (Some(b"\x7fELF\x02"), Some(machine)) => {
+            bail!("it was built for another CPU (ELF machine {machine}) than that of this node ({MACHINE})")
+        }
+        _ => bail!("it is no Linux program of 64 bits: submit the binary of a job, such as target/release/orders"),
+    }
+}
+
+/// The number of this CPU's architecture in ELF files.
+#[cfg(target_arch = "x86_64")]
+const MACHINE: u16 = 62;
+#[cfg(target_arch = "aarch64")]
+const MACHINE: u16 = 183;
+
+/// Deletes the files of a cache that were used longest ago while there are more than `most` bytes. One that runs goes on.
+fn prune(cache: &Path, most: u64) {
+    let Ok(entries) = std::fs::read_dir(cache) else { return };
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| {
+            let (entry, metadata) = entry.and_then(|entry| entry.metadata().map(|metadata| (entry, metadata))).ok()?;
+            Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+        })
+        .collect();
+    files.sort();
+    let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+    for (_, bytes, path) in files {
+        if total <= most {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!(%error, file = %path.display(), "cannot delete an old binary from the cache");
+        }
+        total -= bytes;
+    }
+}
+
+/// A version that was prepared.
+#[derive(Debug)]
+struct Prepared {
+    program: Program,
+    readiness: Readiness,
+}
+
+type AllPrepared = Arc<Mutex<BTreeMap<String, Prepared>>>;
+
+/// Whether a version can run here: `None`, or the reason why it cannot.
+type OnChecked = Arc<dyn Fn(&str, Option<String>) + Send + Sync>;
+
+/// The programs that a node prepares.
+pub(super) struct Programs {
+    shelf: Shelf,
+    /// The location of the store, as the job's processes are told.
+    location: String,
+    cache: PathBuf,
+    runtime: Handle,
+    checked: OnChecked,
+    tasks: BTreeMap<String, JoinHandle<()>>,
+    prepared: AllPrepared,
+}
+
+impl Programs {
+    pub(super) fn new(shelf: Shelf, location: String, cache: PathBuf, runtime: Handle, checked: OnChecked) -> Self {
+        Self { shelf, location, cache, runtime, checked, tasks: BTreeMap::new(), prepared: AllPrepared::default() }
+    }
+
+    /// Prepares these versions, and forgets all others.
+    pub(super) fn prepare(&mut self, versions: &BTreeSet<String>) {
+        self.tasks.retain(|version, task| {
+            let keep = versions.contains(version);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        self.lock().retain(|version, _| versions.contains(version));
+        for version in versions {
+            if !self.tasks.contains_key(version) {
+                let prepare = Preparing {
+                    version: version.clone(),
+                    shelf: self.shelf.clone(),
+                    location: self.location.clone(),
+                    cache: self.cache.clone(),
+                    checked: Arc::clone(&self.checked),
+                    prepared: Arc::clone(&self.prepared),
+                };
+                self.tasks.insert(version.clone(), self.runtime.spawn(prepare.run()));
+            }
+        }
+    }
+
+    /// Whether a version is among those that are wanted.
+    pub(super) fn prepares(&self, version: &str) -> bool {
+        self.tasks.contains_key(version)
+    }
+
+    /// The program of a version that was prepared.
+    pub(super) fn program(&self, version: &str) -> anyhow::Result<Program> {
+        let prepared = self.lock();
+        let program = prepared.get(version).map(|prepared| prepared.program.clone());
+        program.with_context(|| format!("version {version} has not been fetched"))
+    }
+
+    /// Checks a version at once.
+    pub(super) fn check_again(&self, version: &str) {
+        if let Some(prepared) = self.lock().get(version) {
+            prepared.readiness.check_again();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Prepared>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        self.tasks.values().for_each(JoinHandle::abort);
+        self.lock().clear();
+    }
+}
+
+/// One version that is being prepared.
+struct Preparing {
+    version: String,
+    shelf: Shelf,
+    location: String,
+    cache: PathBuf,
+    checked: OnChecked,
+    prepared: AllPrepared,
+}
+
+impl Preparing {
+    async fn run(self) {
+        loop {
+            match self.prepare().await {
+                Ok(()) => return,
+                Err(error) => (self.checked)(&self.version, Some(format!("{error:#}"))),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn prepare(&self) -> anyhow::Result<()> {
+        let specification = self.shelf.get(&self.version).await?;
+        let path = self.shelf.fetch(&specification.binary, &self.cache).await?;
+        let program = Program {
+            path: path.clone(),
+            name: specification.job.clone(),
+            arguments: specification.arguments("run", &self.location),
+        };
+        let checks = Checks::of_program(path, specification.arguments("check", &self.location));
+        let (checked, version) = (Arc::clone(&self.checked), self.version.clone());
+        // Whoever hears that the version can run finds its program.
+        let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let readiness = Readiness::start(checks, move |unready| checked(&version, unready))?;
+        all.insert(self.version.clone(), Prepared { program, readiness });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    fn shelf() -> Shelf {
+        Shelf::new(Store::over(Arc::new(InMemory::new()), "memory"), ".cluster")
+    }
+
+    fn program() -> Bytes {
+        let mut content = b"\x7fELF\x02".to_vec();
+        content.resize(18, 0);
+        content.extend(MACHINE.to_le_bytes());
+        Bytes::from(content)
+    }
+
+    #[tokio::test]
+    async fn a_binary_is_kept_once_and_only_if_it_is_what_its_name_says_and_can_run() {
+        let shelf = shelf();
+        let refused = async |name: &str, content: &[u8]| {
+            let refused = shelf.put_binary(name, Bytes::copy_from_slice(content)).await;
+            refused.unwrap_err().to_string()
+        };
+        assert!(refused(&hash(b"other"), &program()).await.contains("was damaged"));
+        assert!(refused(&hash(b"#!/bin/sh"), b"#!/bin/sh").await.contains("no Linux program"));
+        let mut other = program().to_vec();
+        other[18] = 8;
+        assert!(refused(&hash(&other), &other).await.contains("another CPU (ELF machine 8)"));
+        let name = hash(&program());
+        assert!(!shelf.has_binary(&name).await.unwrap());
+        for _ in 0..2 {
+            shelf.put_binary(&name, program()).await.unwrap();
+        }
+        assert!(shelf.has_binary(&name).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_binary_that_is_damaged_in_the_cache_is_fetched_again_and_one_in_the_store_is_refused() {
+        let (shelf, folder) = (shelf(), tempfile::tempdir().unwrap());
+        let cache = folder.path().join("cache");
+        let name = hash(&program());
+        shelf.put_binary(&name, program()).await.unwrap();
+        let file = shelf.fetch(&name, &cache).await.unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o755);
+        std::fs::write(&file, b"damaged").unwrap();
+        shelf.fetch(&name, &cache).await.unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), program());
+        std::fs::remove_file(&file).unwrap();
+        let damaged = shelf.binary(&name);
+        shelf.store.delete(&damaged).await.unwrap();
+        shelf.store.create(&damaged, Bytes::from_static(b"damaged")).await.unwrap();
+        assert!(shelf.fetch(&name, &cache).await.unwrap_err().to_string().contains("is damaged"));
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_cache_loses_what_was_used_longest_ago() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, age) in [("old", 30), ("older", 40), ("new", 10)] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, [0; 10]).unwrap();
+            let then = SystemTime::now() - Duration::from_secs(age);
+            std::fs::File::open(path).unwrap().set_modified(then).unwrap();
+        }
+        prune(folder.path(), 20);
+        let mut left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["new", "old"]);
+    }
+
+    #[tokio::test]
+    async fn a_version_is_the_hash_of_what_is_run() {
+        let shelf = shelf();
+        let specification = |arguments: &[&str]| Specification {
+            job: "orders".to_owned(),
+            binary: hash(b"binary"),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+        };
+        let version = shelf.put(&specification(&["--input", "a"])).await.unwrap();
+        assert_eq!(shelf.get(&version).await.unwrap(), specification(&["--input", "a"]));
+        assert_ne!(specification(&["--input", "b"]).version(), version);
+        assert!(shelf.get("0").await.unwrap_err().to_string().contains("is missing"));
+    }
+}

@@ -1,0 +1,324 @@
+//! The API of a cluster's node: HTTP and JSON, for the command `fluvial`.
+//!
+//! | request | what it does |
+//! | --- | --- |
+//! | `GET /v1/jobs`, `GET /v1/jobs/{name}` | the jobs, each as a [`Report`] |
+//! | `PUT /v1/binaries/{hash}` | keeps a binary, whose SHA-256 this is; `GET` says by 200 or 404 whether it is there |
+//! | `POST /v1/jobs` | submits a job: a [`Submission`] |
+//! | `PATCH /v1/jobs/{name}` | another binary, other options or another number of workers: an [`Update`] |
+//! | `POST /v1/jobs/{name}/start`, `…/stop`, `…/restart` | what they say |
+//! | `DELETE /v1/jobs/{name}` | forgets a job that has ended; its state in the store stays |
+//! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
+//!
+//! Every node answers; a change is passed on to the coordinator. An error is `{"error": "…"}` with a status of 4xx if the
+//! request is wrong, and 503 if it may succeed later.
+//!
+//! The API is plain HTTP without tokens, so it listens on the loopback interface only: whoever reaches it runs programs as the
+//! user of the node. A web page in a browser of this host reaches it, too. Therefore only requests to a name of this host are
+//! answered, and every request that changes something has to have the header [`CLIENT`], which a page of another origin cannot
+//! set.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use anyhow::ensure;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::header::HOST;
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use fluvial_protocol::group::{Change, Refusal};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use super::bounded::Bounded;
+use super::newest;
+use crate::changes::Changes;
+use crate::group::{Shelf, Specification};
+use crate::status::{Board, MemberReport, Report, View, gather, gather_all};
+use crate::trust::Trust;
+
+/// The header that a request which changes something must have.
+pub const CLIENT: &str = "fluvial-client";
+/// The largest binary.
+const MOST_BYTES: usize = 512 << 20;
+
+/// A job that is submitted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submission {
+    /// Its name: 1 to 100 letters, digits, `-`, `_` or `.`, not beginning with `.`.
+    pub name: String,
+    /// The SHA-256 of its binary, which must be there.
+    pub binary: String,
+    /// The job's own options, as its command `run` takes them.
+    pub arguments: Vec<String>,
+    /// The number of its workers.
+    pub workers: u32,
+}
+
+/// What changes of a job. What is not there stays as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Update {
+    /// The SHA-256 of its binary, which must be there.
+    pub binary: Option<String>,
+    /// The job's own options.
+    pub arguments: Option<Vec<String>>,
+    /// The number of its workers.
+    pub workers: Option<u32>,
+}
+
+/// An error, as the API says it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// What is wrong, and what can be done.
+    pub error: String,
+}
+
+#[derive(Clone)]
+struct Knowledge {
+    board: Arc<Board>,
+    trust: Arc<Trust>,
+    shelf: Shelf,
+    changes: Changes,
+}
+
+/// Serves the API on `listener` until the runtime ends.
+///
+/// # Errors
+/// The listener is not on the loopback interface, or cannot be used.
+pub fn serve(
+    listener: TcpListener,
+    board: Arc<Board>,
+    trust: Arc<Trust>,
+    shelf: Shelf,
+    changes: Changes,
+    runtime: &Handle,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    ensure!(address.ip().is_loopback(), "the API has no tokens yet, so it listens on the loopback interface only");
+    listener.set_nonblocking(true)?;
+    let listener = {
+        let _in_runtime = runtime.enter();
+        tokio::net::TcpListener::from_std(listener)?
+    };
+    let router = Router::new()
+        .route("/v1/jobs", get(jobs).post(submit))
+        .route("/v1/jobs/{name}", get(job).patch(update).delete(delete))
+        .route("/v1/jobs/{name}/{action}", post(act))
+        .route("/v1/binaries/{hash}", put(put_binary).get(has_binary))
+        .route("/v1/nodes", get(nodes))
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .layer(from_fn(move |request, next| guard(address, request, next)))
+        .with_state(Knowledge { board, trust, shelf, changes });
+    runtime.spawn(async move {
+        if let Err(error) = axum::serve(Bounded::new(listener), router).await {
+            tracing::warn!(%error, "the API of this node has ended");
+        }
+    });
+    Ok(())
+}
+
+/// Why a request gets no answer.
+struct Refused {
+    status: StatusCode,
+    error: String,
+}
+
+impl Refused {
+    fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, error: error.into() }
+    }
+
+    /// It may succeed later.
+    fn unavailable(error: &anyhow::Error) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"))
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::Exists(_) | Refusal::Runs(_) => StatusCode::CONFLICT,
+            Refusal::Unknown(_) => StatusCode::NOT_FOUND,
+            Refusal::NoWorkers => StatusCode::BAD_REQUEST,
+            Refusal::NotCoordinator => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, refusal.to_string())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.status, Json(Failure { error: self.error })).into_response()
+    }
+}
+
+/// Lets a request through if no web page of another origin can have made it.
+async fn guard(address: SocketAddr, request: Request, next: Next) -> Result<Response, Refused> {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let own = ["localhost", "127.0.0.1", "[::1]"].contains(&name) || host == address.to_string();
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
+    if !own {
+        return Err(Refused::new(StatusCode::FORBIDDEN, format!("'{host}' is no name of this host")));
+    }
+    if !reads && !request.headers().contains_key(CLIENT) {
+        return Err(Refused::new(StatusCode::FORBIDDEN, format!("the header '{CLIENT}' is missing")));
+    }
+    Ok(next.run(request).await)
+}
+
+impl Knowledge {
+    fn view(&self) -> Result<Arc<View>, Refused> {
+        newest(&self.board).map_err(|why| Refused::new(StatusCode::SERVICE_UNAVAILABLE, why))
+    }
+
+    /// All jobs.
+    async fn jobs(&self) -> Result<Vec<Report>, Refused> {
+        Ok(gather_all(self.view()?, &self.trust).await)
+    }
+
+    /// The job of a name.
+    async fn job(&self, name: &str) -> Result<Report, Refused> {
+        let found = self.jobs().await?.into_iter().find(|job| job.job == name);
+        Ok(found.ok_or_else(|| Refusal::Unknown(name.to_owned()))?)
+    }
+
+    /// Makes a change at the coordinator.
+    async fn change(&self, change: Change) -> Result<(), Refused> {
+        let view = self.view()?;
+        let coordinator = view.coordinator.as_ref().map(|(node, _)| node);
+        Ok(self.changes.make_anywhere(change, coordinator, &view.me, &self.trust).await?)
+    }
+
+    /// Keeps what a job runs. Returns its version.
+    async fn put(&self, specification: &Specification) -> Result<String, Refused> {
+        let binary = &specification.binary;
+        let is_there = self.shelf.has_binary(binary).await.map_err(|error| Refused::unavailable(&error))?;
+        if !is_there {
+            let error = format!("the binary {binary} is not there: upload it first");
+            return Err(Refused::new(StatusCode::BAD_REQUEST, error));
+        }
+        self.shelf.put(specification).await.map_err(|error| Refused::unavailable(&error))
+    }
+}
+
+async fn jobs(State(knowledge): State<Knowledge>) -> Result<Json<Vec<Report>>, Refused> {
+    knowledge.jobs().await.map(Json)
+}
+
+async fn job(State(knowledge): State<Knowledge>, Path(name): Path<String>) -> Result<Json<Report>, Refused> {
+    knowledge.job(&name).await.map(Json)
+}
+
+async fn nodes(State(knowledge): State<Knowledge>) -> Result<Json<Vec<MemberReport>>, Refused> {
+    Ok(Json(gather(knowledge.view()?, &knowledge.trust).await.members))
+}
+
+async fn has_binary(State(knowledge): State<Knowledge>, Path(hash): Path<String>) -> Result<StatusCode, Refused> {
+    is_hash(&hash)?;
+    match knowledge.shelf.has_binary(&hash).await {
+        Ok(true) => Ok(StatusCode::OK),
+        Ok(false) => Err(Refused::new(StatusCode::NOT_FOUND, format!("the binary {hash} is not there"))),
+        Err(error) => Err(Refused::unavailable(&error)),
+    }
+}
+
+async fn put_binary(
+    State(knowledge): State<Knowledge>,
+    Path(hash): Path<String>,
+    content: Bytes,
+) -> Result<StatusCode, Refused> {
+    is_hash(&hash)?;
+    match knowledge.shelf.put_binary(&hash, content).await {
+        Ok(()) => Ok(StatusCode::CREATED),
+        Err(error) if error.is::<fluvial_connector::Error>() => Err(Refused::unavailable(&error)),
+        Err(error) => Err(Refused::new(StatusCode::BAD_REQUEST, format!("{error:#}"))),
+    }
+}
+
+/// Whether a text names a binary. Anything else might name another object of the store.
+fn is_hash(text: &str) -> Result<(), Refused> {
+    let fits = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let error = || Refused::new(StatusCode::BAD_REQUEST, format!("'{text}' is no SHA-256 in hexadecimal digits"));
+    if fits { Ok(()) } else { Err(error()) }
+}
+
+/// Whether a job may have this name: it becomes a folder in the store, and a part of a topic's name.
+fn is_name(text: &str) -> Result<(), Refused> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let fits = (1..=100).contains(&text.len()) && text.chars().all(fits) && !text.starts_with('.');
+    let what = "a job's name consists of 1 to 100 letters, digits, '-', '_' or '.', and does not begin with '.'";
+    if fits { Ok(()) } else { Err(Refused::new(StatusCode::BAD_REQUEST, what)) }
+}
+
+async fn submit(State(knowledge): State<Knowledge>, Json(submission): Json<Submission>) -> Result<StatusCode, Refused> {
+    let Submission { name, binary, arguments, workers } = submission;
+    is_name(&name)?;
+    is_hash(&binary)?;
+    let version = knowledge.put(&Specification { job: name.clone(), binary, arguments }).await?;
+    knowledge.change(Change::Submit { job: name, version, workers }).await?;
+    Ok(StatusCode::CREATED)
+}
+
+async fn update(
+    State(knowledge): State<Knowledge>,
+    Path(name): Path<String>,
+    Json(update): Json<Update>,
+) -> Result<StatusCode, Refused> {
+    let Update { binary, arguments, workers } = update;
+    let version = if binary.is_some() || arguments.is_some() {
+        let wanted = knowledge.job(&name).await?.wanted.ok_or_else(|| Refusal::Unknown(name.clone()))?;
+        let before = knowledge.shelf.get(&wanted.version).await.map_err(|error| Refused::unavailable(&error))?;
+        binary.as_deref().map_or(Ok(()), is_hash)?;
+        let specification = Specification {
+            binary: binary.unwrap_or(before.binary),
+            arguments: arguments.unwrap_or(before.arguments),
+            job: before.job,
+        };
+        Some(knowledge.put(&specification).await?)
+    } else {
+        None
+    };
+    knowledge.change(Change::Update { job: name, version, workers }).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn act(
+    State(knowledge): State<Knowledge>,
+    Path((job, action)): Path<(String, String)>,
+) -> Result<StatusCode, Refused> {
+    let change = match action.as_str() {
+        "start" => Change::Start { job },
+        "stop" => Change::Stop { job },
+        "restart" => Change::Restart { job },
+        _ => {
+            let error = format!("a job is started, stopped or restarted, not '{action}'");
+            return Err(Refused::new(StatusCode::NOT_FOUND, error));
+        }
+    };
+    knowledge.change(change).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn delete(State(knowledge): State<Knowledge>, Path(job): Path<String>) -> Result<StatusCode, Refused> {
+    knowledge.change(Change::Delete { job }).await?;
+    Ok(StatusCode::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_folder_and_a_part_of_a_topic() {
+        for (name, fits) in [("orders", true), ("a.b-c_1", true), ("", false), (".cluster", false), ("a/b", false)] {
+            assert_eq!(is_name(name).is_ok(), fits, "{name}");
+        }
+    }
+}

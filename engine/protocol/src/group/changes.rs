@@ -1,0 +1,215 @@
+//! What users of a cluster change.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{GroupRecord, JobRecord, Wanted};
+
+/// A change that a user asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Run a job of this name.
+    Submit {
+        /// The name of the job.
+        job: String,
+        /// Its program.
+        version: String,
+        /// The number of its workers.
+        workers: u32,
+    },
+    /// Run the job with another program or another number of workers; where it has ended, begin again.
+    Update {
+        /// The name of the job.
+        job: String,
+        /// Its program, if that changes.
+        version: Option<String>,
+        /// The number of its workers, if that changes.
+        workers: Option<u32>,
+    },
+    /// Run a job that was stopped or has ended.
+    Start {
+        /// The name of the job.
+        job: String,
+    },
+    /// Commit, take a checkpoint and end; the job can be started again.
+    Stop {
+        /// The name of the job.
+        job: String,
+    },
+    /// End at a checkpoint, and begin again.
+    Restart {
+        /// The name of the job.
+        job: String,
+    },
+    /// Forget a job that has ended.
+    Delete {
+        /// The name of the job.
+        job: String,
+    },
+}
+
+/// Why a change was not made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// There is a job of this name.
+    #[error("there is a job '{0}' already: choose another name, or update that job")]
+    Exists(String),
+    /// There is none.
+    #[error("there is no job '{0}'")]
+    Unknown(String),
+    /// It has not ended.
+    #[error("the job '{0}' has not ended: stop it first")]
+    Runs(String),
+    /// A job has at least one worker.
+    #[error("a job has at least one worker")]
+    NoWorkers,
+    /// This node does not coordinate, or has ceased to before the change was stored: it may have been made all the same.
+    #[error("this node does not coordinate: ask again")]
+    NotCoordinator,
+}
+
+/// Makes a change in a record. A run that begins gets the number `run`. A change that was made already changes nothing.
+pub(super) fn apply(record: &mut GroupRecord, change: &Change, run: u32) -> Result<(), Refusal> {
+    if let Change::Submit { workers: 0, .. } | Change::Update { workers: Some(0), .. } = change {
+        return Err(Refusal::NoWorkers);
+    }
+    if let Change::Submit { job, version, workers } = change {
+        let wanted = Wanted { revision: 1, version: version.clone(), workers: *workers, run: true };
+        let submitted = JobRecord { wanted: Some(wanted), ..JobRecord::new(run) };
+        let there = record.jobs.entry(job.clone()).or_insert(submitted);
+        let same = there.wanted.as_ref().is_some_and(|w| (&w.version, w.workers, w.run) == (version, *workers, true));
+        return if same { Ok(()) } else { Err(Refusal::Exists(job.clone())) };
+    }
+    let (Change::Submit { job: name, .. }
+    | Change::Update { job: name, .. }
+    | Change::Start { job: name }
+    | Change::Stop { job: name }
+    | Change::Restart { job: name }
+    | Change::Delete { job: name }) = change;
+    let Some(job) = record.jobs.get_mut(name) else {
+        return if matches!(change, Change::Delete { .. }) { Ok(()) } else { Err(Refusal::Unknown(name.clone())) };
+    };
+    let Some(wanted) = &mut job.wanted else { return Err(Refusal::Unknown(name.clone())) };
+    let before = wanted.clone();
+    match change {
+        Change::Submit { .. } => {}
+        Change::Update { version, workers, .. } => {
+            wanted.version = version.clone().unwrap_or(before.version.clone());
+            wanted.workers = workers.unwrap_or(before.workers);
+        }
+        Change::Start { .. } => wanted.run = true,
+        Change::Stop { .. } => wanted.run = false,
+        Change::Restart { .. } => {
+            wanted.run = true;
+            wanted.revision += 1;
+        }
+        Change::Delete { .. } if job.outcome.is_none() => return Err(Refusal::Runs(name.clone())),
+        Change::Delete { .. } => {
+            record.jobs.remove(name);
+            return Ok(());
+        }
+    }
+    // A job that was stopped stays so until it is started, with what has changed meanwhile.
+    let begins = wanted.run && job.outcome.is_some() && (*wanted != before || matches!(change, Change::Start { .. }));
+    if (&wanted.version, wanted.workers) != (&before.version, before.workers) {
+        wanted.revision += 1;
+    }
+    if begins {
+        (job.run, job.attempt, job.outcome) = (run, None, None);
+        job.failed.clear();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::Exit;
+    use crate::group::{NodeId, Outcome, Term};
+
+    fn record() -> GroupRecord {
+        let coordinator = NodeId { address: "a".to_owned(), start: 1 };
+        GroupRecord { nonce: 1, term: Term(1), coordinator, jobs: BTreeMap::new() }
+    }
+
+    fn submit(version: &str) -> Change {
+        Change::Submit { job: "orders".to_owned(), version: version.to_owned(), workers: 2 }
+    }
+
+    fn job() -> String {
+        "orders".to_owned()
+    }
+
+    #[test]
+    fn a_job_is_submitted_once_and_the_same_again_is_no_change() {
+        let mut record = record();
+        assert_eq!(apply(&mut record, &submit("v1"), 7), Ok(()));
+        let first = record.clone();
+        assert_eq!(apply(&mut record, &submit("v1"), 8), Ok(()));
+        assert_eq!(record, first);
+        assert_eq!(apply(&mut record, &submit("v2"), 9), Err(Refusal::Exists(job())));
+        assert_eq!(record, first);
+        let none = Change::Submit { job: "other".to_owned(), version: "v".to_owned(), workers: 0 };
+        assert_eq!(apply(&mut record, &none, 9), Err(Refusal::NoWorkers));
+    }
+
+    #[test]
+    fn a_job_that_has_ended_begins_a_new_run_when_it_is_started_or_changed() {
+        let ended = Outcome { exit: Exit::Failed, why: "a bug".to_owned() };
+        let update = Change::Update { job: job(), version: Some("v2".to_owned()), workers: None };
+        for (change, begins) in [
+            (Change::Start { job: job() }, true),
+            (Change::Restart { job: job() }, true),
+            (update, true),
+            (Change::Stop { job: job() }, false),
+            (Change::Update { job: job(), version: None, workers: Some(2) }, false),
+        ] {
+            let mut record = record();
+            apply(&mut record, &submit("v1"), 7).expect("it is new");
+            if let Some(job) = record.jobs.get_mut("orders") {
+                job.outcome = Some(ended.clone());
+            }
+            assert_eq!(apply(&mut record, &change, 8), Ok(()));
+            let job = &record.jobs["orders"];
+            assert_eq!((job.run, job.outcome.is_none()), if begins { (8, true) } else { (7, false) }, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_job_that_has_ended_is_deleted() {
+        let mut record = record();
+        let delete = Change::Delete { job: job() };
+        assert_eq!(apply(&mut record, &delete, 1), Ok(()), "it is not there");
+        assert_eq!(apply(&mut record, &Change::Stop { job: job() }, 1), Err(Refusal::Unknown(job())));
+        apply(&mut record, &submit("v1"), 7).expect("it is new");
+        assert_eq!(apply(&mut record, &delete, 1), Err(Refusal::Runs(job())));
+        if let Some(job) = record.jobs.get_mut("orders") {
+            job.outcome = Some(Outcome { exit: Exit::Done, why: String::new() });
+        }
+        assert_eq!(apply(&mut record, &delete, 1), Ok(()));
+        assert!(record.jobs.is_empty());
+    }
+
+    #[test]
+    fn what_changes_a_running_job_is_a_new_revision_of_it() {
+        let mut record = record();
+        apply(&mut record, &submit("v1"), 7).expect("it is new");
+        let revisions: Vec<_> = [
+            Change::Update { job: job(), version: None, workers: Some(4) },
+            Change::Update { job: job(), version: None, workers: Some(4) },
+            Change::Start { job: job() },
+            Change::Restart { job: job() },
+        ]
+        .iter()
+        .map(|change| {
+            apply(&mut record, change, 8).expect("it is there");
+            record.jobs["orders"].wanted.as_ref().map(|wanted| wanted.revision)
+        })
+        .collect();
+        assert_eq!(revisions, [Some(2), Some(2), Some(2), Some(3)]);
+        assert_eq!(record.jobs["orders"].run, 7);
+    }
+}

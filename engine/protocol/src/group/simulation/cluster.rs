@@ -1,0 +1,345 @@
+//! Clusters, whose users submit jobs and change them.
+
+use std::collections::BTreeMap;
+
+use super::histories::{Weather, disturb, for_each_seed, heal};
+use super::world::{BAD, UNFIT, World};
+use crate::Exit;
+use crate::group::{Change, JobRecord, NodeId, Refusal, Workers, place};
+use crate::simulation::dice::Dice;
+
+/// A cluster of hosts with these slots on which nothing was submitted yet.
+fn cluster(slots: &[u32]) -> World {
+    let mut world = World::of_cluster(7, slots);
+    world.tells = true;
+    world.start_all();
+    world.run_for(20_000);
+    world
+}
+
+fn coordinator(world: &World) -> usize {
+    let record = world.newest().expect("there is a record");
+    record.coordinator.address["host-".len()..].parse().expect("a host's number")
+}
+
+/// Makes a change, and returns what is said of it.
+fn change(world: &mut World, change: Change) -> Result<(), Refusal> {
+    let number = world.change(coordinator(world), change);
+    for _ in 0..200 {
+        if let Some(answer) = world.answers.get(&number) {
+            return answer.clone();
+        }
+        world.step();
+    }
+    panic!("change {number} is not answered");
+}
+
+fn submit(world: &mut World, job: &str, version: &str, workers: u32) {
+    let submit = Change::Submit { job: job.to_owned(), version: version.to_owned(), workers };
+    assert_eq!(change(world, submit), Ok(()));
+}
+
+fn stop(job: &str) -> Change {
+    Change::Stop { job: job.to_owned() }
+}
+
+fn start(job: &str) -> Change {
+    Change::Start { job: job.to_owned() }
+}
+
+fn update(job: &str, version: Option<&str>, workers: Option<u32>) -> Change {
+    Change::Update { job: job.to_owned(), version: version.map(str::to_owned), workers }
+}
+
+fn job<'a>(world: &'a World, name: &str) -> &'a JobRecord {
+    &world.newest().expect("there is a record").jobs[name]
+}
+
+/// How many workers run of a job, of which version; `None` if it does not run.
+fn runs<'a>(world: &'a World, name: &str) -> Option<(&'a str, u32)> {
+    let attempt = job(world, name).attempt.as_ref().filter(|attempt| world.runs(name, attempt))?;
+    Some((attempt.version.as_str(), attempt.layout().workers))
+}
+
+/// Runs until this holds, for a minute at most. Returns how long it took, in milliseconds.
+#[track_caller]
+fn until(world: &mut World, what: &str, mut holds: impl FnMut(&World) -> bool) -> u64 {
+    let since_ms = world.now_ms;
+    while !holds(world) {
+        assert!(world.now_ms < since_ms + 60_000, "{what}: {:?}", world.newest());
+        world.step();
+    }
+    world.now_ms - since_ms
+}
+
+#[test]
+fn a_job_that_is_submitted_runs_within_some_seconds() {
+    let mut world = cluster(&[2, 2, 2]);
+    submit(&mut world, "orders", "v1", 4);
+    let took_ms = until(&mut world, "it runs", |world| runs(world, "orders") == Some(("v1", 4)));
+    assert!(took_ms < 5000, "{took_ms}");
+    world.run_for(30_000);
+    assert_eq!(world.started.len(), 1);
+}
+
+#[test]
+fn a_job_without_room_waits_and_runs_once_there_is_some() {
+    let mut world = cluster(&[2, 2]);
+    world.kill(1);
+    world.run_for(20_000);
+    submit(&mut world, "orders", "v1", 3);
+    world.run_for(20_000);
+    assert_eq!((runs(&world, "orders"), world.started.len()), (None, 0));
+    world.start(1);
+    until(&mut world, "it runs", |world| runs(world, "orders") == Some(("v1", 3)));
+}
+
+#[test]
+fn jobs_share_the_slots_and_do_not_disturb_each_other() {
+    let mut world = cluster(&[2, 2, 2]);
+    for name in ["a", "b", "c"] {
+        submit(&mut world, name, "v1", 2);
+    }
+    until(&mut world, "all run", |world| ["a", "b", "c"].iter().all(|name| runs(world, name).is_some()));
+    let mut taken: BTreeMap<usize, u32> = BTreeMap::new();
+    world
+        .live()
+        .flat_map(|(.., workers)| workers)
+        .for_each(|(host, workers)| *taken.entry(host).or_default() += workers);
+    assert_eq!(taken, BTreeMap::from([(0, 2), (1, 2), (2, 2)]));
+    submit(&mut world, "d", "v1", 1);
+    world.run_for(10_000);
+    assert_eq!(runs(&world, "d"), None);
+    let of_b = job(&world, "b").attempt.clone();
+    assert_eq!(change(&mut world, stop("a")), Ok(()));
+    until(&mut world, "d runs in the place of a", |world| runs(world, "d").is_some());
+    assert_eq!((job(&world, "b").attempt.clone(), world.started.len()), (of_b, 4));
+}
+
+#[test]
+fn a_job_is_stopped_at_a_checkpoint_and_begins_a_new_run_when_it_is_started() {
+    let mut world = cluster(&[2]);
+    submit(&mut world, "orders", "v1", 2);
+    until(&mut world, "it runs", |world| runs(world, "orders").is_some());
+    let first = job(&world, "orders").run;
+    assert_eq!(change(&mut world, stop("orders")), Ok(()));
+    until(&mut world, "its end", |world| job(world, "orders").outcome.is_some());
+    assert_eq!(job(&world, "orders").outcome.as_ref().map(|outcome| outcome.exit), Some(Exit::Done));
+    assert_eq!(change(&mut world, Change::Delete { job: "other".to_owned() }), Ok(()));
+    world.run_for(20_000);
+    assert_eq!(world.live().count(), 0);
+    assert_eq!(change(&mut world, start("orders")), Ok(()));
+    until(&mut world, "it runs", |world| runs(world, "orders").is_some());
+    assert_ne!(job(&world, "orders").run, first);
+    assert_eq!(
+        change(&mut world, Change::Delete { job: "orders".to_owned() }),
+        Err(Refusal::Runs("orders".to_owned()))
+    );
+}
+
+#[test]
+fn a_job_gets_another_number_of_workers_and_another_program_once_each() {
+    let mut world = cluster(&[2, 2, 2]);
+    submit(&mut world, "orders", "v1", 2);
+    until(&mut world, "it runs", |world| runs(world, "orders").is_some());
+    for (version, workers) in [("v1", 6), ("v1", 1), ("v2", 1)] {
+        assert_eq!(change(&mut world, update("orders", Some(version), Some(workers))), Ok(()));
+        until(&mut world, "it has changed", |world| runs(world, "orders") == Some((version, workers)));
+    }
+    let restart = Change::Restart { job: "orders".to_owned() };
+    assert_eq!(change(&mut world, restart), Ok(()));
+    until(&mut world, "it has restarted", |world| world.started.len() == 5 && runs(world, "orders").is_some());
+    world.run_for(30_000);
+    assert_eq!(world.started.len(), 5);
+}
+
+#[test]
+fn a_program_that_no_node_can_run_leaves_the_old_one_running() {
+    let mut world = cluster(&[2, 2]);
+    submit(&mut world, "orders", "v1", 2);
+    until(&mut world, "it runs", |world| runs(world, "orders").is_some());
+    for wanted in [update("orders", Some(UNFIT), None), update("orders", Some("v1"), Some(9))] {
+        assert_eq!(change(&mut world, wanted), Ok(()));
+        world.run_for(20_000);
+        assert_eq!((runs(&world, "orders"), world.started.len()), (Some(("v1", 2)), 1));
+    }
+    // What was wanted first again is another revision, and no other program.
+    assert_eq!(change(&mut world, update("orders", None, Some(2))), Ok(()));
+    until(&mut world, "the next revision", |world| world.started.len() == 2 && runs(world, "orders").is_some());
+}
+
+#[test]
+fn a_job_whose_program_fails_ends_and_the_others_do_not() {
+    let mut world = cluster(&[2, 2]);
+    submit(&mut world, "good", "v1", 2);
+    submit(&mut world, "bad", BAD, 2);
+    until(&mut world, "the end", |world| job(world, "bad").outcome.is_some());
+    world.run_for(20_000);
+    let started = world.started.iter().filter(|(name, _)| name == "bad").count();
+    assert_eq!((runs(&world, "good"), started), (Some(("v1", 2)), 1));
+    assert_eq!(job(&world, "bad").outcome.as_ref().map(|outcome| outcome.exit), Some(Exit::Failed));
+    assert_eq!(change(&mut world, update("bad", Some("v1"), None)), Ok(()));
+    until(&mut world, "it runs", |world| runs(world, "bad").is_some());
+}
+
+#[test]
+fn a_node_that_leaves_hands_its_jobs_to_the_others_and_all_can_leave() {
+    let mut world = cluster(&[2, 2, 2]);
+    submit(&mut world, "a", "v1", 2);
+    submit(&mut world, "b", "v1", 2);
+    until(&mut world, "both run", |world| ["a", "b"].iter().all(|name| runs(world, name).is_some()));
+    let host = world.live().flat_map(|(.., workers)| workers.into_keys()).next().expect("a host");
+    world.leave(host);
+    until(&mut world, "it has left", |world| world.hosts[host].node.is_none());
+    until(&mut world, "both run", |world| ["a", "b"].iter().all(|name| runs(world, name).is_some()));
+    assert_eq!(world.started.len(), 3);
+    world.start(host);
+    world.run_for(10_000);
+    (0..3).for_each(|host| world.leave(host));
+    until(&mut world, "all have left", |world| world.hosts.iter().all(|host| host.node.is_none()));
+    assert!(job(&world, "a").outcome.is_none(), "a cluster without nodes forgets nothing");
+    world.start_all();
+    until(&mut world, "both run", |world| ["a", "b"].iter().all(|name| runs(world, name).is_some()));
+}
+
+#[test]
+fn a_change_at_a_node_that_does_not_coordinate_is_refused() {
+    let mut world = cluster(&[2, 2]);
+    let other = 1 - coordinator(&world);
+    let number = world.change(other, stop("orders"));
+    world.run_for(1000);
+    assert_eq!(world.answers.get(&number), Some(&Err(Refusal::NotCoordinator)));
+}
+
+/// A change that its coordinator could not confirm is made again, and has one effect.
+#[test]
+fn a_change_during_which_the_coordinator_dies_can_be_repeated() {
+    for steps in 0..12 {
+        let mut world = cluster(&[2, 2]);
+        let first = coordinator(&world);
+        let wanted = Change::Submit { job: "orders".to_owned(), version: "v1".to_owned(), workers: 2 };
+        let number = world.change(first, wanted.clone());
+        (0..steps).for_each(|_| world.step());
+        world.kill(first);
+        until(&mut world, "the next coordinator", |world| coordinator(world) != first);
+        if let Some(Ok(())) = world.answers.get(&number) {
+            assert!(world.newest().is_some_and(|record| record.jobs.contains_key("orders")), "after {steps} steps");
+        }
+        world.run_for(2000);
+        assert_eq!(change(&mut world, wanted), Ok(()), "after {steps} steps");
+        until(&mut world, "it runs", |world| runs(world, "orders").is_some());
+    }
+}
+
+const JOBS: [&str; 3] = ["a", "b", "c"];
+
+/// Something that a user may want.
+fn any_change(dice: &mut Dice) -> Change {
+    let job = JOBS[dice.below(JOBS.len())];
+    let version = |dice: &mut Dice| ["v1", "v2", BAD, UNFIT][dice.below(4)].to_owned();
+    match dice.below(8) {
+        0..3 => Change::Submit { job: job.to_owned(), version: version(dice), workers: dice.between(1, 4) as u32 },
+        3 => update(job, Some(&version(dice)), None),
+        4 => update(job, None, Some(dice.between(1, 4) as u32)),
+        5 => stop(job),
+        6 => start(job),
+        _ if dice.one_in(2) => Change::Restart { job: job.to_owned() },
+        _ => Change::Delete { job: job.to_owned() },
+    }
+}
+
+fn run(seed: u64, tells: bool) -> Result<(), String> {
+    let mut dice = Dice::new(seed);
+    let weather = Weather::new(&mut dice);
+    let slots: Vec<_> = (0..dice.between(1, 4)).map(|_| dice.between(0, 3) as u32).collect();
+    let mut world = World::of_cluster(seed ^ 0x5eed, &slots);
+    world.tells = tells;
+    world.faults = [0, 10, 50][dice.below(3)];
+    world.start_all();
+    let wishes = [20, 100, 400][dice.below(3)];
+    for _ in 0..dice.between(200, 4000) {
+        world.step();
+        disturb(&mut world, &weather, &mut dice);
+        if dice.one_in(wishes) {
+            let host = dice.below(slots.len());
+            world.change(host, any_change(&mut dice));
+        }
+    }
+    heal(&mut world);
+    world.run_for(120_000);
+    if let Some(why) = unsettled(&world) {
+        return Err(why);
+    }
+    let (started, records) = (world.started.clone(), world.records.len());
+    world.run_for(60_000);
+    if let Some(why) = unsettled(&world) {
+        return Err(format!("it was settled, and then {why}"));
+    }
+    if (world.started.as_slice(), world.records.len()) != (started.as_slice(), records) {
+        return Err(format!("after {started:?} it went on to {:?} without a reason", world.started));
+    }
+    Ok(())
+}
+
+/// Why a cluster is not as its users want it when nothing is wrong with its surroundings.
+fn unsettled(world: &World) -> Option<String> {
+    let Some(record) = world.newest() else { return Some("the journal is empty".to_owned()) };
+    let mut free: BTreeMap<NodeId, u32> = BTreeMap::new();
+    for host in &world.hosts {
+        let Some(node) = &host.node else { return Some(format!("{:?} does not run", host.offer)) };
+        let follows = node.coordinator().map(|(coordinator, term)| (coordinator.clone(), term));
+        if follows != Some((record.coordinator.clone(), record.term)) {
+            return Some(format!("{:?} follows {follows:?} and not {}", host.offer, record.coordinator));
+        }
+        free.insert(node.me().clone(), host.offer.slots);
+    }
+    for (name, number, _) in world.live() {
+        let of_job = record.jobs.get(name).and_then(|job| job.attempt.as_ref());
+        if of_job.is_none_or(|attempt| attempt.number != number || !world.runs(name, attempt)) {
+            return Some(format!("processes of attempt {number} of {name} are left over: {record:?}"));
+        }
+    }
+    for (name, job) in &record.jobs {
+        if let Some(attempt) = job.attempt.as_ref().filter(|attempt| world.runs(name, attempt)) {
+            for (node, processes) in &attempt.placement.places {
+                let Some(slots) = free.get_mut(node).filter(|slots| **slots >= processes * attempt.placement.threads)
+                else {
+                    return Some(format!("{node} runs more workers than it has slots: {record:?}"));
+                };
+                *slots -= processes * attempt.placement.threads;
+            }
+        }
+    }
+    record.jobs.iter().find_map(|(name, job)| {
+        let wanted = job.wanted.as_ref()?;
+        let running = job.attempt.as_ref().filter(|attempt| world.runs(name, attempt));
+        match (&job.outcome, running) {
+            (Some(outcome), None) => {
+                let expected = !wanted.run || wanted.version == BAD || outcome.exit == Exit::Misconfigured;
+                (!expected).then(|| format!("{name} has ended with {outcome:?}: {job:?}"))
+            }
+            (Some(_), Some(_)) => Some(format!("{name} has ended, and runs")),
+            (None, _) if !wanted.run => Some(format!("{name} is to be stopped, and is not: {job:?}")),
+            (None, Some(attempt)) if attempt.revision == wanted.revision => {
+                let right = attempt.version == wanted.version && attempt.layout().workers == wanted.workers;
+                (!right).then(|| format!("{name} runs as {attempt:?}, and {wanted:?} is wanted"))
+            }
+            // It waits, beside an earlier revision or alone: there must be no room for it.
+            (None, running) => {
+                let mut free = free.clone();
+                for (node, processes) in running.iter().flat_map(|attempt| &attempt.placement.places) {
+                    *free.entry(node.clone()).or_default() += processes * running?.placement.threads;
+                }
+                free.retain(|node, _| job.failed.iter().all(|(failed, _)| failed != node));
+                let room = place(&free, Workers::Fixed(wanted.workers), &[]);
+                let whole = room.is_some_and(|room| room.layout().workers == wanted.workers);
+                (wanted.version != UNFIT && whole).then(|| format!("{name} waits in spite of {free:?}: {job:?}"))
+            }
+        }
+    })
+}
+
+#[test]
+fn whatever_has_gone_wrong_a_cluster_is_as_its_users_want_it_once_that_is_mended() {
+    for_each_seed(run);
+}
