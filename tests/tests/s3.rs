@@ -245,7 +245,12 @@ fn objects_that_were_damaged_or_deleted_are_refused_by_name() {
     // Without its newest record, the journal is an older one.
     for (folder, may_be_deleted) in [("journal", false), ("checkpoints", true), ("state", true)] {
         let (name, kept) = stage.objects_in_bucket(folder).unwrap().into_iter().max().unwrap();
-        for bytes in [Some(&b"damaged"[..]), None] {
+        // Of a small object another digit, which is as good JSON as before; of a state file a byte in its middle.
+        let mut changed = kept.clone();
+        let digit = changed.iter().rposition(u8::is_ascii_digit).unwrap();
+        let at = if folder == "state" { changed.len() / 2 } else { digit };
+        changed[at] ^= 1;
+        for bytes in [Some(&b"damaged"[..]), Some(&changed), None] {
             if bytes.is_none() && !may_be_deleted {
                 continue;
             }
