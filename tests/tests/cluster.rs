@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fluvial_tests::child::{Folder, Process, Spec};
+use fluvial_tests::client::Message;
 use fluvial_tests::http;
 use fluvial_tests::job::binary;
 use fluvial_tests::stage::{MOST, Stage};
@@ -40,6 +41,7 @@ impl Cluster {
         std::fs::write(cluster.path("key"), key).unwrap();
         std::fs::set_permissions(cluster.path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         (0..nodes).for_each(|node| cluster.start_node(node));
+        cluster.tell("jobs");
         cluster
     }
 
@@ -281,6 +283,15 @@ fn what_cannot_run_is_refused_with_the_reason() {
     stage.feed(0..200).unwrap();
     cluster.wait_until_right(&stage);
     assert_eq!(cluster.status(stage.name())["attempt"]["workers"], 1);
+    // A record that cannot be decoded ends the job, whose status says which. It keeps the node from nothing, also not from leaving.
+    let input = stage.input();
+    let bad = Message::text(&input, 1, "bad", "no JSON");
+    stage.endpoint().writer(&[]).unwrap().write(&[bad]).unwrap();
+    cluster.wait_until("the end of the job", || cluster.status(stage.name())["state"] == "ended");
+    let status = cluster.status(stage.name());
+    let named = format!("of kafka topic '{input}' partition 1");
+    assert!(status["why"].as_str().unwrap().contains(&named), "{status}");
+    assert_eq!(cluster.terminate(0), Some(0), "{}", cluster.logs());
 }
 
 /// A browser on this host reaches the API. No page of another origin may change anything by it, or read anything.

@@ -1,6 +1,6 @@
 //! The client of the API.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use fluvial_node::http::api::{CLIENT, Failure};
@@ -10,6 +10,10 @@ use serde::de::DeserializeOwned;
 
 /// How long a request may take. An upload may take longer.
 const WITHIN: Duration = Duration::from_secs(30);
+/// How long a request is repeated that may succeed later: another node begins to coordinate within some seconds.
+const TRIED_FOR: Duration = Duration::from_secs(20);
+/// The time between two attempts.
+const AGAIN: Duration = Duration::from_millis(300);
 /// How long an upload may take.
 const UPLOADED_WITHIN: Duration = Duration::from_secs(600);
 
@@ -27,14 +31,24 @@ impl Client {
         Ok(Self { addr: addr.to_owned(), http })
     }
 
+    /// Sends a request, and sends it again while the node says that it may succeed later: a change that was made is none the
+    /// second time.
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
-        let sent = request.header(CLIENT, env!("CARGO_PKG_VERSION")).send().await;
-        sent.with_context(|| {
-            let addr = &self.addr;
-            format!(
-                "no node answers at {addr}: start one by `fluvial up` or `fluvial node`, or say by --addr where it is"
-            )
-        })
+        let request = request.header(CLIENT, env!("CARGO_PKG_VERSION"));
+        let until = Instant::now() + TRIED_FOR;
+        loop {
+            let again = request.try_clone().context("the request cannot be repeated")?;
+            let response = again.send().await.with_context(|| {
+                let addr = &self.addr;
+                format!(
+                    "no node answers at {addr}: start one by `fluvial up` or `fluvial node`, or say by --addr where it is"
+                )
+            })?;
+            if response.status() != StatusCode::SERVICE_UNAVAILABLE || Instant::now() >= until {
+                return Ok(response);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -15,6 +15,9 @@ use crate::client::Client;
 
 /// Between two looks at a job that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How long a command waits for a job to run before it says how the job is.
+const RUNS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A command.
 #[derive(Debug, Subcommand)]
@@ -176,10 +179,10 @@ async fn wait_for(client: &Client, name: &str, holds: impl Fn(&Report) -> bool) 
 
 /// Waits until a job runs, or until it is clear that it will not without somebody's help, and says which.
 async fn wait_until_it_runs(client: &Client, name: &str) -> anyhow::Result<ExitCode> {
-    let decided = |job: &Report| match job.state {
-        State::Running | State::Ended | State::Stopped => true,
-        State::Waiting => !job.why.contains("fetch and check"),
-        _ => false,
+    let until = Instant::now() + RUNS_WITHIN;
+    let decided = |job: &Report| {
+        let decided = matches!(job.state, State::Running | State::Ended | State::Stopped | State::Waiting);
+        decided || Instant::now() >= until
     };
     let job = wait_for(client, name, decided).await?;
     match job.state {

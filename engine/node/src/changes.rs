@@ -25,7 +25,7 @@ impl Changes {
         Self(Arc::new(take))
     }
 
-    /// Takes none: of a group of copies of one job.
+    /// Nobody takes them.
     #[must_use]
     pub fn none() -> Self {
         Self::new(|_, _| {})
@@ -55,7 +55,7 @@ impl Changes {
         trust: &Trust,
     ) -> Result<(), Refusal> {
         match coordinator {
-            Some(node) if node != me => match ask_for_change(&node.address, trust, change).await {
+            Some(node) if node != me => match ask_for_change(node, trust, change).await {
                 Ok(answer) => answer,
                 Err(error) => {
                     tracing::debug!(%error, coordinator = %node, "could not pass a change on");

@@ -48,8 +48,13 @@ impl Attempts {
 
     /// Takes the authorities that a message came with. What comes from a coordinator replaces what is known, because two
     /// coordinators may have wanted to write the same attempt.
-    pub(super) fn hear(&mut self, authorities: Authorities, from_coordinator: bool) {
-        for (job, (number, authority)) in authorities {
+    /// `record` is this node's, if it coordinates: other nodes may still know jobs that were deleted.
+    pub(super) fn hear(&mut self, authorities: Authorities, from_coordinator: bool, record: Option<&GroupRecord>) {
+        if from_coordinator {
+            self.authorities.retain(|job, _| authorities.contains_key(job));
+        }
+        let is_there = |job: &String| record.is_none_or(|record| record.jobs.contains_key(job));
+        for (job, (number, authority)) in authorities.into_iter().filter(|(job, _)| is_there(job)) {
             let known = self.authorities.get(&job).map(|(number, _)| *number);
             if known < Some(number) || (from_coordinator && known == Some(number)) {
                 self.authorities.insert(job, (number, authority));
@@ -142,6 +147,14 @@ impl Attempts {
     pub(super) fn kill(&self, job: &str, attempt: AttemptNumber) {
         if let Some(keeper) = self.of(job, attempt) {
             keeper.kill();
+        }
+    }
+
+    /// Forgets the processes of all jobs but these: they have ended.
+    pub(super) fn forget_all_but(&mut self, is_there: impl Fn(&str) -> bool) {
+        for (_, (_, keeper)) in self.keepers.extract_if(.., |job, _| !is_there(job)) {
+            self.earlier_requests += keeper.store_requests();
+            let _ = std::thread::Builder::new().name("keeper-end".to_owned()).spawn(move || drop(keeper));
         }
     }
 

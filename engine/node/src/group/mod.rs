@@ -326,6 +326,7 @@ impl<'a> Copy<'a> {
 
     /// Shows how this copy is to those who ask, and logs what has changed.
     fn observe(&mut self) {
+        self.attempts.forget_all_but(|job| self.node.running().contains_key(job));
         let requests = self.store.charged_requests().map(|own| own + self.attempts.store_requests());
         self.observer.look(&self.me, &self.offer, &self.node, self.attempts.progress(), requests);
     }
@@ -339,7 +340,8 @@ impl<'a> Copy<'a> {
         Ok(Some(match event {
             Event::Link(LinkEvent::Received(envelope)) => {
                 let Envelope { from, message, authorities } = *envelope;
-                self.attempts.hear(authorities, matches!(message, Message::Orders(_)));
+                let record = self.node.record().filter(|_| self.node.members().is_some());
+                self.attempts.hear(authorities, matches!(message, Message::Orders(_)), record);
                 NodeEvent::Message { from, message }
             }
             Event::Link(LinkEvent::Gone(node)) => NodeEvent::Gone(node),
@@ -351,7 +353,7 @@ impl<'a> Copy<'a> {
                 return Err((Exit::Misconfigured, why));
             }
             Event::Store(Ok(answer)) => {
-                self.looked |= matches!(answer, StoreAnswer::Newest(_));
+                self.looked |= matches!(answer, StoreAnswer::Newest(None) | StoreAnswer::Record(_));
                 if self.store_failure.take().is_some() {
                     tracing::info!("the store answers again");
                 }

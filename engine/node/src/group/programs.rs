@@ -28,6 +28,8 @@ use crate::readiness::{Checks, Readiness};
 const SPECIFICATION: Format = Format { kind: "specification", version: 1 };
 /// The time between two attempts to fetch a program.
 const AGAIN: Duration = Duration::from_secs(5);
+/// The time between two looks whether the file of a program is still in the cache.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The bytes of binaries that a node keeps. Those that were used longest ago go first.
 const MOST_CACHED: u64 = 4 << 30;
 
@@ -199,7 +201,8 @@ const MACHINE: u16 = 62;
 #[cfg(target_arch = "aarch64")]
 const MACHINE: u16 = 183;
 
-/// Deletes the files of a cache that were used longest ago while there are more than `most` bytes. One that runs goes on.
+/// Deletes the files of a cache that were used longest ago while there are more than `most` bytes. A process that runs goes on, and
+/// a file that is needed again is fetched again.
 fn prune(cache: &Path, most: u64) {
     let Ok(entries) = std::fs::read_dir(cache) else { return };
     let mut files: Vec<_> = entries
@@ -320,14 +323,22 @@ impl Preparing {
     async fn run(self) {
         loop {
             match self.prepare().await {
-                Ok(()) => return,
-                Err(error) => (self.checked)(&self.version, Some(format!("{error:#}"))),
+                Ok(file) => {
+                    // Somebody may empty the cache.
+                    while file.exists() {
+                        tokio::time::sleep(LOOK_EVERY).await;
+                    }
+                }
+                Err(error) => {
+                    (self.checked)(&self.version, Some(format!("{error:#}")));
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
-            tokio::time::sleep(AGAIN).await;
         }
     }
 
-    async fn prepare(&self) -> anyhow::Result<()> {
+    /// Returns the file of the program.
+    async fn prepare(&self) -> anyhow::Result<PathBuf> {
         let specification = self.shelf.get(&self.version).await?;
         let path = self.shelf.fetch(&specification.binary, &self.cache).await?;
         let program = Program {
@@ -335,13 +346,13 @@ impl Preparing {
             name: specification.job.clone(),
             arguments: specification.arguments("run", &self.location),
         };
-        let checks = Checks::of_program(path, specification.arguments("check", &self.location));
+        let checks = Checks::of_program(path.clone(), specification.arguments("check", &self.location));
         let (checked, version) = (Arc::clone(&self.checked), self.version.clone());
         // Whoever hears that the version can run finds its program.
         let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         let readiness = Readiness::start(checks, move |unready| checked(&version, unready))?;
         all.insert(self.version.clone(), Prepared { program, readiness });
-        Ok(())
+        Ok(path)
     }
 }
 

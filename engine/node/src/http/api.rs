@@ -10,8 +10,8 @@
 //! | `DELETE /v1/jobs/{name}` | forgets a job that has ended; its state in the store stays |
 //! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
 //!
-//! Every node answers; a change is passed on to the coordinator. An error is `{"error": "…"}` with a status of 4xx if the
-//! request is wrong, and 503 if it may succeed later.
+//! Every node answers; a change is passed on to the coordinator. An error has a status of 4xx if the request is wrong, and 503 if
+//! it may succeed later; its body is `{"error": "…"}`, or a line of text if the request is no HTTP or JSON of this kind.
 //!
 //! The API is plain HTTP without tokens, so it listens on the loopback interface only: whoever reaches it runs programs as the
 //! user of the node. A web page in a browser of this host reaches it, too. Therefore only requests to a name of this host are
@@ -143,7 +143,7 @@ impl Refused {
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal {
-            Refusal::Exists(_) | Refusal::Runs(_) => StatusCode::CONFLICT,
+            Refusal::Exists(_) | Refusal::Runs(_) | Refusal::Changed(_) => StatusCode::CONFLICT,
             Refusal::Unknown(_) => StatusCode::NOT_FOUND,
             Refusal::NoWorkers => StatusCode::BAD_REQUEST,
             Refusal::NotCoordinator => StatusCode::SERVICE_UNAVAILABLE,
@@ -180,7 +180,8 @@ impl Knowledge {
 
     /// All jobs.
     async fn jobs(&self) -> Result<Vec<Report>, Refused> {
-        Ok(gather_all(self.view()?, &self.trust).await)
+        let jobs = gather_all(self.view()?, &self.trust).await;
+        jobs.ok_or_else(|| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the coordinator does not answer: ask again"))
     }
 
     /// The job of a name.
@@ -272,7 +273,7 @@ async fn update(
     Json(update): Json<Update>,
 ) -> Result<StatusCode, Refused> {
     let Update { binary, arguments, workers } = update;
-    let version = if binary.is_some() || arguments.is_some() {
+    let (version, of) = if binary.is_some() || arguments.is_some() {
         let wanted = knowledge.job(&name).await?.wanted.ok_or_else(|| Refusal::Unknown(name.clone()))?;
         let before = knowledge.shelf.get(&wanted.version).await.map_err(|error| Refused::unavailable(&error))?;
         binary.as_deref().map_or(Ok(()), is_hash)?;
@@ -281,11 +282,11 @@ async fn update(
             arguments: arguments.unwrap_or(before.arguments),
             job: before.job,
         };
-        Some(knowledge.put(&specification).await?)
+        (Some(knowledge.put(&specification).await?), Some(wanted.revision))
     } else {
-        None
+        (None, None)
     };
-    knowledge.change(Change::Update { job: name, version, workers }).await?;
+    knowledge.change(Change::Update { job: name, version, workers, of }).await?;
     Ok(StatusCode::OK)
 }
 

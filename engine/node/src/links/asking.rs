@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use fluvial_protocol::group::{Change, Refusal};
+use fluvial_protocol::group::{Change, NodeId, Refusal};
 
 use super::connection::{Answer, Connection, Hello, NotOpened};
 use crate::status::{Report, View};
@@ -38,12 +38,13 @@ pub async fn ask_for_report(address: &str, trust: &Trust, job: &str) -> io::Resu
     }
 }
 
-/// Asks the coordinator, at this address, for a change that a user wants.
+/// Asks the coordinator for a change that a user wants.
 ///
 /// # Errors
 /// It does not answer, or this end does not belong to its cluster.
-pub async fn ask_for_change(address: &str, trust: &Trust, change: Change) -> io::Result<Result<(), Refusal>> {
-    match ask(address, trust, Hello::Change(change), REPORT_WITHIN).await? {
+pub async fn ask_for_change(to: &NodeId, trust: &Trust, change: Change) -> io::Result<Result<(), Refusal>> {
+    let hello = Hello::Change { to: to.clone(), change };
+    match ask(&to.address, trust, hello, REPORT_WITHIN).await? {
         Answer::Changed(answer) => Ok(answer),
         other => Err(unexpected(other)),
     }

@@ -47,8 +47,13 @@ pub(super) enum Hello {
         /// Whether the receiver is to ask other nodes, too.
         whole: bool,
     },
-    /// A change that a user of a cluster wants of its coordinator.
-    Change(Change),
+    /// A change that a user of a cluster wants.
+    Change {
+        /// The node that coordinates.
+        to: NodeId,
+        /// What is wanted.
+        change: Change,
+    },
 }
 
 /// The answer to a hello.

@@ -152,9 +152,13 @@ async fn receive(socket: TcpStream, address: SocketAddr, number: u64, shared: &S
     };
     let (from, to, store) = match hello {
         Hello::Messages { from, to, store } => (from, to, store),
-        Hello::Change(change) => {
-            let changed = tokio::time::timeout(ANSWERS_WITHIN, shared.changes.make(change)).await;
-            let answer = Answer::Changed(changed.unwrap_or(Err(Refusal::NotCoordinator)));
+        Hello::Change { to, change } => {
+            let answer = if to == shared.me {
+                let changed = tokio::time::timeout(ANSWERS_WITHIN, shared.changes.make(change)).await;
+                Answer::Changed(changed.unwrap_or(Err(Refusal::NotCoordinator)))
+            } else {
+                Answer::NotMe
+            };
             if let Err(error) = connection.write(&answer).await {
                 tracing::debug!(from = %address, %error, "could not answer a change");
             }

@@ -1,10 +1,11 @@
 //! What the copies of a group know together, as `status` prints it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use fluvial_protocol::group::{
-    Attempt, GroupRecord, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Wanted, Workers,
+    Attempt, GroupRecord, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Wanted, Workers, place,
 };
 use fluvial_protocol::{Exit, ProcessEnd};
 use futures::future::join_all;
@@ -29,6 +30,8 @@ pub enum State {
     Stalled,
     /// Its processes have met, and restore their state or compare their output.
     Opening,
+    /// Nodes fetch and check its program.
+    Preparing,
     /// Its processes are being started.
     Starting,
     /// It takes a checkpoint, and ends or begins with other copies.
@@ -51,6 +54,7 @@ impl fmt::Display for State {
             Self::Running => "running",
             Self::Stalled => "stalled",
             Self::Opening => "opening",
+            Self::Preparing => "preparing",
             Self::Starting => "starting",
             Self::Stopping => "stopping",
             Self::Restarting => "restarting",
@@ -167,11 +171,11 @@ pub async fn gather(own: Arc<View>, trust: &Trust) -> Report {
     Views::ask(own, trust).await.report(&job)
 }
 
-/// The same of all jobs of a cluster.
-pub async fn gather_all(own: Arc<View>, trust: &Trust) -> Vec<Report> {
+/// The same of all jobs of a cluster; `None` if the coordinator does not answer: what other nodes know of jobs may be old.
+pub async fn gather_all(own: Arc<View>, trust: &Trust) -> Option<Vec<Report>> {
     let views = Views::ask(own, trust).await;
-    let record = views.informed().record.as_ref();
-    record.iter().flat_map(|record| record.jobs.keys()).map(|job| views.report(job)).collect()
+    let record = views.coordinator()?.record.as_ref()?;
+    Some(record.jobs.keys().map(|job| views.report(job)).collect())
 }
 
 /// What several nodes know.
@@ -392,24 +396,32 @@ fn list(members: &[Member], job: Option<&JobRecord>, coordinator: Option<&NodeId
     members.iter().map(member).chain(unheard.map(silent)).collect()
 }
 
-/// What a job of a cluster waits for.
-fn waits_for(wanted: &Wanted, members: &[Member]) -> String {
+/// What a job of a cluster without an attempt waits for.
+fn waits_for(wanted: &Wanted, record: &GroupRecord, members: &[Member]) -> (State, String) {
     let offers = || members.iter().filter_map(|member| Some((&member.node, &member.status.as_ref()?.offer)));
-    let unready = |(node, offer): (&NodeId, &Offer)| {
-        let why = offer.programs.get(&wanted.version)?.as_ref()?;
-        Some(format!("{node} could not run it now: {why}"))
-    };
-    let ready = |(_, offer): &(&NodeId, &Offer)| offer.programs.get(&wanted.version) == Some(&None);
-    let mut reasons: Vec<_> = offers().filter_map(unready).collect();
-    let slots: u32 = offers().filter(ready).map(|(_, offer)| offer.slots).sum();
-    if offers().any(|(_, offer)| !offer.programs.contains_key(&wanted.version)) {
-        reasons.push("nodes fetch and check its program".to_owned());
-    } else if reasons.is_empty() || slots > 0 {
-        let workers = wanted.workers;
-        reasons
-            .insert(0, format!("it needs {workers} free slots, and the nodes that could run it have {slots} in all"));
+    let checked = |offer: &Offer| offer.programs.get(&wanted.version).cloned();
+    let attempts = record.jobs.values().filter(|job| job.outcome.is_none()).filter_map(|job| job.attempt.as_ref());
+    let mut free: BTreeMap<NodeId, u32> = BTreeMap::new();
+    for (node, offer) in offers().filter(|(_, offer)| checked(offer) == Some(None) && !offer.leaving) {
+        let of_node = |attempt: &Attempt| attempt.placement.of(node).count() as u32 * attempt.placement.threads;
+        let taken: u32 = attempts.clone().map(of_node).sum();
+        free.insert(node.clone(), offer.slots.saturating_sub(taken));
     }
-    reasons.join("; ")
+    let workers = wanted.workers;
+    if place(&free, Workers::Fixed(workers), &[]).is_some_and(|room| room.layout().workers == workers) {
+        return (State::Starting, "its first attempt is about to begin".to_owned());
+    }
+    if offers().any(|(_, offer)| checked(offer).is_none()) {
+        return (State::Preparing, "nodes fetch and check its program".to_owned());
+    }
+    let unready =
+        offers().filter_map(|(node, offer)| Some(format!("{node} could not run it now: {}", checked(offer)??)));
+    let mut reasons: Vec<_> = unready.collect();
+    if !free.is_empty() {
+        let slots: u32 = free.values().sum();
+        reasons.insert(0, format!("it needs {workers} slots, and on the nodes that could run it {slots} are free"));
+    }
+    (State::Waiting, reasons.join("; "))
 }
 
 /// The state of the job, and what is to be said of it.
@@ -436,8 +448,8 @@ fn judge(
         return because(State::Unknown, "the coordinator does not answer");
     };
     let Some(attempt) = job.and_then(|job| job.attempt.as_ref()) else {
-        if let Some(wanted) = wanted {
-            return (State::Waiting, waits_for(wanted, members));
+        if let (Some(wanted), Some(record)) = (wanted, &coordinator.record) {
+            return waits_for(wanted, record, members);
         }
         let reason = |member: &Member| {
             let unready = member.status.as_ref()?.offer.unready.as_ref()?;

@@ -25,6 +25,8 @@ pub enum Change {
         version: Option<String>,
         /// The number of its workers, if that changes.
         workers: Option<u32>,
+        /// The revision that this was made of: another one has been changed by somebody else meanwhile.
+        of: Option<u64>,
     },
     /// Run a job that was stopped or has ended.
     Start {
@@ -58,14 +60,18 @@ pub enum Refusal {
     /// There is none.
     #[error("there is no job '{0}'")]
     Unknown(String),
+    /// Somebody else has changed it.
+    #[error("the job '{0}' was changed by somebody else meanwhile: look at it, and ask again if that is still right")]
+    Changed(String),
     /// It has not ended.
     #[error("the job '{0}' has not ended: stop it first")]
     Runs(String),
     /// A job has at least one worker.
     #[error("a job has at least one worker")]
     NoWorkers,
-    /// This node does not coordinate, or has ceased to before the change was stored: it may have been made all the same.
-    #[error("this node does not coordinate: ask again")]
+    /// This node does not coordinate or does not reach the store, or has ceased to before the change was stored: it may have been
+    /// made all the same.
+    #[error("the coordinator has changed or does not reach the store: ask again")]
     NotCoordinator,
 }
 
@@ -94,6 +100,7 @@ pub(super) fn apply(record: &mut GroupRecord, change: &Change, run: u32) -> Resu
     let before = wanted.clone();
     match change {
         Change::Submit { .. } => {}
+        Change::Update { of: Some(of), .. } if *of != before.revision => return Err(Refusal::Changed(name.clone())),
         Change::Update { version, workers, .. } => {
             wanted.version = version.clone().unwrap_or(before.version.clone());
             wanted.workers = workers.unwrap_or(before.workers);
@@ -159,13 +166,13 @@ mod tests {
     #[test]
     fn a_job_that_has_ended_begins_a_new_run_when_it_is_started_or_changed() {
         let ended = Outcome { exit: Exit::Failed, why: "a bug".to_owned() };
-        let update = Change::Update { job: job(), version: Some("v2".to_owned()), workers: None };
+        let update = Change::Update { job: job(), version: Some("v2".to_owned()), workers: None, of: Some(1) };
         for (change, begins) in [
             (Change::Start { job: job() }, true),
             (Change::Restart { job: job() }, true),
             (update, true),
             (Change::Stop { job: job() }, false),
-            (Change::Update { job: job(), version: None, workers: Some(2) }, false),
+            (Change::Update { job: job(), version: None, workers: Some(2), of: None }, false),
         ] {
             let mut record = record();
             apply(&mut record, &submit("v1"), 7).expect("it is new");
@@ -198,8 +205,8 @@ mod tests {
         let mut record = record();
         apply(&mut record, &submit("v1"), 7).expect("it is new");
         let revisions: Vec<_> = [
-            Change::Update { job: job(), version: None, workers: Some(4) },
-            Change::Update { job: job(), version: None, workers: Some(4) },
+            Change::Update { job: job(), version: None, workers: Some(4), of: None },
+            Change::Update { job: job(), version: None, workers: Some(4), of: None },
             Change::Start { job: job() },
             Change::Restart { job: job() },
         ]
@@ -210,6 +217,10 @@ mod tests {
         })
         .collect();
         assert_eq!(revisions, [Some(2), Some(2), Some(2), Some(3)]);
+        let before = record.clone();
+        let of_an_older_one = Change::Update { job: job(), version: Some("v2".to_owned()), workers: None, of: Some(2) };
+        assert_eq!(apply(&mut record, &of_an_older_one, 8), Err(Refusal::Changed(job())));
+        assert_eq!(record, before);
         assert_eq!(record.jobs["orders"].run, 7);
     }
 }

@@ -15,7 +15,7 @@ use super::Times;
 use super::members::{Members, together};
 use super::messages::{Command, Offer, ProcessState, Running, Status};
 use super::placement::{Placement, Workers, place};
-use super::record::{Attempt, AttemptNumber, JobRecord, NodeId, Outcome};
+use super::record::{Attempt, AttemptNumber, JobRecord, NodeId, Outcome, Wanted};
 use crate::{Decisions, Exit, GenerationEnd, Next, ProcessEnd, cause};
 
 /// What is decided about a job.
@@ -156,14 +156,26 @@ impl Control {
         decisions: Decisions,
         why: String,
     ) -> Option<Decision> {
-        let (version, placement) = self.wanted(facts, &failed)?;
         let before = facts.job.attempt.as_ref();
+        let wanted = facts.job.wanted.as_ref();
+        let now =
+            self.placed(facts, wanted, &failed).map(|placed| (placed, wanted.map_or(0, |wanted| wanted.revision)));
+        let (version, placement, revision) = match (now, wanted, before) {
+            (Some(((version, placement), revision)), ..) => (version, placement, revision),
+            // What cannot run yet must not take down what could.
+            (None, Some(wanted), Some(before)) if before.revision != wanted.revision => {
+                let (workers, version) = (before.layout().workers, before.version.clone());
+                let as_before = Wanted { workers, version, ..wanted.clone() };
+                let (version, placement) = self.placed(facts, Some(&as_before), &failed)?;
+                (version, placement, before.revision)
+            }
+            _ => return None,
+        };
         let reported = before.and_then(|attempt| {
             let running = facts.running(attempt).filter_map(|(_, running)| running);
             running.filter_map(|running| running.generation).max()
         });
         let follows = reported.or(before.and_then(|attempt| attempt.follows));
-        let revision = facts.job.wanted.as_ref().map_or(0, |wanted| wanted.revision);
         let number = AttemptNumber::default();
         let attempt = Attempt { number, version, revision, placement, follows, decisions, why };
         Some(Decision::Attempt { attempt, failed })
@@ -171,9 +183,18 @@ impl Control {
 
     /// The version and the placement that the members as they are now would get.
     fn wanted(&self, facts: Facts<'_>, failed: &[(NodeId, String)]) -> Option<(String, Placement)> {
+        self.placed(facts, facts.job.wanted.as_ref(), failed)
+    }
+
+    /// The same for what users of a cluster want.
+    fn placed(
+        &self,
+        facts: Facts<'_>,
+        wanted: Option<&Wanted>,
+        failed: &[(NodeId, String)],
+    ) -> Option<(String, Placement)> {
         let newest = facts.job.attempt.as_ref();
         let running = newest.filter(|_| self.over.is_none());
-        let wanted = facts.job.wanted.as_ref();
         let free = |node: &NodeId, offer: &Offer| {
             offer.slots.saturating_sub(facts.taken.get(node).copied().unwrap_or_default())
         };
@@ -182,11 +203,9 @@ impl Control {
                 Some(wanted) => offer.programs.get(&wanted.version) == Some(&None),
                 None => offer.unready.is_none(),
             };
-            // What runs is not stopped because it could not be started now: an outage would stop it everywhere.
-            let runs = |attempt: &Attempt| {
-                attempt.placement.has(node) && wanted.is_none_or(|wanted| wanted.version == attempt.version)
-            };
-            let may = ready || running.is_some_and(runs);
+            // What runs is not stopped because it could not be started now: an outage would stop it everywhere. In a cluster
+            // it is only stopped for what could be started now.
+            let may = ready || (wanted.is_none() && running.is_some_and(|attempt| attempt.placement.has(node)));
             may && free(node, offer) > 0 && !offer.leaving && failed.iter().all(|(other, _)| other != node)
         };
         let fit = facts.heard().filter(|(node, status)| fit(node, &status.offer)).collect();
@@ -342,14 +361,21 @@ impl Control {
     }
 
     /// Whether none of the newest attempt's processes runs any more, as far as anyone can know.
-    pub(super) fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.over.as_ref().is_some_and(|over| over.next.is_some())
+    }
+
+    /// Whether the slots of the newest attempt are the job's: until its processes have ended, and for a while after, in which the
+    /// next attempt may begin.
+    pub(super) fn holds_slots(&self, times: &Times, now_ms: u64) -> bool {
+        let next = self.over.as_ref().and_then(|over| over.next.as_ref());
+        next.is_none_or(|(_, at_ms, _)| now_ms < at_ms + times.start_ms)
     }
 
     /// Whether this node is of use for the job, so that it must not leave yet: it runs some of its processes, or it coordinates
     /// and has still to see to what follows.
     pub(super) fn needs(&self, facts: Facts<'_>, node: &NodeId) -> bool {
-        let Some(attempt) = &facts.job.attempt else { return false };
+        let Some(attempt) = facts.job.attempt.as_ref().filter(|_| facts.job.outcome.is_none()) else { return false };
         let runs = !self.is_over() && attempt.placement.has(node);
         runs || (node == facts.coordinator && self.hands_over(facts, attempt))
     }

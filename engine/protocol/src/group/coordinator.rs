@@ -53,11 +53,11 @@ impl Coordinator {
     pub(super) fn decide(&mut self, record: &GroupRecord, now_ms: u64) -> (GroupRecord, Vec<String>) {
         self.members.watch(now_ms);
         let (mut next, mut attempts) = (record.clone(), Vec::new());
-        let mut taken = self.taken(record);
+        let mut taken = self.taken(record, now_ms);
         for (name, job) in &record.jobs {
             let control = self.controls.entry(name.clone()).or_insert_with(|| Control::new(now_ms));
             // What a job has is there for its own next attempt.
-            let own = job.attempt.as_ref().filter(|_| is_placed(job, control));
+            let own = job.attempt.as_ref().filter(|_| is_placed(job, control, &self.times, now_ms));
             own.iter().for_each(|attempt| count(&mut taken, attempt, |of_node, workers| *of_node -= workers));
             let facts = Facts {
                 members: &self.members,
@@ -79,7 +79,8 @@ impl Coordinator {
                 Some(Decision::Outcome(outcome)) => of_job.outcome = Some(outcome),
                 None => {}
             }
-            let placed = attempts.last() == Some(name) || (is_placed(of_job, control) && of_job.attempt.is_some());
+            let placed = attempts.last() == Some(name)
+                || (is_placed(of_job, control, &self.times, now_ms) && of_job.attempt.is_some());
             let attempt = of_job.attempt.as_ref().filter(|_| placed);
             attempt.iter().for_each(|attempt| count(&mut taken, attempt, |of_node, workers| *of_node += workers));
         }
@@ -87,10 +88,10 @@ impl Coordinator {
     }
 
     /// How many workers each node runs, of all jobs.
-    fn taken(&self, record: &GroupRecord) -> BTreeMap<NodeId, u32> {
+    fn taken(&self, record: &GroupRecord, now_ms: u64) -> BTreeMap<NodeId, u32> {
         let mut taken = BTreeMap::new();
         for (name, job) in &record.jobs {
-            let placed = self.controls.get(name).is_none_or(|control| is_placed(job, control));
+            let placed = self.controls.get(name).is_none_or(|control| is_placed(job, control, &self.times, now_ms));
             if let Some(attempt) = job.attempt.as_ref().filter(|_| placed) {
                 count(&mut taken, attempt, |of_node, workers| *of_node += workers);
             }
@@ -115,7 +116,7 @@ impl Coordinator {
     /// The orders for every node that is heard.
     pub(super) fn orders(&mut self, record: &GroupRecord, reaches_store: bool, now_ms: u64) -> Vec<(NodeId, Orders)> {
         let members: Vec<_> = self.members.there(now_ms).cloned().collect();
-        let taken = self.taken(record);
+        let taken = self.taken(record, now_ms);
         let order = |(facts, control): (Facts<'_>, &Control)| {
             let attempt = facts.job.attempt.clone()?;
             let command = control.command(facts, &attempt);
@@ -125,8 +126,13 @@ impl Coordinator {
         let is_cluster = record.jobs.values().all(|job| job.wanted.is_some());
         let outcome = record.jobs.values().filter(|_| !is_cluster).find_map(|job| job.outcome.clone());
         let runs = |job: &&JobRecord| job.outcome.is_none();
-        let wanted = record.jobs.values().filter(runs).filter_map(|job| job.wanted.as_ref());
-        let versions: BTreeSet<_> = wanted.map(|wanted| wanted.version.clone()).collect();
+        // An attempt may have to follow in the revision that runs now.
+        let of_job = |job: &JobRecord| {
+            let wanted = job.wanted.as_ref()?;
+            let running = job.attempt.as_ref().map(|attempt| attempt.version.clone());
+            Some([Some(wanted.version.clone()), running])
+        };
+        let versions: BTreeSet<_> = record.jobs.values().filter(runs).filter_map(of_job).flatten().flatten().collect();
         let needs =
             |node: &NodeId| self.jobs(record, &taken, now_ms).any(|(facts, control)| control.needs(facts, node));
         let may_leave = |node: &NodeId| !needs(node) && outcome.is_none() && (is_cluster || members.len() > 1);
@@ -149,8 +155,8 @@ impl Coordinator {
 }
 
 /// Whether the newest attempt of a job holds slots.
-fn is_placed(job: &JobRecord, control: &Control) -> bool {
-    job.outcome.is_none() && !control.is_over()
+fn is_placed(job: &JobRecord, control: &Control, times: &Times, now_ms: u64) -> bool {
+    job.outcome.is_none() && control.holds_slots(times, now_ms)
 }
 
 fn count(taken: &mut BTreeMap<NodeId, u32>, attempt: &Attempt, change: impl Fn(&mut u32, u32)) {

@@ -104,6 +104,11 @@ impl Log {
         self.fails_since_ms.is_none_or(|since_ms| now_ms < since_ms + times.store_ms)
     }
 
+    /// Whether nothing is under way, so that a look would begin now.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.task, Task::Idle)
+    }
+
     /// Looks whether there are newer records.
     pub(super) fn look(&mut self) {
         if let Task::Idle = self.task {

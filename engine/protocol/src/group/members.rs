@@ -57,7 +57,9 @@ impl Members {
 
     /// Notes since when the members have been as they are.
     pub(super) fn watch(&mut self, now_ms: u64) {
-        let member = |(node, status): (&NodeId, &Status)| (node.clone(), status.offer.clone(), status.deaf_to.clone());
+        // A program that is fetched or checked is no change of the members.
+        let offer = |offer: &Offer| Offer { programs: BTreeMap::new(), ..offer.clone() };
+        let member = |(node, status): (&NodeId, &Status)| (node.clone(), offer(&status.offer), status.deaf_to.clone());
         let members: Vec<_> = self.heard(now_ms).map(member).collect();
         if members != self.last {
             self.last = members;

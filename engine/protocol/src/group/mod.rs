@@ -53,12 +53,16 @@
 //! once, at a checkpoint.
 //!
 //! *What cannot run yet changes nothing.* A job of a cluster goes on in its old revision until nodes have fetched and checked
-//! the new program and there is room for all of its workers. One that does not run yet waits.
+//! the new program and there is room for all of its workers; if an attempt ends before, the next one is of the old revision, too.
+//! A job that does not run yet waits.
 //!
-//! *A job holds its slots until its processes have ended*, or are on a lost node; then the next attempt takes its own first.
+//! *A job holds its slots until its processes have ended, and half a minute longer*: a job that waits would otherwise take them
+//! while this one pauses before its next attempt, or while a check of it fails for a moment.
 //!
 //! *A change that was stored is answered; one that is made twice is made once.* A coordinator that is superseded before its
-//! record stands says so, and the user asks again: to submit, start, stop or delete what is so already is no change.
+//! record stands says so, and the user asks again: to submit, start, stop or delete what is so already is no change. That it is so
+//! already is only said after a look into the journal that began after the question, because the coordinator may have been superseded.
+//! One that does not reach the store refuses changes at once, and makes none that it has refused.
 //!
 //! *What nobody ordered ends.* A node that was not heard for a while may run processes of a job that has ended or was deleted
 //! since: they are killed when it hears orders again.

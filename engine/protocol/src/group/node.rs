@@ -132,6 +132,9 @@ pub enum NodeRequest {
     Exit(Outcome),
 }
 
+/// What is said of the change of a number.
+type Answer = (u64, Result<(), Refusal>);
+
 /// A node as a state machine.
 #[derive(Debug)]
 pub struct Node {
@@ -162,7 +165,10 @@ pub struct Node {
     /// The changes that users want, by number.
     changes: Vec<(u64, Change)>,
     /// What is said of changes once the record that is being written stands in the journal.
-    answers: Vec<(u64, Result<(), Refusal>)>,
+    answers: Vec<Answer>,
+    /// What is said of changes that change nothing, once so many looks have shown that this node still coordinates: one that began
+    /// after the change was asked for.
+    unchanged: Vec<(Answer, u32)>,
     /// The versions that this node was last told to prepare.
     prepared: BTreeSet<String>,
     requests: VecDeque<NodeRequest>,
@@ -216,6 +222,7 @@ impl Node {
             heard_ms: BTreeMap::new(),
             changes: Vec::new(),
             answers: Vec::new(),
+            unchanged: Vec::new(),
             prepared: BTreeSet::new(),
             requests: VecDeque::new(),
             exited: false,
@@ -293,13 +300,30 @@ impl Node {
                 self.offer = offer;
                 self.next_beat_ms = self.now_ms;
             }
-            NodeEvent::Change { number, change } if self.is_coordinating() => self.changes.push((number, change)),
-            NodeEvent::Change { number, .. } => {
-                let answer = Err(Refusal::NotCoordinator);
-                self.requests.push_back(NodeRequest::Answer { number, answer });
+            NodeEvent::Change { number, change } => {
+                self.changes.push((number, change));
+                if self.job.is_some() || !self.is_coordinating() {
+                    self.refuse_changes();
+                }
             }
             NodeEvent::Process { job, attempt, process, says } => self.process_says(&job, attempt, process, says),
         }
+    }
+
+    /// Refuses the changes that are not being written.
+    fn refuse_changes(&mut self) {
+        for (number, _) in std::mem::take(&mut self.changes) {
+            self.requests.push_back(NodeRequest::Answer { number, answer: Err(Refusal::NotCoordinator) });
+        }
+    }
+
+    /// Gives answers, as they are or because this node's term may be over.
+    fn answer(&mut self, answers: impl IntoIterator<Item = Answer>, is_over: bool) {
+        let answers = answers.into_iter().map(|(number, answer)| {
+            let answer = if is_over { Err(Refusal::NotCoordinator) } else { answer };
+            NodeRequest::Answer { number, answer }
+        });
+        self.requests.extend(answers);
     }
 
     fn process_says(&mut self, job: &str, attempt: AttemptNumber, process: u32, says: ProcessSays) {
@@ -418,6 +442,10 @@ impl Node {
         for (job, attempt) in left_over {
             self.kill(job, attempt);
         }
+        let of_job = |job: &String| orders.jobs.iter().any(|order| order.job == *job);
+        self.running.retain(|job, running| !running.is_over() || of_job(job));
+        let running = &self.running;
+        self.done.retain(|job, _| running.contains_key(job) || of_job(job));
         for order in orders.jobs {
             self.run(order);
         }
@@ -501,11 +529,10 @@ impl Node {
     fn follow(&mut self, coordinator: NodeId) {
         // What it decided as a coordinator, or wanted to claim, counts no more.
         self.log.withdraw();
-        let changes = std::mem::take(&mut self.changes).into_iter().map(|(number, _)| number);
-        let written = std::mem::take(&mut self.answers).into_iter().map(|(number, _)| number);
-        for number in written.chain(changes) {
-            self.requests.push_back(NodeRequest::Answer { number, answer: Err(Refusal::NotCoordinator) });
-        }
+        self.refuse_changes();
+        let (written, unchanged) = (std::mem::take(&mut self.answers), std::mem::take(&mut self.unchanged));
+        self.answer(written, true);
+        self.answer(unchanged.into_iter().map(|(answer, _)| answer), true);
         self.role = Role::Following { coordinator, heard_ms: self.now_ms, orders: 0, reaches_store: true };
         self.next_beat_ms = self.now_ms;
     }
@@ -587,8 +614,9 @@ impl Node {
                 Role::Coordinating { coordinator, writes, .. } => {
                     *writes = false;
                     coordinator.wrote(attempts, self.now_ms);
-                    let answers = std::mem::take(&mut self.answers).into_iter();
-                    self.requests.extend(answers.map(|(number, answer)| NodeRequest::Answer { number, answer }));
+                    let answers = std::mem::take(&mut self.answers);
+                    let unchanged = std::mem::take(&mut self.unchanged).into_iter().map(|(answer, _)| answer);
+                    self.answer(answers.into_iter().chain(unchanged), false);
                     self.next_beat_ms = self.now_ms;
                 }
                 _ => self.coordinate(),
@@ -598,6 +626,8 @@ impl Node {
                     // A claim that it had given up has been written after all.
                     if !self.is_coordinating() && term > self.term {
                         self.coordinate();
+                    } else if self.is_coordinating() {
+                        self.has_looked();
                     }
                 }
                 // What was found where the claim was to stand is an earlier record of the coordinator that nobody hears: this
@@ -618,6 +648,17 @@ impl Node {
                 Some(_) => {}
                 None => self.claim(),
             },
+        }
+    }
+
+    /// The newest record is still this coordinator's.
+    fn has_looked(&mut self) {
+        self.unchanged.iter_mut().for_each(|(_, looks)| *looks -= 1);
+        let confirmed = self.unchanged.extract_if(.., |(_, looks)| *looks == 0).map(|(answer, _)| answer);
+        let confirmed: Vec<_> = confirmed.collect();
+        self.answer(confirmed, false);
+        if !self.unchanged.is_empty() {
+            self.log.look();
         }
     }
 
@@ -686,6 +727,10 @@ impl Node {
                 if self.now_ms >= *next_look_ms {
                     *next_look_ms = self.now_ms + self.times.look_ms;
                     self.log.look();
+                }
+                if !self.log.reaches_store(self.now_ms, &self.times) {
+                    // Nobody waits for so long, and what was refused must not be made later.
+                    self.refuse_changes();
                 }
                 self.decide();
             }
@@ -765,7 +810,12 @@ impl Node {
         let answers = numbers.into_iter().zip(results);
         let (mut next, new_attempts) = coordinator.decide(&changed, self.now_ms);
         if next == record {
-            self.requests.extend(answers.map(|(number, answer)| NodeRequest::Answer { number, answer }));
+            // Whether that is so is only known if this node still coordinates.
+            let looks = if self.log.is_idle() { 1 } else { 2 };
+            self.unchanged.extend(answers.map(|answer| (answer, looks)));
+            if !self.unchanged.is_empty() {
+                self.log.look();
+            }
             return;
         }
         self.answers.extend(answers);

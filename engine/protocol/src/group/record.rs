@@ -77,7 +77,7 @@ impl Attempt {
 /// How the job ended for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// How it ended: every copy ends so.
+    /// How it ended: every copy of a group of copies ends so.
     pub exit: Exit,
     /// The reason, in one line.
     pub why: String,

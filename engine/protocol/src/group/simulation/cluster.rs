@@ -48,7 +48,7 @@ fn start(job: &str) -> Change {
 }
 
 fn update(job: &str, version: Option<&str>, workers: Option<u32>) -> Change {
-    Change::Update { job: job.to_owned(), version: version.map(str::to_owned), workers }
+    Change::Update { job: job.to_owned(), version: version.map(str::to_owned), workers, of: None }
 }
 
 fn job<'a>(world: &'a World, name: &str) -> &'a JobRecord {
@@ -163,9 +163,13 @@ fn a_program_that_no_node_can_run_leaves_the_old_one_running() {
         world.run_for(20_000);
         assert_eq!((runs(&world, "orders"), world.started.len()), (Some(("v1", 2)), 1));
     }
+    // Nor does it take the old one down when a process dies.
+    world.kill_a_process();
+    until(&mut world, "the old one again", |world| world.started.len() == 2 && runs(world, "orders").is_some());
+    assert_eq!(runs(&world, "orders"), Some(("v1", 2)));
     // What was wanted first again is another revision, and no other program.
     assert_eq!(change(&mut world, update("orders", None, Some(2))), Ok(()));
-    until(&mut world, "the next revision", |world| world.started.len() == 2 && runs(world, "orders").is_some());
+    until(&mut world, "the next revision", |world| world.started.len() == 3 && runs(world, "orders").is_some());
 }
 
 #[test]
@@ -183,16 +187,86 @@ fn a_job_whose_program_fails_ends_and_the_others_do_not() {
 }
 
 #[test]
+fn a_job_keeps_its_slots_while_it_restarts() {
+    let mut world = cluster(&[2]);
+    submit(&mut world, "z", "v1", 2);
+    until(&mut world, "it runs", |world| runs(world, "z").is_some());
+    submit(&mut world, "a", "v1", 2);
+    for restarts in 1..6 {
+        world.kill_a_process();
+        until(&mut world, "the next attempt", |world| world.started.len() == 1 + restarts);
+        // It dies before it opens, so the next one waits longer.
+    }
+    until(&mut world, "it runs", |world| runs(world, "z").is_some());
+    assert!(world.started.iter().all(|(name, _)| name == "z"), "{:?}", world.started);
+}
+
+#[test]
+fn a_change_that_was_made_of_an_older_revision_is_refused() {
+    let mut world = cluster(&[2]);
+    submit(&mut world, "orders", "v1", 1);
+    let of_the_first = |version: &str| Change::Update {
+        job: "orders".to_owned(),
+        version: Some(version.to_owned()),
+        workers: None,
+        of: Some(1),
+    };
+    assert_eq!(change(&mut world, of_the_first("v2")), Ok(()));
+    assert_eq!(change(&mut world, of_the_first("v3")), Err(Refusal::Changed("orders".to_owned())));
+}
+
+/// It has been superseded, and does not know it yet: what it takes for true may not be so any more.
+#[test]
+fn a_coordinator_that_is_cut_off_says_of_nothing_that_it_is_so_already() {
+    let mut world = cluster(&[2, 2, 2]);
+    submit(&mut world, "orders", "v1", 1);
+    until(&mut world, "it runs", |world| runs(world, "orders").is_some());
+    assert_eq!(change(&mut world, stop("orders")), Ok(()));
+    until(&mut world, "its end", |world| job(world, "orders").outcome.is_some());
+    let first = coordinator(&world);
+    for other in (0..3).filter(|other| *other != first) {
+        world.cut(first, other);
+        world.cut(other, first);
+    }
+    until(&mut world, "the next coordinator", |world| coordinator(world) != first);
+    // It learns that its record is stored. The first one has not looked meanwhile.
+    world.run_for(300);
+    let stopped = world.change(first, stop("orders"));
+    assert_eq!(change(&mut world, start("orders")), Ok(()));
+    until(&mut world, "an answer", |world| world.answers.contains_key(&stopped));
+    assert_eq!(world.answers[&stopped], Err(Refusal::NotCoordinator));
+}
+
+#[test]
+fn a_coordinator_that_does_not_reach_the_store_takes_no_changes() {
+    let mut world = cluster(&[2]);
+    submit(&mut world, "orders", "v1", 1);
+    until(&mut world, "it runs", |world| runs(world, "orders").is_some());
+    world.storeless.insert(0);
+    // A look fails, and goes on failing.
+    world.run_for(25_000);
+    let asked = world.change(0, stop("orders"));
+    until(&mut world, "an answer", |world| world.answers.contains_key(&asked));
+    assert_eq!(world.answers[&asked], Err(Refusal::NotCoordinator));
+    world.storeless.clear();
+    world.run_for(20_000);
+    assert!(runs(&world, "orders").is_some(), "what was refused was made");
+}
+
+#[test]
 fn a_node_that_leaves_hands_its_jobs_to_the_others_and_all_can_leave() {
     let mut world = cluster(&[2, 2, 2]);
     submit(&mut world, "a", "v1", 2);
     submit(&mut world, "b", "v1", 2);
     until(&mut world, "both run", |world| ["a", "b"].iter().all(|name| runs(world, name).is_some()));
+    // One that has failed holds nobody.
+    submit(&mut world, "failed", BAD, 1);
+    until(&mut world, "its end", |world| job(world, "failed").outcome.is_some());
     let host = world.live().flat_map(|(.., workers)| workers.into_keys()).next().expect("a host");
     world.leave(host);
     until(&mut world, "it has left", |world| world.hosts[host].node.is_none());
     until(&mut world, "both run", |world| ["a", "b"].iter().all(|name| runs(world, name).is_some()));
-    assert_eq!(world.started.len(), 3);
+    assert_eq!(world.started.len(), 4);
     world.start(host);
     world.run_for(10_000);
     (0..3).for_each(|host| world.leave(host));
@@ -266,6 +340,31 @@ fn run(seed: u64, tells: bool) -> Result<(), String> {
         }
     }
     heal(&mut world);
+    world.run_for(60_000);
+    // What each job is wanted to be from now on. It is asked for until it is confirmed.
+    for job in JOBS {
+        let known = world.newest().is_some_and(|record| record.jobs.contains_key(job));
+        let wanted = match (known, dice.below(4)) {
+            (false, _) => continue,
+            (true, 0) => stop(job),
+            (true, 1) => start(job),
+            (true, 2) => update(job, Some("v2"), Some(dice.between(1, 3) as u32)),
+            (true, _) => Change::Restart { job: job.to_owned() },
+        };
+        change(&mut world, wanted.clone()).map_err(|refusal| format!("{wanted:?} is refused: {refusal}"))?;
+        let of_job = world.newest().and_then(|record| record.jobs[job].wanted.clone());
+        let is_so = of_job.is_some_and(|of_job| match &wanted {
+            Change::Stop { .. } => !of_job.run,
+            Change::Start { .. } | Change::Restart { .. } => of_job.run,
+            Change::Update { version, workers, .. } => {
+                Some(&of_job.version) == version.as_ref() && Some(of_job.workers) == *workers
+            }
+            Change::Submit { .. } | Change::Delete { .. } => true,
+        });
+        if !is_so {
+            return Err(format!("{wanted:?} was confirmed, and is not so: {:?}", world.newest()));
+        }
+    }
     world.run_for(120_000);
     if let Some(why) = unsettled(&world) {
         return Err(why);
@@ -331,9 +430,14 @@ fn unsettled(world: &World) -> Option<String> {
                     *free.entry(node.clone()).or_default() += processes * running?.placement.threads;
                 }
                 free.retain(|node, _| job.failed.iter().all(|(failed, _)| failed != node));
-                let room = place(&free, Workers::Fixed(wanted.workers), &[]);
-                let whole = room.is_some_and(|room| room.layout().workers == wanted.workers);
-                (wanted.version != UNFIT && whole).then(|| format!("{name} waits in spite of {free:?}: {job:?}"))
+                let fits = |workers: u32| {
+                    let room = place(&free, Workers::Fixed(workers), &[]);
+                    room.is_some_and(|room| room.layout().workers == workers)
+                };
+                let earlier = job.attempt.as_ref().filter(|attempt| running.is_none() && attempt.version != BAD);
+                let earlier = earlier.is_some_and(|attempt| fits(attempt.layout().workers));
+                let waits = (wanted.version != UNFIT && fits(wanted.workers)) || earlier;
+                waits.then(|| format!("{name} waits in spite of {free:?}: {job:?}"))
             }
         }
     })

@@ -35,6 +35,8 @@ pub(super) struct Host {
     /// It has no power.
     pub(super) dark: bool,
     pub(super) exited: Option<Outcome>,
+    /// How often its node has been told which versions to prepare.
+    prepares: u64,
 }
 
 /// What happens at a later time.
@@ -43,8 +45,8 @@ enum Happening {
     Opens(Key),
     Reads(Key),
     Stops(Key),
-    /// A node of a cluster has fetched and checked these versions.
-    Prepared(usize, NodeId, BTreeSet<String>),
+    /// A node of a cluster has fetched and checked the versions of so many requests.
+    Prepared(usize, NodeId, u64, BTreeSet<String>),
     /// A put that was given up takes effect.
     LatePut(u64, Box<GroupRecord>),
 }
@@ -112,6 +114,7 @@ impl World {
             paused_until_ms: 0,
             dark: false,
             exited: None,
+            prepares: 0,
         };
         Self {
             now_ms: 1_000_000,
@@ -369,8 +372,8 @@ impl World {
                     }
                 }
                 Happening::Opens(key) => self.opens(&key),
-                Happening::Prepared(host, id, versions) => {
-                    if self.id(host) == id {
+                Happening::Prepared(host, id, request, versions) => {
+                    if self.id(host) == id && self.hosts[host].prepares == request {
                         let unfit = |version: &str| (version == UNFIT).then(|| "it needs another libc".to_owned());
                         let checked = versions.into_iter().map(|version| (version.clone(), unfit(&version)));
                         self.hosts[host].offer.programs = checked.collect();
@@ -454,7 +457,9 @@ impl World {
             }
             NodeRequest::Prepare(versions) => {
                 let (after_ms, id) = (self.dice.between(100, 2000) as u64, self.id(host));
-                self.later(after_ms, Happening::Prepared(host, id, versions));
+                self.hosts[host].prepares += 1;
+                let request = self.hosts[host].prepares;
+                self.later(after_ms, Happening::Prepared(host, id, request, versions));
             }
             NodeRequest::Exit(outcome) => {
                 self.tell(|| format!("host-{host} exits: {:?}, {}", outcome.exit, outcome.why));
