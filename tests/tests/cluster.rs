@@ -37,7 +37,7 @@ impl Cluster {
             listen: addresses(),
             apis: addresses(),
         };
-        let key = Command::new(fluvial()).arg("cluster-key").output().unwrap().stdout;
+        let key = Command::new(fluvial()).args(["cluster-key", "new"]).output().unwrap().stdout;
         std::fs::write(cluster.path("key"), key).unwrap();
         std::fs::set_permissions(cluster.path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         (0..nodes).for_each(|node| cluster.start_node(node));

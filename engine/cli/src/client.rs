@@ -31,19 +31,23 @@ impl Client {
         Ok(Self { addr: addr.to_owned(), http })
     }
 
+    async fn send_once(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
+        let sent = request.header(CLIENT, env!("CARGO_PKG_VERSION")).send().await;
+        sent.with_context(|| {
+            let addr = &self.addr;
+            format!(
+                "no node answers at {addr}: start one by `fluvial up` or `fluvial node`, or say by --addr where it is"
+            )
+        })
+    }
+
     /// Sends a request, and sends it again while the node says that it may succeed later: a change that was made is none the
     /// second time.
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
-        let request = request.header(CLIENT, env!("CARGO_PKG_VERSION"));
         let until = Instant::now() + TRIED_FOR;
         loop {
             let again = request.try_clone().context("the request cannot be repeated")?;
-            let response = again.send().await.with_context(|| {
-                let addr = &self.addr;
-                format!(
-                    "no node answers at {addr}: start one by `fluvial up` or `fluvial node`, or say by --addr where it is"
-                )
-            })?;
+            let response = self.send_once(again).await?;
             if response.status() != StatusCode::SERVICE_UNAVAILABLE || Instant::now() >= until {
                 return Ok(response);
             }
@@ -59,6 +63,11 @@ impl Client {
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let response = succeeded(self.send(self.request(Method::GET, path)).await?).await?;
         serde_json::from_slice(&response.bytes().await?).with_context(|| format!("the node's answer to {path}"))
+    }
+
+    /// Makes a request once that would have another effect the second time.
+    pub(crate) async fn change_once(&self, method: Method, path: &str) -> anyhow::Result<()> {
+        succeeded(self.send_once(self.request(method, path)).await?).await.map(drop)
     }
 
     /// Makes a request that changes something.

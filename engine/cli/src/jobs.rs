@@ -16,6 +16,8 @@ use crate::client::Client;
 /// Between two looks at a job that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// How long a job has to wait for something before that is the answer.
+const WAITS_FOR: Duration = Duration::from_secs(2);
 /// How long a command waits for a job to run before it says how the job is.
 const RUNS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -139,7 +141,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
                 wait_for(client, &job, |job| matches!(job.state, State::Stopped | State::Ended)).await?;
             }
         }
-        Command::Restart { job } => client.change(Method::POST, &format!("jobs/{job}/restart")).await?,
+        Command::Restart { job } => client.change_once(Method::POST, &format!("jobs/{job}/restart")).await?,
         Command::Rescale { job, workers } => {
             let update = Update { workers: Some(workers), ..Update::default() };
             client.change_to(Method::PATCH, &format!("jobs/{job}"), &update).await?;
@@ -166,11 +168,10 @@ async fn jobs(client: &Client) -> anyhow::Result<Vec<Report>> {
 }
 
 /// Looks at a job until this holds.
-async fn wait_for(client: &Client, name: &str, holds: impl Fn(&Report) -> bool) -> anyhow::Result<Report> {
+async fn wait_for(client: &Client, name: &str, mut holds: impl FnMut(&Report) -> bool) -> anyhow::Result<Report> {
     loop {
-        // The node that answers may not have read the change yet.
-        let found = jobs(client).await?.into_iter().find(|job| job.job == name);
-        if let Some(job) = found.filter(&holds) {
+        let job: Report = client.get(&format!("jobs/{name}")).await?;
+        if holds(&job) {
             return Ok(job);
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -180,9 +181,15 @@ async fn wait_for(client: &Client, name: &str, holds: impl Fn(&Report) -> bool) 
 /// Waits until a job runs, or until it is clear that it will not without somebody's help, and says which.
 async fn wait_until_it_runs(client: &Client, name: &str) -> anyhow::Result<ExitCode> {
     let until = Instant::now() + RUNS_WITHIN;
-    let decided = |job: &Report| {
-        let decided = matches!(job.state, State::Running | State::Ended | State::Stopped | State::Waiting);
-        decided || Instant::now() >= until
+    let mut waits_since = None;
+    let decided = |job: &Report| match job.state {
+        State::Running | State::Ended | State::Stopped => true,
+        // Its attempt may be about to begin.
+        State::Waiting => waits_since.get_or_insert_with(Instant::now).elapsed() >= WAITS_FOR,
+        _ => {
+            waits_since = None;
+            Instant::now() >= until
+        }
     };
     let job = wait_for(client, name, decided).await?;
     match job.state {

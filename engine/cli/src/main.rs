@@ -31,10 +31,17 @@ enum Command {
     Up(node::UpOptions),
     /// Run a node of a cluster
     Node(node::NodeOptions),
-    /// Print a new key. Put it into a file that only the user of the nodes can read
-    ClusterKey,
+    /// Make the key by which nodes know each other
+    #[command(subcommand)]
+    ClusterKey(KeyCommand),
     #[command(flatten)]
     Jobs(jobs::Command),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Print a new key. Put it into a file that only the user of the nodes can read
+    New,
 }
 
 fn main() -> ExitCode {
@@ -42,7 +49,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Up(options) => node::up(options),
         Command::Node(options) => node::run(options),
-        Command::ClusterKey => {
+        Command::ClusterKey(KeyCommand::New) => {
             println!("{}", fluvial_node::trust::ClusterKey::new().to_text());
             Ok(ExitCode::SUCCESS)
         }

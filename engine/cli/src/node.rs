@@ -52,33 +52,16 @@ pub(crate) struct NodeOptions {
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
 
-    /// A file with the key that all nodes share, by which they know each other; `cluster-key` prints one. Only the user of this
-    /// process may have access to it, unless it belongs to another user
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["tls_cert", "insecure"])]
-    cluster_key_file: Option<PathBuf>,
-
-    /// This node's certificate in PEM format, with intermediate ones, instead of a cluster key. Files that change are read again
-    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"], conflicts_with = "insecure")]
-    tls_cert: Option<PathBuf>,
-
-    /// The key of that certificate in PEM format
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-
-    /// The certificates of the authorities that vouch for nodes, in PEM format
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_ca: Option<PathBuf>,
-
-    /// Talk to other nodes in clear, and believe whoever connects
-    #[arg(long)]
-    insecure: bool,
+    /// By what the nodes know each other.
+    #[command(flatten)]
+    trust: TrustOptions,
 
     /// How many workers this node can run [default: the number of its cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: Option<u32>,
 
-    /// The address of the API, on the loopback interface: it has no tokens, so whoever reaches it can run programs as the user of
-    /// this node
+    /// The address of the API, on the loopback interface: it has no tokens, so every user of this host can run programs as
+    /// the user of this node
     #[arg(long, value_name = "ADDR:PORT", default_value = API)]
     api: SocketAddr,
 
@@ -101,11 +84,7 @@ pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
         store,
         listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
         advertise: None,
-        cluster_key_file: None,
-        tls_cert: None,
-        tls_key: None,
-        tls_ca: None,
-        insecure: false,
+        trust: TrustOptions::default(),
         slots,
         api,
         http: None,
@@ -126,14 +105,7 @@ pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
         .with_ansi(false)
         .with_writer(|| log::Writer)
         .init();
-    let NodeOptions { store, listen, advertise, slots, api, http, cache, .. } = options;
-    let trust = TrustOptions {
-        cluster_key_file: options.cluster_key_file,
-        tls_cert: options.tls_cert,
-        tls_key: options.tls_key,
-        tls_ca: options.tls_ca,
-        insecure: options.insecure,
-    };
+    let NodeOptions { store, listen, advertise, trust, slots, api, http, cache } = options;
     let trust = Arc::new(trust.open()?);
     trust.permits(listen.ip())?;
     let bind = |option: &str, address: SocketAddr| {

@@ -12,7 +12,7 @@ use crate::trust::Trust;
 /// How long the record with a change may take to be stored.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 
-/// What becomes of a change, for whoever waits for it.
+/// Receives what becomes of a change.
 pub type Reply = oneshot::Sender<Result<(), Refusal>>;
 
 /// The way of changes to the loop of this node. Cheap to clone.
@@ -25,7 +25,7 @@ impl Changes {
         Self(Arc::new(take))
     }
 
-    /// Nobody takes them.
+    /// No change is taken: for links in tests.
     #[must_use]
     pub fn none() -> Self {
         Self::new(|_, _| {})

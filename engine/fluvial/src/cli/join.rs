@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use fluvial_node::group::{GroupOptions, Runs, join};
 use fluvial_node::readiness::Checks;
+use fluvial_node::trust::TrustOptions;
 use fluvial_protocol::Exit;
 use fluvial_protocol::group::Workers;
 use fluvial_store::Store;
 
 use super::options::RunOptions;
-use super::trust::TrustArgs;
 use crate::runtime::config::RunConfig;
 
 /// The options of a copy that runs the job together with others.
@@ -37,7 +37,7 @@ pub(super) struct JoinOptions {
 
     /// By what the copies know each other.
     #[command(flatten)]
-    pub trust: TrustArgs,
+    pub trust: TrustOptions,
 }
 
 fn host_and_port(text: &str) -> Result<String, String> {
@@ -76,7 +76,7 @@ pub(super) fn run(
     let Some(listen) = *listen else { return misconfigured("--join requires --listen".to_owned()) };
     let trust = match trust.open() {
         Ok(trust) => Arc::new(trust),
-        Err(why) => return misconfigured(why),
+        Err(error) => return misconfigured(format!("{:#}", anyhow::Error::new(error))),
     };
     if let Err(error) = trust.permits(listen.ip()) {
         return misconfigured(format!("{:#}", anyhow::Error::new(error)));

@@ -19,7 +19,6 @@ mod join;
 mod options;
 mod state;
 mod status;
-mod trust;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;

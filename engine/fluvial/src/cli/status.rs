@@ -8,14 +8,13 @@ use comfy_table::{CellAlignment, Table, presets};
 use fluvial_node::group::GroupJournal;
 use fluvial_node::links::ask_for_report;
 use fluvial_node::status::{Progress, Report, Stored};
-use fluvial_node::trust::Trust;
+use fluvial_node::trust::{Trust, TrustOptions};
 use fluvial_protocol::group::GroupRecord;
 use fluvial_store::Store;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
 use super::StoreOptions;
-use super::trust::TrustArgs;
 use crate::journal::JobStore;
 use crate::state::list;
 
@@ -37,13 +36,13 @@ pub(super) struct StatusOptions {
 
     /// By what the copies know who may ask them.
     #[command(flatten)]
-    trust: TrustArgs,
+    trust: TrustOptions,
 }
 
 /// Asks a copy of the job for its status, or reads the store if none answers, and prints it.
 pub(super) fn print(options: &StatusOptions, job: &str) -> anyhow::Result<()> {
     let job = &options.store.job(job);
-    let trust = options.trust.open().map_err(super::Usage)?;
+    let trust = options.trust.open().map_err(|error| super::Usage(format!("{:#}", anyhow::Error::new(error))))?;
     let store = Store::open(&options.store.store)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(report(&store, job, &trust))?;
@@ -262,7 +261,7 @@ mod tests {
     async fn what_no_copy_says_is_read_from_the_store_and_never_looks_well() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().to_str().unwrap()).unwrap();
-        let trust = TrustArgs::default().open().unwrap();
+        let trust = TrustOptions::default().open().unwrap();
         let report = async || report(&store, "orders", &trust).await.unwrap();
         assert!(report().await.is_none(), "there is no such job");
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();

@@ -341,7 +341,10 @@ impl<'a> Copy<'a> {
             Event::Link(LinkEvent::Received(envelope)) => {
                 let Envelope { from, message, authorities } = *envelope;
                 let record = self.node.record().filter(|_| self.node.members().is_some());
-                self.attempts.hear(authorities, matches!(message, Message::Orders(_)), record);
+                // One that was superseded may not know it yet.
+                let term = self.node.coordinator().map(|(_, term)| term);
+                let obeyed = matches!(&message, Message::Orders(orders) if term.is_none_or(|term| orders.term >= term));
+                self.attempts.hear(authorities, obeyed && record.is_none(), record);
                 NodeEvent::Message { from, message }
             }
             Event::Link(LinkEvent::Gone(node)) => NodeEvent::Gone(node),
@@ -474,7 +477,7 @@ impl<'a> Copy<'a> {
             NodeRequest::Exit(outcome) => return Some(outcome),
             NodeRequest::Answer { number, answer } => {
                 if let Some(reply) = self.replies.remove(&number) {
-                    // Whoever asked may have gone.
+                    // The request may have been given up.
                     let _ = reply.send(answer);
                 }
             }

@@ -324,8 +324,8 @@ impl Preparing {
         loop {
             match self.prepare().await {
                 Ok(file) => {
-                    // Somebody may empty the cache.
-                    while file.exists() {
+                    // Somebody may empty the cache. What is needed is the newest in it.
+                    while std::fs::File::open(&file).is_ok_and(|file| file.set_modified(SystemTime::now()).is_ok()) {
                         tokio::time::sleep(LOOK_EVERY).await;
                     }
                 }
@@ -348,7 +348,7 @@ impl Preparing {
         };
         let checks = Checks::of_program(path.clone(), specification.arguments("check", &self.location));
         let (checked, version) = (Arc::clone(&self.checked), self.version.clone());
-        // Whoever hears that the version can run finds its program.
+        // The lock is held, so that the program is there when the node offers the version.
         let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         let readiness = Readiness::start(checks, move |unready| checked(&version, unready))?;
         all.insert(self.version.clone(), Prepared { program, readiness });

@@ -13,7 +13,7 @@
 //! Every node answers; a change is passed on to the coordinator. An error has a status of 4xx if the request is wrong, and 503 if
 //! it may succeed later; its body is `{"error": "…"}`, or a line of text if the request is no HTTP or JSON of this kind.
 //!
-//! The API is plain HTTP without tokens, so it listens on the loopback interface only: whoever reaches it runs programs as the
+//! The API is plain HTTP without tokens, so it listens on the loopback interface only: any user of this host who reaches it can run programs as the
 //! user of the node. A web page in a browser of this host reaches it, too. Therefore only requests to a name of this host are
 //! answered, and every request that changes something has to have the header [`CLIENT`], which a page of another origin cannot
 //! set.

@@ -207,7 +207,7 @@ impl Views {
         [Some(&*self.own), self.other.as_ref()].into_iter().flatten().find(|view| view.coordinates())
     }
 
-    /// The view of whoever knows most.
+    /// The view of the coordinator, or else of this node.
     fn informed(&self) -> &View {
         self.coordinator().unwrap_or(&self.own)
     }
@@ -262,6 +262,15 @@ impl Report {
         let missing = report.attempt.as_ref().zip(report.workers_wanted).filter(|(of, wanted)| of.workers < *wanted);
         if let (State::Running, true, Some((of, wanted))) = (report.state, report.why.is_empty(), missing) {
             report.why = format!("with {} of the {wanted} workers that are wanted", of.workers);
+        }
+        let pending = job.and_then(|job| job.wanted.as_ref()).filter(|wanted| {
+            attempt.is_some_and(|attempt| attempt.revision != wanted.revision)
+                && report.state == State::Running
+                && report.why.is_empty()
+        });
+        if let Some((wanted, record)) = pending.zip(informed.record.as_ref()) {
+            let (_, why) = waits_for(name, wanted, record, members);
+            report.why = format!("revision {} does not run yet: {why}", wanted.revision);
         }
         report.progress = progress;
         report
@@ -396,20 +405,20 @@ fn list(members: &[Member], job: Option<&JobRecord>, coordinator: Option<&NodeId
     members.iter().map(member).chain(unheard.map(silent)).collect()
 }
 
-/// What a job of a cluster without an attempt waits for.
-fn waits_for(wanted: &Wanted, record: &GroupRecord, members: &[Member]) -> (State, String) {
+/// What a job of a cluster waits for that has no attempt, or none of the newest revision.
+fn waits_for(name: &str, wanted: &Wanted, record: &GroupRecord, members: &[Member]) -> (State, String) {
     let offers = || members.iter().filter_map(|member| Some((&member.node, &member.status.as_ref()?.offer)));
     let checked = |offer: &Offer| offer.programs.get(&wanted.version).cloned();
-    let attempts = record.jobs.values().filter(|job| job.outcome.is_none()).filter_map(|job| job.attempt.as_ref());
+    let others = record.jobs.iter().filter(|(other, job)| *other != name && job.outcome.is_none());
+    let attempts = others.filter_map(|(_, job)| job.attempt.as_ref());
     let mut free: BTreeMap<NodeId, u32> = BTreeMap::new();
     for (node, offer) in offers().filter(|(_, offer)| checked(offer) == Some(None) && !offer.leaving) {
-        let of_node = |attempt: &Attempt| attempt.placement.of(node).count() as u32 * attempt.placement.threads;
-        let taken: u32 = attempts.clone().map(of_node).sum();
+        let taken: u32 = attempts.clone().map(|attempt| attempt.placement.workers_on(node)).sum();
         free.insert(node.clone(), offer.slots.saturating_sub(taken));
     }
     let workers = wanted.workers;
     if place(&free, Workers::Fixed(workers), &[]).is_some_and(|room| room.layout().workers == workers) {
-        return (State::Starting, "its first attempt is about to begin".to_owned());
+        return (State::Starting, "an attempt is about to begin".to_owned());
     }
     if offers().any(|(_, offer)| checked(offer).is_none()) {
         return (State::Preparing, "nodes fetch and check its program".to_owned());
@@ -449,7 +458,7 @@ fn judge(
     };
     let Some(attempt) = job.and_then(|job| job.attempt.as_ref()) else {
         if let (Some(wanted), Some(record)) = (wanted, &coordinator.record) {
-            return waits_for(wanted, record, members);
+            return waits_for(name, wanted, record, members);
         }
         let reason = |member: &Member| {
             let unready = member.status.as_ref()?.offer.unready.as_ref()?;

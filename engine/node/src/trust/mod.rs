@@ -33,18 +33,32 @@ pub use cluster_key::ClusterKey;
 use authority::Authority;
 use files::{Files, Paths};
 
-/// What a user gives by which nodes know each other: the file of a cluster key, or the user's own certificates, or nothing.
-#[derive(Clone, Debug, Default)]
+/// What a user gives by which nodes know each other: the file of a cluster key, or the user's own certificates, or nothing. The
+/// command line of a job has these options, and that of `fluvial node`.
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct TrustOptions {
-    /// The file with the key that all nodes share.
+    /// A file with the key that all nodes share, by which they know each other; `cluster-key new` prints one. Only the user of this
+    /// process may have access to it, unless it belongs to another user
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tls_cert", "tls_key", "tls_ca", "insecure"])]
     pub cluster_key_file: Option<PathBuf>,
-    /// This node's certificate in PEM format, with intermediate ones.
+
+    /// This node's certificate in PEM format, with intermediate ones, instead of a cluster key. It has to be valid for the host
+    /// that --advertise names, and for clients too if it restricts its use. Files that change are read again
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"], conflicts_with = "insecure")]
     pub tls_cert: Option<PathBuf>,
-    /// The key of that certificate in PEM format.
+
+    /// The key of that certificate in PEM format
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// The certificates of the authorities that vouch for nodes, in PEM format.
+
+    /// The certificates of the authorities that vouch for nodes, in PEM format. Whoever has a certificate of theirs can be a node,
+    /// so use authorities that issue certificates for nothing else
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_ca: Option<PathBuf>,
-    /// Whether nodes talk in clear, and believe whoever connects.
+
+    /// Talk to other nodes in clear, and believe whoever connects. Whoever can reach the port can then run processes of jobs and
+    /// read their data
+    #[arg(long)]
     pub insecure: bool,
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Decision {
     Failed(Vec<(NodeId, String)>),
     /// The job has ended for good.
     Outcome(Outcome),
+    /// The attempt was of an earlier revision than users want by now, and has ended for good: the newest revision begins.
+    Begin,
 }
 
 /// What a decision is a function of.
@@ -39,8 +41,12 @@ pub(super) struct Facts<'a> {
     /// The name of the job, and what the newest record says of it.
     pub(super) name: &'a str,
     pub(super) job: &'a JobRecord,
-    /// How many workers of other jobs each node runs.
+    /// How many slots of each node jobs hold.
     pub(super) taken: &'a BTreeMap<NodeId, u32>,
+    /// The newest attempt, if this job holds its slots: they are there for the next one.
+    pub(super) own: Option<&'a Attempt>,
+    /// Whether another job is on its way to a new revision: two of them would both count on the same free slots.
+    pub(super) others_move: bool,
     pub(super) now_ms: u64,
 }
 
@@ -48,6 +54,12 @@ impl<'a> Facts<'a> {
     /// The nodes that are heard.
     fn heard(self) -> impl Iterator<Item = (&'a NodeId, &'a Status)> {
         self.members.heard(self.now_ms)
+    }
+
+    /// How many slots of a node other jobs hold.
+    fn taken_by_others(self, node: &NodeId) -> u32 {
+        let own = self.own.map_or(0, |attempt| attempt.placement.workers_on(node));
+        self.taken.get(node).copied().unwrap_or_default().saturating_sub(own)
     }
 
     /// Whether the run is to end: users want that, or all copies that run the job leave.
@@ -82,13 +94,17 @@ pub(super) struct Control {
     lost: BTreeSet<NodeId>,
     /// Why the newest attempt is asked to stop, if it is: others are to follow.
     stopping: Option<String>,
+    /// Whether it is asked to stop for a new revision.
+    moves: bool,
+    /// Whether a process of the attempt has been seen that had not ended.
+    ran: bool,
     over: Option<Over>,
 }
 
 impl Control {
     /// The control of a job whose newest attempt was written now, or becomes known now.
     pub(super) fn new(now_ms: u64) -> Self {
-        Self { began_ms: now_ms, lost: BTreeSet::new(), stopping: None, over: None }
+        Self { began_ms: now_ms, lost: BTreeSet::new(), stopping: None, moves: false, ran: false, over: None }
     }
 
     /// What has to be written to the journal now, if anything has.
@@ -160,14 +176,15 @@ impl Control {
         let wanted = facts.job.wanted.as_ref();
         let now =
             self.placed(facts, wanted, &failed).map(|placed| (placed, wanted.map_or(0, |wanted| wanted.revision)));
-        let (version, placement, revision) = match (now, wanted, before) {
-            (Some(((version, placement), revision)), ..) => (version, placement, revision),
+        let (version, placement, revision, why) = match (now, wanted, before) {
+            (Some(((version, placement), revision)), ..) => (version, placement, revision, why),
             // What cannot run yet must not take down what could.
             (None, Some(wanted), Some(before)) if before.revision != wanted.revision => {
                 let (workers, version) = (before.layout().workers, before.version.clone());
                 let as_before = Wanted { workers, version, ..wanted.clone() };
                 let (version, placement) = self.placed(facts, Some(&as_before), &failed)?;
-                (version, placement, before.revision)
+                let why = format!("revision {} cannot run yet; {why}", wanted.revision);
+                (version, placement, before.revision, why)
             }
             _ => return None,
         };
@@ -194,18 +211,16 @@ impl Control {
         failed: &[(NodeId, String)],
     ) -> Option<(String, Placement)> {
         let newest = facts.job.attempt.as_ref();
-        let running = newest.filter(|_| self.over.is_none());
-        let free = |node: &NodeId, offer: &Offer| {
-            offer.slots.saturating_sub(facts.taken.get(node).copied().unwrap_or_default())
-        };
+        // A cluster's job is only stopped for an attempt that could begin now, with its nodes as they are.
+        let running = newest.filter(|_| self.over.is_none() && wanted.is_none());
+        let free = |node: &NodeId, offer: &Offer| offer.slots.saturating_sub(facts.taken_by_others(node));
         let fit = |node: &NodeId, offer: &Offer| {
             let ready = match wanted {
                 Some(wanted) => offer.programs.get(&wanted.version) == Some(&None),
                 None => offer.unready.is_none(),
             };
-            // What runs is not stopped because it could not be started now: an outage would stop it everywhere. In a cluster
-            // it is only stopped for what could be started now.
-            let may = ready || (wanted.is_none() && running.is_some_and(|attempt| attempt.placement.has(node)));
+            // What runs is not stopped because it could not be started now: an outage would stop it everywhere.
+            let may = ready || running.is_some_and(|attempt| attempt.placement.has(node));
             may && free(node, offer) > 0 && !offer.leaving && failed.iter().all(|(other, _)| other != node)
         };
         let fit = facts.heard().filter(|(node, status)| fit(node, &status.offer)).collect();
@@ -240,6 +255,7 @@ impl Control {
             let late = deaf || now_ms >= self.began_ms + times.start_ms;
             let ended = |running: &Running| running.processes.values().any(|process| process.end().is_some());
             over |= running.is_some_and(ended);
+            self.ran |= running.is_some_and(|running| !running.is_over());
             if members.has_lost(node, now_ms) || (late && running.is_none()) {
                 over = true;
                 self.lost.insert(node.clone());
@@ -259,9 +275,13 @@ impl Control {
         if let Some(wanted) = &job.wanted {
             if !wanted.run {
                 self.stopping = Some("the job was told to stop".to_owned());
-            } else if wanted.revision != attempt.revision && self.wanted(facts, &job.failed).is_some() {
+            } else if wanted.revision != attempt.revision
+                && !facts.others_move
+                && self.wanted(facts, &job.failed).is_some()
+            {
                 // What cannot run yet leaves the job as it is.
                 self.stopping = Some(format!("revision {} of the job was asked for", wanted.revision));
+                self.moves = true;
             }
         }
         let unheard = |node: &NodeId| facts.heard().all(|(other, _)| other != node);
@@ -336,9 +356,15 @@ impl Control {
         let mut failed = job.failed.clone();
         failed.extend(out.into_iter().filter(|(node, _)| job.failed.iter().all(|(other, _)| other != node)));
         let outcome = Decision::Outcome(Outcome { exit: end.exit, why: end.why.clone() });
-        // No node of a cluster has another program than that which has failed.
-        let only_program = job.wanted.is_some() && !only_hosts;
-        if only_program || matches!(end.exit, Exit::Done | Exit::Fenced) {
+        if end.exit == Exit::Fenced {
+            return Some(outcome);
+        }
+        if let Some(wanted) = job.wanted.as_ref().filter(|_| !only_hosts) {
+            // No node of a cluster has another program than that which has ended.
+            let newer = wanted.run && wanted.revision != attempt.revision;
+            return Some(if newer { Decision::Begin } else { outcome });
+        }
+        if end.exit == Exit::Done {
             return Some(outcome);
         }
         // Where the same program goes on and has been open, an outage does not end it.
@@ -366,10 +392,15 @@ impl Control {
     }
 
     /// Whether the slots of the newest attempt are the job's: until its processes have ended, and for a while after, in which the
-    /// next attempt may begin.
+    /// next attempt may begin. One that had ended before this term holds none.
     pub(super) fn holds_slots(&self, times: &Times, now_ms: u64) -> bool {
         let next = self.over.as_ref().and_then(|over| over.next.as_ref());
-        next.is_none_or(|(_, at_ms, _)| now_ms < at_ms + times.start_ms)
+        next.is_none_or(|(_, at_ms, _)| self.ran && now_ms < at_ms + times.start_ms)
+    }
+
+    /// Whether the job is on its way to a new revision.
+    pub(super) fn is_moving(&self, times: &Times, now_ms: u64) -> bool {
+        self.moves && self.holds_slots(times, now_ms)
     }
 
     /// Whether this node is of use for the job, so that it must not leave yet: it runs some of its processes, or it coordinates
@@ -385,7 +416,8 @@ impl Control {
     fn hands_over(&self, facts: Facts<'_>, attempt: &Attempt) -> bool {
         let Facts { times, job, now_ms, .. } = facts;
         if let Some((_, at_ms, _)) = self.over.as_ref().and_then(|over| over.next.as_ref()) {
-            let follows = facts.is_to_end() || self.wanted(facts, &job.failed).is_some();
+            let next = || self.attempt(facts, job.failed.clone(), Decisions::new(true), String::new());
+            let follows = facts.is_to_end() || next().is_some();
             return follows && now_ms < at_ms + times.silence_ms;
         }
         let mut running = facts.running(attempt).filter_map(|(_, running)| running);

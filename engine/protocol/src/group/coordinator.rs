@@ -54,11 +54,11 @@ impl Coordinator {
         self.members.watch(now_ms);
         let (mut next, mut attempts) = (record.clone(), Vec::new());
         let mut taken = self.taken(record, now_ms);
+        let of_moving = self.controls.iter().filter(|(_, control)| control.is_moving(&self.times, now_ms));
+        let mut moving: BTreeSet<_> = of_moving.map(|(name, _)| name.clone()).collect();
         for (name, job) in &record.jobs {
             let control = self.controls.entry(name.clone()).or_insert_with(|| Control::new(now_ms));
-            // What a job has is there for its own next attempt.
             let own = job.attempt.as_ref().filter(|_| is_placed(job, control, &self.times, now_ms));
-            own.iter().for_each(|attempt| count(&mut taken, attempt, |of_node, workers| *of_node -= workers));
             let facts = Facts {
                 members: &self.members,
                 times: &self.times,
@@ -66,9 +66,15 @@ impl Coordinator {
                 name,
                 job,
                 taken: &taken,
+                own,
+                others_move: moving.iter().any(|other| other != name),
                 now_ms,
             };
             let decision = control.decide(facts);
+            if control.is_moving(&self.times, now_ms) {
+                moving.insert(name.clone());
+            }
+            own.iter().for_each(|attempt| count(&mut taken, attempt, |of_node, workers| *of_node -= workers));
             let Some(of_job) = next.jobs.get_mut(name) else { continue };
             match decision {
                 Some(Decision::Attempt { attempt, failed }) => {
@@ -77,6 +83,10 @@ impl Coordinator {
                 }
                 Some(Decision::Failed(failed)) => of_job.failed = failed,
                 Some(Decision::Outcome(outcome)) => of_job.outcome = Some(outcome),
+                Some(Decision::Begin) => {
+                    of_job.attempt = None;
+                    of_job.failed.clear();
+                }
                 None => {}
             }
             let placed = attempts.last() == Some(name)
@@ -108,8 +118,11 @@ impl Coordinator {
     ) -> impl Iterator<Item = (Facts<'a>, &'a Control)> {
         let coordinator = &record.coordinator;
         record.jobs.iter().filter_map(move |(name, job)| {
-            let facts = Facts { members: &self.members, times: &self.times, coordinator, name, job, taken, now_ms };
-            Some((facts, self.controls.get(name)?))
+            let control = self.controls.get(name)?;
+            let own = job.attempt.as_ref().filter(|_| is_placed(job, control, &self.times, now_ms));
+            let (members, times) = (&self.members, &self.times);
+            let facts = Facts { members, times, coordinator, name, job, taken, own, others_move: false, now_ms };
+            Some((facts, control))
         })
     }
 
@@ -160,7 +173,7 @@ fn is_placed(job: &JobRecord, control: &Control, times: &Times, now_ms: u64) -> 
 }
 
 fn count(taken: &mut BTreeMap<NodeId, u32>, attempt: &Attempt, change: impl Fn(&mut u32, u32)) {
-    for (node, processes) in &attempt.placement.places {
-        change(taken.entry(node.clone()).or_default(), processes * attempt.placement.threads);
+    for (node, _) in &attempt.placement.places {
+        change(taken.entry(node.clone()).or_default(), attempt.placement.workers_on(node));
     }
 }

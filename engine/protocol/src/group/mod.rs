@@ -60,12 +60,12 @@
 //! while this one pauses before its next attempt, or while a check of it fails for a moment.
 //!
 //! *A change that was stored is answered; one that is made twice is made once.* A coordinator that is superseded before its
-//! record stands says so, and the user asks again: to submit, start, stop or delete what is so already is no change. That it is so
-//! already is only said after a look into the journal that began after the question, because the coordinator may have been superseded.
-//! One that does not reach the store refuses changes at once, and makes none that it has refused.
+//! record is stored says so, and the user asks again. A change to the present state, such as stopping a stopped job, is none; this is
+//! only answered after a look into the journal that began after the question, because the coordinator may have been superseded. One
+//! that does not reach the store refuses changes at once, and makes none that it has refused.
 //!
-//! *What nobody ordered ends.* A node that was not heard for a while may run processes of a job that has ended or was deleted
-//! since: they are killed when it hears orders again.
+//! *Processes without an order are killed.* A node that was not heard for a while may run processes of a job that has ended or was deleted
+//! since. They are killed when it hears orders again.
 //!
 //! *State, not events.* Each message holds the whole state that its receiver needs, with a number that grows. Messages may be
 //! lost, repeated or reordered.

@@ -724,12 +724,12 @@ impl Node {
                 }
             }
             Role::Coordinating { next_look_ms, .. } => {
-                if self.now_ms >= *next_look_ms {
+                if self.now_ms >= *next_look_ms || !self.unchanged.is_empty() {
                     *next_look_ms = self.now_ms + self.times.look_ms;
                     self.log.look();
                 }
                 if !self.log.reaches_store(self.now_ms, &self.times) {
-                    // Nobody waits for so long, and what was refused must not be made later.
+                    // A change that was refused must not be made later.
                     self.refuse_changes();
                 }
                 self.decide();

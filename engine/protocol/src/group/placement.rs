@@ -47,6 +47,12 @@ impl Placement {
         0..0
     }
 
+    /// How many workers it has on a node.
+    #[must_use]
+    pub fn workers_on(&self, node: &NodeId) -> u32 {
+        self.of(node).len() as u32 * self.threads
+    }
+
     /// Whether a node starts a process of it.
     #[must_use]
     pub fn has(&self, node: &NodeId) -> bool {
