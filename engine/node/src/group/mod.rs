@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fluvial_connector::{Error, ErrorKind};
 use fluvial_protocol::group::{
-    AttemptNumber, Change, Message, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, ProcessSays, StoreAnswer,
-    StoreCall, Times, Workers,
+    AttemptNumber, Change, Message, Node, NodeEvent, NodeId, NodeRequest, Offer, Outcome, ProcessSays, Refusal,
+    StoreAnswer, StoreCall, Times, Workers,
 };
 use fluvial_protocol::{Exit, ProcessEnd, PutOutcome, System};
 use fluvial_store::Store;
@@ -213,6 +213,8 @@ struct Copy<'a> {
     versions: BTreeMap<String, String>,
     /// Who waits for what becomes of a change, by its number.
     replies: BTreeMap<u64, Reply>,
+    /// What is to be said to them.
+    answers: Vec<(Reply, Result<(), Refusal>)>,
     changes: u64,
     runtime: &'a Runtime,
     events: Sender<Event>,
@@ -293,6 +295,7 @@ impl<'a> Copy<'a> {
             programs,
             versions: BTreeMap::new(),
             replies: BTreeMap::new(),
+            answers: Vec::new(),
             changes: 0,
             runtime,
             events,
@@ -311,6 +314,11 @@ impl<'a> Copy<'a> {
                 }
             }
             self.observe();
+            // Who is told that a change was made finds it so.
+            for (reply, answer) in std::mem::take(&mut self.answers) {
+                // The request may have been given up.
+                let _ = reply.send(answer);
+            }
             let at = self.started + Duration::from_millis(self.node.deadline_ms());
             let heard = match inbox.recv_timeout(at.saturating_duration_since(Instant::now())) {
                 Ok(event) => self.hear(event),
@@ -476,10 +484,7 @@ impl<'a> Copy<'a> {
             NodeRequest::Kill { job, attempt } => self.attempts.kill(&job, attempt),
             NodeRequest::Exit(outcome) => return Some(outcome),
             NodeRequest::Answer { number, answer } => {
-                if let Some(reply) = self.replies.remove(&number) {
-                    // The request may have been given up.
-                    let _ = reply.send(answer);
-                }
+                self.answers.extend(self.replies.remove(&number).map(|reply| (reply, answer)));
             }
             NodeRequest::Prepare(versions) => {
                 if let OfPrograms::Submitted(programs) = &mut self.programs {

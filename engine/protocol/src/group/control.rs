@@ -27,7 +27,7 @@ pub(super) enum Decision {
     Failed(Vec<(NodeId, String)>),
     /// The job has ended for good.
     Outcome(Outcome),
-    /// The attempt was of an earlier revision than users want by now, and has ended for good: the newest revision begins.
+    /// The attempt was of another program than users want by now, and has ended for good: the newest revision begins.
     Begin,
 }
 
@@ -361,8 +361,8 @@ impl Control {
         }
         if let Some(wanted) = job.wanted.as_ref().filter(|_| !only_hosts) {
             // No node of a cluster has another program than that which has ended.
-            let newer = wanted.run && wanted.revision != attempt.revision;
-            return Some(if newer { Decision::Begin } else { outcome });
+            let other = wanted.run && wanted.version != attempt.version;
+            return Some(if other { Decision::Begin } else { outcome });
         }
         if end.exit == Exit::Done {
             return Some(outcome);
