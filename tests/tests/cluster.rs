@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -23,19 +22,17 @@ use serde_json::Value;
 struct Cluster {
     folder: Folder,
     nodes: RefCell<BTreeMap<usize, Process>>,
-    listen: Vec<SocketAddr>,
-    apis: Vec<SocketAddr>,
+    /// By node: the address by which the others reach it, and that of its API.
+    addresses: RefCell<BTreeMap<usize, (String, String)>>,
 }
 
 impl Cluster {
     /// A cluster of nodes with two slots each.
     fn start(nodes: usize) -> Self {
-        let addresses = || (0..nodes).map(|_| http::free_address().unwrap()).collect();
         let cluster = Self {
             folder: Folder::new("fluvial-cluster-").unwrap(),
             nodes: RefCell::default(),
-            listen: addresses(),
-            apis: addresses(),
+            addresses: RefCell::default(),
         };
         let key = Command::new(fluvial()).args(["cluster-key", "new"]).output().unwrap().stdout;
         std::fs::write(cluster.path("key"), key).unwrap();
@@ -54,11 +51,20 @@ impl Cluster {
         args.push(self.path("store").into());
         args.extend(["--cluster-key-file".into(), self.path("key").into(), "--cache".into()]);
         args.push(self.path(&format!("cache-{node}")).into());
-        args.extend(["--listen".into(), self.listen[node].to_string().into()]);
-        args.extend(["--api".into(), self.apis[node].to_string().into()]);
+        args.extend(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"].map(OsString::from));
         let log = self.path(&format!("log-{node}"));
+        // What it said when it was started before must not be taken for what it says now.
+        std::fs::write(&log, "").unwrap();
         let spec = Spec { name: format!("node {node}"), program: fluvial(), args, env: Vec::new(), log };
-        self.nodes.borrow_mut().insert(node, Process::start(spec).unwrap());
+        let process = Process::start(spec).unwrap();
+        process.wait_for_line("the node starts", MOST).unwrap();
+        let said = std::fs::read_to_string(process.log()).unwrap();
+        let after = |name: &str| {
+            let (_, rest) = said.split_once(name).unwrap();
+            rest.split([' ', '\n']).next().unwrap().trim_matches('"').to_owned()
+        };
+        self.addresses.borrow_mut().insert(node, (after(" node="), after(" api=")));
+        self.nodes.borrow_mut().insert(node, process);
     }
 
     /// Ends a node at once, and with it all of its processes.
@@ -77,7 +83,7 @@ impl Cluster {
     fn ask<I: Into<OsString>>(&self, args: impl IntoIterator<Item = I>) -> (bool, String) {
         let node = *self.nodes.borrow().keys().next_back().unwrap();
         let mut command = Command::new(fluvial());
-        command.arg("--addr").arg(self.apis[node].to_string()).args(args.into_iter().map(Into::into));
+        command.arg("--addr").arg(&self.addresses.borrow()[&node].1).args(args.into_iter().map(Into::into));
         let output = command.output().unwrap();
         let printed = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8(printed).unwrap())
@@ -116,8 +122,9 @@ impl Cluster {
         let status = self.status(job);
         let processes = status["attempt"]["processes"].as_array().cloned().unwrap_or_default();
         let node = |process: &Value| {
-            let address = process["node"].as_str().unwrap().to_owned();
-            self.listen.iter().position(|listen| listen.to_string() == address).unwrap()
+            let addresses = self.addresses.borrow();
+            let of_process = process["node"].as_str().unwrap();
+            *addresses.iter().find(|(_, (listens, _))| listens == of_process).unwrap().0
         };
         processes.iter().map(node).collect()
     }
@@ -140,7 +147,7 @@ impl Cluster {
 
     fn logs(&self) -> String {
         let log = |node: usize| std::fs::read_to_string(self.path(&format!("log-{node}"))).unwrap_or_default();
-        (0..self.apis.len()).map(|node| format!("--- node {node}\n{}", log(node))).collect()
+        self.addresses.borrow().keys().map(|node| format!("--- node {node}\n{}", log(*node))).collect()
     }
 }
 
@@ -299,9 +306,9 @@ fn what_cannot_run_is_refused_with_the_reason() {
 fn a_web_page_of_another_origin_reaches_nothing() {
     let cluster = Cluster::start(1);
     cluster.tell("jobs");
-    let api = cluster.apis[0];
+    let api = cluster.addresses.borrow()[&0].1.clone();
     let answer = |method: &str, path: &str, headers: &str| {
-        let mut connection = std::net::TcpStream::connect(api).unwrap();
+        let mut connection = std::net::TcpStream::connect(&api).unwrap();
         write!(connection, "{method} {path} HTTP/1.0\r\n{headers}Content-Length: 0\r\n\r\n").unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();

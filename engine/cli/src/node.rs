@@ -120,10 +120,12 @@ pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
         ),
         None => address.to_string(),
     };
+    let api = bind("--api", api)?;
+    tracing::info!(node = advertise, api = %api.local_addr()?, "the node starts");
     let cores = || std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
     let (exit, why) = join(GroupOptions {
         store: Store::open_or_create(&store)?,
-        runs: Runs::Cluster { location: store, cache: cache.map_or_else(default_cache, Ok)?, api: bind("--api", api)? },
+        runs: Runs::Cluster { location: store, cache: cache.map_or_else(default_cache, Ok)?, api },
         slots: slots.unwrap_or_else(cores),
         listener,
         advertise,
