@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, PoisonError};
@@ -36,6 +37,16 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     let path = build(name).with_context(|| format!("build the job {name}"))?;
     built.insert(name.to_owned(), path.clone());
     Ok(path)
+}
+
+/// Makes another build of a program: the same one with other bytes.
+///
+/// # Errors
+/// The copy cannot be written.
+pub fn build_again(program: &Path, copy: &Path) -> Result<()> {
+    fs::copy(program, copy).with_context(|| format!("copy {}", program.display()))?;
+    File::options().append(true).open(copy)?.write_all(&[0])?;
+    Ok(())
 }
 
 fn build(name: &str) -> Result<PathBuf> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fluvial_tests::child::{Folder, Process, Spec};
 use fluvial_tests::client::Message;
 use fluvial_tests::http;
-use fluvial_tests::job::binary;
+use fluvial_tests::job::{binary, build_again};
 use fluvial_tests::stage::{MOST, Stage};
 use fluvial_tests::subject::Subject;
 use rustix::process::Signal;
@@ -166,14 +166,6 @@ fn own_args(stage: &Stage) -> Vec<OsString> {
     args
 }
 
-/// Another build of the same program.
-fn built_again(folder: &Path) -> PathBuf {
-    let copy = folder.join("built-again");
-    std::fs::copy(binary("orders").unwrap(), &copy).unwrap();
-    std::fs::OpenOptions::new().append(true).open(&copy).unwrap().write_all(&[0]).unwrap();
-    copy
-}
-
 #[test]
 fn a_job_is_submitted_rescaled_upgraded_stopped_started_and_deleted() {
     let (cluster, stage) = (Cluster::start(1), Stage::new(Subject::Orders, 2).unwrap());
@@ -190,7 +182,8 @@ fn a_job_is_submitted_rescaled_upgraded_stopped_started_and_deleted() {
     stage.feed(200..400).unwrap();
     cluster.wait_until_right(&stage);
     let generation = cluster.status(&name)["attempt"]["generation"].as_u64().unwrap();
-    let again = built_again(cluster.folder.path());
+    let again = cluster.path("built-again");
+    build_again(&binary("orders").unwrap(), &again).unwrap();
     cluster.tell(&format!("upgrade {name} {}", again.display()));
     cluster.wait_until("the other build", || {
         let status = cluster.status(&name);

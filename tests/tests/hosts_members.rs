@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::PathBuf;
 
 use fluvial_tests::client::{Isolation, Message};
 use fluvial_tests::group::{GROUP_MOST, Group, Kafka, Record, Siege, Store};
 use fluvial_tests::hosts::Place;
+use fluvial_tests::job::build_again;
 use fluvial_tests::stage::Stage;
 use fluvial_tests::subject::Subject;
 use serde_json::Value;
@@ -178,8 +178,7 @@ fn deployed(stage: &Stage) -> PathBuf {
 /// Replaces that file by another build of the same program, as an installer does.
 fn deploy_again(stage: &Stage) {
     let (program, new) = (deployed(stage), stage.folder().join("new"));
-    std::fs::copy(&program, &new).unwrap();
-    std::fs::OpenOptions::new().append(true).open(&new).unwrap().write_all(&[0]).unwrap();
+    build_again(&program, &new).unwrap();
     std::fs::rename(new, program).unwrap();
 }
 

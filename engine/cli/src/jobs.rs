@@ -178,7 +178,7 @@ async fn wait_for(client: &Client, name: &str, mut holds: impl FnMut(&Report) ->
     }
 }
 
-/// Waits until a job runs, or until it is clear that it will not without somebody's help, and says which.
+/// Waits until a job runs, has ended, or waits for something that it lacks, and prints which.
 async fn wait_until_it_runs(client: &Client, name: &str) -> anyhow::Result<ExitCode> {
     let until = Instant::now() + RUNS_WITHIN;
     let mut waits_since = None;
@@ -197,7 +197,7 @@ async fn wait_until_it_runs(client: &Client, name: &str) -> anyhow::Result<ExitC
             println!("{name} runs");
             Ok(ExitCode::SUCCESS)
         }
-        state => bail!("{name} is {state}: {}", job.why),
+        _ => bail!("{name} is {}", job.summary()),
     }
 }
 
@@ -240,10 +240,7 @@ fn describe(report: &Report) -> String {
         let wants = if wanted.run { "run" } else { "be stopped" };
         line("wanted", format!("to {wants} with {} workers, revision {}", wanted.workers, wanted.revision));
     }
-    line(
-        "state",
-        if report.why.is_empty() { report.state.to_string() } else { format!("{}: {}", report.state, report.why) },
-    );
+    line("state", report.summary());
     if let Some(attempt) = &report.attempt {
         let generation = attempt.generation.map_or(String::new(), |generation| format!(", generation {generation}"));
         line("attempt", format!("{}{generation}: {}", attempt.number, attempt.why));

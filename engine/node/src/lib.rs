@@ -23,3 +23,16 @@ mod signals;
 pub mod status;
 pub mod supervisor;
 pub mod trust;
+
+/// Checks the name of a job: it becomes a folder in the store, and a part of a topic's name. One that begins with a point is the
+/// engine's own.
+///
+/// # Errors
+/// One line that says what a name consists of.
+pub fn check_job_name(name: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if (1..=100).contains(&name.len()) && name.chars().all(fits) && !name.starts_with('.') {
+        return Ok(());
+    }
+    Err("a job's name consists of 1 to 100 letters, digits, '-', '_' or '.', and does not begin with '.'".to_owned())
+}

@@ -41,10 +41,10 @@ mod store;
 mod topics;
 
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fluvial_tests::job::build_again;
 use fluvial_tests::stage::{Finished, Stage};
 use fluvial_tests::subject::Subject;
 
@@ -87,10 +87,7 @@ fn args_with(stage: &Stage, option: &str, value: &str, more: &str) -> Vec<OsStri
 /// A copy of a job's binary with another content hash, as if the same code had been built again.
 fn built_again(stage: &Stage, binary: impl AsRef<Path>) -> PathBuf {
     let copy = stage.folder().join("built-again");
-    let mut bytes = std::fs::read(binary).unwrap();
-    bytes.push(0);
-    std::fs::write(&copy, bytes).unwrap();
-    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+    build_again(binary.as_ref(), &copy).unwrap();
     copy
 }
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use fluvial_connector::Tick;
+use fluvial_node::check_job_name;
 use fluvial_protocol::Layout;
 use fluvial_protocol::group::Workers;
 
@@ -89,12 +90,7 @@ impl StoreOptions {
 }
 
 fn job_name(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if text.is_empty() || text.len() > 100 || !text.chars().all(fits) || text.starts_with('.') {
-        return Err("a job's name consists of 1 to 100 letters, digits, '-', '_' or '.', and does not begin with '.'"
-            .to_owned());
-    }
-    Ok(text.to_owned())
+    check_job_name(text).map(|()| text.to_owned())
 }
 
 /// The most workers of a job.

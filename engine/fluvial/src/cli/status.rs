@@ -135,13 +135,7 @@ fn describe(report: &Report) -> String {
         lines.add_row([name.to_owned(), content]);
     };
     line("job", format!("{} in '{}'", report.job, report.store));
-    line(
-        "state",
-        match report.why.as_str() {
-            "" => report.state.to_string(),
-            why => format!("{}: {why}", report.state),
-        },
-    );
+    line("state", report.summary());
     if let (Some(coordinator), Some(term)) = (&report.coordinator, report.term) {
         line("coordinator", format!("{coordinator}, term {term}"));
     }

@@ -84,9 +84,7 @@ impl Attempts {
         program: anyhow::Result<Program>,
     ) {
         if let Some((_, old)) = self.keepers.remove(job) {
-            self.earlier_requests += old.store_requests();
-            // Its processes have ended, but what they have printed may still be on its way.
-            let _ = std::thread::Builder::new().name("keeper-end".to_owned()).spawn(move || drop(old));
+            self.earlier_requests += retire(old);
         }
         let number = attempt.number;
         let program = match program {
@@ -153,8 +151,7 @@ impl Attempts {
     /// Forgets the processes of all jobs but these: they have ended.
     pub(super) fn forget_all_but(&mut self, is_there: impl Fn(&str) -> bool) {
         for (_, (_, keeper)) in self.keepers.extract_if(.., |job, _| !is_there(job)) {
-            self.earlier_requests += keeper.store_requests();
-            let _ = std::thread::Builder::new().name("keeper-end".to_owned()).spawn(move || drop(keeper));
+            self.earlier_requests += retire(keeper);
         }
     }
 
@@ -172,4 +169,11 @@ impl Attempts {
     fn of(&self, job: &str, attempt: AttemptNumber) -> Option<&Keeper> {
         self.keepers.get(job).filter(|(number, _)| *number == attempt).map(|(_, keeper)| keeper)
     }
+}
+
+/// Lets a keeper go whose processes have ended: what they have printed may still be on its way. Returns their requests to the store.
+fn retire(keeper: Keeper) -> u64 {
+    let requests = keeper.store_requests();
+    let _ = std::thread::Builder::new().name("keeper-end".to_owned()).spawn(move || drop(keeper));
+    requests
 }

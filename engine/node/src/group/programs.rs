@@ -160,14 +160,9 @@ impl Shelf {
     }
 }
 
-/// Whether a file of the cache has the content of this hash. It is kept longer then.
+/// Whether a file of the cache has the content of this hash.
 fn is_cached(file: &Path, expected: &str) -> bool {
-    let right = std::fs::read(file).is_ok_and(|content| hash(&content) == expected);
-    if right {
-        // Without that it is only deleted earlier.
-        let _ = std::fs::File::open(file).and_then(|file| file.set_modified(SystemTime::now()));
-    }
-    right
+    std::fs::read(file).is_ok_and(|content| hash(&content) == expected)
 }
 
 /// Puts a binary into the cache as a whole.

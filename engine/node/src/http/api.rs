@@ -37,6 +37,7 @@ use tokio::runtime::Handle;
 use super::bounded::Bounded;
 use super::newest;
 use crate::changes::Changes;
+use crate::check_job_name;
 use crate::group::{Shelf, Specification};
 use crate::status::{Board, MemberReport, Report, View, gather, gather_all};
 use crate::trust::Trust;
@@ -250,12 +251,8 @@ fn is_hash(text: &str) -> Result<(), Refused> {
     if fits { Ok(()) } else { Err(error()) }
 }
 
-/// Whether a job may have this name: it becomes a folder in the store, and a part of a topic's name.
 fn is_name(text: &str) -> Result<(), Refused> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let fits = (1..=100).contains(&text.len()) && text.chars().all(fits) && !text.starts_with('.');
-    let what = "a job's name consists of 1 to 100 letters, digits, '-', '_' or '.', and does not begin with '.'";
-    if fits { Ok(()) } else { Err(Refused::new(StatusCode::BAD_REQUEST, what)) }
+    check_job_name(text).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))
 }
 
 async fn submit(State(knowledge): State<Knowledge>, Json(submission): Json<Submission>) -> Result<StatusCode, Refused> {

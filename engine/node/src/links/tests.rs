@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fluvial_protocol::group::{Message, NodeId, Offer, Status, Term, Workers};
+use fluvial_protocol::group::{Message, NodeId, Status, Term};
 use fluvial_store::Store;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::connection::{Answer, Connection, Hello};
 use super::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
 use crate::changes::Changes;
+use crate::status::made_up::offer;
 use crate::trust::{Authorities, ClusterKey, Trust, TrustOptions};
 
 /// Longer than anything here takes, even on a busy machine; shorter than what one stranger after the other would take.
@@ -102,14 +103,7 @@ fn envelope(from: &NodeId, message: Message) -> Envelope {
 }
 
 fn status(number: u64) -> Message {
-    let offer = Offer {
-        version: "1".to_owned(),
-        slots: 2,
-        workers: Workers::Auto,
-        unready: None,
-        leaving: false,
-        programs: Default::default(),
-    };
+    let offer = offer();
     Message::Status(Box::new(Status { number, term: Term(1), offer, running: Default::default(), deaf_to: Vec::new() }))
 }
 

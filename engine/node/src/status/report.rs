@@ -227,6 +227,12 @@ impl Views {
 }
 
 impl Report {
+    /// The state, and what is to be said of it, in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        if self.why.is_empty() { self.state.to_string() } else { format!("{}: {}", self.state, self.why) }
+    }
+
     /// What `own` and the coordinator know of a job. `progress` is what the node of process 0 says.
     pub(super) fn new(name: &str, own: &View, coordinator: Option<&View>, progress: Option<Progress>) -> Self {
         let informed = coordinator.unwrap_or(own);

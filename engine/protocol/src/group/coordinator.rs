@@ -49,10 +49,11 @@ impl Coordinator {
         (next, results)
     }
 
-    /// Decides what follows for each job of a record. Returns the record with that, and the jobs that get new attempts by it.
-    pub(super) fn decide(&mut self, record: &GroupRecord, now_ms: u64) -> (GroupRecord, Vec<String>) {
+    /// Decides what follows for each job of a record. If that is anything, returns the record with it, and the jobs that get new
+    /// attempts by it.
+    pub(super) fn decide(&mut self, record: &GroupRecord, now_ms: u64) -> Option<(GroupRecord, Vec<String>)> {
         self.members.watch(now_ms);
-        let (mut next, mut attempts) = (record.clone(), Vec::new());
+        let (mut next, mut attempts) = (None, Vec::new());
         let mut taken = self.taken(record, now_ms);
         let of_moving = self.controls.iter().filter(|(_, control)| control.is_moving(&self.times, now_ms));
         let mut moving: BTreeSet<_> = of_moving.map(|(name, _)| name.clone()).collect();
@@ -74,27 +75,27 @@ impl Coordinator {
             if control.is_moving(&self.times, now_ms) {
                 moving.insert(name.clone());
             }
-            own.iter().for_each(|attempt| count(&mut taken, attempt, |of_node, workers| *of_node -= workers));
+            let Some(decision) = decision else { continue };
+            if let Some(attempt) = own.filter(|_| !matches!(decision, Decision::Failed(_))) {
+                count(&mut taken, attempt, |of_node, workers| *of_node -= workers);
+            }
+            let next = next.get_or_insert_with(|| record.clone());
             let Some(of_job) = next.jobs.get_mut(name) else { continue };
             match decision {
-                Some(Decision::Attempt { attempt, failed }) => {
+                Decision::Attempt { attempt, failed } => {
+                    count(&mut taken, &attempt, |of_node, workers| *of_node += workers);
                     (of_job.attempt, of_job.failed) = (Some(attempt), failed);
                     attempts.push(name.clone());
                 }
-                Some(Decision::Failed(failed)) => of_job.failed = failed,
-                Some(Decision::Outcome(outcome)) => of_job.outcome = Some(outcome),
-                Some(Decision::Begin) => {
+                Decision::Failed(failed) => of_job.failed = failed,
+                Decision::Outcome(outcome) => of_job.outcome = Some(outcome),
+                Decision::Begin => {
                     of_job.attempt = None;
                     of_job.failed.clear();
                 }
-                None => {}
             }
-            let placed = attempts.last() == Some(name)
-                || (is_placed(of_job, control, &self.times, now_ms) && of_job.attempt.is_some());
-            let attempt = of_job.attempt.as_ref().filter(|_| placed);
-            attempt.iter().for_each(|attempt| count(&mut taken, attempt, |of_node, workers| *of_node += workers));
         }
-        (next, attempts)
+        next.map(|next| (next, attempts))
     }
 
     /// How many workers each node runs, of all jobs.

@@ -312,9 +312,8 @@ impl Node {
 
     /// Refuses the changes that are not being written.
     fn refuse_changes(&mut self) {
-        for (number, _) in std::mem::take(&mut self.changes) {
-            self.requests.push_back(NodeRequest::Answer { number, answer: Err(Refusal::NotCoordinator) });
-        }
+        let refused = std::mem::take(&mut self.changes).into_iter();
+        self.answer(refused.map(|(number, _)| (number, Err(Refusal::NotCoordinator))), false);
     }
 
     /// Gives answers, as they are or because this node's term may be over.
@@ -436,16 +435,15 @@ impl Node {
             return;
         }
         // A job without an attempt was deleted, or begins a new run, while this node was not heard.
-        let ordered = |job: &str| orders.jobs.iter().any(|order| order.job == job);
-        let left_over = self.running.iter().filter(|(job, running)| !running.is_over() && !ordered(job));
+        let is_ordered = |job: &String| orders.jobs.iter().any(|order| order.job == *job);
+        let left_over = self.running.iter().filter(|(job, running)| !running.is_over() && !is_ordered(job));
         let left_over: Vec<_> = left_over.map(|(job, running)| (job.clone(), running.attempt)).collect();
         for (job, attempt) in left_over {
             self.kill(job, attempt);
         }
-        let of_job = |job: &String| orders.jobs.iter().any(|order| order.job == *job);
-        self.running.retain(|job, running| !running.is_over() || of_job(job));
+        self.running.retain(|job, running| !running.is_over() || is_ordered(job));
         let running = &self.running;
-        self.done.retain(|job, _| running.contains_key(job) || of_job(job));
+        self.done.retain(|job, _| running.contains_key(job) || is_ordered(job));
         for order in orders.jobs {
             self.run(order);
         }
@@ -797,27 +795,31 @@ impl Node {
         let status = self.status();
         // A record of another coordinator has been read: this one's term is over.
         let Some((_, record)) = self.log.newest().filter(|(_, record)| record.coordinator == self.me) else { return };
-        let record = record.clone();
         let Role::Coordinating { coordinator, writes, .. } = &mut self.role else { return };
         coordinator.members.hear(self.me.clone(), status, self.now_ms);
         if *writes {
             return;
         }
-        let (numbers, changes): (Vec<_>, Vec<_>) = std::mem::take(&mut self.changes).into_iter().unzip();
-        let chance = &mut self.chance;
-        let changes = changes.into_iter().map(|change| (change, chance.next() as u32));
-        let (changed, results) = coordinator.change(&record, changes, self.now_ms);
-        let answers = numbers.into_iter().zip(results);
-        let (mut next, new_attempts) = coordinator.decide(&changed, self.now_ms);
-        if next == record {
+        // Most steps change nothing, and copy nothing.
+        let (mut next, mut answers) = (None, Vec::new());
+        if !self.changes.is_empty() {
+            let (numbers, changes): (Vec<_>, Vec<_>) = std::mem::take(&mut self.changes).into_iter().unzip();
+            let chance = &mut self.chance;
+            let changes = changes.into_iter().map(|change| (change, chance.next() as u32));
+            let (changed, results) = coordinator.change(record, changes, self.now_ms);
+            answers = numbers.into_iter().zip(results).collect();
+            next = Some(changed).filter(|changed| changed != record);
+        }
+        let decided = coordinator.decide(next.as_ref().unwrap_or(record), self.now_ms);
+        let Some((mut next, new_attempts)) = decided.or(next.map(|changed| (changed, Vec::new()))) else {
             // Whether that is so is only known if this node still coordinates.
             let looks = if self.log.is_idle() { 1 } else { 2 };
-            self.unchanged.extend(answers.map(|answer| (answer, looks)));
+            self.unchanged.extend(answers.into_iter().map(|answer| (answer, looks)));
             if !self.unchanged.is_empty() {
                 self.log.look();
             }
             return;
-        }
+        };
         self.answers.extend(answers);
         *writes = true;
         next.nonce = self.chance.next();
@@ -839,6 +841,17 @@ mod tests {
         NodeId { address: name.to_owned(), start: 1 }
     }
 
+    fn offer() -> Offer {
+        Offer {
+            version: "1".to_owned(),
+            slots: 2,
+            workers: Workers::Auto,
+            unready: None,
+            leaving: false,
+            programs: BTreeMap::new(),
+        }
+    }
+
     fn orders(term: u64, number: u64) -> Message {
         Message::Orders(Box::new(Orders {
             number,
@@ -855,15 +868,7 @@ mod tests {
     /// The nodes that followed it heard the coordinator of that term no more, for ever.
     #[test]
     fn a_coordinator_that_has_read_the_record_of_the_next_one_gives_no_orders_of_that_term() {
-        let offer = Offer {
-            version: "1".to_owned(),
-            slots: 2,
-            workers: Workers::Auto,
-            unready: None,
-            leaving: false,
-            programs: BTreeMap::new(),
-        };
-        let mut node = Node::new(id("a"), Some("job".to_owned()), offer.clone(), Times::default(), 1, 0);
+        let mut node = Node::new(id("a"), Some("job".to_owned()), offer(), Times::default(), 1, 0);
         let stored = |answer| Some(NodeEvent::Store(answer));
         let put = |requests: Vec<NodeRequest>| {
             requests.into_iter().find_map(|request| match request {
@@ -874,7 +879,7 @@ mod tests {
         node.step(0, None);
         let mine = put(node.step(1, stored(StoreAnswer::Newest(None)))).unwrap();
         node.step(2, stored(StoreAnswer::Put(crate::PutOutcome::Created)));
-        let status = Status { number: 1, term: Term(1), offer, running: BTreeMap::new(), deaf_to: Vec::new() };
+        let status = Status { number: 1, term: Term(1), offer: offer(), running: BTreeMap::new(), deaf_to: Vec::new() };
         let mut ordered = |at_ms, event| {
             let requests = node.step(at_ms, event);
             requests.iter().any(
@@ -898,15 +903,7 @@ mod tests {
 
     #[test]
     fn the_orders_of_an_earlier_term_are_not_obeyed_by_a_node_that_hears_nobody() {
-        let offer = Offer {
-            version: "1".to_owned(),
-            slots: 2,
-            workers: Workers::Auto,
-            unready: None,
-            leaving: false,
-            programs: BTreeMap::new(),
-        };
-        let mut node = Node::new(id("b"), Some("job".to_owned()), offer, Times::default(), 1, 0);
+        let mut node = Node::new(id("b"), Some("job".to_owned()), offer(), Times::default(), 1, 0);
         let mut receive = |at_ms, from: &str, message| {
             node.step(at_ms, Some(NodeEvent::Message { from: id(from), message }));
             node.coordinator().map(|(node, term)| (node.address.clone(), term.0))
