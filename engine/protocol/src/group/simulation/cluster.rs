@@ -284,19 +284,25 @@ fn of_two_jobs_that_want_the_same_free_slots_only_one_is_interrupted() {
 }
 
 #[test]
+fn a_job_that_has_failed_keeps_no_node_from_leaving() {
+    let mut world = cluster(&[1]);
+    submit(&mut world, "failed", BAD, 1);
+    until(&mut world, "its end", |world| job(world, "failed").outcome.is_some());
+    world.leave(0);
+    until(&mut world, "it has left", |world| world.hosts[0].node.is_none());
+}
+
+#[test]
 fn a_node_that_leaves_hands_its_jobs_to_the_others_and_all_can_leave() {
     let mut world = cluster(&[2, 2, 2]);
     submit(&mut world, "a", "v1", 2);
     submit(&mut world, "b", "v1", 2);
     until(&mut world, "both run", |world| ["a", "b"].iter().all(|name| runs(world, name).is_some()));
-    // One that has failed holds nobody.
-    submit(&mut world, "failed", BAD, 1);
-    until(&mut world, "its end", |world| job(world, "failed").outcome.is_some());
     let host = world.live().flat_map(|(.., workers)| workers.into_keys()).next().expect("a host");
     world.leave(host);
     until(&mut world, "it has left", |world| world.hosts[host].node.is_none());
     until(&mut world, "both run", |world| ["a", "b"].iter().all(|name| runs(world, name).is_some()));
-    assert_eq!(world.started.len(), 4);
+    assert_eq!(world.started.len(), 3);
     world.start(host);
     world.run_for(10_000);
     (0..3).for_each(|host| world.leave(host));
