@@ -18,12 +18,15 @@
 //! answered, and every request that changes something has to have the header [`CLIENT`], which a page of another origin cannot
 //! set.
 
+mod binaries;
+mod jobs;
+mod nodes;
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::ensure;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::header::HOST;
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn};
@@ -34,44 +37,20 @@ use fluvial_protocol::group::{Change, Refusal};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
+pub use jobs::{Submission, Update};
+
 use super::bounded::Bounded;
 use super::newest;
 use crate::changes::Changes;
 use crate::check_job_name;
 use crate::group::{Shelf, Specification};
-use crate::status::{Board, MemberReport, Report, View, gather, gather_all};
+use crate::status::{Board, Report, View, gather_all};
 use crate::trust::Trust;
 
 /// The header that a request which changes something must have.
 pub const CLIENT: &str = "fluvial-client";
 /// The largest binary.
 const MOST_BYTES: usize = 512 << 20;
-
-/// A job that is submitted.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Submission {
-    /// Its name: 1 to 100 letters, digits, `-`, `_` or `.`, not beginning with `.`.
-    pub name: String,
-    /// The SHA-256 of its binary, which must be there.
-    pub binary: String,
-    /// The job's own options, as its command `run` takes them.
-    pub arguments: Vec<String>,
-    /// The number of its workers.
-    pub workers: u32,
-}
-
-/// What changes of a job. What is not there stays as it is.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Update {
-    /// The SHA-256 of its binary, which must be there.
-    pub binary: Option<String>,
-    /// The job's own options.
-    pub arguments: Option<Vec<String>>,
-    /// The number of its workers.
-    pub workers: Option<u32>,
-}
 
 /// An error, as the API says it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -108,11 +87,11 @@ pub fn serve(
         tokio::net::TcpListener::from_std(listener)?
     };
     let router = Router::new()
-        .route("/v1/jobs", get(jobs).post(submit))
-        .route("/v1/jobs/{name}", get(job).patch(update).delete(delete))
-        .route("/v1/jobs/{name}/{action}", post(act))
-        .route("/v1/binaries/{hash}", put(put_binary).get(has_binary))
-        .route("/v1/nodes", get(nodes))
+        .route("/v1/jobs", get(jobs::jobs).post(jobs::submit))
+        .route("/v1/jobs/{name}", get(jobs::job).patch(jobs::update).delete(jobs::delete))
+        .route("/v1/jobs/{name}/{action}", post(jobs::act))
+        .route("/v1/binaries/{hash}", put(binaries::put_binary).get(binaries::has_binary))
+        .route("/v1/nodes", get(nodes::nodes))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .layer(from_fn(move |request, next| guard(address, request, next)))
         .with_state(Knowledge { board, trust, shelf, changes });
@@ -210,40 +189,6 @@ impl Knowledge {
     }
 }
 
-async fn jobs(State(knowledge): State<Knowledge>) -> Result<Json<Vec<Report>>, Refused> {
-    knowledge.jobs().await.map(Json)
-}
-
-async fn job(State(knowledge): State<Knowledge>, Path(name): Path<String>) -> Result<Json<Report>, Refused> {
-    knowledge.job(&name).await.map(Json)
-}
-
-async fn nodes(State(knowledge): State<Knowledge>) -> Result<Json<Vec<MemberReport>>, Refused> {
-    Ok(Json(gather(knowledge.view()?, &knowledge.trust).await.members))
-}
-
-async fn has_binary(State(knowledge): State<Knowledge>, Path(hash): Path<String>) -> Result<StatusCode, Refused> {
-    is_hash(&hash)?;
-    match knowledge.shelf.has_binary(&hash).await {
-        Ok(true) => Ok(StatusCode::OK),
-        Ok(false) => Err(Refused::new(StatusCode::NOT_FOUND, format!("the binary {hash} is not there"))),
-        Err(error) => Err(Refused::unavailable(&error)),
-    }
-}
-
-async fn put_binary(
-    State(knowledge): State<Knowledge>,
-    Path(hash): Path<String>,
-    content: Bytes,
-) -> Result<StatusCode, Refused> {
-    is_hash(&hash)?;
-    match knowledge.shelf.put_binary(&hash, content).await {
-        Ok(()) => Ok(StatusCode::CREATED),
-        Err(error) if error.is::<fluvial_connector::Error>() => Err(Refused::unavailable(&error)),
-        Err(error) => Err(Refused::new(StatusCode::BAD_REQUEST, format!("{error:#}"))),
-    }
-}
-
 /// Whether a text names a binary. Anything else might name another object of the store.
 fn is_hash(text: &str) -> Result<(), Refused> {
     let fits = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -253,60 +198,6 @@ fn is_hash(text: &str) -> Result<(), Refused> {
 
 fn is_name(text: &str) -> Result<(), Refused> {
     check_job_name(text).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))
-}
-
-async fn submit(State(knowledge): State<Knowledge>, Json(submission): Json<Submission>) -> Result<StatusCode, Refused> {
-    let Submission { name, binary, arguments, workers } = submission;
-    is_name(&name)?;
-    is_hash(&binary)?;
-    let version = knowledge.put(&Specification { job: name.clone(), binary, arguments }).await?;
-    knowledge.change(Change::Submit { job: name, version, workers }).await?;
-    Ok(StatusCode::CREATED)
-}
-
-async fn update(
-    State(knowledge): State<Knowledge>,
-    Path(name): Path<String>,
-    Json(update): Json<Update>,
-) -> Result<StatusCode, Refused> {
-    let Update { binary, arguments, workers } = update;
-    let (version, of) = if binary.is_some() || arguments.is_some() {
-        let wanted = knowledge.job(&name).await?.wanted.ok_or_else(|| Refusal::Unknown(name.clone()))?;
-        let before = knowledge.shelf.get(&wanted.version).await.map_err(|error| Refused::unavailable(&error))?;
-        binary.as_deref().map_or(Ok(()), is_hash)?;
-        let specification = Specification {
-            binary: binary.unwrap_or(before.binary),
-            arguments: arguments.unwrap_or(before.arguments),
-            job: before.job,
-        };
-        (Some(knowledge.put(&specification).await?), Some(wanted.revision))
-    } else {
-        (None, None)
-    };
-    knowledge.change(Change::Update { job: name, version, workers, of }).await?;
-    Ok(StatusCode::OK)
-}
-
-async fn act(
-    State(knowledge): State<Knowledge>,
-    Path((job, action)): Path<(String, String)>,
-) -> Result<StatusCode, Refused> {
-    let change = match action.as_str() {
-        "start" => Change::Start { job },
-        "stop" => Change::Stop { job },
-        "restart" => Change::Restart { job },
-        _ => {
-            let error = format!("a job is started, stopped or restarted, not '{action}'");
-            return Err(Refused::new(StatusCode::NOT_FOUND, error));
-        }
-    };
-    knowledge.change(change).await?;
-    Ok(StatusCode::OK)
-}
-
-async fn delete(State(knowledge): State<Knowledge>, Path(job): Path<String>) -> Result<StatusCode, Refused> {
-    knowledge.change(Change::Delete { job }).await?;
-    Ok(StatusCode::OK)
 }
 
 #[cfg(test)]

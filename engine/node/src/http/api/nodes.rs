@@ -1,0 +1,11 @@
+//! The nodes.
+
+use axum::Json;
+use axum::extract::State;
+
+use super::{Knowledge, Refused};
+use crate::status::{MemberReport, gather};
+
+pub(super) async fn nodes(State(knowledge): State<Knowledge>) -> Result<Json<Vec<MemberReport>>, Refused> {
+    Ok(Json(gather(knowledge.view()?, &knowledge.trust).await.members))
+}

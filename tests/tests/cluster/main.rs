@@ -1,0 +1,5 @@
+//! A cluster: nodes of the command `fluvial`, to which jobs are submitted.
+#![allow(clippy::unwrap_used)]
+
+mod life;
+mod nodes;

@@ -1,0 +1,162 @@
+//! The nodes of a cluster, and the command by which users speak with them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use fluvial_tests::child::{Folder, Process, Spec};
+use fluvial_tests::job::binary;
+use fluvial_tests::stage::{MOST, Stage};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// The nodes of a cluster, on the loopback interface.
+pub(crate) struct Cluster {
+    folder: Folder,
+    pub(crate) nodes: RefCell<BTreeMap<usize, Process>>,
+    /// By node: the address by which the others reach it, and that of its API.
+    pub(crate) addresses: RefCell<BTreeMap<usize, (String, String)>>,
+}
+
+impl Cluster {
+    /// A cluster of nodes with two slots each.
+    pub(crate) fn start(nodes: usize) -> Self {
+        let cluster = Self {
+            folder: Folder::new("fluvial-cluster-").unwrap(),
+            nodes: RefCell::default(),
+            addresses: RefCell::default(),
+        };
+        let key = Command::new(fluvial()).args(["cluster-key", "new"]).output().unwrap().stdout;
+        std::fs::write(cluster.path("key"), key).unwrap();
+        std::fs::set_permissions(cluster.path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        (0..nodes).for_each(|node| cluster.start_node(node));
+        cluster.tell("jobs");
+        cluster
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn start_node(&self, node: usize) {
+        let mut args: Vec<OsString> = ["node", "--slots", "2", "--store"].map(Into::into).into();
+        args.push(self.path("store").into());
+        args.extend(["--cluster-key-file".into(), self.path("key").into(), "--cache".into()]);
+        args.push(self.path(&format!("cache-{node}")).into());
+        args.extend(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"].map(OsString::from));
+        let log = self.path(&format!("log-{node}"));
+        // What it said when it was started before must not be taken for what it says now.
+        std::fs::write(&log, "").unwrap();
+        let spec = Spec { name: format!("node {node}"), program: fluvial(), args, env: Vec::new(), log };
+        let process = Process::start(spec).unwrap();
+        process.wait_for_line("the node starts", MOST).unwrap();
+        let said = std::fs::read_to_string(process.log()).unwrap();
+        let after = |name: &str| {
+            let (_, rest) = said.split_once(name).unwrap();
+            rest.split([' ', '\n']).next().unwrap().trim_matches('"').to_owned()
+        };
+        self.addresses.borrow_mut().insert(node, (after(" node="), after(" api=")));
+        self.nodes.borrow_mut().insert(node, process);
+    }
+
+    /// Ends a node at once, and with it all of its processes.
+    pub(crate) fn kill(&self, node: usize) {
+        self.nodes.borrow_mut().remove(&node).unwrap().kill().unwrap();
+    }
+
+    /// Has a node leave.
+    pub(crate) fn terminate(&self, node: usize) -> Option<i32> {
+        let process = self.nodes.borrow_mut().remove(&node).unwrap();
+        process.signal(Signal::TERM).unwrap();
+        process.wait(MOST).unwrap().code()
+    }
+
+    /// Runs a command against a node that lives. Returns whether it succeeded, and what it printed.
+    pub(crate) fn ask<I: Into<OsString>>(&self, args: impl IntoIterator<Item = I>) -> (bool, String) {
+        let node = *self.nodes.borrow().keys().next_back().unwrap();
+        let mut command = Command::new(fluvial());
+        command.arg("--addr").arg(&self.addresses.borrow()[&node].1).args(args.into_iter().map(Into::into));
+        let output = command.output().unwrap();
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(printed).unwrap())
+    }
+
+    /// The same for a command of words that must succeed. A change that meets the end of a coordinator is asked for again, as
+    /// its refusal says.
+    #[track_caller]
+    pub(crate) fn tell(&self, words: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let (succeeded, printed) = self.ask(words.split(' '));
+            if succeeded {
+                return printed;
+            }
+            let again = printed.contains("ask again") || printed.contains("no node answers");
+            assert!(again && begun.elapsed() < MOST, "{words}: {printed}\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Submits the job of a stage.
+    pub(crate) fn submit(&self, stage: &Stage, workers: u32, program: &Path) -> (bool, String) {
+        let mut args: Vec<OsString> = vec!["submit".into(), program.into(), "--name".into(), stage.name().into()];
+        args.extend(["--workers".into(), workers.to_string().into(), "--".into()]);
+        args.extend(own_args(stage));
+        self.ask(args)
+    }
+
+    pub(crate) fn status(&self, job: &str) -> Value {
+        serde_json::from_str(&self.tell(&format!("status {job} --json"))).unwrap()
+    }
+
+    /// The nodes that run processes of a job.
+    pub(crate) fn nodes_of(&self, job: &str) -> Vec<usize> {
+        let status = self.status(job);
+        let processes = status["attempt"]["processes"].as_array().cloned().unwrap_or_default();
+        let node = |process: &Value| {
+            let addresses = self.addresses.borrow();
+            let of_process = process["node"].as_str().unwrap();
+            *addresses.iter().find(|(_, (listens, _))| listens == of_process).unwrap().0
+        };
+        processes.iter().map(node).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_until(&self, what: &str, holds: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < MOST, "{what}\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until the output is what the input says.
+    #[track_caller]
+    pub(crate) fn wait_until_right(&self, stage: &Stage) {
+        let expected = stage.table_of_input().unwrap();
+        self.wait_until(&format!("the output of {}", stage.name()), || stage.table().unwrap() == expected);
+    }
+
+    pub(crate) fn logs(&self) -> String {
+        let log = |node: usize| std::fs::read_to_string(self.path(&format!("log-{node}"))).unwrap_or_default();
+        self.addresses.borrow().keys().map(|node| format!("--- node {node}\n{}", log(*node))).collect()
+    }
+}
+
+pub(crate) fn fluvial() -> PathBuf {
+    binary("fluvial").unwrap()
+}
+
+/// The options of a stage's job that a user gives: the cluster says where the store is and how the job is named.
+pub(crate) fn own_args(stage: &Stage) -> Vec<OsString> {
+    let mut args = stage.common_args();
+    for option in ["--store", "--name"] {
+        let at = args.iter().position(|arg| arg == option).unwrap();
+        args.drain(at..at + 2);
+    }
+    args.extend(["--checkpoint-every", "1s"].map(OsString::from));
+    args
+}
