@@ -227,6 +227,7 @@ impl Checkpointer {
             generation: self.me.generation,
             program: self.program.clone(),
             tick: pending.tick,
+            gone_back_to: None,
             splits: std::mem::take(&mut pending.splits),
             sinks: self.sinks.clone(),
             outputs,
@@ -281,7 +282,7 @@ impl Checkpointer {
 }
 
 /// The object's name of a manifest. Like every object's it begins with the generation; no other makes the same.
-fn manifest_name(me: &Identity, tick: Tick) -> String {
+pub(crate) fn manifest_name(me: &Identity, tick: Tick) -> String {
     format!("checkpoints/{:010}-{:020}-{:016x}", me.generation.0, tick.0, me.nonce.0)
 }
 

@@ -33,6 +33,17 @@ pub(crate) struct Cleaner {
     garbage: BTreeMap<String, u64>,
     /// Whether the leavings of older generations are still to be looked for.
     search: bool,
+    /// What savepoints and pins keep, with the time at which that was asked for.
+    pinned: BTreeSet<String>,
+    pinned_as_of_ms: Option<u64>,
+    /// Whether it is still to be asked if a newer generation has opened, since that time.
+    doubts: bool,
+    /// Records that are beyond the last known one, if there are any.
+    unjudged: Vec<Seq>,
+    /// The last record of the journal that is known.
+    last: Seq,
+    /// Whether a newer generation has opened: nothing is deleted any more.
+    superseded: bool,
     busy: bool,
     rules: Rules,
 }
@@ -49,6 +60,12 @@ impl Cleaner {
             named: BTreeSet::new(),
             garbage: BTreeMap::new(),
             search: false,
+            pinned: BTreeSet::new(),
+            pinned_as_of_ms: None,
+            doubts: false,
+            unjudged: Vec::new(),
+            last: Seq(0),
+            superseded: false,
             busy: false,
             rules,
         }
@@ -56,6 +73,7 @@ impl Cleaner {
 
     /// A record that stands in the journal.
     pub(crate) fn knows(&mut self, seq: Seq, record: &JournalRecord) {
+        self.last = self.last.max(seq);
         if !self.keep_journal && (!is_kept(record) || !self.rules.has(Rule::KeepOpenedRecords)) {
             self.prunable.insert(seq);
         }
@@ -63,12 +81,12 @@ impl Cleaner {
 
     /// The checkpoint that the job was restored from: it is named, and nothing goes yet.
     pub(crate) fn restored(&mut self, name: &str, manifest: &Manifest) {
-        self.named = names(name, manifest);
+        self.named = manifest.objects(name);
     }
 
     /// A checkpoint is complete: what only the one before it named may go.
     pub(crate) fn complete(&mut self, name: &str, manifest: &Manifest, floor: Seq, now_ms: u64) {
-        let named = names(name, manifest);
+        let named = manifest.objects(name);
         for lost in self.named.difference(&named) {
             self.garbage.insert(lost.clone(), now_ms + self.grace_ms);
         }
@@ -81,7 +99,7 @@ impl Cleaner {
     /// Deletes what `manifest` will no longer name before any record says so, as one must never do.
     #[cfg(test)]
     pub(crate) fn too_early(&mut self, name: &str, manifest: &Manifest) {
-        let named = names(name, manifest);
+        let named = manifest.objects(name);
         self.garbage.extend(self.named.difference(&named).map(|lost| (lost.clone(), 0)));
         self.named = named;
     }
@@ -93,12 +111,15 @@ impl Cleaner {
 
     /// When something is due to go.
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
-        if self.busy { None } else { self.garbage.values().min().copied() }
+        if self.busy || self.superseded { None } else { self.garbage.values().min().copied() }
     }
 
     /// The next call to the store, if none is under way.
     pub(crate) fn next_call(&mut self, now_ms: u64) -> Option<Call> {
         if self.busy {
+            return None;
+        }
+        if self.superseded {
             return None;
         }
         let call = self.prune().or_else(|| self.collect(now_ms));
@@ -110,6 +131,14 @@ impl Cleaner {
     pub(crate) fn on(&mut self, answer: Answer, now_ms: u64) {
         self.busy = false;
         match answer {
+            Answer::Records(found) if !self.unjudged.is_empty() => {
+                self.unjudged.clear();
+                self.doubts = false;
+                let newer = |(_, record): &(Seq, Option<JournalRecord>)| {
+                    record.as_ref().is_none_or(|record| record.nonce != self.me.nonce)
+                };
+                self.superseded = found.iter().any(newer);
+            }
             Answer::Records(found) => {
                 for (seq, record) in found {
                     if let Some(record) = record {
@@ -124,6 +153,13 @@ impl Cleaner {
                     }
                 }
             }
+            Answer::Pinned(pinned) => {
+                self.pinned = pinned;
+                self.doubts = self.rules.has(Rule::AskBeforeDeleting);
+            }
+            // The appender may have a record there whose answer has not come yet.
+            Answer::Positions(positions) if positions.is_empty() => self.doubts = false,
+            Answer::Positions(positions) => self.unjudged = positions,
             _ => {}
         }
     }
@@ -145,16 +181,24 @@ impl Cleaner {
         if std::mem::take(&mut self.search) {
             return Some(Call::ListObjects);
         }
+        if !self.unjudged.is_empty() {
+            return Some(Call::Get(self.unjudged.clone()));
+        }
+        if self.doubts {
+            return Some(Call::List { after: Some(self.last) });
+        }
+        // What a savepoint keeps was pinned before it became superfluous.
+        let since_ms = self.garbage.values().filter(|due| **due <= now_ms).max()?.saturating_sub(self.grace_ms);
+        if self.pinned_as_of_ms.is_none_or(|as_of| as_of < since_ms) && self.rules.has(Rule::LookForPins) {
+            self.pinned_as_of_ms = Some(now_ms);
+            return Some(Call::ListPinned);
+        }
         let due = self.garbage.extract_if(.., |_, due| *due <= now_ms).take(CHUNK);
-        let gone: Vec<Object> =
-            due.filter(|(name, _)| !self.named.contains(name)).map(|(name, _)| Object::Named(name)).collect();
+        let stays = |name: &String| self.named.contains(name) || self.pinned.contains(name);
+        // What is pinned goes some time after the savepoint was dropped, when a later generation looks for it.
+        let gone: Vec<Object> = due.filter(|(name, _)| !stays(name)).map(|(name, _)| Object::Named(name)).collect();
         if gone.is_empty() { None } else { Some(Call::Delete(gone)) }
     }
-}
-
-fn names(name: &str, manifest: &Manifest) -> BTreeSet<String> {
-    let files = manifest.operators.iter().flat_map(|operator| &operator.files).map(|file| file.object.clone());
-    files.chain([name.to_owned()]).collect()
 }
 
 #[cfg(test)]
@@ -179,6 +223,7 @@ mod tests {
             generation: ME.generation,
             program: String::new(),
             tick: Tick(1),
+            gone_back_to: None,
             splits: Vec::new(),
             sinks: Vec::new(),
             outputs: Vec::new(),

@@ -388,6 +388,43 @@ pub enum Mismatch {
         /// The operator.
         operator: String,
     },
+    /// There is no savepoint of the name to go back to.
+    #[error("there is no savepoint '{name}' of this job: `savepoints` lists those that there are")]
+    SavepointMissing {
+        /// The name.
+        name: String,
+    },
+    /// The savepoint is of another job.
+    #[error("the savepoint '{name}' was taken of another job that had the same name")]
+    SavepointOfAnother {
+        /// The name.
+        name: String,
+    },
+    /// The outputs have moved on since the savepoint, and one of them cannot be corrected.
+    #[error(
+        "the append output '{output}' has records from after the savepoint '{name}', which cannot be taken back and would be \
+         written again: start the savepoint's program under another --name, with another output"
+    )]
+    SavepointBeforeAppended {
+        /// The name.
+        name: String,
+        /// The output.
+        output: String,
+    },
+    /// The outputs have moved on since the savepoint, and nobody has said that they may be corrected.
+    #[error(
+        "the outputs have moved on since the savepoint '{name}' (of tick {tick}; they may have what was computed through tick \
+         {sealed}): to read the input since then again and correct the upsert outputs, add --correct-outputs; to leave them as they \
+         are, start the job under another --name, with other outputs"
+    )]
+    SavepointBeforeOutputs {
+        /// The name.
+        name: String,
+        /// The tick of the savepoint.
+        tick: Tick,
+        /// The last sealed tick.
+        sealed: Tick,
+    },
     /// The job has read a source that the binary lacks.
     #[error(
         "the job has read the source '{source_name}', which this binary lacks: start it with the binary that has it, or begin a \

@@ -63,6 +63,7 @@ impl Inspection {
             layout: Layout { workers: 1, processes: 1 },
             turns: 1,
             follows: None,
+            go_back: None,
         }))
     }
 

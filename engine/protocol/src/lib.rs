@@ -77,6 +77,7 @@ mod preparing;
 mod recreated;
 mod rules;
 mod running;
+mod savepoint;
 mod sequencer;
 #[cfg(test)]
 mod simulation;
@@ -98,6 +99,7 @@ pub use messages::{
     Approval, FoundOutput, FoundSplit, HeldOutput, Layout, Order, Passed, Plan, Report, owner, split_owner,
 };
 pub use participant::{Compared, Participant, PartitionOutput};
+pub use savepoint::{GoBack, Savepoint};
 pub use sequencer::Pace;
 pub use splits::{Splits, Standing};
 pub use store::{Answer, Call, FoundObject, Identity, Object, Part, PutOutcome, Verdict};

@@ -1,5 +1,7 @@
 //! The manifest of a checkpoint: everything that a restore needs besides the journal after it.
 
+use std::collections::BTreeSet;
+
 use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, Tick};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +18,10 @@ pub struct Manifest {
     pub program: String,
     /// The tick that it is a snapshot of.
     pub tick: Tick,
+    /// The tick of the savepoint to which the job has gone back, if this is the manifest by which it has: the state is as of that
+    /// tick, and counts as that of `tick`, which was the last sealed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_back_to: Option<Tick>,
     /// Every split that has been met.
     pub splits: Vec<SplitState>,
     /// Every output that is written.
@@ -28,6 +34,15 @@ pub struct Manifest {
     pub most_slots: u32,
     /// See `most_slots`.
     pub most_turns: u32,
+}
+
+impl Manifest {
+    /// The objects that a checkpoint consists of: its manifest, of this name, and its state files.
+    #[must_use]
+    pub fn objects(&self, name: &str) -> BTreeSet<String> {
+        let files = self.operators.iter().flat_map(|operator| &operator.files).map(|file| file.object.clone());
+        files.chain([name.to_owned()]).collect()
+    }
 }
 
 /// A split as of the checkpoint.

@@ -18,6 +18,7 @@ use super::opening::Opened;
 use super::recreated::recreated;
 use super::rules::{Rule, Rules};
 use super::running::Running;
+use super::savepoint::has_gone_back;
 use super::sequencer::Sequencer;
 use super::splits::Splits;
 use super::store::Identity;
@@ -52,7 +53,7 @@ impl Prepared {
         now_ms: u64,
         rules: Rules,
     ) -> Result<(Self, Vec<String>), Ended> {
-        let Opened { me, at, mut history, manifest, records, below } = opened;
+        let Opened { me, at, mut history, manifest, records, below, goes_back } = opened;
         let mut appender = Appender::new(me, at.next(), config.append_every_ms, rules);
         let cannot_correct = cannot_correct(config, &history);
         let reconcile = compare == Compare::Nothing;
@@ -62,10 +63,17 @@ impl Prepared {
         // A job that has bound no tick has committed no output.
         let wrote = history.sealed() > Tick(0);
         let is_begun = history.reconciliation.is_some();
-        let upgrade = compare == Compare::All && (is_begun || of_another && wrote && approved);
+        let upgrade = compare == Compare::All && (is_begun || of_another && wrote && approved || goes_back.is_some());
         let corrects = reconcile || upgrade;
         let (new, mut warnings) = new_outputs(&config.outputs, &config.sink, corrects, &history, &approval)?;
         let recreated = accepted(config, reconcile, &history)?;
+        if let (Some(entry), Some(tick)) = (&goes_back, has_gone_back(history.checkpoint.as_ref())) {
+            warnings.push(format!(
+                "the job goes back to the savepoint of tick {tick}: input is read again from there, and the outputs are corrected"
+            ));
+            // What follows is in the same record.
+            appender.push(entry.clone());
+        }
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));
             history.sinks.push(start);
@@ -90,7 +98,7 @@ impl Prepared {
                 .push("no checkpoint covers an earlier generation's reconciliation yet, so it begins again".to_owned());
         }
         if upgrade {
-            if !is_begun {
+            if !is_begun && goes_back.is_none() {
                 warnings.push(format!("{approval} approves this program, which corrects what another one wrote"));
             }
             history.upgraded(tick);

@@ -89,6 +89,20 @@ pub enum Rule {
     ///
     /// *Prevents:* a crash between deleting and recording leaves a checkpoint that names a state file which is gone.
     DeleteAfterRecord,
+    /// Before state files are deleted, it is looked whether a savepoint keeps them.
+    ///
+    /// *Prevents:* a job goes back to a savepoint whose state files are gone.
+    LookForPins,
+    /// After it was looked which objects savepoints keep, the journal is read: if a newer generation has opened, nothing is deleted.
+    ///
+    /// *Prevents:* a generation goes back to a savepoint, and the savepoint is dropped. An earlier leader, which does not know yet that it
+    /// was superseded, deletes the state files, which nothing has named since the checkpoint after the savepoint.
+    AskBeforeDeleting,
+    /// Who takes a savepoint looks, after it has pinned the newest checkpoint, whether that is still the newest.
+    ///
+    /// *Prevents:* the leader has looked for pins before, and deletes what the savepoint keeps.
+    #[cfg(test)]
+    LookAgainAfterPinning,
     /// That records which have to be read again were compacted is in the journal before the generation ends that met it.
     ///
     /// *Prevents:* the next generation meets the same loss and ends as well, and so does every later one.

@@ -2,11 +2,12 @@
 //!
 //! Every part of the leader has at most one call under way; the answer comes back to the part that asked.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fluvial_connector::{Generation, Incarnation};
 
-use super::{Ended, JournalFault};
+use super::{Ended, JournalFault, Savepoint};
 use crate::journal::{JournalRecord, Nonce, Seq};
 use crate::manifest::Manifest;
 
@@ -40,6 +41,10 @@ pub enum Call {
     GetManifest(String),
     /// Store a manifest under a name that nobody else uses. Answered by [`Answer::Put`].
     PutManifest(String, Arc<Manifest>),
+    /// Read a savepoint. Answered by [`Answer::Savepoint`].
+    GetSavepoint(String),
+    /// The objects that savepoints keep, and pins of savepoints that are being taken. Answered by [`Answer::Pinned`].
+    ListPinned,
     /// Every state file and manifest that exists. Answered by [`Answer::Objects`].
     ListObjects,
     /// Delete these; what is gone already counts as deleted. Answered by [`Answer::Deleted`].
@@ -87,6 +92,10 @@ pub enum Answer {
     Put(PutOutcome),
     /// To [`Call::GetManifest`].
     Manifest(Option<Box<Manifest>>),
+    /// To [`Call::GetSavepoint`].
+    Savepoint(Option<Box<Savepoint>>),
+    /// To [`Call::ListPinned`].
+    Pinned(BTreeSet<String>),
     /// To [`Call::ListObjects`].
     Objects(Vec<FoundObject>),
     /// To [`Call::Delete`].

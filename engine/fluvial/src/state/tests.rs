@@ -342,6 +342,7 @@ fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
         generation: Generation(3),
         program: String::new(),
         tick: Tick(17),
+        gone_back_to: None,
         splits: Vec::new(),
         sinks: Vec::new(),
         outputs: Vec::new(),

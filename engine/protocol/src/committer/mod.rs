@@ -51,6 +51,7 @@ use super::Ended;
 use super::messages::{Layout, Plan};
 use super::participant::CommittedPartition;
 use super::rules::{Rule, Rules};
+use super::savepoint::has_gone_back;
 use crate::journal::{Binding, SinkStart};
 
 /// How a committer writes.
@@ -108,6 +109,9 @@ struct Opened {
     generation: Generation,
     /// The last tick that was sealed when the generation opened.
     sealed: Tick,
+    /// Whether the restored state is that of a savepoint to which the job has gone back. Its outputs need not have been committed
+    /// through its tick.
+    gone_back: bool,
     rules: Rules,
 }
 
@@ -192,10 +196,11 @@ impl Committer {
         }
         let by_partition = lanes.iter().enumerate().map(|(index, lane)| (lane.target.at.clone(), index)).collect();
         let data = plan.replay.iter().rev().find(|binding| !binding.ranges.is_empty());
+        let gone_back = has_gone_back(plan.checkpoint.as_ref()).is_some();
         let Plan { incarnation, generation, .. } = *plan;
         Self {
             config,
-            opened: Opened { incarnation, generation, sealed: plan.sealed(), rules },
+            opened: Opened { incarnation, generation, sealed: plan.sealed(), gone_back, rules },
             sinks,
             lanes,
             by_partition,

@@ -162,6 +162,9 @@ impl Lane {
         let committed = known.map_or(*as_of, |(tick, _)| tick);
         let begun = as_of >= starts;
         let partly = progress.tick == *as_of && *as_of > Tick(0) && progress.position != Position::Complete;
+        // What was sealed and not committed when the job went back is corrected.
+        let is_corrected = opened.gone_back && self.target.corrected_at().is_some();
+        let begun = begun && !is_corrected;
         if progress.tick < committed && (begun || known.is_some()) || begun && partly {
             return Err(OutputFault::ProgressBehind { at: at.clone(), tick: progress.tick, committed }.into());
         }

@@ -32,7 +32,7 @@ use crate::running::Running;
 use crate::sequencer::Pace;
 use crate::splits::Splits;
 use crate::store::{Answer, Call, Identity, Part, Verdict};
-use crate::{Ended, Mismatch};
+use crate::{Ended, GoBack, Mismatch};
 
 /// How often the clock is looked at while nothing else happens.
 const AT_LEAST_EVERY_MS: u64 = 1000;
@@ -76,6 +76,8 @@ pub struct LeaderConfig {
     /// The hash of the program that a person has approved. If it is `program`, and another one wrote the outputs, they are
     /// corrected.
     pub upgrade: Option<String>,
+    /// The savepoint that the run is to go back to, until it has a checkpoint.
+    pub go_back: Option<GoBack>,
     /// Append outputs, which cannot be corrected, do not stand in the way of a reconciliation or an upgrade.
     pub leave_append_outputs: bool,
     /// How long an object stays after nothing names it any more: longer than any pause that a process survives.
@@ -203,6 +205,7 @@ impl Leader {
             incarnation: config.incarnation,
             nonce: config.nonce,
             follows: config.follows,
+            go_back: config.go_back.clone(),
             program: config.program.clone(),
             layout: config.layout,
             turns: config.turns,

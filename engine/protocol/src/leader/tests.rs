@@ -53,6 +53,7 @@ impl Bench {
             keep_journal: false,
             reconcile: false,
             upgrade: None,
+            go_back: None,
             leave_append_outputs: false,
             grace_ms: 1000,
             max_clock_jump_ms: 600_000,

@@ -43,17 +43,21 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use fluvial_connector::{Generation, Incarnation};
 
 use crate::appender::lost_the_race;
+use crate::checkpointer::manifest_name;
 use crate::claim::{Claim, Claimed};
 use crate::history::{CheckpointEntry, History, newest_checkpoint};
 use crate::journal::{Entry, JournalRecord, Nonce, Seq};
+use crate::manifest::Manifest;
 use crate::messages::Layout;
 use crate::rules::{Rule, Rules};
-use crate::store::{Answer, Call, Identity, Verdict};
-use crate::{Compare, Ended, JournalFault};
+use crate::savepoint::{GoBack, go_back};
+use crate::store::{Answer, Call, Identity, PutOutcome, Verdict};
+use crate::{Compare, Ended, JournalFault, Mismatch};
 
 /// How many positions beyond the newest a generation claims first: so many appends may a busy older one make meanwhile.
 const AHEAD: u64 = 4;
@@ -73,6 +77,8 @@ pub(crate) struct Opener {
     /// The newest generation of the same run that has opened, if one has: where the journal has another run's since, that
     /// one has taken over.
     pub follows: Option<Generation>,
+    /// The savepoint that the run is to go back to, unless it has done so.
+    pub go_back: Option<GoBack>,
 }
 
 /// An opening under way.
@@ -112,6 +118,10 @@ enum Phase {
     Fill(Claim),
     /// The newest checkpoint's manifest is being read.
     Manifest(CheckpointEntry),
+    /// The savepoint that the job is to go back to is being read.
+    Savepoint(Box<Opened>, GoBack),
+    /// The manifest by which it goes back is being stored.
+    GoingBack(Box<Opened>, Arc<Manifest>),
     /// Something is wrong with what was read. That may be because a newer generation prunes it.
     Doubt(Ended),
     /// A newer record was found while in doubt: whose?
@@ -133,6 +143,8 @@ pub(crate) struct Opened {
     pub records: BTreeMap<Seq, JournalRecord>,
     /// Positions below the floor that still exist, unread.
     pub below: Vec<Seq>,
+    /// The checkpoint by which the job goes back to a savepoint: to be appended with what says that the outputs are corrected.
+    pub goes_back: Option<Entry>,
 }
 
 impl Opened {
@@ -141,12 +153,18 @@ impl Opened {
     /// that no checkpoint covers has to begin it again: what the one before replayed for it has been compared no
     /// further.
     pub(crate) fn compare(&self, asked: bool) -> Compare {
-        let covers = |entry: &Entry| matches!(entry, Entry::Checkpoint { .. });
-        let covered = self.records.values().any(|r| r.nonce.same_run(self.me.nonce) && r.entries.iter().any(covers));
-        if asked && !covered {
+        if asked && !self.run_has_checkpoint() {
             return Compare::Nothing;
         }
         self.history.reconciliation.map_or(Compare::All, |reconciliation| reconciliation.compare)
+    }
+}
+
+impl Opened {
+    /// Whether the newest checkpoint is of this generation's run. The record that names it is never before the floor.
+    fn run_has_checkpoint(&self) -> bool {
+        let names = |entry: &Entry| matches!(entry, Entry::Checkpoint { .. });
+        self.records.values().any(|record| record.nonce.same_run(self.me.nonce) && record.entries.iter().any(names))
     }
 }
 
@@ -187,6 +205,10 @@ impl Opening {
             Phase::Newest(seq) | Phase::Beyond(seq) | Phase::DoubtBeyond(seq, _) => Call::Get(vec![*seq]),
             Phase::Read(seqs) => Call::Get(seqs.clone()),
             Phase::Manifest(checkpoint) => Call::GetManifest(checkpoint.manifest.clone()),
+            Phase::Savepoint(_, asked) => Call::GetSavepoint(asked.savepoint.clone()),
+            Phase::GoingBack(_, manifest) => {
+                Call::PutManifest(manifest_name(&self.me, manifest.tick), Arc::clone(manifest))
+            }
             Phase::Doubt(_) => Call::List { after: Some(self.at) },
             Phase::Claim(_) | Phase::Fill(_) => return None,
         })
@@ -303,6 +325,29 @@ impl Opening {
                     Err(JournalFault::ManifestMissing { manifest, at, tick }.into())
                 }
             },
+            (Phase::Savepoint(opened, asked), Answer::Savepoint(found)) => match found {
+                Some(savepoint) => {
+                    let newest = opened.manifest.as_deref();
+                    let Some(manifest) = go_back(&self.me, &opened.history, newest, &asked, &savepoint)? else {
+                        return Ok(Some(*opened));
+                    };
+                    self.phase = Phase::GoingBack(opened, Arc::new(manifest));
+                    Ok(None)
+                }
+                None => Err(Mismatch::SavepointMissing { name: asked.savepoint }.into()),
+            },
+            (Phase::GoingBack(mut opened, manifest), Answer::Put(outcome)) => {
+                if outcome == PutOutcome::Unknown {
+                    self.phase = Phase::GoingBack(opened, manifest);
+                    return Ok(None);
+                }
+                // Nobody else makes an object of that name.
+                let (name, tick) = (manifest_name(&self.me, manifest.tick), manifest.tick);
+                opened.history.gone_back(&manifest);
+                opened.goes_back = Some(Entry::Checkpoint { tick, manifest: name.clone(), floor: self.at });
+                opened.manifest = Some(name);
+                Ok(Some(*opened))
+            }
             (Phase::Doubt(refused), Answer::Positions(positions)) => match positions.last() {
                 Some(newest) => {
                     self.phase = Phase::DoubtBeyond(*newest, refused);
@@ -416,10 +461,7 @@ impl Opening {
         }
     }
 
-    fn fold(
-        &mut self,
-        checkpoint: Option<(CheckpointEntry, crate::manifest::Manifest)>,
-    ) -> Result<Option<Opened>, Ended> {
+    fn fold(&mut self, checkpoint: Option<(CheckpointEntry, Manifest)>) -> Result<Option<Opened>, Ended> {
         let floor = checkpoint.as_ref().map_or(Seq(0), |(entry, _)| entry.floor);
         let manifest = checkpoint.as_ref().map(|(entry, _)| entry.manifest.clone());
         // Whatever goes wrong from here on is no longer about listing.
@@ -430,7 +472,14 @@ impl Opening {
         }
         let records = self.records.split_off(&floor);
         let below = self.positions.range(..floor).copied().collect();
-        Ok(Some(Opened { me: self.me, at: self.at, history, manifest, records, below }))
+        let opened = Opened { me: self.me, at: self.at, history, manifest, records, below, goes_back: None };
+        match self.opener.go_back.clone().filter(|_| !opened.run_has_checkpoint()) {
+            Some(asked) => {
+                self.phase = Phase::Savepoint(Box::new(opened), asked);
+                Ok(None)
+            }
+            None => Ok(Some(opened)),
+        }
     }
 }
 

@@ -76,6 +76,7 @@ fn opener(nonce: u64, rules: Rules) -> Opening {
         layout: Layout { workers: 1, processes: 1 },
         turns: 1,
         follows: None,
+        go_back: None,
     };
     Opening::new(opener, rules)
 }
@@ -251,7 +252,7 @@ fn a_run_takes_the_input_as_it_is_until_it_has_a_checkpoint() {
         let writer = Identity { nonce: Nonce::of_run(run, 7), ..identity(2) };
         let records = BTreeMap::from([(Seq(0), (*writer.record(vec![entry])).clone())]);
         let history = History::fold(Incarnation(Uuid::nil()), &BTreeMap::new(), None).unwrap();
-        Opened { me, at: Seq(4), history, manifest: None, records, below: Vec::new() }
+        Opened { me, at: Seq(4), history, manifest: None, records, below: Vec::new(), goes_back: None }
     };
     let checkpoint = || Entry::Checkpoint { tick: Tick(9), manifest: String::new(), floor: Seq(0) };
     let opened = || Entry::Opened { program: String::new(), workers: 1, processes: 1, turns: 1 };

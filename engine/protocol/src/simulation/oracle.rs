@@ -69,6 +69,8 @@ fn expected(world: &World) -> Result<Vec<Vec<Row>>, Violation> {
     let mut counts: BTreeMap<u8, u64> = BTreeMap::new();
     let mut outputs = vec![Vec::new(); OUTPUT_PARTITIONS];
     let mut last = Tick(0);
+    // What was read, counted and written through each tick, for a job that goes back.
+    let mut through = BTreeMap::new();
     let entries = world.store.all.values().flat_map(|record| record.entries.iter().map(|entry| (record.nonce, entry)));
     for (nonce, entry) in entries {
         match entry {
@@ -98,6 +100,22 @@ fn expected(world: &World) -> Result<Vec<Vec<Row>>, Violation> {
                 for (key, count) in changed {
                     outputs[key as usize % OUTPUT_PARTITIONS].push(Row { tick: binding.tick, key, count });
                 }
+                through.insert(binding.tick, (splits.clone(), counts.clone(), outputs.clone()));
+            }
+            Entry::Checkpoint { manifest, .. } => {
+                let Some(by) = world.store.gone_back.get(manifest) else { continue };
+                let Some(tick) = by.gone_back_to else { continue };
+                let Some((splits_then, counts_then, outputs_then)) = through.get(&tick) else {
+                    return Err(Violation(format!("{manifest} goes back to tick {tick}, which was never bound")));
+                };
+                // Splits that were met later are read from their beginnings.
+                for (number, (start, position)) in &mut splits {
+                    *position = splits_then.get(number).map_or(start.offset, |(_, then)| *then);
+                }
+                counts.clone_from(counts_then);
+                outputs.clone_from(outputs_then);
+                // A savepoint of this checkpoint has the restored state.
+                through.insert(by.tick, (splits.clone(), counts.clone(), outputs.clone()));
             }
             _ => {}
         }

@@ -7,9 +7,10 @@ use fluvial_connector::{Generation, Incarnation, Tick};
 use uuid::Uuid;
 
 use super::Violation;
+use crate::history::newest_checkpoint;
 use crate::journal::{Entry, JournalRecord, Nonce, Seq};
 use crate::manifest::Manifest;
-use crate::{Answer, Call, FoundObject, Identity, Object, PutOutcome, Verdict};
+use crate::{Answer, Call, FoundObject, Identity, Object, PutOutcome, Savepoint, Verdict};
 
 /// A state file: counts by key.
 pub(super) type Counts = BTreeMap<u8, u64>;
@@ -20,6 +21,11 @@ pub(super) struct Store {
     journal: BTreeMap<Seq, Arc<JournalRecord>>,
     manifests: BTreeMap<String, Arc<Manifest>>,
     files: BTreeMap<String, Arc<Counts>>,
+    /// Savepoints that are being taken.
+    pins: BTreeMap<String, Savepoint>,
+    pub(super) savepoints: BTreeMap<String, Savepoint>,
+    /// The manifests by which generations have gone back, by their names. Nothing is ever deleted here.
+    pub(super) gone_back: BTreeMap<String, Arc<Manifest>>,
     /// What was created first at each position. Nothing is ever deleted here.
     pub(super) all: BTreeMap<Seq, Arc<JournalRecord>>,
     sealed: BTreeSet<Tick>,
@@ -44,7 +50,15 @@ impl Store {
                     return Ok(Answer::Put(PutOutcome::AlreadyExists));
                 }
                 self.manifests.insert(name.clone(), Arc::clone(manifest));
+                if manifest.gone_back_to.is_some() {
+                    self.gone_back.insert(name.clone(), Arc::clone(manifest));
+                }
                 Answer::Put(PutOutcome::Created)
+            }
+            Call::GetSavepoint(name) => Answer::Savepoint(self.savepoints.get(name).cloned().map(Box::new)),
+            Call::ListPinned => {
+                let all = self.pins.values().chain(self.savepoints.values());
+                Answer::Pinned(all.flat_map(Savepoint::objects).collect())
             }
             Call::ListObjects => {
                 let names = self.manifests.keys().chain(self.files.keys());
@@ -88,6 +102,25 @@ impl Store {
             }
         }
         Ok(PutOutcome::Created)
+    }
+
+    /// The newest checkpoint, as a savepoint of this name would keep it.
+    pub(super) fn newest_checkpoint(&self, name: &str) -> Option<Savepoint> {
+        let journal = self.journal.iter().map(|(seq, record)| (*seq, (**record).clone())).collect();
+        let checkpoint = newest_checkpoint(&journal)?.manifest;
+        let manifest = (**self.manifests.get(&checkpoint)?).clone();
+        Some(Savepoint { name: name.to_owned(), taken_ms: 0, checkpoint, manifest })
+    }
+
+    pub(super) fn pin(&mut self, savepoint: Savepoint) {
+        self.pins.insert(savepoint.name.clone(), savepoint);
+    }
+
+    /// Takes a pin away. It has become a savepoint if `keep`.
+    pub(super) fn unpin(&mut self, name: &str, keep: bool) {
+        if let Some(savepoint) = self.pins.remove(name).filter(|_| keep) {
+            self.savepoints.insert(savepoint.name.clone(), savepoint);
+        }
     }
 
     /// Who bound the first tick.

@@ -34,6 +34,8 @@ pub(super) struct Weather {
     pub(super) mistakes: bool,
     /// The input is compacted.
     pub(super) compacts: bool,
+    /// Savepoints are taken and dropped, and some generations go back to one.
+    pub(super) savepoints: bool,
 }
 
 impl Weather {
@@ -60,6 +62,7 @@ impl Weather {
             upgrades: one_of(&[0, 0, 0, 1]) == 1,
             mistakes: one_of(&[0, 0, 0, 1]) == 1,
             compacts: one_of(&[0, 0, 0, 1]) == 1,
+            savepoints: one_of(&[0, 0, 1]) == 1,
         }
     }
 }

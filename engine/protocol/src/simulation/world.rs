@@ -14,8 +14,8 @@ use super::weather::Weather;
 use super::worker::{Shape, Task};
 use super::{OUTPUT, OUTPUT_PARTITIONS, Over, PROGRESS_PARTITIONS, Violation};
 use crate::journal::Nonce;
-use crate::rules::Rules;
-use crate::{Call, Ended, Event, FoundOutput, Layout, Leader, LeaderConfig, Mismatch, Pace};
+use crate::rules::{Rule, Rules};
+use crate::{Call, Ended, Event, FoundOutput, GoBack, Layout, Leader, LeaderConfig, Mismatch, Pace, Savepoint};
 
 /// The version of the logic of programs that are started by mistake.
 const MISTAKEN: u64 = 500;
@@ -40,6 +40,9 @@ pub(super) struct World {
     pub(super) late_calls: Vec<Call>,
     pub(super) late_commits: Vec<(Id, Producer)>,
     pub(super) weather: Weather,
+    /// The savepoint that is being taken, and whether it is pinned.
+    taking: Option<(Savepoint, bool)>,
+    savepoints: usize,
     /// What the job's logic is by now.
     version: u64,
     pub(super) calm: bool,
@@ -84,6 +87,8 @@ impl World {
             late_calls: Vec::new(),
             late_commits: Vec::new(),
             weather,
+            taking: None,
+            savepoints: 0,
             version: 0,
             calm: false,
             rules,
@@ -209,6 +214,39 @@ impl World {
         })
     }
 
+    /// A step of a person who takes savepoints, and drops them.
+    fn save(&mut self) {
+        if self.dice.one_in(20) && !self.store.savepoints.is_empty() {
+            let chosen = self.dice.below(self.store.savepoints.len());
+            let dropped = self.store.savepoints.keys().nth(chosen).cloned();
+            self.say(|| format!("savepoint {dropped:?} is dropped"));
+            self.store.savepoints.retain(|name, _| Some(name) != dropped.as_ref());
+        }
+        match self.taking.take() {
+            None => {
+                if self.dice.one_in(4) {
+                    self.savepoints += 1;
+                    self.taking =
+                        self.store.newest_checkpoint(&self.savepoints.to_string()).map(|found| (found, false));
+                }
+            }
+            // Whoever takes it dies.
+            Some(_) if self.dice.one_in(12) => {}
+            Some((savepoint, false)) => {
+                self.store.pin(savepoint.clone());
+                self.taking = Some((savepoint, true));
+            }
+            Some((savepoint, true)) => {
+                let name = &savepoint.name;
+                let newest = self.store.newest_checkpoint(name).map(|newest| newest.checkpoint);
+                let keep =
+                    newest.as_ref() == Some(&savepoint.checkpoint) || !self.rules.has(Rule::LookAgainAfterPinning);
+                self.say(|| format!("savepoint {name} of {} is taken: {keep}", savepoint.checkpoint));
+                self.store.unpin(name, keep);
+            }
+        }
+    }
+
     /// The job's logic changes. Whoever has not opened the journal with the old one never will.
     fn upgrade(&mut self) {
         self.version += 1;
@@ -250,10 +288,17 @@ impl World {
         // Each version of the logic is a run.
         let nonce = Nonce::of_run(shape.version as u32, 100 + number as u32);
         // The same logic is built again now and then. Compaction is corrected by the very program that wrote the outputs.
-        let build = if self.weather.compacts { 0 } else { dice.below(2) };
+        let build = if self.weather.compacts || self.weather.savepoints { 0 } else { dice.below(2) };
         let program = format!("logic {}, build {build}", shape.version);
         // Other logic is asked for in either way. What was compacted is gone on without only if the input is taken as it is.
-        let by_hash = self.version > 0 && !self.weather.compacts && dice.one_in(2);
+        let saves = self.weather.savepoints && !self.weather.compacts;
+        let by_hash = self.version > 0 && !self.weather.compacts && (saves || dice.one_in(2));
+        let savepoints = &self.store.savepoints;
+        let goes_back = saves && !by_mistake && !self.calm && !savepoints.is_empty() && dice.one_in(2);
+        let go_back = goes_back.then(|| savepoints.keys().nth(dice.below(savepoints.len())).cloned()).flatten();
+        let go_back = go_back.map(|savepoint| GoBack { savepoint, correct_outputs: true });
+        // Going back is a run of its own.
+        let nonce = if go_back.is_some() { Nonce::of_run(1000 + number as u32, 1) } else { nonce };
         let output =
             FoundOutput { output: OUTPUT.to_owned(), partitions: OUTPUT_PARTITIONS as u32, envelope: Envelope::Upsert };
         let config = LeaderConfig {
@@ -282,6 +327,7 @@ impl World {
             keep_journal: dice.one_in(8),
             reconcile: self.version > 0 && !by_mistake && !by_hash,
             upgrade: Some(program).filter(|_| by_hash && !by_mistake),
+            go_back,
             leave_append_outputs: false,
             grace_ms: dice.below(40) as u64,
             max_clock_jump_ms: u64::MAX / 4,
@@ -314,6 +360,9 @@ impl World {
                     self.kafka.write_marker(|n| dice.below(n));
                 }
                 self.kafka.time_out(self.now, self.weather.time_out_ms);
+                if self.weather.savepoints && !self.weather.compacts && !self.calm {
+                    self.save();
+                }
                 if !self.calm && self.dice.one_in(self.weather.forgotten_id) {
                     let dice = &mut self.dice;
                     self.kafka.forget(|n| dice.below(n));
@@ -411,6 +460,8 @@ impl World {
                     return Err(Violation(format!("g{chosen} was fenced by generation {by}, which never opened")));
                 }
             }
+            // It was dropped meanwhile.
+            Ended::Mismatch(Mismatch::SavepointMissing { .. }) => {}
             Ended::Mismatch(Mismatch::OutputDiffers { .. } | Mismatch::ReconciliationOfAnother { .. })
                 if generation.version == MISTAKEN => {}
             // A program that was started by mistake ends for no other reason: the input that it reads again has not
