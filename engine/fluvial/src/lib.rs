@@ -14,7 +14,6 @@ pub mod durable;
 mod fail_point;
 pub mod harness;
 mod job;
-mod journal;
 mod runtime;
 mod stages;
 mod state;

@@ -6,12 +6,14 @@
 //!   store ◄── group journal ──┘                └─► status, HTTP
 //! ```
 //!
-//! **Does not** decide anything: that is [`fluvial_protocol::group`]. It knows nothing of dataflow.
+//! **Does not** decide anything: that is [`fluvial_protocol::group`]. It knows nothing of dataflow. [`job_store`] has the names of
+//! a job's objects in the store, for the nodes and for the runtime of a job.
 
 mod allocator;
 pub mod changes;
 pub mod group;
 pub mod http;
+pub mod job_store;
 pub mod keeper;
 pub mod links;
 pub mod log;

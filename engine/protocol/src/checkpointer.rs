@@ -228,6 +228,7 @@ impl Checkpointer {
             program: self.program.clone(),
             tick: pending.tick,
             gone_back_to: None,
+            went_back: self.newest.as_ref().and_then(|(_, newest)| newest.went_back),
             splits: std::mem::take(&mut pending.splits),
             sinks: self.sinks.clone(),
             outputs,

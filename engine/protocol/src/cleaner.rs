@@ -40,6 +40,8 @@ pub(crate) struct Cleaner {
     doubts: bool,
     /// Records that are beyond the last known one, if there are any.
     unjudged: Vec<Seq>,
+    /// Whether these are being read.
+    judges: bool,
     /// The last record of the journal that is known.
     last: Seq,
     /// Whether a newer generation has opened: nothing is deleted any more.
@@ -64,6 +66,7 @@ impl Cleaner {
             pinned_as_of_ms: None,
             doubts: false,
             unjudged: Vec::new(),
+            judges: false,
             last: Seq(0),
             superseded: false,
             busy: false,
@@ -131,8 +134,7 @@ impl Cleaner {
     pub(crate) fn on(&mut self, answer: Answer, now_ms: u64) {
         self.busy = false;
         match answer {
-            Answer::Records(found) if !self.unjudged.is_empty() => {
-                self.unjudged.clear();
+            Answer::Records(found) if std::mem::take(&mut self.judges) => {
                 self.doubts = false;
                 let newer = |(_, record): &(Seq, Option<JournalRecord>)| {
                     record.as_ref().is_none_or(|record| record.nonce != self.me.nonce)
@@ -182,7 +184,8 @@ impl Cleaner {
             return Some(Call::ListObjects);
         }
         if !self.unjudged.is_empty() {
-            return Some(Call::Get(self.unjudged.clone()));
+            self.judges = true;
+            return Some(Call::Get(std::mem::take(&mut self.unjudged)));
         }
         if self.doubts {
             return Some(Call::List { after: Some(self.last) });
@@ -224,6 +227,7 @@ mod tests {
             program: String::new(),
             tick: Tick(1),
             gone_back_to: None,
+            went_back: None,
             splits: Vec::new(),
             sinks: Vec::new(),
             outputs: Vec::new(),
@@ -253,9 +257,21 @@ mod tests {
 
     /// Everything that is to be deleted now, with nothing else in the store.
     fn deleted(cleaner: &mut Cleaner, found: &[(&str, u64)], now_ms: u64) -> Vec<Object> {
+        deleted_beside(cleaner, found, &[], None, now_ms)
+    }
+
+    /// The same with savepoints that keep these objects, and with this record beyond the last known one.
+    fn deleted_beside(
+        cleaner: &mut Cleaner,
+        found: &[(&str, u64)],
+        pinned: &[&str],
+        newer: Option<&JournalRecord>,
+        now_ms: u64,
+    ) -> Vec<Object> {
         let mut all = Vec::new();
         while let Some(call) = cleaner.next_call(now_ms) {
             let answer = match call {
+                Call::Get(seqs) if seqs == [Seq(7)] => Answer::Records(vec![(Seq(7), newer.cloned())]),
                 Call::Get(seqs) => Answer::Records(
                     seqs.into_iter()
                         .map(|seq| {
@@ -280,6 +296,8 @@ mod tests {
                     };
                     Answer::Objects(found.iter().map(object).collect())
                 }
+                Call::ListPinned => Answer::Pinned(pinned.iter().map(|name| (*name).to_owned()).collect()),
+                Call::List { after } => Answer::Positions(newer.iter().map(|_| after.unwrap().next()).collect()),
                 Call::Delete(objects) => {
                     all.extend(objects);
                     Answer::Deleted
@@ -333,6 +351,31 @@ mod tests {
         assert_eq!(deleted(&mut cleaner, &[], 1099), []);
         assert_eq!(cleaner.deadline_ms(), Some(1100));
         assert_eq!(deleted(&mut cleaner, &[], 1100), [named("a"), named("m1")]);
+    }
+
+    #[test]
+    fn what_a_savepoint_keeps_stays_and_the_savepoints_are_looked_at_once_in_the_grace_time() {
+        let mut cleaner = cleaner(true);
+        cleaner.restored("m1", &manifest(&["a", "b"]));
+        cleaner.complete("m2", &manifest(&["c"]), Seq(2), 1000);
+        assert_eq!(deleted_beside(&mut cleaner, &[], &["m1", "a"], None, 1100), [named("b")]);
+        cleaner.complete("m3", &manifest(&["d"]), Seq(3), 1090);
+        // It was looked after these had become superfluous.
+        assert_eq!(deleted_beside(&mut cleaner, &[], &["m2"], None, 1190), [named("c"), named("m2")]);
+        cleaner.complete("m4", &manifest(&[]), Seq(4), 1150);
+        assert_eq!(deleted_beside(&mut cleaner, &[], &["m3"], None, 1250), [named("d")]);
+    }
+
+    #[test]
+    fn a_superseded_leader_deletes_nothing_and_its_own_record_does_not_supersede_it() {
+        let newer = Identity { generation: Generation(9), nonce: Nonce(9), ..ME };
+        for (by, expected) in [(newer, vec![]), (ME, vec![named("a"), named("m1")])] {
+            let mut cleaner = cleaner(true);
+            cleaner.restored("m1", &manifest(&["a"]));
+            cleaner.complete("m2", &manifest(&[]), Seq(2), 1000);
+            let record = by.record(Vec::new());
+            assert_eq!(deleted_beside(&mut cleaner, &[], &[], Some(&record), 1100), expected);
+        }
     }
 
     #[test]

@@ -88,6 +88,12 @@ impl Inspected {
         self.0.history.checkpoint.as_ref()
     }
 
+    /// That checkpoint, with the name of its manifest's object.
+    #[must_use]
+    pub fn into_checkpoint(self) -> Option<(String, Manifest)> {
+        self.0.manifest.zip(self.0.history.checkpoint)
+    }
+
     /// Compares the job with its journal. `found` is what all sources have said since the journal was read.
     ///
     /// # Errors

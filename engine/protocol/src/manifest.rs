@@ -22,6 +22,9 @@ pub struct Manifest {
     /// tick, and counts as that of `tick`, which was the last sealed one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_back_to: Option<Tick>,
+    /// The last request to go back that was carried out ([`GoBack::id`](crate::GoBack::id)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub went_back: Option<u64>,
     /// Every split that has been met.
     pub splits: Vec<SplitState>,
     /// Every output that is written.

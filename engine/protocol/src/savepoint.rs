@@ -56,9 +56,11 @@ impl Savepoint {
     }
 }
 
-/// What a run is asked to go back to, until it has done so.
+/// A request to go back to a savepoint. A job goes back once for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GoBack {
+    /// Tells this request from any other.
+    pub id: u64,
     /// The name of the savepoint.
     pub savepoint: String,
     /// Whether the upsert outputs may be corrected to what follows from it, if they have moved on since.
@@ -109,6 +111,7 @@ pub(crate) fn go_back(
         program: manifest.program.clone(),
         tick: sealed,
         gone_back_to: Some(manifest.tick),
+        went_back: Some(asked.id),
         splits: splits.collect(),
         sinks: history
             .sinks

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fluvial_connector::Tick;
 use fluvial_node::check_job_name;
-use fluvial_protocol::Layout;
 use fluvial_protocol::group::Workers;
+use fluvial_protocol::{GoBack, Layout};
 
 use super::join::JoinOptions;
 use crate::fail_point::Doom;
@@ -190,6 +190,18 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "HASH", value_parser = program_hash)]
     pub upgrade: Option<String>,
 
+    /// Go back to this savepoint, once for each --go-back-id: a node of a cluster gives these options
+    #[arg(long, hide = true, value_name = "SAVEPOINT", requires = "go_back_id")]
+    pub go_back: Option<String>,
+
+    /// Tells one request to go back from another
+    #[arg(long, hide = true, value_name = "NUMBER", default_value_t = 0)]
+    pub go_back_id: u64,
+
+    /// With --go-back: correct upsert outputs that have moved on since
+    #[arg(long, hide = true)]
+    pub correct_outputs: bool,
+
     /// With --reconcile or --upgrade: leave the records of append outputs as they are, because they cannot be corrected, and
     /// append to them. Without it, --upgrade has no effect on a job with append outputs
     #[arg(long)]
@@ -269,6 +281,11 @@ impl RunOptions {
             keep_journal: self.keep_journal,
             reconcile: self.reconcile,
             upgrade: self.upgrade.clone(),
+            go_back: self.go_back.clone().map(|savepoint| GoBack {
+                id: self.go_back_id,
+                savepoint,
+                correct_outputs: self.correct_outputs,
+            }),
             leave_append_outputs: self.leave_append_outputs,
             own_options,
             deletion_grace: self.deletion_grace,

@@ -7,8 +7,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use fluvial_store::Store;
 
 use super::StoreOptions;
-use crate::journal::JobStore;
 use crate::state::{ListedCheckpoint, list};
+use fluvial_node::job_store::JobStore;
 
 /// The options of `state`.
 #[derive(Clone, Debug, clap::Args)]

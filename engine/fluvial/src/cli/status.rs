@@ -15,8 +15,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
 use super::StoreOptions;
-use crate::journal::JobStore;
 use crate::state::list;
+use fluvial_node::job_store::JobStore;
 
 /// How many copies are asked. Each asks the others that know more.
 const MOST_ASKED: usize = 5;

@@ -429,7 +429,7 @@ fn build_on(stored: Option<(&str, fluvial_protocol::manifest::OperatorKind)>) ->
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let memory = std::sync::Arc::new(object_store::memory::InMemory::new());
     let store = StateStore::new(
-        crate::journal::JobStore::new(fluvial_store::Store::over(memory, "memory"), "job"),
+        fluvial_node::job_store::JobStore::new(fluvial_store::Store::over(memory, "memory"), "job"),
         runtime.handle().clone(),
     );
     let stored =

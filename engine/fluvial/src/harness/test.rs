@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use super::workers::{BuildSite, Fed, Step, Stepped, Workers};
 use crate::durable::{Frozen, Restore};
-use crate::journal::JobStore;
 use crate::runtime::failure::chain;
 use crate::state::StateStore;
+use fluvial_node::job_store::JobStore;
 
 /// Drives the stores of all tests in a process.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {

@@ -71,7 +71,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
-    use crate::journal::JobStore;
+    use fluvial_node::job_store::JobStore;
 
     #[test]
     fn a_beat_says_how_old_the_progress_is_and_how_long_a_worker_computes() {

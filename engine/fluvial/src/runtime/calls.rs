@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::ambient;
 use super::failure::chain;
 use crate::fail_point::{FailPoint, reach};
-use crate::journal::{JobStore, journal_object};
+use fluvial_node::job_store::{JobStore, journal_object};
 
 /// The runtime on which the calls to the store run. It is never shut down: when the process ends, a merge or a call that was
 /// given up may still be under way.
@@ -117,6 +117,8 @@ impl StoreCalls {
                 reach(FailPoint::AfterManifest);
                 Answer::Put(outcome(created))
             }
+            Call::GetSavepoint(name) => Answer::Savepoint(self.store.savepoint(name).await?.map(Box::new)),
+            Call::ListPinned => Answer::Pinned(self.store.pinned().await?),
             Call::ListObjects => {
                 let mut names = self.store.list("state").await?;
                 names.extend(self.store.list("checkpoints").await?);

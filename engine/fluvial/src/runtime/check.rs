@@ -40,8 +40,8 @@ use super::unavailable::LOOK_AGAIN;
 use super::version::version;
 use super::{Build, ambient, discovery, outputs};
 use crate::durable::Restore;
-use crate::journal::JobStore;
 use crate::state::StateStore;
+use fluvial_node::job_store::JobStore;
 
 /// How long a system may take to answer, unless `--patience` is shorter.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);

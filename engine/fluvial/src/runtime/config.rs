@@ -36,6 +36,8 @@ pub(crate) struct RunConfig {
     /// The hash of the program that a person has approved: if this program has it, and another one wrote the outputs, they
     /// are corrected.
     pub(crate) upgrade: Option<String>,
+    /// The savepoint that the job is to go back to, unless it has done so.
+    pub(crate) go_back: Option<fluvial_protocol::GoBack>,
     /// Whether a reconciliation or an upgrade leaves the records of append outputs as they are.
     pub(crate) leave_append_outputs: bool,
     /// The job's own options, which together with the binary decide what the job computes, encoded as bytes that are

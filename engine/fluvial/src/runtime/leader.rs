@@ -395,6 +395,7 @@ pub(crate) fn leader_config(
         keep_journal: options.keep_journal,
         reconcile: options.reconcile,
         upgrade: options.upgrade.clone(),
+        go_back: options.go_back.clone(),
         leave_append_outputs: options.leave_append_outputs,
         grace_ms: millis(options.deletion_grace),
         max_clock_jump_ms: millis(options.deletion_grace),

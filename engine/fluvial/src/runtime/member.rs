@@ -17,8 +17,8 @@ use super::config::RunConfig;
 use super::discovery;
 use super::failure::Failure;
 use super::process::{ForTheLeader, Found};
-use crate::journal::JobStore;
 use crate::state::StateStore;
+use fluvial_node::job_store::JobStore;
 
 /// A process of a generation, as its leader and its sink know it.
 pub(crate) struct Member {

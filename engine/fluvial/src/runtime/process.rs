@@ -42,8 +42,8 @@ use super::request_rate::RequestRate;
 use super::source::Volume;
 use super::version::version;
 use super::{Build, panics, worker};
-use crate::journal::JobStore;
 use crate::stages::STAGES;
+use fluvial_node::job_store::JobStore;
 
 /// How many full ticks a worker reads ahead of the minted ones. Reading further ahead brings no input into the dataflow
 /// sooner, but takes memory, and records that wait longer have left the CPU caches when their tick comes.

@@ -30,7 +30,7 @@ use super::plan::plan;
 use super::process::{Mode, Shared, start_workers};
 use super::pulse::Pulses;
 use super::source::Volume;
-use crate::journal::JobStore;
+use fluvial_node::job_store::JobStore;
 
 /// How long to wait for a source that is unavailable.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,7 +6,7 @@ use fluvial_connector::{Error, Generation, Tick};
 use fluvial_protocol::journal::Entry;
 use serde::Serialize;
 
-use crate::journal::JobStore;
+use fluvial_node::job_store::JobStore;
 
 /// A complete checkpoint, as `state --json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

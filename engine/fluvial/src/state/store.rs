@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::StateError;
-use crate::journal::JobStore;
+use fluvial_node::job_store::JobStore;
 
 /// The pauses between the tries to read from a store on the network, in milliseconds.
 const PAUSES_MS: [u64; 5] = [500, 1000, 2000, 4000, 8000];

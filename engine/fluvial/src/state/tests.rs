@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::hash_owner;
 use super::rows::{HashRange, Part, encode_keyed, encode_plain, plain_parts, read_keyed};
 use super::{RowSchema, StateError, StateStore, merge, merge_due};
-use crate::journal::JobStore;
+use fluvial_node::job_store::JobStore;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Group {
@@ -343,6 +343,7 @@ fn checkpoints_are_listed_with_operators_rows_bytes_and_files() {
         program: String::new(),
         tick: Tick(17),
         gone_back_to: None,
+        went_back: None,
         splits: Vec::new(),
         sinks: Vec::new(),
         outputs: Vec::new(),

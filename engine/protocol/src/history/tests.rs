@@ -52,6 +52,7 @@ fn manifest(tick: u64, position: u64) -> Manifest {
         program: "before".to_owned(),
         tick: Tick(tick),
         gone_back_to: None,
+        went_back: None,
         splits: vec![SplitState { start, position: Offset(position), last: None, caught_up_ms: 0 }],
         sinks: vec![sink()],
         outputs: Vec::new(),

@@ -76,7 +76,7 @@ pub struct LeaderConfig {
     /// The hash of the program that a person has approved. If it is `program`, and another one wrote the outputs, they are
     /// corrected.
     pub upgrade: Option<String>,
-    /// The savepoint that the run is to go back to, until it has a checkpoint.
+    /// The savepoint that the job is to go back to, unless it has done so.
     pub go_back: Option<GoBack>,
     /// Append outputs, which cannot be corrected, do not stand in the way of a reconciliation or an upgrade.
     pub leave_append_outputs: bool,

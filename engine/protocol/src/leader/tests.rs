@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fluvial_connector::{
     Availability, Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, OutputStatus, SinkStatus,
@@ -110,6 +110,7 @@ impl Bench {
             }
             Call::PutManifest(..) => ("put manifest".to_owned(), Answer::Put(PutOutcome::Created)),
             Call::ListObjects => ("list objects".to_owned(), Answer::Objects(Vec::new())),
+            Call::ListPinned => ("list pinned".to_owned(), Answer::Pinned(BTreeSet::new())),
             Call::Delete(objects) => (format!("delete {objects:?}"), Answer::Deleted),
             other => panic!("{other:?}"),
         }

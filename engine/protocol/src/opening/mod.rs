@@ -77,7 +77,7 @@ pub(crate) struct Opener {
     /// The newest generation of the same run that has opened, if one has: where the journal has another run's since, that
     /// one has taken over.
     pub follows: Option<Generation>,
-    /// The savepoint that the run is to go back to, unless it has done so.
+    /// The savepoint that the job is to go back to, unless it has done so.
     pub go_back: Option<GoBack>,
 }
 
@@ -153,18 +153,12 @@ impl Opened {
     /// that no checkpoint covers has to begin it again: what the one before replayed for it has been compared no
     /// further.
     pub(crate) fn compare(&self, asked: bool) -> Compare {
-        if asked && !self.run_has_checkpoint() {
+        let covers = |entry: &Entry| matches!(entry, Entry::Checkpoint { .. });
+        let covered = self.records.values().any(|r| r.nonce.same_run(self.me.nonce) && r.entries.iter().any(covers));
+        if asked && !covered {
             return Compare::Nothing;
         }
         self.history.reconciliation.map_or(Compare::All, |reconciliation| reconciliation.compare)
-    }
-}
-
-impl Opened {
-    /// Whether the newest checkpoint is of this generation's run. The record that names it is never before the floor.
-    fn run_has_checkpoint(&self) -> bool {
-        let names = |entry: &Entry| matches!(entry, Entry::Checkpoint { .. });
-        self.records.values().any(|record| record.nonce.same_run(self.me.nonce) && record.entries.iter().any(names))
     }
 }
 
@@ -473,7 +467,8 @@ impl Opening {
         let records = self.records.split_off(&floor);
         let below = self.positions.range(..floor).copied().collect();
         let opened = Opened { me: self.me, at: self.at, history, manifest, records, below, goes_back: None };
-        match self.opener.go_back.clone().filter(|_| !opened.run_has_checkpoint()) {
+        let last = opened.history.checkpoint.as_ref().and_then(|checkpoint| checkpoint.went_back);
+        match self.opener.go_back.clone().filter(|asked| last != Some(asked.id)) {
             Some(asked) => {
                 self.phase = Phase::Savepoint(Box::new(opened), asked);
                 Ok(None)

@@ -296,7 +296,7 @@ impl World {
         let savepoints = &self.store.savepoints;
         let goes_back = saves && !by_mistake && !self.calm && !savepoints.is_empty() && dice.one_in(2);
         let go_back = goes_back.then(|| savepoints.keys().nth(dice.below(savepoints.len())).cloned()).flatten();
-        let go_back = go_back.map(|savepoint| GoBack { savepoint, correct_outputs: true });
+        let go_back = go_back.map(|savepoint| GoBack { id: number as u64, savepoint, correct_outputs: true });
         // Going back is a run of its own.
         let nonce = if go_back.is_some() { Nonce::of_run(1000 + number as u32, 1) } else { nonce };
         let output =

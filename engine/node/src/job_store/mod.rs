@@ -4,11 +4,14 @@
 //! {store}/{job}/journal/00000000000000000042.json     records of the journal
 //! {store}/{job}/checkpoints/{name}.json               manifests
 //! {store}/{job}/state/{operator}/{name}.parquet       state files of durable operators
+//! {store}/{job}/savepoints/{name}.json                savepoints; those that are being taken in pins/
 //! {store}/{job}/probe/{name}                          only for a moment at the start: see [`Store::probe`]
 //! ```
 //!
 //! **Owns** the names of all objects and the bytes of the small ones. **Does not** decide anything, and does not retry: a call
 //! that failed may have had its effect, so the state machines of the protocol first read what exists.
+
+mod savepoints;
 
 use std::sync::Arc;
 
@@ -21,6 +24,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
+pub use savepoints::check_savepoint_name;
+
 /// The number of objects that are fetched concurrently.
 const CONCURRENT_GETS: usize = 32;
 
@@ -31,7 +36,7 @@ const MANIFEST: Format = Format { kind: "manifest", version: 1 };
 
 /// A job's part of a store. It is cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct JobStore {
+pub struct JobStore {
     store: Store,
     /// What the names of the job's objects begin with.
     job: Path,
@@ -39,30 +44,30 @@ pub(crate) struct JobStore {
 
 impl JobStore {
     /// The part of the job `job` in `store`.
-    pub(crate) fn new(store: Store, job: &str) -> Self {
+    pub fn new(store: Store, job: &str) -> Self {
         Self { job: store.path(job), store }
     }
 
     /// The whole store.
-    pub(crate) fn store(&self) -> &Store {
+    pub fn store(&self) -> &Store {
         &self.store
     }
 
     /// The underlying object store.
     #[must_use]
-    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         self.store.objects()
     }
 
     /// The full path of one of the job's objects.
     #[must_use]
-    pub(crate) fn path(&self, object: &str) -> Path {
+    pub fn path(&self, object: &str) -> Path {
         Path::from(format!("{}/{object}", self.job))
     }
 
     /// Returns the location of an object, for messages.
     #[must_use]
-    pub(crate) fn describe(&self, object: &str) -> String {
+    pub fn describe(&self, object: &str) -> String {
         self.store.describe_object(&self.path(object))
     }
 
@@ -70,7 +75,7 @@ impl JobStore {
     ///
     /// # Errors
     /// As [`Store::probe`].
-    pub(crate) async fn probe(&self, unique: uuid::Uuid) -> Result<(), Error> {
+    pub async fn probe(&self, unique: uuid::Uuid) -> Result<(), Error> {
         self.store.probe(&self.path(&format!("probe/{unique}"))).await
     }
 
@@ -79,7 +84,7 @@ impl JobStore {
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub(crate) async fn list_journal(&self, after: Option<Seq>) -> Result<Vec<Seq>, Error> {
+    pub async fn list_journal(&self, after: Option<Seq>) -> Result<Vec<Seq>, Error> {
         let offset = after.map(|seq| self.path(&journal_object(seq)));
         let names = self.list_after("journal", offset).await?;
         let mut seqs: Vec<Seq> = names
@@ -94,7 +99,7 @@ impl JobStore {
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
+    pub async fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
         self.list_after(folder, None).await
     }
 
@@ -108,7 +113,7 @@ impl JobStore {
     ///
     /// # Errors
     /// The store cannot be reached, or the object is damaged or of a newer format.
-    pub(crate) async fn get_record(&self, seq: Seq) -> Result<Option<JournalRecord>, Error> {
+    pub async fn get_record(&self, seq: Seq) -> Result<Option<JournalRecord>, Error> {
         self.store.get_framed(JOURNAL, &self.path(&journal_object(seq))).await
     }
 
@@ -116,7 +121,7 @@ impl JobStore {
     ///
     /// # Errors
     /// As [`JobStore::get_record`].
-    pub(crate) async fn get_records(&self, seqs: Vec<Seq>) -> Result<Vec<(Seq, Option<JournalRecord>)>, Error> {
+    pub async fn get_records(&self, seqs: Vec<Seq>) -> Result<Vec<(Seq, Option<JournalRecord>)>, Error> {
         futures::stream::iter(seqs)
             .map(|seq| async move { Ok((seq, self.get_record(seq).await?)) })
             .buffered(CONCURRENT_GETS)
@@ -128,7 +133,7 @@ impl JobStore {
     ///
     /// # Errors
     /// The call failed; the record may have been written all the same.
-    pub(crate) async fn put_record(&self, seq: Seq, record: &JournalRecord) -> Result<Created, Error> {
+    pub async fn put_record(&self, seq: Seq, record: &JournalRecord) -> Result<Created, Error> {
         self.store.create_framed(JOURNAL, &self.path(&journal_object(seq)), record).await
     }
 
@@ -136,7 +141,7 @@ impl JobStore {
     ///
     /// # Errors
     /// As [`JobStore::get_record`].
-    pub(crate) async fn get_manifest(&self, object: &str) -> Result<Option<Manifest>, Error> {
+    pub async fn get_manifest(&self, object: &str) -> Result<Option<Manifest>, Error> {
         self.store.get_framed(MANIFEST, &self.path(object)).await
     }
 
@@ -144,7 +149,7 @@ impl JobStore {
     ///
     /// # Errors
     /// The call failed; the manifest may have been written all the same.
-    pub(crate) async fn put_manifest(&self, object: &str, manifest: &Manifest) -> Result<Created, Error> {
+    pub async fn put_manifest(&self, object: &str, manifest: &Manifest) -> Result<Created, Error> {
         self.store.create_framed(MANIFEST, &self.path(object), manifest).await
     }
 
@@ -152,7 +157,7 @@ impl JobStore {
     ///
     /// # Errors
     /// The error of the store; the object may have been written all the same.
-    pub(crate) async fn put_new(&self, object: &str, bytes: bytes::Bytes) -> Result<(), object_store::Error> {
+    pub async fn put_new(&self, object: &str, bytes: bytes::Bytes) -> Result<(), object_store::Error> {
         self.store.create(&self.path(object), bytes).await.map(drop)
     }
 
@@ -160,19 +165,19 @@ impl JobStore {
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub(crate) async fn delete(&self, object: &str) -> Result<(), Error> {
+    pub async fn delete(&self, object: &str) -> Result<(), Error> {
         self.store.delete(&self.path(object)).await
     }
 
     /// The error for an operation that failed on an object.
-    pub(crate) fn failed(&self, operation: &str, object: &str, source: object_store::Error) -> Error {
+    pub fn failed(&self, operation: &str, object: &str, source: object_store::Error) -> Error {
         self.store.failed(operation, &self.path(object), source)
     }
 }
 
 /// Returns the name of the object for a position of the journal.
 #[must_use]
-pub(crate) fn journal_object(seq: Seq) -> String {
+pub fn journal_object(seq: Seq) -> String {
     format!("journal/{:020}.json", seq.0)
 }
 
