@@ -14,6 +14,8 @@ const WITHIN: Duration = Duration::from_secs(30);
 const TRIED_FOR: Duration = Duration::from_secs(20);
 /// The time between two attempts.
 const AGAIN: Duration = Duration::from_millis(300);
+/// How long a check with a new program may take.
+const CHECKED_WITHIN: Duration = Duration::from_secs(100);
 /// How long an upload may take.
 const UPLOADED_WITHIN: Duration = Duration::from_secs(600);
 
@@ -75,11 +77,36 @@ impl Client {
         succeeded(self.send(self.request(method, path)).await?).await.map(drop)
     }
 
+    fn request_with(
+        &self,
+        method: Method,
+        path: &str,
+        content: &impl Serialize,
+    ) -> anyhow::Result<reqwest::RequestBuilder> {
+        let request = self.request(method, path).header("content-type", "application/json");
+        Ok(request.body(serde_json::to_vec(content)?))
+    }
+
     /// The same with content.
     pub(crate) async fn change_to(&self, method: Method, path: &str, content: &impl Serialize) -> anyhow::Result<()> {
-        let request = self.request(method, path).header("content-type", "application/json");
-        let request = request.body(serde_json::to_vec(content)?);
-        succeeded(self.send(request).await?).await.map(drop)
+        succeeded(self.send(self.request_with(method, path, content)?).await?).await.map(drop)
+    }
+
+    /// The same once.
+    pub(crate) async fn change_to_once(
+        &self,
+        method: Method,
+        path: &str,
+        content: &impl Serialize,
+    ) -> anyhow::Result<()> {
+        succeeded(self.send_once(self.request_with(method, path, content)?).await?).await.map(drop)
+    }
+
+    /// The answer to a request with content. A check with a new program takes its time.
+    pub(crate) async fn ask<T: DeserializeOwned>(&self, path: &str, content: &impl Serialize) -> anyhow::Result<T> {
+        let request = self.request_with(Method::POST, path, content)?.timeout(CHECKED_WITHIN);
+        let response = succeeded(self.send_once(request).await?).await?;
+        serde_json::from_slice(&response.bytes().await?).with_context(|| format!("the node's answer to {path}"))
     }
 
     /// Uploads a binary, unless it is there. Returns its hash.

@@ -1,13 +1,15 @@
 //! The commands that users run against a cluster.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
-use fluvial_node::http::api::{Submission, Update};
+use fluvial_node::http::api::{NewSavepoint, Plan, SavepointReport, Submission, Update};
+use fluvial_node::readiness::Becomes;
 use fluvial_node::status::{MemberReport, Report, State};
 use reqwest::Method;
 
@@ -59,6 +61,12 @@ pub(crate) enum Command {
     Start {
         /// The job
         job: String,
+        /// Go back to this savepoint
+        #[arg(long, value_name = "SAVEPOINT")]
+        from: Option<String>,
+        /// With --from: read the input since the savepoint again, and correct upsert outputs that have moved on since
+        #[arg(long, requires = "from")]
+        correct_outputs: bool,
     },
     /// Have a job commit, take a checkpoint and end
     Stop {
@@ -81,15 +89,48 @@ pub(crate) enum Command {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
         workers: u32,
     },
-    /// Run a job with another binary or other options. The old one goes on until a node has checked the new one
+    /// Run a job with another binary or other options, after a savepoint. The old one goes on until a node has checked the new one
     Upgrade {
         /// The job
         job: String,
         /// The new binary
         binary: PathBuf,
+        /// Do not ask whether the plan is right
+        #[arg(long)]
+        yes: bool,
+        /// Refuse the new program if it computes other output than the old one
+        #[arg(long)]
+        same_output: bool,
         /// The job's own options, if they change
         #[arg(last = true)]
         arguments: Option<Vec<String>>,
+    },
+    /// Go back to what a job ran before its last upgrade, and to the savepoint from before it
+    Rollback {
+        /// The job
+        job: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Keep the newest checkpoint of a job until the savepoint is dropped
+    Savepoint {
+        /// The job
+        job: String,
+        /// The name of the savepoint [default: the time]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List the savepoints of a job, or drop one
+    Savepoints {
+        /// The job
+        job: String,
+        /// Drop this savepoint
+        #[arg(long, value_name = "SAVEPOINT")]
+        drop: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Forget a job that has ended. Its state in the store and its topics stay
     Delete {
@@ -131,7 +172,11 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             let job: Report = client.get(&format!("jobs/{job}")).await?;
             if json { println!("{}", serde_json::to_string_pretty(&job)?) } else { print!("{}", describe(&job)) }
         }
-        Command::Start { job } => {
+        Command::Start { job, from, correct_outputs } => {
+            if from.is_some() {
+                let update = Update { from, correct_outputs, ..Update::default() };
+                client.change_to_once(Method::PATCH, &format!("jobs/{job}"), &update).await?;
+            }
             client.change(Method::POST, &format!("jobs/{job}/start")).await?;
             return wait_until_it_runs(client, &job).await;
         }
@@ -146,9 +191,43 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             let update = Update { workers: Some(workers), ..Update::default() };
             client.change_to(Method::PATCH, &format!("jobs/{job}"), &update).await?;
         }
-        Command::Upgrade { job, binary, arguments } => {
-            let update = Update { binary: Some(client.upload(read(&binary)?).await?), arguments, workers: None };
-            client.change_to(Method::PATCH, &format!("jobs/{job}"), &update).await?;
+        Command::Upgrade { job, binary, yes, same_output, arguments } => {
+            let binary = Some(client.upload(read(&binary)?).await?);
+            let mut update = Update { binary, arguments, ..Update::default() };
+            let plan: Plan = client.ask(&format!("jobs/{job}/plan"), &update).await?;
+            eprint!("{}", describe_plan(&plan));
+            if let Some(problem) = plan.problems.first() {
+                bail!("{job} goes on as it is: the new program could not run ({}: {})", problem.part, problem.what);
+            }
+            if !yes && !confirmed(&format!("upgrade {job}?"))? {
+                bail!("{job} goes on as it is");
+            }
+            update.approved = Some(plan.program).filter(|_| !same_output);
+            client.change_to_once(Method::PATCH, &format!("jobs/{job}"), &update).await?;
+            println!("{job} is being upgraded; `fluvial rollback {job}` goes back");
+        }
+        Command::Rollback { job, yes } => {
+            let question = format!("go back to what {job} ran before, and correct its upsert outputs?");
+            if !yes && !confirmed(&question)? {
+                bail!("{job} goes on as it is");
+            }
+            client.change_once(Method::POST, &format!("jobs/{job}/rollback")).await?;
+        }
+        Command::Savepoint { job, name } => {
+            let name = name.unwrap_or_else(|| format!("at-{}", seconds_since_the_epoch()));
+            let taken: SavepointReport = client.ask(&format!("jobs/{job}/savepoints"), &NewSavepoint { name }).await?;
+            println!("{} keeps {job} as of tick {}", taken.name, taken.tick);
+        }
+        Command::Savepoints { job, drop: Some(savepoint), .. } => {
+            client.change(Method::DELETE, &format!("jobs/{job}/savepoints/{savepoint}")).await?;
+        }
+        Command::Savepoints { job, drop: None, json } => {
+            let savepoints: Vec<SavepointReport> = client.get(&format!("jobs/{job}/savepoints")).await?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&savepoints)?);
+            } else {
+                print!("{}", savepoints_table(&savepoints));
+            }
         }
         Command::Delete { job } => client.change(Method::DELETE, &format!("jobs/{job}")).await?,
         Command::Nodes { json } => {
@@ -199,6 +278,46 @@ async fn wait_until_it_runs(client: &Client, name: &str) -> anyhow::Result<ExitC
         }
         _ => bail!("{name} is {}", job.summary()),
     }
+}
+
+/// Asks a question on a terminal. Without one nobody could answer.
+fn confirmed(question: &str) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("{question} Say --yes, because nobody can be asked here");
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn seconds_since_the_epoch() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn describe_plan(plan: &Plan) -> String {
+    let mut table = plain_table();
+    for part in &plan.parts {
+        let becomes = match part.becomes {
+            Becomes::Reused => "goes on",
+            Becomes::New => "is new",
+            Becomes::Gone => "is gone",
+        };
+        table.add_row([part.kind.clone(), part.name.clone(), becomes.to_owned()]);
+    }
+    let warnings = plan.warnings.iter().map(|warning| format!("warning: {warning}\n"));
+    std::iter::once(text_of(&table)).chain(warnings).collect()
+}
+
+fn savepoints_table(savepoints: &[SavepointReport]) -> String {
+    let mut table = plain_table();
+    table.set_header(["SAVEPOINT", "AGE", "TICK", "STATE"]);
+    for savepoint in savepoints {
+        let age = seconds_since_the_epoch().saturating_sub(savepoint.taken_ms / 1000);
+        let kib = savepoint.bytes.div_ceil(1024);
+        table.add_row([savepoint.name.clone(), format!("{age} s"), savepoint.tick.to_string(), format!("{kib} KiB")]);
+    }
+    text_of(&table)
 }
 
 fn plain_table() -> Table {

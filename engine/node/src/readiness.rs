@@ -30,6 +30,32 @@ pub struct Verdict {
     pub problems: Vec<Problem>,
     /// What a person should know, and what would not end a run.
     pub warnings: Vec<String>,
+    /// The parts of the job by name, with what becomes of each in a job that has a checkpoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+}
+
+/// A part of a job, compared with the newest checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// `source`, `durable operator` or `output`.
+    pub kind: String,
+    /// Its name in the job.
+    pub name: String,
+    /// What becomes of it.
+    pub becomes: Becomes,
+}
+
+/// What becomes of a part of a job when this program goes on from the newest checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Becomes {
+    /// It goes on: a source from its offsets, a durable operator from its state, an output from its progress.
+    Reused,
+    /// It begins.
+    New,
+    /// The checkpoint has it, and the program does not.
+    Gone,
 }
 
 /// Something that would end a run.
@@ -143,19 +169,29 @@ fn watch(checks: &Checks, asked: &Receiver<()>, mut tell: impl FnMut(Option<Stri
 fn check(checks: &Checks, asked: &Receiver<()>) -> Option<String> {
     // Requests that have come before this check begins are answered by it.
     while asked.try_recv().is_ok() {}
-    let mut child = match start(checks) {
-        Ok(child) => child,
-        Err(error) => return Some(format!("cannot start '{}' to check the job: {error}", checks.program.display())),
-    };
+    match verdict(checks) {
+        Ok(verdict) => unready(&verdict),
+        Err(why) => Some(why),
+    }
+}
+
+/// Makes one check, which blocks this thread until it has ended.
+///
+/// # Errors
+/// There is no verdict: the program could not be started, has printed something else, or has not ended in time.
+pub fn verdict(checks: &Checks) -> Result<Verdict, String> {
+    let started = start(checks);
+    let cannot = |error| format!("cannot start '{}' to check the job: {error}", checks.program.display());
+    let mut child = started.map_err(cannot)?;
     let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
     let until = Instant::now() + checks.within;
     let printed = out.recv_timeout(until.saturating_duration_since(Instant::now()));
     if printed == Err(RecvTimeoutError::Timeout) {
         end(&mut child);
-        return Some(format!("a check of the job did not end within {} s", checks.within.as_secs()));
+        return Err(format!("a check of the job did not end within {} s", checks.within.as_secs()));
     }
     let status = child.wait();
-    unready(&printed.unwrap_or_default(), || {
+    serde_json::from_str(&printed.unwrap_or_default()).map_err(|_| {
         let said = err.recv().unwrap_or_default();
         // What follows the error itself is how to use the command.
         let mut lines = said.lines().rev().filter(|line| !line.trim().is_empty());
@@ -166,9 +202,8 @@ fn check(checks: &Checks, asked: &Receiver<()>) -> Option<String> {
     })
 }
 
-/// Why this copy is not ready, by what a check has printed; `otherwise` where that is no verdict.
-fn unready(printed: &str, otherwise: impl FnOnce() -> String) -> Option<String> {
-    let Ok(verdict) = serde_json::from_str::<Verdict>(printed) else { return Some(otherwise()) };
+/// Why this copy is not ready, if it is not.
+fn unready(verdict: &Verdict) -> Option<String> {
     let problems = verdict.problems.iter().map(|problem| format!("{}: {}", problem.part, problem.what));
     let problems: Vec<_> = problems.collect();
     if verdict.ready { None } else { Some(problems.join("; ")) }

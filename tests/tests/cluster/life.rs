@@ -29,7 +29,7 @@ fn a_job_is_submitted_rescaled_upgraded_stopped_started_and_deleted() {
     let generation = cluster.status(&name)["attempt"]["generation"].as_u64().unwrap();
     let again = cluster.path("built-again");
     build_again(&binary("orders").unwrap(), &again).unwrap();
-    cluster.tell(&format!("upgrade {name} {}", again.display()));
+    cluster.tell(&format!("upgrade {name} {} --yes", again.display()));
     cluster.wait_until("the other build", || {
         let status = cluster.status(&name);
         status["state"] == "running" && status["attempt"]["generation"].as_u64() > Some(generation)

@@ -15,6 +15,7 @@
 //! creates, which takes a write (each start does), and does not read the outputs back, which takes writers that are fenced:
 //! that they hold what this program computes is compared at a start.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -23,7 +24,8 @@ use fluvial_connector::{
     Envelope, Error, ErrorKind, JobProcess, OutputSpec, SinkContext, SinkSession, SinkStatus, Source, Waits,
 };
 use fluvial_node::process_link::Succession;
-use fluvial_node::readiness::{Problem, Verdict};
+use fluvial_node::readiness::{Becomes, Part, Problem, Verdict};
+use fluvial_protocol::manifest::Manifest;
 use fluvial_protocol::{Asks, Event, Exit, FoundSplit, Inspected, Inspection, System};
 use fluvial_store::Store;
 use tokio::runtime::Runtime;
@@ -65,7 +67,8 @@ pub(crate) fn check(build: &Build, config: &RunConfig) -> (Verdict, Exit) {
     });
     let topology = checked.note("job", planned.and_then(Asked::wait));
     let job = checked.note("store", Stored::read(config, within));
-    if let (Some(_), Some(job)) = (&topology, &job) {
+    if let (Some(topology), Some(job)) = (&topology, &job) {
+        checked.verdict.parts = parts(topology, job.inspected.checkpoint());
         checked.operators(build, job);
     }
     if let Some(topology) = topology {
@@ -77,6 +80,37 @@ pub(crate) fn check(build: &Build, config: &RunConfig) -> (Verdict, Exit) {
     }
     checked.verdict.ready = checked.verdict.problems.is_empty();
     (checked.verdict, checked.exit)
+}
+
+/// The parts of the job, compared with its newest checkpoint.
+fn parts(topology: &Topology, checkpoint: Option<&Manifest>) -> Vec<Part> {
+    let Some(checkpoint) = checkpoint else { return Vec::new() };
+    let sources = topology.sources.iter().map(|(name, _)| name.clone()).collect();
+    let sources_then = checkpoint.splits.iter().map(|split| split.start.source.clone()).collect();
+    let operators = topology.operators.iter().cloned().collect();
+    let operators_then = checkpoint.operators.iter().map(|operator| operator.name.clone()).collect();
+    let outputs = topology.outputs.iter().map(|output| output.name.clone()).collect();
+    let outputs_then = checkpoint.sinks.iter().map(|sink| sink.output.clone()).collect();
+    [
+        ("source", sources, sources_then),
+        ("durable operator", operators, operators_then),
+        ("output", outputs, outputs_then),
+    ]
+    .into_iter()
+    .flat_map(|(kind, now, then)| compared(kind, &now, &then))
+    .collect()
+}
+
+fn compared(kind: &'static str, now: &BTreeSet<String>, then: &BTreeSet<String>) -> Vec<Part> {
+    let part = |name: &String| {
+        let becomes = match (now.contains(name), then.contains(name)) {
+            (true, true) => Becomes::Reused,
+            (true, false) => Becomes::New,
+            (false, _) => Becomes::Gone,
+        };
+        Part { kind: kind.to_owned(), name: name.clone(), becomes }
+    };
+    now.union(then).map(part).collect()
 }
 
 /// What has been found so far.

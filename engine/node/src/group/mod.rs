@@ -28,7 +28,7 @@ use fluvial_store::Store;
 use tokio::runtime::Runtime;
 
 pub use journal::GroupJournal;
-pub use programs::{Shelf, Specification, hash};
+pub use programs::{GoesBack, Previous, Shelf, Specification, hash};
 
 use crate::changes::{Changes, Reply};
 use crate::http::{self, api};
@@ -270,10 +270,10 @@ impl<'a> Copy<'a> {
                 let checked = move |version: &str, unready| {
                     drop(of_checks.send(Event::Checked(version.to_owned(), unready)));
                 };
-                let (shelf, handle) = (Shelf::new(store.clone(), CLUSTER), runtime.handle());
+                let (shelf, handle) = (Shelf::new(store.clone(), CLUSTER, location, cache), runtime.handle());
                 api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, handle)
                     .context("cannot serve the API")?;
-                let programs = Programs::new(shelf, location, cache, handle.clone(), Arc::new(checked));
+                let programs = Programs::new(shelf, handle.clone(), Arc::new(checked));
                 (None, OfPrograms::Submitted(programs))
             }
         };

@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::job_store::JobStore;
 use crate::keeper::Program;
-use crate::readiness::{Checks, Readiness};
+use crate::readiness::{Checks, Readiness, Verdict, verdict};
 
 const SPECIFICATION: Format = Format { kind: "specification", version: 1 };
 /// The time between two attempts to fetch a program.
@@ -34,7 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const MOST_CACHED: u64 = 4 << 30;
 
 /// What a job runs: the content of its name, the version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Specification {
     /// The name of the job.
     pub job: String,
@@ -42,6 +43,36 @@ pub struct Specification {
     pub binary: String,
     /// The job's own options, as its command `run` takes them.
     pub arguments: Vec<String>,
+    /// The savepoint to which the job goes back with this, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go_back: Option<GoesBack>,
+    /// The program that a person has approved to compute other output than the one before: the hash of the binary and of the job's
+    /// own options.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<String>,
+    /// What the job ran before, for the way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
+}
+
+/// A savepoint to which a job goes back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoesBack {
+    /// Its name.
+    pub savepoint: String,
+    /// Tells this request from any other.
+    pub id: u64,
+    /// Whether upsert outputs that have moved on since are corrected.
+    pub correct_outputs: bool,
+}
+
+/// What a job ran before an upgrade.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    /// The version of its specification.
+    pub version: String,
+    /// The savepoint that was taken before the upgrade; `None` if there was no checkpoint yet.
+    pub savepoint: Option<String>,
 }
 
 /// The hash that names content: SHA-256, in hexadecimal digits.
@@ -61,7 +92,16 @@ impl Specification {
     /// The arguments by which the binary carries out `command` for this job, with a store at `location`.
     fn arguments(&self, command: &str, location: &str) -> Vec<OsString> {
         let own = [command, "--store", location, "--name", &self.job].map(OsString::from).into_iter();
-        own.chain(self.arguments.iter().map(OsString::from)).collect()
+        let mut arguments: Vec<OsString> = own.collect();
+        if let Some(GoesBack { savepoint, id, correct_outputs }) = &self.go_back {
+            arguments.extend(["--go-back", savepoint, "--go-back-id", &id.to_string()].map(OsString::from));
+            arguments.extend(correct_outputs.then(|| "--correct-outputs".into()));
+        }
+        if let Some(program) = &self.approved {
+            arguments.extend(["--upgrade", program, "--leave-append-outputs"].map(OsString::from));
+        }
+        arguments.extend(self.arguments.iter().map(OsString::from));
+        arguments
     }
 }
 
@@ -71,13 +111,36 @@ pub struct Shelf {
     store: Store,
     /// The folder of the cluster in the store.
     folder: String,
+    /// The location of the store, as the job's processes are told.
+    location: String,
+    /// The folder of this host where binaries are kept.
+    cache: PathBuf,
 }
 
 impl Shelf {
-    /// Those of the cluster whose objects are in `folder`.
+    /// Those of the cluster whose objects are in `folder` of the store at `location`. Binaries are kept on this host in `cache`.
     #[must_use]
-    pub fn new(store: Store, folder: &str) -> Self {
-        Self { store, folder: folder.to_owned() }
+    pub fn new(store: Store, folder: &str, location: String, cache: PathBuf) -> Self {
+        Self { store, folder: folder.to_owned(), location, cache }
+    }
+
+    /// The objects of a job.
+    #[must_use]
+    pub fn job(&self, name: &str) -> JobStore {
+        JobStore::new(self.store.clone(), name)
+    }
+
+    /// Has a specification's binary check whether the job could be run with it on this host now.
+    ///
+    /// # Errors
+    /// The binary cannot be fetched, or gives no verdict.
+    pub async fn check(&self, specification: &Specification) -> anyhow::Result<Verdict> {
+        let checks = self.checks(specification, self.fetch(&specification.binary).await?);
+        spawn_blocking(move || verdict(&checks)).await?.map_err(anyhow::Error::msg)
+    }
+
+    fn checks(&self, specification: &Specification, binary: PathBuf) -> Checks {
+        Checks::of_program(binary, specification.arguments("check", &self.location))
     }
 
     fn binary(&self, hash: &str) -> object_store::path::Path {
@@ -141,8 +204,8 @@ impl Shelf {
     }
 
     /// The file of a binary in the cache, which is fetched if it is not there or was damaged.
-    async fn fetch(&self, hash_of_it: &str, cache: &Path) -> anyhow::Result<PathBuf> {
-        let (file, expected) = (cache.join(hash_of_it), hash_of_it.to_owned());
+    async fn fetch(&self, hash_of_it: &str) -> anyhow::Result<PathBuf> {
+        let (file, expected) = (self.cache.join(hash_of_it), hash_of_it.to_owned());
         let (cached, of_cached) = (file.clone(), expected.clone());
         if spawn_blocking(move || is_cached(&cached, &of_cached)).await? {
             return Ok(file);
@@ -150,7 +213,7 @@ impl Shelf {
         let name = self.binary(hash_of_it);
         let failed = |error| self.store.failed("read", &name, error);
         let content = self.store.objects().get(&name).await.map_err(failed)?.bytes().await.map_err(failed)?;
-        let (cache, kept) = (cache.to_owned(), file.clone());
+        let (cache, kept) = (self.cache.clone(), file.clone());
         let right = spawn_blocking(move || {
             let right = hash(&content) == expected;
             if right { keep(&cache, &kept, &content).map(|()| right) } else { Ok(right) }
@@ -234,9 +297,6 @@ type OnChecked = Arc<dyn Fn(&str, Option<String>) + Send + Sync>;
 /// The programs that a node prepares.
 pub(super) struct Programs {
     shelf: Shelf,
-    /// The location of the store, as the job's processes are told.
-    location: String,
-    cache: PathBuf,
     runtime: Handle,
     checked: OnChecked,
     tasks: BTreeMap<String, JoinHandle<()>>,
@@ -244,8 +304,8 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    pub(super) fn new(shelf: Shelf, location: String, cache: PathBuf, runtime: Handle, checked: OnChecked) -> Self {
-        Self { shelf, location, cache, runtime, checked, tasks: BTreeMap::new(), prepared: AllPrepared::default() }
+    pub(super) fn new(shelf: Shelf, runtime: Handle, checked: OnChecked) -> Self {
+        Self { shelf, runtime, checked, tasks: BTreeMap::new(), prepared: AllPrepared::default() }
     }
 
     /// Prepares these versions, and forgets all others.
@@ -263,8 +323,6 @@ impl Programs {
                 let prepare = Preparing {
                     version: version.clone(),
                     shelf: self.shelf.clone(),
-                    location: self.location.clone(),
-                    cache: self.cache.clone(),
                     checked: Arc::clone(&self.checked),
                     prepared: Arc::clone(&self.prepared),
                 };
@@ -308,8 +366,6 @@ impl Drop for Programs {
 struct Preparing {
     version: String,
     shelf: Shelf,
-    location: String,
-    cache: PathBuf,
     checked: OnChecked,
     prepared: AllPrepared,
 }
@@ -335,13 +391,13 @@ impl Preparing {
     /// Returns the file of the program.
     async fn prepare(&self) -> anyhow::Result<PathBuf> {
         let specification = self.shelf.get(&self.version).await?;
-        let path = self.shelf.fetch(&specification.binary, &self.cache).await?;
+        let path = self.shelf.fetch(&specification.binary).await?;
         let program = Program {
             path: path.clone(),
             name: specification.job.clone(),
-            arguments: specification.arguments("run", &self.location),
+            arguments: specification.arguments("run", &self.shelf.location),
         };
-        let checks = Checks::of_program(path.clone(), specification.arguments("check", &self.location));
+        let checks = self.shelf.checks(&specification, path.clone());
         let (checked, version) = (Arc::clone(&self.checked), self.version.clone());
         // The lock is held, so that the program is there when the node offers the version.
         let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -360,7 +416,11 @@ mod tests {
     use super::*;
 
     fn shelf() -> Shelf {
-        Shelf::new(Store::over(Arc::new(InMemory::new()), "memory"), ".cluster")
+        shelf_in("cache".into())
+    }
+
+    fn shelf_in(cache: PathBuf) -> Shelf {
+        Shelf::new(Store::over(Arc::new(InMemory::new()), "memory"), ".cluster", String::new(), cache)
     }
 
     fn program() -> Bytes {
@@ -392,20 +452,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_binary_that_is_damaged_in_the_cache_is_fetched_again_and_one_in_the_store_is_refused() {
-        let (shelf, folder) = (shelf(), tempfile::tempdir().unwrap());
-        let cache = folder.path().join("cache");
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = shelf_in(folder.path().join("cache"));
         let name = hash(&program());
         shelf.put_binary(&name, program()).await.unwrap();
-        let file = shelf.fetch(&name, &cache).await.unwrap();
+        let file = shelf.fetch(&name).await.unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o755);
         std::fs::write(&file, b"damaged").unwrap();
-        shelf.fetch(&name, &cache).await.unwrap();
+        shelf.fetch(&name).await.unwrap();
         assert_eq!(std::fs::read(&file).unwrap(), program());
         std::fs::remove_file(&file).unwrap();
         let damaged = shelf.binary(&name);
         shelf.store.delete(&damaged).await.unwrap();
         shelf.store.create(&damaged, Bytes::from_static(b"damaged")).await.unwrap();
-        assert!(shelf.fetch(&name, &cache).await.unwrap_err().to_string().contains("is damaged"));
+        assert!(shelf.fetch(&name).await.unwrap_err().to_string().contains("is damaged"));
         assert!(!file.exists());
     }
 
@@ -432,6 +492,7 @@ mod tests {
             job: "orders".to_owned(),
             binary: hash(b"binary"),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            ..Specification::default()
         };
         let version = shelf.put(&specification(&["--input", "a"])).await.unwrap();
         assert_eq!(shelf.get(&version).await.unwrap(), specification(&["--input", "a"]));

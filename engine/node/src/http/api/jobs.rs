@@ -34,6 +34,16 @@ pub struct Update {
     pub arguments: Option<Vec<String>>,
     /// The number of its workers.
     pub workers: Option<u32>,
+    /// The program that a person has approved to compute other output than the one that runs, as a [`Plan`](super::Plan) names it.
+    /// Without it the outputs are compared, and a program that computes other output is refused.
+    #[serde(default)]
+    pub approved: Option<String>,
+    /// The savepoint that the job goes back to.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// With `from`: whether upsert outputs that have moved on since are corrected.
+    #[serde(default)]
+    pub correct_outputs: bool,
 }
 
 pub(super) async fn jobs(State(knowledge): State<Knowledge>) -> Result<Json<Vec<Report>>, Refused> {
@@ -51,7 +61,8 @@ pub(super) async fn submit(
     let Submission { name, binary, arguments, workers } = submission;
     is_name(&name)?;
     is_hash(&binary)?;
-    let version = knowledge.put(&Specification { job: name.clone(), binary, arguments }).await?;
+    let version =
+        knowledge.put(&Specification { job: name.clone(), binary, arguments, ..Specification::default() }).await?;
     knowledge.change(Change::Submit { job: name, version, workers }).await?;
     Ok(StatusCode::CREATED)
 }
@@ -61,17 +72,11 @@ pub(super) async fn update(
     Path(name): Path<String>,
     Json(update): Json<Update>,
 ) -> Result<StatusCode, Refused> {
-    let Update { binary, arguments, workers } = update;
-    let (version, of) = if binary.is_some() || arguments.is_some() {
-        let wanted = knowledge.job(&name).await?.wanted.ok_or_else(|| Refusal::Unknown(name.clone()))?;
-        let before = knowledge.shelf.get(&wanted.version).await.map_err(|error| Refused::unavailable(&error))?;
-        binary.as_deref().map_or(Ok(()), is_hash)?;
-        let specification = Specification {
-            binary: binary.unwrap_or(before.binary),
-            arguments: arguments.unwrap_or(before.arguments),
-            job: before.job,
-        };
-        (Some(knowledge.put(&specification).await?), Some(wanted.revision))
+    let workers = update.workers;
+    let (version, of) = if update.changes_program() {
+        let (before, wanted) = knowledge.specification(&name).await?;
+        let next = knowledge.next(&name, &before, &wanted, update).await?;
+        (Some(knowledge.put(&next).await?), Some(wanted.revision))
     } else {
         (None, None)
     };

@@ -7,6 +7,11 @@
 //! | `POST /v1/jobs` | submits a job: a [`Submission`] |
 //! | `PATCH /v1/jobs/{name}` | another binary, other options or another number of workers: an [`Update`] |
 //! | `POST /v1/jobs/{name}/start`, `…/stop`, `…/restart` | what they say |
+//! | `POST /v1/jobs/{name}/plan` | says what an [`Update`] would change, by a check with the new program on this node: a [`Plan`] |
+//! | `POST /v1/jobs/{name}/rollback` | back to what the job ran before the last upgrade, and to the savepoint from before it |
+//! | `GET /v1/jobs/{name}/savepoints` | its savepoints, each as a [`SavepointReport`] |
+//! | `POST /v1/jobs/{name}/savepoints` | takes one of the newest checkpoint: a [`NewSavepoint`] |
+//! | `DELETE /v1/jobs/{name}/savepoints/{savepoint}` | drops it |
 //! | `DELETE /v1/jobs/{name}` | forgets a job that has ended; its state in the store stays |
 //! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
 //!
@@ -21,6 +26,8 @@
 mod binaries;
 mod jobs;
 mod nodes;
+mod savepoints;
+mod upgrades;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -38,6 +45,8 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 pub use jobs::{Submission, Update};
+pub use savepoints::{NewSavepoint, SavepointReport};
+pub use upgrades::Plan;
 
 use super::bounded::Bounded;
 use super::newest;
@@ -89,6 +98,10 @@ pub fn serve(
     let router = Router::new()
         .route("/v1/jobs", get(jobs::jobs).post(jobs::submit))
         .route("/v1/jobs/{name}", get(jobs::job).patch(jobs::update).delete(jobs::delete))
+        .route("/v1/jobs/{name}/plan", post(upgrades::plan))
+        .route("/v1/jobs/{name}/rollback", post(upgrades::rollback))
+        .route("/v1/jobs/{name}/savepoints", get(savepoints::savepoints).post(savepoints::take))
+        .route("/v1/jobs/{name}/savepoints/{savepoint}", axum::routing::delete(savepoints::drop_savepoint))
         .route("/v1/jobs/{name}/{action}", post(jobs::act))
         .route("/v1/binaries/{hash}", put(binaries::put_binary).get(binaries::has_binary))
         .route("/v1/nodes", get(nodes::nodes))

@@ -1,0 +1,87 @@
+//! Savepoints of jobs.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use fluvial_protocol::Savepoint;
+use serde::{Deserialize, Serialize};
+
+use super::{Knowledge, Refused};
+use crate::job_store::check_savepoint_name;
+
+/// A savepoint that is to be taken.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSavepoint {
+    /// Its name: 1 to 100 letters, digits, `-`, `_` or `.`, not beginning with `.`.
+    pub name: String,
+}
+
+/// A savepoint of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavepointReport {
+    /// Its name.
+    pub name: String,
+    /// When it was taken, in milliseconds since the Unix epoch.
+    pub taken_ms: u64,
+    /// The tick of its state.
+    pub tick: u64,
+    /// The generation that took its checkpoint.
+    pub generation: u64,
+    /// The size of its state files in bytes. Savepoints and checkpoints share files.
+    pub bytes: u64,
+}
+
+impl From<&Savepoint> for SavepointReport {
+    fn from(savepoint: &Savepoint) -> Self {
+        let Savepoint { name, taken_ms, manifest, .. } = savepoint;
+        let files = manifest.operators.iter().flat_map(|operator| &operator.files);
+        Self {
+            name: name.clone(),
+            taken_ms: *taken_ms,
+            tick: manifest.tick.0,
+            generation: manifest.generation.0,
+            bytes: files.map(|file| file.bytes).sum(),
+        }
+    }
+}
+
+pub(super) async fn savepoints(
+    State(knowledge): State<Knowledge>,
+    Path(job): Path<String>,
+) -> Result<Json<Vec<SavepointReport>>, Refused> {
+    super::is_name(&job)?;
+    let found = knowledge.shelf.job(&job).savepoints().await;
+    let found = found.map_err(|error| Refused::unavailable(&error.into()))?;
+    Ok(Json(found.iter().map(SavepointReport::from).collect()))
+}
+
+pub(super) async fn take(
+    State(knowledge): State<Knowledge>,
+    Path(job): Path<String>,
+    Json(new): Json<NewSavepoint>,
+) -> Result<(StatusCode, Json<SavepointReport>), Refused> {
+    let name = checked(&new.name)?;
+    knowledge.job(&job).await?;
+    match knowledge.shelf.job(&job).take_savepoint(name).await {
+        Ok(taken) => Ok((StatusCode::CREATED, Json(SavepointReport::from(&taken)))),
+        Err(error) if error.is::<fluvial_connector::Error>() => Err(Refused::unavailable(&error)),
+        Err(error) => Err(Refused::new(StatusCode::CONFLICT, format!("{error:#}"))),
+    }
+}
+
+pub(super) async fn drop_savepoint(
+    State(knowledge): State<Knowledge>,
+    Path((job, savepoint)): Path<(String, String)>,
+) -> Result<StatusCode, Refused> {
+    super::is_name(&job)?;
+    let dropped = knowledge.shelf.job(&job).drop_savepoint(checked(&savepoint)?).await;
+    dropped.map_err(|error| Refused::unavailable(&error.into()))?;
+    Ok(StatusCode::OK)
+}
+
+/// A name that names a savepoint, and no other object of the store.
+pub(super) fn checked(name: &str) -> Result<&str, Refused> {
+    check_savepoint_name(name).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
+    Ok(name)
+}

@@ -1,0 +1,157 @@
+//! Changes of what a job runs: the plan of an upgrade, the savepoint before it, and the way back.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use fluvial_connector::Envelope;
+use fluvial_protocol::Savepoint;
+use fluvial_protocol::group::{Change, Refusal, Wanted};
+use serde::{Deserialize, Serialize};
+
+use super::savepoints::checked;
+use super::{Knowledge, Refused, Update, is_hash};
+use crate::group::{GoesBack, Previous, Specification};
+use crate::readiness::{Part, Problem};
+
+/// What an update would change, by a check with the new program on the node that was asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The revision of the job that it was made of.
+    pub revision: u64,
+    /// The program: to be sent back as [`Update::approved`].
+    pub program: String,
+    /// Why the program could not run now.
+    pub problems: Vec<Problem>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+    /// What becomes of the parts of the job.
+    pub parts: Vec<Part>,
+}
+
+impl Update {
+    /// Whether anything else changes than the number of workers.
+    pub(super) fn changes_program(&self) -> bool {
+        self.binary.is_some() || self.arguments.is_some() || self.from.is_some()
+    }
+}
+
+impl Knowledge {
+    /// What a job runs by what users want now.
+    pub(super) async fn specification(&self, name: &str) -> Result<(Specification, Wanted), Refused> {
+        let wanted = self.job(name).await?.wanted.ok_or_else(|| Refusal::Unknown(name.to_owned()))?;
+        let specification = self.shelf.get(&wanted.version).await.map_err(|error| Refused::unavailable(&error))?;
+        Ok((specification, wanted))
+    }
+
+    /// What a job runs after an update. Before another program runs, a savepoint is taken.
+    pub(super) async fn next(
+        &self,
+        name: &str,
+        before: &Specification,
+        wanted: &Wanted,
+        update: Update,
+    ) -> Result<Specification, Refused> {
+        update.binary.as_deref().map_or(Ok(()), is_hash)?;
+        let go_back = match update.from {
+            Some(savepoint) => {
+                let found = self.savepoint(name, &savepoint).await?;
+                refuse_append_outputs(&found)?;
+                Some(GoesBack { savepoint, id: rand::random(), correct_outputs: update.correct_outputs })
+            }
+            None => None,
+        };
+        let mut next = Specification {
+            job: before.job.clone(),
+            binary: update.binary.unwrap_or_else(|| before.binary.clone()),
+            arguments: update.arguments.unwrap_or_else(|| before.arguments.clone()),
+            go_back,
+            approved: update.approved,
+            previous: before.previous.clone(),
+        };
+        if (&next.binary, &next.arguments) != (&before.binary, &before.arguments) {
+            let savepoint = self.save_before(name, wanted.revision).await?;
+            next.previous = Some(Previous { version: wanted.version.clone(), savepoint });
+        }
+        Ok(next)
+    }
+
+    async fn savepoint(&self, job: &str, name: &str) -> Result<Savepoint, Refused> {
+        let found = self.shelf.job(job).savepoint(checked(name)?).await;
+        let found = found.map_err(|error| Refused::unavailable(&error.into()))?;
+        let none = || format!("the job '{job}' has no savepoint '{name}': `fluvial savepoints {job}` lists them");
+        found.ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, none()))
+    }
+
+    /// Takes the savepoint to which `rollback` goes back. Returns its name; `None` if the job has no checkpoint yet.
+    async fn save_before(&self, job: &str, revision: u64) -> Result<Option<String>, Refused> {
+        let store = self.shelf.job(job);
+        let name = format!("before-{}-{:08x}", revision + 1, rand::random::<u32>());
+        match store.take_savepoint(&name).await {
+            Ok(_) => Ok(Some(name)),
+            Err(error) if error.is::<fluvial_connector::Error>() => Err(Refused::unavailable(&error)),
+            // A job without a checkpoint has nothing to go back to.
+            Err(error) => {
+                tracing::info!(job, error = format!("{error:#}"), "no savepoint was taken before the upgrade");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Refuses to go back to a savepoint of a job with append outputs: what they hold since then would be written again.
+fn refuse_append_outputs(savepoint: &Savepoint) -> Result<(), Refused> {
+    match savepoint.manifest.sinks.iter().find(|sink| sink.envelope == Envelope::Append) {
+        None => Ok(()),
+        Some(append) => {
+            let error = format!(
+                "the append output '{}' cannot be taken back to the savepoint '{}', and its records would be written again: submit \
+                 the job under another name, with other outputs",
+                append.output, savepoint.name
+            );
+            Err(Refused::new(StatusCode::CONFLICT, error))
+        }
+    }
+}
+
+pub(super) async fn plan(
+    State(knowledge): State<Knowledge>,
+    Path(name): Path<String>,
+    Json(update): Json<Update>,
+) -> Result<Json<Plan>, Refused> {
+    let (before, wanted) = knowledge.specification(&name).await?;
+    update.binary.as_deref().map_or(Ok(()), is_hash)?;
+    let next = Specification {
+        binary: update.binary.unwrap_or(before.binary),
+        arguments: update.arguments.unwrap_or(before.arguments),
+        job: before.job,
+        ..Specification::default()
+    };
+    let checked = knowledge.shelf.check(&next).await;
+    let verdict = checked.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, format!("{error:#}")))?;
+    let (program, revision) = (verdict.version, wanted.revision);
+    let (problems, warnings, parts) = (verdict.problems, verdict.warnings, verdict.parts);
+    Ok(Json(Plan { revision, program, problems, warnings, parts }))
+}
+
+pub(super) async fn rollback(
+    State(knowledge): State<Knowledge>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refused> {
+    let (now, wanted) = knowledge.specification(&name).await?;
+    let none =
+        || Refused::new(StatusCode::CONFLICT, format!("the job '{name}' was not upgraded, so there is no way back"));
+    let previous = now.previous.ok_or_else(none)?;
+    let then = knowledge.shelf.get(&previous.version).await.map_err(|error| Refused::unavailable(&error))?;
+    let go_back = match previous.savepoint {
+        Some(savepoint) => {
+            refuse_append_outputs(&knowledge.savepoint(&name, &savepoint).await?)?;
+            Some(GoesBack { savepoint, id: rand::random(), correct_outputs: true })
+        }
+        None => None,
+    };
+    let next = Specification { go_back, approved: None, ..then };
+    let version = knowledge.put(&next).await?;
+    let of = Some(wanted.revision);
+    knowledge.change(Change::Update { job: name, version: Some(version), workers: None, of }).await?;
+    Ok(StatusCode::OK)
+}

@@ -1,0 +1,134 @@
+//! Savepoints and upgrades: a job goes on with another program, and back.
+
+use std::ffi::OsString;
+
+use fluvial_tests::job::{binary, build_again};
+use fluvial_tests::stage::Stage;
+use fluvial_tests::subject::Subject;
+use serde_json::Value;
+
+use crate::nodes::Cluster;
+
+/// The savepoints of a job, by name.
+fn savepoints(cluster: &Cluster, job: &str) -> Vec<String> {
+    let listed: Value = serde_json::from_str(&cluster.tell(&format!("savepoints {job} --json"))).unwrap();
+    listed.as_array().unwrap().iter().map(|savepoint| savepoint["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Waits until a job runs in a generation after this one.
+fn wait_for_generation_after(cluster: &Cluster, job: &str, generation: u64) {
+    cluster.wait_until("a later generation", || {
+        let status = cluster.status(job);
+        status["state"] == "running" && status["attempt"]["generation"].as_u64() > Some(generation)
+    });
+}
+
+fn generation(cluster: &Cluster, job: &str) -> u64 {
+    cluster.status(job)["attempt"]["generation"].as_u64().unwrap()
+}
+
+#[test]
+fn a_job_goes_back_to_a_savepoint_and_its_outputs_are_corrected() {
+    let (cluster, stage) = (Cluster::start(1), Stage::new(Subject::Orders, 2).unwrap());
+    let name = stage.name().to_owned();
+    stage.feed(0..200).unwrap();
+    let (succeeded, said) = cluster.submit(&stage, 1, &binary("orders").unwrap());
+    assert!(succeeded, "{said}\n{}", cluster.logs());
+    cluster.wait_until_right(&stage);
+    cluster.wait_until("a checkpoint", || cluster.ask(["savepoint", &name, "--name", "first"]).0);
+    let (succeeded, said) = cluster.ask(["savepoint", &name, "--name", "first"]);
+    assert!(!succeeded && said.contains("already"), "{said}");
+    let (succeeded, said) = cluster.ask(["savepoint", &name, "--name", "../first"]);
+    assert!(!succeeded && said.contains("a savepoint's name"), "{said}");
+    stage.feed(200..400).unwrap();
+    cluster.wait_until_right(&stage);
+    cluster.tell(&format!("stop {name}"));
+    // The outputs have moved on: the job is not run unless they may be corrected, and nothing of them is changed.
+    let before = stage.table().unwrap();
+    let (succeeded, said) = cluster.ask(["start", &name, "--from", "first"]);
+    assert!(!succeeded && said.contains("--correct-outputs"), "{said}\n{}", cluster.logs());
+    assert_eq!(stage.table().unwrap(), before);
+    let (succeeded, said) = cluster.ask(["start", &name, "--from", "no-such"]);
+    assert!(!succeeded && said.contains("no savepoint 'no-such'"), "{said}");
+    cluster.tell(&format!("start {name} --from first --correct-outputs"));
+    cluster.wait_until_right(&stage);
+    stage.feed(400..600).unwrap();
+    cluster.wait_until_right(&stage);
+    // It goes back once: a restart goes on from where it is.
+    let generation_before = generation(&cluster, &name);
+    cluster.tell(&format!("restart {name}"));
+    wait_for_generation_after(&cluster, &name, generation_before);
+    stage.feed(600..800).unwrap();
+    cluster.wait_until_right(&stage);
+    assert!(!cluster.logs().contains("goes back to the savepoint") || goes_back(&cluster) == 1, "{}", cluster.logs());
+    cluster.tell(&format!("savepoints {name} --drop first"));
+    assert!(savepoints(&cluster, &name).is_empty());
+}
+
+/// How often a job has gone back, by what the nodes have logged.
+fn goes_back(cluster: &Cluster) -> usize {
+    cluster.logs().matches("goes back to the savepoint").count()
+}
+
+#[test]
+fn an_upgrade_is_planned_and_a_rollback_brings_back_what_ran_before() {
+    let cluster = Cluster::start(1);
+    let faulty = binary("faulty").unwrap();
+    let stage = Stage::new(Subject::Orders, 2).unwrap();
+    let name = stage.name().to_owned();
+    stage.feed(0..200).unwrap();
+    let logic = |logic: &str| -> Vec<OsString> {
+        let mut args: Vec<OsString> = crate::nodes::own_args(&stage);
+        args.extend(["--logic", logic].map(OsString::from));
+        args
+    };
+    let mut submit: Vec<OsString> = vec!["submit".into(), faulty.clone().into(), "--name".into(), name.clone().into()];
+    submit.push("--".into());
+    submit.extend(logic("revenue"));
+    let (succeeded, said) = cluster.ask(submit);
+    assert!(succeeded, "{said}\n{}", cluster.logs());
+    let committed = || cluster.status(&name)["progress"]["lag_records"] == 0;
+    cluster.wait_until("the input is read", committed);
+    let revenue = stage.table().unwrap();
+    let upgrade = |extra: &[&str], to: &str| {
+        let mut args: Vec<OsString> = vec!["upgrade".into(), name.clone().into(), faulty.clone().into()];
+        args.extend(extra.iter().map(OsString::from));
+        args.push("--".into());
+        args.extend(logic(to));
+        cluster.ask(args)
+    };
+    let (succeeded, said) = upgrade(&[], "doubled");
+    assert!(!succeeded && said.contains("--yes") && said.contains("goes on"), "{said}");
+    assert_eq!(stage.table().unwrap(), revenue);
+    let generation_before = generation(&cluster, &name);
+    let (succeeded, said) = upgrade(&["--yes"], "doubled");
+    assert!(succeeded && said.contains("rollback"), "{said}");
+    wait_for_generation_after(&cluster, &name, generation_before);
+    cluster.wait_until("the doubled output", || stage.table().unwrap() != revenue && committed());
+    let doubled = stage.table().unwrap();
+    assert_eq!(savepoints(&cluster, &name).len(), 1);
+    let generation_before = generation(&cluster, &name);
+    cluster.tell(&format!("rollback {name} --yes"));
+    wait_for_generation_after(&cluster, &name, generation_before);
+    cluster.wait_until("the output from before", || stage.table().unwrap() == revenue);
+    assert_ne!(doubled, revenue);
+    let (succeeded, said) = cluster.ask(["rollback", &name, "--yes"]);
+    assert!(!succeeded && said.contains("was not upgraded"), "{said}");
+}
+
+#[test]
+fn a_build_that_computes_the_same_needs_no_approval() {
+    let (cluster, stage) = (Cluster::start(1), Stage::new(Subject::Orders, 2).unwrap());
+    let name = stage.name().to_owned();
+    stage.feed(0..200).unwrap();
+    let (succeeded, said) = cluster.submit(&stage, 1, &binary("orders").unwrap());
+    assert!(succeeded, "{said}\n{}", cluster.logs());
+    cluster.wait_until_right(&stage);
+    let generation_before = generation(&cluster, &name);
+    let again = cluster.path("built-again");
+    build_again(&binary("orders").unwrap(), &again).unwrap();
+    cluster.tell(&format!("upgrade {name} {} --yes --same-output", again.display()));
+    wait_for_generation_after(&cluster, &name, generation_before);
+    stage.feed(200..400).unwrap();
+    cluster.wait_until_right(&stage);
+}
