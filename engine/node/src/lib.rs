@@ -13,6 +13,7 @@ pub mod changes;
 pub mod group;
 pub mod http;
 pub mod keeper;
+pub mod labels;
 pub mod links;
 pub mod log;
 mod memory;
