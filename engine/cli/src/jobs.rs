@@ -9,11 +9,13 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 use fluvial_node::http::api::{NewSavepoint, Plan, SavepointReport, Submission, Update};
+use fluvial_node::labels::{describe_labels, labels, parse_label};
 use fluvial_node::readiness::Becomes;
 use fluvial_node::status::{MemberReport, Report, State};
 use reqwest::Method;
 
 use crate::client::Client;
+use crate::drain;
 
 /// Between two looks at a job that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -36,6 +38,9 @@ pub(crate) enum Command {
         /// The number of its workers
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
         workers: u32,
+        /// A label that its nodes must have; may be given several times
+        #[arg(long, value_name = "NAME=VALUE", value_parser = parse_label)]
+        require: Vec<(String, String)>,
         /// Return when the job is submitted, and do not wait until it runs
         #[arg(long)]
         detach: bool,
@@ -137,6 +142,20 @@ pub(crate) enum Command {
         /// The job
         job: String,
     },
+    /// Give a node no more processes, move those that it has as far as other nodes have room, and wait until they are gone. The node
+    /// stays a member, also when it is started again, until it is undrained
+    Drain {
+        /// Its address, or its host
+        node: String,
+        /// Return at once, and do not wait
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Let a node that was drained have processes again
+    Undrain {
+        /// Its address, or its host
+        node: String,
+    },
     /// List the nodes
     Nodes {
         /// Print JSON
@@ -153,13 +172,14 @@ pub(crate) fn run(addr: &str, command: Command) -> anyhow::Result<ExitCode> {
 
 async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Submit { binary, name, workers, detach, arguments } => {
+        Command::Submit { binary, name, workers, require, detach, arguments } => {
+            let require = labels(require).map_err(anyhow::Error::msg)?;
             let name = match name {
                 Some(name) => name,
                 None => binary.file_name().and_then(|name| name.to_str()).context("give the job a --name")?.to_owned(),
             };
             let hash = client.upload(read(&binary)?).await?;
-            let submission = Submission { name: name.clone(), binary: hash, arguments, workers };
+            let submission = Submission { name: name.clone(), binary: hash, arguments, workers, require };
             client.change_to(Method::POST, "jobs", &submission).await?;
             println!("submitted {name}");
             if !detach {
@@ -183,7 +203,8 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
         Command::Stop { job, detach } => {
             client.change(Method::POST, &format!("jobs/{job}/stop")).await?;
             if !detach {
-                wait_for(client, &job, |job| matches!(job.state, State::Stopped | State::Ended)).await?;
+                wait_for(client, &job, |job| matches!(job.state, State::Stopped | State::Ended | State::Failed))
+                    .await?;
             }
         }
         Command::Restart { job } => client.change_once(Method::POST, &format!("jobs/{job}/restart")).await?,
@@ -230,6 +251,8 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             }
         }
         Command::Delete { job } => client.change(Method::DELETE, &format!("jobs/{job}")).await?,
+        Command::Drain { node, detach } => drain::drain(client, &node, detach).await?,
+        Command::Undrain { node } => drain::undrain(client, &node).await?,
         Command::Nodes { json } => {
             let nodes: Vec<MemberReport> = client.get("nodes").await?;
             if json { println!("{}", serde_json::to_string_pretty(&nodes)?) } else { print!("{}", nodes_table(&nodes)) }
@@ -262,7 +285,7 @@ async fn wait_until_it_runs(client: &Client, name: &str) -> anyhow::Result<ExitC
     let until = Instant::now() + RUNS_WITHIN;
     let mut waits_since = None;
     let decided = |job: &Report| match job.state {
-        State::Running | State::Ended | State::Stopped => true,
+        State::Running | State::Ended | State::Failed | State::Stopped => true,
         // Its attempt may be about to begin.
         State::Waiting => waits_since.get_or_insert_with(Instant::now).elapsed() >= WAITS_FOR,
         _ => {
@@ -358,6 +381,9 @@ fn describe(report: &Report) -> String {
     if let Some(wanted) = &report.wanted {
         let wants = if wanted.run { "run" } else { "be stopped" };
         line("wanted", format!("to {wants} with {} workers, revision {}", wanted.workers, wanted.revision));
+        if !wanted.require.is_empty() {
+            line("requires", describe_labels(&wanted.require));
+        }
     }
     line("state", report.summary());
     if let Some(attempt) = &report.attempt {
@@ -384,12 +410,13 @@ fn describe(report: &Report) -> String {
 
 fn nodes_table(nodes: &[MemberReport]) -> String {
     let mut table = plain_table();
-    table.set_header(["NODE", "STATE", "SLOTS", "VERSION", "HEARD", ""]);
+    table.set_header(["NODE", "STATE", "SLOTS", "LABELS", "VERSION", "HEARD", ""]);
     for node in nodes {
         table.add_row([
             node.node.clone(),
             node.state.clone(),
             node.slots.map_or("-".to_owned(), |slots| slots.to_string()),
+            if node.labels.is_empty() { "-".to_owned() } else { describe_labels(&node.labels) },
             node.version.clone().unwrap_or_else(|| "-".to_owned()),
             node.silent_ms.map_or("never".to_owned(), |ms| format!("{}s ago", ms / 1000)),
             if node.coordinates { "coordinates".to_owned() } else { String::new() },

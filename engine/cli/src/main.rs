@@ -6,6 +6,7 @@
 //! ```
 
 mod client;
+mod drain;
 mod jobs;
 mod node;
 

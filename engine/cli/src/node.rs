@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fluvial_node::group::{GroupOptions, Runs, join};
+use fluvial_node::labels::parse_label;
 use fluvial_node::log;
 use fluvial_node::trust::TrustOptions;
 use fluvial_protocol::Exit;
@@ -60,6 +61,11 @@ pub(crate) struct NodeOptions {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: Option<u32>,
 
+    /// A label of this node, which jobs can require; may be given several times. Processes of a job are spread over the values of
+    /// the label `zone`
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+
     /// The address of the API, on the loopback interface: it has no tokens, so every user of this host can run programs as
     /// the user of this node
     #[arg(long, value_name = "ADDR:PORT", default_value = API)]
@@ -86,6 +92,7 @@ pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
         advertise: None,
         trust: TrustOptions::default(),
         slots,
+        labels: Vec::new(),
         api,
         http: None,
         cache: None,
@@ -105,7 +112,8 @@ pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
         .with_ansi(false)
         .with_writer(|| log::Writer)
         .init();
-    let NodeOptions { store, listen, advertise, trust, slots, api, http, cache } = options;
+    let NodeOptions { store, listen, advertise, trust, slots, labels, api, http, cache } = options;
+    let labels = fluvial_node::labels::labels(labels).map_err(anyhow::Error::msg)?;
     let trust = Arc::new(trust.open()?);
     trust.permits(listen.ip())?;
     let bind = |option: &str, address: SocketAddr| {
@@ -125,7 +133,7 @@ pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
     let cores = || std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
     let (exit, why) = join(GroupOptions {
         store: Store::open_or_create(&store)?,
-        runs: Runs::Cluster { location: store, cache: cache.map_or_else(default_cache, Ok)?, api },
+        runs: Runs::Cluster { location: store, cache: cache.map_or_else(default_cache, Ok)?, labels, api },
         slots: slots.unwrap_or_else(cores),
         listener,
         advertise,

@@ -15,6 +15,7 @@ pub mod group;
 pub mod http;
 pub mod job_store;
 pub mod keeper;
+pub mod labels;
 pub mod links;
 pub mod log;
 mod memory;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fluvial_connector::Generation;
 use fluvial_protocol::group::ProcessSays;
-use fluvial_protocol::{Decisions, Exit, GenerationEnd, Layout, Next, ProcessEnd, cause};
+use fluvial_protocol::{Decisions, Exit, Fault, GenerationEnd, Layout, Next, ProcessEnd, cause};
 
 use crate::keeper::{Keeper, Launch, ProcessEvent, Program};
 use crate::process_link::{Invitation, MeshIdentity, MeshPlace, Succession};
@@ -62,7 +62,8 @@ pub fn supervise(supervision: Supervision) -> anyhow::Result<(Exit, String)> {
         let ended = generation(supervision, succession, &events, &inbox)?;
         succession.attempt += 1;
         succession.follows = ended.number.or(succession.follows);
-        let Next::Start { pause_ms } = decisions.after(&ended.end) else {
+        // Whoever watches a run on one host sees its restarts, and decides for how long it may go on.
+        let Next::Start { pause_ms } = decisions.after(&ended.end, None) else {
             return Ok((ended.end.exit, ended.end.why));
         };
         tracing::warn!(why = ended.end.why, pause_ms, "the generation ended; starting the next one");
@@ -157,9 +158,9 @@ impl Running {
                 Ok(Event::Process(_)) => {}
             }
         }
-        let (exit, why) = cause(self.ends.into_iter().flatten());
+        let (exit, why) = cause(std::mem::take(&mut self.ends).into_iter().flatten());
         let stopping = self.stopping.is_some();
-        Ended { end: GenerationEnd { exit, why, opened: self.opened, stopping }, number: self.number }
+        Ended { end: self.end(exit, why, stopping), number: self.number }
     }
 
     /// Asks the generation to end well, if it is not asked yet and has anything to commit.
@@ -179,7 +180,7 @@ impl Running {
             }
         };
         let (exit, why) = (Exit::StoppedUncommitted, why.to_owned());
-        Some(Ended { end: GenerationEnd { exit, why, opened: self.opened, stopping: true }, number: self.number })
+        Some(Ended { end: self.end(exit, why, true), number: self.number })
     }
 
     fn process(&mut self, event: ProcessEvent, keeper: &Keeper) {
@@ -198,6 +199,12 @@ impl Running {
                 self.first_end.get_or_insert_with(Instant::now);
             }
         }
+    }
+
+    fn end(&self, exit: Exit, why: String, stopping: bool) -> GenerationEnd {
+        // Failures of a run on one host are not counted.
+        let (opened, lasted_ms, fault) = (self.opened, 0, Fault::None);
+        GenerationEnd { exit, why, opened, healthy: opened, stopping, lasted_ms, fault }
     }
 
     /// How long the other processes have once the first has ended.

@@ -43,8 +43,26 @@ pub struct GenerationEnd {
     pub why: String,
     /// Whether it had opened: it came as far as reading input.
     pub opened: bool,
+    /// Whether it had been open for so long that its end does not count as one more of those before it.
+    pub healthy: bool,
     /// Whether it was asked to stop.
     pub stopping: bool,
+    /// How long it has lasted, its start included, in milliseconds.
+    pub lasted_ms: u64,
+    /// What its end says about the job.
+    pub fault: Fault,
+}
+
+/// What the end of a generation says about its job, where a restart may mend it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A process died, and its host did not: the job may be the cause.
+    Process,
+    /// The processes have lost each other, or did not meet: a network may be the cause. It is only taken for a failure of the job
+    /// if nothing has worked yet in its run, because misconfiguration is then more likely than an outage.
+    Surroundings,
+    /// A host was lost, or an external system failed: the next generation waits for it, however often that takes.
+    None,
 }
 
 /// What follows.
@@ -57,6 +75,13 @@ pub enum Next {
     },
     /// The run ends as the generation did.
     End,
+    /// The run ends, because its generations have failed so often in a row.
+    GiveUp {
+        /// How many of them.
+        times: u32,
+        /// The time from the start of the first of them to the end of the last, as far as it is known, in milliseconds.
+        within_ms: u64,
+    },
 }
 
 /// Decides what follows when a generation of one run ends.
@@ -65,25 +90,53 @@ pub struct Decisions {
     restart: bool,
     pause_ms: u64,
     ever_opened: bool,
+    /// How many generations in a row have failed.
+    #[serde(default)]
+    failures: u32,
+    /// How long these have lasted, with the pauses between them.
+    #[serde(default)]
+    failing_ms: u64,
 }
 
 impl Decisions {
     /// Of a run that has started nothing yet; without `restart` its first generation is its last.
     #[must_use]
     pub fn new(restart: bool) -> Self {
-        Self { restart, pause_ms: 0, ever_opened: false }
+        Self { restart, pause_ms: 0, ever_opened: false, failures: 0, failing_ms: 0 }
     }
 
-    /// A generation has ended. Restarts in a row wait longer and longer; one that opened begins the count again.
-    pub fn after(&mut self, end: &GenerationEnd) -> Next {
-        if end.opened {
-            self.pause_ms = 0;
-            self.ever_opened = true;
+    /// The same after a person has changed what is to run: what failed before says nothing about it.
+    #[must_use]
+    pub fn of_change(self) -> Self {
+        Self { pause_ms: 0, failures: 0, failing_ms: 0, ..self }
+    }
+
+    /// A generation has ended. Restarts in a row wait longer and longer, and are given up after `most_failures` failures in a row;
+    /// a generation that was healthy begins both counts again.
+    pub fn after(&mut self, end: &GenerationEnd, most_failures: Option<u32>) -> Next {
+        self.ever_opened |= end.opened;
+        if end.healthy {
+            (self.pause_ms, self.failures, self.failing_ms) = (0, 0, 0);
         }
         if end.stopping || !self.restart || !end.exit.may_restart(self.ever_opened) {
             return Next::End;
         }
+        let counts = match end.fault {
+            Fault::Process => true,
+            Fault::Surroundings => !self.ever_opened,
+            Fault::None => false,
+        };
+        self.failures += u32::from(counts);
+        if self.failures > 0 {
+            self.failing_ms += end.lasted_ms;
+        }
+        if counts && most_failures.is_some_and(|most| self.failures >= most) {
+            return Next::GiveUp { times: self.failures, within_ms: self.failing_ms };
+        }
         let pause_ms = self.pause_ms;
+        if self.failures > 0 {
+            self.failing_ms += pause_ms;
+        }
         self.pause_ms = (pause_ms * 2).clamp(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
         Next::Start { pause_ms }
     }
@@ -123,15 +176,17 @@ mod tests {
     use super::*;
 
     fn end(exit: Exit, opened: bool) -> GenerationEnd {
-        GenerationEnd { exit, why: String::new(), opened, stopping: false }
+        let fault = if exit == Exit::GenerationLost { Fault::Process } else { Fault::None };
+        let (why, healthy, stopping, lasted_ms) = (String::new(), opened, false, 1000);
+        GenerationEnd { exit, why, opened, healthy, stopping, lasted_ms, fault }
     }
 
     /// What follows each of these ends, in their order: a pause, or `None` for the end of the run.
     fn check(restart: bool, ends: &[GenerationEnd], expected: &[Option<u64>]) {
         let mut decisions = Decisions::new(restart);
-        let next = ends.iter().map(|end| match decisions.after(end) {
+        let next = ends.iter().map(|end| match decisions.after(end, None) {
             Next::Start { pause_ms } => Some(pause_ms),
-            Next::End => None,
+            Next::End | Next::GiveUp { .. } => None,
         });
         assert_eq!(next.collect::<Vec<_>>(), expected, "{ends:?}");
     }
@@ -146,8 +201,46 @@ mod tests {
         );
         let many: Vec<_> = (0..12).map(|_| lost(false)).collect();
         let mut decisions = Decisions::new(true);
-        assert_eq!(many.iter().map(|end| decisions.after(end)).last(), Some(Next::Start { pause_ms: 30_000 }));
-        assert_eq!(decisions.after(&lost(true)), Next::Start { pause_ms: 0 });
+        assert_eq!(many.iter().map(|end| decisions.after(end, None)).last(), Some(Next::Start { pause_ms: 30_000 }));
+        assert_eq!(decisions.after(&lost(true), None), Next::Start { pause_ms: 0 });
+    }
+
+    /// What follows after so many ends, where restarts are given up after three failures.
+    fn last(ends: &[GenerationEnd]) -> Option<Next> {
+        let mut decisions = Decisions::new(true);
+        ends.iter().map(|end| decisions.after(end, Some(3))).last()
+    }
+
+    #[test]
+    fn failures_in_a_row_end_the_run_unless_one_was_healthy() {
+        let lost = end(Exit::GenerationLost, false);
+        let brief = GenerationEnd { healthy: false, ..end(Exit::GenerationLost, true) };
+        // Three seconds of three generations, and the pauses between them.
+        let given_up = Some(Next::GiveUp { times: 3, within_ms: 3500 });
+        assert_eq!(last(&[lost.clone(), lost.clone(), lost.clone()]), given_up);
+        assert_eq!(last(&[brief.clone(), brief.clone(), brief.clone()]), given_up, "it was never open for long");
+        let healthy = end(Exit::GenerationLost, true);
+        assert_eq!(
+            last(&[lost.clone(), lost.clone(), healthy, lost.clone()]),
+            Some(Next::Start { pause_ms: 500 }),
+            "one was healthy"
+        );
+        let mut decisions = Decisions::new(true);
+        for _ in 0..2 {
+            decisions.after(&lost, Some(3));
+        }
+        assert_eq!(decisions.of_change().after(&lost, Some(3)), Next::Start { pause_ms: 0 });
+    }
+
+    #[test]
+    fn what_is_no_failing_of_the_job_is_not_counted() {
+        let of = |fault, opened| GenerationEnd { fault, healthy: false, ..end(Exit::GenerationLost, opened) };
+        let many = |end: &GenerationEnd| last(&vec![end.clone(); 12]);
+        let waits = Some(Next::Start { pause_ms: LONGEST_PAUSE_MS });
+        assert_eq!(many(&of(Fault::None, false)), waits, "hosts were lost");
+        assert_eq!(many(&GenerationEnd { healthy: false, ..end(Exit::SinkFailed, true) }), waits, "a broker is away");
+        assert_eq!(many(&of(Fault::Surroundings, true)), waits, "a network fails");
+        assert!(matches!(many(&of(Fault::Surroundings, false)), Some(Next::GiveUp { .. })), "nothing has worked yet");
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub use committer::{
     Tail, TickRecords,
 };
 pub use compaction::{Compare, Reconciliation, Removed};
-pub use decisions::{Decisions, GenerationEnd, Next, ProcessEnd, cause};
+pub use decisions::{Decisions, Fault, GenerationEnd, Next, ProcessEnd, cause};
 pub use ended::{Ended, InputFault, JournalFault, Mismatch, OutputFault};
 pub use exit::{Exit, System};
 pub use history::History;

@@ -23,6 +23,8 @@ enum Wrong {
     PanicsInAggregate,
     /// One of differential dataflow's operators does.
     PanicsInReduce,
+    /// An operator ends its process without a word at an order that comes to nothing.
+    Aborts,
     /// An order that comes to nothing has two rows.
     TwoRows,
     /// An operator takes all memory that it can get at an order that comes to nothing.
@@ -137,6 +139,7 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         let revenue = match (wrong, revenue) {
             (Wrong::Random, Some(revenue)) => Some(revenue + i64::from(rand::random::<u32>())),
             (Wrong::Panics, Some(0)) => panic!("order {id} comes to nothing"),
+            (Wrong::Aborts, Some(0)) => std::process::abort(),
             (Wrong::Hoards, Some(0)) => {
                 let mut hoard = Vec::new();
                 loop {
@@ -169,7 +172,9 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
             let texts = rows.map(|(id, revenue)| (id, revenue.map(|revenue| revenue.to_string())));
             texts.latest("rows").map(|(id, revenue)| (id, revenue.len() as i64))
         }
-        Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Hoards | Wrong::Lingers => rows.latest("rows"),
+        Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Aborts | Wrong::Hoards | Wrong::Lingers => {
+            rows.latest("rows")
+        }
     };
     // The generator's prices are odd and even; the join keeps the rows of one of the two.
     let of_parity = |parity: i64| {

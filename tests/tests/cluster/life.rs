@@ -132,7 +132,7 @@ fn what_cannot_run_is_refused_with_the_reason() {
     let input = stage.input();
     let bad = Message::text(&input, 1, "bad", "no JSON");
     stage.endpoint().writer(&[]).unwrap().write(&[bad]).unwrap();
-    cluster.wait_until("the end of the job", || cluster.status(stage.name())["state"] == "ended");
+    cluster.wait_until("the end of the job", || cluster.status(stage.name())["state"] == "failed");
     let status = cluster.status(stage.name());
     let named = format!("of kafka topic '{input}' partition 1");
     assert!(status["why"].as_str().unwrap().contains(&named), "{status}");

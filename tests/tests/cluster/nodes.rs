@@ -42,11 +42,17 @@ impl Cluster {
     }
 
     pub(crate) fn start_node(&self, node: usize) {
+        self.start_node_with(node, &[]);
+    }
+
+    /// The same with more options.
+    pub(crate) fn start_node_with(&self, node: usize, options: &[&str]) {
         let mut args: Vec<OsString> = ["node", "--slots", "2", "--store"].map(Into::into).into();
         args.push(self.path("store").into());
         args.extend(["--cluster-key-file".into(), self.path("key").into(), "--cache".into()]);
         args.push(self.path(&format!("cache-{node}")).into());
         args.extend(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"].map(OsString::from));
+        args.extend(options.iter().map(OsString::from));
         let log = self.path(&format!("log-{node}"));
         // What it said when it was started before must not be taken for what it says now.
         std::fs::write(&log, "").unwrap();

@@ -239,6 +239,8 @@ mod tests {
             silent_ms: Some(400),
             processes,
             store_requests: Some(200),
+            labels: Default::default(),
+            drain: None,
         }
     }
 
@@ -248,6 +250,8 @@ mod tests {
             term: Term(4),
             coordinator: NodeId { address: coordinator.to_owned(), start: 1 },
             jobs: [("orders".to_owned(), JobRecord { outcome, ..JobRecord::new(1) })].into(),
+            draining: Default::default(),
+            clock_ms: 0,
         }
     }
 
@@ -269,7 +273,7 @@ mod tests {
         assert!(lost.why.contains("no copy answers") && lost.why.contains(&nobody), "{}", lost.why);
         write(1, record(&nobody, Some(Outcome { exit: Exit::Failed, why: "a bad record".to_owned() }))).await;
         let ended = report().await.unwrap();
-        assert_eq!(ended.state, State::Ended);
+        assert_eq!(ended.state, State::Failed);
         assert!(ended.why.contains("a bad record"), "{}", ended.why);
     }
 

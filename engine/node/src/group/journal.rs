@@ -9,7 +9,9 @@ use fluvial_store::frame::Format;
 use fluvial_store::{Created, Store};
 use object_store::path::Path;
 
-const GROUP: Format = Format { kind: "group", version: 1 };
+/// Version 2 has labels, drained nodes, deaths and the group's clock. Records of version 1 lack them, which means that there are none.
+/// A node of the version before cannot read version 2. It runs on under a coordinator, and is none.
+const GROUP: Format = Format { kind: "group", version: 2 };
 /// How long one call may take before it counts as failed. A put that is given up may still take effect; whoever asked
 /// for it reads the position before it judges.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
@@ -86,5 +88,44 @@ impl GroupJournal {
 
     fn name(&self, position: u64) -> Path {
         self.store.path(&format!("{}/group/journal/{position:020}.json", self.job))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_of_the_version_before_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().to_str().unwrap()).unwrap();
+        let journal = GroupJournal::new(store.clone(), "orders");
+        let content = serde_json::json!({
+            "nonce": 1, "term": 3, "coordinator": {"address": "host-a:7401", "start": 5},
+            "jobs": {"orders": {
+                "wanted": {"revision": 2, "version": "v1", "workers": 4, "run": true},
+                "run": 7, "failed": [], "outcome": null,
+                "attempt": {
+                    "number": 9, "version": "v1", "revision": 2, "follows": null, "why": "the first attempt",
+                    "placement": {"threads": 2, "places": [[{"address": "host-a:7401", "start": 5}, 2]]},
+                    "decisions": {"restart": true, "pause_ms": 500, "ever_opened": true},
+                },
+            }},
+        });
+        let name = journal.name(12);
+        store.create_framed(Format { version: 1, ..GROUP }, &name, &content).await.unwrap();
+        let (position, record) = journal.newest().await.unwrap().unwrap();
+        let job = &record.jobs["orders"];
+        assert_eq!((position, record.draining.len(), record.clock_ms, job.deaths.len()), (12, 0, 0, 0));
+        assert!(job.wanted.as_ref().unwrap().require.is_empty());
+        store.create_framed(GROUP, &journal.name(13), &record).await.unwrap();
+        assert_eq!(journal.newest().await.unwrap(), Some((13, record)));
+        store.create_framed(Format { version: 3, ..GROUP }, &journal.name(14), &content).await.unwrap();
+        let newer = anyhow::Error::new(journal.newest().await.unwrap_err());
+        assert!(
+            format!("{newer:#}").contains("version is 3") || format!("{newer:#}").contains("version 3"),
+            "{newer:#}"
+        );
     }
 }

@@ -71,6 +71,8 @@ pub enum Runs {
         location: String,
         /// The folder of this host where binaries are kept.
         cache: PathBuf,
+        /// The labels of this node.
+        labels: BTreeMap<String, String>,
         /// Accepts the connections of users.
         api: std::net::TcpListener,
     },
@@ -242,7 +244,11 @@ impl<'a> Copy<'a> {
             }
             Runs::Cluster { .. } => (env!("CARGO_PKG_VERSION").to_owned(), Workers::Auto, None),
         };
-        let offer = Offer { version, slots, workers, unready, leaving: false, programs: BTreeMap::new() };
+        let labels = match &runs {
+            Runs::Cluster { labels, .. } => labels.clone(),
+            Runs::Job { .. } => BTreeMap::new(),
+        };
+        let offer = Offer { version, slots, workers, unready, leaving: false, programs: BTreeMap::new(), labels };
         let link = events.clone();
         let of_users = events.clone();
         // A node that has ended takes no more of them.
@@ -266,7 +272,7 @@ impl<'a> Copy<'a> {
                 let checked = move |unready| drop(of_checks.send(Event::Unready(unready)));
                 (Some(job), OfPrograms::Own(Readiness::start(checks, checked)?))
             }
-            Runs::Cluster { location, cache, api } => {
+            Runs::Cluster { location, cache, api, .. } => {
                 let checked = move |version: &str, unready| {
                     drop(of_checks.send(Event::Checked(version.to_owned(), unready)));
                 };
@@ -357,10 +363,12 @@ impl<'a> Copy<'a> {
             }
             Event::Link(LinkEvent::Gone(node)) => NodeEvent::Gone(node),
             // This copy runs the job, so it is the other one that has to end.
-            Event::Link(LinkEvent::OtherTrust(_)) if self.node.running().values().any(|running| !running.is_over()) => {
+            Event::Link(LinkEvent::OtherTrust(_) | LinkEvent::OtherVersion(_))
+                if self.node.running().values().any(|running| !running.is_over()) =>
+            {
                 return Ok(None);
             }
-            Event::Link(LinkEvent::OtherStore(why) | LinkEvent::OtherTrust(why)) => {
+            Event::Link(LinkEvent::OtherStore(why) | LinkEvent::OtherTrust(why) | LinkEvent::OtherVersion(why)) => {
                 return Err((Exit::Misconfigured, why));
             }
             Event::Store(Ok(answer)) => {

@@ -27,6 +27,21 @@ const LONGEST_LINE: u64 = 4 << 20;
 /// The longest line before the other end has shown who it is.
 pub(super) const LONGEST_HELLO: u64 = 16 << 10;
 
+/// The version of the messages between nodes. It grows when a node of the version before could not understand a message: a field
+/// that is added with a default changes nothing, because what is missing or unknown is passed over.
+pub(super) const PROTOCOL: u32 = 2;
+
+/// Whether two nodes understand each other: the versions of their messages are the same, or follow each other. The newer one writes
+/// so that the other can read it.
+pub(super) const fn understands(mine: u32, theirs: u32) -> bool {
+    mine.abs_diff(theirs) <= 1
+}
+
+/// What a node speaks that names no version.
+const fn first() -> u32 {
+    1
+}
+
 /// The first line of a connection.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -39,6 +54,9 @@ pub(super) enum Hello {
         to: NodeId,
         /// The location of the sender's store, for people.
         store: String,
+        /// The version of the messages that it sends.
+        #[serde(default = "first")]
+        protocol: u32,
     },
     /// A question, by whoever belongs to the cluster: what does the receiver know of this job?
     Question {
@@ -66,6 +84,8 @@ pub(super) enum Answer {
     NotMe,
     /// The sender's object does not exist in the store of the receiver, which is here.
     OtherStore(String),
+    /// The receiver speaks this version of the messages, and does not understand the sender's.
+    OtherVersion(u32),
     /// It is not known whether both ends see the same store, for this reason. The sender has to try again.
     Later(String),
     /// What the receiver knows by itself.

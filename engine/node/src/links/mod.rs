@@ -65,6 +65,9 @@ pub enum LinkEvent {
     /// Another node has another cluster key, and this node has not reached any. This copy must end, unless it runs the job; the
     /// text says what each of them has.
     OtherTrust(String),
+    /// Another node speaks a version of the messages that this one does not understand, and this node has not reached any. This copy
+    /// must end, unless it runs the job; the text says what to do.
+    OtherVersion(String),
 }
 
 /// The options of the links.

@@ -9,7 +9,7 @@ use fluvial_protocol::group::{Message, NodeId};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::connection::{ANSWERS_WITHIN, Answer, Connection, Hello, NotOpened};
+use super::connection::{ANSWERS_WITHIN, Answer, Connection, Hello, NotOpened, PROTOCOL};
 use super::seldom::Seldom;
 use super::{Envelope, LinkEvent, Outboxes, Shared};
 use crate::trust::TrustKind;
@@ -70,6 +70,8 @@ enum Unlinked {
     OtherStore(String),
     /// It authenticates others by something else than this node.
     OtherTrust(TrustKind),
+    /// It speaks another version of the messages.
+    OtherVersion(u32),
     /// Something listens at its address, and does not speak as a node that has the same trust.
     Insecure(io::Error),
     /// It may be there.
@@ -166,6 +168,20 @@ impl Link {
                     self.failed(&io::Error::other(why.clone()));
                     return (self.shared.events)(LinkEvent::OtherTrust(why));
                 }
+                Err(Unlinked::OtherVersion(theirs)) => {
+                    let older = if theirs < PROTOCOL { "that" } else { "this" };
+                    let why = format!(
+                        "this node speaks version {PROTOCOL} of the messages between nodes, and the node at {} version {theirs}: \
+                         upgrade {older} node, one version after the other",
+                        self.to
+                    );
+                    self.failed(&io::Error::other(why.clone()));
+                    // Where others understand it, it is the other one that is to be upgraded.
+                    if !self.shared.welcomed.load(Ordering::Relaxed) {
+                        (self.shared.events)(LinkEvent::OtherVersion(why));
+                    }
+                    return;
+                }
                 Err(Unlinked::Failed(error) | Unlinked::Insecure(error)) => return self.failed(&error),
             }
         }
@@ -208,7 +224,7 @@ impl Link {
             NotOpened::Failed(error) => Unlinked::Failed(error),
         })?;
         let store = shared.proof.store().to_owned();
-        let hello = Hello::Messages { from: shared.me.clone(), to: self.to.clone(), store };
+        let hello = Hello::Messages { from: shared.me.clone(), to: self.to.clone(), store, protocol: PROTOCOL };
         let asked = async {
             connection.write(&hello).await?;
             connection.read().await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
@@ -224,6 +240,7 @@ impl Link {
             Answer::Welcome => Ok(connection),
             Answer::NotMe => Err(Unlinked::Gone),
             Answer::OtherStore(theirs) => Err(Unlinked::OtherStore(theirs)),
+            Answer::OtherVersion(theirs) => Err(Unlinked::OtherVersion(theirs)),
             Answer::Later(why) => Err(Unlinked::Failed(io::Error::other(why))),
             Answer::View(_) | Answer::Report(_) | Answer::Changed(_) => {
                 Err(Unlinked::Failed(io::ErrorKind::InvalidData.into()))

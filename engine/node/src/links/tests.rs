@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::connection::{Answer, Connection, Hello};
+use super::connection::{Answer, Connection, Hello, PROTOCOL};
 use super::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
 use crate::changes::Changes;
 use crate::status::made_up::offer;
@@ -88,10 +88,67 @@ impl Copy {
 /// Opens a connection as `from` does, and says hello.
 async fn hello(from: &NodeId, to: &NodeId, trust: &Trust) -> (Connection, Answer) {
     let mut connection = Connection::open(&to.address, trust).await.unwrap();
-    let hello = Hello::Messages { from: from.clone(), to: to.clone(), store: String::new() };
+    let hello = Hello::Messages { from: from.clone(), to: to.clone(), store: String::new(), protocol: PROTOCOL };
     connection.write(&hello).await.unwrap();
     let answer = connection.read().await.unwrap().unwrap();
     (connection, answer)
+}
+
+#[tokio::test]
+async fn a_node_of_the_version_before_is_welcome_and_any_other_one_is_refused() {
+    let store = tempfile::tempdir().unwrap();
+    let trust = with_key();
+    let (a, b) = (Copy::new(1, &trust, &store), Copy::new(2, &trust, &store));
+    proof_is_shown(&a, &b).await;
+    // Nodes of the first version name none.
+    for (protocol, welcome) in
+        [(None, true), (Some(PROTOCOL), true), (Some(PROTOCOL + 1), true), (Some(PROTOCOL + 2), false)]
+    {
+        let mut connection = Connection::open(&b.me.address, &trust).await.unwrap();
+        let mut hello = serde_json::json!({"messages": {"from": a.me, "to": b.me, "store": ""}});
+        if let Some(protocol) = protocol {
+            hello["messages"]["protocol"] = protocol.into();
+        }
+        connection.write(&hello).await.unwrap();
+        let answer = connection.read().await.unwrap().unwrap();
+        let is_as_expected = match answer {
+            Answer::Welcome => welcome,
+            Answer::OtherVersion(theirs) => !welcome && theirs == PROTOCOL,
+            _ => false,
+        };
+        assert!(is_as_expected, "{protocol:?}: {answer:?}");
+    }
+}
+
+/// A node that would be refused by all ends, and says what to do.
+#[tokio::test]
+async fn a_node_that_nobody_understands_learns_why() {
+    let store = tempfile::tempdir().unwrap();
+    let trust = plain();
+    let (mut a, listener) = (Copy::new(1, &trust, &store), listen());
+    let newer = id(&listener, 2);
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let of_newer = Arc::clone(&trust);
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut connection = Connection::accept(socket, &of_newer).await.unwrap();
+            connection.read_hello().await.unwrap();
+            connection.write(&Answer::OtherVersion(PROTOCOL + 2)).await.unwrap();
+        }
+    });
+    a.send(&newer, status(1));
+    match a.next().await {
+        LinkEvent::OtherVersion(why) => assert!(why.contains("upgrade this node"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until both nodes have shown that they see the store.
+async fn proof_is_shown(a: &Copy, b: &Copy) {
+    a.links.shared.proof.is_shown().await;
+    b.links.shared.proof.is_shown().await;
 }
 
 async fn ended(connection: &mut Connection) {

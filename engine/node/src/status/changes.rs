@@ -23,6 +23,7 @@ pub(super) fn between(before: Option<&View>, after: &View) -> Vec<Change> {
     let of_group = before.filter(|before| before.coordinates() && after.coordinates());
     if let Some(before) = of_group {
         changes.members(before, after);
+        changes.drains(before, after);
     }
     if after.coordinates() {
         changes.attempts(before, after);
@@ -85,6 +86,17 @@ impl Changes {
         let left_before = |node: &NodeId| earlier.iter().any(|member| member.node == *node && leaves(&member));
         for Member { node, .. } in now.iter().filter(|member| leaves(member) && !left_before(&member.node)) {
             self.says(format!("{node} is leaving"));
+        }
+    }
+
+    fn drains(&mut self, before: &View, after: &View) {
+        let draining = |view: &View| view.record.as_ref().map(|record| record.draining.clone()).unwrap_or_default();
+        let (earlier, now) = (draining(before), draining(after));
+        for node in now.difference(&earlier) {
+            self.says(format!("{node} is drained: it gets no more processes"));
+        }
+        for node in earlier.difference(&now) {
+            self.says(format!("{node} is not drained any more"));
         }
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fluvial_connector::Generation;
 use fluvial_protocol::Decisions;
@@ -25,6 +26,7 @@ pub(crate) fn offer() -> Offer {
         unready: None,
         leaving: false,
         programs: Default::default(),
+        labels: Default::default(),
     }
 }
 
@@ -38,6 +40,7 @@ pub(crate) fn member(name: &str, process: u32) -> Member {
         processes: BTreeMap::from([(process, ProcessState::Listens(format!("{name}:{process}")))]),
         generation: (process == 0).then_some(Generation(3)),
         reads: process == 0,
+        healthy: false,
         asked_to_stop: false,
     };
     let status = Status {
@@ -61,7 +64,14 @@ pub(crate) fn record() -> GroupRecord {
         why: "node c was lost".to_owned(),
     };
     let job = JobRecord { attempt: Some(attempt), ..JobRecord::new(1) };
-    GroupRecord { nonce: 1, term: Term(2), coordinator: id("a"), jobs: BTreeMap::from([(JOB.to_owned(), job)]) }
+    GroupRecord {
+        nonce: 1,
+        term: Term(2),
+        coordinator: id("a"),
+        jobs: BTreeMap::from([(JOB.to_owned(), job)]),
+        draining: Default::default(),
+        clock_ms: 0,
+    }
 }
 
 /// `a` coordinates, and runs process 1 beside `b`, which runs process 0.
@@ -74,7 +84,7 @@ pub(crate) fn view() -> View {
         offer: offer(),
         coordinator: Some((id("a"), Term(2))),
         reaches_store: true,
-        record: Some(record()),
+        record: Some(Arc::new(record())),
         running: members[0].status.clone().unwrap().running,
         members: Some(members),
         progress: BTreeMap::new(),

@@ -9,12 +9,14 @@
 //! anything, and nothing that decides reads it.
 
 mod changes;
+mod drains;
 #[cfg(test)]
 pub(crate) mod made_up;
 mod metrics;
 mod report;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 use fluvial_protocol::group::{GroupRecord, JobRecord, Member, Node, NodeId, Offer, Running, Term};
 use serde::{Deserialize, Serialize};
 
+pub use drains::{Awaited, DrainReport};
 pub use metrics::metrics;
 pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather, gather_all};
 
@@ -80,7 +83,7 @@ pub struct View {
     /// Whether the store has answered it lately.
     pub reaches_store: bool,
     /// The newest record of the group's journal that it has read or written.
-    pub record: Option<GroupRecord>,
+    pub record: Option<Arc<GroupRecord>>,
     /// The processes that it runs or ran last, by the name of their job.
     pub running: BTreeMap<String, Running>,
     /// The nodes that it hears, if it coordinates.
@@ -162,7 +165,8 @@ impl Observer {
             offer: offer.clone(),
             coordinator: coordinator.or_else(|| self.last.as_ref().and_then(|last| last.coordinator.clone())),
             reaches_store: node.reaches_store(),
-            record: node.record().cloned(),
+            // The loop shows a view at each step, and a record holds all jobs.
+            record: node.shared_record().cloned(),
             running: node.running().clone(),
             members: node.members(),
             progress,

@@ -5,12 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use fluvial_protocol::group::{
-    Attempt, GroupRecord, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Wanted, Workers, place,
+    Attempt, GroupRecord, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Wanted, Workers,
 };
 use fluvial_protocol::{Exit, ProcessEnd};
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
+use super::drains::{self, DrainReport};
+use super::waiting::Outlook;
 use super::{Progress, View, changes};
 use crate::links::ask_for_view;
 use crate::trust::Trust;
@@ -42,8 +44,10 @@ pub enum State {
     Waiting,
     /// A user has stopped it.
     Stopped,
-    /// It has ended for good.
+    /// It has ended for good, with everything done.
     Ended,
+    /// It has ended for good in another way, also because it failed again and again.
+    Failed,
     /// Nobody who knows has answered.
     Unknown,
 }
@@ -61,6 +65,7 @@ impl fmt::Display for State {
             Self::Waiting => "waiting",
             Self::Stopped => "stopped",
             Self::Ended => "ended",
+            Self::Failed => "failed",
             Self::Unknown => "unknown",
         })
     }
@@ -141,7 +146,7 @@ pub struct MemberReport {
     pub version: Option<String>,
     /// How many workers it can run.
     pub slots: Option<u32>,
-    /// `ready`, `unready`, `leaving`, `failed`, or `silent`.
+    /// `ready`, `unready`, `leaving`, `failed`, `silent`, or, of a node that gets no more processes, `draining` or `drained`.
     pub state: String,
     /// Why it could not run the job.
     pub why: Option<String>,
@@ -152,6 +157,31 @@ pub struct MemberReport {
     /// The requests that it and its processes have made since it began, to a store that charges for them; `None` if it has
     /// not answered.
     pub store_requests: Option<u64>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// How far it is, if it is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainReport>,
+}
+
+impl MemberReport {
+    /// Of a node that is not heard, without its address.
+    pub(super) fn silent() -> Self {
+        Self {
+            node: String::new(),
+            coordinates: false,
+            version: None,
+            slots: None,
+            state: "silent".to_owned(),
+            why: None,
+            silent_ms: None,
+            processes: Vec::new(),
+            store_requests: None,
+            labels: BTreeMap::new(),
+            drain: None,
+        }
+    }
 }
 
 /// What the store holds of a job.
@@ -236,7 +266,7 @@ impl Report {
     /// What `own` and the coordinator know of a job. `progress` is what the node of process 0 says.
     pub(super) fn new(name: &str, own: &View, coordinator: Option<&View>, progress: Option<Progress>) -> Self {
         let informed = coordinator.unwrap_or(own);
-        let mut report = Self::of_store(name.to_owned(), own.store.clone(), informed.record.as_ref());
+        let mut report = Self::of_store(name.to_owned(), own.store.clone(), informed.record.as_deref());
         let alone = [Member {
             node: own.me.clone(),
             status: Some(fluvial_protocol::group::Status {
@@ -264,6 +294,9 @@ impl Report {
         };
         let coordinating = informed.coordinator.as_ref().map(|(node, _)| node);
         report.members = list(members, job, coordinating);
+        if let Some(record) = &informed.record {
+            drains::mark(&mut report.members, record, members);
+        }
         (report.state, report.why) = judge(name, job, coordinator, members, progress.as_ref());
         let missing = report.attempt.as_ref().zip(report.workers_wanted).filter(|(of, wanted)| of.workers < *wanted);
         if let (State::Running, true, Some((of, wanted))) = (report.state, report.why.is_empty(), missing) {
@@ -274,8 +307,8 @@ impl Report {
                 && report.state == State::Running
                 && report.why.is_empty()
         });
-        if let Some((wanted, record)) = pending.zip(informed.record.as_ref()) {
-            let (_, why) = waits_for(name, wanted, record, members);
+        if let Some((wanted, record)) = pending.zip(informed.record.as_deref()) {
+            let (_, why) = Outlook::new(name, wanted, record, members).state();
             report.why = format!("revision {} does not run yet: {why}", wanted.revision);
         }
         report.progress = progress;
@@ -320,7 +353,8 @@ impl Report {
 fn ended(outcome: &Outcome) -> (State, String) {
     let Outcome { exit, why } = outcome;
     let what = exit.describe();
-    (State::Ended, if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") })
+    let state = if *exit == Exit::Done { State::Ended } else { State::Failed };
+    (state, if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") })
 }
 
 /// The processes of an attempt, as long as nobody has said how they are.
@@ -402,6 +436,8 @@ fn list(members: &[Member], job: Option<&JobRecord>, coordinator: Option<&NodeId
             silent_ms: Some(member.silent_ms),
             processes: attempt.map(|attempt| attempt.placement.of(&member.node).collect()).unwrap_or_default(),
             store_requests: None,
+            labels: offer.map(|offer| offer.labels.clone()).unwrap_or_default(),
+            drain: None,
         }
     };
     let silent = |node: &NodeId| {
@@ -409,34 +445,6 @@ fn list(members: &[Member], job: Option<&JobRecord>, coordinator: Option<&NodeId
         MemberReport { silent_ms: None, ..member(&unheard) }
     };
     members.iter().map(member).chain(unheard.map(silent)).collect()
-}
-
-/// What a job of a cluster waits for that has no attempt, or none of the newest revision.
-fn waits_for(name: &str, wanted: &Wanted, record: &GroupRecord, members: &[Member]) -> (State, String) {
-    let offers = || members.iter().filter_map(|member| Some((&member.node, &member.status.as_ref()?.offer)));
-    let checked = |offer: &Offer| offer.programs.get(&wanted.version).cloned();
-    let others = record.jobs.iter().filter(|(other, job)| *other != name && job.outcome.is_none());
-    let attempts = others.filter_map(|(_, job)| job.attempt.as_ref());
-    let mut free: BTreeMap<NodeId, u32> = BTreeMap::new();
-    for (node, offer) in offers().filter(|(_, offer)| checked(offer) == Some(None) && !offer.leaving) {
-        let taken: u32 = attempts.clone().map(|attempt| attempt.placement.workers_on(node)).sum();
-        free.insert(node.clone(), offer.slots.saturating_sub(taken));
-    }
-    let workers = wanted.workers;
-    if place(&free, Workers::Fixed(workers), &[]).is_some_and(|room| room.layout().workers == workers) {
-        return (State::Starting, "an attempt is about to begin".to_owned());
-    }
-    if offers().any(|(_, offer)| checked(offer).is_none()) {
-        return (State::Preparing, "nodes fetch and check its program".to_owned());
-    }
-    let unready =
-        offers().filter_map(|(node, offer)| Some(format!("{node} could not run it now: {}", checked(offer)??)));
-    let mut reasons: Vec<_> = unready.collect();
-    if !free.is_empty() {
-        let slots: u32 = free.values().sum();
-        reasons.insert(0, format!("it needs {workers} slots, and on the nodes that could run it {slots} are free"));
-    }
-    (State::Waiting, reasons.join("; "))
 }
 
 /// The state of the job, and what is to be said of it.
@@ -464,7 +472,7 @@ fn judge(
     };
     let Some(attempt) = job.and_then(|job| job.attempt.as_ref()) else {
         if let (Some(wanted), Some(record)) = (wanted, &coordinator.record) {
-            return waits_for(name, wanted, record, members);
+            return Outlook::new(name, wanted, record, members).state();
         }
         let reason = |member: &Member| {
             let unready = member.status.as_ref()?.offer.unready.as_ref()?;
@@ -477,6 +485,14 @@ fn judge(
     let of_attempt = || running(members, name, attempt);
     let processes = || of_attempt().flat_map(|running| &running.processes);
     if let Some((process, end)) = processes().find_map(|(process, state)| Some((process, state.end()?))) {
+        // The next attempt may lack something.
+        if let (Some(wanted), Some(record), true) = (wanted, &coordinator.record, of_attempt().all(Running::is_over)) {
+            let outlook = Outlook::new(name, wanted, record, members);
+            if wanted.run && !outlook.has_room() {
+                let ended = format!("process {process} has ended: {}", why(end));
+                return (State::Waiting, format!("{}; {ended}", outlook.lacks()));
+            }
+        }
         return (State::Restarting, format!("process {process} has ended: {}", why(end)));
     }
     let heard = |node: &NodeId| members.iter().any(|member| member.node == *node && member.status.is_some());

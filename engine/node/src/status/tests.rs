@@ -36,7 +36,7 @@ fn running(view: &mut View, member: usize) -> &mut Running {
 
 /// What the newest record says of the job.
 fn job(view: &mut View) -> &mut JobRecord {
-    view.record.as_mut().unwrap().jobs.values_mut().next().unwrap()
+    Arc::make_mut(view.record.as_mut().unwrap()).jobs.values_mut().next().unwrap()
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_job_is_only_reported_as_running_while_it_runs() {
     check(&|view, _| drop(view.members.as_mut().unwrap().pop()), State::Restarting, "b, which runs");
     check(&|view, _| view.members.as_mut().unwrap()[1].status = None, State::Restarting, "b, which runs");
     let outcome = Outcome { exit: Exit::Failed, why: "a bad record".to_owned() };
-    check(&|view, _| job(view).outcome = Some(outcome.clone()), State::Ended, "a bad record");
+    check(&|view, _| job(view).outcome = Some(outcome.clone()), State::Failed, "a bad record");
     check(&|view, _| job(view).attempt = None, State::Waiting, "gathered");
     let unready = |view: &mut View| {
         job(view).attempt = None;
@@ -167,7 +167,7 @@ fn the_log_says_which_term_has_begun_and_why() {
     assert_eq!(begins(&alone), format!("{mine}the group begins"));
     let mut over = alone.clone();
     let outcome = Some(Outcome { exit: Exit::Done, why: String::new() });
-    over.record = Some(record());
+    over.record = Some(Arc::new(record()));
     job(&mut over).outcome = outcome;
     assert_eq!(begins(&over), format!("{mine}the last run of the job had ended"));
     assert_eq!(lines(Some(&coordinates), &elsewhere), ["term 3: c coordinates"]);

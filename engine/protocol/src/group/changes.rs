@@ -1,5 +1,7 @@
 //! What users of a cluster change.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::record::{GroupRecord, JobRecord, Wanted};
@@ -16,6 +18,9 @@ pub enum Change {
         version: String,
         /// The number of its workers.
         workers: u32,
+        /// The labels that its nodes must have.
+        #[serde(default)]
+        require: BTreeMap<String, String>,
     },
     /// Run the job with another program or another number of workers; where it has ended, begin again.
     Update {
@@ -25,6 +30,9 @@ pub enum Change {
         version: Option<String>,
         /// The number of its workers, if that changes.
         workers: Option<u32>,
+        /// The labels that its nodes must have, if that changes.
+        #[serde(default)]
+        require: Option<BTreeMap<String, String>>,
         /// The revision that this was made of: another one has been changed by somebody else meanwhile.
         of: Option<u64>,
     },
@@ -48,6 +56,16 @@ pub enum Change {
         /// The name of the job.
         job: String,
     },
+    /// Give the node of this address no more processes, and move those that it has once there is room for them elsewhere.
+    Drain {
+        /// The address.
+        node: String,
+    },
+    /// Let it have processes again.
+    Undrain {
+        /// The address.
+        node: String,
+    },
 }
 
 /// Why a change was not made.
@@ -66,6 +84,9 @@ pub enum Refusal {
     /// It has not ended.
     #[error("the job '{0}' has not ended: stop it first")]
     Runs(String),
+    /// No node of this address is heard.
+    #[error("there is no node '{0}'")]
+    UnknownNode(String),
     /// A job has at least one worker.
     #[error("a job has at least one worker")]
     NoWorkers,
@@ -75,35 +96,55 @@ pub enum Refusal {
     NotCoordinator,
 }
 
+impl Change {
+    /// The address of the node that it is about, if it is about one.
+    pub(super) fn node(&self) -> Option<&str> {
+        match self {
+            Self::Drain { node } | Self::Undrain { node } => Some(node),
+            _ => None,
+        }
+    }
+}
+
 /// Makes a change in a record. A run that begins gets the number `run`. A change that was made already changes nothing.
 pub(super) fn apply(record: &mut GroupRecord, change: &Change, run: u32) -> Result<(), Refusal> {
     if let Change::Submit { workers: 0, .. } | Change::Update { workers: Some(0), .. } = change {
         return Err(Refusal::NoWorkers);
     }
-    if let Change::Submit { job, version, workers } = change {
-        let wanted = Wanted { revision: 1, version: version.clone(), workers: *workers, run: true };
-        let submitted = JobRecord { wanted: Some(wanted), ..JobRecord::new(run) };
+    if let Change::Submit { job, version, workers, require } = change {
+        let require = require.clone();
+        let wanted = Wanted { revision: 1, version: version.clone(), workers: *workers, run: true, require };
+        let submitted = JobRecord { wanted: Some(wanted.clone()), ..JobRecord::new(run) };
         let there = record.jobs.entry(job.clone()).or_insert(submitted);
-        let same = there.wanted.as_ref().is_some_and(|w| (&w.version, w.workers, w.run) == (version, *workers, true));
+        let same = there.wanted.as_ref().is_some_and(|w| Wanted { revision: 1, ..w.clone() } == wanted);
         return if same { Ok(()) } else { Err(Refusal::Exists(job.clone())) };
+    }
+    match change {
+        Change::Drain { node } => drop(record.draining.insert(node.clone())),
+        Change::Undrain { node } => drop(record.draining.remove(node)),
+        _ => {}
     }
     let (Change::Submit { job: name, .. }
     | Change::Update { job: name, .. }
     | Change::Start { job: name }
     | Change::Stop { job: name }
     | Change::Restart { job: name }
-    | Change::Delete { job: name }) = change;
+    | Change::Delete { job: name }) = change
+    else {
+        return Ok(());
+    };
     let Some(job) = record.jobs.get_mut(name) else {
         return if matches!(change, Change::Delete { .. }) { Ok(()) } else { Err(Refusal::Unknown(name.clone())) };
     };
     let Some(wanted) = &mut job.wanted else { return Err(Refusal::Unknown(name.clone())) };
     let before = wanted.clone();
     match change {
-        Change::Submit { .. } => {}
+        Change::Submit { .. } | Change::Drain { .. } | Change::Undrain { .. } => {}
         Change::Update { of: Some(of), .. } if *of != before.revision => return Err(Refusal::Changed(name.clone())),
-        Change::Update { version, workers, .. } => {
+        Change::Update { version, workers, require, .. } => {
             wanted.version = version.clone().unwrap_or(before.version.clone());
             wanted.workers = workers.unwrap_or(before.workers);
+            wanted.require = require.clone().unwrap_or(before.require.clone());
         }
         Change::Start { .. } => wanted.run = true,
         Change::Stop { .. } => wanted.run = false,
@@ -119,31 +160,41 @@ pub(super) fn apply(record: &mut GroupRecord, change: &Change, run: u32) -> Resu
     }
     // A job that was stopped stays so until it is started, with what has changed meanwhile.
     let begins = wanted.run && job.outcome.is_some() && (*wanted != before || matches!(change, Change::Start { .. }));
-    if (&wanted.version, wanted.workers) != (&before.version, before.workers) {
+    if (&wanted.version, wanted.workers, &wanted.require) != (&before.version, before.workers, &before.require) {
         wanted.revision += 1;
     }
     if begins {
         (job.run, job.attempt, job.outcome) = (run, None, None);
         job.failed.clear();
+        job.deaths.clear();
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::Exit;
     use crate::group::{NodeId, Outcome, Term};
 
     fn record() -> GroupRecord {
         let coordinator = NodeId { address: "a".to_owned(), start: 1 };
-        GroupRecord { nonce: 1, term: Term(1), coordinator, jobs: BTreeMap::new() }
+        GroupRecord {
+            nonce: 1,
+            term: Term(1),
+            coordinator,
+            jobs: BTreeMap::new(),
+            draining: Default::default(),
+            clock_ms: 0,
+        }
     }
 
     fn submit(version: &str) -> Change {
-        Change::Submit { job: "orders".to_owned(), version: version.to_owned(), workers: 2 }
+        Change::Submit { job: job(), version: version.to_owned(), workers: 2, require: BTreeMap::new() }
+    }
+
+    fn update(version: Option<String>, workers: Option<u32>, of: Option<u64>) -> Change {
+        Change::Update { job: job(), version, workers, require: None, of }
     }
 
     fn job() -> String {
@@ -159,20 +210,20 @@ mod tests {
         assert_eq!(record, first);
         assert_eq!(apply(&mut record, &submit("v2"), 9), Err(Refusal::Exists(job())));
         assert_eq!(record, first);
-        let none = Change::Submit { job: "other".to_owned(), version: "v".to_owned(), workers: 0 };
+        let none =
+            Change::Submit { job: "other".to_owned(), version: "v".to_owned(), workers: 0, require: BTreeMap::new() };
         assert_eq!(apply(&mut record, &none, 9), Err(Refusal::NoWorkers));
     }
 
     #[test]
     fn a_job_that_has_ended_begins_a_new_run_when_it_is_started_or_changed() {
         let ended = Outcome { exit: Exit::Failed, why: "a bug".to_owned() };
-        let update = Change::Update { job: job(), version: Some("v2".to_owned()), workers: None, of: Some(1) };
         for (change, begins) in [
             (Change::Start { job: job() }, true),
             (Change::Restart { job: job() }, true),
-            (update, true),
+            (update(Some("v2".to_owned()), None, Some(1)), true),
             (Change::Stop { job: job() }, false),
-            (Change::Update { job: job(), version: None, workers: Some(2), of: None }, false),
+            (update(None, Some(2), None), false),
         ] {
             let mut record = record();
             apply(&mut record, &submit("v1"), 7).expect("it is new");
@@ -182,6 +233,27 @@ mod tests {
             assert_eq!(apply(&mut record, &change, 8), Ok(()));
             let job = &record.jobs["orders"];
             assert_eq!((job.run, job.outcome.is_none()), if begins { (8, true) } else { (7, false) }, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_drained_once_and_undrained_and_other_labels_are_another_revision() {
+        let mut record = record();
+        let of_node = |drains: bool| {
+            let node = "host-a:7401".to_owned();
+            if drains { Change::Drain { node } } else { Change::Undrain { node } }
+        };
+        for (drains, addresses) in [(true, 1), (true, 1), (false, 0), (false, 0)] {
+            assert_eq!(apply(&mut record, &of_node(drains), 7), Ok(()));
+            assert_eq!(record.draining.len(), addresses);
+        }
+        apply(&mut record, &submit("v1"), 7).expect("it is new");
+        let require = Some(BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]));
+        let change = Change::Update { job: job(), version: None, workers: None, require, of: None };
+        for _ in 0..2 {
+            assert_eq!(apply(&mut record, &change, 7), Ok(()));
+            let wanted = record.jobs["orders"].wanted.as_ref();
+            assert_eq!(wanted.map(|wanted| (wanted.revision, wanted.require.len())), Some((2, 1)));
         }
     }
 
@@ -205,8 +277,8 @@ mod tests {
         let mut record = record();
         apply(&mut record, &submit("v1"), 7).expect("it is new");
         let revisions: Vec<_> = [
-            Change::Update { job: job(), version: None, workers: Some(4), of: None },
-            Change::Update { job: job(), version: None, workers: Some(4), of: None },
+            update(None, Some(4), None),
+            update(None, Some(4), None),
             Change::Start { job: job() },
             Change::Restart { job: job() },
         ]
@@ -218,7 +290,7 @@ mod tests {
         .collect();
         assert_eq!(revisions, [Some(2), Some(2), Some(2), Some(3)]);
         let before = record.clone();
-        let of_an_older_one = Change::Update { job: job(), version: Some("v2".to_owned()), workers: None, of: Some(2) };
+        let of_an_older_one = update(Some("v2".to_owned()), None, Some(2));
         assert_eq!(apply(&mut record, &of_an_older_one, 8), Err(Refusal::Changed(job())));
         assert_eq!(record, before);
         assert_eq!(record.jobs["orders"].run, 7);

@@ -14,15 +14,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Times;
 use super::members::{Members, together};
 use super::messages::{Command, Offer, ProcessState, Running, Status};
-use super::placement::{Placement, Workers, place};
-use super::record::{Attempt, AttemptNumber, JobRecord, NodeId, Outcome, Wanted};
-use crate::{Decisions, Exit, GenerationEnd, Next, ProcessEnd, cause};
+use super::placement::{Placement, Room, Workers, ZONE, place};
+use super::record::{Attempt, AttemptNumber, Death, JobRecord, NodeId, Outcome, Wanted, avoids};
+use crate::{Decisions, Exit, Fault, GenerationEnd, Next, ProcessEnd, cause};
+
+/// How many failures in a row end a run. With the pauses between them they take about two minutes.
+pub(super) const MOST_FAILURES: u32 = 10;
 
 /// What is decided about a job.
 #[derive(Clone, Debug)]
 pub(super) enum Decision {
     /// The next attempt, which gets its number when it is written.
-    Attempt { attempt: Attempt, failed: Vec<(NodeId, String)> },
+    Attempt { attempt: Attempt, failed: Vec<(NodeId, String)>, deaths: Vec<Death> },
     /// More nodes take no further part in the job, and no other one is ready yet.
     Failed(Vec<(NodeId, String)>),
     /// The job has ended for good.
@@ -30,6 +33,9 @@ pub(super) enum Decision {
     /// The attempt was of another program than users want by now, and has ended for good: the newest revision begins.
     Begin,
 }
+
+/// Numbers of slots, by node.
+pub(super) type Slots = BTreeMap<NodeId, u32>;
 
 /// What a decision is a function of.
 #[derive(Clone, Copy)]
@@ -42,12 +48,14 @@ pub(super) struct Facts<'a> {
     pub(super) name: &'a str,
     pub(super) job: &'a JobRecord,
     /// How many slots of each node jobs hold.
-    pub(super) taken: &'a BTreeMap<NodeId, u32>,
-    /// The newest attempt, if this job holds its slots: they are there for the next one.
-    pub(super) own: Option<&'a Attempt>,
-    /// Whether another job is on its way to a new revision: two of them would both count on the same free slots.
-    pub(super) others_move: bool,
+    pub(super) taken: &'a Slots,
+    /// Those of them that this job holds: they are there for its next attempt.
+    pub(super) own: &'a Slots,
+    /// The addresses of the nodes that get no more processes.
+    pub(super) draining: &'a BTreeSet<String>,
     pub(super) now_ms: u64,
+    /// The time of the group's clock.
+    pub(super) clock_ms: u64,
 }
 
 impl<'a> Facts<'a> {
@@ -58,7 +66,7 @@ impl<'a> Facts<'a> {
 
     /// How many slots of a node other jobs hold.
     fn taken_by_others(self, node: &NodeId) -> u32 {
-        let own = self.own.map_or(0, |attempt| attempt.placement.workers_on(node));
+        let own = self.own.get(node).copied().unwrap_or_default();
         self.taken.get(node).copied().unwrap_or_default().saturating_sub(own)
     }
 
@@ -94,17 +102,33 @@ pub(super) struct Control {
     lost: BTreeSet<NodeId>,
     /// Why the newest attempt is asked to stop, if it is: others are to follow.
     stopping: Option<String>,
-    /// Whether it is asked to stop for a new revision.
-    moves: bool,
+    /// Where the next attempt is expected to run, if the newest one is asked to stop for it. Its slots are kept: two jobs that move at
+    /// once would otherwise both count on them.
+    moves_to: Option<Placement>,
     /// Whether a process of the attempt has been seen that had not ended.
     ran: bool,
+    /// Whether it has been seen that the attempt had read input, and had done so for long: a lost node cannot say it any more.
+    read: bool,
+    healthy: bool,
+    /// The nodes on which processes died by themselves, and not because others had ended before.
+    died: BTreeSet<NodeId>,
     over: Option<Over>,
 }
 
 impl Control {
     /// The control of a job whose newest attempt was written now, or becomes known now.
     pub(super) fn new(now_ms: u64) -> Self {
-        Self { began_ms: now_ms, lost: BTreeSet::new(), stopping: None, moves: false, ran: false, over: None }
+        Self {
+            began_ms: now_ms,
+            lost: BTreeSet::new(),
+            stopping: None,
+            moves_to: None,
+            ran: false,
+            read: false,
+            healthy: false,
+            died: BTreeSet::new(),
+            over: None,
+        }
     }
 
     /// What has to be written to the journal now, if anything has.
@@ -125,10 +149,24 @@ impl Control {
                 if !facts.members.all_heard(now_ms) {
                     return None;
                 }
-                let end = self.end_of(facts, attempt)?;
+                let mut end = self.end_of(facts, attempt)?;
                 let mut decisions = attempt.decisions.clone();
-                let pause_ms = match decisions.after(&end) {
+                let pause_ms = match decisions.after(&end, Some(MOST_FAILURES)) {
                     Next::Start { pause_ms } => pause_ms,
+                    Next::GiveUp { .. } if facts.is_to_end() => 0,
+                    // What failed was not what users want by now.
+                    Next::GiveUp { .. } if job.wanted.as_ref().is_some_and(|w| w.revision != attempt.revision) => {
+                        return Some(Decision::Begin);
+                    }
+                    Next::GiveUp { times, within_ms } => {
+                        let (why, healthy_s) = (&end.why, facts.times.healthy_ms / 1000);
+                        let within_s = within_ms / 1000;
+                        end.why = format!(
+                            "{why}; the job has failed {times} times in a row within {within_s} s, each time before it had run \
+                             for {healthy_s} s"
+                        );
+                        return self.ended_for_good(facts, attempt, end, decisions);
+                    }
                     // Others were to follow, so this end was asked for.
                     Next::End if end.stopping => 0,
                     Next::End => return self.ended_for_good(facts, attempt, end, decisions),
@@ -194,8 +232,17 @@ impl Control {
         });
         let follows = reported.or(before.and_then(|attempt| attempt.follows));
         let number = AttemptNumber::default();
+        let is_changed = before.is_some_and(|before| before.revision != revision);
+        let decisions = if is_changed { decisions.of_change() } else { decisions };
         let attempt = Attempt { number, version, revision, placement, follows, decisions, why };
-        Some(Decision::Attempt { attempt, failed })
+        Some(Decision::Attempt { attempt, failed, deaths: self.deaths(facts) })
+    }
+
+    /// The deaths that count, with those that have ended the newest attempt.
+    fn deaths(&self, facts: Facts<'_>) -> Vec<Death> {
+        let died = self.died.difference(&self.lost).filter(|_| self.over.is_some());
+        let died = died.map(|node| Death { node: node.address.clone(), at_ms: facts.clock_ms });
+        facts.job.deaths_at(facts.clock_ms).cloned().chain(died).collect()
     }
 
     /// The version and the placement that the members as they are now would get.
@@ -216,7 +263,10 @@ impl Control {
         let free = |node: &NodeId, offer: &Offer| offer.slots.saturating_sub(facts.taken_by_others(node));
         let fit = |node: &NodeId, offer: &Offer| {
             let ready = match wanted {
-                Some(wanted) => offer.programs.get(&wanted.version) == Some(&None),
+                Some(wanted) => {
+                    let drains = facts.draining.contains(&node.address);
+                    offer.programs.get(&wanted.version) == Some(&None) && offer.has_labels(&wanted.require) && !drains
+                }
                 None => offer.unready.is_none(),
             };
             // What runs is not stopped because it could not be started now: an outage would stop it everywhere.
@@ -225,11 +275,17 @@ impl Control {
         };
         let fit = facts.heard().filter(|(node, status)| fit(node, &status.offer)).collect();
         let fit = together(fit, facts.coordinator, running.map(|attempt| &attempt.placement));
-        let places = newest.iter().flat_map(|attempt| &attempt.placement.places);
-        let preferred: Vec<_> = places.map(|(node, _)| node.clone()).collect();
+        let places = newest.map(|attempt| attempt.placement.places.as_slice()).unwrap_or_default();
+        let deaths = self.deaths(facts);
+        let room = |node: &NodeId, offer: &Offer, slots: u32| Room {
+            slots,
+            zone: offer.labels.get(ZONE).cloned().unwrap_or_default(),
+            ran: places.iter().position(|(other, _)| other == node),
+            avoid: avoids(&deaths, &node.address),
+        };
         if let Some(wanted) = wanted {
-            let slots = fit.into_iter().map(|(node, offer)| (node.clone(), free(node, offer))).collect();
-            let placement = place(&slots, Workers::Fixed(wanted.workers), &preferred)?;
+            let rooms = fit.into_iter().map(|(node, offer)| (node.clone(), room(node, offer, free(node, offer))));
+            let placement = place(&rooms.collect(), Workers::Fixed(wanted.workers))?;
             let whole = placement.layout().workers == wanted.workers;
             return whole.then(|| (wanted.version.clone(), placement));
         }
@@ -241,8 +297,8 @@ impl Control {
             votes.into_iter().max_by_key(|(version, votes)| (*votes, Some(*version) == current))?.0.to_owned();
         let of_version = || fit.iter().filter(|(_, offer)| offer.version == version);
         let workers = of_version().map(|(_, offer)| offer.workers).max()?;
-        let slots = of_version().map(|(node, offer)| ((*node).clone(), offer.slots)).collect();
-        Some((version, place(&slots, workers, &preferred)?))
+        let rooms = of_version().map(|(node, offer)| ((*node).clone(), room(node, offer, offer.slots))).collect();
+        Some((version, place(&rooms, workers)?))
     }
 
     /// Notes whether the attempt is over: a process has ended, or a node that runs some is lost.
@@ -255,7 +311,15 @@ impl Control {
             let late = deaf || now_ms >= self.began_ms + times.start_ms;
             let ended = |running: &Running| running.processes.values().any(|process| process.end().is_some());
             over |= running.is_some_and(ended);
+            // Those that end later than this are killed by their nodes.
+            let by_itself = self.over.as_ref().is_none_or(|over| now_ms < over.since_ms + times.last_words_ms);
+            let died = |running: &Running| running.processes.values().any(ProcessState::has_died);
+            if by_itself && running.is_some_and(died) {
+                self.died.insert(node.clone());
+            }
             self.ran |= running.is_some_and(|running| !running.is_over());
+            self.read |= running.is_some_and(|running| running.reads);
+            self.healthy |= running.is_some_and(|running| running.healthy);
             if members.has_lost(node, now_ms) || (late && running.is_none()) {
                 over = true;
                 self.lost.insert(node.clone());
@@ -276,12 +340,11 @@ impl Control {
             if !wanted.run {
                 self.stopping = Some("the job was told to stop".to_owned());
             } else if wanted.revision != attempt.revision
-                && !facts.others_move
-                && self.wanted(facts, &job.failed).is_some()
+                && let Some((_, placement)) = self.wanted(facts, &job.failed)
             {
                 // What cannot run yet leaves the job as it is.
                 self.stopping = Some(format!("revision {} of the job was asked for", wanted.revision));
-                self.moves = true;
+                self.moves_to = Some(placement);
             }
         }
         let unheard = |node: &NodeId| facts.heard().all(|(other, _)| other != node);
@@ -292,8 +355,12 @@ impl Control {
         }
         let leaves = |(node, status): &(&NodeId, &Status)| status.offer.leaving && attempt.placement.has(node);
         let why = match facts.heard().find(leaves) {
-            Some((node, _)) => Some(format!("{node} leaves")),
-            None if job.wanted.is_some() => None,
+            Some((node, _)) => {
+                // It is not asked whether there is room: the node leaves in any case.
+                self.moves_to = self.next(facts).map(|next| next.placement);
+                Some(format!("{node} leaves"))
+            }
+            None if job.wanted.is_some() => self.drains(facts, attempt),
             None => self.wanted(facts, &job.failed).and_then(|(version, placement)| {
                 let (before, after) = (attempt.layout().workers, placement.layout().workers);
                 if version != attempt.version {
@@ -305,9 +372,27 @@ impl Control {
         self.stopping = why;
     }
 
+    /// The attempt that would follow if this one were asked to stop now.
+    fn next(&self, facts: Facts<'_>) -> Option<Attempt> {
+        let decided = self.attempt(facts, facts.job.failed.clone(), Decisions::new(true), String::new());
+        match decided? {
+            Decision::Attempt { attempt, .. } => Some(attempt),
+            _ => None,
+        }
+    }
+
+    /// Why the attempt is asked to stop, if a node of it is drained and the others have room for all of its workers.
+    fn drains(&mut self, facts: Facts<'_>, attempt: &Attempt) -> Option<String> {
+        let mut places = attempt.placement.places.iter();
+        let (node, _) = places.find(|(node, _)| facts.draining.contains(&node.address))?;
+        let next = self.next(facts)?;
+        self.moves_to = Some(next.placement);
+        Some(format!("{node} is drained"))
+    }
+
     /// How the attempt ended, once all of its processes have ended that are not on a lost node.
     fn end_of(&self, facts: Facts<'_>, attempt: &Attempt) -> Option<GenerationEnd> {
-        let (mut ends, mut opened, mut stopping) = (Vec::new(), false, false);
+        let (mut ends, mut stopping) = (Vec::new(), false);
         for (node, running) in facts.running(attempt) {
             let lost = self.lost.contains(node);
             if lost {
@@ -318,7 +403,6 @@ impl Control {
                     if !lost && !running.is_over() {
                         return None;
                     }
-                    opened |= running.reads;
                     stopping |= running.asked_to_stop;
                     ends.extend(running.processes.values().filter_map(ProcessState::end).cloned());
                 }
@@ -327,7 +411,15 @@ impl Control {
             }
         }
         let (exit, why) = cause(ends);
-        Some(GenerationEnd { exit, why, opened, stopping })
+        let fault = match exit {
+            Exit::GenerationLost if !self.lost.is_empty() => Fault::None,
+            Exit::GenerationLost if !self.died.is_empty() => Fault::Process,
+            Exit::GenerationLost => Fault::Surroundings,
+            _ => Fault::None,
+        };
+        let lasted_ms = facts.now_ms.saturating_sub(self.began_ms);
+        let (opened, healthy) = (self.read, self.healthy);
+        Some(GenerationEnd { exit, why, opened, healthy, stopping, lasted_ms, fault })
     }
 
     /// The attempt ended in a way that no restart mends. Where other nodes can run the job, only those at fault are out: the
@@ -393,14 +485,23 @@ impl Control {
 
     /// Whether the slots of the newest attempt are the job's: until its processes have ended, and for a while after, in which the
     /// next attempt may begin. One that had ended before this term holds none.
-    pub(super) fn holds_slots(&self, times: &Times, now_ms: u64) -> bool {
+    fn holds_slots(&self, times: &Times, now_ms: u64) -> bool {
         let next = self.over.as_ref().and_then(|over| over.next.as_ref());
         next.is_none_or(|(_, at_ms, _)| self.ran && now_ms < at_ms + times.start_ms)
     }
 
-    /// Whether the job is on its way to a new revision.
-    pub(super) fn is_moving(&self, times: &Times, now_ms: u64) -> bool {
-        self.moves && self.holds_slots(times, now_ms)
+    /// The slots that a job holds: those of its newest attempt, and those that are kept for the next one while it moves.
+    pub(super) fn held(&self, job: &JobRecord, times: &Times, now_ms: u64) -> Slots {
+        let mut held = Slots::new();
+        let holds = job.outcome.is_none() && self.holds_slots(times, now_ms);
+        let newest = job.attempt.as_ref().map(|attempt| &attempt.placement).filter(|_| holds);
+        for placement in newest.into_iter().chain(self.moves_to.as_ref().filter(|_| holds)) {
+            for (node, slots) in placement.slots() {
+                let of_node = held.entry(node).or_default();
+                *of_node = slots.max(*of_node);
+            }
+        }
+        held
     }
 
     /// Whether this node is of use for the job, so that it must not leave yet: it runs some of its processes, or it coordinates
@@ -414,10 +515,9 @@ impl Control {
     /// Whether this coordinator, if it leaves, has still to see to what follows: otherwise the job would wait until another one
     /// has begun to coordinate. It does so for some seconds at most.
     fn hands_over(&self, facts: Facts<'_>, attempt: &Attempt) -> bool {
-        let Facts { times, job, now_ms, .. } = facts;
+        let Facts { times, now_ms, .. } = facts;
         if let Some((_, at_ms, _)) = self.over.as_ref().and_then(|over| over.next.as_ref()) {
-            let next = || self.attempt(facts, job.failed.clone(), Decisions::new(true), String::new());
-            let follows = facts.is_to_end() || next().is_some();
+            let follows = facts.is_to_end() || self.next(facts).is_some();
             return follows && now_ms < at_ms + times.silence_ms;
         }
         let mut running = facts.running(attempt).filter_map(|(_, running)| running);

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Times;
 use super::changes::{Change, Refusal, apply};
-use super::control::{Control, Decision, Facts};
+use super::control::{Control, Decision, Facts, Slots};
 use super::members::Members;
 use super::messages::{JobOrder, Orders};
-use super::record::{Attempt, GroupRecord, JobRecord, NodeId};
+use super::record::{GroupRecord, JobRecord, NodeId};
 
 /// A node in its term as coordinator.
 #[derive(Debug)]
@@ -16,13 +16,21 @@ pub(super) struct Coordinator {
     pub(super) members: Members,
     /// By the name of the job.
     controls: BTreeMap<String, Control>,
+    /// What the group's clock said when the term began, and when that was.
+    clock: (u64, u64),
 }
 
 impl Coordinator {
     /// The coordinator of a term that begins with this record.
     pub(super) fn new(times: Times, record: &GroupRecord, now_ms: u64) -> Self {
         let controls = record.jobs.keys().map(|job| (job.clone(), Control::new(now_ms))).collect();
-        Self { times, members: Members::new(times, now_ms), controls }
+        Self { times, members: Members::new(times, now_ms), controls, clock: (record.clock_ms, now_ms) }
+    }
+
+    /// The time of the group's clock, of which each record tells.
+    pub(super) fn clock_ms(&self, now_ms: u64) -> u64 {
+        let (began_at_ms, began_ms) = self.clock;
+        began_at_ms + now_ms.saturating_sub(began_ms)
     }
 
     /// A new record stands in the journal, with new attempts of these jobs.
@@ -39,7 +47,13 @@ impl Coordinator {
         now_ms: u64,
     ) -> (GroupRecord, Vec<Result<(), Refusal>>) {
         let mut next = record.clone();
-        let results = changes.into_iter().map(|(change, run)| apply(&mut next, &change, run)).collect();
+        let of_change = |(change, run): (Change, u32)| match change.node() {
+            Some(node) if !next.draining.contains(node) && !self.members.has_address(node, now_ms) => {
+                Err(Refusal::UnknownNode(node.to_owned()))
+            }
+            _ => apply(&mut next, &change, run),
+        };
+        let results = changes.into_iter().map(of_change).collect();
         for (name, job) in &next.jobs {
             if record.jobs.get(name).is_none_or(|before| before.run != job.run) {
                 self.controls.insert(name.clone(), Control::new(now_ms));
@@ -52,42 +66,34 @@ impl Coordinator {
     /// Decides what follows for each job of a record. If that is anything, returns the record with it, and the jobs that get new
     /// attempts by it.
     pub(super) fn decide(&mut self, record: &GroupRecord, now_ms: u64) -> Option<(GroupRecord, Vec<String>)> {
-        self.members.watch(now_ms);
+        self.members.watch(&record.draining, now_ms);
+        let scene =
+            Scene { members: &self.members, times: &self.times, record, now_ms, clock_ms: self.clock_ms(now_ms) };
         let (mut next, mut attempts) = (None, Vec::new());
-        let mut taken = self.taken(record, now_ms);
-        let of_moving = self.controls.iter().filter(|(_, control)| control.is_moving(&self.times, now_ms));
-        let mut moving: BTreeSet<_> = of_moving.map(|(name, _)| name.clone()).collect();
+        let mut taken = sum(self.held(record, now_ms).values());
         for (name, job) in &record.jobs {
             let control = self.controls.entry(name.clone()).or_insert_with(|| Control::new(now_ms));
-            let own = job.attempt.as_ref().filter(|_| is_placed(job, control, &self.times, now_ms));
-            let facts = Facts {
-                members: &self.members,
-                times: &self.times,
-                coordinator: &record.coordinator,
-                name,
-                job,
-                taken: &taken,
-                own,
-                others_move: moving.iter().any(|other| other != name),
-                now_ms,
-            };
+            let own = control.held(job, &self.times, now_ms);
+            let facts = scene.facts(name, job, &taken, &own);
             let decision = control.decide(facts);
-            if control.is_moving(&self.times, now_ms) {
-                moving.insert(name.clone());
-            }
-            let Some(decision) = decision else { continue };
-            if let Some(attempt) = own.filter(|_| !matches!(decision, Decision::Failed(_))) {
-                count(&mut taken, attempt, |of_node, workers| *of_node -= workers);
-            }
+            subtract(&mut taken, &own);
+            let Some(decision) = decision else {
+                // It may have begun to move.
+                add(&mut taken, &control.held(job, &self.times, now_ms));
+                continue;
+            };
             let next = next.get_or_insert_with(|| record.clone());
             let Some(of_job) = next.jobs.get_mut(name) else { continue };
             match decision {
-                Decision::Attempt { attempt, failed } => {
-                    count(&mut taken, &attempt, |of_node, workers| *of_node += workers);
-                    (of_job.attempt, of_job.failed) = (Some(attempt), failed);
+                Decision::Attempt { attempt, failed, deaths } => {
+                    add(&mut taken, &attempt.placement.slots());
+                    (of_job.attempt, of_job.failed, of_job.deaths) = (Some(attempt), failed, deaths);
                     attempts.push(name.clone());
                 }
-                Decision::Failed(failed) => of_job.failed = failed,
+                Decision::Failed(failed) => {
+                    add(&mut taken, &own);
+                    of_job.failed = failed;
+                }
                 Decision::Outcome(outcome) => of_job.outcome = Some(outcome),
                 Decision::Begin => {
                     of_job.attempt = None;
@@ -98,45 +104,33 @@ impl Coordinator {
         next.map(|next| (next, attempts))
     }
 
-    /// How many workers each node runs, of all jobs.
-    fn taken(&self, record: &GroupRecord, now_ms: u64) -> BTreeMap<NodeId, u32> {
-        let mut taken = BTreeMap::new();
-        for (name, job) in &record.jobs {
-            let placed = self.controls.get(name).is_none_or(|control| is_placed(job, control, &self.times, now_ms));
-            if let Some(attempt) = job.attempt.as_ref().filter(|_| placed) {
-                count(&mut taken, attempt, |of_node, workers| *of_node += workers);
-            }
-        }
-        taken
-    }
-
-    /// The jobs of a record that have been decided about: the facts of each, and its control.
-    fn jobs<'a>(
-        &'a self,
-        record: &'a GroupRecord,
-        taken: &'a BTreeMap<NodeId, u32>,
-        now_ms: u64,
-    ) -> impl Iterator<Item = (Facts<'a>, &'a Control)> {
-        let coordinator = &record.coordinator;
-        record.jobs.iter().filter_map(move |(name, job)| {
+    /// The slots that each job of a record holds.
+    fn held<'a>(&self, record: &'a GroupRecord, now_ms: u64) -> BTreeMap<&'a str, Slots> {
+        let held = |(name, job): (&'a String, &JobRecord)| {
             let control = self.controls.get(name)?;
-            let own = job.attempt.as_ref().filter(|_| is_placed(job, control, &self.times, now_ms));
-            let (members, times) = (&self.members, &self.times);
-            let facts = Facts { members, times, coordinator, name, job, taken, own, others_move: false, now_ms };
-            Some((facts, control))
-        })
+            Some((name.as_str(), control.held(job, &self.times, now_ms)))
+        };
+        record.jobs.iter().filter_map(held).collect()
     }
 
     /// The orders for every node that is heard.
     pub(super) fn orders(&mut self, record: &GroupRecord, reaches_store: bool, now_ms: u64) -> Vec<(NodeId, Orders)> {
         let members: Vec<_> = self.members.there(now_ms).cloned().collect();
-        let taken = self.taken(record, now_ms);
+        let held = self.held(record, now_ms);
+        let taken = sum(held.values());
+        let scene =
+            Scene { members: &self.members, times: &self.times, record, now_ms, clock_ms: self.clock_ms(now_ms) };
+        let decided = || {
+            record.jobs.iter().filter_map(|(name, job)| {
+                Some((scene.facts(name, job, &taken, held.get(name.as_str())?), self.controls.get(name)?))
+            })
+        };
         let order = |(facts, control): (Facts<'_>, &Control)| {
             let attempt = facts.job.attempt.clone()?;
             let command = control.command(facts, &attempt);
             Some(JobOrder { job: facts.name.to_owned(), run: facts.job.run, attempt, command })
         };
-        let jobs: Vec<_> = self.jobs(record, &taken, now_ms).filter_map(order).collect();
+        let jobs: Vec<_> = decided().filter_map(order).collect();
         let is_cluster = record.jobs.values().all(|job| job.wanted.is_some());
         let outcome = record.jobs.values().filter(|_| !is_cluster).find_map(|job| job.outcome.clone());
         let runs = |job: &&JobRecord| job.outcome.is_none();
@@ -147,8 +141,7 @@ impl Coordinator {
             Some([Some(wanted.version.clone()), running])
         };
         let versions: BTreeSet<_> = record.jobs.values().filter(runs).filter_map(of_job).flatten().flatten().collect();
-        let needs =
-            |node: &NodeId| self.jobs(record, &taken, now_ms).any(|(facts, control)| control.needs(facts, node));
+        let needs = |node: &NodeId| decided().any(|(facts, control)| control.needs(facts, node));
         let may_leave = |node: &NodeId| !needs(node) && outcome.is_none() && (is_cluster || members.len() > 1);
         let may_leave: Vec<_> = members.iter().map(may_leave).collect();
         let orders = members.iter().zip(may_leave).map(|(node, may_leave)| {
@@ -168,13 +161,38 @@ impl Coordinator {
     }
 }
 
-/// Whether the newest attempt of a job holds slots.
-fn is_placed(job: &JobRecord, control: &Control, times: &Times, now_ms: u64) -> bool {
-    job.outcome.is_none() && control.holds_slots(times, now_ms)
+/// What the facts about all jobs of a record have in common.
+#[derive(Clone, Copy)]
+struct Scene<'a> {
+    members: &'a Members,
+    times: &'a Times,
+    record: &'a GroupRecord,
+    now_ms: u64,
+    clock_ms: u64,
 }
 
-fn count(taken: &mut BTreeMap<NodeId, u32>, attempt: &Attempt, change: impl Fn(&mut u32, u32)) {
-    for (node, _) in &attempt.placement.places {
-        change(taken.entry(node.clone()).or_default(), attempt.placement.workers_on(node));
+impl<'a> Scene<'a> {
+    fn facts(self, name: &'a str, job: &'a JobRecord, taken: &'a Slots, own: &'a Slots) -> Facts<'a> {
+        let Self { members, times, record, now_ms, clock_ms } = self;
+        let (coordinator, draining) = (&record.coordinator, &record.draining);
+        Facts { members, times, coordinator, name, job, taken, own, draining, now_ms, clock_ms }
+    }
+}
+
+fn sum<'a>(held: impl Iterator<Item = &'a Slots>) -> Slots {
+    let mut taken = Slots::new();
+    held.for_each(|of_job| add(&mut taken, of_job));
+    taken
+}
+
+fn add(taken: &mut Slots, of_job: &Slots) {
+    for (node, slots) in of_job {
+        *taken.entry(node.clone()).or_default() += slots;
+    }
+}
+
+fn subtract(taken: &mut Slots, of_job: &Slots) {
+    for (node, slots) in of_job {
+        *taken.entry(node.clone()).or_default() -= slots;
     }
 }

@@ -99,6 +99,11 @@ impl Log {
         self.newest.as_ref().map(|(position, record)| (*position, &**record))
     }
 
+    /// The same record, to be shared.
+    pub(super) fn shared(&self) -> Option<&Arc<GroupRecord>> {
+        self.newest.as_ref().map(|(_, record)| record)
+    }
+
     /// Whether the store has answered lately.
     pub(super) fn reaches_store(&self, now_ms: u64, times: &Times) -> bool {
         self.fails_since_ms.is_none_or(|since_ms| now_ms < since_ms + times.store_ms)

@@ -27,11 +27,19 @@ pub(super) struct Members {
     /// Since when the members have been as they are.
     settled_ms: u64,
     last: Vec<(NodeId, Offer, Vec<NodeId>)>,
+    drained_last: BTreeSet<String>,
 }
 
 impl Members {
     pub(super) fn new(times: Times, now_ms: u64) -> Self {
-        Self { times, nodes: BTreeMap::new(), gone: BTreeSet::new(), settled_ms: now_ms, last: Vec::new() }
+        Self {
+            times,
+            nodes: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            settled_ms: now_ms,
+            last: Vec::new(),
+            drained_last: BTreeSet::new(),
+        }
     }
 
     /// Takes the state of a node.
@@ -55,8 +63,12 @@ impl Members {
         self.gone.insert(node.clone());
     }
 
-    /// Notes since when the members have been as they are.
-    pub(super) fn watch(&mut self, now_ms: u64) {
+    /// Notes since when the members have been as they are, and the same of them have been drained.
+    pub(super) fn watch(&mut self, draining: &BTreeSet<String>, now_ms: u64) {
+        if *draining != self.drained_last {
+            self.drained_last.clone_from(draining);
+            self.settled_ms = now_ms;
+        }
         // A program that is fetched or checked is no change of the members.
         let offer = |offer: &Offer| Offer { programs: BTreeMap::new(), ..offer.clone() };
         let member = |(node, status): (&NodeId, &Status)| (node.clone(), offer(&status.offer), status.deaf_to.clone());
@@ -85,6 +97,11 @@ impl Members {
     /// The nodes that are heard.
     pub(super) fn heard(&self, now_ms: u64) -> impl Iterator<Item = (&NodeId, &Status)> {
         self.present(now_ms).filter_map(|(node, known)| Some((node, known.status.as_ref()?)))
+    }
+
+    /// Whether a node of this address is heard.
+    pub(super) fn has_address(&self, address: &str, now_ms: u64) -> bool {
+        self.heard(now_ms).any(|(node, _)| node.address == address)
     }
 
     /// Whether each node that is there has been heard in this term: one that has not may have workers for the next attempt.

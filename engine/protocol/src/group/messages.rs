@@ -66,6 +66,17 @@ pub struct Offer {
     pub leaving: bool,
     /// Of a node of a cluster: the versions that it has fetched and checked, with the reason where it could not run one.
     pub programs: BTreeMap<String, Option<String>>,
+    /// Its labels, such as `zone` and `disk`, as its user gives them.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Offer {
+    /// Whether the node has these labels.
+    #[must_use]
+    pub fn has_labels(&self, labels: &BTreeMap<String, String>) -> bool {
+        labels.iter().all(|(name, value)| self.labels.get(name) == Some(value))
+    }
 }
 
 /// The processes of a job's attempt on one node.
@@ -79,6 +90,10 @@ pub struct Running {
     pub generation: Option<Generation>,
     /// Whether it has read input.
     pub reads: bool,
+    /// Whether it has read input for so long that it does not count among attempts that failed at once. Its node measures
+    /// that, so it survives the loss of a coordinator.
+    #[serde(default)]
+    pub healthy: bool,
     /// Whether it was asked to stop, so that its end does not mean that the job has ended.
     pub asked_to_stop: bool,
 }
@@ -110,6 +125,12 @@ impl ProcessState {
             Self::Ended(end) => Some(end),
             Self::Started | Self::Listens(_) => None,
         }
+    }
+
+    /// Whether it has ended without a word.
+    #[must_use]
+    pub fn has_died(&self) -> bool {
+        matches!(self, Self::Ended(ProcessEnd::Died { .. }))
     }
 
     /// Whether it has ended because everything is done.

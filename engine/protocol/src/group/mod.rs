@@ -46,6 +46,10 @@
 //! *Processes that cannot meet are not started together.* Each node says which members it does not hear. Of two that do not hear
 //! each other, one is left out of the next attempt, and so is a node that does not hear the coordinator.
 //!
+//! *A job that fails at once again and again has failed.* Restarts wait longer and longer, and after ten failures in a row the run ends.
+//! An attempt that has read input for some seconds begins the count again. Lost nodes and unreachable brokers and stores are not
+//! counted: the job waits for them.
+//!
 //! *Nobody waits for a lost node.* An attempt is over when one of its processes has ended or one of its nodes is lost; the
 //! next one begins when the processes on all other nodes have ended.
 //!
@@ -55,6 +59,10 @@
 //! *What cannot run yet changes nothing.* A job of a cluster goes on in its old revision until nodes have fetched and checked
 //! the new program and there is room for all of its workers; if an attempt ends before, the next one is of the old revision, too.
 //! A job that does not run yet waits.
+//!
+//! *A node that is drained gets no more processes.* Each job that has some there is asked to stop at a checkpoint once the others
+//! have room for it, and these slots are kept for it meanwhile. One for which there is no room stays. The node is drained when its
+//! processes have ended.
 //!
 //! *A job holds its slots until its processes have ended, and half a minute longer*: a job that waits would otherwise take them
 //! while this one pauses before its next attempt, or while a check of it fails for a moment.
@@ -86,8 +94,8 @@ pub use changes::{Change, Refusal};
 pub use log::{StoreAnswer, StoreCall};
 pub use messages::{Command, JobOrder, Member, Message, Offer, Orders, ProcessState, Running, Status};
 pub use node::{Node, NodeEvent, NodeRequest, ProcessSays};
-pub use placement::{Placement, Workers, place};
-pub use record::{Attempt, AttemptNumber, GroupRecord, JobRecord, NodeId, Outcome, Term, Wanted};
+pub use placement::{Placement, Room, Workers, ZONE, place};
+pub use record::{Attempt, AttemptNumber, Death, GroupRecord, JobRecord, NodeId, Outcome, Term, Wanted};
 
 /// The times by which a group notices and decides, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +122,8 @@ pub struct Times {
     pub last_words_ms: u64,
     /// How long they have if the first one ended because the job is done: they free their state.
     pub letting_go_ms: u64,
+    /// How long an attempt has to read input before its end begins the count of failures again.
+    pub healthy_ms: u64,
     /// Between two steps of a node.
     pub step_ms: u64,
 }
@@ -132,6 +142,7 @@ impl Default for Times {
             retry_ms: 500,
             last_words_ms: 1000,
             letting_go_ms: 30_000,
+            healthy_ms: 10_000,
             step_ms: 100,
         }
     }

@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use fluvial_connector::Generation;
 
@@ -181,6 +182,8 @@ struct Done {
     introduced: bool,
     stopped: bool,
     killed: bool,
+    /// Since when the attempt reads input.
+    reads_since_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -260,6 +263,12 @@ impl Node {
         self.log.newest().map(|(_, record)| record)
     }
 
+    /// The same record, to be shared with those who ask.
+    #[must_use]
+    pub fn shared_record(&self) -> Option<&Arc<GroupRecord>> {
+        self.log.shared()
+    }
+
     /// The node that it takes for the coordinator, and the term.
     #[must_use]
     pub fn coordinator(&self) -> Option<(&NodeId, Term)> {
@@ -331,7 +340,12 @@ impl Node {
         match says {
             _ if state.end().is_some() => return,
             ProcessSays::Opened(generation) => running.generation = Some(generation),
-            ProcessSays::Reads => running.reads = true,
+            ProcessSays::Reads => {
+                running.reads = true;
+                if let Some(done) = self.done.get_mut(job) {
+                    done.reads_since_ms.get_or_insert(self.now_ms);
+                }
+            }
             ProcessSays::Listens(address) => *state = ProcessState::Listens(address),
             ProcessSays::Ended(end) => *state = ProcessState::Ended(end),
         }
@@ -441,7 +455,11 @@ impl Node {
         for (job, attempt) in left_over {
             self.kill(job, attempt);
         }
-        self.running.retain(|job, running| !running.is_over() || is_ordered(job));
+        // Nobody needs to know any more how an attempt ended that another one has followed: statuses go to all members each second.
+        let is_newest = |job: &String, number: AttemptNumber| {
+            orders.jobs.iter().any(|order| order.job == *job && order.attempt.number <= number)
+        };
+        self.running.retain(|job, running| !running.is_over() || is_newest(job, running.attempt));
         let running = &self.running;
         self.done.retain(|job, _| running.contains_key(job) || is_ordered(job));
         for order in orders.jobs {
@@ -483,6 +501,7 @@ impl Node {
                     processes: processes.clone().map(|process| (process, ProcessState::Started)).collect(),
                     generation: None,
                     reads: false,
+                    healthy: false,
                     asked_to_stop: false,
                 };
                 self.done.insert(job.clone(), Done::default());
@@ -575,7 +594,8 @@ impl Node {
         self.role = Role::Claiming { coordinator };
         let newest = self.log.newest().map(|(_, record)| record.clone());
         let term = newest.as_ref().map_or(0, |record| record.term.0).max(self.term.0) + 1;
-        let mut jobs = newest.map(|record| record.jobs).unwrap_or_default();
+        let (mut jobs, draining, clock_ms) =
+            newest.map(|record| (record.jobs, record.draining, record.clock_ms)).unwrap_or_default();
         if let Some(own) = &self.job {
             // What ended before this node began is not its own: it begins anew.
             jobs.retain(|_, job| job.outcome.is_none());
@@ -583,7 +603,8 @@ impl Node {
             jobs.entry(own.clone()).or_insert_with(|| JobRecord::new(run));
         }
         let (nonce, coordinator) = (self.chance.next(), self.me.clone());
-        self.log.append(GroupRecord { nonce, term: Term(term), coordinator, jobs }, Vec::new());
+        let record = GroupRecord { nonce, term: Term(term), coordinator, jobs, draining, clock_ms };
+        self.log.append(record, Vec::new());
     }
 
     /// How the only job has ended, if a record says so.
@@ -707,10 +728,20 @@ impl Node {
         self.times.silence_ms << lately.count().min(MOST_DOUBLINGS)
     }
 
+    /// Notes which attempts have read input for long enough.
+    fn watch_health(&mut self) {
+        let healthy_ms = self.times.healthy_ms;
+        for (job, running) in self.running.iter_mut().filter(|(_, running)| !running.healthy && !running.is_over()) {
+            let since_ms = self.done.get(job).and_then(|done| done.reads_since_ms);
+            running.healthy = since_ms.is_some_and(|since_ms| self.now_ms >= since_ms + healthy_ms);
+        }
+    }
+
     fn advance(&mut self) {
         if self.exited {
             return;
         }
+        self.watch_health();
         let silence_ms = self.silence_ms();
         match &mut self.role {
             Role::Looking => self.log.look(),
@@ -764,7 +795,7 @@ impl Node {
     fn beat(&mut self) {
         let status = self.status();
         let reaches_store = self.log.reaches_store(self.now_ms, &self.times);
-        let record = self.log.newest().map(|(_, record)| record.clone());
+        let record = self.log.shared().cloned();
         match &mut self.role {
             Role::Following { coordinator, .. }
             | Role::Asking { coordinator, .. }
@@ -823,6 +854,7 @@ impl Node {
         self.answers.extend(answers);
         *writes = true;
         next.nonce = self.chance.next();
+        next.clock_ms = coordinator.clock_ms(self.now_ms);
         self.log.append(next, new_attempts);
     }
 
@@ -849,6 +881,7 @@ mod tests {
             unready: None,
             leaving: false,
             programs: BTreeMap::new(),
+            labels: BTreeMap::new(),
         }
     }
 

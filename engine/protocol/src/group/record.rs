@@ -1,6 +1,6 @@
 //! What a group keeps in the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fluvial_connector::Generation;
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,13 @@ pub struct GroupRecord {
     pub coordinator: NodeId,
     /// The jobs, by name.
     pub jobs: BTreeMap<String, JobRecord>,
+    /// The addresses of the nodes that get no more processes: a node that is started again at one of them is drained, too.
+    #[serde(default)]
+    pub draining: BTreeSet<String>,
+    /// The time that coordinators have counted so far, in all terms, in milliseconds. It stands still between two terms, and a new
+    /// coordinator continues from the newest record. So it may be late, and never runs back or ahead.
+    #[serde(default)]
+    pub clock_ms: u64,
 }
 
 /// What the users of a cluster want of a job.
@@ -108,7 +115,24 @@ pub struct Wanted {
     pub workers: u32,
     /// Whether it is to run.
     pub run: bool,
+    /// The labels that a node must have to run it.
+    #[serde(default)]
+    pub require: BTreeMap<String, String>,
 }
+
+/// That processes of a job died on a node, which was not lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Death {
+    /// The address of the node: what is wrong with a host is still wrong after its node was started again.
+    pub node: String,
+    /// When, by [`GroupRecord::clock_ms`].
+    pub at_ms: u64,
+}
+
+/// How often processes of a job have to die on a node before others are preferred.
+const DEATHS_TO_AVOID: usize = 3;
+/// For how long a death counts.
+const DEATH_COUNTS_MS: u64 = 600_000;
 
 /// What the group has decided about a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,12 +148,26 @@ pub struct JobRecord {
     pub failed: Vec<(NodeId, String)>,
     /// How the run ended, if it has.
     pub outcome: Option<Outcome>,
+    /// Where processes have died lately. It is part of the record because a job that dies often, on the host of the coordinator
+    /// for example, would otherwise be placed there again by each new coordinator.
+    #[serde(default)]
+    pub deaths: Vec<Death>,
 }
 
 impl JobRecord {
     /// A job of which nothing has been decided yet, in a new run.
     #[must_use]
     pub fn new(run: u32) -> Self {
-        Self { wanted: None, run, attempt: None, failed: Vec::new(), outcome: None }
+        Self { wanted: None, run, attempt: None, failed: Vec::new(), outcome: None, deaths: Vec::new() }
     }
+
+    /// The deaths that count at a time of the group's clock.
+    pub(super) fn deaths_at(&self, clock_ms: u64) -> impl Iterator<Item = &Death> {
+        self.deaths.iter().filter(move |death| clock_ms < death.at_ms + DEATH_COUNTS_MS)
+    }
+}
+
+/// Whether processes of a job died so often at an address that others are preferred.
+pub(super) fn avoids(deaths: &[Death], address: &str) -> bool {
+    deaths.iter().filter(|death| death.node == address).count() >= DEATHS_TO_AVOID
 }

@@ -1,13 +1,16 @@
 //! The jobs.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use fluvial_protocol::group::{Change, Refusal};
+use fluvial_protocol::group::Change;
 use serde::{Deserialize, Serialize};
 
 use super::{Knowledge, Refused, is_hash, is_name};
 use crate::group::Specification;
+use crate::labels::check_labels;
 use crate::status::Report;
 
 /// A job that is submitted.
@@ -22,6 +25,9 @@ pub struct Submission {
     pub arguments: Vec<String>,
     /// The number of its workers.
     pub workers: u32,
+    /// The labels that its nodes must have.
+    #[serde(default)]
+    pub require: BTreeMap<String, String>,
 }
 
 /// What changes of a job. What is not there stays as it is.
@@ -58,12 +64,13 @@ pub(super) async fn submit(
     State(knowledge): State<Knowledge>,
     Json(submission): Json<Submission>,
 ) -> Result<StatusCode, Refused> {
-    let Submission { name, binary, arguments, workers } = submission;
+    let Submission { name, binary, arguments, workers, require } = submission;
     is_name(&name)?;
+    check_labels(&require).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
     is_hash(&binary)?;
-    let version =
-        knowledge.put(&Specification { job: name.clone(), binary, arguments, ..Specification::default() }).await?;
-    knowledge.change(Change::Submit { job: name, version, workers }).await?;
+    let specification = Specification { job: name.clone(), binary, arguments, ..Specification::default() };
+    let version = knowledge.put(&specification).await?;
+    knowledge.change(Change::Submit { job: name, version, workers, require }).await?;
     Ok(StatusCode::CREATED)
 }
 
@@ -80,7 +87,7 @@ pub(super) async fn update(
     } else {
         (None, None)
     };
-    knowledge.change(Change::Update { job: name, version, workers, of }).await?;
+    knowledge.change(Change::Update { job: name, version, workers, require: None, of }).await?;
     Ok(StatusCode::OK)
 }
 

@@ -14,6 +14,7 @@
 //! | `DELETE /v1/jobs/{name}/savepoints/{savepoint}` | drops it |
 //! | `DELETE /v1/jobs/{name}` | forgets a job that has ended; its state in the store stays |
 //! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
+//! | `POST /v1/nodes/{node}/drain`, `…/undrain` | gives a node no more processes and moves those that it has, and the opposite |
 //!
 //! Every node answers; a change is passed on to the coordinator. An error has a status of 4xx if the request is wrong, and 503 if
 //! it may succeed later; its body is `{"error": "…"}`, or a line of text if the request is no HTTP or JSON of this kind.
@@ -105,6 +106,7 @@ pub fn serve(
         .route("/v1/jobs/{name}/{action}", post(jobs::act))
         .route("/v1/binaries/{hash}", put(binaries::put_binary).get(binaries::has_binary))
         .route("/v1/nodes", get(nodes::nodes))
+        .route("/v1/nodes/{node}/{action}", post(nodes::act))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .layer(from_fn(move |request, next| guard(address, request, next)))
         .with_state(Knowledge { board, trust, shelf, changes });
@@ -137,7 +139,7 @@ impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal {
             Refusal::Exists(_) | Refusal::Runs(_) | Refusal::Changed(_) => StatusCode::CONFLICT,
-            Refusal::Unknown(_) => StatusCode::NOT_FOUND,
+            Refusal::Unknown(_) | Refusal::UnknownNode(_) => StatusCode::NOT_FOUND,
             Refusal::NoWorkers => StatusCode::BAD_REQUEST,
             Refusal::NotCoordinator => StatusCode::SERVICE_UNAVAILABLE,
         };

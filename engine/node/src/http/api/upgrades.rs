@@ -152,6 +152,7 @@ pub(super) async fn rollback(
     let next = Specification { go_back, approved: None, ..then };
     let version = knowledge.put(&next).await?;
     let of = Some(wanted.revision);
-    knowledge.change(Change::Update { job: name, version: Some(version), workers: None, of }).await?;
+    let change = Change::Update { job: name, version: Some(version), workers: None, require: None, of };
+    knowledge.change(change).await?;
     Ok(StatusCode::OK)
 }

@@ -1,15 +1,16 @@
 //! Clusters, whose users submit jobs and change them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::histories::{Weather, disturb, for_each_seed, heal};
-use super::world::{BAD, UNFIT, World};
+use super::world::{BAD, DYING, UNFIT, World};
 use crate::Exit;
-use crate::group::{Change, JobRecord, NodeId, Refusal, Workers, place};
+use crate::group::control::MOST_FAILURES;
+use crate::group::{Change, GroupRecord, JobRecord, NodeId, Refusal, Room, Workers, place};
 use crate::simulation::dice::Dice;
 
 /// A cluster of hosts with these slots on which nothing was submitted yet.
-fn cluster(slots: &[u32]) -> World {
+pub(super) fn cluster(slots: &[u32]) -> World {
     let mut world = World::of_cluster(7, slots);
     world.tells = true;
     world.start_all();
@@ -17,13 +18,13 @@ fn cluster(slots: &[u32]) -> World {
     world
 }
 
-fn coordinator(world: &World) -> usize {
+pub(super) fn coordinator(world: &World) -> usize {
     let record = world.newest().expect("there is a record");
     record.coordinator.address["host-".len()..].parse().expect("a host's number")
 }
 
 /// Makes a change, and returns what is said of it.
-fn change(world: &mut World, change: Change) -> Result<(), Refusal> {
+pub(super) fn change(world: &mut World, change: Change) -> Result<(), Refusal> {
     let number = world.change(coordinator(world), change);
     for _ in 0..200 {
         if let Some(answer) = world.answers.get(&number) {
@@ -34,12 +35,29 @@ fn change(world: &mut World, change: Change) -> Result<(), Refusal> {
     panic!("change {number} is not answered");
 }
 
-fn submit(world: &mut World, job: &str, version: &str, workers: u32) {
-    let submit = Change::Submit { job: job.to_owned(), version: version.to_owned(), workers };
+pub(super) fn submit(world: &mut World, job: &str, version: &str, workers: u32) {
+    let submit = Change::Submit { job: job.to_owned(), version: version.to_owned(), workers, require: none() };
     assert_eq!(change(world, submit), Ok(()));
 }
 
-fn stop(job: &str) -> Change {
+pub(super) fn none() -> BTreeMap<String, String> {
+    BTreeMap::new()
+}
+
+/// The label that some nodes have.
+pub(super) fn ssd() -> BTreeMap<String, String> {
+    BTreeMap::from([("disk".to_owned(), "ssd".to_owned())])
+}
+
+pub(super) fn drain(host: usize) -> Change {
+    Change::Drain { node: format!("host-{host}") }
+}
+
+pub(super) fn undrain(host: usize) -> Change {
+    Change::Undrain { node: format!("host-{host}") }
+}
+
+pub(super) fn stop(job: &str) -> Change {
     Change::Stop { job: job.to_owned() }
 }
 
@@ -47,23 +65,23 @@ fn start(job: &str) -> Change {
     Change::Start { job: job.to_owned() }
 }
 
-fn update(job: &str, version: Option<&str>, workers: Option<u32>) -> Change {
-    Change::Update { job: job.to_owned(), version: version.map(str::to_owned), workers, of: None }
+pub(super) fn update(job: &str, version: Option<&str>, workers: Option<u32>) -> Change {
+    Change::Update { job: job.to_owned(), version: version.map(str::to_owned), workers, require: None, of: None }
 }
 
-fn job<'a>(world: &'a World, name: &str) -> &'a JobRecord {
+pub(super) fn job<'a>(world: &'a World, name: &str) -> &'a JobRecord {
     &world.newest().expect("there is a record").jobs[name]
 }
 
 /// How many workers run of a job, of which version; `None` if it does not run.
-fn runs<'a>(world: &'a World, name: &str) -> Option<(&'a str, u32)> {
+pub(super) fn runs<'a>(world: &'a World, name: &str) -> Option<(&'a str, u32)> {
     let attempt = job(world, name).attempt.as_ref().filter(|attempt| world.runs(name, attempt))?;
     Some((attempt.version.as_str(), attempt.layout().workers))
 }
 
 /// Runs until this holds, for a minute at most. Returns how long it took, in milliseconds.
 #[track_caller]
-fn until(world: &mut World, what: &str, mut holds: impl FnMut(&World) -> bool) -> u64 {
+pub(super) fn until(world: &mut World, what: &str, mut holds: impl FnMut(&World) -> bool) -> u64 {
     let since_ms = world.now_ms;
     while !holds(world) {
         assert!(world.now_ms < since_ms + 60_000, "{what}: {:?}", world.newest());
@@ -187,6 +205,65 @@ fn a_job_whose_program_fails_ends_and_the_others_do_not() {
 }
 
 #[test]
+fn a_job_that_fails_at_once_again_and_again_ends_failed_and_says_how_often() {
+    let mut world = cluster(&[2, 2]);
+    submit(&mut world, "good", "v1", 2);
+    submit(&mut world, "dying", DYING, 2);
+    world.run_for(200_000);
+    let outcome = job(&world, "dying").outcome.clone().expect("it has failed");
+    assert_eq!(outcome.exit, Exit::GenerationLost);
+    let said = "signal 11; the job has failed 10 times in a row within ";
+    assert!(outcome.why.starts_with(said), "{}", outcome.why);
+    let started = world.started.iter().filter(|(name, _)| name == "dying").count();
+    assert_eq!((started, runs(&world, "good")), (MOST_FAILURES as usize, Some(("v1", 2))));
+    // Nothing of that counts when a person starts it again.
+    assert_eq!(change(&mut world, start("dying")), Ok(()));
+    world.run_for(5000);
+    assert_eq!(job(&world, "dying").outcome, None);
+    assert_eq!(change(&mut world, update("dying", Some("v1"), None)), Ok(()));
+    until(&mut world, "it runs", |world| runs(world, "dying") == Some(("v1", 2)));
+}
+
+/// Another coordinator counts on.
+#[test]
+fn a_job_that_fails_again_and_again_ends_failed_although_its_coordinators_are_lost() {
+    let mut world = cluster(&[0, 0, 2]);
+    submit(&mut world, "dying", DYING, 2);
+    for attempts in [3, 6, 9] {
+        until(&mut world, "attempts", |world| world.started.len() >= attempts);
+        let host = coordinator(&world);
+        if host != 2 {
+            world.kill(host);
+            until(&mut world, "another one", |world| coordinator(world) != host);
+            world.start(host);
+        }
+    }
+    world.run_for(150_000);
+    assert!(job(&world, "dying").outcome.is_some());
+    assert!((10..=12).contains(&world.started.len()), "{:?}", world.started);
+}
+
+#[test]
+fn a_job_whose_processes_die_seldom_or_with_their_nodes_never_fails() {
+    let mut world = cluster(&[2, 2]);
+    submit(&mut world, "orders", "v1", 2);
+    for _ in 0..15 {
+        until(&mut world, "it runs", |world| runs(world, "orders").is_some());
+        world.run_for(12_000);
+        world.kill_a_process();
+        world.step();
+    }
+    for _ in 0..15 {
+        until(&mut world, "it runs", |world| runs(world, "orders").is_some());
+        let host = world.live().flat_map(|(.., workers)| workers.into_keys()).next().expect("a host");
+        world.kill(host);
+        world.run_for(1000);
+        world.start(host);
+    }
+    until(&mut world, "it runs", |world| runs(world, "orders").is_some());
+}
+
+#[test]
 fn a_job_keeps_its_slots_while_it_restarts() {
     let mut world = cluster(&[2]);
     submit(&mut world, "z", "v1", 2);
@@ -209,6 +286,7 @@ fn a_change_that_was_made_of_an_older_revision_is_refused() {
         job: "orders".to_owned(),
         version: Some(version.to_owned()),
         workers: None,
+        require: None,
         of: Some(1),
     };
     assert_eq!(change(&mut world, of_the_first("v2")), Ok(()));
@@ -327,7 +405,7 @@ fn a_change_during_which_the_coordinator_dies_can_be_repeated() {
     for steps in 0..12 {
         let mut world = cluster(&[2, 2]);
         let first = coordinator(&world);
-        let wanted = Change::Submit { job: "orders".to_owned(), version: "v1".to_owned(), workers: 2 };
+        let wanted = Change::Submit { job: "orders".to_owned(), version: "v1".to_owned(), workers: 2, require: none() };
         let number = world.change(first, wanted.clone());
         (0..steps).for_each(|_| world.step());
         world.kill(first);
@@ -346,9 +424,13 @@ const JOBS: [&str; 3] = ["a", "b", "c"];
 /// Something that a user may want.
 fn any_change(dice: &mut Dice) -> Change {
     let job = JOBS[dice.below(JOBS.len())];
-    let version = |dice: &mut Dice| ["v1", "v2", BAD, UNFIT][dice.below(4)].to_owned();
+    let version = |dice: &mut Dice| ["v1", "v2", BAD, UNFIT, DYING][dice.below(5)].to_owned();
     match dice.below(8) {
-        0..3 => Change::Submit { job: job.to_owned(), version: version(dice), workers: dice.between(1, 4) as u32 },
+        0..3 => {
+            let require = if dice.one_in(4) { ssd() } else { none() };
+            let workers = dice.between(1, 4) as u32;
+            Change::Submit { job: job.to_owned(), version: version(dice), workers, require }
+        }
         3 => update(job, Some(&version(dice)), None),
         4 => update(job, None, Some(dice.between(1, 4) as u32)),
         5 => stop(job),
@@ -363,10 +445,17 @@ fn run(seed: u64, tells: bool) -> Result<(), String> {
     let weather = Weather::new(&mut dice);
     let slots: Vec<_> = (0..dice.between(1, 4)).map(|_| dice.between(0, 3) as u32).collect();
     let mut world = World::of_cluster(seed ^ 0x5eed, &slots);
+    for host in &mut world.hosts {
+        host.offer.labels.insert("zone".to_owned(), ["x", "y"][dice.below(2)].to_owned());
+        if dice.one_in(2) {
+            host.offer.labels.extend(ssd());
+        }
+    }
     world.tells = tells;
     world.faults = [0, 10, 50][dice.below(3)];
     world.start_all();
     let wishes = [20, 100, 400][dice.below(3)];
+    let drains = [200, 1000, 100_000][dice.below(3)];
     for _ in 0..dice.between(200, 4000) {
         world.step();
         disturb(&mut world, &weather, &mut dice);
@@ -374,9 +463,18 @@ fn run(seed: u64, tells: bool) -> Result<(), String> {
             let host = dice.below(slots.len());
             world.change(host, any_change(&mut dice));
         }
+        if dice.one_in(drains) {
+            let (host, at) = (dice.below(slots.len()), dice.below(slots.len()));
+            world.change(at, if dice.one_in(3) { undrain(host) } else { drain(host) });
+        }
     }
     heal(&mut world);
     world.run_for(60_000);
+    // Some nodes are drained for good, and the others are not.
+    for host in 0..slots.len() {
+        let wanted = if dice.one_in(4) { drain(host) } else { undrain(host) };
+        change(&mut world, wanted.clone()).map_err(|refusal| format!("{wanted:?} is refused: {refusal}"))?;
+    }
     // What each job is wanted to be from now on. It is asked for until it is confirmed.
     for job in JOBS {
         let known = world.newest().is_some_and(|record| record.jobs.contains_key(job));
@@ -395,13 +493,14 @@ fn run(seed: u64, tells: bool) -> Result<(), String> {
             Change::Update { version, workers, .. } => {
                 Some(&of_job.version) == version.as_ref() && Some(of_job.workers) == *workers
             }
-            Change::Submit { .. } | Change::Delete { .. } => true,
+            _ => true,
         });
         if !is_so {
             return Err(format!("{wanted:?} was confirmed, and is not so: {:?}", world.newest()));
         }
     }
-    world.run_for(120_000);
+    // The longest of all is how long it takes until it is sure that a job has failed.
+    world.run_for(240_000);
     if let Some(why) = unsettled(&world) {
         return Err(why);
     }
@@ -420,6 +519,7 @@ fn run(seed: u64, tells: bool) -> Result<(), String> {
 fn unsettled(world: &World) -> Option<String> {
     let Some(record) = world.newest() else { return Some("the journal is empty".to_owned()) };
     let mut free: BTreeMap<NodeId, u32> = BTreeMap::new();
+    let mut of_ssd: BTreeSet<NodeId> = BTreeSet::new();
     for host in &world.hosts {
         let Some(node) = &host.node else { return Some(format!("{:?} does not run", host.offer)) };
         let follows = node.coordinator().map(|(coordinator, term)| (coordinator.clone(), term));
@@ -427,6 +527,9 @@ fn unsettled(world: &World) -> Option<String> {
             return Some(format!("{:?} follows {follows:?} and not {}", host.offer, record.coordinator));
         }
         free.insert(node.me().clone(), host.offer.slots);
+        if host.offer.has_labels(&ssd()) {
+            of_ssd.insert(node.me().clone());
+        }
     }
     for (name, number, _) in world.live() {
         let of_job = record.jobs.get(name).and_then(|job| job.attempt.as_ref());
@@ -450,14 +553,32 @@ fn unsettled(world: &World) -> Option<String> {
         let running = job.attempt.as_ref().filter(|attempt| world.runs(name, attempt));
         match (&job.outcome, running) {
             (Some(outcome), None) => {
-                let expected = !wanted.run || wanted.version == BAD || outcome.exit == Exit::Misconfigured;
+                // A program that is sound has only failed if its processes died often enough, and not because nodes were lost.
+                let deaths = world.deaths.get(name).copied().unwrap_or_default();
+                let often = outcome.exit == Exit::GenerationLost && deaths >= MOST_FAILURES;
+                let expected = !wanted.run || wanted.version == BAD || outcome.exit == Exit::Misconfigured || often;
                 (!expected).then(|| format!("{name} has ended with {outcome:?}: {job:?}"))
             }
             (Some(_), Some(_)) => Some(format!("{name} has ended, and runs")),
             (None, _) if !wanted.run => Some(format!("{name} is to be stopped, and is not: {job:?}")),
+            (None, Some(attempt)) if attempt.version == DYING => {
+                Some(format!("{name} dies again and again, and has not failed: {job:?}"))
+            }
             (None, Some(attempt)) if attempt.revision == wanted.revision => {
                 let right = attempt.version == wanted.version && attempt.layout().workers == wanted.workers;
-                (!right).then(|| format!("{name} runs as {attempt:?}, and {wanted:?} is wanted"))
+                let places = attempt.placement.places.iter().map(|(node, _)| node);
+                let fits = wanted.require.is_empty() || places.clone().all(|node| of_ssd.contains(node));
+                // One that has processes on a node that is drained has no room on the others.
+                if places.clone().any(|node| record.draining.contains(&node.address)) {
+                    let mut free = free.clone();
+                    for (node, slots) in attempt.placement.slots() {
+                        *free.entry(node).or_default() += slots;
+                    }
+                    if fits_into(&free, record, job, &of_ssd, wanted.workers) {
+                        return Some(format!("{name} is left on a node that is drained: {free:?} {record:?}"));
+                    }
+                }
+                (!right || !fits).then(|| format!("{name} runs as {attempt:?}, and {wanted:?} is wanted"))
             }
             // It waits, beside an earlier revision or alone: there must be no room for it.
             (None, running) => {
@@ -465,11 +586,7 @@ fn unsettled(world: &World) -> Option<String> {
                 for (node, processes) in running.iter().flat_map(|attempt| &attempt.placement.places) {
                     *free.entry(node.clone()).or_default() += processes * running?.placement.threads;
                 }
-                free.retain(|node, _| job.failed.iter().all(|(failed, _)| failed != node));
-                let fits = |workers: u32| {
-                    let room = place(&free, Workers::Fixed(workers), &[]);
-                    room.is_some_and(|room| room.layout().workers == workers)
-                };
+                let fits = |workers: u32| fits_into(&free, record, job, &of_ssd, workers);
                 let earlier = job.attempt.as_ref().filter(|attempt| running.is_none() && attempt.version != BAD);
                 let earlier = earlier.is_some_and(|attempt| fits(attempt.layout().workers));
                 let waits = (wanted.version != UNFIT && fits(wanted.workers)) || earlier;
@@ -477,6 +594,24 @@ fn unsettled(world: &World) -> Option<String> {
             }
         }
     })
+}
+
+/// Whether the nodes that a job may have next have room for so many workers.
+fn fits_into(
+    free: &BTreeMap<NodeId, u32>,
+    record: &GroupRecord,
+    job: &JobRecord,
+    of_ssd: &BTreeSet<NodeId>,
+    workers: u32,
+) -> bool {
+    let has_failed = |node: &NodeId| job.failed.iter().any(|(failed, _)| failed == node);
+    let requires = job.wanted.as_ref().is_some_and(|wanted| !wanted.require.is_empty());
+    let may = |node: &NodeId| {
+        !has_failed(node) && !record.draining.contains(&node.address) && (!requires || of_ssd.contains(node))
+    };
+    let rooms = free.iter().filter(|(node, _)| may(node));
+    let rooms = rooms.map(|(node, slots)| (node.clone(), Room { slots: *slots, ..Room::default() })).collect();
+    place(&rooms, Workers::Fixed(workers)).is_some_and(|room| room.layout().workers == workers)
 }
 
 #[test]

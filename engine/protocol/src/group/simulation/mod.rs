@@ -6,6 +6,7 @@
 //! ones, and one whose processes lose each other ends.
 
 mod cluster;
+mod drains;
 mod histories;
 mod scenarios;
 mod world;

@@ -25,6 +25,8 @@ type Key = (String, AttemptNumber);
 pub(super) const UNFIT: &str = "unfit";
 /// The program whose processes fail.
 pub(super) const BAD: &str = "bad";
+/// The program whose processes die soon after they have begun to read.
+pub(super) const DYING: &str = "dying";
 
 pub(super) struct Host {
     pub(super) node: Option<Node>,
@@ -44,6 +46,7 @@ enum Happening {
     ToNode(usize, NodeId, NodeEvent),
     Opens(Key),
     Reads(Key),
+    Dies(Key),
     Stops(Key),
     /// A node of a cluster has fetched and checked the versions of so many requests.
     Prepared(usize, NodeId, u64, BTreeSet<String>),
@@ -85,6 +88,8 @@ pub(super) struct World {
     opened: BTreeMap<String, AttemptNumber>,
     /// Attempts that processes were started for, in their order.
     pub(super) started: Vec<Key>,
+    /// How many processes of each job have died by themselves, or have lost each other.
+    pub(super) deaths: BTreeMap<String, u32>,
     /// Whether the nodes are those of a cluster.
     is_cluster: bool,
     /// What became of the changes that were asked for, by number.
@@ -101,6 +106,7 @@ pub(super) fn offer(version: &str, slots: u32) -> Offer {
         unready: None,
         leaving: false,
         programs: BTreeMap::new(),
+        labels: BTreeMap::new(),
     }
 }
 
@@ -131,6 +137,7 @@ impl World {
             jobs: BTreeMap::new(),
             opened: BTreeMap::new(),
             started: Vec::new(),
+            deaths: BTreeMap::new(),
             is_cluster: false,
             answers: BTreeMap::new(),
             changes: 0,
@@ -226,6 +233,7 @@ impl World {
         let (key, victim) = (key.clone(), job.live.iter().next().map(|(process, host)| (*process, *host)));
         if let Some((process, host)) = victim {
             self.tell(|| format!("process {process} of attempt {key:?} dies"));
+            *self.deaths.entry(key.0.clone()).or_default() += 1;
             self.end(&key, process, host, died("killed"), STEP_MS);
         }
     }
@@ -305,10 +313,14 @@ impl World {
         }
         let Some(job) = self.jobs.get_mut(key) else { return };
         job.opened = true;
-        let first = job.live[&0];
+        let (first, job_dies) = (job.live[&0], job.version == DYING);
         self.opened.insert(name.clone(), *number);
         self.tell(|| format!("attempt {number} of {name} opens"));
         self.says(first, key, 0, ProcessSays::Opened(Generation(number.0)), 1);
+        if job_dies {
+            let after_ms = self.dice.between(100, 3000) as u64;
+            self.later(after_ms, Happening::Dies(key.clone()));
+        }
         self.later(200, Happening::Reads(key.clone()));
         let older = |other: &&Key| other.0 == *name && other.1 < *number;
         let older: Vec<_> = self.jobs.keys().filter(older).cloned().collect();
@@ -331,6 +343,7 @@ impl World {
             }
         }
         for key in broken {
+            *self.deaths.entry(key.0.clone()).or_default() += 1;
             let why = "lost another process".to_owned();
             self.end_all(&key, &ProcessEnd::Said { exit: Exit::GenerationLost, why, elsewhere: false });
         }
@@ -385,6 +398,13 @@ impl World {
                         self.says(host, &key, 0, ProcessSays::Reads, 1);
                     }
                 }
+                Happening::Dies(key) => {
+                    let live = self.jobs.get(&key).map(|job| job.live.clone()).unwrap_or_default();
+                    if let Some((process, host)) = live.into_iter().next_back() {
+                        *self.deaths.entry(key.0.clone()).or_default() += 1;
+                        self.end(&key, process, host, died("signal 11"), STEP_MS);
+                    }
+                }
                 Happening::Stops(key) => {
                     let opened = self.jobs.get(&key).is_some_and(|job| job.opened);
                     let done = ProcessEnd::Said { exit: Exit::Done, why: String::new(), elsewhere: false };
@@ -411,6 +431,11 @@ impl World {
             NodeRequest::Store(call) => self.store(host, call),
             NodeRequest::Start { job, attempt, processes, .. } => {
                 let number = attempt.number;
+                // Its record says which nodes had been drained before it.
+                let record = self.records.get(&number.0);
+                let is_drained = |node: &NodeId| record.is_some_and(|record| record.draining.contains(&node.address));
+                let drained = attempt.placement.places.iter().find(|(node, _)| is_drained(node));
+                assert_eq!(drained, None, "a node that is drained gets processes of attempt {number} of {job}");
                 assert!(self.is_stored(&job, &attempt), "host-{host} starts attempt {number}, which no record holds");
                 let key = (job, number);
                 if !self.started.contains(&key) {
