@@ -8,6 +8,7 @@
 //!
 //! **Does not** decide anything: that is [`fluvial_protocol::group`]. It knows nothing of dataflow.
 
+pub mod access;
 mod allocator;
 pub mod changes;
 pub mod group;

@@ -1,5 +1,6 @@
 //! A cluster: nodes of the command `fluvial`, to which jobs are submitted.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod life;
 mod nodes;

@@ -271,7 +271,7 @@ impl<'a> Copy<'a> {
                     drop(of_checks.send(Event::Checked(version.to_owned(), unready)));
                 };
                 let (shelf, handle) = (Shelf::new(store.clone(), CLUSTER), runtime.handle());
-                api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, handle)
+                api::serve(api, Arc::clone(&board), trust, store.clone(), changes, handle)
                     .context("cannot serve the API")?;
                 let programs = Programs::new(shelf, location, cache, handle.clone(), Arc::new(checked));
                 (None, OfPrograms::Submitted(programs))
