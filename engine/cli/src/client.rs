@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use fluvial_node::http::api::{CLIENT, Failure};
 use reqwest::{Method, StatusCode};
+use rustls::CertificateError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::connection::{Connection, Security};
 
 /// How long a request may take. An upload may take longer.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -22,24 +25,48 @@ const UPLOADED_WITHIN: Duration = Duration::from_secs(600);
 /// A node's API.
 pub(crate) struct Client {
     addr: String,
+    /// What the address of each request begins with.
+    base: String,
+    token: Option<String>,
     http: reqwest::Client,
 }
 
 impl Client {
-    pub(crate) fn new(addr: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(connection: Connection) -> anyhow::Result<Self> {
+        let Connection { addr, security } = connection;
         // The HTTP library asks for it even where nothing is encrypted. A second call keeps what the first one has set.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().build().context("cannot make an HTTP client")?;
-        Ok(Self { addr: addr.to_owned(), http })
+        let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        let (scheme, token, builder) = match security {
+            Security::Plain => ("http", None, builder),
+            Security::Tls { tls, token } => ("https", token, builder.tls_backend_preconfigured(*tls)),
+        };
+        let http = builder.build().context("cannot make an HTTP client")?;
+        Ok(Self { base: format!("{scheme}://{addr}/v1/"), addr, token, http })
     }
 
     async fn send_once(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
-        let sent = request.header(CLIENT, env!("CARGO_PKG_VERSION")).send().await;
-        sent.with_context(|| {
+        let request = request.header(CLIENT, env!("CARGO_PKG_VERSION"));
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        request.send().await.map_err(|error| {
             let addr = &self.addr;
-            format!(
-                "no node answers at {addr}: start one by `fluvial up` or `fluvial node`, or say by --addr where it is"
-            )
+            let context = match tls_error(&error) {
+                Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForName)) => format!(
+                    "the certificate of {addr} is for another name: say by --addr how the node is called in its certificate"
+                ),
+                Some(rustls::Error::InvalidCertificate(_)) => format!(
+                    "{addr} is no node of the cluster that was asked for: nothing was sent to it. If the cluster has another \
+                     key or authority now, `fluvial login {addr}` again, or give that by --cluster-key-file or --ca"
+                ),
+                Some(_) => format!("{addr} does not use TLS as a node with a cluster key does: is the address right?"),
+                None => format!(
+                    "no node answers at {addr}: start one by `fluvial up` or `fluvial node`, or say by --addr where it is"
+                ),
+            };
+            anyhow::Error::new(error).context(context)
         })
     }
 
@@ -57,24 +84,36 @@ impl Client {
         }
     }
 
-    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("http://{}/v1/{path}", self.addr)).timeout(WITHIN)
+    /// # Errors
+    /// The path holds a name that would lead to another path.
+    fn request(&self, method: Method, path: &str) -> anyhow::Result<reqwest::RequestBuilder> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.@/?=&".contains(c);
+        let moves = path.split('/').any(|part| [".", ".."].contains(&part));
+        ensure!(path.chars().all(fits) && !moves, "'{path}' holds what is no name of a job or token");
+        Ok(self.http.request(method, format!("{}{path}", self.base)).timeout(WITHIN))
     }
 
     /// The answer to a request that reads.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let response = succeeded(self.send(self.request(Method::GET, path)).await?).await?;
+        let response = succeeded(self.send(self.request(Method::GET, path)?).await?).await?;
+        serde_json::from_slice(&response.bytes().await?).with_context(|| format!("the node's answer to {path}"))
+    }
+
+    /// Makes a request once that creates something, and returns what was created.
+    pub(crate) async fn create<T: DeserializeOwned>(&self, path: &str, content: &impl Serialize) -> anyhow::Result<T> {
+        let request = self.request(Method::POST, path)?.header("content-type", "application/json");
+        let response = succeeded(self.send_once(request.body(serde_json::to_vec(content)?)).await?).await?;
         serde_json::from_slice(&response.bytes().await?).with_context(|| format!("the node's answer to {path}"))
     }
 
     /// Makes a request once that would have another effect the second time.
     pub(crate) async fn change_once(&self, method: Method, path: &str) -> anyhow::Result<()> {
-        succeeded(self.send_once(self.request(method, path)).await?).await.map(drop)
+        succeeded(self.send_once(self.request(method, path)?).await?).await.map(drop)
     }
 
     /// Makes a request that changes something.
     pub(crate) async fn change(&self, method: Method, path: &str) -> anyhow::Result<()> {
-        succeeded(self.send(self.request(method, path)).await?).await.map(drop)
+        succeeded(self.send(self.request(method, path)?).await?).await.map(drop)
     }
 
     fn request_with(
@@ -113,13 +152,28 @@ impl Client {
     pub(crate) async fn upload(&self, content: Vec<u8>) -> anyhow::Result<String> {
         let hash = fluvial_node::group::hash(&content);
         let path = format!("binaries/{hash}");
-        if self.send(self.request(Method::GET, &path)).await?.status() == StatusCode::OK {
+        if self.send(self.request(Method::GET, &path)?).await?.status() == StatusCode::OK {
             return Ok(hash);
         }
-        let upload = self.request(Method::PUT, &path).timeout(UPLOADED_WITHIN).body(content);
+        let upload = self.request(Method::PUT, &path)?.timeout(UPLOADED_WITHIN).body(content);
         succeeded(self.send(upload).await?).await?;
         Ok(hash)
     }
+}
+
+/// The failure of TLS from which an error comes, if it does.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        // What an I/O error was made of is not its source.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner = inner.map(|inner| inner as &(dyn std::error::Error + 'static));
+        if let Some(found) = [Some(error), inner].into_iter().flatten().find_map(|error| error.downcast_ref()) {
+            return Some(found);
+        }
+        cause = inner.or_else(|| error.source());
+    }
+    None
 }
 
 /// The response, if it says that the request has succeeded.

@@ -15,6 +15,7 @@ use fluvial_node::status::{MemberReport, Report, State};
 use reqwest::Method;
 
 use crate::client::Client;
+use crate::connection::ConnectionOptions;
 use crate::drain;
 
 /// Between two looks at a job that is waited for.
@@ -165,9 +166,9 @@ pub(crate) enum Command {
 }
 
 /// Runs a command.
-pub(crate) fn run(addr: &str, command: Command) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(connection: &ConnectionOptions, command: Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(carry_out(&Client::new(addr)?, command))
+    runtime.block_on(carry_out(&Client::new(connection.resolve()?)?, command))
 }
 
 async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode> {
@@ -343,14 +344,14 @@ fn savepoints_table(savepoints: &[SavepointReport]) -> String {
     text_of(&table)
 }
 
-fn plain_table() -> Table {
+pub(crate) fn plain_table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table
 }
 
 /// A table without the blanks at the ends of its lines.
-fn text_of(table: &Table) -> String {
+pub(crate) fn text_of(table: &Table) -> String {
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 

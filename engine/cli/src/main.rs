@@ -5,7 +5,10 @@
 //!   fluvial submit, jobs, stop, … ──HTTP, JSON──► the API of a node
 //! ```
 
+mod access;
 mod client;
+mod connection;
+mod contexts;
 mod drain;
 mod jobs;
 mod node;
@@ -18,9 +21,8 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "fluvial", version)]
 struct Options {
-    /// The address of a node's API
-    #[arg(long, global = true, env = "FLUVIAL_ADDR", value_name = "HOST:PORT", default_value = node::API)]
-    addr: String,
+    #[command(flatten)]
+    connection: connection::ConnectionOptions,
 
     #[command(subcommand)]
     command: Command,
@@ -36,6 +38,8 @@ enum Command {
     #[command(subcommand)]
     ClusterKey(KeyCommand),
     #[command(flatten)]
+    Access(access::Command),
+    #[command(flatten)]
     Jobs(jobs::Command),
 }
 
@@ -43,18 +47,25 @@ enum Command {
 enum KeyCommand {
     /// Print a new key. Put it into a file that only the user of the nodes can read
     New,
+    /// Print the fingerprint by which `fluvial login` recognises the cluster that has the key of --cluster-key-file
+    Fingerprint,
 }
 
 fn main() -> ExitCode {
-    let Options { addr, command } = Options::parse();
+    let Options { connection, command } = Options::parse();
     let done = match command {
+        Command::Up(_) if connection.cluster_key_file.is_some() => {
+            Err(anyhow::anyhow!("`up` uses no cluster key: run `fluvial node --cluster-key-file …` instead"))
+        }
         Command::Up(options) => node::up(options),
         Command::Node(options) => node::run(options),
         Command::ClusterKey(KeyCommand::New) => {
             println!("{}", fluvial_node::trust::ClusterKey::new().to_text());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Jobs(command) => jobs::run(&addr, command),
+        Command::ClusterKey(KeyCommand::Fingerprint) => access::print_fingerprint(&connection),
+        Command::Access(command) => access::run(&connection, command),
+        Command::Jobs(command) => jobs::run(&connection, command),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -66,8 +66,8 @@ pub(crate) struct NodeOptions {
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
 
-    /// The address of the API, on the loopback interface: it has no tokens, so every user of this host can run programs as
-    /// the user of this node
+    /// The address of the API. With a cluster key or certificates it uses TLS and asks for tokens. Without, it is on the loopback
+    /// interface only, and every user of this host can run programs as the user of this node
     #[arg(long, value_name = "ADDR:PORT", default_value = API)]
     api: SocketAddr,
 
@@ -116,6 +116,7 @@ pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
     let labels = fluvial_node::labels::labels(labels).map_err(anyhow::Error::msg)?;
     let trust = Arc::new(trust.open()?);
     trust.permits(listen.ip())?;
+    trust.permits_api(api.ip())?;
     let bind = |option: &str, address: SocketAddr| {
         TcpListener::bind(address).with_context(|| format!("cannot listen at {option} {address}"))
     };

@@ -6,7 +6,10 @@ use std::process::Command;
 
 /// Runs the command; returns whether it succeeded, and what it printed.
 fn fluvial(args: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_fluvial")).args(args).output().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fluvial"));
+    // The logins of whoever runs the test are not for it.
+    command.env("XDG_CONFIG_HOME", "/nonexistent").env_remove("FLUVIAL_ADDR").env_remove("FLUVIAL_TOKEN");
+    let output = command.args(args).output().unwrap();
     (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
@@ -28,9 +31,21 @@ fn a_node_listens_for_users_of_this_host_only_and_for_others_only_with_a_proof()
         said
     };
     let said = node(&["--listen", "127.0.0.1:0", "--api", "0.0.0.0:0"]);
-    assert!(said.contains("loopback interface only"), "{said}");
+    assert!(said.contains("loopback interface only") && said.contains("--cluster-key-file"), "{said}");
     let said = node(&["--listen", "0.0.0.0:0", "--advertise", "host-a:7400"]);
     assert!(said.contains("--cluster-key-file"), "{said}");
     let said = node(&["--listen", "0.0.0.0:0", "--insecure"]);
     assert!(said.contains("--advertise"), "{said}");
+}
+
+#[test]
+fn nothing_is_sent_to_another_host_that_does_not_prove_who_it_is() {
+    let (succeeded, said) = fluvial(&["--addr", "192.0.2.1", "jobs"]);
+    assert!(!succeeded && said.contains("fluvial login 192.0.2.1:7400"), "{said}");
+    for words in ["tokens revoke ../jobs/orders", "status ..", "delete ../tokens/anna", "stop a%2fb"] {
+        let (succeeded, said) = fluvial(&words.split(' ').collect::<Vec<_>>());
+        assert!(!succeeded && said.contains("no name of a job or token"), "{words}: {said}");
+    }
+    let (succeeded, said) = fluvial(&["up", "--cluster-key-file", "key"]);
+    assert!(!succeeded && said.contains("fluvial node"), "{said}");
 }

@@ -9,6 +9,7 @@
 //! **Does not** decide anything: that is [`fluvial_protocol::group`]. It knows nothing of dataflow. [`job_store`] has the names of
 //! a job's objects in the store, for the nodes and for the runtime of a job.
 
+pub mod access;
 mod allocator;
 pub mod changes;
 pub mod group;

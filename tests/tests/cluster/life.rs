@@ -142,9 +142,8 @@ fn what_cannot_run_is_refused_with_the_reason() {
 /// A browser on this host reaches the API. No page of another origin may change anything by it, or read anything.
 #[test]
 fn a_web_page_of_another_origin_reaches_nothing() {
-    let cluster = Cluster::start(1);
-    cluster.tell("jobs");
-    let api = cluster.addresses.borrow()[&0].1.clone();
+    let cluster = Cluster::without_key();
+    let api = cluster.api();
     let answer = |method: &str, path: &str, headers: &str| {
         let mut connection = std::net::TcpStream::connect(&api).unwrap();
         write!(connection, "{method} {path} HTTP/1.0\r\n{headers}Content-Length: 0\r\n\r\n").unwrap();

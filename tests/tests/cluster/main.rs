@@ -1,6 +1,7 @@
 //! A cluster: nodes of the command `fluvial`, to which jobs are submitted.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod drain;
 mod life;
 mod nodes;

@@ -16,6 +16,8 @@ use serde_json::Value;
 /// The nodes of a cluster, on the loopback interface.
 pub(crate) struct Cluster {
     folder: Folder,
+    /// Whether the nodes have a cluster key, so that their API uses TLS and tokens.
+    key: bool,
     pub(crate) nodes: RefCell<BTreeMap<usize, Process>>,
     /// By node: the address by which the others reach it, and that of its API.
     pub(crate) addresses: RefCell<BTreeMap<usize, (String, String)>>,
@@ -24,17 +26,32 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A cluster of nodes with two slots each.
     pub(crate) fn start(nodes: usize) -> Self {
+        Self::with(nodes, true)
+    }
+
+    /// A cluster of one node without a cluster key, whose API is open to this host.
+    pub(crate) fn without_key() -> Self {
+        Self::with(1, false)
+    }
+
+    fn with(nodes: usize, key: bool) -> Self {
         let cluster = Self {
             folder: Folder::new("fluvial-cluster-").unwrap(),
+            key,
             nodes: RefCell::default(),
             addresses: RefCell::default(),
         };
-        let key = Command::new(fluvial()).args(["cluster-key", "new"]).output().unwrap().stdout;
-        std::fs::write(cluster.path("key"), key).unwrap();
-        std::fs::set_permissions(cluster.path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        cluster.make_key("key");
         (0..nodes).for_each(|node| cluster.start_node(node));
         cluster.tell("jobs");
         cluster
+    }
+
+    /// Makes a file with a new cluster key.
+    pub(crate) fn make_key(&self, name: &str) {
+        let key = Command::new(fluvial()).args(["cluster-key", "new"]).output().unwrap().stdout;
+        std::fs::write(self.path(name), key).unwrap();
+        std::fs::set_permissions(self.path(name), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -49,8 +66,10 @@ impl Cluster {
     pub(crate) fn start_node_with(&self, node: usize, options: &[&str]) {
         let mut args: Vec<OsString> = ["node", "--slots", "2", "--store"].map(Into::into).into();
         args.push(self.path("store").into());
-        args.extend(["--cluster-key-file".into(), self.path("key").into(), "--cache".into()]);
-        args.push(self.path(&format!("cache-{node}")).into());
+        if self.key {
+            args.extend(["--cluster-key-file".into(), self.path("key").into()]);
+        }
+        args.extend(["--cache".into(), self.path(&format!("cache-{node}")).into()]);
         args.extend(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"].map(OsString::from));
         args.extend(options.iter().map(OsString::from));
         let log = self.path(&format!("log-{node}"));
@@ -82,10 +101,30 @@ impl Cluster {
 
     /// Runs a command against a node that lives. Returns whether it succeeded, and what it printed.
     pub(crate) fn ask<I: Into<OsString>>(&self, args: impl IntoIterator<Item = I>) -> (bool, String) {
+        let mut all = vec!["--addr".into(), self.api().into()];
+        if self.key {
+            all.extend(["--cluster-key-file".into(), OsString::from(self.path("key"))]);
+        }
+        all.extend(args.into_iter().map(Into::into));
+        self.run(all, None)
+    }
+
+    /// The address of the API of a node that lives.
+    pub(crate) fn api(&self) -> String {
         let node = *self.nodes.borrow().keys().next_back().unwrap();
+        self.addresses.borrow()[&node].1.clone()
+    }
+
+    /// Runs the command as a user who has logged in nowhere but by this, and has perhaps a token in the environment.
+    pub(crate) fn run<I: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = I>,
+        token: Option<&str>,
+    ) -> (bool, String) {
         let mut command = Command::new(fluvial());
-        command.arg("--addr").arg(&self.addresses.borrow()[&node].1).args(args.into_iter().map(Into::into));
-        let output = command.output().unwrap();
+        command.env("XDG_CONFIG_HOME", self.path("config")).env_remove("FLUVIAL_ADDR").env_remove("FLUVIAL_TOKEN");
+        command.envs(token.map(|token| ("FLUVIAL_TOKEN", token))).stdin(std::process::Stdio::null());
+        let output = command.args(args.into_iter().map(Into::into)).output().unwrap();
         let printed = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8(printed).unwrap())
     }

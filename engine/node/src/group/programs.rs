@@ -124,6 +124,10 @@ impl Shelf {
         Self { store, folder: folder.to_owned(), location, cache }
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The objects of a job.
     #[must_use]
     pub fn job(&self, name: &str) -> JobStore {

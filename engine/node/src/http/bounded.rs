@@ -1,12 +1,15 @@
 //! A listener with a bound on its open connections: one more, and the oldest is closed.
 //!
-//! Nothing proves who connects, so a stranger could otherwise take all files that this process may open, or, if new connections
-//! had to wait, keep a platform from seeing that the copy works.
+//! Whoever connects is a stranger at first, who could otherwise take all files that this process may open, or, if new connections
+//! had to wait, keep a platform from seeing that the copy works. Where requests show who makes them, a connection with such a request
+//! is no longer a stranger's, so that strangers close only each other's connections.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use axum::serve::Listener;
@@ -14,25 +17,59 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-/// How many connections may be open.
+/// How many connections of strangers may be open.
 pub(super) const MOST: usize = 64;
+/// How many others may be open.
+const MOST_KNOWN: usize = 256;
 
 /// The listener. It closes a connection by dropping its sender.
 pub(super) struct Bounded {
     listener: TcpListener,
-    open: VecDeque<oneshot::Sender<()>>,
+    strangers: VecDeque<Open>,
+    known: VecDeque<Open>,
+}
+
+struct Open {
+    closes: oneshot::Sender<()>,
+    standing: Standing,
+}
+
+/// Whether a request over a connection has shown who makes it. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing(Arc<AtomicBool>);
+
+impl Standing {
+    pub(super) fn is_known(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A connection that its listener can close.
 pub(super) struct Held {
-    socket: TcpStream,
+    pub(super) socket: TcpStream,
+    pub(super) standing: Standing,
     closes: oneshot::Receiver<()>,
     closed: bool,
 }
 
 impl Bounded {
     pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, open: VecDeque::new() }
+        Self { listener, strangers: VecDeque::new(), known: VecDeque::new() }
+    }
+
+    /// Makes room for a stranger.
+    fn make_room(&mut self) {
+        let strangers = std::mem::take(&mut self.strangers).into_iter().chain(std::mem::take(&mut self.known));
+        for open in strangers.filter(|open| !open.closes.is_closed()) {
+            let known = open.standing.0.load(Ordering::Relaxed);
+            if known { self.known.push_back(open) } else { self.strangers.push_back(open) }
+        }
+        while self.strangers.len() >= MOST {
+            self.strangers.pop_front();
+        }
+        while self.known.len() > MOST_KNOWN {
+            self.known.pop_front();
+        }
     }
 }
 
@@ -43,13 +80,10 @@ impl Listener for Bounded {
     async fn accept(&mut self) -> (Held, SocketAddr) {
         // A failure of the system's accept is logged and retried there.
         let (socket, address) = Listener::accept(&mut self.listener).await;
-        self.open.retain(|connection| !connection.is_closed());
-        while self.open.len() >= MOST {
-            self.open.pop_front();
-        }
-        let (connection, closes) = oneshot::channel();
-        self.open.push_back(connection);
-        (Held { socket, closes, closed: false }, address)
+        self.make_room();
+        let ((closes, closed), standing) = (oneshot::channel(), Standing::default());
+        self.strangers.push_back(Open { closes, standing: standing.clone() });
+        (Held { socket, standing, closes: closed, closed: false }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

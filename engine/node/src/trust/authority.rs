@@ -10,7 +10,10 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SignatureAlgorithm,
+};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -18,6 +21,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::secret::Secret;
+
+const WRITTEN: &str = "a certificate with these fields can be written";
 
 /// A certificate authority that follows from a secret.
 pub(super) struct Authority {
@@ -40,14 +45,30 @@ impl Authority {
 
     /// What vouches for the holder of a new key under `name`: its certificate, and the authority's for those of the others.
     pub(super) fn identity(&self, name: &str) -> Identity {
-        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("the kernel gives random bytes");
-        let leaf = unlimited(name, vec![name.to_owned()]);
+        self.sign(unlimited(name, vec![name.to_owned()]), &rcgen::PKCS_ED25519)
+    }
+
+    /// The same for a server whose clients have no certificates. Its chain ends with the authority, so that clients can show its
+    /// fingerprint to a user. Its key is of a kind that browsers know.
+    pub(super) fn server_identity(&self, name: &str) -> Identity {
+        let mut leaf = unlimited(name, vec![name.to_owned()]);
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let mut identity = self.sign(leaf, &rcgen::PKCS_ECDSA_P256_SHA256);
+        identity.chain.extend(identity.authorities.iter().cloned());
+        identity
+    }
+
+    /// The certificate of the authority itself. It is the same each time.
+    pub(super) fn certificate(&self) -> CertificateDer<'static> {
+        self.params.self_signed(&self.key).expect(WRITTEN).der().clone()
+    }
+
+    fn sign(&self, leaf: CertificateParams, kind: &'static SignatureAlgorithm) -> Identity {
+        let key = KeyPair::generate_for(kind).expect("the kernel gives random bytes");
         let leaf = leaf.signed_by(&key, &Issuer::from_params(&self.params, &self.key));
-        let authority = self.params.self_signed(&self.key);
-        let written = "a certificate with these fields can be written";
         Identity {
-            authorities: vec![authority.expect(written).der().clone()],
-            chain: vec![leaf.expect(written).der().clone()],
+            authorities: vec![self.certificate()],
+            chain: vec![leaf.expect(WRITTEN).der().clone()],
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
         }
     }

@@ -4,9 +4,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ring::hkdf;
+use rustls::pki_types::CertificateDer;
 
 use super::TrustError;
+use super::authority::Authority;
+use crate::access::Token;
 use crate::secret::Secret;
+
+/// What the secret of the nodes' authority is used for.
+pub(super) const NODES: &str = "authority of nodes";
 
 /// The 32 bytes by which nodes know each other. Whoever has the key can be a node.
 ///
@@ -50,6 +56,18 @@ impl ClusterKey {
         let text = std::fs::read_to_string(path).map_err(failed)?;
         let secret = text.trim().parse().map_err(|_| TrustError::NotAClusterKey { path: path.to_owned() })?;
         Ok(Self(secret))
+    }
+
+    /// The certificate of the authority that vouches for the nodes of the cluster.
+    #[must_use]
+    pub fn authority(&self) -> CertificateDer<'static> {
+        Authority::of(&self.derive(NODES)).certificate()
+    }
+
+    /// The token of an operator that whoever has the key can derive. It is in no store, and ends with the key.
+    #[must_use]
+    pub fn root_token(&self) -> Token {
+        Token::of(self.derive("root token"))
     }
 
     /// What tells the key from another, in hexadecimal digits. The key does not follow from it.

@@ -2,14 +2,15 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::TrustError;
 use super::authority::{Identity, Tls};
+use super::{TrustError, of_users};
 
 /// Files in PEM format.
 #[derive(Clone, Debug)]
@@ -34,13 +35,15 @@ impl Paths {
         })
     }
 
-    fn read(&self) -> Result<Tls, TrustError> {
+    fn read(&self) -> Result<Both, TrustError> {
         let identity = Identity {
             authorities: certificates("authorities' certificates", &self.authorities)?,
             chain: certificates("certificate", &self.certificate)?,
             key: PrivateKeyDer::from_pem_file(&self.key).map_err(|error| unreadable("key", &self.key, error))?,
         };
-        Tls::new(identity, default_provider())
+        let users = of_users::server(&identity);
+        users
+            .and_then(|users| Ok(Both { users, nodes: Tls::new(identity, default_provider())? }))
             .map_err(|source| TrustError::Certificates { path: self.certificate.clone(), source })
     }
 }
@@ -63,11 +66,20 @@ fn unreadable(what: &'static str, path: &Path, error: pem::Error) -> TrustError 
     }
 }
 
+/// What follows from the files.
+#[derive(Clone, Debug)]
+pub(super) struct Both {
+    /// For connections between nodes.
+    pub(super) nodes: Tls,
+    /// For connections of users to the API.
+    pub(super) users: Arc<ServerConfig>,
+}
+
 /// Certificates as the files hold them now.
 #[derive(Debug)]
 pub(super) struct Files {
     paths: Paths,
-    read: Mutex<([Stamp; 3], Tls)>,
+    read: Mutex<([Stamp; 3], Both)>,
 }
 
 impl Files {
@@ -76,16 +88,16 @@ impl Files {
         Ok(Self { paths, read })
     }
 
-    /// How to connect now. Files that cannot be used, as while they are being replaced one after the other, leave it as it was.
-    pub(super) fn tls(&self) -> Tls {
+    /// How to connect and to be connected to now. Files that cannot be used, as while they are being replaced one after the other, leave it as it was.
+    pub(super) fn now(&self) -> Both {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken before the files are read: a change in between is another one, and is seen next time.
         let stamps = self.paths.stamps();
         if stamps != read.0 {
             match self.paths.read() {
-                Ok(tls) => {
+                Ok(both) => {
                     tracing::info!(certificate = %self.paths.certificate.display(), "the TLS files have changed and were read again");
-                    read.1 = tls;
+                    read.1 = both;
                 }
                 Err(error) => {
                     let error = anyhow::Error::from(error);

@@ -16,12 +16,15 @@ mod attempt;
 mod authority;
 mod cluster_key;
 mod files;
+pub mod of_users;
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{ServerName, pem};
 use serde::{Deserialize, Serialize};
@@ -31,7 +34,10 @@ pub use authority::Tls;
 pub use cluster_key::ClusterKey;
 
 use authority::Authority;
+use cluster_key::NODES;
 use files::{Files, Paths};
+
+use crate::access::TokenHash;
 
 /// What a user gives by which nodes know each other: the file of a cluster key, or the user's own certificates, or nothing. The
 /// command line of a job has these options, and that of `fluvial node`.
@@ -74,6 +80,10 @@ enum Kind {
     ClusterKey {
         /// The certificates.
         tls: Tls,
+        /// Those of the API.
+        users: Arc<ServerConfig>,
+        /// The hash of the token that whoever has the key can derive.
+        root_token: TokenHash,
         /// What tells the key from another, and does not help to find it.
         fingerprint: String,
     },
@@ -134,9 +144,12 @@ impl Trust {
     /// # Errors
     /// Never for a key that can be read.
     pub fn of_cluster_key(key: &ClusterKey) -> Result<Self, TrustError> {
-        let identity = Authority::of(&key.derive("authority of nodes")).identity(NODE);
-        let tls = Tls::new(identity, default_provider()).map_err(|source| TrustError::Derived { source })?;
-        Ok(Self(Kind::ClusterKey { tls, fingerprint: key.fingerprint() }))
+        let authority = Authority::of(&key.derive(NODES));
+        let derived = |source| TrustError::Derived { source };
+        let tls = Tls::new(authority.identity(NODE), default_provider()).map_err(derived)?;
+        let users = of_users::server(&authority.server_identity(NODE)).map_err(derived)?;
+        let (root_token, fingerprint) = (key.root_token().hash(), key.fingerprint());
+        Ok(Self(Kind::ClusterKey { tls, users, root_token, fingerprint }))
     }
 
     /// Refuses to listen at `ip` if others than this host can reach it and would not have to prove who they are.
@@ -165,10 +178,46 @@ impl Trust {
     #[must_use]
     pub fn tls(&self) -> Option<Tls> {
         match &self.0 {
-            Kind::Files(files) => Some(files.tls()),
+            Kind::Files(files) => Some(files.now().nodes),
             Kind::ClusterKey { tls, .. } => Some(tls.clone()),
             Kind::Plain { .. } => None,
         }
+    }
+
+    /// How the API accepts connections of users now, who have tokens and no certificates, or `None` for plain TCP without tokens.
+    /// To be asked for each connection.
+    #[must_use]
+    pub fn tls_of_users(&self) -> Option<Arc<ServerConfig>> {
+        match &self.0 {
+            Kind::Files(files) => Some(files.now().users),
+            Kind::ClusterKey { users, .. } => Some(Arc::clone(users)),
+            Kind::Plain { .. } => None,
+        }
+    }
+
+    /// Whether users of the API have to show tokens.
+    #[must_use]
+    pub fn wants_tokens(&self) -> bool {
+        !matches!(self.0, Kind::Plain { .. })
+    }
+
+    /// The hash of the operator's token that whoever has the cluster key can derive.
+    pub(crate) fn root_token(&self) -> Option<TokenHash> {
+        match &self.0 {
+            Kind::ClusterKey { root_token, .. } => Some(*root_token),
+            Kind::Files(_) | Kind::Plain { .. } => None,
+        }
+    }
+
+    /// Refuses to serve the API at `ip` if others than this host can reach it and users would not have to show tokens.
+    ///
+    /// # Errors
+    /// They can; the error names the options.
+    pub fn permits_api(&self, ip: IpAddr) -> Result<(), TrustError> {
+        if self.wants_tokens() || ip.to_canonical().is_loopback() {
+            return Ok(());
+        }
+        Err(TrustError::UnprotectedApi { ip })
     }
 
     /// The name that the certificate of the node at `address`, a `host:port`, has to have: its host, or the name that all nodes
@@ -246,6 +295,15 @@ pub enum TrustError {
          --tls-ca, by which copies know each other, or --insecure"
     )]
     Unprotected {
+        /// The address to listen at.
+        ip: IpAddr,
+    },
+    /// Others than this host could use the API, which would ask for no token.
+    #[error(
+        "other hosts can reach the API at {ip}, and it would ask for no token: give --cluster-key-file (cluster-key new prints a \
+         key), or --tls-cert, --tls-key and --tls-ca. Without them it is served on the loopback interface only"
+    )]
+    UnprotectedApi {
         /// The address to listen at.
         ip: IpAddr,
     },

@@ -237,6 +237,48 @@ fn certificates_of_the_user_are_read_again_when_their_files_change_and_kept_whil
     between(&old, &trust).unwrap_err();
 }
 
+/// The certificate that a user's client sees which trusts these authorities.
+fn seen_by_user(
+    authorities: &[CertificateDer<'static>],
+    name: &'static str,
+    trust: &Trust,
+) -> Result<CertificateDer<'static>, rustls::Error> {
+    let config = Arc::new(of_users::client(authorities).unwrap());
+    let mut client = ClientConnection::new(config, ServerName::try_from(name).unwrap()).unwrap();
+    let mut server = ServerConnection::new(trust.tls_of_users().unwrap()).unwrap();
+    while client.is_handshaking() {
+        let mut wire = Vec::new();
+        client.write_tls(&mut wire).unwrap();
+        server.read_tls(&mut wire.as_slice()).unwrap();
+        server.process_new_packets()?;
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        client.read_tls(&mut wire.as_slice()).unwrap();
+        client.process_new_packets()?;
+    }
+    Ok(client.peer_certificates().unwrap()[0].clone())
+}
+
+#[test]
+fn a_user_believes_every_node_with_the_cluster_key_and_a_certificate_of_the_users_for_its_host_alone() {
+    let key = ClusterKey::new();
+    let trust = Trust::of_cluster_key(&key).unwrap();
+    seen_by_user(&[key.authority()], "any-name", &trust).unwrap();
+    seen_by_user(&[key.authority()], "10.0.0.1", &trust).unwrap();
+    seen_by_user(&[ClusterKey::new().authority()], "any-name", &trust).unwrap_err();
+    let (folder, authority) = (tempfile::tempdir().unwrap(), OfUser::new());
+    let options = authority.issue(folder.path(), &["host-b"]);
+    let trust = options.open().unwrap();
+    let text = std::fs::read_to_string(options.tls_ca.as_ref().unwrap()).unwrap();
+    let authorities = of_users::certificates(&text).unwrap();
+    let first = seen_by_user(&authorities, "host-b", &trust).unwrap();
+    seen_by_user(&authorities, "host-c", &trust).unwrap_err();
+    authority.issue(folder.path(), &["host-b"]);
+    assert_ne!(seen_by_user(&authorities, "host-b", &trust).unwrap(), first, "the files were replaced");
+}
+
 mod careless {
     //! A client that believes every server.
 

@@ -15,52 +15,70 @@
 //! | `DELETE /v1/jobs/{name}` | forgets a job that has ended; its state in the store stays |
 //! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
 //! | `POST /v1/nodes/{node}/drain`, `…/undrain` | gives a node no more processes and moves those that it has, and the opposite |
+//! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{name}` | the tokens, each as a [`TokenRecord`]; creates one: a [`NewToken`]; revokes one |
+//! | `GET /v1/audit?limit=` | what was changed by whom, newest first, each as an [`AuditEntry`] |
+//! | `GET /v1/session` | who makes the request: a [`Session`] |
+//! | `POST /v1/session`, `DELETE /v1/session` | signs a browser in with a token ([`SignIn`]), and out |
 //!
 //! Every node answers; a change is passed on to the coordinator. An error has a status of 4xx if the request is wrong, and 503 if
 //! it may succeed later; its body is `{"error": "…"}`, or a line of text if the request is no HTTP or JSON of this kind.
 //!
-//! The API is plain HTTP without tokens, so it listens on the loopback interface only: any user of this host who reaches it can run programs as the
-//! user of the node. A web page in a browser of this host reaches it, too. Therefore only requests to a name of this host are
-//! answered, and every request that changes something has to have the header [`CLIENT`], which a page of another origin cannot
-//! set.
+//! A node that has a cluster key or certificates serves the API by TLS, on any interface, also on loopback, and every request needs a
+//! token, in the header `Authorization: Bearer` or in the cookie of a session. Without, it is plain HTTP without tokens on the
+//! loopback interface only, and any user of this host can run programs as the user of the node. The module `gate` decides which
+//! role a request needs.
+//!
+//! [`TokenRecord`]: crate::access::TokenRecord
+//! [`AuditEntry`]: crate::access::AuditEntry
+//! [`MemberReport`]: crate::status::MemberReport
 
+mod audit;
 mod binaries;
+mod gate;
 mod jobs;
 mod nodes;
 mod savepoints;
+mod sessions;
+#[cfg(test)]
+mod tests;
+mod tokens;
 mod upgrades;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 
-use anyhow::ensure;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::header::HOST;
-use axum::http::{Method, StatusCode};
-use axum::middleware::{Next, from_fn};
+use axum::extract::DefaultBodyLimit;
+use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use fluvial_protocol::group::{Change, Refusal};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
+pub use gate::CLIENT;
 pub use jobs::{Submission, Update};
 pub use savepoints::{NewSavepoint, SavepointReport};
+pub use sessions::{Session, SignIn};
+pub use tokens::{CreatedToken, NewToken};
 pub use upgrades::Plan;
 
 use super::bounded::Bounded;
-use super::newest;
+use super::{newest, serving};
+use crate::access::{Audit, Authenticator, Tokens};
 use crate::changes::Changes;
 use crate::check_job_name;
-use crate::group::{Shelf, Specification};
+use crate::group::{CLUSTER, Shelf, Specification};
 use crate::status::{Board, Report, View, gather_all};
 use crate::trust::Trust;
+use gate::Gate;
 
-/// The header that a request which changes something must have.
-pub const CLIENT: &str = "fluvial-client";
 /// The largest binary.
 const MOST_BYTES: usize = 512 << 20;
+/// The largest body of any other request.
+const MOST_BYTES_OF_JSON: usize = 1 << 20;
 
 /// An error, as the API says it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,12 +93,14 @@ struct Knowledge {
     trust: Arc<Trust>,
     shelf: Shelf,
     changes: Changes,
+    tokens: Tokens,
+    gate: Arc<Gate>,
 }
 
 /// Serves the API on `listener` until the runtime ends.
 ///
 /// # Errors
-/// The listener is not on the loopback interface, or cannot be used.
+/// Others than this host can reach the listener and the node has no trust, or it cannot be used.
 pub fn serve(
     listener: TcpListener,
     board: Arc<Board>,
@@ -90,32 +110,45 @@ pub fn serve(
     runtime: &Handle,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
-    ensure!(address.ip().is_loopback(), "the API has no tokens yet, so it listens on the loopback interface only");
+    trust.permits_api(address.ip())?;
     listener.set_nonblocking(true)?;
     let listener = {
         let _in_runtime = runtime.enter();
         tokio::net::TcpListener::from_std(listener)?
     };
-    let router = Router::new()
+    let store = shelf.store();
+    let tokens = Tokens::new(store.clone(), CLUSTER);
+    let audit = Audit::start(store.clone(), CLUSTER, runtime);
+    let authenticator = trust.wants_tokens().then(|| Authenticator::new(tokens.clone(), trust.root_token()));
+    let gate = Arc::new(Gate { address, authenticator, audit, board: Arc::clone(&board) });
+    let router = router(Knowledge { board, trust: Arc::clone(&trust), shelf, changes, tokens, gate });
+    runtime.spawn(serving::serve(Bounded::new(listener), trust, router));
+    Ok(())
+}
+
+/// The routes. Each of them is behind the gate.
+fn router(knowledge: Knowledge) -> Router {
+    Router::new()
         .route("/v1/jobs", get(jobs::jobs).post(jobs::submit))
         .route("/v1/jobs/{name}", get(jobs::job).patch(jobs::update).delete(jobs::delete))
         .route("/v1/jobs/{name}/plan", post(upgrades::plan))
         .route("/v1/jobs/{name}/rollback", post(upgrades::rollback))
         .route("/v1/jobs/{name}/savepoints", get(savepoints::savepoints).post(savepoints::take))
-        .route("/v1/jobs/{name}/savepoints/{savepoint}", axum::routing::delete(savepoints::drop_savepoint))
+        .route("/v1/jobs/{name}/savepoints/{savepoint}", delete(savepoints::drop_savepoint))
         .route("/v1/jobs/{name}/{action}", post(jobs::act))
-        .route("/v1/binaries/{hash}", put(binaries::put_binary).get(binaries::has_binary))
+        .route(
+            "/v1/binaries/{hash}",
+            put(binaries::put_binary).get(binaries::has_binary).layer(DefaultBodyLimit::max(MOST_BYTES)),
+        )
         .route("/v1/nodes", get(nodes::nodes))
         .route("/v1/nodes/{node}/{action}", post(nodes::act))
-        .layer(DefaultBodyLimit::max(MOST_BYTES))
-        .layer(from_fn(move |request, next| guard(address, request, next)))
-        .with_state(Knowledge { board, trust, shelf, changes });
-    runtime.spawn(async move {
-        if let Err(error) = axum::serve(Bounded::new(listener), router).await {
-            tracing::warn!(%error, "the API of this node has ended");
-        }
-    });
-    Ok(())
+        .route("/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/tokens/{name}", delete(tokens::revoke))
+        .route("/v1/audit", get(audit::newest))
+        .route("/v1/session", get(sessions::whose).post(sessions::sign_in).delete(sessions::sign_out))
+        .layer(DefaultBodyLimit::max(MOST_BYTES_OF_JSON))
+        .layer(from_fn_with_state(Arc::clone(&knowledge.gate), gate::pass))
+        .with_state(knowledge)
 }
 
 /// Why a request gets no answer.
@@ -149,23 +182,12 @@ impl From<Refusal> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.status, Json(Failure { error: self.error })).into_response()
+        let mut response = (self.status, Json(Failure { error: self.error })).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
     }
-}
-
-/// Lets a request through if no web page of another origin can have made it.
-async fn guard(address: SocketAddr, request: Request, next: Next) -> Result<Response, Refused> {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let own = ["localhost", "127.0.0.1", "[::1]"].contains(&name) || host == address.to_string();
-    let reads = [Method::GET, Method::HEAD].contains(request.method());
-    if !own {
-        return Err(Refused::new(StatusCode::FORBIDDEN, format!("'{host}' is no name of this host")));
-    }
-    if !reads && !request.headers().contains_key(CLIENT) {
-        return Err(Refused::new(StatusCode::FORBIDDEN, format!("the header '{CLIENT}' is missing")));
-    }
-    Ok(next.run(request).await)
 }
 
 impl Knowledge {
@@ -213,16 +235,4 @@ fn is_hash(text: &str) -> Result<(), Refused> {
 
 fn is_name(text: &str) -> Result<(), Refused> {
     check_job_name(text).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_a_folder_and_a_part_of_a_topic() {
-        for (name, fits) in [("orders", true), ("a.b-c_1", true), ("", false), (".cluster", false), ("a/b", false)] {
-            assert_eq!(is_name(name).is_ok(), fits, "{name}");
-        }
-    }
 }
