@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
+use fluvial_node::elf::ProgramFile;
 use fluvial_node::http::api::{Submission, Update};
 use fluvial_node::status::{MemberReport, Report, State};
 use reqwest::Method;
 
 use crate::client::Client;
+use crate::logs;
 
 /// Between two looks at a job that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -55,6 +57,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what the processes of a job have printed, by time; also those that have ended
+    Logs(logs::Options),
     /// Run a job that was stopped or has ended
     Start {
         /// The job
@@ -131,6 +135,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             let job: Report = client.get(&format!("jobs/{job}")).await?;
             if json { println!("{}", serde_json::to_string_pretty(&job)?) } else { print!("{}", describe(&job)) }
         }
+        Command::Logs(options) => return logs::print(client, &options).await,
         Command::Start { job } => {
             client.change(Method::POST, &format!("jobs/{job}/start")).await?;
             return wait_until_it_runs(client, &job).await;
@@ -160,7 +165,11 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
 }
 
 fn read(binary: &PathBuf) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(binary).with_context(|| format!("cannot read '{}'", binary.display()))
+    let content = std::fs::read(binary).with_context(|| format!("cannot read '{}'", binary.display()))?;
+    let refused = || format!("'{}' cannot run on the cluster", binary.display());
+    let file = ProgramFile::read(&content).with_context(refused)?;
+    file.fits_this_engine().with_context(refused)?;
+    Ok(content)
 }
 
 async fn jobs(client: &Client) -> anyhow::Result<Vec<Report>> {
@@ -197,8 +206,14 @@ async fn wait_until_it_runs(client: &Client, name: &str) -> anyhow::Result<ExitC
             println!("{name} runs");
             Ok(ExitCode::SUCCESS)
         }
-        _ => bail!("{name} is {}", job.summary()),
+        _ => bail!("{name} is {}{}", job.summary(), hint(&job).map_or(String::new(), |hint| format!("; {hint}"))),
     }
+}
+
+/// Where more is said about a job that is not well and has printed something.
+fn hint(job: &Report) -> Option<String> {
+    let failed = matches!(job.state, State::Ended | State::Restarting | State::Stalled);
+    (failed && job.attempt.is_some()).then(|| format!("see `fluvial logs {}`", job.job))
 }
 
 fn plain_table() -> Table {
@@ -241,6 +256,9 @@ fn describe(report: &Report) -> String {
         line("wanted", format!("to {wants} with {} workers, revision {}", wanted.workers, wanted.revision));
     }
     line("state", report.summary());
+    if let Some(hint) = hint(report) {
+        line("log", hint);
+    }
     if let Some(attempt) = &report.attempt {
         let generation = attempt.generation.map_or(String::new(), |generation| format!(", generation {generation}"));
         line("attempt", format!("{}{generation}: {}", attempt.number, attempt.why));

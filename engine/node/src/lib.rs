@@ -10,11 +10,13 @@
 
 mod allocator;
 pub mod changes;
+pub mod elf;
 pub mod group;
 pub mod http;
 pub mod keeper;
 pub mod links;
 pub mod log;
+pub mod logs;
 mod memory;
 pub mod process_link;
 pub mod readiness;

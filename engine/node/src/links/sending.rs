@@ -225,7 +225,7 @@ impl Link {
             Answer::NotMe => Err(Unlinked::Gone),
             Answer::OtherStore(theirs) => Err(Unlinked::OtherStore(theirs)),
             Answer::Later(why) => Err(Unlinked::Failed(io::Error::other(why))),
-            Answer::View(_) | Answer::Report(_) | Answer::Changed(_) => {
+            Answer::View(_) | Answer::Report(_) | Answer::Changed(_) | Answer::Logs(_) => {
                 Err(Unlinked::Failed(io::ErrorKind::InvalidData.into()))
             }
         }

@@ -7,7 +7,9 @@
 //! | `POST /v1/jobs` | submits a job: a [`Submission`] |
 //! | `PATCH /v1/jobs/{name}` | another binary, other options or another number of workers: an [`Update`] |
 //! | `POST /v1/jobs/{name}/start`, `…/stop`, `…/restart` | what they say |
-//! | `DELETE /v1/jobs/{name}` | forgets a job that has ended; its state in the store stays |
+//! | `GET /v1/jobs/{name}/logs?attempt=&tail=&since=` | the newest lines of its processes: a [`LogAnswer`] |
+//! | `GET /v1/jobs/{name}/logs?follow=true` | events (`text/event-stream`) until the job has ended: `line` is a [`Line`](crate::logs::Line), `unanswered` says who does not answer, `end` is a [`LogEnd`]. Who goes on says by `Last-Event-ID` or `after=` which id it received last |
+//! | `DELETE /v1/jobs/{name}` | forgets a job that has ended, and deletes its logs; its state in the store stays |
 //! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
 //!
 //! Every node answers; a change is passed on to the coordinator. An error has a status of 4xx if the request is wrong, and 503 if
@@ -20,6 +22,7 @@
 
 mod binaries;
 mod jobs;
+mod logs;
 mod nodes;
 
 use std::net::{SocketAddr, TcpListener};
@@ -38,12 +41,14 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 pub use jobs::{Submission, Update};
+pub use logs::{LogAnswer, LogEnd, LogQuery};
 
 use super::bounded::Bounded;
 use super::newest;
 use crate::changes::Changes;
 use crate::check_job_name;
 use crate::group::{Shelf, Specification};
+use crate::logs::Gathered;
 use crate::status::{Board, Report, View, gather_all};
 use crate::trust::Trust;
 
@@ -65,6 +70,8 @@ struct Knowledge {
     trust: Arc<Trust>,
     shelf: Shelf,
     changes: Changes,
+    logs: Gathered,
+    followers: logs::Followers,
 }
 
 /// Serves the API on `listener` until the runtime ends.
@@ -77,6 +84,7 @@ pub fn serve(
     trust: Arc<Trust>,
     shelf: Shelf,
     changes: Changes,
+    logs: Gathered,
     runtime: &Handle,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
@@ -89,12 +97,13 @@ pub fn serve(
     let router = Router::new()
         .route("/v1/jobs", get(jobs::jobs).post(jobs::submit))
         .route("/v1/jobs/{name}", get(jobs::job).patch(jobs::update).delete(jobs::delete))
+        .route("/v1/jobs/{name}/logs", get(logs::logs))
         .route("/v1/jobs/{name}/{action}", post(jobs::act))
         .route("/v1/binaries/{hash}", put(binaries::put_binary).get(binaries::has_binary))
         .route("/v1/nodes", get(nodes::nodes))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .layer(from_fn(move |request, next| guard(address, request, next)))
-        .with_state(Knowledge { board, trust, shelf, changes });
+        .with_state(Knowledge { board, trust, shelf, changes, logs, followers: logs::followers() });
     runtime.spawn(async move {
         if let Err(error) = axum::serve(Bounded::new(listener), router).await {
             tracing::warn!(%error, "the API of this node has ended");
