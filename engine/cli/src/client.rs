@@ -106,6 +106,12 @@ impl Client {
         serde_json::from_slice(&response.bytes().await?).with_context(|| format!("the node's answer to {path}"))
     }
 
+    /// The answer to a request that reads, as it comes, for as long as it takes.
+    pub(crate) async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+        let request = self.http.get(format!("http://{}/v1/{path}", self.addr));
+        succeeded(self.send(request).await?).await
+    }
+
     /// Makes a request once that would have another effect the second time.
     pub(crate) async fn change_once(&self, method: Method, path: &str) -> anyhow::Result<()> {
         succeeded(self.send_once(self.request(method, path)?).await?).await.map(drop)
@@ -122,7 +128,7 @@ impl Client {
         path: &str,
         content: &impl Serialize,
     ) -> anyhow::Result<reqwest::RequestBuilder> {
-        let request = self.request(method, path).header("content-type", "application/json");
+        let request = self.request(method, path)?.header("content-type", "application/json");
         Ok(request.body(serde_json::to_vec(content)?))
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
+use fluvial_node::elf::ProgramFile;
 use fluvial_node::http::api::{NewSavepoint, Plan, SavepointReport, Submission, Update};
 use fluvial_node::labels::{describe_labels, labels, parse_label};
 use fluvial_node::readiness::Becomes;
@@ -17,6 +18,7 @@ use reqwest::Method;
 use crate::client::Client;
 use crate::connection::ConnectionOptions;
 use crate::drain;
+use crate::logs;
 
 /// Between two looks at a job that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -63,6 +65,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what the processes of a job have printed, by time; also those that have ended
+    Logs(logs::Options),
     /// Run a job that was stopped or has ended
     Start {
         /// The job
@@ -193,6 +197,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             let job: Report = client.get(&format!("jobs/{job}")).await?;
             if json { println!("{}", serde_json::to_string_pretty(&job)?) } else { print!("{}", describe(&job)) }
         }
+        Command::Logs(options) => return logs::print(client, &options).await,
         Command::Start { job, from, correct_outputs } => {
             if from.is_some() {
                 let update = Update { from, correct_outputs, ..Update::default() };
@@ -263,7 +268,11 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
 }
 
 fn read(binary: &PathBuf) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(binary).with_context(|| format!("cannot read '{}'", binary.display()))
+    let content = std::fs::read(binary).with_context(|| format!("cannot read '{}'", binary.display()))?;
+    let refused = || format!("'{}' cannot run on the cluster", binary.display());
+    let file = ProgramFile::read(&content).with_context(refused)?;
+    file.fits_this_engine().with_context(refused)?;
+    Ok(content)
 }
 
 async fn jobs(client: &Client) -> anyhow::Result<Vec<Report>> {
@@ -300,7 +309,7 @@ async fn wait_until_it_runs(client: &Client, name: &str) -> anyhow::Result<ExitC
             println!("{name} runs");
             Ok(ExitCode::SUCCESS)
         }
-        _ => bail!("{name} is {}", job.summary()),
+        _ => bail!("{name} is {}{}", job.summary(), hint(&job).map_or(String::new(), |hint| format!("; {hint}"))),
     }
 }
 
@@ -342,6 +351,12 @@ fn savepoints_table(savepoints: &[SavepointReport]) -> String {
         table.add_row([savepoint.name.clone(), format!("{age} s"), savepoint.tick.to_string(), format!("{kib} KiB")]);
     }
     text_of(&table)
+}
+
+/// Where more is said about a job that is not well and has printed something.
+fn hint(job: &Report) -> Option<String> {
+    let failed = matches!(job.state, State::Failed | State::Ended | State::Restarting | State::Stalled);
+    (failed && job.attempt.is_some()).then(|| format!("see `fluvial logs {}`", job.job))
 }
 
 pub(crate) fn plain_table() -> Table {
@@ -387,6 +402,9 @@ fn describe(report: &Report) -> String {
         }
     }
     line("state", report.summary());
+    if let Some(hint) = hint(report) {
+        line("log", hint);
+    }
     if let Some(attempt) = &report.attempt {
         let generation = attempt.generation.map_or(String::new(), |generation| format!(", generation {generation}"));
         line("attempt", format!("{}{generation}: {}", attempt.number, attempt.why));

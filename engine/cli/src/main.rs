@@ -11,6 +11,7 @@ mod connection;
 mod contexts;
 mod drain;
 mod jobs;
+mod logs;
 mod node;
 
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ enum Command {
     /// Run a whole cluster on this machine for development: one node on the loopback interface, with a folder as its store
     Up(node::UpOptions),
     /// Run a node of a cluster
-    Node(node::NodeOptions),
+    Node(Box<node::NodeOptions>),
     /// Make the key by which nodes know each other
     #[command(subcommand)]
     ClusterKey(KeyCommand),
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
             Err(anyhow::anyhow!("`up` uses no cluster key: run `fluvial node --cluster-key-file …` instead"))
         }
         Command::Up(options) => node::up(options),
-        Command::Node(options) => node::run(options),
+        Command::Node(options) => node::run(*options),
         Command::ClusterKey(KeyCommand::New) => {
             println!("{}", fluvial_node::trust::ClusterKey::new().to_text());
             Ok(ExitCode::SUCCESS)

@@ -29,6 +29,7 @@ use signal_hook::consts::SIGKILL;
 
 use crate::allocator;
 use crate::log::Following;
+use crate::logs::{AttemptLogs, ProcessLog, Stream};
 use crate::memory::Memory;
 use crate::process_link::{FromProcess, Invitation, PROCESS_VARIABLE, ToProcess, read_line, write_line};
 use crate::status::Progress;
@@ -88,6 +89,8 @@ pub struct Launch {
     /// After so many looks without a word a process counts as hung, and is killed, as it is if one of its workers computes for
     /// too long; never, if there is none.
     pub silent_looks: Option<u32>,
+    /// Where what they print is kept; `None` if this process prints it.
+    pub logs: Option<AttemptLogs>,
 }
 
 /// What the processes have said in their newest beats.
@@ -203,6 +206,8 @@ struct Process {
     /// For how long its slowest worker has computed without a pause, as it said last.
     step_ms: u64,
     ended: bool,
+    /// Where what it prints is kept, until it has ended.
+    log: Option<ProcessLog>,
 }
 
 struct Processes {
@@ -231,8 +236,8 @@ impl Drop for Processes {
 
 impl Processes {
     fn start(launch: Launch, inputs: &Sender<Input>, events: Box<dyn Fn(ProcessEvent) + Send>, newest: Newest) -> Self {
-        let (following, memory, processes) = (Following::new(), Memory::now(), BTreeMap::new());
-        let Launch { attempt, program, invitations, .. } = launch;
+        let Launch { attempt, program, invitations, logs, .. } = launch;
+        let (following, memory, processes) = (Following::new(logs), Memory::now(), BTreeMap::new());
         let mut this = Self { attempt, program, processes, events, following, memory, newest };
         for invitation in invitations {
             let index = invitation.index;
@@ -264,14 +269,26 @@ impl Processes {
             .stderr(Stdio::piped())
             .spawn()?;
         let pid = Pid::from_child(&child);
-        let followed = self.following.follow(&mut child);
+        let followed = self.following.follow(index, &mut child);
         let said = write_line(&mut link, invitation);
         let lines = link.try_clone();
-        let process =
-            Process { child, link, exited: false, silent: false, said: None, looks: 0, step_ms: 0, ended: false };
+        let process = Process {
+            child,
+            link,
+            exited: false,
+            silent: false,
+            said: None,
+            looks: 0,
+            step_ms: 0,
+            ended: false,
+            log: None,
+        };
         self.processes.insert(index, process);
         // From here on the process ends with this value, whatever fails.
-        followed.context("cannot begin to read what it prints")?;
+        let log = followed.context("cannot begin to read what it prints")?;
+        if let Some(process) = self.processes.get_mut(&index) {
+            process.log = log;
+        }
         said.context("it does not take its invitation")?;
         let mut lines = BufReader::new(lines?);
         let tell = |inputs: Sender<Input>| move |what| inputs.send(Input::Process(index, what)).is_ok();
@@ -348,6 +365,9 @@ impl Processes {
             What::Exited => process.exited = true,
         }
         if let Some(end) = self.end_of(index) {
+            if let Some(log) = self.processes.get_mut(&index).and_then(|process| process.log.take()) {
+                log.push(Stream::Node, last_words(&end));
+            }
             self.tell_owner(index, ProcessSays::Ended(end));
         }
     }
@@ -387,6 +407,15 @@ impl Processes {
             // An error here means that it is gone already.
             let _ = process.child.kill();
         }
+    }
+}
+
+/// How a process has ended, for the log of its job.
+fn last_words(end: &ProcessEnd) -> String {
+    match end {
+        ProcessEnd::Said { exit, why, .. } if why.is_empty() => format!("ended: {}", exit.describe()),
+        ProcessEnd::Said { exit, why, .. } => format!("ended: {}: {why}", exit.describe()),
+        ProcessEnd::Died { why } => format!("ended: {why}"),
     }
 }
 

@@ -12,6 +12,7 @@
 pub mod access;
 mod allocator;
 pub mod changes;
+pub mod elf;
 pub mod group;
 pub mod http;
 pub mod job_store;
@@ -19,6 +20,7 @@ pub mod keeper;
 pub mod labels;
 pub mod links;
 pub mod log;
+pub mod logs;
 mod memory;
 pub mod process_link;
 pub mod readiness;

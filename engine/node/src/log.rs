@@ -10,6 +10,8 @@
 //! panic, nor those of a closure of the job or a C library. Lines that the supervisor itself cannot write (the reader of its log
 //! has ended, the disk is full) are lost and counted, and the log says how many were lost as soon as it can be written again. A
 //! reader that does not read is treated in the same way once 4 MiB are waiting for it.
+//!
+//! In a cluster the lines of processes go to the [`logs`](crate::logs) of their jobs instead.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -19,6 +21,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
+
+use crate::logs::{AttemptLogs, ProcessLog, Split, Stream};
 
 /// The maximum number of bytes that wait to be written.
 const MOST_WAITING_BYTES: usize = 4 << 20;
@@ -114,36 +118,58 @@ pub(crate) struct Following {
     /// Held by each thread that follows a stream, and by nobody else once all are followed.
     open: Option<Sender<()>>,
     ended: Receiver<()>,
+    /// Where the lines are kept; `None` if they are printed.
+    logs: Option<AttemptLogs>,
 }
 
 impl Following {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(logs: Option<AttemptLogs>) -> Self {
         let (open, ended) = channel();
-        Self { open: Some(open), ended }
+        Self { open: Some(open), ended, logs }
     }
 
-    /// Prints what a process prints from now on.
+    /// Prints or keeps what a process prints from now on. Returns the log where it is kept.
     ///
     /// # Errors
     /// The system has no more threads.
-    pub(crate) fn follow(&self, child: &mut Child) -> std::io::Result<()> {
-        let Some(streams) = RUN.get() else { return Ok(()) };
+    pub(crate) fn follow(&self, index: u32, child: &mut Child) -> std::io::Result<Option<ProcessLog>> {
+        if let Some(logs) = &self.logs {
+            let log = logs.process(index);
+            return self.keep(&log, child).map(|()| Some(log));
+        }
+        let Some(streams) = RUN.get() else { return Ok(None) };
         if let Some(out) = child.stdout.take() {
             self.print("process-stdout", out, streams.out.clone())?;
         }
         if let Some(err) = child.stderr.take() {
             self.print("process-stderr", err, streams.err.clone())?;
         }
-        Ok(())
+        Ok(None)
     }
 
     fn print(&self, name: &str, stream: impl Read + Send + 'static, to: Lines) -> std::io::Result<()> {
+        self.read_by_thread(name, move || pump(stream, &to))
+    }
+
+    fn keep(&self, log: &ProcessLog, child: &mut Child) -> std::io::Result<()> {
+        if let Some(out) = child.stdout.take() {
+            let log = log.clone();
+            self.read_by_thread("process-stdout", move || keep(out, Stream::Stdout, &log))?;
+        }
+        if let Some(err) = child.stderr.take() {
+            let log = log.clone();
+            self.read_by_thread("process-stderr", move || keep(err, Stream::Stderr, &log))?;
+        }
+        Ok(())
+    }
+
+    fn read_by_thread(&self, name: &str, read: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
         let open = self.open.clone();
-        let pump = move || {
-            pump(stream, &to);
+        let read = move || {
+            read();
             drop(open);
         };
-        std::thread::Builder::new().name(name.to_owned()).spawn(pump).map(drop)
+        std::thread::Builder::new().name(name.to_owned()).spawn(read).map(drop)
     }
 
     /// Waits until everything that the processes had printed when they ended has been read. The wait is short, because
@@ -161,23 +187,37 @@ impl Following {
     }
 }
 
-/// Hands on whole lines until the stream ends.
-fn pump(mut stream: impl Read, to: &Lines) {
-    let (mut buffer, mut line) = (vec![0; 16 << 10], Vec::new());
+/// Hands on what is read until the stream ends.
+fn read_all(mut stream: impl Read, mut read: impl FnMut(&[u8])) {
+    let mut buffer = vec![0; 16 << 10];
     loop {
-        let count = match stream.read(&mut buffer) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Ok(0) | Err(_) => break,
-            Ok(count) => count,
-        };
-        line.extend_from_slice(&buffer[..count]);
+        match stream.read(&mut buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => return,
+            Ok(count) => read(&buffer[..count]),
+        }
+    }
+}
+
+/// Keeps the lines of a process until the stream ends.
+fn keep(stream: impl Read, of: Stream, log: &ProcessLog) {
+    let mut split = Split::default();
+    read_all(stream, |bytes| split.feed(bytes, |line| log.push(of, line)));
+    split.end(|line| log.push(of, line));
+}
+
+/// Hands on whole lines until the stream ends.
+fn pump(stream: impl Read, to: &Lines) {
+    let mut line = Vec::new();
+    read_all(stream, |bytes| {
+        line.extend_from_slice(bytes);
         let end = line.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let end = if end == 0 && line.len() >= LONGEST_LINE { line.len() } else { end };
         if end > 0 {
             let rest = line.split_off(end);
             to.push(std::mem::replace(&mut line, rest));
         }
-    }
+    });
     to.push(line);
 }
 

@@ -23,6 +23,10 @@ use crate::trust::MeshCertificate;
 /// The environment variable that makes a job's binary one process of an attempt.
 pub const PROCESS_VARIABLE: &str = "FLUVIAL_PROCESS";
 
+/// The version of this protocol. A binary whose processes speak another one cannot run on a node: a change of [`Invitation`],
+/// [`ToProcess`] or [`FromProcess`] that the other end would not understand has to change it.
+pub const VERSION: u32 = 1;
+
 /// The first line that a process reads: what it is part of.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Invitation {

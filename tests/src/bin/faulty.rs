@@ -105,6 +105,10 @@ struct Options {
     #[arg(long, value_enum, default_value = "revenue")]
     logic: Logic,
 
+    /// Print a line of so many bytes for each order
+    #[arg(long, default_value_t = 0)]
+    prints: usize,
+
     /// What is wrong with the code
     #[arg(long, value_enum, default_value = "nothing")]
     wrong: Wrong,
@@ -131,7 +135,11 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     }
     let wrong = options.wrong;
     let lingering = (wrong == Wrong::Lingers).then(Lingering::default);
+    let prints = options.prints;
     let rows = orders.map(move |(id, order): (String, Option<Order>)| {
+        if prints > 0 {
+            println!("order {id:-<prints$}");
+        }
         if let Some(lingering) = &lingering {
             lingering.has_seen_a_record.store(true, Ordering::Relaxed);
         }

@@ -9,7 +9,7 @@ use fluvial_tests::stage::Stage;
 use fluvial_tests::subject::Subject;
 use serde_json::Value;
 
-use crate::nodes::Cluster;
+use crate::nodes::{Cluster, fluvial};
 
 #[test]
 fn a_job_is_submitted_rescaled_upgraded_stopped_started_and_deleted() {
@@ -106,6 +106,9 @@ fn what_cannot_run_is_refused_with_the_reason() {
     std::fs::write(&script, "#!/bin/sh\n").unwrap();
     let (succeeded, said) = cluster.submit(&stage, 1, &script);
     assert!(!succeeded && said.contains("no Linux program"), "{said}");
+    // This command reads the mark of a job, and is none itself.
+    let (succeeded, said) = cluster.submit(&stage, 1, &fluvial());
+    assert!(!succeeded && said.contains("no job of Fluvial"), "{said}");
     let submit = |name: &str, options: &str| {
         let words = format!("submit {} --name {name} -- {options}", orders.display());
         let (succeeded, said) = cluster.ask(words.split(' '));

@@ -4,5 +4,6 @@
 mod access;
 mod drain;
 mod life;
+mod logs;
 mod nodes;
 mod savepoints;

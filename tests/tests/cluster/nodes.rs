@@ -72,6 +72,7 @@ impl Cluster {
         args.extend(["--cache".into(), self.path(&format!("cache-{node}")).into()]);
         args.extend(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"].map(OsString::from));
         args.extend(options.iter().map(OsString::from));
+        args.extend(["--store-logs-every", "100ms"].map(OsString::from));
         let log = self.path(&format!("log-{node}"));
         // What it said when it was started before must not be taken for what it says now.
         std::fs::write(&log, "").unwrap();

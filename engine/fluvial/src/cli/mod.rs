@@ -50,6 +50,10 @@ use crate::runtime::version::version;
 use crate::runtime::{Build, panics, process};
 use crate::state::StateError;
 
+/// By this the nodes of a cluster know that a binary is a job, before it is uploaded or started.
+#[used]
+static MARK: [u8; 64] = fluvial_node::elf::mark();
+
 /// A job's binary: its name, the closure that builds it, and commands of its own.
 ///
 /// ```no_run
@@ -121,6 +125,8 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     /// Runs the command in `arguments`, of which the first is the name of the program, and returns its exit code.
     #[must_use]
     pub fn main_with(self, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+        // A linker leaves out what is not used.
+        std::hint::black_box(&MARK);
         files::raise_limit();
         let matches = match self.command_line().try_get_matches_from(arguments) {
             Ok(matches) => matches,

@@ -9,6 +9,7 @@ use fluvial_protocol::ProcessEnd;
 use fluvial_protocol::group::{Attempt, AttemptNumber, GroupRecord, NodeId, ProcessSays};
 
 use crate::keeper::{Keeper, Launch, ProcessEvent, Program};
+use crate::logs::Logs;
 use crate::process_link::{Invitation, MeshIdentity, MeshPlace, Succession};
 use crate::status::Progress;
 use crate::trust::{AttemptAuthority, Authorities};
@@ -33,12 +34,21 @@ pub(super) struct Attempts {
     earlier_requests: u64,
     /// Whether no attempt has been started yet.
     first: bool,
+    /// Where what the processes print is kept; `None` if this process prints it.
+    logs: Option<Logs>,
 }
 
 impl Attempts {
-    pub(super) fn new(me: NodeId, listen: IpAddr, host: String, ansi: bool, events: OnEvent) -> Self {
+    pub(super) fn new(
+        me: NodeId,
+        listen: IpAddr,
+        host: String,
+        ansi: bool,
+        logs: Option<Logs>,
+        events: OnEvent,
+    ) -> Self {
         let (authorities, keepers) = (Authorities::new(), BTreeMap::new());
-        Self { me, listen, host, ansi, events, authorities, keepers, earlier_requests: 0, first: true }
+        Self { me, listen, host, ansi, events, authorities, keepers, earlier_requests: 0, first: true, logs }
     }
 
     /// The newest authorities that are known.
@@ -114,7 +124,8 @@ impl Attempts {
         };
         let invitations = processes.clone().map(invitation).collect();
         let (events, of_job) = (Arc::clone(&self.events), job.to_owned());
-        let launch = Launch { attempt: number.0, program, invitations, silent_looks: Some(SILENT_LOOKS) };
+        let logs = self.logs.as_ref().map(|logs| logs.of_attempt(job, number.0));
+        let launch = Launch { attempt: number.0, program, invitations, silent_looks: Some(SILENT_LOOKS), logs };
         match Keeper::start(launch, move |event| events(&of_job, event)) {
             Ok(keeper) => drop(self.keepers.insert(job.to_owned(), (number, keeper))),
             Err(error) => return self.not_started(job, number, processes, &format!("cannot start the job: {error}")),

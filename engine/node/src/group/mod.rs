@@ -34,6 +34,7 @@ use crate::changes::{Changes, Reply};
 use crate::http::{self, api};
 use crate::keeper::{ProcessEvent, Program};
 use crate::links::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
+use crate::logs::{Gathered, Logs, StoredLogs};
 use crate::readiness::{Checks, Readiness};
 use crate::signals::{self, SAME_SIGNAL};
 use crate::status::{Board, Observer};
@@ -75,6 +76,8 @@ pub enum Runs {
         labels: BTreeMap<String, String>,
         /// Accepts the connections of users.
         api: std::net::TcpListener,
+        /// The least time between two writes of a running process's log to the store.
+        store_logs_every: Duration,
     },
 }
 
@@ -143,7 +146,12 @@ pub fn join(mut options: GroupOptions) -> anyhow::Result<(Exit, String)> {
     if let Some(ended) = wait_for_store(&options, &runtime, &inbox) {
         return Ok(ended);
     }
-    let ended = Copy::new(options, board, &runtime, events)?.run(&inbox);
+    let logs = matches!(options.runs, Runs::Cluster { .. }).then(|| Logs::new(&options.advertise));
+    let stored = StoredLogs::new(options.store.clone(), CLUSTER);
+    let ended = Copy::new(options, board, logs.clone(), &runtime, events)?.run(&inbox);
+    if let Some(logs) = logs {
+        runtime.block_on(logs.write_last(&stored));
+    }
     // A call to the store that is under way is of no use any more.
     runtime.shutdown_background();
     Ok(ended)
@@ -229,6 +237,7 @@ impl<'a> Copy<'a> {
     fn new(
         options: GroupOptions,
         board: Arc<Board>,
+        logs: Option<Logs>,
         runtime: &'a Runtime,
         events: Sender<Event>,
     ) -> anyhow::Result<Self> {
@@ -261,6 +270,7 @@ impl<'a> Copy<'a> {
                 proof: StoreProof::new(store.clone(), &name),
                 board: Arc::clone(&board),
                 changes: changes.clone(),
+                logs: logs.clone(),
             },
             runtime.handle(),
             // A copy that has ended reads no more events.
@@ -272,12 +282,15 @@ impl<'a> Copy<'a> {
                 let checked = move |unready| drop(of_checks.send(Event::Unready(unready)));
                 (Some(job), OfPrograms::Own(Readiness::start(checks, checked)?))
             }
-            Runs::Cluster { location, cache, api, .. } => {
+            Runs::Cluster { location, cache, api, store_logs_every, .. } => {
                 let checked = move |version: &str, unready| {
                     drop(of_checks.send(Event::Checked(version.to_owned(), unready)));
                 };
                 let (shelf, handle) = (Shelf::new(store.clone(), CLUSTER, location, cache), runtime.handle());
-                api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, handle)
+                let (stored, logs) = (StoredLogs::new(store.clone(), CLUSTER), logs.clone().unwrap_or(Logs::new("")));
+                let gathered = Gathered::new(logs.clone(), stored.clone(), Arc::clone(&trust));
+                handle.spawn(logs.write(stored, store_logs_every));
+                api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, gathered, handle)
                     .context("cannot serve the API")?;
                 let programs = Programs::new(shelf, handle.clone(), Arc::new(checked));
                 (None, OfPrograms::Submitted(programs))
@@ -285,7 +298,7 @@ impl<'a> Copy<'a> {
         };
         let of_processes = events.clone();
         let on_event = move |job: &str, event| drop(of_processes.send(Event::Process(job.to_owned(), event)));
-        let attempts = Attempts::new(me.clone(), listen, host, options.ansi, Arc::new(on_event));
+        let attempts = Attempts::new(me.clone(), listen, host, options.ansi, logs, Arc::new(on_event));
         Ok(Self {
             node: Node::new(me.clone(), job, offer.clone(), Times::default(), rand::random(), 0),
             me,

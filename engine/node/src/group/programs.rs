@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use fluvial_store::Store;
 use fluvial_store::frame::Format;
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::elf::{Glibc, ProgramFile};
 use crate::job_store::JobStore;
 use crate::keeper::Program;
 use crate::readiness::{Checks, Readiness, Verdict, verdict};
@@ -179,7 +180,8 @@ impl Shelf {
             found == expected,
             "what arrived has the hash {found} instead of {expected}: it was damaged on its way"
         );
-        is_program(&content)?;
+        let of_it = content.clone();
+        spawn_blocking(move || is_program(&of_it)).await??;
         let name = self.binary(expected);
         self.store.create(&name, content).await.map_err(|error| self.store.failed("create", &name, error))?;
         Ok(())
@@ -244,24 +246,19 @@ fn keep(cache: &Path, file: &Path, content: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether content is a program that can run here.
+/// Whether content is a job that can run on a node of this cluster with this CPU.
 fn is_program(content: &[u8]) -> anyhow::Result<()> {
-    // Of the ELF header: its magic number, the class of 64 bits, and the machine.
-    let machine = content.get(18..20).map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
-    match (content.get(..5), machine) {
-        (Some(b"\x7fELF\x02"), Some(machine)) if machine == MACHINE => Ok(()),
-        (Some(b"\x7fELF\x02"), Some(machine)) => {
-            bail!("it was built for another CPU (ELF machine {machine}) than that of this node ({MACHINE})")
-        }
-        _ => bail!("it is no Linux program of 64 bits: submit the binary of a job, such as target/release/orders"),
-    }
+    let file = ProgramFile::read(content)?;
+    file.fits_this_engine()?;
+    file.fits_this_cpu()
 }
 
-/// The number of this CPU's architecture in ELF files.
-#[cfg(target_arch = "x86_64")]
-const MACHINE: u16 = 62;
-#[cfg(target_arch = "aarch64")]
-const MACHINE: u16 = 183;
+/// Whether this host could load a program: the loader itself would say so in many words, and only once it is started.
+fn can_load(file: &Path) -> anyhow::Result<()> {
+    let content = std::fs::read(file).with_context(|| format!("cannot read '{}'", file.display()))?;
+    is_program(&content)?;
+    ProgramFile::read(&content)?.fits_glibc(Glibc::of_this_host())
+}
 
 /// Deletes the files of a cache that were used longest ago while there are more than `most` bytes. A process that runs goes on, and
 /// a file that is needed again is fetched again.
@@ -396,6 +393,8 @@ impl Preparing {
     async fn prepare(&self) -> anyhow::Result<PathBuf> {
         let specification = self.shelf.get(&self.version).await?;
         let path = self.shelf.fetch(&specification.binary).await?;
+        let of_it = path.clone();
+        spawn_blocking(move || can_load(&of_it)).await??;
         let program = Program {
             path: path.clone(),
             name: specification.job.clone(),
@@ -418,6 +417,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+    use crate::elf::made_up;
 
     fn shelf() -> Shelf {
         shelf_in("cache".into())
@@ -428,10 +428,19 @@ mod tests {
     }
 
     fn program() -> Bytes {
-        let mut content = b"\x7fELF\x02".to_vec();
-        content.resize(18, 0);
-        content.extend(MACHINE.to_le_bytes());
-        Bytes::from(content)
+        Bytes::from(made_up::program())
+    }
+
+    #[test]
+    fn a_host_says_which_glibc_is_missing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), made_up::program()).unwrap();
+        can_load(file.path()).unwrap();
+        if let Some(there) = Glibc::of_this_host() {
+            std::fs::write(file.path(), made_up::program_that_needs("GLIBC_99.1")).unwrap();
+            let why = can_load(file.path()).unwrap_err().to_string();
+            assert!(why.contains(&format!("needs glibc 99.1, this node has {there}")), "{why}");
+        }
     }
 
     #[tokio::test]

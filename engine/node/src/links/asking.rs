@@ -6,11 +6,14 @@ use std::time::Duration;
 use fluvial_protocol::group::{Change, NodeId, Refusal};
 
 use super::connection::{Answer, Connection, Hello, NotOpened};
+use crate::logs::{Page, Question};
 use crate::status::{Report, View};
 use crate::trust::Trust;
 
 /// How long the answer of one node may take. It asks nobody else.
 const VIEW_WITHIN: Duration = Duration::from_secs(2);
+/// How long lines of a log may take, which are more than a view.
+const LOGS_WITHIN: Duration = Duration::from_secs(4);
 /// How long the answer of a node may take that asks the coordinator, and then all others at once.
 const REPORT_WITHIN: Duration = Duration::from_secs(8);
 
@@ -46,6 +49,18 @@ pub async fn ask_for_change(to: &NodeId, trust: &Trust, change: Change) -> io::R
     let hello = Hello::Change { to: to.clone(), change };
     match ask(&to.address, trust, hello, REPORT_WITHIN).await? {
         Answer::Changed(answer) => Ok(answer),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Asks a node for lines of a job's log.
+///
+/// # Errors
+/// It does not answer, or this end does not belong to its cluster.
+pub async fn ask_for_logs(to: &NodeId, trust: &Trust, question: Question) -> io::Result<Page> {
+    let hello = Hello::Logs { to: to.clone(), question };
+    match ask(&to.address, trust, hello, LOGS_WITHIN).await? {
+        Answer::Logs(page) => Ok(*page),
         other => Err(unexpected(other)),
     }
 }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::logs::{Page, Question};
 use crate::status::{Report, View};
 use crate::trust::Trust;
 
@@ -72,6 +73,13 @@ pub(super) enum Hello {
         /// What is wanted.
         change: Change,
     },
+    /// A question for lines of a job's log.
+    Logs {
+        /// The node that is asked.
+        to: NodeId,
+        /// What is wanted.
+        question: Question,
+    },
 }
 
 /// The answer to a hello.
@@ -94,6 +102,8 @@ pub(super) enum Answer {
     Report(Box<Report>),
     /// What has become of a change.
     Changed(Result<(), Refusal>),
+    /// Lines of a job's log.
+    Logs(Box<Page>),
 }
 
 /// The bytes of a connection.

@@ -33,10 +33,11 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-pub use asking::{ask_for_change, ask_for_report, ask_for_view};
+pub use asking::{ask_for_change, ask_for_logs, ask_for_report, ask_for_view};
 pub use proof::StoreProof;
 
 use crate::changes::Changes;
+use crate::logs::Logs;
 use crate::status::Board;
 use crate::trust::{Authorities, Trust};
 
@@ -84,6 +85,8 @@ pub struct LinkOptions {
     pub board: Arc<Board>,
     /// Takes the changes that users of a cluster make at other nodes.
     pub changes: Changes,
+    /// The logs of jobs that this node holds, for those who ask.
+    pub logs: Option<Logs>,
 }
 
 /// What the tasks of all links share.
@@ -93,6 +96,7 @@ struct Shared {
     proof: StoreProof,
     board: Arc<Board>,
     changes: Changes,
+    logs: Option<Logs>,
     events: Box<dyn Fn(LinkEvent) + Send + Sync>,
     /// Whether another node has answered a hello of this one.
     welcomed: AtomicBool,
@@ -120,14 +124,14 @@ impl Links {
         runtime: &Handle,
         events: impl Fn(LinkEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let LinkOptions { me, listener, trust, proof, board, changes } = options;
+        let LinkOptions { me, listener, trust, proof, board, changes, logs } = options;
         listener.set_nonblocking(true)?;
         let listener = {
             let _in_runtime = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
         let (events, welcomed) = (Box::new(events), AtomicBool::new(false));
-        let shared = Arc::new(Shared { me, trust, proof, board, changes, events, welcomed });
+        let shared = Arc::new(Shared { me, trust, proof, board, changes, logs, events, welcomed });
         let tasks = vec![
             runtime.spawn(receiving::accept(listener, Arc::clone(&shared))),
             runtime.spawn({

@@ -171,6 +171,16 @@ async fn receive(socket: TcpStream, address: SocketAddr, number: u64, shared: &S
             }
             return;
         }
+        Hello::Logs { to, question } => {
+            let answer = match &shared.logs {
+                Some(logs) if to == shared.me => Answer::Logs(Box::new(logs.answer(&question))),
+                _ => Answer::NotMe,
+            };
+            if let Err(error) = connection.write(&answer).await {
+                tracing::debug!(from = %address, %error, "could not answer a question for a log");
+            }
+            return;
+        }
         // Whoever asks stays a stranger, so that the number of questions is bounded.
         Hello::Question { job, whole } => {
             let answered = tokio::time::timeout(ANSWERS_WITHIN, answer(shared, &job, whole)).await;

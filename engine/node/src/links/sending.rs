@@ -242,7 +242,7 @@ impl Link {
             Answer::OtherStore(theirs) => Err(Unlinked::OtherStore(theirs)),
             Answer::OtherVersion(theirs) => Err(Unlinked::OtherVersion(theirs)),
             Answer::Later(why) => Err(Unlinked::Failed(io::Error::other(why))),
-            Answer::View(_) | Answer::Report(_) | Answer::Changed(_) => {
+            Answer::View(_) | Answer::Report(_) | Answer::Changed(_) | Answer::Logs(_) => {
                 Err(Unlinked::Failed(io::ErrorKind::InvalidData.into()))
             }
         }

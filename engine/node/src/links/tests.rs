@@ -63,6 +63,7 @@ impl Copy {
             proof: proof(store),
             board: Arc::default(),
             changes: Changes::none(),
+            logs: None,
         };
         let (to, events) = unbounded_channel();
         let links = Links::start(options, &Handle::current(), move |event| drop(to.send(event))).unwrap();

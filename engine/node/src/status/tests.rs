@@ -207,8 +207,15 @@ fn copy(trust: &Arc<Trust>, change: impl FnOnce(NodeId) -> View) -> (Links, Node
     board.show(Arc::new(change(me.clone())), Instant::now());
     let store = Store::over(Arc::new(object_store::memory::InMemory::new()), "memory");
     let proof = StoreProof::new(store, "orders");
-    let options =
-        LinkOptions { me: me.clone(), listener, trust: Arc::clone(trust), proof, board, changes: Changes::none() };
+    let options = LinkOptions {
+        me: me.clone(),
+        listener,
+        trust: Arc::clone(trust),
+        proof,
+        board,
+        changes: Changes::none(),
+        logs: None,
+    };
     (Links::start(options, &Handle::current(), |_| {}).unwrap(), me)
 }
 

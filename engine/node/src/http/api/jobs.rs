@@ -109,6 +109,12 @@ pub(super) async fn act(
 }
 
 pub(super) async fn delete(State(knowledge): State<Knowledge>, Path(job): Path<String>) -> Result<StatusCode, Refused> {
-    knowledge.change(Change::Delete { job }).await?;
+    knowledge.change(Change::Delete { job: job.clone() }).await?;
+    if is_name(&job).is_ok()
+        && let Err(error) = knowledge.logs.delete(&job).await
+    {
+        let error = format!("{error:#}");
+        tracing::warn!(job, error, "could not delete the logs of a job: they stay in the store");
+    }
     Ok(StatusCode::OK)
 }

@@ -12,7 +12,9 @@
 //! | `GET /v1/jobs/{name}/savepoints` | its savepoints, each as a [`SavepointReport`] |
 //! | `POST /v1/jobs/{name}/savepoints` | takes one of the newest checkpoint: a [`NewSavepoint`] |
 //! | `DELETE /v1/jobs/{name}/savepoints/{savepoint}` | drops it |
-//! | `DELETE /v1/jobs/{name}` | forgets a job that has ended; its state in the store stays |
+//! | `GET /v1/jobs/{name}/logs?attempt=&tail=&since=` | the newest lines of its processes: a [`LogAnswer`] |
+//! | `GET /v1/jobs/{name}/logs?follow=true` | events (`text/event-stream`) until the job has ended: `line` is a [`Line`](crate::logs::Line), `unanswered` says who does not answer, `end` is a [`LogEnd`]. Who goes on says by `Last-Event-ID` or `after=` which id it received last |
+//! | `DELETE /v1/jobs/{name}` | forgets a job that has ended, and deletes its logs; its state in the store stays |
 //! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
 //! | `POST /v1/nodes/{node}/drain`, `…/undrain` | gives a node no more processes and moves those that it has, and the opposite |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{name}` | the tokens, each as a [`TokenRecord`]; creates one: a [`NewToken`]; revokes one |
@@ -36,6 +38,7 @@ mod audit;
 mod binaries;
 mod gate;
 mod jobs;
+mod logs;
 mod nodes;
 mod savepoints;
 mod sessions;
@@ -60,6 +63,7 @@ use tokio::runtime::Handle;
 
 pub use gate::CLIENT;
 pub use jobs::{Submission, Update};
+pub use logs::{LogAnswer, LogEnd, LogQuery};
 pub use savepoints::{NewSavepoint, SavepointReport};
 pub use sessions::{Session, SignIn};
 pub use tokens::{CreatedToken, NewToken};
@@ -71,6 +75,7 @@ use crate::access::{Audit, Authenticator, Tokens};
 use crate::changes::Changes;
 use crate::check_job_name;
 use crate::group::{CLUSTER, Shelf, Specification};
+use crate::logs::Gathered;
 use crate::status::{Board, Report, View, gather_all};
 use crate::trust::Trust;
 use gate::Gate;
@@ -95,6 +100,8 @@ struct Knowledge {
     changes: Changes,
     tokens: Tokens,
     gate: Arc<Gate>,
+    logs: Gathered,
+    followers: logs::Followers,
 }
 
 /// Serves the API on `listener` until the runtime ends.
@@ -107,6 +114,7 @@ pub fn serve(
     trust: Arc<Trust>,
     shelf: Shelf,
     changes: Changes,
+    gathered: Gathered,
     runtime: &Handle,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
@@ -121,7 +129,10 @@ pub fn serve(
     let audit = Audit::start(store.clone(), CLUSTER, runtime);
     let authenticator = trust.wants_tokens().then(|| Authenticator::new(tokens.clone(), trust.root_token()));
     let gate = Arc::new(Gate { address, authenticator, audit, board: Arc::clone(&board) });
-    let router = router(Knowledge { board, trust: Arc::clone(&trust), shelf, changes, tokens, gate });
+    let followers = logs::followers();
+    let trusted = Arc::clone(&trust);
+    let knowledge = Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs: gathered, followers };
+    let router = router(knowledge);
     runtime.spawn(serving::serve(Bounded::new(listener), trust, router));
     Ok(())
 }
@@ -135,6 +146,7 @@ fn router(knowledge: Knowledge) -> Router {
         .route("/v1/jobs/{name}/rollback", post(upgrades::rollback))
         .route("/v1/jobs/{name}/savepoints", get(savepoints::savepoints).post(savepoints::take))
         .route("/v1/jobs/{name}/savepoints/{savepoint}", delete(savepoints::drop_savepoint))
+        .route("/v1/jobs/{name}/logs", get(logs::logs))
         .route("/v1/jobs/{name}/{action}", post(jobs::act))
         .route(
             "/v1/binaries/{hash}",

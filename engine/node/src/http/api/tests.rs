@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fluvial_store::Store;
 use object_store::memory::InMemory;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 use super::*;
 use crate::access::Role;
 use crate::http::bounded;
+use crate::logs::{Logs, StoredLogs};
 use crate::status::made_up::view;
 use crate::trust::{ClusterKey, TrustOptions, of_users};
 
@@ -41,7 +43,11 @@ impl Api {
         board.show(Arc::new(view()), Instant::now());
         let store = Store::over(Arc::new(InMemory::new()), "memory");
         let changes = Changes::new(|_, reply| drop(reply.send(Ok(()))));
-        serve(listener, board, Arc::new(trust), store.clone(), changes, &Handle::current()).unwrap();
+        let trust = Arc::new(trust);
+        let shelf = Shelf::new(store.clone(), CLUSTER, String::new(), "cache".into());
+        let (logs, stored) = (Logs::new("node"), StoredLogs::new(store.clone(), CLUSTER));
+        let gathered = Gathered::new(logs, stored, Arc::clone(&trust));
+        serve(listener, board, trust, shelf, changes, gathered, &Handle::current()).unwrap();
         let root = key.map(|key| key.root_token().to_text()).unwrap_or_default();
         Self { address, authority: key.map(ClusterKey::authority), root, store }
     }
