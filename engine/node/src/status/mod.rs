@@ -9,6 +9,8 @@
 //! anything, and nothing that decides reads it.
 
 mod changes;
+mod figures;
+mod graph;
 #[cfg(test)]
 pub(crate) mod made_up;
 mod metrics;
@@ -23,6 +25,11 @@ use std::time::{Duration, Instant};
 use fluvial_protocol::group::{GroupRecord, JobRecord, Member, Node, NodeId, Offer, Running, Term};
 use serde::{Deserialize, Serialize};
 
+pub use figures::{
+    Bucket, CheckpointFigures, EdgeFigures, Figures, Histogram, OperatorReport, OutputFigures, ProcessUse,
+    SplitFigures, WorkerFigures,
+};
+pub use graph::{Graph, GraphEdge, GraphNode, NodeKind};
 pub use metrics::metrics;
 pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather, gather_all};
 
