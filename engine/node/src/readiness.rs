@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::status::Graph;
+
 /// What the command `check --json` prints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -30,6 +32,9 @@ pub struct Verdict {
     pub problems: Vec<Problem>,
     /// What a person should know, and what would not end a run.
     pub warnings: Vec<String>,
+    /// The dataflow of the job, if it can be built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
 }
 
 /// Something that would end a run.
@@ -106,8 +111,20 @@ impl Readiness {
     /// # Errors
     /// The host has no more threads.
     pub fn start(checks: Checks, tell: impl FnMut(Option<String>) + Send + 'static) -> std::io::Result<Self> {
+        Self::start_and_draw(checks, tell, |_| {})
+    }
+
+    /// The same; `draw` gets the job's graph from each check that can build the job.
+    ///
+    /// # Errors
+    /// The host has no more threads.
+    pub fn start_and_draw(
+        checks: Checks,
+        tell: impl FnMut(Option<String>) + Send + 'static,
+        draw: impl FnMut(Graph) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (again, asked) = channel();
-        let work = move || watch(&checks, &asked, tell);
+        let work = move || watch(&checks, &asked, tell, draw);
         std::thread::Builder::new().name("readiness".to_owned()).spawn(work)?;
         Ok(Self { again })
     }
@@ -119,11 +136,12 @@ impl Readiness {
     }
 }
 
-fn watch(checks: &Checks, asked: &Receiver<()>, mut tell: impl FnMut(Option<String>)) {
+fn watch(checks: &Checks, asked: &Receiver<()>, mut tell: impl FnMut(Option<String>), mut draw: impl FnMut(Graph)) {
     let mut told: Option<Option<String>> = None;
     let mut pause = checks.while_unready;
     loop {
-        let unready = check(checks, asked);
+        let (unready, graph) = check(checks, asked);
+        graph.into_iter().for_each(&mut draw);
         let wait = if unready.is_none() { checks.while_ready } else { pause };
         pause = if unready.is_none() { checks.while_unready } else { (pause * 2).min(checks.while_unready * 6) };
         if told.as_ref() != Some(&unready) {
@@ -139,20 +157,22 @@ fn watch(checks: &Checks, asked: &Receiver<()>, mut tell: impl FnMut(Option<Stri
     }
 }
 
-/// Makes one check. Returns why this copy could not run the job now, if it could not.
-fn check(checks: &Checks, asked: &Receiver<()>) -> Option<String> {
+/// Makes one check. Returns why this copy could not run the job now, if it could not, and the job's graph.
+fn check(checks: &Checks, asked: &Receiver<()>) -> (Option<String>, Option<Graph>) {
     // Requests that have come before this check begins are answered by it.
     while asked.try_recv().is_ok() {}
     let mut child = match start(checks) {
         Ok(child) => child,
-        Err(error) => return Some(format!("cannot start '{}' to check the job: {error}", checks.program.display())),
+        Err(error) => {
+            return (Some(format!("cannot start '{}' to check the job: {error}", checks.program.display())), None);
+        }
     };
     let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
     let until = Instant::now() + checks.within;
     let printed = out.recv_timeout(until.saturating_duration_since(Instant::now()));
     if printed == Err(RecvTimeoutError::Timeout) {
         end(&mut child);
-        return Some(format!("a check of the job did not end within {} s", checks.within.as_secs()));
+        return (Some(format!("a check of the job did not end within {} s", checks.within.as_secs())), None);
     }
     let status = child.wait();
     unready(&printed.unwrap_or_default(), || {
@@ -166,12 +186,12 @@ fn check(checks: &Checks, asked: &Receiver<()>) -> Option<String> {
     })
 }
 
-/// Why this copy is not ready, by what a check has printed; `otherwise` where that is no verdict.
-fn unready(printed: &str, otherwise: impl FnOnce() -> String) -> Option<String> {
-    let Ok(verdict) = serde_json::from_str::<Verdict>(printed) else { return Some(otherwise()) };
+/// Why this copy is not ready, by what a check has printed, and the job's graph; `otherwise` where that is no verdict.
+fn unready(printed: &str, otherwise: impl FnOnce() -> String) -> (Option<String>, Option<Graph>) {
+    let Ok(verdict) = serde_json::from_str::<Verdict>(printed) else { return (Some(otherwise()), None) };
     let problems = verdict.problems.iter().map(|problem| format!("{}: {}", problem.part, problem.what));
     let problems: Vec<_> = problems.collect();
-    if verdict.ready { None } else { Some(problems.join("; ")) }
+    (if verdict.ready { None } else { Some(problems.join("; ")) }, verdict.graph)
 }
 
 fn start(checks: &Checks) -> std::io::Result<Child> {

@@ -7,6 +7,9 @@
 //! Counts (`records`, `busy_ms`) begin at 0 with each generation. Rates and shares are those of the last seconds. The ids of
 //! operators and edges are those of the job's [graph](super::Graph).
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// What all processes of a job say of it together.
@@ -57,6 +60,64 @@ pub struct OperatorReport {
     /// The size of its state files in the newest checkpoint.
     pub stored_bytes: Option<u64>,
     /// The same for each worker, by its number.
+    pub workers: Vec<WorkerFigures>,
+}
+
+/// What a process says of the parts of its job, in a bounded size: with its beat, each second or somewhat more rarely.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessFigures {
+    /// The operators on the workers of this process.
+    pub operators: Vec<OperatorFigures>,
+    /// What the workers of this process send.
+    pub edges: Vec<EdgeFigures>,
+    /// The splits of all sources; process 0 knows them.
+    pub splits: Vec<SplitFigures>,
+    /// What this process has committed.
+    pub outputs: Vec<OutputFigures>,
+    /// How long its commits have taken.
+    pub commits: Histogram,
+    /// The newest checkpoint that this generation has completed; process 0 knows it.
+    pub checkpoint: Option<CheckpointFigures>,
+    /// As in [`ProcessUse`].
+    pub memory_bytes: Option<u64>,
+    /// As in [`ProcessUse`].
+    pub cpu_ms: Option<u64>,
+    /// As in [`ProcessUse`].
+    pub cpu_share: Option<f64>,
+    /// How many operators, edges, splits and outputs are missing above.
+    pub omitted: u64,
+}
+
+impl ProcessFigures {
+    /// The same without the parts of the job: what the process uses.
+    pub(super) fn without_parts(&self) -> Self {
+        let Self { memory_bytes, cpu_ms, cpu_share, .. } = *self;
+        Self { memory_bytes, cpu_ms, cpu_share, ..Self::default() }
+    }
+}
+
+/// What a node has heard of a process of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Heard {
+    /// How long ago it has said this.
+    pub age_ms: u64,
+    /// What it has said.
+    pub figures: Arc<ProcessFigures>,
+}
+
+/// What a node has heard of its processes, by job and process.
+pub type AllHeard = BTreeMap<String, BTreeMap<u32, Heard>>;
+
+/// An operator on the workers of one process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperatorFigures {
+    /// The id of its node in the graph.
+    pub id: String,
+    /// As in [`OperatorReport`]; process 0 knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<u64>,
+    /// The workers of the process.
     pub workers: Vec<WorkerFigures>,
 }
 

@@ -3,6 +3,7 @@
 //! | request | what it does |
 //! | --- | --- |
 //! | `GET /v1/jobs`, `GET /v1/jobs/{name}` | the jobs, each as a [`Report`] |
+//! | `GET /v1/jobs/{name}/graph` | the dataflow of the job: a [`Graph`](crate::status::Graph) |
 //! | `PUT /v1/binaries/{hash}` | keeps a binary, whose SHA-256 this is; `GET` says by 200 or 404 whether it is there |
 //! | `POST /v1/jobs` | submits a job: a [`Submission`] |
 //! | `PATCH /v1/jobs/{name}` | another binary, other options or another number of workers: an [`Update`] |
@@ -19,6 +20,7 @@
 //! set.
 
 mod binaries;
+mod graph;
 mod jobs;
 mod nodes;
 
@@ -44,7 +46,7 @@ use super::newest;
 use crate::changes::Changes;
 use crate::check_job_name;
 use crate::group::{Shelf, Specification};
-use crate::status::{Board, Report, View, gather_all};
+use crate::status::{Board, Report, View, gather_all, gather_job};
 use crate::trust::Trust;
 
 /// The header that a request which changes something must have.
@@ -89,6 +91,7 @@ pub fn serve(
     let router = Router::new()
         .route("/v1/jobs", get(jobs::jobs).post(jobs::submit))
         .route("/v1/jobs/{name}", get(jobs::job).patch(jobs::update).delete(jobs::delete))
+        .route("/v1/jobs/{name}/graph", get(graph::graph))
         .route("/v1/jobs/{name}/{action}", post(jobs::act))
         .route("/v1/binaries/{hash}", put(binaries::put_binary).get(binaries::has_binary))
         .route("/v1/nodes", get(nodes::nodes))
@@ -138,6 +141,10 @@ impl IntoResponse for Refused {
     }
 }
 
+fn no_coordinator() -> Refused {
+    Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the coordinator does not answer: ask again")
+}
+
 /// Lets a request through if no web page of another origin can have made it.
 async fn guard(address: SocketAddr, request: Request, next: Next) -> Result<Response, Refused> {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -160,13 +167,12 @@ impl Knowledge {
 
     /// All jobs.
     async fn jobs(&self) -> Result<Vec<Report>, Refused> {
-        let jobs = gather_all(self.view()?, &self.trust).await;
-        jobs.ok_or_else(|| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the coordinator does not answer: ask again"))
+        gather_all(self.view()?, &self.trust).await.ok_or_else(no_coordinator)
     }
 
     /// The job of a name.
     async fn job(&self, name: &str) -> Result<Report, Refused> {
-        let found = self.jobs().await?.into_iter().find(|job| job.job == name);
+        let found = gather_job(self.view()?, &self.trust, name).await.ok_or_else(no_coordinator)?;
         Ok(found.ok_or_else(|| Refusal::Unknown(name.to_owned()))?)
     }
 
