@@ -96,6 +96,12 @@ pub(crate) enum Command {
         /// The job
         job: String,
     },
+    /// Show all jobs and how fast they are, each second, until Ctrl-C. Prints them once if the output is no terminal
+    Top {
+        /// Print JSON, once
+        #[arg(long)]
+        json: bool,
+    },
     /// List the nodes
     Nodes {
         /// Print JSON
@@ -151,6 +157,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             client.change_to(Method::PATCH, &format!("jobs/{job}"), &update).await?;
         }
         Command::Delete { job } => client.change(Method::DELETE, &format!("jobs/{job}")).await?,
+        Command::Top { json } => crate::top::run(client, json).await?,
         Command::Nodes { json } => {
             let nodes: Vec<MemberReport> = client.get("nodes").await?;
             if json { println!("{}", serde_json::to_string_pretty(&nodes)?) } else { print!("{}", nodes_table(&nodes)) }

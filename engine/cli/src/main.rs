@@ -8,10 +8,12 @@
 mod client;
 mod jobs;
 mod node;
+mod top;
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Run a cluster that runs jobs, and submit jobs to it.
 #[derive(Debug, Parser)]
@@ -34,6 +36,11 @@ enum Command {
     /// Make the key by which nodes know each other
     #[command(subcommand)]
     ClusterKey(KeyCommand),
+    /// Print what makes a shell complete the words of this command, such as `source <(fluvial completions bash)`
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     #[command(flatten)]
     Jobs(jobs::Command),
 }
@@ -53,6 +60,7 @@ fn main() -> ExitCode {
             println!("{}", fluvial_node::trust::ClusterKey::new().to_text());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Completions { shell } => completions(shell),
         Command::Jobs(command) => jobs::run(&addr, command),
     };
     done.unwrap_or_else(|error| {
@@ -61,10 +69,18 @@ fn main() -> ExitCode {
     })
 }
 
+/// Prints the completions of a shell. A closed pipe is no error.
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Options::command(), "fluvial", &mut text);
+    match std::io::stdout().write_all(&text) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -34,3 +34,13 @@ fn a_node_listens_for_users_of_this_host_only_and_for_others_only_with_a_proof()
     let said = node(&["--listen", "0.0.0.0:0", "--insecure"]);
     assert!(said.contains("--advertise"), "{said}");
 }
+
+#[test]
+fn a_shell_can_complete_the_commands() {
+    for (shell, part) in [("bash", "complete -F"), ("zsh", "#compdef fluvial"), ("fish", "complete -c fluvial")] {
+        let (succeeded, said) = fluvial(&["completions", shell]);
+        assert!(succeeded && said.contains(part) && said.contains("submit") && said.contains("top"), "{shell}: {said}");
+    }
+    let (succeeded, said) = fluvial(&["completions", "tcsh"]);
+    assert!(!succeeded && said.contains("bash"), "{said}");
+}
