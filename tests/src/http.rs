@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 /// Nobody answers there.
 pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let mut connection = TcpStream::connect(address)?;
-    write!(connection, "GET {path} HTTP/1.0\r\n\r\n")?;
+    write!(connection, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();

@@ -161,6 +161,12 @@ pub(crate) enum Command {
         /// Its address, or its host
         node: String,
     },
+    /// Show all jobs and how fast they are, each second, until Ctrl-C. Prints them once if the output is no terminal
+    Top {
+        /// Print JSON, once
+        #[arg(long)]
+        json: bool,
+    },
     /// List the nodes
     Nodes {
         /// Print JSON
@@ -259,6 +265,8 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
         Command::Delete { job } => client.change(Method::DELETE, &format!("jobs/{job}")).await?,
         Command::Drain { node, detach } => drain::drain(client, &node, detach).await?,
         Command::Undrain { node } => drain::undrain(client, &node).await?,
+    },
+        Command::Top { json } => crate::top::run(client, json).await?,
         Command::Nodes { json } => {
             let nodes: Vec<MemberReport> = client.get("nodes").await?;
             if json { println!("{}", serde_json::to_string_pretty(&nodes)?) } else { print!("{}", nodes_table(&nodes)) }

@@ -13,10 +13,12 @@ mod drain;
 mod jobs;
 mod logs;
 mod node;
+mod top;
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Run a cluster that runs jobs, and submit jobs to it.
 #[derive(Debug, Parser)]
@@ -38,6 +40,11 @@ enum Command {
     /// Make the key by which nodes know each other
     #[command(subcommand)]
     ClusterKey(KeyCommand),
+    /// Print what makes a shell complete the words of this command, such as `source <(fluvial completions bash)`
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     #[command(flatten)]
     Access(access::Command),
     #[command(flatten)]
@@ -65,6 +72,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::ClusterKey(KeyCommand::Fingerprint) => access::print_fingerprint(&connection),
+        Command::Completions { shell } => completions(shell),
         Command::Access(command) => access::run(&connection, command),
         Command::Jobs(command) => jobs::run(&connection, command),
     };
@@ -74,10 +82,18 @@ fn main() -> ExitCode {
     })
 }
 
+/// Prints the completions of a shell. A closed pipe is no error.
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Options::command(), "fluvial", &mut text);
+    match std::io::stdout().write_all(&text) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

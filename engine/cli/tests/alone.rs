@@ -49,3 +49,13 @@ fn nothing_is_sent_to_another_host_that_does_not_prove_who_it_is() {
     let (succeeded, said) = fluvial(&["up", "--cluster-key-file", "key"]);
     assert!(!succeeded && said.contains("fluvial node"), "{said}");
 }
+
+#[test]
+fn a_shell_can_complete_the_commands() {
+    for (shell, part) in [("bash", "complete -F"), ("zsh", "#compdef fluvial"), ("fish", "complete -c fluvial")] {
+        let (succeeded, said) = fluvial(&["completions", shell]);
+        assert!(succeeded && said.contains(part) && said.contains("submit") && said.contains("top"), "{shell}: {said}");
+    }
+    let (succeeded, said) = fluvial(&["completions", "tcsh"]);
+    assert!(!succeeded && said.contains("bash"), "{said}");
+}

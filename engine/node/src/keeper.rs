@@ -32,7 +32,7 @@ use crate::log::Following;
 use crate::logs::{AttemptLogs, ProcessLog, Stream};
 use crate::memory::Memory;
 use crate::process_link::{FromProcess, Invitation, PROCESS_VARIABLE, ToProcess, read_line, write_line};
-use crate::status::Progress;
+use crate::status::{Heard, ProcessFigures, Progress};
 
 /// How often a keeper looks whether its processes are silent.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -102,6 +102,8 @@ struct Beaten {
     progress: Option<(Progress, Instant)>,
     /// The requests of each process to a store that charges for them.
     store_requests: BTreeMap<u32, u64>,
+    /// What each process says of the parts of the job, and when it was heard.
+    figures: BTreeMap<u32, (Arc<ProcessFigures>, Instant)>,
 }
 
 /// The processes of one attempt on this host. Dropping it kills those that still run, and waits for their end.
@@ -157,6 +159,17 @@ impl Keeper {
             let since_ms = u64::try_from(heard.elapsed().as_millis()).unwrap_or(u64::MAX);
             Progress { age_ms: progress.age_ms.saturating_add(since_ms), ..progress }
         })
+    }
+
+    /// What the processes have said of the parts of the job.
+    #[must_use]
+    pub fn figures(&self) -> BTreeMap<u32, Heard> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = |(process, (figures, at)): (&u32, &(Arc<ProcessFigures>, Instant))| {
+            let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            (*process, Heard { age_ms, figures: Arc::clone(figures) })
+        };
+        newest.figures.iter().map(heard).collect()
     }
 
     /// The requests that its processes have made to a store that charges for them, as far as they have said so.
@@ -352,10 +365,12 @@ impl Processes {
             What::Said(FromProcess::Listens(address)) => self.tell_owner(index, ProcessSays::Listens(address)),
             What::Said(FromProcess::Opened(generation)) => self.tell_owner(index, ProcessSays::Opened(generation)),
             What::Said(FromProcess::Running) => self.tell_owner(index, ProcessSays::Reads),
-            What::Said(FromProcess::Beat { step_ms, store_requests, progress }) => {
+            What::Said(FromProcess::Beat { step_ms, store_requests, progress, figures }) => {
                 process.step_ms = step_ms;
                 let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
                 newest.store_requests.extend(store_requests.map(|requests| (index, requests)));
+                let figures = figures.map(|figures| (index, (Arc::new(*figures), Instant::now())));
+                newest.figures.extend(figures);
                 newest.progress = progress.map(|progress| (progress, Instant::now())).or(newest.progress.take());
             }
             What::Said(FromProcess::Ended { exit, why, elsewhere }) => {

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
-use crate::status::Progress;
+use crate::status::{ProcessFigures, Progress};
 use crate::trust::MeshCertificate;
 
 /// The environment variable that makes a job's binary one process of an attempt.
@@ -95,6 +95,9 @@ pub enum FromProcess {
         store_requests: Option<u64>,
         /// How far the job is; process 0 knows it.
         progress: Option<Progress>,
+        /// What the parts of the job do in this process; `None` if it was told a moment ago.
+        #[serde(default)]
+        figures: Option<Box<ProcessFigures>>,
     },
     /// The process ends.
     Ended {

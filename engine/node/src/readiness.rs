@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::status::Graph;
+
 /// What the command `check --json` prints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -56,6 +58,9 @@ pub enum Becomes {
     New,
     /// The checkpoint has it, and the program does not.
     Gone,
+    /// The dataflow of the job, if it can be built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
 }
 
 /// Something that would end a run.
@@ -132,8 +137,20 @@ impl Readiness {
     /// # Errors
     /// The host has no more threads.
     pub fn start(checks: Checks, tell: impl FnMut(Option<String>) + Send + 'static) -> std::io::Result<Self> {
+        Self::start_and_draw(checks, tell, |_| {})
+    }
+
+    /// The same; `draw` gets the job's graph from each check that can build the job.
+    ///
+    /// # Errors
+    /// The host has no more threads.
+    pub fn start_and_draw(
+        checks: Checks,
+        tell: impl FnMut(Option<String>) + Send + 'static,
+        draw: impl FnMut(Graph) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (again, asked) = channel();
-        let work = move || watch(&checks, &asked, tell);
+        let work = move || watch(&checks, &asked, tell, draw);
         std::thread::Builder::new().name("readiness".to_owned()).spawn(work)?;
         Ok(Self { again })
     }
@@ -145,11 +162,12 @@ impl Readiness {
     }
 }
 
-fn watch(checks: &Checks, asked: &Receiver<()>, mut tell: impl FnMut(Option<String>)) {
+fn watch(checks: &Checks, asked: &Receiver<()>, mut tell: impl FnMut(Option<String>), mut draw: impl FnMut(Graph)) {
     let mut told: Option<Option<String>> = None;
     let mut pause = checks.while_unready;
     loop {
-        let unready = check(checks, asked);
+        let (unready, graph) = check(checks, asked);
+        graph.into_iter().for_each(&mut draw);
         let wait = if unready.is_none() { checks.while_ready } else { pause };
         pause = if unready.is_none() { checks.while_unready } else { (pause * 2).min(checks.while_unready * 6) };
         if told.as_ref() != Some(&unready) {
@@ -165,13 +183,13 @@ fn watch(checks: &Checks, asked: &Receiver<()>, mut tell: impl FnMut(Option<Stri
     }
 }
 
-/// Makes one check. Returns why this copy could not run the job now, if it could not.
-fn check(checks: &Checks, asked: &Receiver<()>) -> Option<String> {
+/// Makes one check. Returns why this copy could not run the job now, if it could not, and the job's graph.
+fn check(checks: &Checks, asked: &Receiver<()>) -> (Option<String>, Option<Graph>) {
     // Requests that have come before this check begins are answered by it.
     while asked.try_recv().is_ok() {}
     match verdict(checks) {
-        Ok(verdict) => unready(&verdict),
-        Err(why) => Some(why),
+        Ok(verdict) => (unready(&verdict), verdict.graph),
+        Err(why) => (Some(why), None),
     }
 }
 

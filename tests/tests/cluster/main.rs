@@ -5,5 +5,6 @@ mod access;
 mod drain;
 mod life;
 mod logs;
+mod metrics;
 mod nodes;
 mod savepoints;

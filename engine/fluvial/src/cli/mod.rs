@@ -15,6 +15,7 @@
 
 mod cluster_key;
 mod files;
+mod graph;
 mod join;
 mod options;
 mod state;
@@ -167,8 +168,8 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
         let state = described(state, "List the job's checkpoints with their durable operators and state files");
         let status = status::StatusOptions::augment_args(Command::new("status"));
         let status = described(status, "Say how the job is, and the copies that run it with --join");
-        let graph = O::augment_args(Command::new("graph"));
-        let graph = described(graph, "Show the job's sources, durable operators and outputs");
+        let graph = graph::GraphOptions::augment_args(Command::new("graph"));
+        let graph = described(O::augment_args(graph), "Show the job's sources, durable operators and outputs");
         Command::new(self.name)
             .about(self.about)
             .version(env!("CARGO_PKG_VERSION"))
@@ -194,7 +195,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             }
             Some(("replay", matches)) => {
                 let options = ReplayOptions::from_arg_matches(matches)?;
-                start_logging(options.store.log_format, on_a_terminal(), None);
+                start_logging(options.store.log_format, has_colours(), None);
                 let build = self.builder(O::from_arg_matches(matches)?);
                 match replay::replay(&build, &options.config(self.name)) {
                     Err(failure) if !is_closed_pipe(&failure.error) => {
@@ -206,20 +207,21 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             }
             Some(("state", matches)) => {
                 let options = state::StateOptions::from_arg_matches(matches)?;
-                start_logging(options.store.log_format, on_a_terminal(), None);
+                start_logging(options.store.log_format, has_colours(), None);
                 state::print(&options, self.name)?;
                 Ok(ExitCode::SUCCESS)
             }
             Some(("status", matches)) => {
                 let options = status::StatusOptions::from_arg_matches(matches)?;
-                start_logging(options.store.log_format, on_a_terminal(), None);
+                start_logging(options.store.log_format, has_colours(), None);
                 status::print(&options, self.name)?;
                 Ok(ExitCode::SUCCESS)
             }
             Some(("graph", matches)) => {
+                let options = graph::GraphOptions::from_arg_matches(matches)?;
                 let build = self.builder(O::from_arg_matches(matches)?);
                 let plan = plan(&build).map_err(|error| Usage(format!("{error:#}")))?;
-                write!(std::io::stdout(), "{}", plan.graph())?;
+                write!(std::io::stdout(), "{}", options.print(&plan)?)?;
                 Ok(ExitCode::SUCCESS)
             }
             Some(("cluster-key", _)) => {
@@ -240,7 +242,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     }
 
     fn check(self, options: &CheckOptions, own: O, own_options: Vec<u8>) -> anyhow::Result<ExitCode> {
-        start_logging(options.run.store.log_format, on_a_terminal(), None);
+        start_logging(options.run.store.log_format, has_colours(), None);
         if options.run.end_with_stdin {
             end_with_stdin().context("cannot watch standard input")?;
         }
@@ -276,11 +278,11 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
             return Ok(ExitCode::from(process::run(invited, &self.builder(own), &config)?.code()));
         }
         log::print_for_the_run().context("cannot set up the output of log lines")?;
-        start_logging(options.store.log_format, on_a_terminal(), None);
+        start_logging(options.store.log_format, has_colours(), None);
         if options.end_with_stdin {
             end_with_stdin().context("cannot watch standard input")?;
         }
-        let ansi = on_a_terminal();
+        let ansi = has_colours();
         let (exit, why) = if options.join.join {
             let config = options.config(self.name, own_options);
             let version = version(&config.own_options).context("cannot read this binary")?;
@@ -373,8 +375,11 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-fn on_a_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr())
+/// Whether log lines have colours: they go to a terminal, and the user has not said by NO_COLOR that there are to be none
+/// (<https://no-color.org>).
+fn has_colours() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !unwanted && std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
 
 /// Prints the one line that says why a command ends, in the format of the logs. No log filter applies to it.

@@ -216,6 +216,10 @@ pub(super) struct RunOptions {
     #[arg(long, hide = true)]
     pub end_with_stdin: bool,
 
+    /// For measuring what metrics cost: do not measure what operators do
+    #[arg(long, hide = true)]
+    pub without_metrics: bool,
+
     /// The options of a copy that runs the job together with others.
     #[command(flatten)]
     pub join: JoinOptions,
@@ -289,6 +293,7 @@ impl RunOptions {
             leave_append_outputs: self.leave_append_outputs,
             own_options,
             deletion_grace: self.deletion_grace,
+            metrics: !self.without_metrics,
         }
     }
 

@@ -299,6 +299,9 @@ mod tests {
             workers_wanted: Some(4),
             members: vec![member("host-a:7401", "ready", vec![0]), member("host-b:7401", "unready", Vec::new())],
             progress: Some(Progress { minted: 30, sealed: 20, committed: 10, ..Progress::default() }),
+            memory_bytes: None,
+            cpu_share: None,
+            figures: None,
             stored: None,
         };
         let text = describe(&report);

@@ -16,10 +16,14 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 
 use fluvial_connector::Tick;
+use fluvial_node::status::NodeKind;
 use fluvial_protocol::manifest::{OperatorKind, OperatorState, StateFile};
+use timely::dataflow::Stream;
+use timely::progress::Timestamp;
 
 use super::DataflowError;
 use super::frozen::{Encode, Frozen};
+use super::nodes::{Held, NamedNode, Nodes};
 use crate::state::{StateError, StateStore};
 
 /// The checkpoint that a worker restores from.
@@ -53,6 +57,7 @@ struct Shared {
     refused: RefCell<Vec<StateError>>,
     frozen: RefCell<Vec<Frozen>>,
     failure: RefCell<Option<DataflowError>>,
+    nodes: Nodes,
 }
 
 /// The checkpoints that an operator has not frozen yet, ascending.
@@ -75,6 +80,7 @@ impl Durables {
             refused: RefCell::default(),
             frozen: RefCell::default(),
             failure: RefCell::default(),
+            nodes: Nodes::default(),
         });
         OF_THIS_WORKER.set(Rc::downgrade(&shared));
         Self(shared)
@@ -169,6 +175,22 @@ impl Durables {
     /// Reports the failure of an operator, which must keep a capability of the tick at which it failed.
     pub(crate) fn fail(&self, error: DataflowError) {
         self.0.failure.borrow_mut().get_or_insert(error);
+    }
+
+    /// Notes the name of the operator whose output is `stream`, and what it holds, if it keeps state.
+    pub(crate) fn note_node<T: Timestamp, C>(
+        &self,
+        stream: &Stream<'_, T, C>,
+        kind: NodeKind,
+        name: &str,
+        held: Option<Rc<Held>>,
+    ) {
+        self.0.nodes.note(stream, kind, name, held);
+    }
+
+    /// The nodes of the dataflow that were noted, in the order in which the job builds them.
+    pub(crate) fn nodes(&self) -> Vec<NamedNode> {
+        self.0.nodes.all()
     }
 
     pub(crate) fn worker(&self) -> u32 {

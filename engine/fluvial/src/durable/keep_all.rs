@@ -1,18 +1,20 @@
 //! The operator that keeps every record.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::vec::IntoIter;
 
 use differential_dataflow::{AsCollection, ExchangeData};
 use fluvial_connector::Tick;
+use fluvial_node::status::NodeKind;
 use fluvial_protocol::manifest::OperatorKind;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
-use super::DataflowError;
 use super::context::{Registration, StoredFiles};
 use super::frozen::Encode;
+use super::{DataflowError, Held};
 use crate::fail_point::{FailPoint, reach};
 use crate::state::{EncodedFile, PlainPart, RowSchema, StateError, encode_plain, plain_parts};
 use crate::stream::{Collection, Stream};
@@ -55,49 +57,52 @@ impl<'s, D: ExchangeData> Stream<'s, D> {
                 .ok()
         });
         let mut unsaved = Unsaved { open: BTreeMap::new(), closed: Vec::new(), schema, registration };
-        inner
-            .unary_frontier::<CapacityContainerBuilder<Vec<(D, u64, isize)>>, _, _, _>(
-                Pipeline,
-                name,
-                |capability, info| {
-                    let mut replay = parts.map(|replay| (capability.delayed(&replay.as_of), replay));
-                    let activator = scope.activator_for(info.address);
-                    move |(input, frontier), output| {
-                        if let Some((capability, parts)) = &mut replay {
-                            match parts.next::<D>() {
-                                Ok(Some(records)) => {
-                                    if parts.of_before {
-                                        unsaved.closed.extend(records.iter().cloned());
-                                    }
-                                    let tick = *capability.time();
-                                    let mut updates = records.into_iter().map(|record| (record, tick, 1)).collect();
-                                    output.session(capability).give_container(&mut updates);
-                                    activator.activate();
+        let held = Rc::new(Held::default());
+        let of_operator = Rc::clone(&held);
+        let records = inner.unary_frontier::<CapacityContainerBuilder<Vec<(D, u64, isize)>>, _, _, _>(
+            Pipeline,
+            name,
+            |capability, info| {
+                let mut replay = parts.map(|replay| (capability.delayed(&replay.as_of), replay));
+                let activator = scope.activator_for(info.address);
+                move |(input, frontier), output| {
+                    if let Some((capability, parts)) = &mut replay {
+                        match parts.next::<D>() {
+                            Ok(Some(records)) => {
+                                if parts.of_before {
+                                    unsaved.closed.extend(records.iter().cloned());
                                 }
-                                Ok(None) => replay = None,
-                                // The capability is kept, because otherwise the frontier would claim that all rows have been
-                                // restored.
-                                Err(error) if !parts.failed => {
-                                    parts.failed = true;
-                                    unsaved.fail(&error);
-                                }
-                                Err(_) => {}
+                                let tick = *capability.time();
+                                let mut updates = records.into_iter().map(|record| (record, tick, 1)).collect();
+                                output.session(capability).give_container(&mut updates);
+                                activator.activate();
                             }
-                        }
-                        input.for_each(|capability, batch| {
-                            let Some(&tick) = capability.least() else { return };
-                            let open = unsaved.open.entry(tick).or_default();
-                            open.extend(batch.iter().map(|(record, _)| record.clone()));
-                            let mut updates = batch.drain(..).map(|(record, _)| (record, tick, 1)).collect();
-                            output.session(&capability).give_container(&mut updates);
-                        });
-                        if replay.is_none() {
-                            unsaved.advance(|tick| !frontier.less_equal(&tick));
+                            Ok(None) => replay = None,
+                            // The capability is kept, because otherwise the frontier would claim that all rows have been
+                            // restored.
+                            Err(error) if !parts.failed => {
+                                parts.failed = true;
+                                unsaved.fail(&error);
+                            }
+                            Err(_) => {}
                         }
                     }
-                },
-            )
-            .as_collection()
+                    input.for_each(|capability, batch| {
+                        let Some(&tick) = capability.least() else { return };
+                        let open = unsaved.open.entry(tick).or_default();
+                        open.extend(batch.iter().map(|(record, _)| record.clone()));
+                        let mut updates = batch.drain(..).map(|(record, _)| (record, tick, 1)).collect();
+                        output.session(&capability).give_container(&mut updates);
+                    });
+                    if replay.is_none() {
+                        unsaved.advance(|tick| !frontier.less_equal(&tick));
+                    }
+                    unsaved.tell(&of_operator);
+                }
+            },
+        );
+        durables.note_node(&records, NodeKind::Durable, name, Some(held));
+        records.as_collection()
     }
 }
 
@@ -110,6 +115,15 @@ struct Unsaved<D> {
 }
 
 impl<D: ExchangeData> Unsaved<D> {
+    /// Says how many records wait for the next checkpoint, and how much memory they have.
+    fn tell(&self, held: &Held) {
+        let open = self.open.values();
+        let (rows, room) = open.fold((self.closed.len(), self.closed.capacity()), |(rows, room), records| {
+            (rows + records.len(), room + records.capacity())
+        });
+        held.set(rows, room * size_of::<D>());
+    }
+
     fn advance(&mut self, is_over: impl Fn(u64) -> bool) {
         loop {
             let mark = self.registration.next_mark();

@@ -42,7 +42,7 @@ use super::context::Registration;
 use super::frozen::Encode;
 use super::keyed::{Change, Fold};
 use super::table::Table;
-use super::{DataflowError, Durables, Overflow};
+use super::{DataflowError, Durables, Held, Overflow};
 use crate::fail_point::{FailPoint, reach};
 use crate::state::routing_hash;
 use crate::state::{EncodedFile, HashRange, Part, RowSchema, StateError, encode_keyed, read_keyed};
@@ -140,6 +140,12 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
         }
         // Rows that were loaded for a check are not emitted: no closure of the job may see a part of its state.
         (range.is_some() && self.rows.len() > 0).then_some(stored.as_of)
+    }
+
+    /// Says how many rows there are, and how much memory their tables have.
+    pub(crate) fn tell(&self, held: &Held) {
+        let open = self.open.values().map(|tick| tick.deltas.allocation_size()).sum::<usize>();
+        held.set(self.rows.len(), self.rows.bytes() + open + self.spare.allocation_size());
     }
 
     /// Folds the records of one batch into their tick.

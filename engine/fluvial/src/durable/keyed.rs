@@ -34,13 +34,17 @@
 //! batching of the tick's records; ticks are closed in order, and a checkpoint is frozen between the last tick that it
 //! holds and the next. **Does not** look at the worker's index but to find the hashes that are its own.
 
+use std::rc::Rc;
+
 use differential_dataflow::{AsCollection, ExchangeData};
+use fluvial_node::status::NodeKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
 
+use super::Held;
 use super::Overflow;
 use super::keeper::{Emission, Keeper, Updates};
 use crate::state::HashRange;
@@ -103,11 +107,16 @@ where
     let mut keeper = Keeper::new(fold, &durables, name, operator);
     let called = lasting(name.to_owned());
     let mut restored = keeper.restore(HashRange::of(worker, workers));
+    let held = Rc::new(Held::default());
+    keeper.tell(&held);
+    let of_operator = Rc::clone(&held);
 
     let pact =
         Exchange::new(move |((key, _), _): &((K, F::Value), Origin)| u64::from(hash_owner(routing_hash(key), workers)));
-    inner
-        .unary_frontier::<CapacityContainerBuilder<Updates<K, F::Out>>, _, _, _>(pact, name, |capability, info| {
+    let changes = inner.unary_frontier::<CapacityContainerBuilder<Updates<K, F::Out>>, _, _, _>(
+        pact,
+        name,
+        |capability, info| {
             let mut emission = restored.take().map(|as_of| Emission::new(capability.delayed(&as_of)));
             let activator = scope.activator_for(info.address);
             let mut going = true;
@@ -129,7 +138,10 @@ where
                 });
                 // The frontier is that of the schedule's start: what has just been folded is not before it.
                 going = in_operator(called, || keeper.advance(|tick| !frontier.less_equal(&tick), output));
+                keeper.tell(&of_operator);
             }
-        })
-        .as_collection()
+        },
+    );
+    durables.note_node(&changes, NodeKind::Durable, name, Some(held));
+    changes.as_collection()
 }

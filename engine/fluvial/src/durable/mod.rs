@@ -24,6 +24,7 @@ mod keep_all;
 mod keeper;
 mod keyed;
 mod latest;
+mod nodes;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -33,3 +34,4 @@ pub use aggregates::{Aggregate, Average, Count, ExactFloat, Float, Overflow, Ret
 pub(crate) use context::{Durables, Restore};
 pub(crate) use error::DataflowError;
 pub(crate) use frozen::Frozen;
+pub(crate) use nodes::{Held, NamedNode};

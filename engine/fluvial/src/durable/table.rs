@@ -27,6 +27,11 @@ impl<K: Eq, V> Table<K, V> {
         self.rows.len()
     }
 
+    /// Returns the memory of the tables, without what the rows point to.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.allocation_size() + self.deleted.allocation_size() + size_of_val(self.changed.as_slice())
+    }
+
     /// Returns the number of places for rows; see [`Table::row_at`].
     pub(crate) fn places(&self) -> usize {
         self.rows.num_buckets()

@@ -17,11 +17,13 @@ use std::sync::Arc;
 use differential_dataflow::{ExchangeData, VecCollection};
 use fluvial_connector::format::{Encode, Formats};
 use fluvial_connector::{BoxError, Envelope, OutputRecord, OutputSpec, Tick};
+use fluvial_node::status::NodeKind;
 use fluvial_protocol::TickRecords;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::Map;
 
+use crate::durable::Durables;
 use crate::stages::STAGES;
 use crate::stream::context::{at_tick, in_operator, lasting};
 
@@ -98,6 +100,7 @@ pub(crate) fn collect<'s, F, K, V>(
     formats: F,
     skip_through: Option<u64>,
     queue: Rc<RefCell<OutputQueue>>,
+    durables: &Durables,
 ) where
     F: Formats<Key: Encode<K>, Value: Encode<V>>,
     K: ExchangeData,
@@ -122,6 +125,7 @@ pub(crate) fn collect<'s, F, K, V>(
         let partition = encoded.map_or(0, |()| partition_of(&bytes, partitions));
         Some(((partition, key, value), tick, diff))
     });
+    durables.note_node(&routed, NodeKind::Output, &spec.name, None);
     let mut pending: BTreeMap<u64, Rows<K, V>> = BTreeMap::new();
     routed.sink(
         Exchange::new(|((partition, ..), ..): &(Routed<K, V>, u64, isize)| u64::from(*partition)),

@@ -96,7 +96,7 @@ impl<'s, F> OutputBuilder<'_, 's, F> {
         let queue = Rc::new(RefCell::new(OutputQueue::default()));
         let partitions = (job.situation.partitions)(&spec.name);
         let skip_through = job.situation.skip_through.map(|t| t.0);
-        output::collect(collection, &spec, partitions, formats, skip_through, Rc::clone(&queue));
+        output::collect(collection, &spec, partitions, formats, skip_through, Rc::clone(&queue), &job.durables);
         // The builder borrows the job exclusively, so the output that was begun last is this one.
         job.declared.begun.outputs.pop();
         job.declared.outputs.push(DeclaredOutput { spec, sink, queue });

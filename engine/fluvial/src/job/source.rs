@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fluvial_connector::format::{Decode, DecodeError, Formats};
 use fluvial_connector::{Record, Source};
+use fluvial_node::status::NodeKind;
 use timely::dataflow::InputHandleVec;
 
 use super::input::{SourceInput, TypedInput};
@@ -209,6 +210,7 @@ impl<'s, F> SourceBuilder<'_, 's, F> {
         let Self { job, name, source, formats, on_malformed } = self;
         let mut handle = InputHandleVec::new();
         let stream = handle.to_stream(job.scope);
+        job.durables.note_node(&stream, NodeKind::Source, &name, None);
         let input = Box::new(TypedInput::new(decode(formats), handle));
         // The builder borrows the job exclusively, so the source that was begun last is this one.
         job.declared.begun.sources.pop();

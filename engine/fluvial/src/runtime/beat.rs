@@ -9,6 +9,7 @@ use fluvial_node::status::Progress;
 
 use super::ambient;
 use super::calls::StoreCalls;
+use super::meter::{LeaderFigures, Meters};
 use super::pulse::Pulses;
 
 /// How often a process says that it is there.
@@ -23,6 +24,7 @@ struct Contents {
     /// The workers' pulses, and the store's calls.
     watched: OnceLock<(Pulses, Arc<StoreCalls>)>,
     progress: Mutex<Option<(Progress, Instant)>>,
+    meters: OnceLock<Arc<Meters>>,
 }
 
 impl Beats {
@@ -47,8 +49,17 @@ impl Beats {
         let _ = self.0.watched.set((pulses.clone(), Arc::clone(calls)));
     }
 
-    /// Takes how far the job is.
-    pub(crate) fn measured(&self, progress: Progress) {
+    /// What the workers and writers of this process do, once it has workers.
+    pub(crate) fn measure(&self, meters: &Arc<Meters>) {
+        // A process starts its workers once.
+        let _ = self.0.meters.set(Arc::clone(meters));
+    }
+
+    /// Takes how far the job is, and what the leader knows of its parts.
+    pub(crate) fn measured(&self, progress: Progress, figures: LeaderFigures) {
+        if let Some(meters) = self.0.meters.get() {
+            meters.of_leader(figures);
+        }
         *self.0.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some((progress, ambient::instant()));
     }
 
@@ -61,7 +72,8 @@ impl Beats {
             let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
             Progress { age_ms, ..progress }
         });
-        FromProcess::Beat { step_ms, store_requests, progress }
+        let figures = self.0.meters.get().and_then(|meters| meters.due()).map(Box::new);
+        FromProcess::Beat { step_ms, store_requests, progress, figures }
     }
 }
 
@@ -82,9 +94,9 @@ mod tests {
         beats.watch(&pulses, &Arc::new(StoreCalls::new(JobStore::new(store, "job"), Duration::ZERO)));
         assert!(matches!(beats.next(), FromProcess::Beat { step_ms: 0, .. }), "no worker has begun");
         pulses.turn(1);
-        beats.measured(Progress { minted: 7, ..Progress::default() });
+        beats.measured(Progress { minted: 7, ..Progress::default() }, LeaderFigures::default());
         ambient::pause(Duration::from_millis(20));
-        let FromProcess::Beat { step_ms, store_requests: None, progress: Some(progress) } = beats.next() else {
+        let FromProcess::Beat { step_ms, store_requests: None, progress: Some(progress), .. } = beats.next() else {
             panic!("no progress, or a folder that charges")
         };
         assert!(step_ms >= 10 && progress.age_ms >= 20 && progress.minted == 7, "{step_ms} {progress:?}");

@@ -72,6 +72,7 @@ pub(crate) fn check(build: &Build, config: &RunConfig) -> (Verdict, Exit) {
         checked.operators(build, job);
     }
     if let Some(topology) = topology {
+        checked.verdict.graph = Some(topology.graph.clone());
         let around = checked.look_around(topology, config, within);
         if let (Some(around), Some(job), Some(program)) = (around, job, program) {
             let judged = checked.judge(around, job, program, config, within);

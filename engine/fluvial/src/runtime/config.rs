@@ -46,6 +46,8 @@ pub(crate) struct RunConfig {
     /// How long an object of the store is kept after nothing refers to it any more. A process whose loop makes no step for this
     /// time ends.
     pub(crate) deletion_grace: Duration,
+    /// Whether to measure what operators do.
+    pub(crate) metrics: bool,
 }
 
 /// The configuration of `replay`.

@@ -188,7 +188,7 @@ impl LeaderDriver {
         let status = self.leader.status();
         self.status.print(&status, self.member.store.calls.charged_requests());
         if let Some(progress) = self.status.measure(&status) {
-            self.member.say_progress(progress);
+            self.member.say_progress(progress, self.status.figures());
         }
         // The sources are asked only after the claim of the journal: an earlier answer could report less than the
         // previous generation has read since.

@@ -16,6 +16,7 @@ use super::calls::StoreCalls;
 use super::config::RunConfig;
 use super::discovery;
 use super::failure::Failure;
+use super::meter::{LeaderFigures, Meters};
 use super::process::{ForTheLeader, Found};
 use crate::state::StateStore;
 use fluvial_node::job_store::JobStore;
@@ -28,6 +29,7 @@ pub(crate) struct Member {
     pub(crate) sources: Vec<(String, Arc<dyn Source>)>,
     pub(crate) store: StoreLink,
     pub(crate) sink: SinkLink,
+    pub(crate) meters: Arc<Meters>,
     node: NodeLink,
     beats: Beats,
     for_the_leader: Mutex<Option<ForTheLeader>>,
@@ -98,7 +100,10 @@ impl Member {
         node: NodeLink,
         beats: Beats,
     ) -> Self {
-        Self { process, config, sources, store, sink, node, beats, for_the_leader: Mutex::new(None) }
+        let threads = config.layout.threads();
+        let meters = Arc::new(Meters::new(process.index * threads, threads as usize));
+        beats.measure(&meters);
+        Self { process, config, sources, store, sink, meters, node, beats, for_the_leader: Mutex::new(None) }
     }
 
     /// Ends the process at once, because its workers may wait for each other in any state.
@@ -136,9 +141,9 @@ impl Member {
         self.node.say(&FromProcess::Opened(generation));
     }
 
-    /// Takes how far the job is, which the node hears with the next beat.
-    pub(crate) fn say_progress(&self, progress: Progress) {
-        self.beats.measured(progress);
+    /// Takes how far the job is, and what the leader knows of its parts, which the node hears with the next beat.
+    pub(crate) fn say_progress(&self, progress: Progress, figures: LeaderFigures) {
+        self.beats.measured(progress, figures);
     }
 
     /// Tells the node that the generation reads input.

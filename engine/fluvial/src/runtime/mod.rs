@@ -54,6 +54,7 @@ mod leader;
 mod member;
 mod merges;
 pub(crate) mod mesh;
+pub(crate) mod meter;
 mod missed;
 mod outputs;
 pub(crate) mod panics;

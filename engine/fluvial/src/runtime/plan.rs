@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use fluvial_connector::{OutputSpec, Sink, Source};
+use fluvial_node::status::{Graph, NodeKind};
 
 use super::Build;
+use super::meter::{Blueprint, Drawing};
 use crate::durable::{Durables, Restore};
 use crate::job::{Job, Situation};
 use crate::state::StateError;
@@ -20,6 +22,8 @@ pub(crate) struct Topology {
     pub outputs: Vec<OutputSpec>,
     /// The sink of all outputs.
     pub sink: Arc<dyn Sink>,
+    /// The whole dataflow.
+    pub graph: Graph,
 }
 
 /// Builds the job on a temporary worker.
@@ -29,20 +33,28 @@ pub(crate) struct Topology {
 pub(crate) fn plan(build: &Build) -> anyhow::Result<Topology> {
     let build = Arc::clone(build);
     timely::execute::execute_directly(move |worker| {
-        worker.dataflow::<u64, _, _>(|scope| {
-            let durables = Durables::planning();
+        let blueprint = Blueprint::collect(worker);
+        let durables = Durables::planning();
+        let mut topology = worker.dataflow::<u64, _, _>(|scope| {
             let situation = Situation { partitions: Box::new(|_| 1), skip_through: None };
             let mut job = Job::new(scope, durables.clone(), situation);
             build(&mut job)?;
             let declared = job.finish();
             declared.check(&durables)?;
-            Ok(Topology {
+            anyhow::Ok(Topology {
                 sources: declared.sources.into_iter().map(|s| (s.name, s.source)).collect(),
                 operators: durables.names(),
                 sink: declared.outputs.first().map(|output| Arc::clone(&output.sink)).context("a job has an output")?,
                 outputs: declared.outputs.into_iter().map(|o| o.spec).collect(),
+                graph: Graph::default(),
             })
-        })
+        })?;
+        if let Some(mut registry) = worker.log_register() {
+            registry.flush();
+        }
+        topology.graph = Drawing::new(&blueprint.borrow(), &durables.nodes()).graph;
+        topology.describe();
+        Ok(topology)
     })
 }
 
@@ -65,20 +77,18 @@ pub(crate) fn check_operators(build: &Build, restore: Restore) -> anyhow::Result
 }
 
 impl Topology {
-    /// The job's parts as lines of text.
-    #[must_use]
-    pub(crate) fn graph(&self) -> String {
-        let mut text = String::new();
-        for (name, source) in &self.sources {
-            text.push_str(&format!("source    {name}  ({})\n", source.describe()));
+    /// Adds to the graph what the sources and the sink say of themselves.
+    fn describe(&mut self) {
+        for node in &mut self.graph.nodes {
+            let source = self.sources.iter().find(|(name, _)| *name == node.name).map(|(_, source)| source.describe());
+            let output = self.outputs.iter().find(|output| output.name == node.name);
+            let output = output.map(|output| format!("{:?}, {}", output.envelope, self.sink.identity()));
+            node.about = match node.kind {
+                NodeKind::Source => source,
+                NodeKind::Output => output,
+                NodeKind::Durable | NodeKind::Operator => None,
+            };
         }
-        for name in &self.operators {
-            text.push_str(&format!("durable   {name}\n"));
-        }
-        for output in &self.outputs {
-            text.push_str(&format!("output    {}  ({:?}, {})\n", output.name, output.envelope, self.sink.identity()));
-        }
-        text
     }
 }
 

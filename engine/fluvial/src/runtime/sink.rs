@@ -69,7 +69,7 @@ impl SinkDriver {
         let background = Background::new(waker);
         let mut this = Self {
             participant: Participant::new(plan, config),
-            turns: Turns::start(&session, super::TURNS, patience, &background)?,
+            turns: Turns::start(&session, super::TURNS, patience, &background, member.meters.sink())?,
             foreign_writers: ForeignWriters::new(Arc::clone(&session), waker),
             background,
             session,

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Offset, Tick};
-use fluvial_node::status::Progress;
+use fluvial_node::status::{CheckpointFigures, Progress, SplitFigures};
 use fluvial_protocol::journal::{Range, SplitName, SplitNumber, SplitStart};
+use fluvial_protocol::manifest::OperatorState;
 use fluvial_protocol::{FoundSplit, Order, Passed, Report, Status};
 
 use super::ambient;
 use super::discovery::ends;
 use super::leader::{Ends, Positions};
+use super::meter::LeaderFigures;
 
 /// How often the line is printed.
 const EVERY: Duration = Duration::from_secs(5);
@@ -50,6 +52,36 @@ pub(crate) struct StatusLine {
     ends_at: BTreeMap<String, Instant>,
     /// The ends that each split has had, with their times, until everything before them is committed.
     not_reached: BTreeMap<SplitName, VecDeque<(Instant, Offset)>>,
+    checkpoints: Checkpoints,
+}
+
+/// The checkpoints of a generation.
+#[derive(Default)]
+struct Checkpoints {
+    /// When the tick of a checkpoint was minted that is not complete.
+    begun: VecDeque<(Tick, Instant)>,
+    /// The newest that is complete: its tick, how long it took, and its bytes.
+    newest: Option<(Tick, Duration, u64)>,
+    /// The bytes of each durable operator in the newest checkpoint of the job.
+    stored: BTreeMap<String, u64>,
+}
+
+impl Checkpoints {
+    /// Takes the state files of the newest checkpoint. Returns the bytes of all.
+    fn store(&mut self, operators: &[OperatorState]) -> u64 {
+        let bytes = |operator: &OperatorState| operator.files.iter().map(|file| file.bytes).sum::<u64>();
+        self.stored = operators.iter().map(|operator| (operator.name.clone(), bytes(operator))).collect();
+        self.stored.values().sum()
+    }
+
+    fn complete(&mut self, tick: Tick, operators: &[OperatorState]) {
+        let bytes = self.store(operators);
+        while let Some((begun, at)) = self.begun.pop_front_if(|(begun, _)| *begun <= tick) {
+            if begun == tick {
+                self.newest = Some((tick, at.elapsed(), bytes));
+            }
+        }
+    }
 }
 
 impl StatusLine {
@@ -70,6 +102,7 @@ impl StatusLine {
             ends: Ends::new(),
             ends_at: BTreeMap::new(),
             not_reached: BTreeMap::new(),
+            checkpoints: Checkpoints::default(),
         }
     }
 
@@ -135,13 +168,22 @@ impl StatusLine {
                 for start in &plan.splits {
                     self.splits.insert(start.number, (start.clone(), start.offset));
                 }
+                if let Some(checkpoint) = &plan.checkpoint {
+                    self.checkpoints.store(&checkpoint.operators);
+                }
                 self.in_flight.extend(plan.replay.iter().map(|b| (b.tick, b.ranges.clone())));
             }
             Order::SplitStarted(start) => {
                 self.splits.insert(start.number, (start.clone(), start.offset));
             }
-            Order::Minted(binding) => self.in_flight.push_back((binding.tick, binding.ranges.clone())),
-            Order::AllFenced | Order::Sealed(_) | Order::CheckpointComplete { .. } | Order::Finish(_) => {}
+            Order::Minted(binding) => {
+                if binding.checkpoint {
+                    self.checkpoints.begun.push_back((binding.tick, ambient::instant()));
+                }
+                self.in_flight.push_back((binding.tick, binding.ranges.clone()));
+            }
+            Order::CheckpointComplete { tick, operators } => self.checkpoints.complete(*tick, operators),
+            Order::AllFenced | Order::Sealed(_) | Order::Finish(_) => {}
         }
     }
 
@@ -275,6 +317,38 @@ impl StatusLine {
         })
     }
 
+    /// What is known of splits and checkpoints.
+    pub(crate) fn figures(&mut self) -> LeaderFigures {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        // This also forgets the ends that have been reached.
+        let _ = self.waited();
+        let split = |(number, (start, at)): (&SplitNumber, &(SplitStart, Offset))| {
+            let offset = self.done(*number, *at);
+            let name = start.name();
+            let lag_records = self.behind(start, offset);
+            let ends = self.not_reached.get(&name);
+            let waited = ends.and_then(|ends| ends.front()).map(|(asked, _)| millis(asked.elapsed()));
+            SplitFigures {
+                source: name.source,
+                split: name.split.0,
+                offset: offset.0,
+                lag_records,
+                lag_ms: lag_records.map(|lag| if lag == 0 { 0 } else { waited.unwrap_or_default() }),
+            }
+        };
+        let checkpoint = self.checkpoints.newest.map(|(tick, took, bytes)| CheckpointFigures {
+            tick: tick.0,
+            duration_ms: millis(took),
+            bytes,
+            age_ms: ambient::now_ms().saturating_sub(tick.0),
+        });
+        LeaderFigures {
+            splits: self.splits.iter().map(split).collect(),
+            checkpoint,
+            stored: self.checkpoints.stored.clone(),
+        }
+    }
+
     /// How much of a split is not committed; unknown while the split is unavailable.
     fn behind(&self, start: &SplitStart, position: Offset) -> Option<u64> {
         let end = self.ends.get(&start.name())?;
@@ -287,6 +361,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use fluvial_connector::{Availability, SplitId};
+    use fluvial_protocol::journal::Binding;
+    use fluvial_protocol::manifest::{OperatorKind, StateFile};
 
     use super::*;
 
@@ -352,6 +428,34 @@ mod tests {
         assert_eq!(lag(&mut line), (Some(10), true));
         *line.ends_at.get_mut("in").unwrap() -= EVERY;
         assert_eq!(lag(&mut line), (None, false), "the source hangs");
+    }
+
+    #[test]
+    fn figures_say_the_lag_of_each_split_and_what_the_newest_checkpoint_took() {
+        let mut line = reading();
+        ends_at(&mut line, 10);
+        let split = line.figures().splits.remove(0);
+        assert_eq!((split.source.as_str(), split.offset, split.lag_records), ("in", 0, Some(10)));
+        assert!(split.lag_ms.is_some());
+        line.splits.get_mut(&SplitNumber(0)).unwrap().1 = Offset(10);
+        let split = line.figures().splits.remove(0);
+        assert_eq!((split.offset, split.lag_records, split.lag_ms), (10, Some(0), Some(0)));
+
+        assert_eq!(line.figures().checkpoint, None);
+        let file = |bytes| StateFile { object: String::new(), rows: 1, bytes, crc32: 0 };
+        let kind = OperatorKind { operator: "latest".to_owned(), schema: String::new() };
+        let operators = vec![OperatorState { name: "a".to_owned(), kind, files: vec![file(3), file(4)], keys: None }];
+        for (tick, checkpoint) in [(5, true), (6, false), (7, true)] {
+            line.order(&Order::Minted(Binding { tick: Tick(tick), ranges: Vec::new(), checkpoint }));
+        }
+        ambient::pause(Duration::from_millis(20));
+        line.order(&Order::CheckpointComplete { tick: Tick(5), operators });
+        let figures = line.figures();
+        let checkpoint = figures.checkpoint.unwrap();
+        assert_eq!((checkpoint.tick, checkpoint.bytes, figures.stored["a"]), (5, 7, 7));
+        assert!((20..10_000).contains(&checkpoint.duration_ms) && checkpoint.age_ms > 1_000_000, "{checkpoint:?}");
+        line.order(&Order::CheckpointComplete { tick: Tick(7), operators: Vec::new() });
+        assert_eq!(line.figures().checkpoint.map(|checkpoint| checkpoint.tick), Some(7));
     }
 
     #[test]

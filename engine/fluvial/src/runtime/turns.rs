@@ -8,6 +8,7 @@
 //!
 //! Each writer owns one transactor, and does its commands in their order. Its thread is named after its turn.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,10 @@ use fluvial_connector::{
 };
 use fluvial_protocol::{self as protocol, Done, HeldRecords, System, Tail};
 
+use super::ambient;
 use super::background::{Background, Serve, Server, wait_out};
 use super::failure::{Failure, chain};
+use super::meter::{SinkMeter, records_of};
 use crate::fail_point::{FailPoint, reach};
 use crate::stages::STAGES;
 
@@ -58,10 +61,13 @@ impl Turns {
         turns: u32,
         patience: Duration,
         background: &Background<Done>,
+        meter: &Arc<SinkMeter>,
     ) -> Result<Self, Failure> {
         let writer = |turn| {
             let session = Arc::clone(session);
-            let mut writer = Writer { turn, session, patience, transactor: None, tick: Tick(0) };
+            let meter = Arc::clone(meter);
+            let (transactor, records) = (None, BTreeMap::new());
+            let mut writer = Writer { turn, session, patience, transactor, tick: Tick(0), records, meter };
             background.serve(&format!("sink-turn-{turn}"), Serve::Each, move |command| [writer.obey(command)])
         };
         let turns = (0..turns).map(writer).collect::<Result<_, _>>()?;
@@ -103,6 +109,9 @@ struct Writer {
     transactor: Option<Box<dyn Transactor>>,
     /// The last tick of the transaction, for the events by which stages are measured.
     tick: Tick,
+    /// The records of the transaction by output.
+    records: BTreeMap<String, u64>,
+    meter: Arc<SinkMeter>,
 }
 
 impl Writer {
@@ -118,6 +127,7 @@ impl Writer {
             Command::Prepare(transaction) => {
                 self.tick = transaction.writes.iter().map(|write| write.progress.tick).max().unwrap_or(Tick(0));
                 tracing::trace!(target: STAGES, tick = self.tick.0, "prepare");
+                self.records = records_of(&transaction);
                 let result = self.write(|transactor| transactor.prepare(&transaction));
                 tracing::trace!(target: STAGES, tick = self.tick.0, "prepared");
                 Done::Prepared { turn, result }
@@ -125,9 +135,11 @@ impl Writer {
             Command::Commit => {
                 reach(FailPoint::BeforeCommit);
                 tracing::trace!(target: STAGES, tick = self.tick.0, "commit");
+                let begun = ambient::instant();
                 let result = self.write(|transactor| transactor.commit());
                 tracing::trace!(target: STAGES, tick = self.tick.0, "committed");
                 if result.is_ok() {
+                    self.meter.committed(&self.records, begun.elapsed());
                     reach(FailPoint::AfterCommit);
                 }
                 Done::Committed { turn, result }

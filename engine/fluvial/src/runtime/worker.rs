@@ -38,6 +38,7 @@ use super::inbox::Outlet;
 use super::leader::{Ends, LeaderDriver, Positions};
 use super::member::Member;
 use super::merges::Merges;
+use super::meter::Meter;
 use super::process::{Mode, Shared};
 use super::replay::Printer;
 use super::sink::SinkDriver;
@@ -216,6 +217,8 @@ struct Running {
     asked: Instant,
     finished: bool,
     more: bool,
+    /// What the operators do; not in a replay.
+    meter: Option<Meter>,
 }
 
 impl Running {
@@ -225,7 +228,14 @@ impl Running {
         let index = u32::try_from(worker.index()).expect("the number of workers is small");
         let workers = u32::try_from(worker.peers()).expect("the number of workers is small");
         let durables = Durables::new(index, workers, restore);
+        let mut meter = match &shared.mode {
+            Mode::Run(member) if member.config.metrics => Some(member.meters.of_worker(worker)),
+            Mode::Run(_) | Mode::Replay(_) => None,
+        };
         let declared = build(worker, shared, plan, &durables)?;
+        if let Some(meter) = &mut meter {
+            meter.built(worker, &durables.nodes());
+        }
         durables
             .built()
             .map_err(|e| Failure::of(System::Store, Error::caused(e.kind(), "cannot restore the durable state", e)))?;
@@ -265,6 +275,7 @@ impl Running {
             asked: ambient::instant(),
             finished: false,
             more: true,
+            meter,
         })
     }
 
@@ -288,6 +299,9 @@ impl Running {
             }
         }
         self.with_leader(LeaderDriver::step)?;
+        if let Some(meter) = &mut self.meter {
+            meter.tell();
+        }
         self.read()?;
         self.state()?;
         self.write(shared)?;

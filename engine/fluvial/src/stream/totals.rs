@@ -8,8 +8,10 @@
 //! dataflow's `reduce` would keep all values with their history, and evaluate all values of a key that changed.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use differential_dataflow::{AsCollection, ExchangeData};
+use fluvial_node::status::NodeKind;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use timely::container::CapacityContainerBuilder;
@@ -20,7 +22,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use super::Collection;
 use super::checked::Refusal;
 use super::context::{at_tick, in_operator, lasting};
-use crate::durable::{Durables, Retract};
+use crate::durable::{Durables, Held, Retract};
 use crate::state::{hash_owner, routing_hash};
 
 type Update<K, V> = ((K, V), u64, isize);
@@ -62,9 +64,12 @@ where
     // Once the operator has failed, it keeps its capabilities, so that no frontier passes the tick of the failure.
     let mut failed = None;
     let pact = Exchange::new(move |((key, _), ..): &Update<K, V>| u64::from(hash_owner(routing_hash(key), workers)));
-    collection
-        .inner
-        .unary_frontier::<CapacityContainerBuilder<Vec<Update<K, A::Out>>>, _, _, _>(pact, name, |_, _| {
+    let (held, of_worker) = (Rc::new(Held::default()), durables.clone());
+    let of_operator = Rc::clone(&held);
+    let results = collection.inner.unary_frontier::<CapacityContainerBuilder<Vec<Update<K, A::Out>>>, _, _, _>(
+        pact,
+        name,
+        |_, _| {
             move |(input, frontier), output| {
                 if failed.is_some() {
                     return;
@@ -96,9 +101,12 @@ where
                     durables.fail(refusal.by(called));
                     failed.get_or_insert(None);
                 }
+                of_operator.set(totals.len(), totals.allocation_size());
             }
-        })
-        .as_collection()
+        },
+    );
+    of_worker.note_node(&results, NodeKind::Operator, name, Some(held));
+    results.as_collection()
 }
 
 /// Adds an update to its tick.

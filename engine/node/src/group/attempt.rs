@@ -11,7 +11,7 @@ use fluvial_protocol::group::{Attempt, AttemptNumber, GroupRecord, NodeId, Proce
 use crate::keeper::{Keeper, Launch, ProcessEvent, Program};
 use crate::logs::Logs;
 use crate::process_link::{Invitation, MeshIdentity, MeshPlace, Succession};
-use crate::status::Progress;
+use crate::status::{AllHeard, Progress};
 use crate::trust::{AttemptAuthority, Authorities};
 
 /// For how many seconds a process may be silent before it is killed.
@@ -170,6 +170,11 @@ impl Attempts {
     pub(super) fn progress(&self) -> BTreeMap<String, Progress> {
         let progress = |(job, (_, keeper)): (&String, &(_, Keeper))| Some((job.clone(), keeper.progress()?));
         self.keepers.iter().filter_map(progress).collect()
+    }
+
+    /// What the processes here say of the parts of their jobs.
+    pub(super) fn figures(&self) -> AllHeard {
+        self.keepers.iter().map(|(job, (_, keeper))| (job.clone(), keeper.figures())).collect()
     }
 
     /// The requests that the processes which this node has started have made to a store that charges for them.

@@ -355,7 +355,8 @@ impl<'a> Copy<'a> {
     fn observe(&mut self) {
         self.attempts.forget_all_but(|job| self.node.running().contains_key(job));
         let requests = self.store.charged_requests().map(|own| own + self.attempts.store_requests());
-        self.observer.look(&self.me, &self.offer, &self.node, self.attempts.progress(), requests);
+        let (progress, figures) = (self.attempts.progress(), self.attempts.figures());
+        self.observer.look(&self.me, &self.offer, &self.node, (progress, figures), requests);
     }
 
     fn now_ms(&self) -> u64 {

@@ -26,8 +26,14 @@ use crate::elf::{Glibc, ProgramFile};
 use crate::job_store::JobStore;
 use crate::keeper::Program;
 use crate::readiness::{Checks, Readiness, Verdict, verdict};
+use crate::status::Graph;
 
 const SPECIFICATION: Format = Format { kind: "specification", version: 1 };
+const GRAPH: Format = Format { kind: "graph", version: 1 };
+/// How often a node tries to keep the graph of a version.
+const GRAPH_TRIES: u32 = 12;
+/// How many graphs a node keeps in memory.
+const MOST_GRAPHS: usize = 64;
 /// The time between two attempts to fetch a program.
 const AGAIN: Duration = Duration::from_secs(5);
 /// The time between two looks whether the file of a program is still in the cache.
@@ -116,13 +122,15 @@ pub struct Shelf {
     location: String,
     /// The folder of this host where binaries are kept.
     cache: PathBuf,
+    /// Graphs that were read, by version.
+    graphs: Arc<Mutex<BTreeMap<String, Graph>>>,
 }
 
 impl Shelf {
     /// Those of the cluster whose objects are in `folder` of the store at `location`. Binaries are kept on this host in `cache`.
     #[must_use]
     pub fn new(store: Store, folder: &str, location: String, cache: PathBuf) -> Self {
-        Self { store, folder: folder.to_owned(), location, cache }
+        Self { store, folder: folder.to_owned(), location, cache, graphs: Arc::default() }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -154,6 +162,39 @@ impl Shelf {
 
     fn specification(&self, version: &str) -> object_store::path::Path {
         self.store.path(&format!("{}/specifications/{version}.json", self.folder))
+    }
+
+    fn graph_object(&self, version: &str) -> object_store::path::Path {
+        self.store.path(&format!("{}/graphs/{version}.json", self.folder))
+    }
+
+    /// Keeps the graph of a version, as a check of it says. A later one of the same version is not needed.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn put_graph(&self, version: &str, graph: &Graph) -> anyhow::Result<()> {
+        self.store.create_framed(GRAPH, &self.graph_object(version), graph).await?;
+        Ok(())
+    }
+
+    /// The graph of a version, if a node has checked it.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn graph(&self, version: &str) -> anyhow::Result<Option<Graph>> {
+        let known = || self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(graph) = known().get(version) {
+            return Ok(Some(graph.clone()));
+        }
+        let found: Option<Graph> = self.store.get_framed(GRAPH, &self.graph_object(version)).await?;
+        if let Some(graph) = &found {
+            let mut known = known();
+            if known.len() >= MOST_GRAPHS {
+                known.clear();
+            }
+            known.insert(version.to_owned(), graph.clone());
+        }
+        Ok(found)
     }
 
     /// Whether a binary is there.
@@ -389,6 +430,26 @@ impl Preparing {
         }
     }
 
+    /// Keeps the first graph that a check says.
+    fn draw(&self) -> impl FnMut(Graph) + Send + 'static {
+        let (shelf, version, runtime, mut kept) = (self.shelf.clone(), self.version.clone(), Handle::current(), false);
+        move |graph| {
+            if std::mem::replace(&mut kept, true) {
+                return;
+            }
+            let (shelf, version) = (shelf.clone(), version.clone());
+            runtime.spawn(async move {
+                for _ in 0..GRAPH_TRIES {
+                    match shelf.put_graph(&version, &graph).await {
+                        Ok(()) => return,
+                        Err(error) => tracing::warn!(%error, version, "cannot keep the graph of a job"),
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                }
+            });
+        }
+    }
+
     /// Returns the file of the program.
     async fn prepare(&self) -> anyhow::Result<PathBuf> {
         let specification = self.shelf.get(&self.version).await?;
@@ -402,9 +463,10 @@ impl Preparing {
         };
         let checks = self.shelf.checks(&specification, path.clone());
         let (checked, version) = (Arc::clone(&self.checked), self.version.clone());
+        let draw = self.draw();
         // The lock is held, so that the program is there when the node offers the version.
         let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        let readiness = Readiness::start(checks, move |unready| checked(&version, unready))?;
+        let readiness = Readiness::start_and_draw(checks, move |unready| checked(&version, unready), draw)?;
         all.insert(self.version.clone(), Prepared { program, readiness });
         Ok(path)
     }

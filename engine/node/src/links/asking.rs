@@ -17,12 +17,13 @@ const LOGS_WITHIN: Duration = Duration::from_secs(4);
 /// How long the answer of a node may take that asks the coordinator, and then all others at once.
 const REPORT_WITHIN: Duration = Duration::from_secs(8);
 
-/// What the node at an address knows by itself.
+/// What the node at an address knows by itself, with the figures of the parts of one job.
 ///
 /// # Errors
 /// It does not answer, it runs another job, or this end does not belong to its cluster.
-pub async fn ask_for_view(address: &str, trust: &Trust, job: &str) -> io::Result<View> {
-    let question = Hello::Question { job: job.to_owned(), whole: false };
+pub async fn ask_for_view(address: &str, trust: &Trust, job: &str, figures_of: Option<&str>) -> io::Result<View> {
+    let figures_of = figures_of.map(str::to_owned);
+    let question = Hello::Question { job: job.to_owned(), whole: false, figures_of };
     match ask(address, trust, question, VIEW_WITHIN).await? {
         Answer::View(view) => Ok(*view),
         other => Err(unexpected(other)),
@@ -34,7 +35,7 @@ pub async fn ask_for_view(address: &str, trust: &Trust, job: &str) -> io::Result
 /// # Errors
 /// It does not answer, it runs another job, or this end does not belong to its cluster.
 pub async fn ask_for_report(address: &str, trust: &Trust, job: &str) -> io::Result<Report> {
-    let question = Hello::Question { job: job.to_owned(), whole: true };
+    let question = Hello::Question { job: job.to_owned(), whole: true, figures_of: None };
     match ask(address, trust, question, REPORT_WITHIN).await? {
         Answer::Report(report) => Ok(*report),
         other => Err(unexpected(other)),

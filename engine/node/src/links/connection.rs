@@ -65,6 +65,9 @@ pub(super) enum Hello {
         job: String,
         /// Whether the receiver is to ask other nodes, too.
         whole: bool,
+        /// The job of which also the figures of its parts are wanted.
+        #[serde(default)]
+        figures_of: Option<String>,
     },
     /// A change that a user of a cluster wants.
     Change {

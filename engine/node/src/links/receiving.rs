@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use super::connection::{ANSWERS_WITHIN, Answer, Connection, Hello, PROTOCOL, understands};
 use super::seldom::Seldom;
 use super::{Envelope, LinkEvent, Shared};
-use crate::status::{STUCK_AFTER, View, gather};
+use crate::status::{STUCK_AFTER, gather};
 
 /// How many connections may be open that have not said hello.
 const MOST_STRANGERS: usize = 256;
@@ -182,8 +182,9 @@ async fn receive(socket: TcpStream, address: SocketAddr, number: u64, shared: &S
             return;
         }
         // Whoever asks stays a stranger, so that the number of questions is bounded.
-        Hello::Question { job, whole } => {
-            let answered = tokio::time::timeout(ANSWERS_WITHIN, answer(shared, &job, whole)).await;
+        Hello::Question { job, whole, figures_of } => {
+            let answer = answer(shared, &job, whole, figures_of.as_deref());
+            let answered = tokio::time::timeout(ANSWERS_WITHIN, answer).await;
             let answer = answered.unwrap_or_else(|_| Answer::Later("the other copies do not answer".to_owned()));
             if let Err(error) = connection.write(&answer).await {
                 tracing::debug!(from = %address, %error, "could not answer a question");
@@ -198,12 +199,12 @@ async fn receive(socket: TcpStream, address: SocketAddr, number: u64, shared: &S
 }
 
 /// What is known here of a job.
-async fn answer(shared: &Shared, job: &str, whole: bool) -> Answer {
+async fn answer(shared: &Shared, job: &str, whole: bool, figures_of: Option<&str>) -> Answer {
     match shared.board.read() {
         Some((view, _)) if view.job != job => Answer::NotMe,
         Some((_, age)) if age >= STUCK_AFTER => Answer::Later(format!("this copy is stuck for {} s", age.as_secs())),
         Some((view, _)) if whole => Answer::Report(Box::new(gather(view, &shared.trust).await)),
-        Some((view, _)) => Answer::View(Box::new(View::clone(&view))),
+        Some((view, _)) => Answer::View(Box::new(view.with_figures_of(figures_of))),
         None => Answer::Later("this copy is being started".to_owned()),
     }
 }

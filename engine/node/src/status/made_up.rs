@@ -88,6 +88,7 @@ pub(crate) fn view() -> View {
         running: members[0].status.clone().unwrap().running,
         members: Some(members),
         progress: BTreeMap::new(),
+        figures: BTreeMap::new(),
         store_requests: Some(12),
     }
 }

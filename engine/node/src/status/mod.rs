@@ -5,13 +5,18 @@
 //!        └─ what has changed: log lines    └─ with the Views of the other copies: Report ──► status, /status
 //! ```
 //!
+//! Processes say in their beats what the parts of their job do ([`ProcessFigures`]); [`Figures`] is what they say together.
+//!
 //! A [`View`] is what one copy knows by itself; a [`Report`] is what several of them know together. **Does not** decide
 //! anything, and nothing that decides reads it.
 
 mod changes;
 mod drains;
+mod figures;
+mod graph;
 #[cfg(test)]
 pub(crate) mod made_up;
+mod merging;
 mod metrics;
 mod report;
 #[cfg(test)]
@@ -26,8 +31,13 @@ use fluvial_protocol::group::{GroupRecord, JobRecord, Member, Node, NodeId, Offe
 use serde::{Deserialize, Serialize};
 
 pub use drains::{Awaited, DrainReport};
+pub use figures::{
+    AllHeard, Bucket, CheckpointFigures, EdgeFigures, Figures, Heard, Histogram, OperatorFigures, OperatorReport,
+    OutputFigures, ProcessFigures, ProcessUse, SplitFigures, WorkerFigures,
+};
+pub use graph::{Graph, GraphEdge, GraphNode, NodeKind};
 pub use metrics::metrics;
-pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather, gather_all};
+pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather, gather_all, gather_job};
 
 /// The age of its newest view at which a copy counts as stuck: its loop shows one at each step.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -90,11 +100,26 @@ pub struct View {
     pub members: Option<Vec<Member>>,
     /// How far the jobs are whose process 0 runs here.
     pub progress: BTreeMap<String, Progress>,
+    /// What its processes say of the parts of their jobs.
+    #[serde(default)]
+    pub figures: AllHeard,
     /// The requests that it and the processes that it has started have made to a store that charges for them.
     pub store_requests: Option<u64>,
 }
 
 impl View {
+    /// What another node is told: the parts of one job only, because the parts of all would be too much.
+    #[must_use]
+    pub fn with_figures_of(&self, job: Option<&str>) -> Self {
+        let short = |heard: &Heard| Heard { age_ms: heard.age_ms, figures: Arc::new(heard.figures.without_parts()) };
+        let of_job = |(name, heard): (&String, &BTreeMap<u32, Heard>)| {
+            let all = job == Some(name);
+            let told = |(process, heard): (&u32, &Heard)| (*process, if all { heard.clone() } else { short(heard) });
+            (name.clone(), heard.iter().map(told).collect())
+        };
+        Self { figures: self.figures.iter().map(of_job).collect(), ..self.clone() }
+    }
+
     /// What that record says of a job.
     #[must_use]
     pub fn record_of(&self, job: &str) -> Option<&JobRecord> {
@@ -154,7 +179,7 @@ impl Observer {
         me: &NodeId,
         offer: &Offer,
         node: &Node,
-        progress: BTreeMap<String, Progress>,
+        (progress, figures): (BTreeMap<String, Progress>, AllHeard),
         store_requests: Option<u64>,
     ) {
         let coordinator = node.coordinator().map(|(node, term)| (node.clone(), term));
@@ -170,6 +195,7 @@ impl Observer {
             running: node.running().clone(),
             members: node.members(),
             progress,
+            figures,
             store_requests,
         });
         for change in changes::between(self.last.as_deref(), &view) {

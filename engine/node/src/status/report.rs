@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::drains::{self, DrainReport};
 use super::waiting::Outlook;
+use super::figures::Figures;
+use super::merging::Of;
 use super::{Progress, View, changes};
 use crate::links::ask_for_view;
 use crate::trust::Trust;
@@ -99,6 +101,15 @@ pub struct Report {
     pub members: Vec<MemberReport>,
     /// How far the job is; `None` if it does not run, or its process 0 cannot be asked.
     pub progress: Option<Progress>,
+    /// The resident memory of its processes, of those that have said it.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// The processor time that they use a second, in seconds: 2 means two cores.
+    #[serde(default)]
+    pub cpu_share: Option<f64>,
+    /// What its parts do, if it runs; only if one job was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Figures>,
     /// What the store holds, if it was read.
     pub stored: Option<Stored>,
 }
@@ -198,14 +209,21 @@ pub struct Stored {
 /// Asks the coordinator, and then all nodes that it hears, for what they know, and says what all of them know of the only job.
 pub async fn gather(own: Arc<View>, trust: &Trust) -> Report {
     let job = own.job.clone();
-    Views::ask(own, trust).await.report(&job)
+    Views::ask(own, trust, Some(&job)).await.report(&job, true)
+}
+
+/// The same of one job of a cluster. The outer `None`: the coordinator does not answer; the inner one: there is no such job.
+pub async fn gather_job(own: Arc<View>, trust: &Trust, job: &str) -> Option<Option<Report>> {
+    let views = Views::ask(own, trust, Some(job)).await;
+    let record = views.coordinator()?.record.as_ref()?;
+    Some(record.jobs.contains_key(job).then(|| views.report(job, true)))
 }
 
 /// The same of all jobs of a cluster; `None` if the coordinator does not answer: what other nodes know of jobs may be old.
 pub async fn gather_all(own: Arc<View>, trust: &Trust) -> Option<Vec<Report>> {
-    let views = Views::ask(own, trust).await;
+    let views = Views::ask(own, trust, None).await;
     let record = views.coordinator()?.record.as_ref()?;
-    Some(record.jobs.keys().map(|job| views.report(job)).collect())
+    Some(record.jobs.keys().map(|job| views.report(job, false)).collect())
 }
 
 /// What several nodes know.
@@ -218,16 +236,19 @@ struct Views {
 }
 
 impl Views {
-    async fn ask(own: Arc<View>, trust: &Trust) -> Self {
+    /// Asks for what they know, and for the figures of the parts of one job.
+    async fn ask(own: Arc<View>, trust: &Trust, figures_of: Option<&str>) -> Self {
         let other = match &own.coordinator {
-            Some((node, _)) if !own.coordinates() => ask_for_view(&node.address, trust, &own.job).await.ok(),
+            Some((node, _)) if !own.coordinates() => {
+                ask_for_view(&node.address, trust, &own.job, figures_of).await.ok()
+            }
             _ => None,
         };
         let mut views = Self { own, other, answers: Vec::new() };
         let (own, informed) = (&*views.own, views.informed());
         let members = informed.members.iter().flatten().filter(|member| member.status.is_some());
         let strangers = members.map(|member| &member.node).filter(|node| **node != own.me && **node != informed.me);
-        let asked = join_all(strangers.map(|node| ask_for_view(&node.address, trust, &own.job))).await;
+        let asked = join_all(strangers.map(|node| ask_for_view(&node.address, trust, &own.job, figures_of))).await;
         views.answers = asked.into_iter().filter_map(Result::ok).collect();
         views
     }
@@ -242,7 +263,7 @@ impl Views {
         self.coordinator().unwrap_or(&self.own)
     }
 
-    fn report(&self, job: &str) -> Report {
+    fn report(&self, job: &str, with_parts: bool) -> Report {
         let all = || std::iter::once(&*self.own).chain(&self.other).chain(&self.answers);
         let attempt = self.informed().record_of(job).and_then(|job| job.attempt.as_ref());
         let first = attempt.and_then(|attempt| attempt.placement.places.first()).map(|(node, _)| node);
@@ -252,6 +273,21 @@ impl Views {
             let view = all().find(|view| view.me.address == member.node);
             member.store_requests = view.and_then(|view| view.store_requests);
         }
+        let mut processes = Vec::new();
+        let places = attempt.iter().flat_map(|attempt| &attempt.placement.places);
+        let placed = places.flat_map(|(node, count)| (0..*count).map(move |_| node));
+        // Nodes may still know of processes of earlier attempts.
+        for (process, node) in (0..).zip(placed) {
+            let view = all().find(|view| view.me == *node);
+            let heard = view.and_then(|view| view.figures.get(job)?.get(&process));
+            processes.extend(heard.map(|heard| Of {
+                process,
+                node: &node.address,
+                age_ms: heard.age_ms,
+                figures: &heard.figures,
+            }));
+        }
+        report.used(&processes, with_parts);
         report
     }
 }
@@ -315,6 +351,18 @@ impl Report {
         report
     }
 
+    /// Takes what the processes say of themselves, and of the parts of the job.
+    pub(super) fn used(&mut self, processes: &[Of<'_>], with_parts: bool) {
+        let runs = !matches!(self.state, State::Stopped | State::Ended);
+        if processes.is_empty() || !runs {
+            return;
+        }
+        let all = processes.iter().map(|process| process.figures);
+        self.memory_bytes = all.clone().filter_map(|figures| figures.memory_bytes).reduce(|one, other| one + other);
+        self.cpu_share = all.filter_map(|figures| figures.cpu_share).reduce(|one, other| one + other);
+        self.figures = with_parts.then(|| Figures::of(processes));
+    }
+
     /// What is known of a job from the newest record of its group's journal, if there is one.
     #[must_use]
     pub fn of_store(job: String, store: String, record: Option<&GroupRecord>) -> Self {
@@ -345,6 +393,9 @@ impl Report {
             workers_wanted: None,
             members: Vec::new(),
             progress: None,
+            memory_bytes: None,
+            cpu_share: None,
+            figures: None,
             stored: None,
         }
     }

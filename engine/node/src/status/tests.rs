@@ -15,7 +15,7 @@ use fluvial_store::Store;
 use tokio::runtime::Handle;
 
 use super::made_up::{JOB, id, member, offer, progress, record, view};
-use super::{Board, Progress, Report, State, View, changes, metrics};
+use super::{Board, Progress, Report, State, View, changes};
 use crate::changes::Changes;
 use crate::links::{LinkOptions, Links, StoreProof, ask_for_report, ask_for_view};
 use crate::trust::{ClusterKey, Trust};
@@ -176,29 +176,6 @@ fn the_log_says_which_term_has_begun_and_why() {
     assert_eq!(lines(None, &unready), ["term 3: c coordinates"], "it has not checked yet");
 }
 
-#[test]
-fn metrics_are_in_the_format_of_prometheus() {
-    let text = metrics(&View { job: "a\"b".to_owned(), progress: [("a\"b".to_owned(), progress())].into(), ..view() });
-    for line in ["fluvial_node_ready{job_name=\"a\\\"b\"} 1", "fluvial_lag_seconds{job_name=\"a\\\"b\"} 0.04"] {
-        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
-    }
-    let mut described = Vec::new();
-    for lines in text.lines().collect::<Vec<_>>().chunks(3) {
-        let name = lines[2].split('{').next().unwrap();
-        assert!(lines[0].starts_with(&format!("# HELP {name} ")) && lines[1].starts_with(&format!("# TYPE {name} ")));
-        assert_eq!(lines[1].ends_with(" counter"), name.ends_with("_total"), "{name}");
-        assert!(lines[2].split(' ').next_back().unwrap().parse::<f64>().is_ok(), "{}", lines[2]);
-        described.push(name);
-    }
-    let all = described.len();
-    described.dedup();
-    assert_eq!(described.len(), all);
-    let without =
-        metrics(&View { progress: [(JOB.to_owned(), Progress { lag_records: None, ..progress() })].into(), ..view() });
-    assert!(!without.contains("fluvial_lag_records{"), "an unknown lag is absent");
-    assert!(!metrics(&view()).contains("fluvial_lag"), "another copy runs process 0");
-}
-
 /// A copy that answers questions, with the view that `change` has made of that of the coordinator.
 fn copy(trust: &Arc<Trust>, change: impl FnOnce(NodeId) -> View) -> (Links, NodeId) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -260,6 +237,6 @@ async fn a_copy_that_only_follows_reports_what_the_coordinator_and_process_0_kno
     assert_eq!((report.state, report.why.as_str()), (State::Unknown, "the coordinator does not answer"));
     drop(zero);
     let foreign = Trust::of_cluster_key(&ClusterKey::new()).unwrap();
-    assert!(ask_for_view(&spare.1.address, &foreign, "orders").await.is_err(), "a stranger is told nothing");
-    assert!(ask_for_view(&spare.1.address, &trust, "another").await.is_err(), "it runs another job");
+    assert!(ask_for_view(&spare.1.address, &foreign, "orders", None).await.is_err(), "a stranger is told nothing");
+    assert!(ask_for_view(&spare.1.address, &trust, "another", None).await.is_err(), "it runs another job");
 }

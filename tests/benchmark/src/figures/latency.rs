@@ -24,6 +24,10 @@ const RATE: u64 = 20_000;
 const WARM: Duration = Duration::from_secs(10);
 /// How long is measured.
 const MEASURED: Duration = Duration::from_secs(25);
+/// How often a job runs with metrics and without.
+const METRICS_TURNS: u32 = 3;
+/// The workers of that job.
+const METRICS_WORKERS: u32 = 2;
 /// Records from mark to mark: four a second.
 const STEP: u64 = RATE / 4;
 
@@ -67,7 +71,8 @@ pub(crate) fn measure_workers() -> Result<Report> {
     for workers in [1, 8, 24] {
         eprintln!("  {workers} workers");
         let folder = Folder::new("fluvial-benchmark-")?;
-        let flow = start_engine(&mut input, folder.path(), workers, stages::SELDOM)?.1;
+        let name = format!("totals-{workers}");
+        let flow = start_engine(&mut input, folder.path(), &name, workers, &[], stages::SELDOM)?.1;
         let s = if workers == 1 { "" } else { "s" };
         report.show(format!("{workers} worker{s}: p50"), time(quantile(&flow.times_us, 0.5)));
         report.show(format!("{workers} worker{s}: p99"), time(quantile(&flow.times_us, 0.99)));
@@ -75,6 +80,33 @@ pub(crate) fn measure_workers() -> Result<Report> {
     }
     report.note("from produce to visible; the CPU is that of both processes, in cores");
     report.note("FLUVIAL_JOB_BINARIES=FOLDER measures the fluvial-benchmark of another build");
+    Ok(report)
+}
+
+/// What it costs to measure what operators do: the same job in turns with and without.
+pub(crate) fn measure_metrics() -> Result<Report> {
+    let kafka = kafka::start_with_each_key(KEYS)?;
+    let mut input = Input { brokers: kafka.bootstrap(), produced: KEYS };
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for turn in 0..METRICS_TURNS {
+        // With, without, without, with: a trend of the machine adds to both equally.
+        for measures in if turn % 2 == 0 { [true, false] } else { [false, true] } {
+            eprintln!("  turn {} of {METRICS_TURNS}, {}", turn + 1, if measures { "with" } else { "without" });
+            let folder = Folder::new("fluvial-benchmark-")?;
+            let more: &[&str] = if measures { &[] } else { &["--without-metrics"] };
+            let name = format!("totals-{turn}-{measures}");
+            let flow = start_engine(&mut input, folder.path(), &name, METRICS_WORKERS, more, stages::SELDOM)?.1;
+            if measures { &mut with } else { &mut without }.push(flow.cores);
+        }
+    }
+    let mean = |cores: &[f64]| cores.iter().sum::<f64>() / cores.len() as f64;
+    let mut report = Report::new(format!(
+        "A busy job that measures its operators, {} k records/s, ticks of 10 ms, {METRICS_WORKERS} workers",
+        RATE / 1000,
+    ));
+    report.compare("CPU", Value::Core(mean(&with)), Value::Core(mean(&without)), Aim::AtMost(1.02));
+    let list = |cores: &[f64]| cores.iter().map(|cores| format!("{cores:.3}")).collect::<Vec<_>>().join(", ");
+    report.note(format!("in cores, each turn: with {}; without {}", list(&with), list(&without)));
     Ok(report)
 }
 
@@ -142,7 +174,7 @@ type Stage = (&'static str, u64, u64);
 fn engine(input: &mut Input<'_>) -> Result<(Vec<u64>, Vec<Stage>)> {
     eprintln!("  ours");
     let folder = Folder::new("fluvial-benchmark-")?;
-    let (running, flow) = start_engine(input, folder.path(), 1, stages::ALL)?;
+    let (running, flow) = start_engine(input, folder.path(), "totals-1", 1, &[], stages::ALL)?;
     let (times, measured) = (flow.times_us, flow.measured_us);
     let events = stages::read(running.log())?;
     let mut all = Vec::new();
@@ -154,14 +186,21 @@ fn engine(input: &mut Input<'_>) -> Result<(Vec<u64>, Vec<Stage>)> {
     Ok((times, all))
 }
 
-/// Starts the job and lets the input flow through it. `logs` is what `RUST_LOG` is set to.
-fn start_engine(input: &mut Input<'_>, folder: &Path, workers: u32, logs: &str) -> Result<(Running, Flow)> {
-    let name = format!("totals-{workers}");
-    let mut arguments = job::totals_arguments(folder, input.brokers, &name, STEP);
-    arguments.extend(["--workers", &workers.to_string(), "--name", &name].map(str::to_owned));
+/// Starts the job and lets the input flow through it. `more` are further options; `logs` is what `RUST_LOG` is set to.
+fn start_engine(
+    input: &mut Input<'_>,
+    folder: &Path,
+    name: &str,
+    workers: u32,
+    more: &[&str],
+    logs: &str,
+) -> Result<(Running, Flow)> {
+    let mut arguments = job::totals_arguments(folder, input.brokers, name, STEP);
+    arguments.extend(["--workers", &workers.to_string(), "--name", name].map(str::to_owned));
+    arguments.extend(more.iter().map(|option| (*option).to_owned()));
     let running = Running::start(job::TOTALS, &arguments, folder, logs)?;
     running.wait_for_records(KEYS, Duration::from_secs(60))?;
-    let flow = input.flow(&running, &name, true)?;
+    let flow = input.flow(&running, name, true)?;
     Ok((running, flow))
 }
 

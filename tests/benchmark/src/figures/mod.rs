@@ -44,6 +44,8 @@ pub(crate) enum Figure {
     Footprint,
     /// Time to visible and CPU of a busy job by its workers
     Workers,
+    /// CPU of a busy job that measures its operators, beside the same without
+    Metrics,
     /// CPU of a keyed count in two processes over TLS, beside plain TCP and one process
     Mesh,
     /// Pauses of a group of copies when a process, a host or the coordinator is lost and when copies come and go; not among
@@ -52,7 +54,7 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Count,
         Self::Throughput,
         Self::Latency,
@@ -63,6 +65,7 @@ impl Figure {
         Self::Requests,
         Self::Footprint,
         Self::Workers,
+        Self::Metrics,
         Self::Mesh,
     ];
 
@@ -80,6 +83,7 @@ impl Figure {
             Self::Secured => throughput::measure_secured,
             Self::Footprint => footprint::measure,
             Self::Workers => latency::measure_workers,
+            Self::Metrics => latency::measure_metrics,
             Self::Mesh => mesh::measure,
             Self::Hosts => hosts::measure,
         };
@@ -101,6 +105,7 @@ impl fmt::Display for Figure {
             Self::Secured => "secured",
             Self::Footprint => "footprint",
             Self::Workers => "workers",
+            Self::Metrics => "metrics",
             Self::Mesh => "mesh",
             Self::Hosts => "hosts",
         })

@@ -3,6 +3,7 @@
 //! | request | what it does |
 //! | --- | --- |
 //! | `GET /v1/jobs`, `GET /v1/jobs/{name}` | the jobs, each as a [`Report`] |
+//! | `GET /v1/jobs/{name}/graph` | the dataflow of the job: a [`Graph`](crate::status::Graph) |
 //! | `PUT /v1/binaries/{hash}` | keeps a binary, whose SHA-256 this is; `GET` says by 200 or 404 whether it is there |
 //! | `POST /v1/jobs` | submits a job: a [`Submission`] |
 //! | `PATCH /v1/jobs/{name}` | another binary, other options or another number of workers: an [`Update`] |
@@ -37,6 +38,7 @@
 mod audit;
 mod binaries;
 mod gate;
+mod graph;
 mod jobs;
 mod logs;
 mod nodes;
@@ -76,7 +78,7 @@ use crate::changes::Changes;
 use crate::check_job_name;
 use crate::group::{CLUSTER, Shelf, Specification};
 use crate::logs::Gathered;
-use crate::status::{Board, Report, View, gather_all};
+use crate::status::{Board, Report, View, gather_all, gather_job};
 use crate::trust::Trust;
 use gate::Gate;
 
@@ -147,6 +149,7 @@ fn router(knowledge: Knowledge) -> Router {
         .route("/v1/jobs/{name}/savepoints", get(savepoints::savepoints).post(savepoints::take))
         .route("/v1/jobs/{name}/savepoints/{savepoint}", delete(savepoints::drop_savepoint))
         .route("/v1/jobs/{name}/logs", get(logs::logs))
+        .route("/v1/jobs/{name}/graph", get(graph::graph))
         .route("/v1/jobs/{name}/{action}", post(jobs::act))
         .route(
             "/v1/binaries/{hash}",
@@ -161,6 +164,10 @@ fn router(knowledge: Knowledge) -> Router {
         .layer(DefaultBodyLimit::max(MOST_BYTES_OF_JSON))
         .layer(from_fn_with_state(Arc::clone(&knowledge.gate), gate::pass))
         .with_state(knowledge)
+}
+
+fn no_coordinator() -> Refused {
+    Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the coordinator does not answer: ask again")
 }
 
 /// Why a request gets no answer.
@@ -209,13 +216,12 @@ impl Knowledge {
 
     /// All jobs.
     async fn jobs(&self) -> Result<Vec<Report>, Refused> {
-        let jobs = gather_all(self.view()?, &self.trust).await;
-        jobs.ok_or_else(|| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the coordinator does not answer: ask again"))
+        gather_all(self.view()?, &self.trust).await.ok_or_else(no_coordinator)
     }
 
     /// The job of a name.
     async fn job(&self, name: &str) -> Result<Report, Refused> {
-        let found = self.jobs().await?.into_iter().find(|job| job.job == name);
+        let found = gather_job(self.view()?, &self.trust, name).await.ok_or_else(no_coordinator)?;
         Ok(found.ok_or_else(|| Refusal::Unknown(name.to_owned()))?)
     }
 

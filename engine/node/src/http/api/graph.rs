@@ -1,0 +1,22 @@
+//! The graphs of jobs.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use fluvial_protocol::group::Refusal;
+
+use super::{Knowledge, Refused};
+use crate::status::Graph;
+
+/// The graph of the version that runs, or else of the one that is wanted.
+pub(super) async fn graph(
+    State(knowledge): State<Knowledge>,
+    Path(name): Path<String>,
+) -> Result<Json<Graph>, Refused> {
+    let job = knowledge.job(&name).await?;
+    let wanted = job.wanted.map(|wanted| wanted.version);
+    let version = job.attempt.map(|attempt| attempt.version).or(wanted).ok_or(Refusal::Unknown(name))?;
+    let graph = knowledge.shelf.graph(&version).await.map_err(|error| Refused::unavailable(&error))?;
+    let unknown = "the graph is known when a node has checked the job's program: ask again";
+    graph.map(Json).ok_or_else(|| Refused::new(StatusCode::SERVICE_UNAVAILABLE, unknown))
+}
