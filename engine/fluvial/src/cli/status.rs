@@ -239,6 +239,8 @@ mod tests {
             silent_ms: Some(400),
             processes,
             store_requests: Some(200),
+            slots_used: None,
+            api: None,
         }
     }
 

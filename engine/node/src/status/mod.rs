@@ -9,6 +9,7 @@
 //! anything, and nothing that decides reads it.
 
 mod changes;
+mod cluster;
 #[cfg(test)]
 pub(crate) mod made_up;
 mod metrics;
@@ -23,8 +24,9 @@ use std::time::{Duration, Instant};
 use fluvial_protocol::group::{GroupRecord, JobRecord, Member, Node, NodeId, Offer, Running, Term};
 use serde::{Deserialize, Serialize};
 
+pub use cluster::{ClusterReport, gather_cluster};
 pub use metrics::metrics;
-pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather, gather_all};
+pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather};
 
 /// The age of its newest view at which a copy counts as stuck: its loop shows one at each step.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -89,6 +91,9 @@ pub struct View {
     pub progress: BTreeMap<String, Progress>,
     /// The requests that it and the processes that it has started have made to a store that charges for them.
     pub store_requests: Option<u64>,
+    /// The `host:port` of its API, if it is the node of a cluster.
+    #[serde(default)]
+    pub api: Option<String>,
 }
 
 impl View {
@@ -134,15 +139,17 @@ impl Board {
 pub struct Observer {
     job: String,
     store: String,
+    api: Option<String>,
     board: Arc<Board>,
     last: Option<Arc<View>>,
 }
 
 impl Observer {
-    /// An observer of a copy of `job`, whose store is at the location `store`.
+    /// An observer of a copy of `job`, whose store is at the location `store`, and whose API, if it is the node of a cluster, is
+    /// at `api`.
     #[must_use]
-    pub fn new(job: String, store: String, board: Arc<Board>) -> Self {
-        Self { job, store, board, last: None }
+    pub fn new(job: String, store: String, api: Option<String>, board: Arc<Board>) -> Self {
+        Self { job, store, api, board, last: None }
     }
 
     /// Takes the state of the copy; to be called at each step of its loop.
@@ -167,6 +174,7 @@ impl Observer {
             members: node.members(),
             progress,
             store_requests,
+            api: self.api.clone(),
         });
         for change in changes::between(self.last.as_deref(), &view) {
             if change.is_loss { tracing::warn!("{}", change.line) } else { tracing::info!("{}", change.line) }

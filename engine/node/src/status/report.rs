@@ -152,6 +152,12 @@ pub struct MemberReport {
     /// The requests that it and its processes have made since it began, to a store that charges for them; `None` if it has
     /// not answered.
     pub store_requests: Option<u64>,
+    /// The workers of jobs that are placed on it; `None` if the coordinator is not known, or in a group of copies of one job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots_used: Option<u32>,
+    /// The `host:port` of its API and console, if it is the node of a cluster and has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
 }
 
 /// What the store holds of a job.
@@ -171,15 +177,8 @@ pub async fn gather(own: Arc<View>, trust: &Trust) -> Report {
     Views::ask(own, trust).await.report(&job)
 }
 
-/// The same of all jobs of a cluster; `None` if the coordinator does not answer: what other nodes know of jobs may be old.
-pub async fn gather_all(own: Arc<View>, trust: &Trust) -> Option<Vec<Report>> {
-    let views = Views::ask(own, trust).await;
-    let record = views.coordinator()?.record.as_ref()?;
-    Some(record.jobs.keys().map(|job| views.report(job)).collect())
-}
-
 /// What several nodes know.
-struct Views {
+pub(super) struct Views {
     own: Arc<View>,
     /// Of the node that `own` takes for the coordinator, if it is another one.
     other: Option<View>,
@@ -188,7 +187,7 @@ struct Views {
 }
 
 impl Views {
-    async fn ask(own: Arc<View>, trust: &Trust) -> Self {
+    pub(super) async fn ask(own: Arc<View>, trust: &Trust) -> Self {
         let other = match &own.coordinator {
             Some((node, _)) if !own.coordinates() => ask_for_view(&node.address, trust, &own.job).await.ok(),
             _ => None,
@@ -203,7 +202,7 @@ impl Views {
     }
 
     /// The view of the coordinator. One that has been superseded meanwhile knows no more than this node.
-    fn coordinator(&self) -> Option<&View> {
+    pub(super) fn coordinator(&self) -> Option<&View> {
         [Some(&*self.own), self.other.as_ref()].into_iter().flatten().find(|view| view.coordinates())
     }
 
@@ -212,7 +211,7 @@ impl Views {
         self.coordinator().unwrap_or(&self.own)
     }
 
-    fn report(&self, job: &str) -> Report {
+    pub(super) fn report(&self, job: &str) -> Report {
         let all = || std::iter::once(&*self.own).chain(&self.other).chain(&self.answers);
         let attempt = self.informed().record_of(job).and_then(|job| job.attempt.as_ref());
         let first = attempt.and_then(|attempt| attempt.placement.places.first()).map(|(node, _)| node);
@@ -221,6 +220,7 @@ impl Views {
         for member in &mut report.members {
             let view = all().find(|view| view.me.address == member.node);
             member.store_requests = view.and_then(|view| view.store_requests);
+            member.api = view.and_then(|view| view.api.clone());
         }
         report
     }
@@ -402,6 +402,8 @@ fn list(members: &[Member], job: Option<&JobRecord>, coordinator: Option<&NodeId
             silent_ms: Some(member.silent_ms),
             processes: attempt.map(|attempt| attempt.placement.of(&member.node).collect()).unwrap_or_default(),
             store_requests: None,
+            slots_used: None,
+            api: None,
         }
     };
     let silent = |node: &NodeId| {

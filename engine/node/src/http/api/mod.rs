@@ -1,4 +1,4 @@
-//! The API of a cluster's node: HTTP and JSON, for the command `fluvial`.
+//! The API of a cluster's node: HTTP and JSON, for the command `fluvial` and the console.
 //!
 //! | request | what it does |
 //! | --- | --- |
@@ -9,6 +9,9 @@
 //! | `POST /v1/jobs/{name}/start`, `…/stop`, `…/restart` | what they say |
 //! | `DELETE /v1/jobs/{name}` | forgets a job that has ended; its state in the store stays |
 //! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
+//! | `GET /v1/events` | jobs and nodes as they change, as server-sent events |
+//! | `GET /v1/history` | lag and rates of the jobs in the last hour |
+//! | `GET /` | the console: pages for a browser, which use nothing but this API |
 //!
 //! Every node answers; a change is passed on to the coordinator. An error has a status of 4xx if the request is wrong, and 503 if
 //! it may succeed later; its body is `{"error": "…"}`, or a line of text if the request is no HTTP or JSON of this kind.
@@ -19,6 +22,8 @@
 //! set.
 
 mod binaries;
+mod events;
+mod history;
 mod jobs;
 mod nodes;
 
@@ -39,12 +44,14 @@ use tokio::runtime::Handle;
 
 pub use jobs::{Submission, Update};
 
+use events::Live;
+
 use super::bounded::Bounded;
-use super::newest;
+use super::{console, newest};
 use crate::changes::Changes;
 use crate::check_job_name;
 use crate::group::{Shelf, Specification};
-use crate::status::{Board, Report, View, gather_all};
+use crate::status::{Board, Report, View, gather_cluster};
 use crate::trust::Trust;
 
 /// The header that a request which changes something must have.
@@ -65,6 +72,7 @@ struct Knowledge {
     trust: Arc<Trust>,
     shelf: Shelf,
     changes: Changes,
+    live: Arc<Live>,
 }
 
 /// Serves the API on `listener` until the runtime ends.
@@ -86,15 +94,19 @@ pub fn serve(
         let _in_runtime = runtime.enter();
         tokio::net::TcpListener::from_std(listener)?
     };
+    let live = Live::start(Arc::clone(&board), Arc::clone(&trust), runtime);
     let router = Router::new()
         .route("/v1/jobs", get(jobs::jobs).post(jobs::submit))
         .route("/v1/jobs/{name}", get(jobs::job).patch(jobs::update).delete(jobs::delete))
         .route("/v1/jobs/{name}/{action}", post(jobs::act))
         .route("/v1/binaries/{hash}", put(binaries::put_binary).get(binaries::has_binary))
         .route("/v1/nodes", get(nodes::nodes))
+        .route("/v1/events", get(events::events))
+        .route("/v1/history", get(events::history))
+        .merge(console::routes())
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .layer(from_fn(move |request, next| guard(address, request, next)))
-        .with_state(Knowledge { board, trust, shelf, changes });
+        .with_state(Knowledge { board, trust, shelf, changes, live });
     runtime.spawn(async move {
         if let Err(error) = axum::serve(Bounded::new(listener), router).await {
             tracing::warn!(%error, "the API of this node has ended");
@@ -160,7 +172,7 @@ impl Knowledge {
 
     /// All jobs.
     async fn jobs(&self) -> Result<Vec<Report>, Refused> {
-        let jobs = gather_all(self.view()?, &self.trust).await;
+        let jobs = gather_cluster(self.view()?, &self.trust).await.jobs;
         jobs.ok_or_else(|| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the coordinator does not answer: ask again"))
     }
 
