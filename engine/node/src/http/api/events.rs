@@ -181,7 +181,8 @@ pub(super) async fn events(
     State(knowledge): State<Knowledge>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refused> {
     let stream = knowledge.live.stream().ok_or_else(|| {
-        let error = format!("{MOST_STREAMS} streams are open, which is the limit of a node: close one, or ask another node");
+        let error =
+            format!("{MOST_STREAMS} streams are open, which is the limit of a node: close one, or ask another node");
         Refused::new(StatusCode::SERVICE_UNAVAILABLE, error)
     })?;
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT)))

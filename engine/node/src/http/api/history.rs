@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::status::Report;
+use crate::status::{Report, State};
 
 /// Between two samples.
 pub(super) const EVERY: Duration = Duration::from_secs(15);
@@ -55,7 +55,9 @@ impl History {
             if samples.len() == MOST_SAMPLES {
                 samples.pop_front();
             }
-            let of = job.progress.as_ref();
+            // What a process has said last is no news of a job that is over.
+            let over = matches!(job.state, State::Stopped | State::Ended);
+            let of = job.progress.as_ref().filter(|_| !over);
             samples.push_back(Sample {
                 at,
                 lag_records: of.and_then(|of| of.lag_records),

@@ -6,7 +6,7 @@ import { h } from './dom.js';
 import { bytes, count, counted, duration, rate, UNKNOWN } from './format.js';
 import { cluster, history, link } from './live.js';
 import { mayAct } from './session.js';
-import { badge, isOver, toneOf, workersOf } from './states.js';
+import { badge, isOver, progressOf, toneOf, workersOf } from './states.js';
 
 export const title = ({ name }) => name;
 
@@ -53,7 +53,7 @@ function states(job) {
 }
 
 function figures(job) {
-  const of = job.progress;
+  const of = progressOf(job);
   if (!of) return [['Lag', UNKNOWN], ['Records read', UNKNOWN], ['Records committed', UNKNOWN], ['Newest checkpoint', UNKNOWN]];
   const second = (text) => h('span', { class: 'quiet second' }, text);
   return [
@@ -74,6 +74,7 @@ const CHARTS = [
 
 function charts(job) {
   const samples = history.get(job.job) ?? [];
+  if (samples.every(({ lag, read }) => lag === null && read === null)) return null;
   const ms = span([samples]);
   const chart = ([figure, name, unit, text]) => {
     const { svg, most } = line(samples, { figure, name, text, ms, width: 320, height: 72, area: true });
@@ -91,7 +92,7 @@ function attempt(job) {
     ? [h('div', { class: 'card' }, facts([
         ['Attempt', String(of.number)],
         ['Generation', of.generation === null ? 'not open yet' : String(of.generation)],
-        ['Follows because', of.why || 'it is the first'],
+        ['Began because of', of.why],
       ])), processes(of)]
     : [h('p', { class: 'empty' }, 'No attempt to run this job has been made yet.')];
   return h('section', { 'aria-labelledby': 'attempt', 'data-key': 'attempt' },

@@ -3,6 +3,7 @@
 // The stream is read by `fetch`: unlike an EventSource it tells why a node refuses, and it can be given up when nothing is heard.
 
 import { ask, get, SignedOut } from './api.js';
+import { progressOf } from './states.js';
 
 /** What is known of the cluster. It stays when the connection is lost, and is old then. */
 export const cluster = { known: false, jobs: new Map(), nodes: [], problem: null, at: null };
@@ -155,7 +156,7 @@ function sample(job) {
   history.set(job.job, samples);
   const at = Date.now();
   if (samples.length > 0 && at - samples.at(-1).at < SAMPLE_MS) return;
-  const { lag_records = null, records_in_per_s = null, records_out_per_s = null } = job.progress ?? {};
+  const { lag_records = null, records_in_per_s = null, records_out_per_s = null } = progressOf(job) ?? {};
   samples.push({ at, lag: lag_records, read: records_in_per_s, committed: records_out_per_s });
   while (samples[0].at < at - HOUR_MS) samples.shift();
 }

@@ -16,9 +16,17 @@ let states = new Map();
 /** The page of the address, and what it is about. */
 function page() {
   const [, first, second] = location.pathname.split('/');
-  if (first === 'jobs' && second) return { module: job, section: 'jobs', name: decodeURIComponent(second) };
+  if (first === 'jobs' && second) return { module: job, section: 'jobs', name: decoded(second) };
   if (first === 'nodes') return { module: nodes, section: 'nodes' };
   return { module: overview, section: 'jobs' };
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 function draw() {

@@ -4,7 +4,7 @@ import { line, span, spanText } from './chart.js';
 import { h } from './dom.js';
 import { count, counted, duration, rate, UNKNOWN } from './format.js';
 import { cluster, history } from './live.js';
-import { badge, byUrgency, isUnwell, toneOf, workersOf } from './states.js';
+import { badge, byUrgency, isUnwell, progressOf, toneOf, workersOf } from './states.js';
 
 export const title = () => 'Jobs';
 
@@ -47,17 +47,20 @@ function table(jobs) {
 }
 
 function row(job, ms) {
-  const of = job.progress;
+  const of = progressOf(job);
   const samples = history.get(job.job) ?? [];
-  const cell = (name, kind, ...content) => h('td', { role: 'cell', class: kind, 'data-name': name }, ...content);
+  const cell = (name, kind, ...content) =>
+    h('td', { role: 'cell', class: content[0] === UNKNOWN ? `${kind} none` : kind, 'data-name': name }, ...content);
   const { svg, most } = line(samples, { figure: 'lag', name: 'Lag', text: (value) => counted(value, 'record'), ms });
   return h('tr', { role: 'row', 'data-key': job.job, class: toneOf(job) },
     h('th', { scope: 'row', role: 'rowheader' }, h('a', { href: `/jobs/${encodeURIComponent(job.job)}` }, job.job)),
-    cell('State', 'state', badge(toneOf(job), job.state), job.why && h('p', { class: 'why' }, job.why)),
+    cell('State', 'state', badge(toneOf(job), job.state), job.why && h('p', { class: 'why short' }, job.why)),
     cell('Workers', 'number', `${workersOf(job)} / ${job.workers_wanted ?? UNKNOWN}`),
     cell('Lag', 'number', count(of?.lag_records),
       of && of.lag_ms !== null && h('span', { class: 'quiet second' }, duration(of.lag_ms))),
     cell('In / s', 'number', rate(of?.records_in_per_s)),
     cell('Out / s', 'number', rate(of?.records_out_per_s)),
-    cell(`Lag, ${spanText(ms)}`, 'chart', h('span', { class: 'spark' }, svg, h('span', { class: 'quiet most', 'aria-hidden': 'true' }, most === null ? '' : `max ${count(most)}`))));
+    cell(`Lag, ${spanText(ms)}`, 'chart', most === null
+      ? UNKNOWN
+      : h('span', { class: 'spark' }, svg, h('span', { class: 'quiet most', 'aria-hidden': 'true' }, `max ${count(most)}`))));
 }

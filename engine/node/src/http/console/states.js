@@ -57,6 +57,11 @@ export function isOver(job) {
   return job.state === 'stopped' || job.state === 'ended';
 }
 
+/** How far a job is; null if it does not run. What a process has said last is no news of a job that is over. */
+export function progressOf(job) {
+  return isOver(job) ? null : job.progress;
+}
+
 /** The number of workers that run. */
 export function workersOf(job) {
   const run = ['running', 'stalled'].includes(job.state);
