@@ -75,6 +75,11 @@ fn is_for_everybody(browser: &Browser, page: &str) {
     browser.resize(WIDE.0, WIDE.1).unwrap();
 }
 
+/// A text in which line breaks are blanks.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// How far a job is that runs.
 fn progress_of(status: &Value) -> Option<&Value> {
     (status["state"] != "stopped").then_some(&status["progress"]).filter(|progress| progress.is_object())
@@ -96,7 +101,8 @@ fn said(status: &Value) -> Vec<String> {
     for process in attempt["processes"].as_array().unwrap() {
         said.push(format!("Process {}", process["process"]));
         said.extend([process["node"].as_str().unwrap().to_owned(), process["workers"].to_string()]);
-        said.push(process["state"].as_str().unwrap().to_owned());
+        let why = process["why"].as_str().unwrap_or_default();
+        said.push(words(&format!("{} {why}", process["state"].as_str().unwrap())));
     }
     if let Some(progress) = progress_of(status) {
         said.extend([progress["lag_records"].to_string(), progress["records_in"].to_string()]);
@@ -106,11 +112,11 @@ fn said(status: &Value) -> Vec<String> {
 }
 
 fn shown(browser: &Browser, status: &Value) -> Vec<String> {
-    let words = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut shown = vec![words(fact(browser, "Wanted")), browser.text(".state-of .badge").unwrap().unwrap_or_default()];
+    let mut shown =
+        vec![words(&fact(browser, "Wanted")), browser.text(".state-of .badge").unwrap().unwrap_or_default()];
     shown.extend(["Attempt", "Generation", "Began because of"].map(|name| fact(browser, name)));
     for process in 0..status["attempt"]["processes"].as_array().unwrap().len() {
-        shown.extend(row(browser, &process.to_string()));
+        shown.extend(row(browser, &process.to_string()).iter().map(|cell| words(cell)));
     }
     if progress_of(status).is_some() {
         let number = |text: String| text.split_whitespace().next().unwrap_or_default().replace(',', "");

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use super::history::{EVERY, History, HistoryReport};
 use super::{Knowledge, Refused};
 use crate::http::newest;
-use crate::status::{Board, MemberReport, Report, gather_cluster};
+use crate::status::{Board, ClusterReport, MemberReport, Report, gather_cluster};
 use crate::trust::Trust;
 
 /// The least time between two events of a stream.
@@ -53,7 +53,7 @@ struct Snapshot {
     /// The reports of the jobs in JSON, by name.
     jobs: BTreeMap<String, Box<RawValue>>,
     nodes: Vec<MemberReport>,
-    /// Why the jobs may be old, if so.
+    /// Why all of this may be old, if so.
     problem: Option<String>,
 }
 
@@ -87,19 +87,19 @@ impl Live {
 
     async fn gather(self: Arc<Self>, board: Arc<Board>, trust: Arc<Trust>) {
         loop {
-            let (nodes, jobs) = match newest(&board) {
+            let known = match newest(&board) {
                 Ok(view) => {
-                    let report = gather_cluster(view, &trust).await;
-                    (Some(report.nodes), report.jobs.ok_or("the coordinator does not answer".to_owned()))
+                    let ClusterReport { jobs, nodes } = gather_cluster(view, &trust).await;
+                    jobs.map(|jobs| (jobs, nodes)).ok_or_else(|| "the coordinator does not answer".to_owned())
                 }
-                Err(why) => (None, Err(why)),
+                Err(why) => Err(why),
             };
             let at = Instant::now();
-            if let Ok(jobs) = &jobs {
+            if let Ok((jobs, _)) = &known {
                 self.history().take(at, jobs);
             }
             let before = Arc::clone(&self.newest.borrow());
-            self.newest.send_replace(Arc::new(before.next(at, nodes, jobs)));
+            self.newest.send_replace(Arc::new(before.next(at, known)));
             tokio::time::sleep(AT_MOST_EVERY).await;
             if self.newest.receiver_count() == 0 {
                 // It makes no difference which of the two it was.
@@ -147,13 +147,12 @@ impl Reader {
 }
 
 impl Snapshot {
-    /// The snapshot that follows: what is not known now is as it was.
-    fn next(&self, at: Instant, nodes: Option<Vec<MemberReport>>, jobs: Result<Vec<Report>, String>) -> Self {
-        let (jobs, problem) = match jobs {
-            Ok(jobs) => (jobs.into_iter().filter_map(encode).collect(), None),
-            Err(why) => (self.jobs.clone(), Some(why)),
-        };
-        Self { at, jobs, nodes: nodes.unwrap_or_else(|| self.nodes.clone()), problem }
+    /// The snapshot that follows. Jobs and nodes that are not known now are as they were.
+    fn next(&self, at: Instant, known: Result<(Vec<Report>, Vec<MemberReport>), String>) -> Self {
+        match known {
+            Ok((jobs, nodes)) => Self { at, jobs: jobs.into_iter().filter_map(encode).collect(), nodes, problem: None },
+            Err(why) => Self { at, problem: Some(why), ..self.clone() },
+        }
     }
 
     /// What has changed since `before`.
@@ -208,7 +207,7 @@ mod tests {
 
     fn snapshot(jobs: Vec<Report>) -> Snapshot {
         let nothing = Snapshot { at: Instant::now(), jobs: BTreeMap::new(), nodes: Vec::new(), problem: None };
-        nothing.next(Instant::now(), None, Ok(jobs))
+        nothing.next(Instant::now(), Ok((jobs, Vec::new())))
     }
 
     fn said(changed: &Changed<'_>) -> Value {
@@ -229,7 +228,7 @@ mod tests {
     #[test]
     fn jobs_that_nobody_knows_now_stay_as_they_were_with_the_reason() {
         let before = snapshot(vec![report("a", "")]);
-        let after = before.next(Instant::now(), None, Err("the coordinator does not answer".to_owned()));
+        let after = before.next(Instant::now(), Err("the coordinator does not answer".to_owned()));
         let event = said(&after.since(Some(&before)));
         assert_eq!((&event["jobs"], &event["gone"]), (&json!({}), &json!([])));
         assert_eq!(event["problem"], "the coordinator does not answer");

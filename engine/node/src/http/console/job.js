@@ -37,7 +37,7 @@ function head(job) {
 /** A list of names and values. */
 function facts(rows) {
   return h('dl', { class: 'facts' }, rows.filter(Boolean).map(([name, ...value]) =>
-    h('div', { 'data-key': name }, h('dt', null, name), h('dd', null, ...value))));
+    h('div', { 'data-key': name }, h('dt', null, name), h('dd', null, value.filter(Boolean).map((part, at) => [at > 0 && ' ', part])))));
 }
 
 function states(job) {

@@ -50,6 +50,15 @@ export function retry() {
   connect();
 }
 
+/** Ends the connection and forgets the cluster, until `retry` is called: the user is not signed in. */
+export function forget() {
+  stop();
+  cluster.jobs.clear();
+  history.clear();
+  Object.assign(cluster, { known: false, nodes: [], problem: null, at: null });
+  Object.assign(link, { state: 'connecting', since: new Date(), why: '', again: null });
+}
+
 function close() {
   stop();
   set('closed', '');

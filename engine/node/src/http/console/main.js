@@ -4,7 +4,7 @@ import { confirm } from './actions.js';
 import { h, show } from './dom.js';
 import { clock, duration } from './format.js';
 import * as job from './job.js';
-import { cluster, follow, link, retry } from './live.js';
+import { cluster, follow, forget, link, retry } from './live.js';
 import * as nodes from './nodes.js';
 import * as overview from './overview.js';
 import { recognise, session, signIn, signOut } from './session.js';
@@ -65,7 +65,7 @@ function drawNotice() {
           h('span', { class: 'quiet' }, again > 999 ? `next attempt in ${duration(Math.ceil(again / 1000) * 1000)}` : 'trying'))));
   } else if (cluster.problem) {
     show(place('notice'), h('section', { class: 'notice warn', 'aria-label': 'Cluster' },
-      h('p', null, h('strong', null, 'What is shown of jobs may be old'), `: ${cluster.problem}.`)));
+      h('p', null, h('strong', null, 'What is shown may be old'), `: ${cluster.problem}.`)));
   } else {
     show(place('notice'));
   }
@@ -74,7 +74,7 @@ function drawNotice() {
 function drawUser() {
   const { user, open } = session;
   if (!user || open) show(place('user'));
-  else show(place('user'), h('span', null, user.name, h('span', { class: 'quiet second' }, user.role)), h('button', { type: 'button', 'data-sign-out': '' }, 'Sign out'));
+  else show(place('user'), h('span', null, user.name, ' ', h('span', { class: 'quiet second' }, user.role)), h('button', { type: 'button', 'data-sign-out': '' }, 'Sign out'));
 }
 
 function say(text) {
@@ -109,6 +109,7 @@ async function askForToken() {
   if (signingIn) return;
   signingIn = true;
   session.user = null;
+  forget();
   place('dialog').close();
   ['notice', 'link', 'user'].forEach((id) => show(place(id)));
   document.title = 'Sign in · Fluvial';
