@@ -1,6 +1,6 @@
 //! chromedriver, and the session with it.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -84,10 +84,21 @@ impl Driver {
             self.address,
             content.len()
         )?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("chromedriver's answer is cut off")?;
-        let mut answer: Value = serde_json::from_str(body).with_context(|| format!("chromedriver answers {body}"))?;
+        // chromedriver does not close the connection, although it says so.
+        let (mut reader, mut length) = (BufReader::new(connection), 0);
+        for line in reader.by_ref().lines() {
+            let line = line?.to_ascii_lowercase();
+            if let Some(bytes) = line.strip_prefix("content-length:") {
+                length = bytes.trim().parse().context("the length of chromedriver's answer")?;
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let answered = || format!("chromedriver answers {}", String::from_utf8_lossy(&body));
+        let mut answer: Value = serde_json::from_slice(&body).with_context(answered)?;
         let value = answer["value"].take();
         match value["error"].as_str() {
             Some(error) => bail!("{error}: {}", value["message"].as_str().unwrap_or_default()),
