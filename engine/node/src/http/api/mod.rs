@@ -8,7 +8,7 @@
 //! | `PATCH /v1/jobs/{name}` | another binary, other options or another number of workers: an [`Update`] |
 //! | `POST /v1/jobs/{name}/start`, `…/stop`, `…/restart` | what they say |
 //! | `DELETE /v1/jobs/{name}` | forgets a job that has ended; its state in the store stays |
-//! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
+//! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`](crate::status::MemberReport) |
 //! | `GET /v1/events` | jobs and nodes as they change, as server-sent events |
 //! | `GET /v1/history` | lag and rates of the jobs in the last hour |
 //! | `GET /` | the console: pages for a browser, which use nothing but this API |
