@@ -6,6 +6,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`browser`] | headless Chromium, for what a person does with a page |
 //! | [`campaign`] | jobs that are run, killed, run again, and compared with what must be there |
 //! | [`client`] | producing and reading with a plain rdkafka client |
 //! | [`conformance`] | what any broker must do, as observations that can be compared |
@@ -21,6 +22,7 @@
 //! | [`stage`] | a job on an embedded broker, for what a person does with it |
 //! | [`subject`] | the two jobs that the tests run |
 
+pub mod browser;
 pub mod campaign;
 pub mod client;
 pub mod conformance;

@@ -265,7 +265,6 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
         Command::Delete { job } => client.change(Method::DELETE, &format!("jobs/{job}")).await?,
         Command::Drain { node, detach } => drain::drain(client, &node, detach).await?,
         Command::Undrain { node } => drain::undrain(client, &node).await?,
-    },
         Command::Top { json } => crate::top::run(client, json).await?,
         Command::Nodes { json } => {
             let nodes: Vec<MemberReport> = client.get("nodes").await?;

@@ -93,7 +93,7 @@ pub(crate) struct NodeOptions {
 pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
     let UpOptions { store, slots, api } = options;
     println!(
-        "a cluster with its store in '{store}' and its API at http://{api}; Ctrl-C ends it, and `up` resumes its jobs"
+        "a cluster with its store in '{store}' and its API and console at http://{api}; Ctrl-C ends it, and `up` resumes its jobs"
     );
     run(NodeOptions {
         store,

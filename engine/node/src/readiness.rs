@@ -35,6 +35,9 @@ pub struct Verdict {
     /// The parts of the job by name, with what becomes of each in a job that has a checkpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
+    /// The dataflow of the job, if it can be built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
 }
 
 /// A part of a job, compared with the newest checkpoint.
@@ -58,9 +61,6 @@ pub enum Becomes {
     New,
     /// The checkpoint has it, and the program does not.
     Gone,
-    /// The dataflow of the job, if it can be built.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub graph: Option<Graph>,
 }
 
 /// Something that would end a run.

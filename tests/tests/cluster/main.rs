@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod console;
 mod drain;
+mod front;
 mod life;
 mod logs;
 mod metrics;

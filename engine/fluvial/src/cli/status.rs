@@ -241,6 +241,8 @@ mod tests {
             store_requests: Some(200),
             labels: Default::default(),
             drain: None,
+            slots_used: None,
+            api: None,
         }
     }
 

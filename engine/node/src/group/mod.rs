@@ -185,6 +185,14 @@ impl Runs {
             Self::Cluster { .. } => CLUSTER,
         }
     }
+
+    /// The `host:port` of the API, on a node that others reach at `host`; `None` where there is no API.
+    fn api_by(&self, host: &str) -> std::io::Result<Option<String>> {
+        let Self::Cluster { api, .. } = self else { return Ok(None) };
+        let address = api.local_addr()?;
+        let everywhere = address.ip().is_unspecified();
+        Ok(Some(if everywhere { format!("{host}:{}", address.port()) } else { address.to_string() }))
+    }
 }
 
 /// Why a process could not go on, if it did not reach what it needs. Others may reach it.
@@ -277,6 +285,7 @@ impl<'a> Copy<'a> {
             move |event| drop(link.send(Event::Link(event))),
         )?;
         let of_checks = events.clone();
+        let api = runs.api_by(&host)?;
         let (job, programs) = match runs {
             Runs::Job { job, checks, .. } => {
                 let checked = move |unready| drop(of_checks.send(Event::Unready(unready)));
@@ -307,7 +316,7 @@ impl<'a> Copy<'a> {
             stop_within: options.stop_within,
             leaving: None,
             journal: GroupJournal::new(store.clone(), &name),
-            observer: Observer::new(name, store.describe().to_owned(), board),
+            observer: Observer::new(name, store.describe().to_owned(), api, board),
             store,
             links,
             attempts,

@@ -11,6 +11,7 @@
 
 pub mod api;
 mod bounded;
+mod console;
 mod serving;
 #[cfg(test)]
 mod tests;

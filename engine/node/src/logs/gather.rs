@@ -149,7 +149,7 @@ impl Gathered {
         let mut unanswered = Vec::new();
         let other = match &view.coordinator {
             Some((node, _)) if !view.coordinates() => {
-                let answer = ask_for_view(&node.address, &self.trust, &view.job).await;
+                let answer = ask_for_view(&node.address, &self.trust, &view.job, None).await;
                 let answer = answer.and_then(|view| match view.coordinates() {
                     true => Ok(view),
                     false => Err(std::io::Error::other("it does not coordinate any more")),

@@ -90,6 +90,7 @@ pub(crate) fn view() -> View {
         progress: BTreeMap::new(),
         figures: BTreeMap::new(),
         store_requests: Some(12),
+        api: None,
     }
 }
 

@@ -11,6 +11,7 @@
 //! anything, and nothing that decides reads it.
 
 mod changes;
+mod cluster;
 mod drains;
 mod figures;
 mod graph;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 use fluvial_protocol::group::{GroupRecord, JobRecord, Member, Node, NodeId, Offer, Running, Term};
 use serde::{Deserialize, Serialize};
 
+pub use cluster::{ClusterReport, gather_cluster};
 pub use drains::{Awaited, DrainReport};
 pub use figures::{
     AllHeard, Bucket, CheckpointFigures, EdgeFigures, Figures, Heard, Histogram, OperatorFigures, OperatorReport,
@@ -37,7 +39,7 @@ pub use figures::{
 };
 pub use graph::{Graph, GraphEdge, GraphNode, NodeKind};
 pub use metrics::metrics;
-pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather, gather_all, gather_job};
+pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather, gather_job};
 
 /// The age of its newest view at which a copy counts as stuck: its loop shows one at each step.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -105,6 +107,9 @@ pub struct View {
     pub figures: AllHeard,
     /// The requests that it and the processes that it has started have made to a store that charges for them.
     pub store_requests: Option<u64>,
+    /// The `host:port` of its API, if it is the node of a cluster.
+    #[serde(default)]
+    pub api: Option<String>,
 }
 
 impl View {
@@ -162,15 +167,17 @@ impl Board {
 pub struct Observer {
     job: String,
     store: String,
+    api: Option<String>,
     board: Arc<Board>,
     last: Option<Arc<View>>,
 }
 
 impl Observer {
-    /// An observer of a copy of `job`, whose store is at the location `store`.
+    /// An observer of a copy of `job`, whose store is at the location `store`, and whose API, if it is the node of a cluster, is
+    /// at `api`.
     #[must_use]
-    pub fn new(job: String, store: String, board: Arc<Board>) -> Self {
-        Self { job, store, board, last: None }
+    pub fn new(job: String, store: String, api: Option<String>, board: Arc<Board>) -> Self {
+        Self { job, store, api, board, last: None }
     }
 
     /// Takes the state of the copy; to be called at each step of its loop.
@@ -197,6 +204,7 @@ impl Observer {
             progress,
             figures,
             store_requests,
+            api: self.api.clone(),
         });
         for change in changes::between(self.last.as_deref(), &view) {
             if change.is_loss { tracing::warn!("{}", change.line) } else { tracing::info!("{}", change.line) }

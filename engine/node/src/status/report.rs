@@ -12,9 +12,9 @@ use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::drains::{self, DrainReport};
-use super::waiting::Outlook;
 use super::figures::Figures;
 use super::merging::Of;
+use super::waiting::Outlook;
 use super::{Progress, View, changes};
 use crate::links::ask_for_view;
 use crate::trust::Trust;
@@ -174,6 +174,12 @@ pub struct MemberReport {
     /// How far it is, if it is drained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainReport>,
+    /// The workers of jobs that are placed on it; `None` if the coordinator is not known, or in a group of copies of one job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots_used: Option<u32>,
+    /// The `host:port` of its API and console, if it is the node of a cluster and has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
 }
 
 impl MemberReport {
@@ -191,6 +197,8 @@ impl MemberReport {
             store_requests: None,
             labels: BTreeMap::new(),
             drain: None,
+            slots_used: None,
+            api: None,
         }
     }
 }
@@ -219,15 +227,8 @@ pub async fn gather_job(own: Arc<View>, trust: &Trust, job: &str) -> Option<Opti
     Some(record.jobs.contains_key(job).then(|| views.report(job, true)))
 }
 
-/// The same of all jobs of a cluster; `None` if the coordinator does not answer: what other nodes know of jobs may be old.
-pub async fn gather_all(own: Arc<View>, trust: &Trust) -> Option<Vec<Report>> {
-    let views = Views::ask(own, trust, None).await;
-    let record = views.coordinator()?.record.as_ref()?;
-    Some(record.jobs.keys().map(|job| views.report(job, false)).collect())
-}
-
 /// What several nodes know.
-struct Views {
+pub(super) struct Views {
     own: Arc<View>,
     /// Of the node that `own` takes for the coordinator, if it is another one.
     other: Option<View>,
@@ -237,7 +238,7 @@ struct Views {
 
 impl Views {
     /// Asks for what they know, and for the figures of the parts of one job.
-    async fn ask(own: Arc<View>, trust: &Trust, figures_of: Option<&str>) -> Self {
+    pub(super) async fn ask(own: Arc<View>, trust: &Trust, figures_of: Option<&str>) -> Self {
         let other = match &own.coordinator {
             Some((node, _)) if !own.coordinates() => {
                 ask_for_view(&node.address, trust, &own.job, figures_of).await.ok()
@@ -254,7 +255,7 @@ impl Views {
     }
 
     /// The view of the coordinator. One that has been superseded meanwhile knows no more than this node.
-    fn coordinator(&self) -> Option<&View> {
+    pub(super) fn coordinator(&self) -> Option<&View> {
         [Some(&*self.own), self.other.as_ref()].into_iter().flatten().find(|view| view.coordinates())
     }
 
@@ -263,7 +264,7 @@ impl Views {
         self.coordinator().unwrap_or(&self.own)
     }
 
-    fn report(&self, job: &str, with_parts: bool) -> Report {
+    pub(super) fn report(&self, job: &str, with_parts: bool) -> Report {
         let all = || std::iter::once(&*self.own).chain(&self.other).chain(&self.answers);
         let attempt = self.informed().record_of(job).and_then(|job| job.attempt.as_ref());
         let first = attempt.and_then(|attempt| attempt.placement.places.first()).map(|(node, _)| node);
@@ -272,6 +273,7 @@ impl Views {
         for member in &mut report.members {
             let view = all().find(|view| view.me.address == member.node);
             member.store_requests = view.and_then(|view| view.store_requests);
+            member.api = view.and_then(|view| view.api.clone());
         }
         let mut processes = Vec::new();
         let places = attempt.iter().flat_map(|attempt| &attempt.placement.places);
@@ -489,6 +491,8 @@ fn list(members: &[Member], job: Option<&JobRecord>, coordinator: Option<&NodeId
             store_requests: None,
             labels: offer.map(|offer| offer.labels.clone()).unwrap_or_default(),
             drain: None,
+            slots_used: None,
+            api: None,
         }
     };
     let silent = |node: &NodeId| {

@@ -1,4 +1,4 @@
-//! The API of a cluster's node: HTTP and JSON, for the command `fluvial`.
+//! The API of a cluster's node: HTTP and JSON, for the command `fluvial` and the console.
 //!
 //! | request | what it does |
 //! | --- | --- |
@@ -22,6 +22,9 @@
 //! | `GET /v1/audit?limit=` | what was changed by whom, newest first, each as an [`AuditEntry`] |
 //! | `GET /v1/session` | who makes the request: a [`Session`] |
 //! | `POST /v1/session`, `DELETE /v1/session` | signs a browser in with a token ([`SignIn`]), and out |
+//! | `GET /v1/events` | jobs and nodes as they change, as server-sent events |
+//! | `GET /v1/history` | lag and rates of the jobs in the last hour |
+//! | `GET /` | the console: pages for a browser, which use nothing but this API |
 //!
 //! Every node answers; a change is passed on to the coordinator. An error has a status of 4xx if the request is wrong, and 503 if
 //! it may succeed later; its body is `{"error": "…"}`, or a line of text if the request is no HTTP or JSON of this kind.
@@ -37,8 +40,10 @@
 
 mod audit;
 mod binaries;
+mod events;
 mod gate;
 mod graph;
+mod history;
 mod jobs;
 mod logs;
 mod nodes;
@@ -71,14 +76,16 @@ pub use sessions::{Session, SignIn};
 pub use tokens::{CreatedToken, NewToken};
 pub use upgrades::Plan;
 
+use events::Live;
+
 use super::bounded::Bounded;
-use super::{newest, serving};
+use super::{console, newest, serving};
 use crate::access::{Audit, Authenticator, Tokens};
 use crate::changes::Changes;
 use crate::check_job_name;
 use crate::group::{CLUSTER, Shelf, Specification};
 use crate::logs::Gathered;
-use crate::status::{Board, Report, View, gather_all, gather_job};
+use crate::status::{Board, Report, View, gather_cluster, gather_job};
 use crate::trust::Trust;
 use gate::Gate;
 
@@ -104,6 +111,7 @@ struct Knowledge {
     gate: Arc<Gate>,
     logs: Gathered,
     followers: logs::Followers,
+    live: Arc<Live>,
 }
 
 /// Serves the API on `listener` until the runtime ends.
@@ -133,7 +141,8 @@ pub fn serve(
     let gate = Arc::new(Gate { address, authenticator, audit, board: Arc::clone(&board) });
     let followers = logs::followers();
     let trusted = Arc::clone(&trust);
-    let knowledge = Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs: gathered, followers };
+    let live = Live::start(Arc::clone(&board), Arc::clone(&trust), runtime);
+    let knowledge = Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs: gathered, followers, live };
     let router = router(knowledge);
     runtime.spawn(serving::serve(Bounded::new(listener), trust, router));
     Ok(())
@@ -160,6 +169,9 @@ fn router(knowledge: Knowledge) -> Router {
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{name}", delete(tokens::revoke))
         .route("/v1/audit", get(audit::newest))
+        .route("/v1/events", get(events::events))
+        .route("/v1/history", get(events::history))
+        .merge(console::routes())
         .route("/v1/session", get(sessions::whose).post(sessions::sign_in).delete(sessions::sign_out))
         .layer(DefaultBodyLimit::max(MOST_BYTES_OF_JSON))
         .layer(from_fn_with_state(Arc::clone(&knowledge.gate), gate::pass))
@@ -216,7 +228,7 @@ impl Knowledge {
 
     /// All jobs.
     async fn jobs(&self) -> Result<Vec<Report>, Refused> {
-        gather_all(self.view()?, &self.trust).await.ok_or_else(no_coordinator)
+        gather_cluster(self.view()?, &self.trust).await.jobs.ok_or_else(no_coordinator)
     }
 
     /// The job of a name.

@@ -6,10 +6,10 @@ use axum::http::StatusCode;
 use fluvial_protocol::group::Change;
 
 use super::{Knowledge, Refused};
-use crate::status::{MemberReport, gather};
+use crate::status::{MemberReport, gather_cluster};
 
 pub(super) async fn nodes(State(knowledge): State<Knowledge>) -> Result<Json<Vec<MemberReport>>, Refused> {
-    Ok(Json(gather(knowledge.view()?, &knowledge.trust).await.members))
+    Ok(Json(gather_cluster(knowledge.view()?, &knowledge.trust).await.nodes))
 }
 
 /// `POST /v1/nodes/{node}/drain` and `…/undrain`.
