@@ -8,10 +8,12 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 use fluvial_node::http::api::{Submission, Update};
+use fluvial_node::isolation::{HostIsolation, Limits};
 use fluvial_node::status::{MemberReport, Report, State};
 use reqwest::Method;
 
 use crate::client::Client;
+use crate::limits::LimitOptions;
 
 /// Between two looks at a job that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -34,6 +36,8 @@ pub(crate) enum Command {
         /// The number of its workers
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
         workers: u32,
+        #[command(flatten)]
+        limits: LimitOptions,
         /// Return when the job is submitted, and do not wait until it runs
         #[arg(long)]
         detach: bool,
@@ -73,13 +77,16 @@ pub(crate) enum Command {
         /// The job
         job: String,
     },
-    /// Run a job with another number of workers
+    /// Run a job with another number of workers, or with other limits
+    #[command(group = clap::ArgGroup::new("what").args(["workers", "memory", "cpus"]).required(true).multiple(true))]
     Rescale {
         /// The job
         job: String,
         /// The number of its workers
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
-        workers: u32,
+        workers: Option<u32>,
+        #[command(flatten)]
+        limits: LimitOptions,
     },
     /// Run a job with another binary or other options. The old one goes on until a node has checked the new one
     Upgrade {
@@ -112,13 +119,15 @@ pub(crate) fn run(addr: &str, command: Command) -> anyhow::Result<ExitCode> {
 
 async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Submit { binary, name, workers, detach, arguments } => {
+        Command::Submit { binary, name, workers, limits, detach, arguments } => {
             let name = match name {
                 Some(name) => name,
                 None => binary.file_name().and_then(|name| name.to_str()).context("give the job a --name")?.to_owned(),
             };
             let hash = client.upload(read(&binary)?).await?;
-            let submission = Submission { name: name.clone(), binary: hash, arguments, workers };
+            // No limit is to be taken away.
+            let limits = Limits::default().changed_by(limits.change());
+            let submission = Submission { name: name.clone(), binary: hash, arguments, workers, limits };
             client.change_to(Method::POST, "jobs", &submission).await?;
             println!("submitted {name}");
             if !detach {
@@ -142,12 +151,13 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             }
         }
         Command::Restart { job } => client.change_once(Method::POST, &format!("jobs/{job}/restart")).await?,
-        Command::Rescale { job, workers } => {
-            let update = Update { workers: Some(workers), ..Update::default() };
+        Command::Rescale { job, workers, limits } => {
+            let update = Update { workers, limits: limits.change(), ..Update::default() };
             client.change_to(Method::PATCH, &format!("jobs/{job}"), &update).await?;
         }
         Command::Upgrade { job, binary, arguments } => {
-            let update = Update { binary: Some(client.upload(read(&binary)?).await?), arguments, workers: None };
+            let binary = Some(client.upload(read(&binary)?).await?);
+            let update = Update { binary, arguments, ..Update::default() };
             client.change_to(Method::PATCH, &format!("jobs/{job}"), &update).await?;
         }
         Command::Delete { job } => client.change(Method::DELETE, &format!("jobs/{job}")).await?,
@@ -241,6 +251,9 @@ fn describe(report: &Report) -> String {
         line("wanted", format!("to {wants} with {} workers, revision {}", wanted.workers, wanted.revision));
     }
     line("state", report.summary());
+    if let Some(limits) = &report.limits {
+        line("limits", format!("{limits} for each process"));
+    }
     if let Some(attempt) = &report.attempt {
         let generation = attempt.generation.map_or(String::new(), |generation| format!(", generation {generation}"));
         line("attempt", format!("{}{generation}: {}", attempt.number, attempt.why));
@@ -265,7 +278,7 @@ fn describe(report: &Report) -> String {
 
 fn nodes_table(nodes: &[MemberReport]) -> String {
     let mut table = plain_table();
-    table.set_header(["NODE", "STATE", "SLOTS", "VERSION", "HEARD", ""]);
+    table.set_header(["NODE", "STATE", "SLOTS", "VERSION", "HEARD", "", "ISOLATION"]);
     for node in nodes {
         table.add_row([
             node.node.clone(),
@@ -274,6 +287,7 @@ fn nodes_table(nodes: &[MemberReport]) -> String {
             node.version.clone().unwrap_or_else(|| "-".to_owned()),
             node.silent_ms.map_or("never".to_owned(), |ms| format!("{}s ago", ms / 1000)),
             if node.coordinates { "coordinates".to_owned() } else { String::new() },
+            node.isolation.as_ref().map_or("unknown".to_owned(), HostIsolation::to_string),
         ]);
     }
     text_of(&table)

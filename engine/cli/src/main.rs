@@ -7,6 +7,7 @@
 
 mod client;
 mod jobs;
+mod limits;
 mod node;
 
 use std::process::ExitCode;
@@ -45,6 +46,9 @@ enum KeyCommand {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = fluvial_node::isolation::stage::enter() {
+        return code;
+    }
     let Options { addr, command } = Options::parse();
     let done = match command {
         Command::Up(options) => node::up(options),

@@ -12,6 +12,7 @@ mod allocator;
 pub mod changes;
 pub mod group;
 pub mod http;
+pub mod isolation;
 pub mod keeper;
 pub mod links;
 pub mod log;

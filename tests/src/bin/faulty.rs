@@ -33,6 +33,8 @@ enum Wrong {
     Retyped,
     /// An operator's closure that has seen a record takes its time to be dropped, in the second process.
     Lingers,
+    /// An operator starts a program that does not end, and ends itself, at an order that comes to nothing.
+    LeavesAProgram,
 }
 
 /// What the job computes: each is what a person may change a job's code into.
@@ -129,6 +131,7 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     }
     let wrong = options.wrong;
     let lingering = (wrong == Wrong::Lingers).then(Lingering::default);
+    let left_by = options.output.clone();
     let rows = orders.map(move |(id, order): (String, Option<Order>)| {
         if let Some(lingering) = &lingering {
             lingering.has_seen_a_record.store(true, Ordering::Relaxed);
@@ -142,6 +145,11 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
                 loop {
                     hoard.push(vec![1_u8; 1 << 20]);
                 }
+            }
+            (Wrong::LeavesAProgram, Some(0)) => {
+                let program = ["-c", "trap '' TERM HUP; sleep 1000; :", "left-by-a-job"];
+                std::process::Command::new("sh").args(program).arg(&left_by).spawn().expect("there is a shell");
+                std::process::exit(4);
             }
             (_, revenue) => revenue,
         };
@@ -169,7 +177,9 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
             let texts = rows.map(|(id, revenue)| (id, revenue.map(|revenue| revenue.to_string())));
             texts.latest("rows").map(|(id, revenue)| (id, revenue.len() as i64))
         }
-        Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Hoards | Wrong::Lingers => rows.latest("rows"),
+        Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Hoards | Wrong::Lingers | Wrong::LeavesAProgram => {
+            rows.latest("rows")
+        }
     };
     // The generator's prices are odd and even; the join keeps the rows of one of the two.
     let of_parity = |parity: i64| {

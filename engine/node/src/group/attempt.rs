@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fluvial_protocol::ProcessEnd;
 use fluvial_protocol::group::{Attempt, AttemptNumber, GroupRecord, NodeId, ProcessSays};
 
+use crate::isolation::{Isolation, IsolationReport, Limited, Limits};
 use crate::keeper::{Keeper, Launch, ProcessEvent, Program};
 use crate::process_link::{Invitation, MeshIdentity, MeshPlace, Succession};
 use crate::status::Progress;
@@ -27,8 +28,12 @@ pub(super) struct Attempts {
     ansi: bool,
     events: OnEvent,
     authorities: Authorities,
+    /// How the processes of a cluster's jobs are kept apart.
+    isolation: Option<Arc<Isolation>>,
     /// By the name of the job.
     keepers: BTreeMap<String, (AttemptNumber, Keeper)>,
+    /// The limits of those that were started last.
+    limits: BTreeMap<String, Limits>,
     /// The requests that the processes of earlier attempts have made to a store that charges for them.
     earlier_requests: u64,
     /// Whether no attempt has been started yet.
@@ -36,9 +41,28 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    pub(super) fn new(me: NodeId, listen: IpAddr, host: String, ansi: bool, events: OnEvent) -> Self {
-        let (authorities, keepers) = (Authorities::new(), BTreeMap::new());
-        Self { me, listen, host, ansi, events, authorities, keepers, earlier_requests: 0, first: true }
+    pub(super) fn new(
+        me: NodeId,
+        listen: IpAddr,
+        host: String,
+        ansi: bool,
+        isolation: Option<Arc<Isolation>>,
+        events: OnEvent,
+    ) -> Self {
+        let (authorities, keepers, limits) = (Authorities::new(), BTreeMap::new(), BTreeMap::new());
+        Self {
+            me,
+            listen,
+            host,
+            ansi,
+            events,
+            authorities,
+            isolation,
+            keepers,
+            limits,
+            earlier_requests: 0,
+            first: true,
+        }
     }
 
     /// The newest authorities that are known.
@@ -114,9 +138,17 @@ impl Attempts {
         };
         let invitations = processes.clone().map(invitation).collect();
         let (events, of_job) = (Arc::clone(&self.events), job.to_owned());
-        let launch = Launch { attempt: number.0, program, invitations, silent_looks: Some(SILENT_LOOKS) };
+        let isolation = self.isolation.clone();
+        let limits = program.limits;
+        if let Some(why) = isolation.as_ref().and_then(|isolation| isolation.lack(&limits)) {
+            tracing::warn!(job, %limits, why, "the processes of the job run without their limits");
+        }
+        let launch = Launch { attempt: number.0, program, isolation, invitations, silent_looks: Some(SILENT_LOOKS) };
         match Keeper::start(launch, move |event| events(&of_job, event)) {
-            Ok(keeper) => drop(self.keepers.insert(job.to_owned(), (number, keeper))),
+            Ok(keeper) => {
+                self.keepers.insert(job.to_owned(), (number, keeper));
+                self.limits.insert(job.to_owned(), limits);
+            }
             Err(error) => return self.not_started(job, number, processes, &format!("cannot start the job: {error}")),
         }
         self.first = false;
@@ -153,6 +185,16 @@ impl Attempts {
         for (_, (_, keeper)) in self.keepers.extract_if(.., |job, _| !is_there(job)) {
             self.earlier_requests += retire(keeper);
         }
+        self.limits.retain(|job, _| is_there(job));
+    }
+
+    /// How the processes of jobs are kept apart here.
+    pub(super) fn isolation(&self) -> Option<IsolationReport> {
+        let isolation = self.isolation.as_ref()?;
+        let limited = |limits: &Limits| Limited { limits: *limits, not_kept: isolation.lack(limits) };
+        let limits = self.limits.iter().filter(|(_, limits)| !limits.is_empty());
+        let limits = limits.map(|(job, limits)| (job.clone(), limited(limits))).collect();
+        Some(IsolationReport { host: isolation.report(), limits })
     }
 
     /// How far the jobs are whose process 0 this node runs.

@@ -32,6 +32,7 @@ pub use programs::{Shelf, Specification, hash};
 
 use crate::changes::{Changes, Reply};
 use crate::http::{self, api};
+use crate::isolation::Isolation;
 use crate::keeper::{ProcessEvent, Program};
 use crate::links::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
 use crate::readiness::{Checks, Readiness};
@@ -261,10 +262,10 @@ impl<'a> Copy<'a> {
             move |event| drop(link.send(Event::Link(event))),
         )?;
         let of_checks = events.clone();
-        let (job, programs) = match runs {
+        let (job, programs, isolation) = match runs {
             Runs::Job { job, checks, .. } => {
                 let checked = move |unready| drop(of_checks.send(Event::Unready(unready)));
-                (Some(job), OfPrograms::Own(Readiness::start(checks, checked)?))
+                (Some(job), OfPrograms::Own(Readiness::start(checks, checked)?), None)
             }
             Runs::Cluster { location, cache, api } => {
                 let checked = move |version: &str, unready| {
@@ -274,12 +275,12 @@ impl<'a> Copy<'a> {
                 api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, handle)
                     .context("cannot serve the API")?;
                 let programs = Programs::new(shelf, location, cache, handle.clone(), Arc::new(checked));
-                (None, OfPrograms::Submitted(programs))
+                (None, OfPrograms::Submitted(programs), Some(Arc::new(Isolation::of_this_host())))
             }
         };
         let of_processes = events.clone();
         let on_event = move |job: &str, event| drop(of_processes.send(Event::Process(job.to_owned(), event)));
-        let attempts = Attempts::new(me.clone(), listen, host, options.ansi, Arc::new(on_event));
+        let attempts = Attempts::new(me.clone(), listen, host, options.ansi, isolation, Arc::new(on_event));
         Ok(Self {
             node: Node::new(me.clone(), job, offer.clone(), Times::default(), rand::random(), 0),
             me,
@@ -336,7 +337,8 @@ impl<'a> Copy<'a> {
     fn observe(&mut self) {
         self.attempts.forget_all_but(|job| self.node.running().contains_key(job));
         let requests = self.store.charged_requests().map(|own| own + self.attempts.store_requests());
-        self.observer.look(&self.me, &self.offer, &self.node, self.attempts.progress(), requests);
+        let (progress, isolation) = (self.attempts.progress(), self.attempts.isolation());
+        self.observer.look(&self.me, &self.offer, &self.node, progress, requests, isolation);
     }
 
     fn now_ms(&self) -> u64 {

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::isolation::Limits;
 use crate::keeper::Program;
 use crate::readiness::{Checks, Readiness};
 
@@ -42,6 +43,9 @@ pub struct Specification {
     pub binary: String,
     /// The job's own options, as its command `run` takes them.
     pub arguments: Vec<String>,
+    /// The limits of each of its processes.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
 }
 
 /// The hash that names content: SHA-256, in hexadecimal digits.
@@ -340,6 +344,7 @@ impl Preparing {
             path: path.clone(),
             name: specification.job.clone(),
             arguments: specification.arguments("run", &self.location),
+            limits: specification.limits,
         };
         let checks = Checks::of_program(path.clone(), specification.arguments("check", &self.location));
         let (checked, version) = (Arc::clone(&self.checked), self.version.clone());
@@ -432,10 +437,18 @@ mod tests {
             job: "orders".to_owned(),
             binary: hash(b"binary"),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            limits: Limits::default(),
         };
         let version = shelf.put(&specification(&["--input", "a"])).await.unwrap();
         assert_eq!(shelf.get(&version).await.unwrap(), specification(&["--input", "a"]));
         assert_ne!(specification(&["--input", "b"]).version(), version);
+        let limits = Limits { memory_bytes: Some(1 << 30), millicpus: None };
+        let limited = shelf.put(&Specification { limits, ..specification(&["--input", "a"]) }).await.unwrap();
+        assert_ne!(limited, version);
+        assert_eq!(shelf.get(&limited).await.unwrap().limits, limits);
+        // A version that was stored before there were limits is the same without them.
+        let before = format!(r#"{{"job":"orders","binary":"{}","arguments":["--input","a"]}}"#, hash(b"binary"));
+        assert_eq!(hash(before.as_bytes()), version);
         assert!(shelf.get("0").await.unwrap_err().to_string().contains("is missing"));
     }
 }

@@ -79,6 +79,7 @@ pub(crate) fn view() -> View {
         members: Some(members),
         progress: BTreeMap::new(),
         store_requests: Some(12),
+        isolation: None,
     }
 }
 

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 use fluvial_protocol::group::{GroupRecord, JobRecord, Member, Node, NodeId, Offer, Running, Term};
 use serde::{Deserialize, Serialize};
 
+use crate::isolation::IsolationReport;
+
 pub use metrics::metrics;
 pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather, gather_all};
 
@@ -89,6 +91,9 @@ pub struct View {
     pub progress: BTreeMap<String, Progress>,
     /// The requests that it and the processes that it has started have made to a store that charges for them.
     pub store_requests: Option<u64>,
+    /// How it keeps the processes of jobs apart, if it is a node of a cluster.
+    #[serde(default)]
+    pub isolation: Option<IsolationReport>,
 }
 
 impl View {
@@ -153,6 +158,7 @@ impl Observer {
         node: &Node,
         progress: BTreeMap<String, Progress>,
         store_requests: Option<u64>,
+        isolation: Option<IsolationReport>,
     ) {
         let coordinator = node.coordinator().map(|(node, term)| (node.clone(), term));
         let view = Arc::new(View {
@@ -167,6 +173,7 @@ impl Observer {
             members: node.members(),
             progress,
             store_requests,
+            isolation,
         });
         for change in changes::between(self.last.as_deref(), &view) {
             if change.is_loss { tracing::warn!("{}", change.line) } else { tracing::info!("{}", change.line) }

@@ -12,6 +12,7 @@ use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::{Progress, View, changes};
+use crate::isolation::{HostIsolation, Limited, Limits};
 use crate::links::ask_for_view;
 use crate::trust::Trust;
 
@@ -88,6 +89,9 @@ pub struct Report {
     /// What users want of a job of a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<Wanted>,
+    /// The limits of each of its processes, if it has any and runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// The number of workers that the users of the copies want; `None` if the coordinator is not known.
     pub workers_wanted: Option<u32>,
     /// The copies.
@@ -152,6 +156,9 @@ pub struct MemberReport {
     /// The requests that it and its processes have made since it began, to a store that charges for them; `None` if it has
     /// not answered.
     pub store_requests: Option<u64>,
+    /// How a node of a cluster keeps the processes of jobs apart, if it has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<HostIsolation>,
 }
 
 /// What the store holds of a job.
@@ -221,6 +228,13 @@ impl Views {
         for member in &mut report.members {
             let view = all().find(|view| view.me.address == member.node);
             member.store_requests = view.and_then(|view| view.store_requests);
+            let isolation = view.and_then(|view| view.isolation.as_ref());
+            member.isolation = isolation.map(|isolation| isolation.host.clone());
+        }
+        let placed = |view: &&View| attempt.is_some_and(|attempt| !attempt.placement.of(&view.me).is_empty());
+        for view in all().filter(placed) {
+            let limited = view.isolation.as_ref().and_then(|isolation| isolation.limits.get(job));
+            report.tell_limits(&view.me, limited);
         }
         report
     }
@@ -231,6 +245,15 @@ impl Report {
     #[must_use]
     pub fn summary(&self) -> String {
         if self.why.is_empty() { self.state.to_string() } else { format!("{}: {}", self.state, self.why) }
+    }
+
+    /// Takes what a node that runs some of its processes says of their limits.
+    fn tell_limits(&mut self, node: &NodeId, limited: Option<&Limited>) {
+        let Some(Limited { limits, not_kept }) = limited else { return };
+        self.limits = Some(*limits);
+        if let (State::Running, true, Some(why)) = (self.state, self.why.is_empty(), not_kept) {
+            self.why = format!("without its limits on {node}: {why}");
+        }
     }
 
     /// What `own` and the coordinator know of a job. `progress` is what the node of process 0 says.
@@ -309,6 +332,7 @@ impl Report {
             term: record.map(|record| record.term.0),
             attempt,
             wanted: of_job.and_then(|job| job.wanted.clone()),
+            limits: None,
             workers_wanted: None,
             members: Vec::new(),
             progress: None,
@@ -402,6 +426,7 @@ fn list(members: &[Member], job: Option<&JobRecord>, coordinator: Option<&NodeId
             silent_ms: Some(member.silent_ms),
             processes: attempt.map(|attempt| attempt.placement.of(&member.node).collect()).unwrap_or_default(),
             store_requests: None,
+            isolation: None,
         }
     };
     let silent = |node: &NodeId| {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Knowledge, Refused, is_hash, is_name};
 use crate::group::Specification;
+use crate::isolation::Limits;
 use crate::status::Report;
 
 /// A job that is submitted.
@@ -22,6 +23,9 @@ pub struct Submission {
     pub arguments: Vec<String>,
     /// The number of its workers.
     pub workers: u32,
+    /// The limits of each of its processes.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// What changes of a job. What is not there stays as it is.
@@ -34,6 +38,9 @@ pub struct Update {
     pub arguments: Option<Vec<String>>,
     /// The number of its workers.
     pub workers: Option<u32>,
+    /// The limits of each of its processes: one that is not there stays, and 0 takes one away.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 pub(super) async fn jobs(State(knowledge): State<Knowledge>) -> Result<Json<Vec<Report>>, Refused> {
@@ -48,10 +55,11 @@ pub(super) async fn submit(
     State(knowledge): State<Knowledge>,
     Json(submission): Json<Submission>,
 ) -> Result<StatusCode, Refused> {
-    let Submission { name, binary, arguments, workers } = submission;
+    let Submission { name, binary, arguments, workers, limits } = submission;
     is_name(&name)?;
     is_hash(&binary)?;
-    let version = knowledge.put(&Specification { job: name.clone(), binary, arguments }).await?;
+    limits.check().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
+    let version = knowledge.put(&Specification { job: name.clone(), binary, arguments, limits }).await?;
     knowledge.change(Change::Submit { job: name, version, workers }).await?;
     Ok(StatusCode::CREATED)
 }
@@ -61,16 +69,18 @@ pub(super) async fn update(
     Path(name): Path<String>,
     Json(update): Json<Update>,
 ) -> Result<StatusCode, Refused> {
-    let Update { binary, arguments, workers } = update;
-    let (version, of) = if binary.is_some() || arguments.is_some() {
+    let Update { binary, arguments, workers, limits } = update;
+    let (version, of) = if binary.is_some() || arguments.is_some() || !limits.is_empty() {
         let wanted = knowledge.job(&name).await?.wanted.ok_or_else(|| Refusal::Unknown(name.clone()))?;
         let before = knowledge.shelf.get(&wanted.version).await.map_err(|error| Refused::unavailable(&error))?;
         binary.as_deref().map_or(Ok(()), is_hash)?;
         let specification = Specification {
             binary: binary.unwrap_or(before.binary),
             arguments: arguments.unwrap_or(before.arguments),
+            limits: before.limits.changed_by(limits),
             job: before.job,
         };
+        specification.limits.check().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
         (Some(knowledge.put(&specification).await?), Some(wanted.revision))
     } else {
         (None, None)

@@ -1,0 +1,197 @@
+//! How a cluster keeps the processes of jobs apart from its nodes. Where a host has no control groups, the tests check what the
+//! cluster says of that instead.
+
+use std::fs::{read_dir, read_to_string};
+use std::path::PathBuf;
+
+use fluvial_tests::client::Message;
+use fluvial_tests::job::binary;
+use fluvial_tests::stage::Stage;
+use fluvial_tests::subject::Subject;
+use serde_json::Value;
+
+use crate::nodes::{Cluster, own_args};
+
+/// A record of an order that comes to nothing, at which a faulty job does what is wrong.
+fn send_nothing(stage: &Stage) {
+    let writer = stage.endpoint().writer(&[]).unwrap();
+    let order = br#"{"order_id":7,"quantity":1,"price_cents":0,"at":0}"#;
+    writer.send(&Message { topic: &stage.input(), key: Some(b"7"), value: Some(order), ..Message::default() }).unwrap();
+    writer.flush().unwrap();
+}
+
+/// Submits the faulty job with options of `submit` and options of its own.
+#[track_caller]
+fn submit_faulty(cluster: &Cluster, stage: &Stage, of_submit: &str, wrong: &str) {
+    let faulty = binary("faulty").unwrap();
+    let words = format!("submit {} --name {} {of_submit} --", faulty.display(), stage.name());
+    let words = words.split_whitespace().map(Into::into);
+    let own = own_args(stage).into_iter().chain(["--wrong".into(), wrong.into()]);
+    let (succeeded, said) = cluster.ask(words.chain(own).collect::<Vec<std::ffi::OsString>>());
+    assert!(succeeded, "{said}\n{}", cluster.logs());
+}
+
+/// Why the node has no control groups with the controllers of memory and CPU, if it has none.
+fn lacks_groups(cluster: &Cluster) -> Option<String> {
+    let nodes: Value = serde_json::from_str(&cluster.tell("nodes --json")).unwrap();
+    let isolation = &nodes[0]["isolation"];
+    let groups = isolation["control_groups"].as_str().unwrap_or_default().to_owned();
+    if rustix::process::geteuid().is_root() {
+        // The machines of our tests have them; one that is said to have none is told apart by this.
+        let mounted = read_to_string("/proc/self/mountinfo").unwrap().contains(" - cgroup");
+        assert!(!mounted || groups.contains("memory"), "{isolation}");
+    }
+    if groups.contains("memory") && groups.contains("cpu") { None } else { Some(isolation.to_string()) }
+}
+
+/// The status while the job runs without its limits, if the host does not have what they need.
+fn is_said_where_there_are_no_groups(cluster: &Cluster, stage: &Stage) -> bool {
+    if lacks_groups(cluster).is_none() {
+        return false;
+    }
+    cluster.wait_until("a job without its limits that says so", || {
+        let status = cluster.status(stage.name());
+        status["state"] == "running" && status["why"].as_str().unwrap().contains("without its limits")
+    });
+    assert!(cluster.tell("nodes").contains("no limits on memory and CPU"));
+    true
+}
+
+/// The folder of a process's group of a controller.
+fn group_of(pid: u32, controller: &str) -> PathBuf {
+    let groups = read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let line = groups.lines().find(|line| line.split(':').nth(1).unwrap().split(',').any(|name| name == controller));
+    match line {
+        Some(line) => {
+            let mounts = read_to_string("/proc/self/mountinfo").unwrap();
+            let of_controller = |line: &&str| {
+                line.contains(" - cgroup ")
+                    && line.rsplit(' ').next().unwrap().split(',').any(|name| name == controller)
+            };
+            let mount = mounts.lines().find(of_controller).unwrap().split(' ').nth(4).unwrap();
+            PathBuf::from(format!("{mount}{}", line.splitn(3, ':').nth(2).unwrap()))
+        }
+        None => {
+            PathBuf::from(format!("/sys/fs/cgroup{}", groups.lines().last().unwrap().splitn(3, ':').nth(2).unwrap()))
+        }
+    }
+}
+
+/// The processes whose command line holds all of these.
+fn processes(parts: &[&str]) -> Vec<u32> {
+    let of_proc = read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let holds = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        parts.iter().all(|part| line.contains(part))
+    };
+    of_proc.filter(holds).collect()
+}
+
+fn process_of(stage: &Stage) -> u32 {
+    processes(&[stage.name(), "process 0 of"])[0]
+}
+
+fn limit(pid: u32, controller: &str, files: [&str; 2]) -> String {
+    let folder = group_of(pid, controller);
+    let text = files.iter().find_map(|file| read_to_string(folder.join(file)).ok());
+    text.unwrap_or_else(|| panic!("{} has none of {files:?}", folder.display())).trim().to_owned()
+}
+
+#[test]
+fn each_process_of_a_job_has_the_limits_that_its_user_has_set_and_changed() {
+    let (cluster, stage) = (Cluster::start(1), Stage::new(Subject::Orders, 2).unwrap());
+    stage.feed(0..100).unwrap();
+    submit_faulty(&cluster, &stage, "--memory 1GiB --cpus 1.5", "nothing");
+    if is_said_where_there_are_no_groups(&cluster, &stage) {
+        return;
+    }
+    let memory = ["memory.limit_in_bytes", "memory.max"];
+    let cpu = ["cpu.cfs_quota_us", "cpu.max"];
+    let pid = process_of(&stage);
+    assert_eq!(limit(pid, "memory", memory), (1_u64 << 30).to_string());
+    assert!(limit(pid, "cpu", cpu).starts_with("150000"));
+    assert_eq!(cluster.status(stage.name())["limits"]["memory_bytes"], 1_u64 << 30);
+    let first = group_of(pid, "memory");
+    assert_ne!(first, group_of(std::process::id(), "memory"));
+    // A change is a new version, which the job goes on with; what it does not name stays.
+    cluster.tell(&format!("rescale {} --memory 2GiB", stage.name()));
+    cluster.wait_until("the new limit", || {
+        let status = cluster.status(stage.name());
+        status["state"] == "running" && status["limits"]["memory_bytes"] == 2_u64 << 30
+    });
+    assert_eq!(limit(process_of(&stage), "memory", memory), (2_u64 << 30).to_string());
+    assert!(limit(process_of(&stage), "cpu", cpu).starts_with("150000"));
+    assert!(!first.exists(), "the group of an attempt that has ended is there: {}", first.display());
+    let said = cluster.tell(&format!("status {}", stage.name()));
+    assert!(said.contains("2 GiB of memory and 1.5 CPUs for each process"), "{said}");
+    cluster.tell(&format!("rescale {} --cpus none", stage.name()));
+    cluster.wait_until("no limit on CPUs", || {
+        let status = cluster.status(stage.name());
+        status["state"] == "running" && status["limits"]["millicpus"].is_null()
+    });
+    assert!(!limit(process_of(&stage), "cpu", cpu).starts_with("150000"));
+    let node = group_of(process_of(&stage), "memory").ancestors().nth(2).unwrap().to_owned();
+    assert_eq!(cluster.terminate(0), Some(0), "{}", cluster.logs());
+    assert!(!node.exists(), "the groups of a node that has ended are there: {}", node.display());
+}
+
+#[test]
+fn a_process_that_needs_more_memory_than_its_limit_is_killed_and_the_status_says_so() {
+    let (cluster, stage) = (Cluster::start(1), Stage::new(Subject::Orders, 2).unwrap());
+    submit_faulty(&cluster, &stage, "--memory 300MiB", "hoards");
+    if is_said_where_there_are_no_groups(&cluster, &stage) {
+        return;
+    }
+    let first = cluster.status(stage.name())["attempt"]["number"].as_u64();
+    send_nothing(&stage);
+    // The job begins again and again, with pauses: nobody can know that it will need as much again.
+    cluster.wait_until("an attempt that follows for this reason", || {
+        let attempt = cluster.status(stage.name())["attempt"].clone();
+        attempt["number"].as_u64() > first
+            && attempt["why"].as_str().unwrap().contains("killed: more than its limit of 300 MiB")
+    });
+}
+
+#[test]
+fn a_program_that_a_job_has_started_does_not_outlive_its_attempt() {
+    let (cluster, stage) = (Cluster::start(1), Stage::new(Subject::Orders, 2).unwrap());
+    submit_faulty(&cluster, &stage, "", "leaves-a-program");
+    if lacks_groups(&cluster).is_some() {
+        // Without control groups nobody knows what a process has started.
+        assert!(cluster.tell("nodes").contains("no limits on memory and CPU"));
+        return;
+    }
+    let left = || processes(&["left-by-a-job", stage.name()]);
+    let attempt = || cluster.status(stage.name())["attempt"].clone();
+    let first = attempt()["number"].as_u64();
+    send_nothing(&stage);
+    cluster.wait_until("an attempt that follows because the program was started", || {
+        let attempt = attempt();
+        attempt["number"].as_u64() > first && attempt["why"].as_str().unwrap().contains("exit status: 4")
+    });
+    cluster.tell(&format!("stop {}", stage.name()));
+    assert_eq!(left(), [], "programs of attempts that have ended run");
+}
+
+#[test]
+fn what_a_killed_node_has_left_behind_is_ended_by_the_next_node() {
+    let (cluster, stage) = (Cluster::start(2), Stage::new(Subject::Orders, 2).unwrap());
+    submit_faulty(&cluster, &stage, "", "nothing");
+    if lacks_groups(&cluster).is_some() {
+        return assert!(cluster.tell("nodes").contains("no limits on memory and CPU"));
+    }
+    let group = group_of(process_of(&stage), "memory");
+    let mut stray = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    std::fs::write(group.join("cgroup.procs"), stray.id().to_string()).unwrap();
+    let node = cluster.nodes_of(stage.name())[0];
+    // A node that starts beside it leaves it alone, because it lives.
+    cluster.terminate(1 - node);
+    cluster.start_node(1 - node);
+    assert!(stray.try_wait().unwrap().is_none() && group.exists());
+    cluster.kill(node);
+    assert!(stray.try_wait().unwrap().is_none(), "it ended with the node, so this test shows nothing");
+    cluster.start_node(node);
+    cluster.wait_until("the stray program ends", || stray.try_wait().unwrap().is_some());
+    cluster.wait_until("the group is gone", || !group.exists());
+}
