@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fluvial_node::group::{GroupOptions, Runs, join};
+use fluvial_node::isolation::{IsolationOptions, UserOptions};
 use fluvial_node::log;
 use fluvial_node::trust::TrustOptions;
 use fluvial_protocol::Exit;
@@ -34,6 +35,10 @@ pub(crate) struct UpOptions {
     /// The address of the API, on the loopback interface
     #[arg(long, value_name = "ADDR:PORT", default_value = API)]
     api: SocketAddr,
+
+    /// As whom jobs run.
+    #[command(flatten)]
+    user: UserOptions,
 }
 
 /// What a node needs.
@@ -69,18 +74,22 @@ pub(crate) struct NodeOptions {
     #[arg(long, value_name = "ADDR:PORT")]
     http: Option<SocketAddr>,
 
-    /// The folder where binaries of jobs are kept [default: fluvial in $XDG_CACHE_HOME or ~/.cache]
+    /// The folder where binaries of jobs are kept [default: fluvial in $XDG_CACHE_HOME or ~/.cache; for root in /var/cache]
     #[arg(long, value_name = "FOLDER")]
     cache: Option<PathBuf>,
+
+    /// As whom jobs run.
+    #[command(flatten)]
+    user: UserOptions,
 }
 
 /// Runs one node that is the whole cluster.
 pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
-    let UpOptions { store, slots, api } = options;
+    let UpOptions { store, slots, api, user } = options;
     println!(
         "a cluster with its store in '{store}' and its API at http://{api}; Ctrl-C ends it, and `up` resumes its jobs"
     );
-    run(NodeOptions {
+    let options = NodeOptions {
         store,
         listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
         advertise: None,
@@ -89,11 +98,18 @@ pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
         api,
         http: None,
         cache: None,
-    })
+        user,
+    };
+    start(options, true)
 }
 
 /// Runs a node.
 pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
+    start(options, false)
+}
+
+/// Runs a node; on a machine for development, jobs may run as the user of the node where no other one can run them.
+fn start(options: NodeOptions, for_development: bool) -> anyhow::Result<ExitCode> {
     log::print_for_the_run().context("cannot set up the output of log lines")?;
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -105,7 +121,9 @@ pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
         .with_ansi(false)
         .with_writer(|| log::Writer)
         .init();
-    let NodeOptions { store, listen, advertise, trust, slots, api, http, cache } = options;
+    let NodeOptions { store, listen, advertise, trust, slots, api, http, cache, user } = options;
+    let private = [&trust.cluster_key_file, &trust.tls_key].into_iter().flatten().cloned().collect();
+    let isolation = IsolationOptions { user, lenient: for_development, private };
     let trust = Arc::new(trust.open()?);
     trust.permits(listen.ip())?;
     let bind = |option: &str, address: SocketAddr| {
@@ -125,7 +143,7 @@ pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
     let cores = || std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
     let (exit, why) = join(GroupOptions {
         store: Store::open_or_create(&store)?,
-        runs: Runs::Cluster { location: store, cache: cache.map_or_else(default_cache, Ok)?, api },
+        runs: Runs::Cluster { location: store, cache: cache.map_or_else(default_cache, Ok)?, isolation, api },
         slots: slots.unwrap_or_else(cores),
         listener,
         advertise,
@@ -144,6 +162,8 @@ pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
 
 fn default_cache() -> anyhow::Result<PathBuf> {
     let folder = |name: &str, within: &str| Some(PathBuf::from(std::env::var_os(name)?).join(within));
-    let cache = folder("XDG_CACHE_HOME", "fluvial").or_else(|| folder("HOME", ".cache/fluvial"));
+    // Jobs of a node that runs as root have another user, who has no access to root's home.
+    let of_root = rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/cache/fluvial"));
+    let cache = folder("XDG_CACHE_HOME", "fluvial").or(of_root).or_else(|| folder("HOME", ".cache/fluvial"));
     cache.context("neither XDG_CACHE_HOME nor HOME is set: say by --cache where binaries are kept")
 }

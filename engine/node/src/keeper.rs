@@ -244,13 +244,18 @@ impl Processes {
     fn start(launch: Launch, inputs: &Sender<Input>, events: Box<dyn Fn(ProcessEvent) + Send>, newest: Newest) -> Self {
         let (following, processes) = (Following::new(), BTreeMap::new());
         let Launch { attempt, program, isolation, invitations, .. } = launch;
-        let group = isolation.as_ref().map_or(Ok(None), |isolation| isolation.attempt(&program.name, attempt));
+        let group = isolation.as_ref().map_or(Ok(None), |isolation| {
+            let handed_over = isolation.hand_over(&program.name).context("cannot give the job its folder in the store");
+            handed_over.and_then(|()| {
+                isolation.attempt(&program.name, attempt).context("cannot make a control group for the job")
+            })
+        });
         let mut this = Self { attempt, program, processes, events, following, isolation, group: None, newest };
         match group {
             Ok(group) => this.group = group,
             Err(error) => {
                 for Invitation { index, .. } in invitations {
-                    let why = format!("cannot make a control group for process {index} of the job: {error}");
+                    let why = format!("cannot start process {index} of the job: {error:#}");
                     this.tell_owner(index, ProcessSays::Ended(ProcessEnd::Died { why }));
                 }
                 return this;

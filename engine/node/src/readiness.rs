@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::isolation::JobUser;
+
 /// What the command `check --json` prints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -53,6 +55,8 @@ pub struct Checks {
     pub program: PathBuf,
     /// Its arguments, which make it check and print a [`Verdict`].
     pub arguments: Vec<OsString>,
+    /// The user of the checks, if that is not this process's.
+    pub(crate) user: Option<JobUser>,
     /// How long a check may take.
     pub within: Duration,
     /// The time between two checks while all is well.
@@ -83,6 +87,7 @@ impl Checks {
         Self {
             program,
             arguments,
+            user: None,
             within: Duration::from_secs(90),
             // Each check lists the journal, which costs as much as a write: more often, ten idle copies would cost more than
             // the job that they run.
@@ -177,6 +182,10 @@ fn unready(printed: &str, otherwise: impl FnOnce() -> String) -> Option<String> 
 fn start(checks: &Checks) -> std::io::Result<Child> {
     let mut command = Command::new(&checks.program);
     command.args(&checks.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if let Some(user) = &checks.user {
+        // For root this takes all other groups away, too.
+        command.uid(user.uid).gid(user.gid);
+    }
     // A group of its own: Ctrl-C is for the node.
     command.process_group(0).spawn()
 }
@@ -216,6 +225,7 @@ mod tests {
         Checks {
             program: "sh".into(),
             arguments: ["-c", script, "sh", file.to_str().unwrap()].map(OsString::from).to_vec(),
+            user: None,
             within: MOST,
             while_ready: Duration::from_millis(50),
             while_unready: Duration::from_millis(10),
@@ -277,6 +287,23 @@ mod tests {
         let waits = Checks { within: Duration::from_millis(500), ..checks(&script, folder.path()) };
         let (_readiness, told) = started(waits);
         assert!(told.recv_timeout(MOST).unwrap().unwrap().contains("did not end within"), "its input has ended");
+    }
+
+    #[test]
+    fn a_check_runs_as_the_user_that_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "echo \"error: $(id -u):$(id -g):$(id -G)\" >&2";
+        let unready = |user| {
+            let checks = Checks { user, ..checks(script, folder.path()) };
+            started(checks).1.recv_timeout(MOST).unwrap().unwrap()
+        };
+        let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+        let own = unready(None);
+        assert!(own.contains(&format!("error: {}:{}:", uid.as_raw(), gid.as_raw())), "{own}");
+        let other = unready(Some(JobUser { name: String::new(), uid: 65534, gid: 65533 }));
+        // Only root can do it; for everybody else such a check fails.
+        let expected = if uid.is_root() { "error: 65534:65533:65533" } else { "cannot start" };
+        assert!(other.contains(expected), "{other}");
     }
 
     #[test]

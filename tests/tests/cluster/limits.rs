@@ -2,15 +2,16 @@
 //! cluster says of that instead.
 
 use std::fs::{read_dir, read_to_string};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use fluvial_tests::child::Folder;
 use fluvial_tests::client::Message;
 use fluvial_tests::job::binary;
 use fluvial_tests::stage::Stage;
 use fluvial_tests::subject::Subject;
 use serde_json::Value;
 
-use crate::nodes::{Cluster, own_args};
+use crate::nodes::{Cluster, fluvial, own_args};
 
 /// A record of an order that comes to nothing, at which a faulty job does what is wrong.
 fn send_nothing(stage: &Stage) {
@@ -26,7 +27,8 @@ fn submit_faulty(cluster: &Cluster, stage: &Stage, of_submit: &str, wrong: &str)
     let faulty = binary("faulty").unwrap();
     let words = format!("submit {} --name {} {of_submit} --", faulty.display(), stage.name());
     let words = words.split_whitespace().map(Into::into);
-    let own = own_args(stage).into_iter().chain(["--wrong".into(), wrong.into()]);
+    let own =
+        own_args(stage).into_iter().chain(format!("--wrong {wrong}").split(' ').map(Into::into).collect::<Vec<_>>());
     let (succeeded, said) = cluster.ask(words.chain(own).collect::<Vec<std::ffi::OsString>>());
     assert!(succeeded, "{said}\n{}", cluster.logs());
 }
@@ -194,4 +196,59 @@ fn what_a_killed_node_has_left_behind_is_ended_by_the_next_node() {
     cluster.start_node(node);
     cluster.wait_until("the stray program ends", || stray.try_wait().unwrap().is_some());
     cluster.wait_until("the group is gone", || !group.exists());
+}
+
+#[test]
+fn a_job_of_a_node_that_is_root_runs_as_another_user_and_reaches_nothing_of_the_node() {
+    let (cluster, stage) = (Cluster::start(1), Stage::new(Subject::Orders, 2).unwrap());
+    let is_root = rustix::process::geteuid().is_root();
+    let user = cluster.tell("nodes");
+    if !is_root {
+        // There is no other user then, and that is said.
+        return assert!(user.contains("jobs run as the user of the node"), "{user}");
+    }
+    let key = cluster.path("key");
+    let journal = cluster.path("store").join(".cluster");
+    let spied = [key.clone(), journal.clone(), PathBuf::from("/etc/passwd")].map(|path| path.display().to_string());
+    stage.feed(0..100).unwrap();
+    submit_faulty(&cluster, &stage, "", &format!("spies --spy-on {}", spied.join(" --spy-on ")));
+    cluster.wait_until_right(&stage);
+    let owner = |path: PathBuf| std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap());
+    let pid = process_of(&stage);
+    assert_ne!(owner(PathBuf::from(format!("/proc/{pid}"))), 0);
+    assert_ne!(owner(cluster.path("store").join(stage.name())), 0);
+    let groups = read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let groups = groups.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap().trim().to_owned();
+    assert_eq!(groups, "", "it has groups of root's");
+    send_nothing(&stage);
+    cluster.wait_until("the end of the job", || cluster.status(stage.name())["state"] == "ended");
+    let why = cluster.status(stage.name())["why"].as_str().unwrap().to_owned();
+    // What everybody may read shows that the job has tried.
+    assert!(why.contains("reached: /etc/passwd."), "{why}");
+}
+
+#[test]
+fn a_node_that_is_root_refuses_to_run_jobs_as_root_or_as_a_user_that_reaches_what_it_must_not() {
+    let cluster = Cluster::start(1);
+    let node = |store: &Path, options: &[&str]| {
+        let mut command = std::process::Command::new(fluvial());
+        command.args(["node", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--store"]).arg(store);
+        let output = command.arg("--cache").arg(cluster.path("other-cache")).args(options).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let store = cluster.path("other-store");
+    if !rustix::process::geteuid().is_root() {
+        return assert!(node(&store, &["--job-user", "65534:65534"]).contains("only a node that runs as root"));
+    }
+    assert!(node(&store, &["--job-user", "root"]).contains("with --allow-root-jobs only"));
+    let closed = Folder::new("fluvial-closed-").unwrap();
+    let kept_out = node(closed.path(), &[]);
+    assert!(kept_out.contains("jobs cannot use the folder of --store") && kept_out.contains("no access"), "{kept_out}");
+    // Whoever owns the key can read it.
+    let key = cluster.path("key-of-another");
+    std::fs::copy(cluster.path("key"), &key).unwrap();
+    std::os::unix::fs::chown(&key, Some(65534), Some(65534)).unwrap();
+    let can_read = node(&store, &["--cluster-key-file", key.to_str().unwrap(), "--job-user", "65534:65534"]);
+    assert!(can_read.contains("can read"), "{can_read}");
 }

@@ -29,6 +29,9 @@ impl Cluster {
             nodes: RefCell::default(),
             addresses: RefCell::default(),
         };
+        // The user of the jobs has to pass, if the nodes run as root.
+        let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(cluster.folder.path(), passable).unwrap();
         let key = Command::new(fluvial()).args(["cluster-key", "new"]).output().unwrap().stdout;
         std::fs::write(cluster.path("key"), key).unwrap();
         std::fs::set_permissions(cluster.path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();

@@ -32,7 +32,7 @@ pub use programs::{Shelf, Specification, hash};
 
 use crate::changes::{Changes, Reply};
 use crate::http::{self, api};
-use crate::isolation::Isolation;
+use crate::isolation::{Isolation, IsolationOptions};
 use crate::keeper::{ProcessEvent, Program};
 use crate::links::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
 use crate::readiness::{Checks, Readiness};
@@ -72,6 +72,8 @@ pub enum Runs {
         location: String,
         /// The folder of this host where binaries are kept.
         cache: PathBuf,
+        /// How processes of jobs are kept apart from this node.
+        isolation: IsolationOptions,
         /// Accepts the connections of users.
         api: std::net::TcpListener,
     },
@@ -267,15 +269,17 @@ impl<'a> Copy<'a> {
                 let checked = move |unready| drop(of_checks.send(Event::Unready(unready)));
                 (Some(job), OfPrograms::Own(Readiness::start(checks, checked)?), None)
             }
-            Runs::Cluster { location, cache, api } => {
+            Runs::Cluster { location, cache, isolation, api } => {
+                let isolation = Arc::new(Isolation::new(&isolation, &location, &cache)?);
                 let checked = move |version: &str, unready| {
                     drop(of_checks.send(Event::Checked(version.to_owned(), unready)));
                 };
                 let (shelf, handle) = (Shelf::new(store.clone(), CLUSTER), runtime.handle());
                 api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, handle)
                     .context("cannot serve the API")?;
-                let programs = Programs::new(shelf, location, cache, handle.clone(), Arc::new(checked));
-                (None, OfPrograms::Submitted(programs), Some(Arc::new(Isolation::of_this_host())))
+                let kept_apart = Arc::clone(&isolation);
+                let programs = Programs::new(shelf, location, cache, kept_apart, handle.clone(), Arc::new(checked));
+                (None, OfPrograms::Submitted(programs), Some(isolation))
             }
         };
         let of_processes = events.clone();

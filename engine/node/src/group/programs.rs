@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::isolation::Limits;
+use crate::isolation::{Isolation, Limits};
 use crate::keeper::Program;
 use crate::readiness::{Checks, Readiness};
 
@@ -241,6 +241,7 @@ pub(super) struct Programs {
     /// The location of the store, as the job's processes are told.
     location: String,
     cache: PathBuf,
+    isolation: Arc<Isolation>,
     runtime: Handle,
     checked: OnChecked,
     tasks: BTreeMap<String, JoinHandle<()>>,
@@ -248,8 +249,16 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    pub(super) fn new(shelf: Shelf, location: String, cache: PathBuf, runtime: Handle, checked: OnChecked) -> Self {
-        Self { shelf, location, cache, runtime, checked, tasks: BTreeMap::new(), prepared: AllPrepared::default() }
+    pub(super) fn new(
+        shelf: Shelf,
+        location: String,
+        cache: PathBuf,
+        isolation: Arc<Isolation>,
+        runtime: Handle,
+        checked: OnChecked,
+    ) -> Self {
+        let (tasks, prepared) = (BTreeMap::new(), AllPrepared::default());
+        Self { shelf, location, cache, isolation, runtime, checked, tasks, prepared }
     }
 
     /// Prepares these versions, and forgets all others.
@@ -269,6 +278,7 @@ impl Programs {
                     shelf: self.shelf.clone(),
                     location: self.location.clone(),
                     cache: self.cache.clone(),
+                    isolation: Arc::clone(&self.isolation),
                     checked: Arc::clone(&self.checked),
                     prepared: Arc::clone(&self.prepared),
                 };
@@ -314,6 +324,7 @@ struct Preparing {
     shelf: Shelf,
     location: String,
     cache: PathBuf,
+    isolation: Arc<Isolation>,
     checked: OnChecked,
     prepared: AllPrepared,
 }
@@ -346,7 +357,11 @@ impl Preparing {
             arguments: specification.arguments("run", &self.location),
             limits: specification.limits,
         };
+        let (isolation, job) = (Arc::clone(&self.isolation), specification.job.clone());
+        let handed_over = spawn_blocking(move || isolation.hand_over(&job)).await?;
+        handed_over.context("cannot give the job its folder in the store")?;
         let checks = Checks::of_program(path.clone(), specification.arguments("check", &self.location));
+        let checks = Checks { user: self.isolation.user().cloned(), ..checks };
         let (checked, version) = (Arc::clone(&self.checked), self.version.clone());
         // The lock is held, so that the program is there when the node offers the version.
         let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);

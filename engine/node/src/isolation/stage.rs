@@ -7,7 +7,7 @@
 //!                    └──exec──► the job's program, in its group from its first instruction on
 //! ```
 //!
-//! Without it, the code that a job runs before it reads its invitation would run outside the group.
+//! Until then it has the node's user; the program has the user of jobs, if there is one. Without the stage, the code that a job runs before it reads its invitation would run outside the group.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
@@ -17,19 +17,23 @@ use std::process::{Command, ExitCode};
 
 use fluvial_protocol::Exit;
 
+use super::JobUser;
 use crate::process_link::{FromProcess, write_line};
 
 /// The first argument of the stage. No person uses it.
 const COMMAND: &str = "start-process-of-a-job";
 /// The program of the stage: that of this process, whatever has become of its file.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+/// What stands for the user of the node.
+const SAME: &str = "-";
 /// What the node sends when the stage is in its group.
 pub(crate) const GO: &[u8] = b"\n";
 
-/// A command that becomes `program` after [`GO`]. Its standard input is the socket of the process.
-pub(crate) fn command(program: &OsStr, name: &str, arguments: &[OsString]) -> Command {
+/// A command that becomes `program` of `user` after [`GO`]. Its standard input is the socket of the process.
+pub(crate) fn command(program: &OsStr, name: &str, arguments: &[OsString], user: Option<&JobUser>) -> Command {
     let mut command = Command::new(OWN_PROGRAM);
-    command.arg0(name).arg(COMMAND).arg(name).arg(program).args(arguments);
+    let user = user.map_or(SAME.to_owned(), |user| format!("{}:{}", user.uid, user.gid));
+    command.arg0(name).args([COMMAND, &user, name]).arg(program).args(arguments);
     command
 }
 
@@ -47,8 +51,19 @@ pub fn enter() -> Option<ExitCode> {
     if !matches!(rustix::io::read(&stdin, &mut go), Ok(1)) {
         return Some(ExitCode::FAILURE);
     }
-    let (Some(name), Some(program)) = (arguments.next(), arguments.next()) else { return Some(ExitCode::FAILURE) };
-    let error = Command::new(&program).arg0(&name).args(arguments).exec();
+    let mut words = [(); 3].map(|()| arguments.next().unwrap_or_default());
+    let [user, name, program] = &mut words;
+    let mut command = Command::new(&program);
+    command.arg0(&name).args(arguments);
+    if user != SAME {
+        let ids = user.to_str().and_then(|ids| ids.split_once(':'));
+        let Some((Ok(uid), Ok(gid))) = ids.map(|(uid, gid)| (uid.parse(), gid.parse())) else {
+            return Some(ExitCode::FAILURE);
+        };
+        // For root this takes all other groups away, too.
+        command.uid(uid).gid(gid);
+    }
+    let error = command.exec();
     let why = format!("cannot start '{}': {error}", program.display());
     if let Ok(socket) = stdin.as_fd().try_clone_to_owned() {
         let ended = FromProcess::Ended { exit: Exit::GenerationLost, why, elsewhere: false };
