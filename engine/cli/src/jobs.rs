@@ -41,7 +41,8 @@ pub(crate) enum Command {
         /// Return when the job is submitted, and do not wait until it runs
         #[arg(long)]
         detach: bool,
-        /// The job's own options, as its command `run` takes them
+        /// The job's own options, as its command `run` takes them. A secret is given as file:PATH, or env:NAME where NAME begins with
+        /// FLUVIAL_SECRET_, which the nodes resolve
         #[arg(last = true)]
         arguments: Vec<String>,
     },

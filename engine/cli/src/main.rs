@@ -31,7 +31,7 @@ enum Command {
     /// Run a whole cluster on this machine for development: one node on the loopback interface, with a folder as its store
     Up(node::UpOptions),
     /// Run a node of a cluster
-    Node(node::NodeOptions),
+    Node(Box<node::NodeOptions>),
     /// Make the key by which nodes know each other
     #[command(subcommand)]
     ClusterKey(KeyCommand),
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     let Options { addr, command } = Options::parse();
     let done = match command {
         Command::Up(options) => node::up(options),
-        Command::Node(options) => node::run(options),
+        Command::Node(options) => node::run(*options),
         Command::ClusterKey(KeyCommand::New) => {
             println!("{}", fluvial_node::trust::ClusterKey::new().to_text());
             Ok(ExitCode::SUCCESS)

@@ -39,6 +39,10 @@ pub(crate) struct UpOptions {
     /// As whom jobs run.
     #[command(flatten)]
     user: UserOptions,
+
+    /// The folder of secrets that options of jobs may refer to, as in file:PATH [default: /run/secrets]
+    #[arg(long, value_name = "FOLDER")]
+    secrets: Option<PathBuf>,
 }
 
 /// What a node needs.
@@ -81,11 +85,16 @@ pub(crate) struct NodeOptions {
     /// As whom jobs run.
     #[command(flatten)]
     user: UserOptions,
+
+    /// The folder of secrets that options of jobs may refer to, as in file:PATH. A reference env:NAME is resolved from a variable of this
+    /// node whose name begins with FLUVIAL_SECRET_ [default: /run/secrets]
+    #[arg(long, value_name = "FOLDER")]
+    secrets: Option<PathBuf>,
 }
 
 /// Runs one node that is the whole cluster.
 pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
-    let UpOptions { store, slots, api, user } = options;
+    let UpOptions { store, slots, api, user, secrets } = options;
     println!(
         "a cluster with its store in '{store}' and its API at http://{api}; Ctrl-C ends it, and `up` resumes its jobs"
     );
@@ -99,6 +108,7 @@ pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
         http: None,
         cache: None,
         user,
+        secrets,
     };
     start(options, true)
 }
@@ -121,9 +131,9 @@ fn start(options: NodeOptions, for_development: bool) -> anyhow::Result<ExitCode
         .with_ansi(false)
         .with_writer(|| log::Writer)
         .init();
-    let NodeOptions { store, listen, advertise, trust, slots, api, http, cache, user } = options;
+    let NodeOptions { store, listen, advertise, trust, slots, api, http, cache, user, secrets } = options;
     let private = [&trust.cluster_key_file, &trust.tls_key].into_iter().flatten().cloned().collect();
-    let isolation = IsolationOptions { user, lenient: for_development, private };
+    let isolation = IsolationOptions { user, lenient: for_development, private, secrets };
     let trust = Arc::new(trust.open()?);
     trust.permits(listen.ip())?;
     let bind = |option: &str, address: SocketAddr| {

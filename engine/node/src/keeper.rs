@@ -28,7 +28,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use signal_hook::consts::SIGKILL;
 
 use crate::allocator;
-use crate::isolation::{AttemptGroup, Isolation, Limits, ProcessGroup, stage};
+use crate::isolation::{AttemptGroup, Isolation, Limits, ProcessGroup, Secrets, secrets, stage};
 use crate::log::Following;
 use crate::memory::Memory;
 use crate::process_link::{FromProcess, Invitation, PROCESS_VARIABLE, ToProcess, read_line, write_line};
@@ -62,6 +62,8 @@ pub struct Program {
     pub name: String,
     /// The arguments.
     pub arguments: Vec<OsString>,
+    /// The options of the job among them, whose references to secrets are resolved where the keeper isolates the processes.
+    pub options: Vec<String>,
     /// The limits of each process, where the keeper isolates them.
     pub limits: Limits,
 }
@@ -75,7 +77,13 @@ impl Program {
         let path = std::env::current_exe()?;
         let path = if path.exists() { path } else { PathBuf::from("/proc/self/exe") };
         let name = std::env::args().next().unwrap_or_default();
-        Ok(Self { path, name, arguments: std::env::args_os().skip(1).collect(), limits: Limits::default() })
+        Ok(Self {
+            path,
+            name,
+            arguments: std::env::args_os().skip(1).collect(),
+            options: Vec::new(),
+            limits: Limits::default(),
+        })
     }
 }
 
@@ -243,12 +251,18 @@ impl Drop for Processes {
 impl Processes {
     fn start(launch: Launch, inputs: &Sender<Input>, events: Box<dyn Fn(ProcessEvent) + Send>, newest: Newest) -> Self {
         let (following, processes) = (Following::new(), BTreeMap::new());
-        let Launch { attempt, program, isolation, invitations, .. } = launch;
+        let Launch { attempt, program, isolation, mut invitations, .. } = launch;
         let group = isolation.as_ref().map_or(Ok(None), |isolation| {
             let handed_over = isolation.hand_over(&program.name).context("cannot give the job its folder in the store");
             handed_over.and_then(|()| {
                 isolation.attempt(&program.name, attempt).context("cannot make a control group for the job")
             })
+        });
+        let resolved = isolation.as_ref().map(|isolation| isolation.resolve(&program.options)).transpose();
+        let group = group.and_then(|group| {
+            let resolved: Option<Secrets> = resolved.map_err(anyhow::Error::msg)?;
+            invitations.iter_mut().for_each(|invitation| invitation.secrets.clone_from(&resolved));
+            Ok(group)
         });
         let mut this = Self { attempt, program, processes, events, following, isolation, group: None, newest };
         match group {
@@ -293,6 +307,11 @@ impl Processes {
                 command
             }
         };
+        if self.isolation.is_some() {
+            for name in secrets::variables() {
+                command.env_remove(name);
+            }
+        }
         let mut child = command
             .env(PROCESS_VARIABLE, "")
             .env(allocator::VARIABLE, allocator::tunables(std::env::var_os(allocator::VARIABLE)))

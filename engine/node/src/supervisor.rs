@@ -102,6 +102,7 @@ fn generation(
             identity: MeshIdentity::Plain(secret.clone()),
         },
         first: succession.attempt == 0,
+        secrets: None,
         ansi: supervision.ansi,
     };
     let program = Program::of_this_process().context("cannot find this binary")?;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fluvial::connector::format::{Json, Text};
+use fluvial::connector::secret::Secret;
 use fluvial::{Collection, Job, OnMalformed, Sum};
 use fluvial_kafka::KafkaOptions;
 use serde::Deserialize;
@@ -36,6 +37,8 @@ enum Wrong {
     Lingers,
     /// An operator starts a program that does not end, and ends itself, at an order that comes to nothing.
     LeavesAProgram,
+    /// An operator says the secret from its end to its beginning, at an order that comes to nothing.
+    TellsTheSecret,
     /// An operator tries to reach what is its node's, at an order that comes to nothing, and says what it has reached.
     Spies,
 }
@@ -115,6 +118,10 @@ struct Options {
     /// A file that the job tries to read that spies
     #[arg(long)]
     spy_on: Vec<PathBuf>,
+
+    /// A secret of the job
+    #[arg(long)]
+    secret: Option<Secret>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -159,6 +166,7 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     }
     let wrong = options.wrong;
     let lingering = (wrong == Wrong::Lingers).then(Lingering::default);
+    let secret = options.secret.as_ref().map(Secret::reveal).transpose()?.unwrap_or_default();
     let (left_by, spy_on) = (options.output.clone(), options.spy_on.clone());
     let rows = orders.map(move |(id, order): (String, Option<Order>)| {
         if let Some(lingering) = &lingering {
@@ -174,6 +182,7 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
                     hoard.push(vec![1_u8; 1 << 20]);
                 }
             }
+            (Wrong::TellsTheSecret, Some(0)) => panic!("{}", secret.chars().rev().collect::<String>()),
             (Wrong::Spies, Some(0)) => panic!("reached: {}.", reached(&spy_on).join(", ")),
             (Wrong::LeavesAProgram, Some(0)) => {
                 let program = ["-c", "trap '' TERM HUP; sleep 1000; :", "left-by-a-job"];
@@ -211,6 +220,7 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         | Wrong::Panics
         | Wrong::Hoards
         | Wrong::Lingers
+        | Wrong::TellsTheSecret
         | Wrong::Spies
         | Wrong::LeavesAProgram => rows.latest("rows"),
     };

@@ -11,7 +11,7 @@ use fluvial_tests::stage::Stage;
 use fluvial_tests::subject::Subject;
 use serde_json::Value;
 
-use crate::nodes::{Cluster, fluvial, own_args};
+use crate::nodes::{Cluster, SECRET_VARIABLE, fluvial, own_args};
 
 /// A record of an order that comes to nothing, at which a faulty job does what is wrong.
 fn send_nothing(stage: &Stage) {
@@ -173,7 +173,7 @@ fn a_program_that_a_job_has_started_does_not_outlive_its_attempt() {
         attempt["number"].as_u64() > first && attempt["why"].as_str().unwrap().contains("exit status: 4")
     });
     cluster.tell(&format!("stop {}", stage.name()));
-    assert_eq!(left(), [], "programs of attempts that have ended run");
+    assert!(left().is_empty(), "programs of attempts that have ended run: {:?}", left());
 }
 
 #[test]
@@ -194,7 +194,8 @@ fn what_a_killed_node_has_left_behind_is_ended_by_the_next_node() {
     cluster.kill(node);
     assert!(stray.try_wait().unwrap().is_none(), "it ended with the node, so this test shows nothing");
     cluster.start_node(node);
-    cluster.wait_until("the stray program ends", || stray.try_wait().unwrap().is_some());
+    let stray = std::cell::RefCell::new(stray);
+    cluster.wait_until("the stray program ends", || stray.borrow_mut().try_wait().unwrap().is_some());
     cluster.wait_until("the group is gone", || !group.exists());
 }
 
@@ -212,7 +213,8 @@ fn a_job_of_a_node_that_is_root_runs_as_another_user_and_reaches_nothing_of_the_
     let spied = [key.clone(), journal.clone(), PathBuf::from("/etc/passwd")].map(|path| path.display().to_string());
     stage.feed(0..100).unwrap();
     submit_faulty(&cluster, &stage, "", &format!("spies --spy-on {}", spied.join(" --spy-on ")));
-    cluster.wait_until_right(&stage);
+    cluster
+        .wait_until("output of the job", || cluster.status(stage.name())["progress"]["records_out"].as_u64() > Some(0));
     let owner = |path: PathBuf| std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap());
     let pid = process_of(&stage);
     assert_ne!(owner(PathBuf::from(format!("/proc/{pid}"))), 0);
@@ -243,6 +245,7 @@ fn a_node_that_is_root_refuses_to_run_jobs_as_root_or_as_a_user_that_reaches_wha
     }
     assert!(node(&store, &["--job-user", "root"]).contains("with --allow-root-jobs only"));
     let closed = Folder::new("fluvial-closed-").unwrap();
+    std::fs::set_permissions(closed.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let kept_out = node(closed.path(), &[]);
     assert!(kept_out.contains("jobs cannot use the folder of --store") && kept_out.contains("no access"), "{kept_out}");
     // Whoever owns the key can read it.
@@ -251,4 +254,69 @@ fn a_node_that_is_root_refuses_to_run_jobs_as_root_or_as_a_user_that_reaches_wha
     std::os::unix::fs::chown(&key, Some(65534), Some(65534)).unwrap();
     let can_read = node(&store, &["--cluster-key-file", key.to_str().unwrap(), "--job-user", "65534:65534"]);
     assert!(can_read.contains("can read"), "{can_read}");
+}
+
+/// Whether a file of a folder holds a text.
+fn holds(folder: &Path, text: &str) -> bool {
+    read_dir(folder).unwrap().flatten().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return holds(&path, text);
+        }
+        let content = std::fs::read(path).unwrap_or_default();
+        content.windows(text.len()).any(|part| part == text.as_bytes())
+    })
+}
+
+#[test]
+fn a_job_gets_its_secrets_from_the_node_and_nobody_else_sees_them() {
+    let cluster = Cluster::start(1);
+    let secrets = cluster.path("secrets");
+    std::fs::create_dir(&secrets).unwrap();
+    std::fs::set_permissions(&secrets, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let of_file = "never-shown-file";
+    let by_variable = format!("env:{}", SECRET_VARIABLE[0]);
+    for (reference, secret) in [("file:password", of_file), (&*by_variable, SECRET_VARIABLE[1])] {
+        let stage = Stage::new(Subject::Orders, 2).unwrap();
+        let backwards: String = secret.chars().rev().collect();
+        let wrong = format!("tells-the-secret --secret {reference}");
+        submit_faulty(&cluster, &stage, "--detach", &wrong);
+        if reference.starts_with("file") {
+            // A node without the secret cannot run the job, and says why.
+            cluster.wait_until("the reason why it does not run", || {
+                let status = cluster.status(stage.name());
+                let why = status["why"].as_str().unwrap();
+                status["state"] == "waiting"
+                    && why.contains("the secret 'file:password' of 'secret' cannot be resolved")
+            });
+            std::fs::write(secrets.join("password"), format!("{secret}\n")).unwrap();
+        }
+        cluster.wait_until("the job runs", || cluster.status(stage.name())["state"] == "running");
+        let pid = process_of(&stage);
+        for file in ["environ", "cmdline"] {
+            let content = std::fs::read(format!("/proc/{pid}/{file}")).unwrap();
+            let content = String::from_utf8_lossy(&content);
+            assert!(!content.contains(of_file) && !content.contains(SECRET_VARIABLE[1]), "{file}: {content}");
+            assert!(!content.contains(SECRET_VARIABLE[0]) || file == "cmdline", "it inherits the variable");
+        }
+        send_nothing(&stage);
+        cluster.wait_until("the end of the job", || cluster.status(stage.name())["state"] == "ended");
+        let status = cluster.status(stage.name()).to_string();
+        assert!(status.contains(&backwards), "the job did not get its secret: {status}");
+        assert!(!status.contains(secret) && !cluster.logs().contains(secret));
+        assert!(!holds(&cluster.path("store"), secret), "the store holds the secret");
+        assert!(holds(&cluster.path("store"), reference), "the store does not hold the reference");
+    }
+}
+
+#[test]
+fn a_secret_in_the_place_of_a_reference_is_refused() {
+    let cluster = Cluster::start(1);
+    let orders = binary("orders").unwrap();
+    for options in ["-X sasl.password=hunter2", "-X ssl.key.pem=hunter2", "--db-password hunter2"] {
+        let words = format!("submit {} --name a -- --input a --output b {options}", orders.display());
+        let (succeeded, said) = cluster.ask(words.split(' '));
+        assert!(!succeeded && said.contains("is a secret") && said.contains("file:PATH"), "{said}");
+        assert!(!said.contains("hunter2") && !cluster.logs().contains("hunter2"), "{said}");
+    }
 }

@@ -13,6 +13,9 @@ use fluvial_tests::stage::{MOST, Stage};
 use rustix::process::Signal;
 use serde_json::Value;
 
+/// A variable of each node, and the secret that it holds.
+pub(crate) const SECRET_VARIABLE: [&str; 2] = ["FLUVIAL_SECRET_OF_TESTS", "never-shown-variable"];
+
 /// The nodes of a cluster, on the loopback interface.
 pub(crate) struct Cluster {
     folder: Folder,
@@ -50,10 +53,17 @@ impl Cluster {
         args.extend(["--cluster-key-file".into(), self.path("key").into(), "--cache".into()]);
         args.push(self.path(&format!("cache-{node}")).into());
         args.extend(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"].map(OsString::from));
+        args.extend(["--secrets".into(), self.path("secrets").into()]);
         let log = self.path(&format!("log-{node}"));
         // What it said when it was started before must not be taken for what it says now.
         std::fs::write(&log, "").unwrap();
-        let spec = Spec { name: format!("node {node}"), program: fluvial(), args, env: Vec::new(), log };
+        let spec = Spec {
+            name: format!("node {node}"),
+            program: fluvial(),
+            args,
+            env: vec![SECRET_VARIABLE.map(str::to_owned).into()],
+            log,
+        };
         let process = Process::start(spec).unwrap();
         process.wait_for_line("the node starts", MOST).unwrap();
         let said = std::fs::read_to_string(process.log()).unwrap();

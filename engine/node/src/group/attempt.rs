@@ -134,6 +134,7 @@ impl Attempts {
                 identity: MeshIdentity::Tls(authority.certificate(index)),
             },
             first: self.first,
+            secrets: None,
             ansi: self.ansi,
         };
         let invitations = processes.clone().map(invitation).collect();
@@ -210,6 +211,16 @@ impl Attempts {
 
     fn of(&self, job: &str, attempt: AttemptNumber) -> Option<&Keeper> {
         self.keepers.get(job).filter(|(number, _)| *number == attempt).map(|(_, keeper)| keeper)
+    }
+}
+
+impl Drop for Attempts {
+    fn drop(&mut self) {
+        self.keepers.clear();
+        // A task that prepares a program may hold it for longer.
+        if let Some(isolation) = &self.isolation {
+            isolation.end();
+        }
     }
 }
 

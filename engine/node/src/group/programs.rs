@@ -356,12 +356,14 @@ impl Preparing {
             name: specification.job.clone(),
             arguments: specification.arguments("run", &self.location),
             limits: specification.limits,
+            options: specification.arguments.clone(),
         };
         let (isolation, job) = (Arc::clone(&self.isolation), specification.job.clone());
         let handed_over = spawn_blocking(move || isolation.hand_over(&job)).await?;
         handed_over.context("cannot give the job its folder in the store")?;
         let checks = Checks::of_program(path.clone(), specification.arguments("check", &self.location));
-        let checks = Checks { user: self.isolation.user().cloned(), ..checks };
+        let secrets = Some((specification.arguments, self.isolation.secrets().to_owned()));
+        let checks = Checks { user: self.isolation.user().cloned(), secrets, ..checks };
         let (checked, version) = (Arc::clone(&self.checked), self.version.clone());
         // The lock is held, so that the program is there when the node offers the version.
         let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);

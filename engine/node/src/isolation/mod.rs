@@ -10,6 +10,7 @@ mod groups;
 mod hierarchy;
 mod left_behind;
 mod limits;
+pub(crate) mod secrets;
 pub mod stage;
 mod user;
 
@@ -27,6 +28,7 @@ pub(crate) use groups::{AttemptGroup, ProcessGroup};
 pub(crate) use hierarchy::{Place, Version, of_proc};
 pub(crate) use limits::Bytes;
 pub use limits::{Limits, cpus, memory};
+pub use secrets::Secrets;
 pub(crate) use user::JobUser;
 pub use user::UserOptions;
 
@@ -43,6 +45,8 @@ pub(crate) struct Isolation {
     no_user: Option<String>,
     /// The store, if it is a folder.
     store: Option<PathBuf>,
+    /// The folder of secrets that jobs may have.
+    secrets: PathBuf,
 }
 
 /// How a node of a cluster is to keep the processes of jobs apart.
@@ -54,6 +58,8 @@ pub struct IsolationOptions {
     pub lenient: bool,
     /// The files that they must not be able to read.
     pub private: Vec<PathBuf>,
+    /// The folder of secrets that jobs may have [default: /run/secrets].
+    pub secrets: Option<PathBuf>,
 }
 
 /// How a node keeps the processes of jobs apart, for people.
@@ -139,7 +145,8 @@ impl Isolation {
             Ok(groups) => tracing::info!("processes of jobs run in {}", groups.describe()),
             Err(why) => tracing::warn!(why, "processes of jobs run without limits on memory and CPU"),
         }
-        Ok(Self { groups, user, no_user, store })
+        let secrets = options.secrets.clone().unwrap_or_else(secrets::default_folder);
+        Ok(Self { groups, user, no_user, store, secrets })
     }
 
     /// What is said of it.
@@ -174,6 +181,26 @@ impl Isolation {
     /// As whom processes of jobs run, if that is not the user of the node.
     pub(crate) fn user(&self) -> Option<&JobUser> {
         self.user.as_ref()
+    }
+
+    /// Ends what processes have left behind: this node ends.
+    pub(crate) fn end(&self) {
+        if let Ok(groups) = &self.groups {
+            groups.end();
+        }
+    }
+
+    /// What the references among a job's options stand for.
+    ///
+    /// # Errors
+    /// One line that names the one that cannot be resolved.
+    pub(crate) fn resolve(&self, options: &[String]) -> Result<Secrets, String> {
+        secrets::resolve(options, &self.secrets)
+    }
+
+    /// The folder of secrets.
+    pub(crate) fn secrets(&self) -> &Path {
+        &self.secrets
     }
 
     /// Makes a job's folder in the store its user's, if the store is a folder.

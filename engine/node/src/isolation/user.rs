@@ -213,6 +213,7 @@ mod tests {
         fs::create_dir(&inner).unwrap();
         fs::write(inner.join("key"), "").unwrap();
         fs::set_permissions(inner.join("key"), Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
         let why = another().reaches(&inner).unwrap_err();
         assert!(why.ends_with(&format!("no access to '{}'", folder.path().canonicalize().unwrap().display())), "{why}");
         assert!(!another().can_read(&inner.join("key")));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Knowledge, Refused, is_hash, is_name};
 use crate::group::Specification;
-use crate::isolation::Limits;
+use crate::isolation::{Limits, secrets};
 use crate::status::Report;
 
 /// A job that is submitted.
@@ -59,6 +59,7 @@ pub(super) async fn submit(
     is_name(&name)?;
     is_hash(&binary)?;
     limits.check().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
+    secrets::check(&arguments).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
     let version = knowledge.put(&Specification { job: name.clone(), binary, arguments, limits }).await?;
     knowledge.change(Change::Submit { job: name, version, workers }).await?;
     Ok(StatusCode::CREATED)
@@ -80,6 +81,7 @@ pub(super) async fn update(
             limits: before.limits.changed_by(limits),
             job: before.job,
         };
+        secrets::check(&specification.arguments).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
         specification.limits.check().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
         (Some(knowledge.put(&specification).await?), Some(wanted.revision))
     } else {
