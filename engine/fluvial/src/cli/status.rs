@@ -239,6 +239,7 @@ mod tests {
             silent_ms: Some(400),
             processes,
             store_requests: Some(200),
+            isolation: None,
         }
     }
 
@@ -292,6 +293,7 @@ mod tests {
                 processes: Vec::new(),
             }),
             wanted: None,
+            limits: None,
             workers_wanted: Some(4),
             members: vec![member("host-a:7401", "ready", vec![0]), member("host-b:7401", "unready", Vec::new())],
             progress: Some(Progress { minted: 30, sealed: 20, committed: 10, ..Progress::default() }),
