@@ -31,6 +31,7 @@ mod doubt;
 mod error;
 pub mod format;
 mod progress;
+pub mod secret;
 mod sink;
 mod source;
 mod waits;

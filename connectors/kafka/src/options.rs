@@ -41,7 +41,8 @@ pub struct KafkaOptions {
     #[arg(long, value_name = "FILE")]
     pub kafka_config: Option<PathBuf>,
     /// A librdkafka setting for all Kafka clients of the job. May be repeated, and overrides --kafka-config. Other users of
-    /// this host can read command lines, so write a secret as -X 'sasl.password=${env:NAME}'
+    /// this host can read command lines, so write a secret as -X 'sasl.password=${env:NAME}', or in a cluster as -X
+    /// sasl.password=file:PATH, which its nodes resolve
     #[arg(short = 'X', value_name = "KEY=VALUE")]
     pub settings: Vec<Setting>,
     /// The number of partitions of an output topic that the job creates

@@ -10,6 +10,7 @@ use clap::Subcommand;
 use comfy_table::{Table, presets};
 use fluvial_node::elf::ProgramFile;
 use fluvial_node::http::api::{NewSavepoint, Plan, SavepointReport, Submission, Update};
+use fluvial_node::isolation::{HostIsolation, Limits};
 use fluvial_node::labels::{describe_labels, labels, parse_label};
 use fluvial_node::readiness::Becomes;
 use fluvial_node::status::{MemberReport, Report, State};
@@ -18,6 +19,7 @@ use reqwest::Method;
 use crate::client::Client;
 use crate::connection::ConnectionOptions;
 use crate::drain;
+use crate::limits::LimitOptions;
 use crate::logs;
 
 /// Between two looks at a job that is waited for.
@@ -44,10 +46,13 @@ pub(crate) enum Command {
         /// A label that its nodes must have; may be given several times
         #[arg(long, value_name = "NAME=VALUE", value_parser = parse_label)]
         require: Vec<(String, String)>,
+        #[command(flatten)]
+        limits: LimitOptions,
         /// Return when the job is submitted, and do not wait until it runs
         #[arg(long)]
         detach: bool,
-        /// The job's own options, as its command `run` takes them
+        /// The job's own options, as its command `run` takes them. A secret is given as file:PATH, or env:NAME where NAME begins with
+        /// FLUVIAL_SECRET_, which the nodes resolve
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -91,13 +96,16 @@ pub(crate) enum Command {
         /// The job
         job: String,
     },
-    /// Run a job with another number of workers
+    /// Run a job with another number of workers, or with other limits
+    #[command(group = clap::ArgGroup::new("what").args(["workers", "memory", "cpus"]).required(true).multiple(true))]
     Rescale {
         /// The job
         job: String,
         /// The number of its workers
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
-        workers: u32,
+        workers: Option<u32>,
+        #[command(flatten)]
+        limits: LimitOptions,
     },
     /// Run a job with another binary or other options, after a savepoint. The old one goes on until a node has checked the new one
     Upgrade {
@@ -183,14 +191,16 @@ pub(crate) fn run(connection: &ConnectionOptions, command: Command) -> anyhow::R
 
 async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Submit { binary, name, workers, require, detach, arguments } => {
+        Command::Submit { binary, name, workers, require, limits, detach, arguments } => {
             let require = labels(require).map_err(anyhow::Error::msg)?;
             let name = match name {
                 Some(name) => name,
                 None => binary.file_name().and_then(|name| name.to_str()).context("give the job a --name")?.to_owned(),
             };
             let hash = client.upload(read(&binary)?).await?;
-            let submission = Submission { name: name.clone(), binary: hash, arguments, workers, require };
+            // No limit is to be taken away.
+            let limits = Limits::default().changed_by(limits.change());
+            let submission = Submission { name: name.clone(), binary: hash, arguments, workers, require, limits };
             client.change_to(Method::POST, "jobs", &submission).await?;
             println!("submitted {name}");
             if !detach {
@@ -220,8 +230,8 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             }
         }
         Command::Restart { job } => client.change_once(Method::POST, &format!("jobs/{job}/restart")).await?,
-        Command::Rescale { job, workers } => {
-            let update = Update { workers: Some(workers), ..Update::default() };
+        Command::Rescale { job, workers, limits } => {
+            let update = Update { workers, limits: limits.change(), ..Update::default() };
             client.change_to(Method::PATCH, &format!("jobs/{job}"), &update).await?;
         }
         Command::Upgrade { job, binary, yes, same_output, arguments } => {
@@ -412,6 +422,9 @@ fn describe(report: &Report) -> String {
     if let Some(hint) = hint(report) {
         line("log", hint);
     }
+    if let Some(limits) = &report.limits {
+        line("limits", format!("{limits} for each process"));
+    }
     if let Some(attempt) = &report.attempt {
         let generation = attempt.generation.map_or(String::new(), |generation| format!(", generation {generation}"));
         line("attempt", format!("{}{generation}: {}", attempt.number, attempt.why));
@@ -436,7 +449,7 @@ fn describe(report: &Report) -> String {
 
 fn nodes_table(nodes: &[MemberReport]) -> String {
     let mut table = plain_table();
-    table.set_header(["NODE", "STATE", "SLOTS", "LABELS", "VERSION", "HEARD", ""]);
+    table.set_header(["NODE", "STATE", "SLOTS", "LABELS", "VERSION", "HEARD", "", "ISOLATION"]);
     for node in nodes {
         table.add_row([
             node.node.clone(),
@@ -446,6 +459,7 @@ fn nodes_table(nodes: &[MemberReport]) -> String {
             node.version.clone().unwrap_or_else(|| "-".to_owned()),
             node.silent_ms.map_or("never".to_owned(), |ms| format!("{}s ago", ms / 1000)),
             if node.coordinates { "coordinates".to_owned() } else { String::new() },
+            node.isolation.as_ref().map_or("unknown".to_owned(), HostIsolation::to_string),
         ]);
     }
     text_of(&table)

@@ -11,6 +11,7 @@ mod connection;
 mod contexts;
 mod drain;
 mod jobs;
+mod limits;
 mod logs;
 mod node;
 mod top;
@@ -60,6 +61,9 @@ enum KeyCommand {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = fluvial_node::isolation::stage::enter() {
+        return code;
+    }
     let Options { connection, command } = Options::parse();
     let done = match command {
         Command::Up(_) if connection.cluster_key_file.is_some() => {

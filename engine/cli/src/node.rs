@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fluvial_node::group::{GroupOptions, Runs, join};
+use fluvial_node::isolation::{IsolationOptions, UserOptions};
 use fluvial_node::labels::parse_label;
 use fluvial_node::log;
 use fluvial_node::trust::TrustOptions;
@@ -38,6 +39,14 @@ pub(crate) struct UpOptions {
     /// The address of the API, on the loopback interface
     #[arg(long, value_name = "ADDR:PORT", default_value = API)]
     api: SocketAddr,
+
+    /// As whom jobs run.
+    #[command(flatten)]
+    user: UserOptions,
+
+    /// The folder of secrets that options of jobs may refer to, as in file:PATH [default: /run/secrets]
+    #[arg(long, value_name = "FOLDER")]
+    secrets: Option<PathBuf>,
 }
 
 /// What a node needs.
@@ -78,7 +87,7 @@ pub(crate) struct NodeOptions {
     #[arg(long, value_name = "ADDR:PORT")]
     http: Option<SocketAddr>,
 
-    /// The folder where binaries of jobs are kept [default: fluvial in $XDG_CACHE_HOME or ~/.cache]
+    /// The folder where binaries of jobs are kept [default: fluvial in $XDG_CACHE_HOME or ~/.cache; for root in /var/cache]
     #[arg(long, value_name = "FOLDER")]
     cache: Option<PathBuf>,
 
@@ -87,15 +96,24 @@ pub(crate) struct NodeOptions {
     /// month on S3
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = STORE_LOGS_EVERY)]
     store_logs_every: Duration,
+
+    /// As whom jobs run.
+    #[command(flatten)]
+    user: UserOptions,
+
+    /// The folder of secrets that options of jobs may refer to, as in file:PATH. A reference env:NAME is resolved from a variable of this
+    /// node whose name begins with FLUVIAL_SECRET_ [default: /run/secrets]
+    #[arg(long, value_name = "FOLDER")]
+    secrets: Option<PathBuf>,
 }
 
 /// Runs one node that is the whole cluster.
 pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
-    let UpOptions { store, slots, api } = options;
+    let UpOptions { store, slots, api, user, secrets } = options;
     println!(
         "a cluster with its store in '{store}' and its API and console at http://{api}; Ctrl-C ends it, and `up` resumes its jobs"
     );
-    run(NodeOptions {
+    let options = NodeOptions {
         store,
         listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
         advertise: None,
@@ -106,11 +124,19 @@ pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
         http: None,
         cache: None,
         store_logs_every: humantime::parse_duration(STORE_LOGS_EVERY)?,
-    })
+        user,
+        secrets,
+    };
+    start(options, true)
 }
 
 /// Runs a node.
 pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
+    start(options, false)
+}
+
+/// Runs a node; on a machine for development, jobs may run as the user of the node where no other one can run them.
+fn start(options: NodeOptions, for_development: bool) -> anyhow::Result<ExitCode> {
     log::print_for_the_run().context("cannot set up the output of log lines")?;
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -122,8 +148,23 @@ pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
         .with_ansi(false)
         .with_writer(|| log::Writer)
         .init();
-    let NodeOptions { store, listen, advertise, trust, slots, labels, api, http, cache, store_logs_every } = options;
+    let NodeOptions {
+        store,
+        listen,
+        advertise,
+        trust,
+        slots,
+        labels,
+        api,
+        http,
+        cache,
+        store_logs_every,
+        user,
+        secrets,
+    } = options;
     let labels = fluvial_node::labels::labels(labels).map_err(anyhow::Error::msg)?;
+    let private = [&trust.cluster_key_file, &trust.tls_key].into_iter().flatten().cloned().collect();
+    let isolation = IsolationOptions { user, lenient: for_development, private, secrets };
     let trust = Arc::new(trust.open()?);
     trust.permits(listen.ip())?;
     trust.permits_api(api.ip())?;
@@ -148,6 +189,7 @@ pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
             location: store,
             cache: cache.map_or_else(default_cache, Ok)?,
             labels,
+            isolation,
             api,
             store_logs_every,
         },
@@ -169,6 +211,8 @@ pub(crate) fn run(options: NodeOptions) -> anyhow::Result<ExitCode> {
 
 fn default_cache() -> anyhow::Result<PathBuf> {
     let folder = |name: &str, within: &str| Some(PathBuf::from(std::env::var_os(name)?).join(within));
-    let cache = folder("XDG_CACHE_HOME", "fluvial").or_else(|| folder("HOME", ".cache/fluvial"));
+    // Jobs of a node that runs as root have another user, who has no access to root's home.
+    let of_root = rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/cache/fluvial"));
+    let cache = folder("XDG_CACHE_HOME", "fluvial").or(of_root).or_else(|| folder("HOME", ".cache/fluvial"));
     cache.context("neither XDG_CACHE_HOME nor HOME is set: say by --cache where binaries are kept")
 }

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::BufReader;
+use std::io::{BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -28,6 +28,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use signal_hook::consts::SIGKILL;
 
 use crate::allocator;
+use crate::isolation::{AttemptGroup, Isolation, Limits, ProcessGroup, Secrets, secrets, stage};
 use crate::log::Following;
 use crate::logs::{AttemptLogs, ProcessLog, Stream};
 use crate::memory::Memory;
@@ -62,6 +63,10 @@ pub struct Program {
     pub name: String,
     /// The arguments.
     pub arguments: Vec<OsString>,
+    /// The options of the job among them, whose references to secrets are resolved where the keeper isolates the processes.
+    pub options: Vec<String>,
+    /// The limits of each process, where the keeper isolates them.
+    pub limits: Limits,
 }
 
 impl Program {
@@ -73,7 +78,13 @@ impl Program {
         let path = std::env::current_exe()?;
         let path = if path.exists() { path } else { PathBuf::from("/proc/self/exe") };
         let name = std::env::args().next().unwrap_or_default();
-        Ok(Self { path, name, arguments: std::env::args_os().skip(1).collect() })
+        Ok(Self {
+            path,
+            name,
+            arguments: std::env::args_os().skip(1).collect(),
+            options: Vec::new(),
+            limits: Limits::default(),
+        })
     }
 }
 
@@ -84,6 +95,8 @@ pub struct Launch {
     pub attempt: u64,
     /// What they are started from.
     pub program: Program,
+    /// How they are kept apart from this node; not at all if the program is the node's own.
+    pub(crate) isolation: Option<Arc<Isolation>>,
     /// What each process is told first.
     pub invitations: Vec<Invitation>,
     /// After so many looks without a word a process counts as hung, and is killed, as it is if one of its workers computes for
@@ -210,6 +223,9 @@ impl Drop for Keeper {
 /// A process, and what its keeper knows of it.
 struct Process {
     child: Child,
+    group: Option<ProcessGroup>,
+    /// The memory of its control group before it was started, and what the kernel had killed in it.
+    memory: Memory,
     link: UnixStream,
     exited: bool,
     silent: bool,
@@ -231,8 +247,9 @@ struct Processes {
     events: Box<dyn Fn(ProcessEvent) + Send>,
     /// The output of the processes.
     following: Following,
-    /// The memory of the control group before the processes were started, and what the kernel had killed in it.
-    memory: Memory,
+    isolation: Option<Arc<Isolation>>,
+    /// The control group of the attempt, which ends what is left of it.
+    group: Option<AttemptGroup>,
     newest: Newest,
 }
 
@@ -243,15 +260,39 @@ impl Drop for Processes {
             // An error here means that it has been reaped already.
             let _ = process.child.wait();
         }
+        // What they have started has their output, too.
+        self.group = None;
         self.following.end();
     }
 }
 
 impl Processes {
     fn start(launch: Launch, inputs: &Sender<Input>, events: Box<dyn Fn(ProcessEvent) + Send>, newest: Newest) -> Self {
-        let Launch { attempt, program, invitations, logs, .. } = launch;
-        let (following, memory, processes) = (Following::new(logs), Memory::now(), BTreeMap::new());
-        let mut this = Self { attempt, program, processes, events, following, memory, newest };
+        let Launch { attempt, program, isolation, mut invitations, logs, .. } = launch;
+        let (following, processes) = (Following::new(logs), BTreeMap::new());
+        let group = isolation.as_ref().map_or(Ok(None), |isolation| {
+            let handed_over = isolation.hand_over(&program.name).context("cannot give the job its folder in the store");
+            handed_over.and_then(|()| {
+                isolation.attempt(&program.name, attempt).context("cannot make a control group for the job")
+            })
+        });
+        let resolved = isolation.as_ref().map(|isolation| isolation.resolve(&program.options)).transpose();
+        let group = group.and_then(|group| {
+            let resolved: Option<Secrets> = resolved.map_err(anyhow::Error::msg)?;
+            invitations.iter_mut().for_each(|invitation| invitation.secrets.clone_from(&resolved));
+            Ok(group)
+        });
+        let mut this = Self { attempt, program, processes, events, following, isolation, group: None, newest };
+        match group {
+            Ok(group) => this.group = group,
+            Err(error) => {
+                for Invitation { index, .. } in invitations {
+                    let why = format!("cannot start process {index} of the job: {error:#}");
+                    this.tell_owner(index, ProcessSays::Ended(ProcessEnd::Died { why }));
+                }
+                return this;
+            }
+        }
         for invitation in invitations {
             let index = invitation.index;
             if let Err(error) = this.start_one(&invitation, inputs) {
@@ -272,9 +313,24 @@ impl Processes {
         let shown = format!("{} process {index} of {of}:", self.program.name);
         let (mut link, end) = UnixStream::pair()?;
         link.set_write_timeout(Some(WRITE_WITHIN))?;
-        let mut child = Command::new(&self.program.path)
-            .arg0(shown)
-            .args(&self.program.arguments)
+        let group = self.group.as_ref().map(|group| group.process(index, &self.program.limits)).transpose();
+        let group = group.context("cannot make its control group")?;
+        let place = group.as_ref().and_then(|group| group.memory.clone());
+        let memory = place.map_or_else(Memory::now, |place| Memory::of(place, self.program.limits.memory_bytes));
+        let mut command = match &self.isolation {
+            Some(isolation) => isolation.command(&self.program, &shown),
+            None => {
+                let mut command = Command::new(&self.program.path);
+                command.arg0(shown).args(&self.program.arguments);
+                command
+            }
+        };
+        if self.isolation.is_some() {
+            for name in secrets::variables() {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
             .env(PROCESS_VARIABLE, "")
             .env(allocator::VARIABLE, allocator::tunables(std::env::var_os(allocator::VARIABLE)))
             .stdin(Stdio::from(OwnedFd::from(end)))
@@ -283,10 +339,14 @@ impl Processes {
             .spawn()?;
         let pid = Pid::from_child(&child);
         let followed = self.following.follow(index, &mut child);
-        let said = write_line(&mut link, invitation);
+        let moved = group.as_ref().map_or(Ok(()), |group| group.put(child.id()));
+        let may_go = if self.isolation.is_some() && moved.is_ok() { link.write_all(stage::GO) } else { Ok(()) };
+        let said = may_go.and_then(|()| write_line(&mut link, invitation));
         let lines = link.try_clone();
         let process = Process {
             child,
+            group,
+            memory,
             link,
             exited: false,
             silent: false,
@@ -298,6 +358,7 @@ impl Processes {
         };
         self.processes.insert(index, process);
         // From here on the process ends with this value, whatever fails.
+        moved.context("cannot move it into its control group")?;
         let log = followed.context("cannot begin to read what it prints")?;
         if let Some(process) = self.processes.get_mut(&index) {
             process.log = log;
@@ -377,7 +438,15 @@ impl Processes {
                 process.said = Some(ProcessEnd::Said { exit, why, elsewhere });
             }
             What::Silent => process.silent = true,
-            What::Exited => process.exited = true,
+            What::Exited => {
+                process.exited = true;
+                if let Some(group) = &process.group {
+                    // Older kernels list a process in its group until its end has been collected.
+                    let _ = process.child.wait();
+                    // What it has started must not be there any more when its end is told.
+                    group.kill();
+                }
+            }
         }
         if let Some(end) = self.end_of(index) {
             if let Some(log) = self.processes.get_mut(&index).and_then(|process| process.log.take()) {
@@ -402,7 +471,7 @@ impl Processes {
         }
         let status = process.child.wait();
         let killed = status.as_ref().is_ok_and(|s| s.signal() == Some(SIGKILL));
-        let for_memory = if killed { self.memory.explain() } else { None };
+        let for_memory = if killed { process.memory.explain() } else { None };
         let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
         let died = format!("process {index} of the job died ({status})");
         Some(ProcessEnd::Died { why: for_memory.map_or(died.clone(), |memory| format!("{died}: {memory}")) })

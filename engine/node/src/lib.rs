@@ -15,6 +15,7 @@ pub mod changes;
 pub mod elf;
 pub mod group;
 pub mod http;
+pub mod isolation;
 pub mod job_store;
 pub mod keeper;
 pub mod labels;

@@ -6,8 +6,10 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::isolation::{Bytes, Place, Version, of_proc};
+
 /// The files of one version of control groups.
-struct Version {
+struct Files {
     /// Counts the kills, in the line that begins with `oom_kill `.
     kills: &'static str,
     limit: &'static str,
@@ -15,34 +17,46 @@ struct Version {
     used: [&'static str; 2],
 }
 
-const VERSION_1: Version = Version {
+const VERSION_1: Files = Files {
     kills: "memory.oom_control",
     limit: "memory.limit_in_bytes",
     used: ["memory.max_usage_in_bytes", "memory.usage_in_bytes"],
 };
 
-const VERSION_2: Version =
-    Version { kills: "memory.events", limit: "memory.max", used: ["memory.peak", "memory.current"] };
+const VERSION_2: Files = Files { kills: "memory.events", limit: "memory.max", used: ["memory.peak", "memory.current"] };
+
+fn files(version: Version) -> &'static Files {
+    match version {
+        Version::One => &VERSION_1,
+        Version::Two => &VERSION_2,
+    }
+}
 
 /// A limit at or above this means that there is none: version 1 reports a very large number then.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// This process's memory control group, and how many processes the kernel had killed in it when that was asked.
+/// A memory control group, and how many processes the kernel had killed in it when that was asked.
 pub(crate) struct Memory(Option<Group>);
 
 struct Group {
-    version: &'static Version,
+    version: &'static Files,
     /// The path at which the hierarchy is mounted, and the path of the group in it.
     mount: PathBuf,
     folder: PathBuf,
     kills: u64,
+    /// The limit that a user has set for a process, whose own group this is.
+    own_limit: Option<u64>,
 }
 
 impl Memory {
-    /// The group as it is now.
+    /// This process's group as it is now.
     pub(crate) fn now() -> Self {
-        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-        Self(Group::find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo")))
+        Self(Group::find(&of_proc("cgroup"), &of_proc("mountinfo")))
+    }
+
+    /// The group of one process of a job as it is now, with the limit that its user has set.
+    pub(crate) fn of(place: Place, own_limit: Option<u64>) -> Self {
+        Self(Group::at(place).map(|group| Group { own_limit, ..group }))
     }
 
     /// The reason, for people, why a process was killed since, if the kernel killed any process of the group for
@@ -54,40 +68,15 @@ impl Memory {
 }
 
 impl Group {
-    /// Finds the group by the texts of `/proc/self/cgroup` and `/proc/self/mountinfo`.
+    /// Finds the group of a process by the texts of its `/proc/self/cgroup` and `/proc/self/mountinfo`.
     fn find(groups: &str, mounts: &str) -> Option<Self> {
-        let mut lines = groups.lines().filter_map(|line| {
-            let mut fields = line.splitn(3, ':');
-            Some((fields.next()?, fields.next()?, fields.next()?))
-        });
-        let of_version_1 = lines.clone().find(|(_, controllers, _)| controllers.split(',').any(|c| c == "memory"));
-        let (version, kind, path) = match of_version_1 {
-            Some((_, _, path)) => (&VERSION_1, "cgroup", path),
-            None => (
-                &VERSION_2,
-                "cgroup2",
-                lines.find(|(number, controllers, _)| *number == "0" && controllers.is_empty())?.2,
-            ),
-        };
-        mounts.lines().find_map(|line| {
-            let (before, after) = line.split_once(" - ")?;
-            let mut after = after.split(' ');
-            if after.next()? != kind {
-                return None;
-            }
-            let has_memory = after.next_back()?.split(',').any(|option| option == "memory");
-            if kind == "cgroup" && !has_memory {
-                return None;
-            }
-            let mut before = before.split(' ').skip(3);
-            let (root, mount) = (before.next()?, PathBuf::from(before.next()?));
-            // In a container the mount may show the container's own group as its root.
-            let within = Path::new(path).strip_prefix(root).or_else(|_| Path::new(path).strip_prefix("/")).ok()?;
-            let group = [mount.join(within), mount.clone()].into_iter().find(|at| at.join(version.kills).is_file());
-            let mut group = Self { version, folder: group?, mount, kills: 0 };
-            group.kills = group.count()?;
-            Some(group)
-        })
+        Self::at(Place::find(groups, mounts, "memory", |version| files(version).kills)?)
+    }
+
+    fn at(Place { version, mount, folder }: Place) -> Option<Self> {
+        let mut group = Self { version: files(version), folder, mount, kills: 0, own_limit: None };
+        group.kills = group.count()?;
+        Some(group)
     }
 
     fn count(&self) -> Option<u64> {
@@ -105,7 +94,22 @@ impl Group {
         Some((at, limit, self.version.used.iter().find_map(|file| number(at, file))))
     }
 
+    /// The limit of its user, if that is what the process has reached.
+    fn own_limit(&self) -> Option<u64> {
+        let (at, limit, used) = self.limit()?;
+        // The kernel counts in steps of some pages.
+        let reached = used.is_none_or(|used| used >= limit - limit / 64);
+        self.own_limit.filter(|_| at == self.folder && reached)
+    }
+
     fn describe(&self) -> String {
+        if let Some(limit) = self.own_limit() {
+            return format!(
+                "killed: more than its limit of {}; raise the limit by `fluvial rescale --memory`, or give the job fewer \
+                 workers or a smaller --in-flight",
+                Bytes(limit)
+            );
+        }
         let Some((at, limit, used)) = self.limit() else {
             return "the kernel killed it because the host had no memory left: give the job fewer workers, a smaller \
                     --in-flight, or a larger host"
@@ -133,7 +137,7 @@ mod tests {
     use super::*;
 
     /// Files as the kernel shows them: a container whose parent has the limit.
-    fn files(version: &Version, limits: [&str; 2]) -> tempfile::TempDir {
+    fn folder_with(version: &Files, limits: [&str; 2]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (at, limit) in ["pod", "pod/job"].into_iter().zip(limits) {
             let at = folder.path().join(at);
@@ -144,8 +148,8 @@ mod tests {
         folder
     }
 
-    fn check(version: &Version, groups: &str, kind: &str, options: &str, limits: [&str; 2], expected: &str) {
-        let folder = files(version, limits);
+    fn check(version: &Files, groups: &str, kind: &str, options: &str, limits: [&str; 2], expected: &str) {
+        let folder = folder_with(version, limits);
         let kills = folder.path().join("pod/job").join(version.kills);
         std::fs::write(&kills, "low 0\noom 4\noom_kill 2\n").unwrap();
         let mount = folder.path().display();
@@ -168,6 +172,33 @@ mod tests {
         check(&VERSION_2, "0::/pod/job\n", "cgroup2", "rw", ["104857600\n", "max\n"], bounded);
         let host = "the host had no memory left";
         check(&VERSION_1, both, "cgroup", "rw,memory", ["9223372036854771712\n", "9223372036854771712\n"], host);
+    }
+
+    #[test]
+    fn a_process_that_has_reached_the_limit_of_its_user_is_told_so() {
+        for (version, of, own, parents) in [
+            (Version::One, &VERSION_1, "104857600\n", "9223372036854771712\n"),
+            (Version::Two, &VERSION_2, "104857600\n", "max\n"),
+        ] {
+            let folder = folder_with(of, [parents, own]);
+            let at = folder.path().join("pod/job");
+            let place = Place { version, mount: folder.path().to_owned(), folder: at.clone() };
+            let kill = |count: u32| std::fs::write(at.join(of.kills), format!("oom_kill {count}\n")).unwrap();
+            kill(0);
+            let memory = Memory::of(place.clone(), Some(100 << 20));
+            assert_eq!(memory.explain(), None);
+            kill(1);
+            let said = memory.explain().unwrap();
+            assert!(said.starts_with("killed: more than its limit of 100 MiB;"), "{said}");
+            // The host had no memory left long before that.
+            std::fs::write(at.join(of.used[1]), "5000\n").unwrap();
+            let said = memory.explain().unwrap();
+            assert!(said.contains("has a limit of 100 MiB and has used up to 0 MiB"), "{said}");
+            // A parent has less.
+            std::fs::write(folder.path().join("pod").join(of.limit), "50000000\n").unwrap();
+            let said = memory.explain().unwrap();
+            assert!(said.contains("pod has a limit of 47 MiB"), "{said}");
+        }
     }
 
     #[test]

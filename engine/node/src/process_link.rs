@@ -16,6 +16,7 @@ use fluvial_protocol::{Exit, Layout};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::isolation::Secrets;
 use crate::secret::Secret;
 use crate::status::{ProcessFigures, Progress};
 use crate::trust::MeshCertificate;
@@ -40,6 +41,9 @@ pub struct Invitation {
     pub mesh: MeshPlace,
     /// Whether this is the first attempt that its node has started: a fail point of a test counts for this one only.
     pub first: bool,
+    /// What the references to secrets among its options stand for; `None` if it is to resolve them itself.
+    #[serde(default)]
+    pub secrets: Option<Secrets>,
     /// Whether its log has colours. The node passes what it prints on to a terminal.
     pub ansi: bool,
 }

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::isolation::{JobUser, Secrets, secrets};
+use crate::process_link::write_line;
 use crate::status::Graph;
 
 /// What the command `check --json` prints.
@@ -77,6 +79,9 @@ pub struct Problem {
 /// The option by which a command ends when its standard input does.
 const END_WITH_STDIN: &str = "--end-with-stdin";
 
+/// The option by which a check reads what references to secrets stand for from the first line of its standard input.
+const SECRETS_ON_STDIN: &str = "--secrets-on-stdin";
+
 /// How checks are made.
 #[derive(Clone, Debug)]
 pub struct Checks {
@@ -84,6 +89,10 @@ pub struct Checks {
     pub program: PathBuf,
     /// Its arguments, which make it check and print a [`Verdict`].
     pub arguments: Vec<OsString>,
+    /// The user of the checks, if that is not this process's.
+    pub(crate) user: Option<JobUser>,
+    /// The job's own options and the node's folder for secrets, if the node resolves references among these options.
+    pub(crate) secrets: Option<(Vec<String>, PathBuf)>,
     /// How long a check may take.
     pub within: Duration,
     /// The time between two checks while all is well.
@@ -114,6 +123,8 @@ impl Checks {
         Self {
             program,
             arguments,
+            user: None,
+            secrets: None,
             within: Duration::from_secs(90),
             // Each check lists the journal, which costs as much as a write: more often, ten idle copies would cost more than
             // the job that they run.
@@ -198,7 +209,9 @@ fn check(checks: &Checks, asked: &Receiver<()>) -> (Option<String>, Option<Graph
 /// # Errors
 /// There is no verdict: the program could not be started, has printed something else, or has not ended in time.
 pub fn verdict(checks: &Checks) -> Result<Verdict, String> {
-    let started = start(checks);
+    let resolved = checks.secrets.as_ref().map(|(options, folder)| secrets::resolve(options, folder)).transpose();
+    let secrets = resolved?.filter(|secrets| !secrets.is_empty());
+    let started = start(checks, secrets.as_ref());
     let cannot = |error| format!("cannot start '{}' to check the job: {error}", checks.program.display());
     let mut child = started.map_err(cannot)?;
     let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
@@ -227,11 +240,30 @@ fn unready(verdict: &Verdict) -> Option<String> {
     if verdict.ready { None } else { Some(problems.join("; ")) }
 }
 
-fn start(checks: &Checks) -> std::io::Result<Child> {
+fn start(checks: &Checks, secrets: Option<&Secrets>) -> std::io::Result<Child> {
     let mut command = Command::new(&checks.program);
-    command.args(&checks.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(&checks.arguments)
+        .args(secrets.map(|_| SECRETS_ON_STDIN))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if let Some(user) = &checks.user {
+        // For root this takes all other groups away, too.
+        command.uid(user.uid).gid(user.gid);
+    }
     // A group of its own: Ctrl-C is for the node.
-    command.process_group(0).spawn()
+    if checks.secrets.is_some() {
+        for name in secrets::variables() {
+            command.env_remove(name);
+        }
+    }
+    let mut child = command.process_group(0).spawn()?;
+    if let (Some(secrets), Some(stdin)) = (secrets, &mut child.stdin) {
+        // If it does not read them, it says why.
+        let _ = write_line(stdin, secrets);
+    }
+    Ok(child)
 }
 
 fn end(child: &mut Child) {
@@ -269,6 +301,8 @@ mod tests {
         Checks {
             program: "sh".into(),
             arguments: ["-c", script, "sh", file.to_str().unwrap()].map(OsString::from).to_vec(),
+            user: None,
+            secrets: None,
             within: MOST,
             while_ready: Duration::from_millis(50),
             while_unready: Duration::from_millis(10),
@@ -330,6 +364,41 @@ mod tests {
         let waits = Checks { within: Duration::from_millis(500), ..checks(&script, folder.path()) };
         let (_readiness, told) = started(waits);
         assert!(told.recv_timeout(MOST).unwrap().unwrap().contains("did not end within"), "its input has ended");
+    }
+
+    #[test]
+    fn a_check_runs_as_the_user_that_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "echo \"error: $(id -u):$(id -g):$(id -G)\" >&2";
+        let unready = |user| {
+            let checks = Checks { user, ..checks(script, folder.path()) };
+            started(checks).1.recv_timeout(MOST).unwrap().unwrap()
+        };
+        let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+        let own = unready(None);
+        assert!(own.contains(&format!("error: {}:{}:", uid.as_raw(), gid.as_raw())), "{own}");
+        let other = unready(Some(JobUser { name: String::new(), uid: 65534, gid: 65533 }));
+        // Only root can do it; for everybody else such a check fails.
+        let expected = if uid.is_root() { "error: 65534:65533:65533" } else { "cannot start" };
+        assert!(other.contains(expected), "{other}");
+    }
+
+    #[test]
+    fn a_check_gets_secrets_on_its_standard_input_and_is_not_made_without_one_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let verdict = verdict(false, &[("it read", "SECRETS")]);
+        // Its last argument is the option; quotes of JSON would end a text of JSON.
+        let script = format!(
+            "for last; do :; done; read line; line=$(echo $line | tr '\"' ,); echo '{verdict}' | sed \"s/SECRETS/$last $line/\""
+        );
+        let options = ["--password", "file:a"].map(str::to_owned).to_vec();
+        let checks =
+            || Checks { secrets: Some((options.clone(), folder.path().to_owned())), ..checks(&script, folder.path()) };
+        let unready = || started(checks()).1.recv_timeout(MOST).unwrap().unwrap();
+        let why = unready();
+        assert!(why.starts_with("the secret 'file:a' of 'password' cannot be resolved on this node"), "{why}");
+        std::fs::write(folder.path().join("a"), "hunter2").unwrap();
+        assert_eq!(unready(), "it read: --secrets-on-stdin {,file:a,:,hunter2,}");
     }
 
     #[test]

@@ -103,11 +103,12 @@ fn generation(
             identity: MeshIdentity::Plain(secret.clone()),
         },
         first: succession.attempt == 0,
+        secrets: None,
         ansi: supervision.ansi,
     };
     let program = Program::of_this_process().context("cannot find this binary")?;
     let invitations = (0..layout.processes).map(invitation).collect();
-    let launch = Launch { attempt, program, invitations, silent_looks: None, logs: None };
+    let launch = Launch { attempt, program, isolation: None, invitations, silent_looks: None, logs: None };
     let events = events.clone();
     // A run that has ended reads no more events.
     let keeper = Keeper::start(launch, move |event| drop(events.send(Event::Process(event))))?;

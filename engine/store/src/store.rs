@@ -69,15 +69,17 @@ impl Store {
         }
     }
 
-    /// Opens the store at a URL, and creates nothing: a folder that does not exist, and that [`Store::open_or_create`] can
-    /// create, is an empty store.
+    /// Opens the store at a URL for the job whose objects are in `job`, and creates nothing: a folder that does not exist, and
+    /// that [`Store::open_or_create`] can create, is an empty store.
     ///
     /// # Errors
     /// As [`Store::open_or_create`], as far as can be told.
-    pub fn look(url: &str) -> Result<Self, Error> {
+    pub fn look(url: &str, job: &str) -> Result<Self, Error> {
         let location = location(url)?;
         let Location::Folder { path, .. } = &location else { return Self::at(location) };
-        let exists = path.ancestors().find(|folder| folder.exists());
+        // In a cluster only the folder of the job may belong to its user.
+        let of_job = path.join(job);
+        let exists = of_job.ancestors().find(|folder| folder.exists());
         // The parent of a name without folders is empty.
         let exists = exists.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
         let use_it = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
@@ -93,7 +95,7 @@ impl Store {
             return Err(refused(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
         }
         access(exists, use_it).map_err(|error| refused(error.into()))?;
-        if exists == path.as_path() {
+        if exists == path.as_path() || exists == of_job {
             return Self::at(location);
         }
         Ok(Self::over(Arc::new(InMemory::new()), &location.to_string()))
@@ -253,14 +255,25 @@ mod tests {
     fn who_looks_creates_no_folder_and_is_told_of_one_that_cannot_be_created() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        assert_eq!(Store::look(&path("a/b")).unwrap().describe(), path("a/b"));
+        assert_eq!(Store::look(&path("a/b"), "job").unwrap().describe(), path("a/b"));
         assert!(!folder.path().join("a").exists());
-        assert!(Store::look(folder.path().to_str().unwrap()).is_ok());
+        assert!(Store::look(folder.path().to_str().unwrap(), "job").is_ok());
         std::fs::write(path("file"), "").unwrap();
         for under in ["file", "file/store"] {
-            let error = Store::look(&path(under)).unwrap_err();
+            let error = Store::look(&path(under), "job").unwrap_err();
             assert!(error.kind == ErrorKind::Configuration && error.to_string().contains("/file"), "{error}");
         }
+    }
+
+    #[test]
+    fn who_looks_needs_the_folder_of_the_job_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let look = || Store::look(folder.path().to_str().unwrap(), "job");
+        std::fs::create_dir(folder.path().join("job")).unwrap();
+        assert!(look().is_ok());
+        std::fs::remove_dir(folder.path().join("job")).unwrap();
+        std::fs::write(folder.path().join("job"), "").unwrap();
+        assert!(look().unwrap_err().to_string().ends_with("job'"));
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //!
 //! It keeps the revenue of each order: `orders ──map (the fault)──latest──► rows`.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fluvial::connector::format::{Json, Text};
+use fluvial::connector::secret::Secret;
 use fluvial::{Collection, Job, OnMalformed, Sum};
 use fluvial_kafka::KafkaOptions;
 use serde::Deserialize;
@@ -35,6 +37,12 @@ enum Wrong {
     Retyped,
     /// An operator's closure that has seen a record takes its time to be dropped, in the second process.
     Lingers,
+    /// An operator starts a program that does not end, and ends itself, at an order that comes to nothing.
+    LeavesAProgram,
+    /// An operator says the secret from its end to its beginning, at an order that comes to nothing.
+    TellsTheSecret,
+    /// An operator tries to reach what is its node's, at an order that comes to nothing, and says what it has reached.
+    Spies,
 }
 
 /// What the job computes: each is what a person may change a job's code into.
@@ -112,12 +120,41 @@ struct Options {
     /// What is wrong with the code
     #[arg(long, value_enum, default_value = "nothing")]
     wrong: Wrong,
+
+    /// A file that the job tries to read that spies
+    #[arg(long)]
+    spy_on: Vec<PathBuf>,
+
+    /// A secret of the job
+    #[arg(long)]
+    secret: Option<Secret>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 struct Order {
     quantity: i64,
     price_cents: i64,
+}
+
+/// What of these files, of the node that has started this process, and of its own binary this process can read or change.
+fn reached(files: &[PathBuf]) -> Vec<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let reads =
+        |path: &PathBuf| std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut [0]));
+    let of_node =
+        ["environ", "mem", "fd/0"].map(|name| format!("/proc/{}/{name}", std::os::unix::process::parent_id()));
+    let files = files.iter().cloned().chain(of_node.into_iter().map(PathBuf::from));
+    // Where memory begins nothing is mapped; that it could be opened is what counts.
+    let opens = |path: &PathBuf| reads(path).is_ok() || (path.ends_with("mem") && std::fs::File::open(path).is_ok());
+    let mut reached: Vec<_> = files.filter(opens).map(|path| path.display().to_string()).collect();
+    let own = std::env::current_exe().expect("this binary has a path");
+    if std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o755)).is_ok() {
+        reached.push("the mode of its binary".to_owned());
+    }
+    if std::fs::write(own.with_extension("new"), "").is_ok() {
+        reached.push("the folder of its binary".to_owned());
+    }
+    reached
 }
 
 fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
@@ -136,6 +173,8 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     let wrong = options.wrong;
     let lingering = (wrong == Wrong::Lingers).then(Lingering::default);
     let prints = options.prints;
+    let secret = options.secret.as_ref().map(Secret::reveal).transpose()?.unwrap_or_default();
+    let (left_by, spy_on) = (options.output.clone(), options.spy_on.clone());
     let rows = orders.map(move |(id, order): (String, Option<Order>)| {
         if prints > 0 {
             println!("order {id:-<prints$}");
@@ -153,6 +192,13 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
                 loop {
                     hoard.push(vec![1_u8; 1 << 20]);
                 }
+            }
+            (Wrong::TellsTheSecret, Some(0)) => panic!("{}", secret.chars().rev().collect::<String>()),
+            (Wrong::Spies, Some(0)) => panic!("reached: {}.", reached(&spy_on).join(", ")),
+            (Wrong::LeavesAProgram, Some(0)) => {
+                let program = ["-c", "trap '' TERM HUP; sleep 1000; :", "left-by-a-job"];
+                std::process::Command::new("sh").args(program).arg(&left_by).spawn().expect("there is a shell");
+                std::process::exit(4);
             }
             (_, revenue) => revenue,
         };
@@ -180,9 +226,15 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
             let texts = rows.map(|(id, revenue)| (id, revenue.map(|revenue| revenue.to_string())));
             texts.latest("rows").map(|(id, revenue)| (id, revenue.len() as i64))
         }
-        Wrong::Nothing | Wrong::Random | Wrong::Panics | Wrong::Aborts | Wrong::Hoards | Wrong::Lingers => {
-            rows.latest("rows")
-        }
+        Wrong::Nothing
+        | Wrong::Random
+        | Wrong::Panics
+        | Wrong::Aborts
+        | Wrong::Hoards
+        | Wrong::Lingers
+        | Wrong::TellsTheSecret
+        | Wrong::Spies
+        | Wrong::LeavesAProgram => rows.latest("rows"),
     };
     // The generator's prices are odd and even; the join keeps the rows of one of the two.
     let of_parity = |parity: i64| {

@@ -6,6 +6,7 @@ mod console;
 mod drain;
 mod front;
 mod life;
+mod limits;
 mod logs;
 mod metrics;
 mod nodes;

@@ -13,6 +13,9 @@ use fluvial_tests::stage::{MOST, Stage};
 use rustix::process::Signal;
 use serde_json::Value;
 
+/// A variable of each node, and the secret that it holds.
+pub(crate) const SECRET_VARIABLE: [&str; 2] = ["FLUVIAL_SECRET_OF_TESTS", "never-shown-variable"];
+
 /// The nodes of a cluster, on the loopback interface.
 pub(crate) struct Cluster {
     folder: Folder,
@@ -41,6 +44,9 @@ impl Cluster {
             nodes: RefCell::default(),
             addresses: RefCell::default(),
         };
+        // The user of the jobs has to pass, if the nodes run as root.
+        let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(cluster.folder.path(), passable).unwrap();
         cluster.make_key("key");
         (0..nodes).for_each(|node| cluster.start_node(node));
         cluster.tell("jobs");
@@ -73,10 +79,17 @@ impl Cluster {
         args.extend(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"].map(OsString::from));
         args.extend(options.iter().map(OsString::from));
         args.extend(["--store-logs-every", "100ms"].map(OsString::from));
+        args.extend(["--secrets".into(), self.path("secrets").into()]);
         let log = self.path(&format!("log-{node}"));
         // What it said when it was started before must not be taken for what it says now.
         std::fs::write(&log, "").unwrap();
-        let spec = Spec { name: format!("node {node}"), program: fluvial(), args, env: Vec::new(), log };
+        let spec = Spec {
+            name: format!("node {node}"),
+            program: fluvial(),
+            args,
+            env: vec![SECRET_VARIABLE.map(str::to_owned).into()],
+            log,
+        };
         let process = Process::start(spec).unwrap();
         process.wait_for_line("the node starts", MOST).unwrap();
         let said = std::fs::read_to_string(process.log()).unwrap();

@@ -20,6 +20,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use fluvial_connector::secret::{Reference, is_named_secret, reveal};
 use fluvial_connector::{Error, ErrorKind};
 
 use crate::native::knows_setting;
@@ -130,7 +131,11 @@ pub(crate) fn read(file: Option<&Path>, options: &[Setting]) -> Result<Given, Er
         if let Some((_, instead)) = RESERVED.iter().find(|(reserved, ..)| reserved == name) {
             return Err(Origin::Option.error(name, format!("it cannot be set: {instead}")));
         }
-        let value = providers::Providers::default().resolve(value).map_err(|why| Origin::Option.error(name, why))?;
+        let value = match Reference::of(value) {
+            Some(_) if is_named_secret(name) => reveal(value),
+            _ => providers::Providers::default().resolve(value),
+        };
+        let value = value.map_err(|why| Origin::Option.error(name, why))?;
         // librdkafka has two names for one setting: the one that came last counts.
         for alias in [name.as_str()].into_iter().chain(alias(name)) {
             given.remove(alias);

@@ -140,3 +140,16 @@ fn secrets_are_hidden_where_settings_are_shown() {
     }
     assert_eq!(format!("{:?}", Setting::new("linger.ms", "5")), "linger.ms=5");
 }
+
+#[test]
+fn a_secret_of_the_command_line_may_be_a_reference_that_a_node_resolves() {
+    let files = Files::new(&[("password", b"hunter2\n")]);
+    let reference = format!("file:{}", files.path("password").display());
+    let given = |name: &str| files.read("bootstrap.servers=a:1", &[(name, &reference)]).unwrap().remove(name).unwrap();
+    assert_eq!(given("sasl.password"), "hunter2");
+    assert_eq!(given("ssl.key.pem"), "hunter2");
+    // This is the URL of a file.
+    assert_eq!(given("sasl.oauthbearer.token.endpoint.url"), reference);
+    let gone = files.read("bootstrap.servers=a:1", &[("sasl.password", "file:/does/not/exist")]).unwrap_err();
+    assert!(gone.contains("-X sasl.password: '/does/not/exist' cannot be read"), "{gone}");
+}

@@ -35,8 +35,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 
+use fluvial_node::isolation::Secrets;
 use fluvial_node::log;
-use fluvial_node::process_link::{Invited, PROCESS_VARIABLE};
+use fluvial_node::process_link::{Invited, PROCESS_VARIABLE, read_line};
 use fluvial_node::supervisor::{Supervision, supervise};
 use fluvial_protocol::{Ended, Exit, System};
 use options::{CheckOptions, LogFormat, ReplayOptions, RunOptions, StoreOptions};
@@ -243,6 +244,10 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
 
     fn check(self, options: &CheckOptions, own: O, own_options: Vec<u8>) -> anyhow::Result<ExitCode> {
         start_logging(options.run.store.log_format, has_colours(), None);
+        if options.secrets_on_stdin {
+            let secrets: Option<Secrets> = read_line(&mut std::io::stdin().lock()).context("cannot read secrets")?;
+            secrets.unwrap_or_default().provide();
+        }
         if options.run.end_with_stdin {
             end_with_stdin().context("cannot watch standard input")?;
         }
@@ -270,6 +275,7 @@ impl<O: Args + Clone + Send + Sync + 'static> App<O> {
     fn run(self, options: RunOptions, own: O, own_options: Vec<u8>) -> anyhow::Result<ExitCode> {
         if std::env::var_os(PROCESS_VARIABLE).is_some() {
             let invited = Invited::take()?;
+            invited.invitation.secrets.clone().into_iter().for_each(Secrets::provide);
             let doom = options.fail_point.filter(|_| invited.invitation.first);
             start_logging(options.store.log_format, invited.invitation.ansi, doom);
             doom.into_iter().for_each(fail_point::set);

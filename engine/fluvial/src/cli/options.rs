@@ -239,6 +239,10 @@ pub(super) struct CheckOptions {
     /// Print one JSON object instead of lines
     #[arg(long)]
     pub json: bool,
+
+    /// Read what references to secrets stand for from the first line of standard input, as a node of a cluster writes it
+    #[arg(long, hide = true)]
+    pub secrets_on_stdin: bool,
 }
 
 impl RunOptions {

@@ -243,6 +243,7 @@ mod tests {
             drain: None,
             slots_used: None,
             api: None,
+            isolation: None,
         }
     }
 
@@ -298,6 +299,7 @@ mod tests {
                 processes: Vec::new(),
             }),
             wanted: None,
+            limits: None,
             workers_wanted: Some(4),
             members: vec![member("host-a:7401", "ready", vec![0]), member("host-b:7401", "unready", Vec::new())],
             progress: Some(Progress { minted: 30, sealed: 20, committed: 10, ..Progress::default() }),

@@ -282,7 +282,7 @@ struct Stored {
 impl Stored {
     fn read(config: &RunConfig, within: Duration) -> Result<Self, Failure> {
         let failed = |error| Failure::of(System::Store, error);
-        let store = JobStore::new(Store::look(&config.store).map_err(failed)?, &config.job);
+        let store = JobStore::new(Store::look(&config.store, &config.job).map_err(failed)?, &config.job);
         let runtime = store_runtime().map_err(Failure::of_host)?;
         let calls = StoreCalls::new(store.clone(), within);
         let what = format!("the store '{}'", store.store().describe());

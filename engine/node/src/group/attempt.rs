@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fluvial_protocol::ProcessEnd;
 use fluvial_protocol::group::{Attempt, AttemptNumber, GroupRecord, NodeId, ProcessSays};
 
+use crate::isolation::{Isolation, IsolationReport, Limited, Limits};
 use crate::keeper::{Keeper, Launch, ProcessEvent, Program};
 use crate::logs::Logs;
 use crate::process_link::{Invitation, MeshIdentity, MeshPlace, Succession};
@@ -28,8 +29,12 @@ pub(super) struct Attempts {
     ansi: bool,
     events: OnEvent,
     authorities: Authorities,
+    /// How the processes of a cluster's jobs are kept apart.
+    isolation: Option<Arc<Isolation>>,
     /// By the name of the job.
     keepers: BTreeMap<String, (AttemptNumber, Keeper)>,
+    /// The limits of those that were started last.
+    limits: BTreeMap<String, Limits>,
     /// The requests that the processes of earlier attempts have made to a store that charges for them.
     earlier_requests: u64,
     /// Whether no attempt has been started yet.
@@ -45,10 +50,24 @@ impl Attempts {
         host: String,
         ansi: bool,
         logs: Option<Logs>,
+        isolation: Option<Arc<Isolation>>,
         events: OnEvent,
     ) -> Self {
-        let (authorities, keepers) = (Authorities::new(), BTreeMap::new());
-        Self { me, listen, host, ansi, events, authorities, keepers, earlier_requests: 0, first: true, logs }
+        let (authorities, keepers, limits) = (Authorities::new(), BTreeMap::new(), BTreeMap::new());
+        Self {
+            me,
+            listen,
+            host,
+            ansi,
+            events,
+            authorities,
+            isolation,
+            keepers,
+            limits,
+            earlier_requests: 0,
+            first: true,
+            logs,
+        }
     }
 
     /// The newest authorities that are known.
@@ -120,14 +139,24 @@ impl Attempts {
                 identity: MeshIdentity::Tls(authority.certificate(index)),
             },
             first: self.first,
+            secrets: None,
             ansi: self.ansi,
         };
         let invitations = processes.clone().map(invitation).collect();
         let (events, of_job) = (Arc::clone(&self.events), job.to_owned());
         let logs = self.logs.as_ref().map(|logs| logs.of_attempt(job, number.0));
-        let launch = Launch { attempt: number.0, program, invitations, silent_looks: Some(SILENT_LOOKS), logs };
+        let isolation = self.isolation.clone();
+        let limits = program.limits;
+        if let Some(why) = isolation.as_ref().and_then(|isolation| isolation.lack(&limits)) {
+            tracing::warn!(job, %limits, why, "the processes of the job run without their limits");
+        }
+        let silent_looks = Some(SILENT_LOOKS);
+        let launch = Launch { attempt: number.0, program, isolation, invitations, silent_looks, logs };
         match Keeper::start(launch, move |event| events(&of_job, event)) {
-            Ok(keeper) => drop(self.keepers.insert(job.to_owned(), (number, keeper))),
+            Ok(keeper) => {
+                self.keepers.insert(job.to_owned(), (number, keeper));
+                self.limits.insert(job.to_owned(), limits);
+            }
             Err(error) => return self.not_started(job, number, processes, &format!("cannot start the job: {error}")),
         }
         self.first = false;
@@ -164,6 +193,16 @@ impl Attempts {
         for (_, (_, keeper)) in self.keepers.extract_if(.., |job, _| !is_there(job)) {
             self.earlier_requests += retire(keeper);
         }
+        self.limits.retain(|job, _| is_there(job));
+    }
+
+    /// How the processes of jobs are kept apart here.
+    pub(super) fn isolation(&self) -> Option<IsolationReport> {
+        let isolation = self.isolation.as_ref()?;
+        let limited = |limits: &Limits| Limited { limits: *limits, not_kept: isolation.lack(limits) };
+        let limits = self.limits.iter().filter(|(_, limits)| !limits.is_empty());
+        let limits = limits.map(|(job, limits)| (job.clone(), limited(limits))).collect();
+        Some(IsolationReport { host: isolation.report(), limits })
     }
 
     /// How far the jobs are whose process 0 this node runs.
@@ -184,6 +223,16 @@ impl Attempts {
 
     fn of(&self, job: &str, attempt: AttemptNumber) -> Option<&Keeper> {
         self.keepers.get(job).filter(|(number, _)| *number == attempt).map(|(_, keeper)| keeper)
+    }
+}
+
+impl Drop for Attempts {
+    fn drop(&mut self) {
+        self.keepers.clear();
+        // A task that prepares a program may hold it for longer.
+        if let Some(isolation) = &self.isolation {
+            isolation.end();
+        }
     }
 }
 

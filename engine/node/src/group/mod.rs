@@ -32,6 +32,7 @@ pub use programs::{GoesBack, Previous, Shelf, Specification, hash};
 
 use crate::changes::{Changes, Reply};
 use crate::http::{self, api};
+use crate::isolation::{Isolation, IsolationOptions};
 use crate::keeper::{ProcessEvent, Program};
 use crate::links::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
 use crate::logs::{Gathered, Logs, StoredLogs};
@@ -74,6 +75,8 @@ pub enum Runs {
         cache: PathBuf,
         /// The labels of this node.
         labels: BTreeMap<String, String>,
+        /// How processes of jobs are kept apart from this node.
+        isolation: IsolationOptions,
         /// Accepts the connections of users.
         api: std::net::TcpListener,
         /// The least time between two writes of a running process's log to the store.
@@ -210,7 +213,7 @@ enum OfPrograms {
     /// This binary; it is checked as long as this is there.
     Own(Readiness),
     /// What users submit.
-    Submitted(Programs),
+    Submitted(Box<Programs>),
 }
 
 /// A node that runs.
@@ -286,28 +289,33 @@ impl<'a> Copy<'a> {
         )?;
         let of_checks = events.clone();
         let api = runs.api_by(&host)?;
-        let (job, programs) = match runs {
+        let (job, programs, isolation) = match runs {
             Runs::Job { job, checks, .. } => {
                 let checked = move |unready| drop(of_checks.send(Event::Unready(unready)));
-                (Some(job), OfPrograms::Own(Readiness::start(checks, checked)?))
+                (Some(job), OfPrograms::Own(Readiness::start(checks, checked)?), None)
             }
-            Runs::Cluster { location, cache, api, store_logs_every, .. } => {
+            Runs::Cluster { location, cache, isolation, api, store_logs_every, .. } => {
+                let isolation = Arc::new(Isolation::new(&isolation, &location, &cache)?);
                 let checked = move |version: &str, unready| {
                     drop(of_checks.send(Event::Checked(version.to_owned(), unready)));
                 };
-                let (shelf, handle) = (Shelf::new(store.clone(), CLUSTER, location, cache), runtime.handle());
+                let (shelf, handle) = (
+                    Shelf::new(store.clone(), CLUSTER, location, cache).isolated(Arc::clone(&isolation)),
+                    runtime.handle(),
+                );
                 let (stored, logs) = (StoredLogs::new(store.clone(), CLUSTER), logs.clone().unwrap_or(Logs::new("")));
                 let gathered = Gathered::new(logs.clone(), stored.clone(), Arc::clone(&trust));
                 handle.spawn(logs.write(stored, store_logs_every));
                 api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, gathered, handle)
                     .context("cannot serve the API")?;
                 let programs = Programs::new(shelf, handle.clone(), Arc::new(checked));
-                (None, OfPrograms::Submitted(programs))
+                (None, OfPrograms::Submitted(Box::new(programs)), Some(isolation))
             }
         };
         let of_processes = events.clone();
         let on_event = move |job: &str, event| drop(of_processes.send(Event::Process(job.to_owned(), event)));
-        let attempts = Attempts::new(me.clone(), listen, host, options.ansi, logs, Arc::new(on_event));
+        let on_event = Arc::new(on_event);
+        let attempts = Attempts::new(me.clone(), listen, host, options.ansi, logs, isolation, on_event);
         Ok(Self {
             node: Node::new(me.clone(), job, offer.clone(), Times::default(), rand::random(), 0),
             me,
@@ -365,7 +373,8 @@ impl<'a> Copy<'a> {
         self.attempts.forget_all_but(|job| self.node.running().contains_key(job));
         let requests = self.store.charged_requests().map(|own| own + self.attempts.store_requests());
         let (progress, figures) = (self.attempts.progress(), self.attempts.figures());
-        self.observer.look(&self.me, &self.offer, &self.node, (progress, figures), requests);
+        let isolation = self.attempts.isolation();
+        self.observer.look(&self.me, &self.offer, &self.node, (progress, figures), requests, isolation);
     }
 
     fn now_ms(&self) -> u64 {

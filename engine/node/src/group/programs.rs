@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::elf::{Glibc, ProgramFile};
+use crate::isolation::{Isolation, Limits};
 use crate::job_store::JobStore;
 use crate::keeper::Program;
 use crate::readiness::{Checks, Readiness, Verdict, verdict};
@@ -50,6 +51,9 @@ pub struct Specification {
     pub binary: String,
     /// The job's own options, as its command `run` takes them.
     pub arguments: Vec<String>,
+    /// The limits of each of its processes.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
     /// The savepoint to which the job goes back with this, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub go_back: Option<GoesBack>,
@@ -122,6 +126,8 @@ pub struct Shelf {
     location: String,
     /// The folder of this host where binaries are kept.
     cache: PathBuf,
+    /// How the processes of jobs are kept apart from this node, if they are.
+    isolation: Option<Arc<Isolation>>,
     /// Graphs that were read, by version.
     graphs: Arc<Mutex<BTreeMap<String, Graph>>>,
 }
@@ -130,7 +136,13 @@ impl Shelf {
     /// Those of the cluster whose objects are in `folder` of the store at `location`. Binaries are kept on this host in `cache`.
     #[must_use]
     pub fn new(store: Store, folder: &str, location: String, cache: PathBuf) -> Self {
-        Self { store, folder: folder.to_owned(), location, cache, graphs: Arc::default() }
+        Self { store, folder: folder.to_owned(), location, cache, isolation: None, graphs: Arc::default() }
+    }
+
+    /// The same on a node that keeps the processes of jobs apart.
+    #[must_use]
+    pub(crate) fn isolated(self, isolation: Arc<Isolation>) -> Self {
+        Self { isolation: Some(isolation), ..self }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -149,11 +161,23 @@ impl Shelf {
     /// The binary cannot be fetched, or gives no verdict.
     pub async fn check(&self, specification: &Specification) -> anyhow::Result<Verdict> {
         let checks = self.checks(specification, self.fetch(&specification.binary).await?);
+        self.hand_over(&specification.job).await?;
         spawn_blocking(move || verdict(&checks)).await?.map_err(anyhow::Error::msg)
     }
 
     fn checks(&self, specification: &Specification, binary: PathBuf) -> Checks {
-        Checks::of_program(binary, specification.arguments("check", &self.location))
+        let checks = Checks::of_program(binary, specification.arguments("check", &self.location));
+        let Some(isolation) = &self.isolation else { return checks };
+        let secrets = Some((specification.arguments.clone(), isolation.secrets().to_owned()));
+        Checks { user: isolation.user().cloned(), secrets, ..checks }
+    }
+
+    /// Lets the processes of a job have its folder in the store.
+    async fn hand_over(&self, job: &str) -> anyhow::Result<()> {
+        let Some(isolation) = self.isolation.clone() else { return Ok(()) };
+        let job = job.to_owned();
+        let handed_over = spawn_blocking(move || isolation.hand_over(&job)).await?;
+        handed_over.context("cannot give the job its folder in the store")
     }
 
     fn binary(&self, hash: &str) -> object_store::path::Path {
@@ -460,7 +484,10 @@ impl Preparing {
             path: path.clone(),
             name: specification.job.clone(),
             arguments: specification.arguments("run", &self.shelf.location),
+            limits: specification.limits,
+            options: specification.arguments.clone(),
         };
+        self.shelf.hand_over(&specification.job).await?;
         let checks = self.shelf.checks(&specification, path.clone());
         let (checked, version) = (Arc::clone(&self.checked), self.version.clone());
         let draw = self.draw();
@@ -572,6 +599,13 @@ mod tests {
         let version = shelf.put(&specification(&["--input", "a"])).await.unwrap();
         assert_eq!(shelf.get(&version).await.unwrap(), specification(&["--input", "a"]));
         assert_ne!(specification(&["--input", "b"]).version(), version);
+        let limits = Limits { memory_bytes: Some(1 << 30), millicpus: None };
+        let limited = shelf.put(&Specification { limits, ..specification(&["--input", "a"]) }).await.unwrap();
+        assert_ne!(limited, version);
+        assert_eq!(shelf.get(&limited).await.unwrap().limits, limits);
+        // A version that was stored before there were limits is the same without them.
+        let before = format!(r#"{{"job":"orders","binary":"{}","arguments":["--input","a"]}}"#, hash(b"binary"));
+        assert_eq!(hash(before.as_bytes()), version);
         assert!(shelf.get("0").await.unwrap_err().to_string().contains("is missing"));
     }
 }

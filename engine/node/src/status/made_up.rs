@@ -91,6 +91,7 @@ pub(crate) fn view() -> View {
         figures: BTreeMap::new(),
         store_requests: Some(12),
         api: None,
+        isolation: None,
     }
 }
 

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use fluvial_protocol::group::{GroupRecord, JobRecord, Member, Node, NodeId, Offer, Running, Term};
 use serde::{Deserialize, Serialize};
 
+use crate::isolation::IsolationReport;
 pub use cluster::{ClusterReport, gather_cluster};
 pub use drains::{Awaited, DrainReport};
 pub use figures::{
@@ -38,6 +39,7 @@ pub use figures::{
     OutputFigures, ProcessFigures, ProcessUse, SplitFigures, WorkerFigures,
 };
 pub use graph::{Graph, GraphEdge, GraphNode, NodeKind};
+
 pub use metrics::metrics;
 pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather, gather_job};
 
@@ -110,6 +112,9 @@ pub struct View {
     /// The `host:port` of its API, if it is the node of a cluster.
     #[serde(default)]
     pub api: Option<String>,
+    /// How it keeps the processes of jobs apart, if it is a node of a cluster.
+    #[serde(default)]
+    pub isolation: Option<IsolationReport>,
 }
 
 impl View {
@@ -188,6 +193,7 @@ impl Observer {
         node: &Node,
         (progress, figures): (BTreeMap<String, Progress>, AllHeard),
         store_requests: Option<u64>,
+        isolation: Option<IsolationReport>,
     ) {
         let coordinator = node.coordinator().map(|(node, term)| (node.clone(), term));
         let view = Arc::new(View {
@@ -205,6 +211,7 @@ impl Observer {
             figures,
             store_requests,
             api: self.api.clone(),
+            isolation,
         });
         for change in changes::between(self.last.as_deref(), &view) {
             if change.is_loss { tracing::warn!("{}", change.line) } else { tracing::info!("{}", change.line) }

@@ -16,6 +16,7 @@ use super::figures::Figures;
 use super::merging::Of;
 use super::waiting::Outlook;
 use super::{Progress, View, changes};
+use crate::isolation::{HostIsolation, Limited, Limits};
 use crate::links::ask_for_view;
 use crate::trust::Trust;
 
@@ -95,6 +96,9 @@ pub struct Report {
     /// What users want of a job of a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<Wanted>,
+    /// The limits of each of its processes, if it has any and runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// The number of workers that the users of the copies want; `None` if the coordinator is not known.
     pub workers_wanted: Option<u32>,
     /// The copies.
@@ -180,6 +184,9 @@ pub struct MemberReport {
     /// The `host:port` of its API and console, if it is the node of a cluster and has answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api: Option<String>,
+    /// How a node of a cluster keeps the processes of jobs apart, if it has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<HostIsolation>,
 }
 
 impl MemberReport {
@@ -199,6 +206,7 @@ impl MemberReport {
             drain: None,
             slots_used: None,
             api: None,
+            isolation: None,
         }
     }
 }
@@ -274,6 +282,13 @@ impl Views {
             let view = all().find(|view| view.me.address == member.node);
             member.store_requests = view.and_then(|view| view.store_requests);
             member.api = view.and_then(|view| view.api.clone());
+            let isolation = view.and_then(|view| view.isolation.as_ref());
+            member.isolation = isolation.map(|isolation| isolation.host.clone());
+        }
+        let placed = |view: &&View| attempt.is_some_and(|attempt| !attempt.placement.of(&view.me).is_empty());
+        for view in all().filter(placed) {
+            let limited = view.isolation.as_ref().and_then(|isolation| isolation.limits.get(job));
+            report.tell_limits(&view.me, limited);
         }
         let mut processes = Vec::new();
         let places = attempt.iter().flat_map(|attempt| &attempt.placement.places);
@@ -299,6 +314,15 @@ impl Report {
     #[must_use]
     pub fn summary(&self) -> String {
         if self.why.is_empty() { self.state.to_string() } else { format!("{}: {}", self.state, self.why) }
+    }
+
+    /// Takes what a node that runs some of its processes says of their limits.
+    fn tell_limits(&mut self, node: &NodeId, limited: Option<&Limited>) {
+        let Some(Limited { limits, not_kept }) = limited else { return };
+        self.limits = Some(*limits);
+        if let (State::Running, true, Some(why)) = (self.state, self.why.is_empty(), not_kept) {
+            self.why = format!("without its limits on {node}: {why}");
+        }
     }
 
     /// What `own` and the coordinator know of a job. `progress` is what the node of process 0 says.
@@ -392,6 +416,7 @@ impl Report {
             term: record.map(|record| record.term.0),
             attempt,
             wanted: of_job.and_then(|job| job.wanted.clone()),
+            limits: None,
             workers_wanted: None,
             members: Vec::new(),
             progress: None,
@@ -493,6 +518,7 @@ fn list(members: &[Member], job: Option<&JobRecord>, coordinator: Option<&NodeId
             drain: None,
             slots_used: None,
             api: None,
+            isolation: None,
         }
     };
     let silent = |node: &NodeId| {

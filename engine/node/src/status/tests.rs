@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use super::made_up::{JOB, id, member, offer, progress, record, view};
 use super::{Board, Progress, Report, State, View, changes};
 use crate::changes::Changes;
+use crate::isolation::{HostIsolation, IsolationReport, Limited, Limits};
 use crate::links::{LinkOptions, Links, StoreProof, ask_for_report, ask_for_view};
 use crate::trust::{ClusterKey, Trust};
 
@@ -239,4 +240,30 @@ async fn a_copy_that_only_follows_reports_what_the_coordinator_and_process_0_kno
     let foreign = Trust::of_cluster_key(&ClusterKey::new()).unwrap();
     assert!(ask_for_view(&spare.1.address, &foreign, "orders", None).await.is_err(), "a stranger is told nothing");
     assert!(ask_for_view(&spare.1.address, &trust, "another", None).await.is_err(), "it runs another job");
+}
+
+#[tokio::test]
+async fn a_job_that_runs_without_the_limits_that_were_asked_for_says_so_and_where() {
+    let trust = Arc::new(Trust::of_cluster_key(&ClusterKey::new()).unwrap());
+    for not_kept in [None, Some("this host has no control groups".to_owned())] {
+        let limits = Limits { memory_bytes: Some(2 << 30), millicpus: None };
+        let limited = Limited { limits, not_kept: not_kept.clone() };
+        let host = HostIsolation { no_control_groups: not_kept.clone(), ..HostIsolation::default() };
+        let isolation = IsolationReport { host: host.clone(), limits: [(JOB.to_owned(), limited)].into() };
+        let (_links, me) = copy(&trust, |me| {
+            let mut view = View { progress: [(JOB.to_owned(), progress())].into(), ..view() };
+            job(&mut view).attempt.as_mut().unwrap().placement.places = vec![(me.clone(), 2)];
+            view.coordinator = Some((me.clone(), Term(2)));
+            let mut both = member("a", 0);
+            let running = both.status.as_mut().unwrap().running.get_mut(JOB).unwrap();
+            running.processes = (0..2).map(|process| (process, ProcessState::Listens(String::new()))).collect();
+            view.members = Some(vec![Member { node: me.clone(), ..both }]);
+            View { me, isolation: Some(isolation.clone()), ..view }
+        });
+        let report = ask_for_report(&me.address, &trust, "orders").await.unwrap();
+        let why = not_kept.map_or(String::new(), |why| format!("without its limits on {me}: {why}"));
+        assert_eq!((report.state, report.why), (State::Running, why));
+        assert_eq!(report.limits, Some(limits));
+        assert_eq!(report.members[0].isolation, Some(host));
+    }
 }

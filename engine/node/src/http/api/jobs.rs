@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Knowledge, Refused, is_hash, is_name};
 use crate::group::Specification;
+use crate::isolation::{Limits, secrets};
 use crate::labels::check_labels;
 use crate::status::Report;
 
@@ -28,6 +29,9 @@ pub struct Submission {
     /// The labels that its nodes must have.
     #[serde(default)]
     pub require: BTreeMap<String, String>,
+    /// The limits of each of its processes.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// What changes of a job. What is not there stays as it is.
@@ -50,6 +54,9 @@ pub struct Update {
     /// With `from`: whether upsert outputs that have moved on since are corrected.
     #[serde(default)]
     pub correct_outputs: bool,
+    /// The limits of each of its processes: one that is not there stays, and 0 takes one away.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 pub(super) async fn jobs(State(knowledge): State<Knowledge>) -> Result<Json<Vec<Report>>, Refused> {
@@ -64,11 +71,13 @@ pub(super) async fn submit(
     State(knowledge): State<Knowledge>,
     Json(submission): Json<Submission>,
 ) -> Result<StatusCode, Refused> {
-    let Submission { name, binary, arguments, workers, require } = submission;
+    let Submission { name, binary, arguments, workers, require, limits } = submission;
     is_name(&name)?;
     check_labels(&require).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
     is_hash(&binary)?;
-    let specification = Specification { job: name.clone(), binary, arguments, ..Specification::default() };
+    limits.check().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
+    secrets::check(&arguments).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
+    let specification = Specification { job: name.clone(), binary, arguments, limits, ..Specification::default() };
     let version = knowledge.put(&specification).await?;
     knowledge.change(Change::Submit { job: name, version, workers, require }).await?;
     Ok(StatusCode::CREATED)

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::savepoints::checked;
 use super::{Knowledge, Refused, Update, is_hash};
 use crate::group::{GoesBack, Previous, Specification};
+use crate::isolation::secrets;
 use crate::readiness::{Part, Problem};
 
 /// What an update would change, by a check with the new program on the node that was asked.
@@ -31,7 +32,7 @@ pub struct Plan {
 impl Update {
     /// Whether anything else changes than the number of workers.
     pub(super) fn changes_program(&self) -> bool {
-        self.binary.is_some() || self.arguments.is_some() || self.from.is_some()
+        self.binary.is_some() || self.arguments.is_some() || self.from.is_some() || !self.limits.is_empty()
     }
 }
 
@@ -64,10 +65,13 @@ impl Knowledge {
             job: before.job.clone(),
             binary: update.binary.unwrap_or_else(|| before.binary.clone()),
             arguments: update.arguments.unwrap_or_else(|| before.arguments.clone()),
+            limits: before.limits.changed_by(update.limits),
             go_back,
             approved: update.approved,
             previous: before.previous.clone(),
         };
+        secrets::check(&next.arguments).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
+        next.limits.check().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
         if (&next.binary, &next.arguments) != (&before.binary, &before.arguments) {
             let savepoint = self.save_before(name, wanted.revision).await?;
             next.previous = Some(Previous { version: wanted.version.clone(), savepoint });
@@ -124,8 +128,10 @@ pub(super) async fn plan(
         binary: update.binary.unwrap_or(before.binary),
         arguments: update.arguments.unwrap_or(before.arguments),
         job: before.job,
+        limits: before.limits,
         ..Specification::default()
     };
+    secrets::check(&next.arguments).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
     let checked = knowledge.shelf.check(&next).await;
     let verdict = checked.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, format!("{error:#}")))?;
     let (program, revision) = (verdict.version, wanted.revision);
