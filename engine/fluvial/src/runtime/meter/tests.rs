@@ -134,6 +134,39 @@ fn a_meter_counts_what_goes_through_operators_and_what_they_hold() {
 }
 
 #[test]
+fn records_count_as_received_on_the_worker_that_gets_them() {
+    let run = |worker: &mut Worker| {
+        let samples = Arc::new(Mutex::new(Samples::default()));
+        let mut meter = Meter::listen(worker, Arc::clone(&samples));
+        let durables = Durables::new(worker.index() as u32, 2, None);
+        let mut input = InputHandleVec::new();
+        worker.dataflow::<u64, _, _>(|scope| {
+            let words = Stream::<(u64, ())>::from_source(input.to_stream(scope), &durables);
+            let _ = words.aggregate("counts", Count);
+        });
+        meter.built(worker, &durables.nodes());
+        let origin = |offset| Origin { split: SplitNumber(0), index: 0, offset: Offset(offset) };
+        // Only the first worker reads.
+        for key in (0..1000).filter(|_| worker.index() == 0) {
+            input.send(((key, ()), origin(key)));
+        }
+        input.close();
+        while worker.step_or_park(None) {}
+        meter.told = meter.told.checked_sub(Duration::from_secs(2)).unwrap();
+        meter.tell();
+        let samples = samples.lock().unwrap();
+        let counts = samples.measured().unwrap().newest.counts.clone();
+        (counts[0].records_out, counts[1].records_in, counts[1].rows.unwrap())
+    };
+    let guards = timely::execute(timely::Config::process(2), run).unwrap();
+    let counted: Vec<_> = guards.join().into_iter().map(|counts| counts.unwrap()).collect();
+    let [(sent, in_0, rows_0), (not_sent, in_1, rows_1)] = counted[..] else { panic!("{counted:?}") };
+    assert_eq!((sent, not_sent, in_0 + in_1), (1000, 0, 1000));
+    assert!(in_0 > 0 && in_1 > 0, "{counted:?}");
+    assert_eq!((rows_0, rows_1), (in_0, in_1), "each key has one record");
+}
+
+#[test]
 fn what_a_process_tells_is_bounded_and_the_larger_it_is_the_more_rarely_it_is_told() {
     let meters = Meters::new(4, 2);
     let nodes = 2000;
