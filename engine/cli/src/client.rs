@@ -39,7 +39,7 @@ impl Client {
         let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
         let (scheme, token, builder) = match security {
             Security::Plain => ("http", None, builder),
-            Security::Tls { tls, token } => ("https", token, builder.tls_backend_preconfigured(*tls)),
+            Security::Tls { tls, token } => ("https", token, builder.tls_backend_preconfigured(*tls).https_only(true)),
         };
         let http = builder.build().context("cannot make an HTTP client")?;
         Ok(Self { base: format!("{scheme}://{addr}/v1/"), addr, token, http })
@@ -87,10 +87,16 @@ impl Client {
     /// # Errors
     /// The path holds a name that would lead to another path.
     fn request(&self, method: Method, path: &str) -> anyhow::Result<reqwest::RequestBuilder> {
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.@/?=&".contains(c);
+        Ok(self.http.request(method, self.url(path)?).timeout(WITHIN))
+    }
+
+    /// # Errors
+    /// As [`Client::request`].
+    fn url(&self, path: &str) -> anyhow::Result<String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.@/?=&:".contains(c);
         let moves = path.split('/').any(|part| [".", ".."].contains(&part));
         ensure!(path.chars().all(fits) && !moves, "'{path}' holds what is no name of a job or token");
-        Ok(self.http.request(method, format!("{}{path}", self.base)).timeout(WITHIN))
+        Ok(format!("{}{path}", self.base))
     }
 
     /// The answer to a request that reads.
@@ -108,7 +114,7 @@ impl Client {
 
     /// The answer to a request that reads, as it comes, for as long as it takes.
     pub(crate) async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
-        let request = self.http.get(format!("http://{}/v1/{path}", self.addr));
+        let request = self.http.get(self.url(path)?);
         succeeded(self.send(request).await?).await
     }
 

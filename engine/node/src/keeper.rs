@@ -40,6 +40,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a worker may compute without a pause before its process counts as hung. A tick that brings much of the past
 /// takes minutes, so it is long.
 const STEP_WITHIN_MS: u64 = 600_000;
+/// The longest address at which a process may listen, and the longest reason for its end, in bytes.
+const LONGEST_ADDRESS: usize = 300;
+const LONGEST_REASON: usize = 4096;
 /// How long a write to a process may take: what a process is told fits into the buffer of its socket.
 const WRITE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -423,6 +426,8 @@ impl Processes {
         let Some(process) = self.processes.get_mut(&index) else { return };
         process.looks = 0;
         match what {
+            // Nobody could connect with it.
+            What::Said(FromProcess::Listens(address)) if address.len() > LONGEST_ADDRESS => {}
             What::Said(FromProcess::Listens(address)) => self.tell_owner(index, ProcessSays::Listens(address)),
             What::Said(FromProcess::Opened(generation)) => self.tell_owner(index, ProcessSays::Opened(generation)),
             What::Said(FromProcess::Running) => self.tell_owner(index, ProcessSays::Reads),
@@ -435,7 +440,7 @@ impl Processes {
                 newest.progress = progress.map(|progress| (progress, Instant::now())).or(newest.progress.take());
             }
             What::Said(FromProcess::Ended { exit, why, elsewhere }) => {
-                process.said = Some(ProcessEnd::Said { exit, why, elsewhere });
+                process.said = Some(ProcessEnd::Said { exit, why: shortened(why), elsewhere });
             }
             What::Silent => process.silent = true,
             What::Exited => {
@@ -503,6 +508,16 @@ fn last_words(end: &ProcessEnd) -> String {
     }
 }
 
+/// A reason that is no longer than nodes can tell each other, with all those of other jobs.
+pub(crate) fn shortened(mut why: String) -> String {
+    if why.len() > LONGEST_REASON {
+        let end = (0..=LONGEST_REASON).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
+        why.truncate(end);
+        why.push('…');
+    }
+    why
+}
+
 /// Whether a process hangs that has said nothing for so many looks, or whose slowest worker has computed for so long.
 fn hangs(looks: u32, most: u32, step_ms: u64) -> Option<String> {
     if looks == most {
@@ -525,6 +540,14 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_cut_between_two_characters() {
+        assert_eq!(shortened("short".to_owned()), "short");
+        let long = shortened("ä".repeat(5000));
+        assert_eq!((long.chars().count(), long.ends_with("ä…")), (2049, true));
+        assert!(shortened(format!("a{}", "ä".repeat(5000))).len() <= LONGEST_REASON + '…'.len_utf8());
+    }
 
     #[test]
     fn a_process_hangs_that_is_silent_or_whose_worker_does_not_return() {

@@ -169,13 +169,16 @@ impl NodeLink {
     }
 }
 
+/// The longest message, in bytes. The node must not take more memory for what the code of a job writes.
+const LONGEST_LINE: u64 = 4 << 20;
+
 /// The next line, or `None` at the end.
 ///
 /// # Errors
 /// The connection is broken, or the line is no message.
 pub fn read_line<T: DeserializeOwned>(lines: &mut impl BufRead) -> std::io::Result<Option<T>> {
     let mut line = String::new();
-    if lines.read_line(&mut line)? == 0 {
+    if std::io::Read::take(&mut *lines, LONGEST_LINE).read_line(&mut line)? == 0 {
         return Ok(None);
     }
     serde_json::from_str(&line).map(Some).map_err(std::io::Error::other)

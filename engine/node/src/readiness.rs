@@ -13,13 +13,15 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use serde::{Deserialize, Serialize};
 
 use crate::isolation::{JobUser, Secrets, secrets};
+use crate::keeper::shortened;
 use crate::process_link::write_line;
 use crate::status::Graph;
 
@@ -81,6 +83,13 @@ const END_WITH_STDIN: &str = "--end-with-stdin";
 
 /// The option by which a check reads what references to secrets stand for from the first line of its standard input.
 const SECRETS_ON_STDIN: &str = "--secrets-on-stdin";
+
+/// Between two looks whether a check that has printed everything has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long it is waited for the rest of what a check has printed, once it has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// The most that is read of what a check prints, in bytes.
+const MOST_PRINTED: u64 = 8 << 20;
 
 /// How checks are made.
 #[derive(Clone, Debug)]
@@ -200,7 +209,7 @@ fn check(checks: &Checks, asked: &Receiver<()>) -> (Option<String>, Option<Graph
     while asked.try_recv().is_ok() {}
     match verdict(checks) {
         Ok(verdict) => (unready(&verdict), verdict.graph),
-        Err(why) => (Some(why), None),
+        Err(why) => (Some(shortened(why)), None),
     }
 }
 
@@ -218,12 +227,14 @@ pub fn verdict(checks: &Checks) -> Result<Verdict, String> {
     let until = Instant::now() + checks.within;
     let printed = out.recv_timeout(until.saturating_duration_since(Instant::now()));
     if printed == Err(RecvTimeoutError::Timeout) {
-        end(&mut child);
+        // An error here means that it is gone already.
+        let _ = kill(&mut child).and_then(|()| child.wait().map(drop));
         return Err(format!("a check of the job did not end within {} s", checks.within.as_secs()));
     }
-    let status = child.wait();
+    let status = end_of(&mut child, until);
     serde_json::from_str(&printed.unwrap_or_default()).map_err(|_| {
-        let said = err.recv().unwrap_or_default();
+        // Whoever holds the stream open has been killed.
+        let said = err.recv_timeout(LAST_WORDS).unwrap_or_default();
         // What follows the error itself is how to use the command.
         let mut lines = said.lines().rev().filter(|line| !line.trim().is_empty());
         let last = lines.clone().find(|line| line.starts_with("error:")).or_else(|| lines.next());
@@ -237,7 +248,7 @@ pub fn verdict(checks: &Checks) -> Result<Verdict, String> {
 fn unready(verdict: &Verdict) -> Option<String> {
     let problems = verdict.problems.iter().map(|problem| format!("{}: {}", problem.part, problem.what));
     let problems: Vec<_> = problems.collect();
-    if verdict.ready { None } else { Some(problems.join("; ")) }
+    if verdict.ready { None } else { Some(shortened(problems.join("; "))) }
 }
 
 fn start(checks: &Checks, secrets: Option<&Secrets>) -> std::io::Result<Child> {
@@ -266,10 +277,21 @@ fn start(checks: &Checks, secrets: Option<&Secrets>) -> std::io::Result<Child> {
     Ok(child)
 }
 
-fn end(child: &mut Child) {
-    // An error here means that it is gone already.
-    let _ = child.kill();
-    let _ = child.wait();
+/// How a check ends that has printed everything; what it has started ends with it.
+fn end_of(child: &mut Child, until: Instant) -> std::io::Result<ExitStatus> {
+    let has_exited = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    while waitid(WaitId::Pid(Pid::from_child(child)), has_exited)?.is_none() && Instant::now() < until {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    kill(child)?;
+    child.wait()
+}
+
+/// Kills a check and its process group. It has not been collected yet, so the group is its own.
+fn kill(child: &mut Child) -> std::io::Result<()> {
+    // Where its group is empty there is nothing to kill.
+    let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+    child.kill()
 }
 
 /// Reads a stream to its end on a thread of its own; the text is sent once.
@@ -277,9 +299,9 @@ fn read(stream: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (tell, text) = channel();
     let read = move || {
         let mut bytes = Vec::new();
-        if let Some(mut stream) = stream {
+        if let Some(stream) = stream {
             // What was read before an error is all that there is.
-            let _ = stream.read_to_end(&mut bytes);
+            let _ = stream.take(MOST_PRINTED).read_to_end(&mut bytes);
         }
         let _ = tell.send(String::from_utf8_lossy(&bytes).into_owned());
     };

@@ -15,6 +15,8 @@ use crate::manifest::Manifest;
 
 /// How many objects one call deletes or reads.
 const CHUNK: usize = 256;
+/// How long nothing is deleted after it could not be found out what savepoints keep, at the least.
+const LEAST_REST_MS: u64 = 60_000;
 
 /// The part of the leader that deletes.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub(crate) struct Cleaner {
     last: Seq,
     /// Whether a newer generation has opened: nothing is deleted any more.
     superseded: bool,
+    /// Nothing is deleted before, because it is not known what savepoints keep.
+    rests_until_ms: u64,
     busy: bool,
     rules: Rules,
 }
@@ -69,6 +73,7 @@ impl Cleaner {
             judges: false,
             last: Seq(0),
             superseded: false,
+            rests_until_ms: 0,
             busy: false,
             rules,
         }
@@ -114,7 +119,10 @@ impl Cleaner {
 
     /// When something is due to go.
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
-        if self.busy || self.superseded { None } else { self.garbage.values().min().copied() }
+        if self.busy || self.superseded {
+            return None;
+        }
+        self.garbage.values().min().map(|due| (*due).max(self.rests_until_ms))
     }
 
     /// The next call to the store, if none is under way.
@@ -159,6 +167,10 @@ impl Cleaner {
                 self.pinned = pinned;
                 self.doubts = self.rules.has(Rule::AskBeforeDeleting);
             }
+            Answer::PinsUnknown => {
+                self.pinned_as_of_ms = None;
+                self.rests_until_ms = now_ms + self.grace_ms.max(LEAST_REST_MS);
+            }
             // The appender may have a record there whose answer has not come yet.
             Answer::Positions(positions) if positions.is_empty() => self.doubts = false,
             Answer::Positions(positions) => self.unjudged = positions,
@@ -189,6 +201,9 @@ impl Cleaner {
         }
         if self.doubts {
             return Some(Call::List { after: Some(self.last) });
+        }
+        if now_ms < self.rests_until_ms {
+            return None;
         }
         // What a savepoint keeps was pinned before it became superfluous.
         let since_ms = self.garbage.values().filter(|due| **due <= now_ms).max()?.saturating_sub(self.grace_ms);

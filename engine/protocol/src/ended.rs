@@ -340,6 +340,19 @@ fn lost(envelope: Envelope) -> &'static str {
 /// What is wrong with an input.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InputFault {
+    /// Records that have to be read again are gone.
+    #[error(
+        "{described} begins at offset {begins} now, and the savepoint has read it up to {read}: the records between are lost \
+         (retention, or a topic that was truncated), so the job cannot go back to it"
+    )]
+    Lost {
+        /// The split, for people.
+        described: String,
+        /// The offset up to which it was read.
+        read: Offset,
+        /// Its first offset now.
+        begins: Offset,
+    },
     /// It was deleted and recreated under its name.
     #[error(
         "{described} was deleted and recreated, or is not the one that the job has read (its id is {is} and was \

@@ -18,7 +18,7 @@ use crate::manifest::Manifest;
 use crate::messages::{FoundSplit, Layout};
 use crate::opening::{Opened, Opener, Opening};
 use crate::store::{Answer, Call};
-use crate::{Committer, CommitterConfig, Ended};
+use crate::{Committer, CommitterConfig, Ended, GoBack};
 
 /// A journal that is being read. All of its calls read.
 #[derive(Debug)]
@@ -46,16 +46,10 @@ pub enum Asks {
     Splits,
 }
 
-impl Default for Inspection {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Inspection {
-    /// Begins to read.
+    /// Begins to read, as a job that is to go back to a savepoint, if it is.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(go_back: Option<GoBack>) -> Self {
         Self(Opening::only_reading(Opener {
             incarnation: Incarnation(uuid::Uuid::nil()),
             nonce: Nonce::of_run(0, 0),
@@ -63,7 +57,7 @@ impl Inspection {
             layout: Layout { workers: 1, processes: 1 },
             turns: 1,
             follows: None,
-            go_back: None,
+            go_back,
         }))
     }
 

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::journal::{Range, SinkStart, SplitStart};
 
 /// A consistent snapshot of a job as of one tick. Nothing in it is keyed by worker.
+///
+/// It is stored as JSON, and reaches the other processes in a format without names of fields, so none may be left out when it is
+/// written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The job.
@@ -20,10 +23,10 @@ pub struct Manifest {
     pub tick: Tick,
     /// The tick of the savepoint to which the job has gone back, if this is the manifest by which it has: the state is as of that
     /// tick, and counts as that of `tick`, which was the last sealed one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub gone_back_to: Option<Tick>,
     /// The last request to go back that was carried out ([`GoBack::id`](crate::GoBack::id)).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub went_back: Option<u64>,
     /// Every split that has been met.
     pub splits: Vec<SplitState>,

@@ -14,7 +14,7 @@ use super::compaction::{Compare, cannot_correct};
 use super::history::History;
 use super::leader::LeaderConfig;
 use super::messages::{Approval, FoundOutput, HeldOutput, Plan};
-use super::opening::Opened;
+use super::opening::{GoesBack, Opened};
 use super::recreated::recreated;
 use super::rules::{Rule, Rules};
 use super::running::Running;
@@ -63,17 +63,20 @@ impl Prepared {
         // A job that has bound no tick has committed no output.
         let wrote = history.sealed() > Tick(0);
         let is_begun = history.reconciliation.is_some();
-        let upgrade = compare == Compare::All && (is_begun || of_another && wrote && approved || goes_back.is_some());
+        let upgrade = compare == Compare::All
+            && (is_begun || of_another && wrote && approved || goes_back.as_ref().is_some_and(|back| back.corrects));
         let corrects = reconcile || upgrade;
         let (new, mut warnings) = new_outputs(&config.outputs, &config.sink, corrects, &history, &approval)?;
         let recreated = accepted(config, reconcile, &history)?;
-        if let (Some(entry), Some(tick)) = (&goes_back, has_gone_back(history.checkpoint.as_ref())) {
-            warnings.push(format!(
-                "the job goes back to the savepoint of tick {tick}: input is read again from there, and the outputs are corrected"
-            ));
+        let goes_back = goes_back.inspect(|GoesBack { entry, corrects }| {
             // What follows is in the same record.
             appender.push(entry.clone());
-        }
+            if let Some(tick) = has_gone_back(history.checkpoint.as_ref()).filter(|_| *corrects) {
+                warnings.push(format!(
+                    "the job goes back to the savepoint of tick {tick}: input is read again from there, and the outputs are corrected"
+                ));
+            }
+        });
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));
             history.sinks.push(start);

@@ -31,6 +31,7 @@ use fluvial_connector::{Envelope, Tick};
 use serde::{Deserialize, Serialize};
 
 use crate::history::History;
+use crate::journal::SplitNumber;
 use crate::manifest::{Manifest, SplitState};
 use crate::store::Identity;
 use crate::{Ended, Mismatch};
@@ -67,7 +68,9 @@ pub struct GoBack {
     pub correct_outputs: bool,
 }
 
-/// The manifest by which `history` goes back to a savepoint; `None` if the job still stands there.
+/// The manifest by which `history` goes back to a savepoint, and whether the outputs have moved on since and have to be corrected.
+/// Where nothing has, the manifest is that of the checkpoint itself, and notes that the request was carried out: a later start must
+/// not carry it out again.
 ///
 /// # Errors
 /// [`Ended::Mismatch`] for a savepoint of another job, and where the outputs have moved on since and cannot be corrected, or may not
@@ -78,14 +81,15 @@ pub(crate) fn go_back(
     newest: Option<&str>,
     asked: &GoBack,
     savepoint: &Savepoint,
-) -> Result<Option<Manifest>, Ended> {
+) -> Result<(Manifest, bool), Ended> {
     let Savepoint { name, checkpoint, manifest, .. } = savepoint;
     let (sealed, name) = (history.sealed(), name.clone());
     if manifest.incarnation != me.incarnation {
         return Err(Mismatch::SavepointOfAnother { name }.into());
     }
-    if newest == Some(checkpoint) && sealed == manifest.tick {
-        return Ok(None);
+    let by_me = Manifest { generation: me.generation, went_back: Some(asked.id), ..manifest.clone() };
+    if newest == Some(checkpoint) && sealed == manifest.tick && history.reconciliation.is_none() {
+        return Ok((Manifest { splits: history.splits.values().cloned().collect(), ..by_me }, false));
     }
     if let Some(append) = history.sinks.iter().find(|sink| sink.envelope == Envelope::Append) {
         return Err(Mismatch::SavepointBeforeAppended { name, output: append.output.clone() }.into());
@@ -93,38 +97,42 @@ pub(crate) fn go_back(
     if !asked.correct_outputs {
         return Err(Mismatch::SavepointBeforeOutputs { name, tick: manifest.tick, sealed }.into());
     }
-    // What another program has begun since, a source or an output, is no part of the job any more. A split of a source that the job
-    // had is read from its beginning if it was met later.
-    let had = |now: &&SplitState| manifest.splits.iter().any(|then| then.start.source == now.start.source);
-    let splits = history.splits.values().filter(had).map(|now| {
-        let then = manifest.splits.iter().find(|then| then.start.number == now.start.number);
-        then.cloned().unwrap_or_else(|| SplitState {
-            start: now.start.clone(),
-            position: now.start.offset,
-            last: None,
-            caught_up_ms: 0,
-        })
-    });
-    Ok(Some(Manifest {
-        incarnation: me.incarnation,
-        generation: me.generation,
-        program: manifest.program.clone(),
+    // An output that another program has begun since is no part of the job any more.
+    let then = |output: &str| manifest.sinks.iter().any(|sink| sink.output == output);
+    let sinks = history.sinks.iter().filter(|now| then(&now.output)).cloned().collect();
+    let manifest = Manifest {
         tick: sealed,
         gone_back_to: Some(manifest.tick),
-        went_back: Some(asked.id),
-        splits: splits.collect(),
-        sinks: history
-            .sinks
-            .iter()
-            .filter(|now| manifest.sinks.iter().any(|then| then.output == now.output))
-            .cloned()
-            .collect(),
+        splits: splits(history, manifest),
+        sinks,
         // They begin again with the corrections.
         outputs: Vec::new(),
-        operators: manifest.operators.clone(),
         most_slots: history.most_slots,
         most_turns: history.most_turns,
-    }))
+        ..by_me
+    };
+    Ok((manifest, true))
+}
+
+/// The splits of a savepoint as they are there. One that was met later is read from its beginning, if the job had its source: a
+/// source that another program has begun since is no part of the job any more.
+fn splits(history: &History, manifest: &Manifest) -> Vec<SplitState> {
+    let mut splits = manifest.splits.clone();
+    for now in history.splits.values() {
+        let had_source = splits.iter().any(|then| then.start.source == now.start.source);
+        if !had_source || splits.iter().any(|then| then.start.name() == now.start.name()) {
+            continue;
+        }
+        let mut start = now.start.clone();
+        // The number may belong to another split there.
+        if splits.iter().any(|then| then.start.number == start.number) {
+            let last = splits.iter().map(|then| then.start.number.0).max().unwrap_or_default();
+            start.number = SplitNumber(last + 1);
+        }
+        let position = start.offset;
+        splits.push(SplitState { start, position, last: None, caught_up_ms: 0 });
+    }
+    splits
 }
 
 impl History {

@@ -115,6 +115,23 @@ impl Splits {
         Ok(())
     }
 
+    /// Refuses splits whose records after what was read of them are gone.
+    ///
+    /// # Errors
+    /// [`InputFault::Lost`] with the first of them.
+    pub fn refuse_lost(&self) -> Result<(), InputFault> {
+        let lost = self.0.values().find_map(|known| match known.standing {
+            Standing::Available { earliest } if known.read < earliest => Some((known, earliest)),
+            _ => None,
+        });
+        match lost {
+            None => Ok(()),
+            Some((known, begins)) => {
+                Err(InputFault::Lost { described: known.described.clone(), read: known.read, begins })
+            }
+        }
+    }
+
     /// Refuses splits that were recreated under their names: what the job has read of them is no part of the new
     /// splits. Unlike [`Splits::hear`], this may also be given answers to questions from before the journal was
     /// claimed.

@@ -96,6 +96,8 @@ pub enum Answer {
     Savepoint(Option<Box<Savepoint>>),
     /// To [`Call::ListPinned`].
     Pinned(BTreeSet<String>),
+    /// To [`Call::ListPinned`], if one of them cannot be read: nothing may be deleted for now.
+    PinsUnknown,
     /// To [`Call::ListObjects`].
     Objects(Vec<FoundObject>),
     /// To [`Call::Delete`].

@@ -60,6 +60,8 @@ impl Driver {
         let mut arguments: Vec<_> = ARGUMENTS.iter().map(ToString::to_string).collect();
         arguments.push(format!("--user-data-dir={}", driver._folder.path().join("profile").display()));
         let wanted = json!({ "capabilities": { "alwaysMatch": {
+            // The authority of a cluster is its own.
+            "acceptInsecureCerts": true,
             "goog:chromeOptions": { "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL" },
         } } });

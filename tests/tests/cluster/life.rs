@@ -145,7 +145,7 @@ fn what_cannot_run_is_refused_with_the_reason() {
 /// A browser on this host reaches the API. No page of another origin may change anything by it, or read anything.
 #[test]
 fn a_web_page_of_another_origin_reaches_nothing() {
-    let cluster = Cluster::without_key();
+    let cluster = Cluster::without_key(1);
     let api = cluster.api();
     let answer = |method: &str, path: &str, headers: &str| {
         let mut connection = std::net::TcpStream::connect(&api).unwrap();

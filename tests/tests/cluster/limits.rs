@@ -223,7 +223,7 @@ fn a_job_of_a_node_that_is_root_runs_as_another_user_and_reaches_nothing_of_the_
     let groups = groups.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap().trim().to_owned();
     assert_eq!(groups, "", "it has groups of root's");
     send_nothing(&stage);
-    cluster.wait_until("the end of the job", || cluster.status(stage.name())["state"] == "ended");
+    cluster.wait_until("the end of the job", || cluster.status(stage.name())["state"] == "failed");
     let why = cluster.status(stage.name())["why"].as_str().unwrap().to_owned();
     // What everybody may read shows that the job has tried.
     assert!(why.contains("reached: /etc/passwd."), "{why}");
@@ -300,7 +300,7 @@ fn a_job_gets_its_secrets_from_the_node_and_nobody_else_sees_them() {
             assert!(!content.contains(SECRET_VARIABLE[0]) || file == "cmdline", "it inherits the variable");
         }
         send_nothing(&stage);
-        cluster.wait_until("the end of the job", || cluster.status(stage.name())["state"] == "ended");
+        cluster.wait_until("the end of the job", || cluster.status(stage.name())["state"] == "failed");
         let status = cluster.status(stage.name()).to_string();
         assert!(status.contains(&backwards), "the job did not get its secret: {status}");
         assert!(!status.contains(secret) && !cluster.logs().contains(secret));

@@ -125,7 +125,7 @@ fn the_last_words_of_a_job_outlive_its_nodes_and_those_of_earlier_attempts_are_k
     let after = lines(&cluster, &format!("{name} --attempt {first}"));
     assert_eq!(orders(&after), 100, "{} lines", after.len());
     poison(&stage);
-    cluster.wait_until("the end of the job", || cluster.status(&name)["state"] == "ended");
+    cluster.wait_until("the end of the job", || cluster.status(&name)["state"] == "failed");
     let last = cluster.status(&name)["attempt"]["number"].as_u64().unwrap();
     let said = |cluster: &Cluster| {
         let lines = lines(cluster, &format!("{name} --attempt {last}"));

@@ -16,7 +16,7 @@ fn text(value: &Value) -> &str {
 
 #[test]
 fn a_job_tells_its_graph_and_what_each_part_of_it_does_on_all_nodes() {
-    let (cluster, stage) = (Cluster::start(2), Stage::new(Subject::Orders, 2).unwrap());
+    let (cluster, stage) = (Cluster::without_key(2), Stage::new(Subject::Orders, 2).unwrap());
     let name = stage.name().to_owned();
     stage.feed(0..500).unwrap();
     // Two slots a node: the workers are on both.

@@ -32,9 +32,9 @@ impl Cluster {
         Self::with(nodes, true)
     }
 
-    /// A cluster of one node without a cluster key, whose API is open to this host.
-    pub(crate) fn without_key() -> Self {
-        Self::with(1, false)
+    /// A cluster without a cluster key, whose API is open to this host.
+    pub(crate) fn without_key(nodes: usize) -> Self {
+        Self::with(nodes, false)
     }
 
     fn with(nodes: usize, key: bool) -> Self {

@@ -118,7 +118,17 @@ impl StoreCalls {
                 Answer::Put(outcome(created))
             }
             Call::GetSavepoint(name) => Answer::Savepoint(self.store.savepoint(name).await?.map(Box::new)),
-            Call::ListPinned => Answer::Pinned(self.store.pinned().await?),
+            Call::ListPinned => match self.store.pinned().await {
+                Ok(pinned) => Answer::Pinned(pinned),
+                Err(error) if error.kind == ErrorKind::Retry => return Err(error),
+                Err(error) => {
+                    tracing::warn!(
+                        error = chain(error),
+                        "a savepoint cannot be read, so nothing is deleted from the store"
+                    );
+                    Answer::PinsUnknown
+                }
+            },
             Call::ListObjects => {
                 let mut names = self.store.list("state").await?;
                 names.extend(self.store.list("checkpoints").await?);

@@ -286,8 +286,9 @@ impl Stored {
         let runtime = store_runtime().map_err(Failure::of_host)?;
         let calls = StoreCalls::new(store.clone(), within);
         let what = format!("the store '{}'", store.store().describe());
+        let go_back = config.go_back.clone();
         let read = Asked::new(&what, Exit::StoreFailed, READ_WITHIN, move || {
-            let mut inspection = Inspection::new();
+            let mut inspection = Inspection::new(go_back);
             loop {
                 let Some(call) = inspection.next_call() else {
                     let error = anyhow::anyhow!("reading the journal came to a halt");

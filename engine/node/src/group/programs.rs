@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::check_job_name;
 use crate::elf::{Glibc, ProgramFile};
 use crate::isolation::{Isolation, Limits};
 use crate::job_store::JobStore;
@@ -271,6 +272,8 @@ impl Shelf {
         let found: Option<Specification> = self.store.get_framed(SPECIFICATION, &name).await?;
         let specification = found.with_context(|| format!("'{}' is missing", self.store.describe_object(&name)))?;
         ensure!(specification.version() == version, "'{}' is damaged", self.store.describe_object(&name));
+        // It becomes a part of paths, and who writes to the store need not be the API.
+        check_job_name(&specification.job).map_err(anyhow::Error::msg)?;
         Ok(specification)
     }
 
@@ -325,11 +328,18 @@ fn can_load(file: &Path) -> anyhow::Result<()> {
     ProgramFile::read(&content)?.fits_glibc(Glibc::of_this_host())
 }
 
+/// Whether a file of the cache's folder is a binary, or was to become one. Others are not ours.
+fn is_own(name: &std::ffi::OsStr) -> bool {
+    let hash = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.to_str().is_some_and(|name| name.starts_with("new.") || hash(name))
+}
+
 /// Deletes the files of a cache that were used longest ago while there are more than `most` bytes. A process that runs goes on, and
 /// a file that is needed again is fetched again.
 fn prune(cache: &Path, most: u64) {
     let Ok(entries) = std::fs::read_dir(cache) else { return };
     let mut files: Vec<_> = entries
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| is_own(&entry.file_name())))
         .filter_map(|entry| {
             let (entry, metadata) = entry.and_then(|entry| entry.metadata().map(|metadata| (entry, metadata))).ok()?;
             Some((metadata.modified().ok()?, metadata.len(), entry.path()))
@@ -574,7 +584,8 @@ mod tests {
     #[test]
     fn a_cache_loses_what_was_used_longest_ago() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, age) in [("old", 30), ("older", 40), ("new", 10)] {
+        let name = |name: &str| hash(name.as_bytes());
+        for (name, age) in [(name("old"), 30), (name("older"), 40), (name("new"), 10), ("another's".to_owned(), 50)] {
             let path = folder.path().join(name);
             std::fs::write(&path, [0; 10]).unwrap();
             let then = SystemTime::now() - Duration::from_secs(age);

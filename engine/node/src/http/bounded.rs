@@ -11,16 +11,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
 
 /// How many connections of strangers may be open.
 pub(super) const MOST: usize = 64;
 /// How many others may be open.
 const MOST_KNOWN: usize = 256;
+/// How long a reader may take nothing of what is written to it.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// The listener. It closes a connection by dropping its sender.
 pub(super) struct Bounded {
@@ -50,6 +54,29 @@ pub(super) struct Held {
     pub(super) standing: Standing,
     closes: oneshot::Receiver<()>,
     closed: bool,
+    /// When a write that is under way is given up.
+    stalls: Option<Pin<Box<Sleep>>>,
+}
+
+impl Held {
+    /// Whether the listener has closed this connection.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        self.closed = self.closed || Pin::new(&mut self.closes).poll(context).is_ready();
+        if self.closed { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// Gives up a write that its reader does not take.
+    fn bound<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalls = None;
+            return written;
+        }
+        let stalls = self.stalls.get_or_insert_with(|| Box::pin(tokio::time::sleep(TAKEN_WITHIN)));
+        if stalls.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
+    }
 }
 
 impl Bounded {
@@ -83,7 +110,7 @@ impl Listener for Bounded {
         self.make_room();
         let ((closes, closed), standing) = (oneshot::channel(), Standing::default());
         self.strangers.push_back(Open { closes, standing: standing.clone() });
-        (Held { socket, standing, closes: closed, closed: false }, address)
+        (Held { socket, standing, closes: closed, closed: false, stalls: None }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -93,21 +120,22 @@ impl Listener for Bounded {
 
 impl AsyncRead for Held {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.closed = self.closed || Pin::new(&mut self.closes).poll(context).is_ready();
-        if self.closed {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
+        self.check(context)?;
         Pin::new(&mut self.socket).poll_read(context, into)
     }
 }
 
 impl AsyncWrite for Held {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        self.check(context)?;
+        let written = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.bound(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+        self.check(context)?;
+        let flushed = Pin::new(&mut self.socket).poll_flush(context);
+        self.bound(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -146,6 +146,15 @@ impl Isolation {
             Err(why) => tracing::warn!(why, "processes of jobs run without limits on memory and CPU"),
         }
         let secrets = options.secrets.clone().unwrap_or_else(secrets::default_folder);
+        // Whoever submits a job may name any file there.
+        let is_there = |file: &&PathBuf| {
+            let (file, folder) = (file.canonicalize(), secrets.canonicalize());
+            file.is_ok_and(|file| folder.is_ok_and(|folder| file.starts_with(folder)))
+        };
+        if let Some(file) = options.private.iter().find(is_there) {
+            let (file, folder) = (file.display(), secrets.display());
+            bail!("'{file}' lies in '{folder}', from which jobs may take secrets: name another folder by --secrets");
+        }
         Ok(Self { groups, user, no_user, store, secrets })
     }
 

@@ -51,10 +51,17 @@ impl fmt::Debug for Secrets {
 fn options(arguments: &[String]) -> impl Iterator<Item = (&str, &str)> {
     let before = std::iter::once("").chain(arguments.iter().map(String::as_str));
     before.zip(arguments).map(|(before, argument)| match argument.split_once('=') {
-        Some((name, value)) => (name.strip_prefix("-X").unwrap_or(name).trim_start_matches('-').trim(), value),
+        Some((name, value)) => named(argument).unwrap_or((name.trim_start_matches('-').trim(), value)),
         None if argument.starts_with('-') => ("", argument.as_str()),
         None => (before.trim_start_matches('-'), argument.as_str()),
     })
+}
+
+/// Of `-Xname=value` and `-X=name=value`, the name and the value.
+fn named(argument: &str) -> Option<(&str, &str)> {
+    let property = argument.strip_prefix("-X")?;
+    let (name, value) = property.strip_prefix('=').unwrap_or(property).split_once('=')?;
+    Some((name.trim(), value))
 }
 
 /// Checks that the options of a job hold no secrets, but references to them.

@@ -24,7 +24,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-pub use savepoints::check_savepoint_name;
+pub use savepoints::{NoCheckpoint, check_savepoint_name};
 
 /// The number of objects that are fetched concurrently.
 const CONCURRENT_GETS: usize = 32;

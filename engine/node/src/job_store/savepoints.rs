@@ -34,6 +34,11 @@ pub fn check_savepoint_name(name: &str) -> Result<(), String> {
     check_job_name(name).map_err(|error| error.replace("a job's name", "a savepoint's name"))
 }
 
+/// A job has no checkpoint yet.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the job has no checkpoint yet")]
+pub struct NoCheckpoint;
+
 fn object(name: &str) -> String {
     format!("savepoints/{name}.json")
 }
@@ -49,18 +54,19 @@ impl JobStore {
         for _ in 0..ATTEMPTS {
             let taken_ms = now_ms();
             let inspected = self.inspect().await?;
-            let (checkpoint, manifest) = inspected.into_checkpoint().context("the job has no checkpoint yet")?;
+            let (checkpoint, manifest) = inspected.into_checkpoint().ok_or(NoCheckpoint)?;
             let savepoint = Savepoint { name: name.to_owned(), taken_ms, checkpoint, manifest };
             let pin = format!("pins/{:016x}.json", rand::random::<u64>());
             self.store.create_framed(SAVEPOINT, &self.path(&pin), &savepoint).await?;
             let newest = self.inspect().await?.into_checkpoint();
             let whole = newest.is_some_and(|(newest, _)| newest == savepoint.checkpoint);
+            // A create that has failed may yet take effect, so the pin stays then.
             let kept = match whole {
-                true => self.store.create_framed(SAVEPOINT, &self.path(&object(name)), &savepoint).await.map(Some),
-                false => Ok(None),
+                true => Some(self.store.create_framed(SAVEPOINT, &self.path(&object(name)), &savepoint).await?),
+                false => None,
             };
             self.delete(&pin).await?;
-            match kept? {
+            match kept {
                 Some(Created::Created) => return Ok(savepoint),
                 Some(Created::AlreadyExists) => {
                     // Either another user was faster, or the store repeated this request.
@@ -75,6 +81,14 @@ impl JobStore {
             }
         }
         bail!("checkpoints follow each other too fast for a savepoint of one of them: ask again");
+    }
+
+    /// The object of the newest checkpoint's manifest.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn newest_checkpoint(&self) -> anyhow::Result<Option<String>> {
+        Ok(self.inspect().await?.into_checkpoint().map(|(name, _)| name))
     }
 
     /// The savepoint of a name, if there is one.
@@ -137,7 +151,7 @@ impl JobStore {
 
     /// Reads the journal as an opening would find it.
     async fn inspect(&self) -> anyhow::Result<Inspected> {
-        let mut inspection = Inspection::new();
+        let mut inspection = Inspection::new(None);
         loop {
             let call = inspection.next_call().context("the inspection of the journal asks nothing")?;
             let answer = match call {

@@ -163,8 +163,11 @@ enum Stage {
     /// A reconciliation accepts the input as it is. The sources are asked where it ends, now that no earlier generation
     /// binds any more of it. The end of an unavailable split is not known, so the leader waits until the split is
     /// available.
+    ///
+    /// A job that goes back to a savepoint asks, too, because its records have to be there still.
     Looking {
         opened: Box<Opened>,
+        compare: Compare,
         /// Whether a warning has said which splits the leader waits for.
         told: bool,
     },
@@ -363,18 +366,22 @@ impl Leader {
     /// as it is: the job then continues at the ends of the truncated splits, as soon as the end of each split is known.
     fn judge(&mut self) -> Result<(), Ended> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Looking { opened, told } => {
+            Stage::Looking { opened, compare, told } => {
                 if self.splits.is_decided() {
-                    return self.prepare(*opened, Compare::Nothing);
+                    if compare != Compare::Nothing {
+                        self.splits.refuse_truncated()?;
+                        self.splits.refuse_lost()?;
+                    }
+                    return self.prepare(*opened, compare);
                 }
                 let waits = self.splits.undecided().map(|(described, why)| format!("{described}: {why}"));
                 let waits = waits.collect::<Vec<_>>().join("; ");
                 if !told && !waits.is_empty() {
                     self.out.push_back(Request::Warn(format!(
-                        "--reconcile, which takes the input as it is, waits until it is known where each split ends: {waits}"
+                        "the job waits until it is known where each split begins and ends: {waits}"
                     )));
                 }
-                self.stage = Stage::Looking { opened, told: told || !waits.is_empty() };
+                self.stage = Stage::Looking { opened, compare, told: told || !waits.is_empty() };
                 Ok(())
             }
             stage => {
@@ -423,9 +430,9 @@ impl Leader {
         self.me = Some(opened.me);
         self.refuse_lost_sources(&opened)?;
         let compare = opened.compare(self.config.reconcile);
-        if compare == Compare::Nothing {
+        if compare == Compare::Nothing || opened.goes_back.as_ref().is_some_and(|back| back.corrects) {
             self.splits = splits_of(&opened.history.splits);
-            self.stage = Stage::Looking { opened: Box::new(opened), told: false };
+            self.stage = Stage::Looking { opened: Box::new(opened), compare, told: false };
             return self.judge();
         }
         let upserts = self.config.outputs.iter().any(|output| output.envelope == Envelope::Upsert);

@@ -121,7 +121,7 @@ enum Phase {
     /// The savepoint that the job is to go back to is being read.
     Savepoint(Box<Opened>, GoBack),
     /// The manifest by which it goes back is being stored.
-    GoingBack(Box<Opened>, Arc<Manifest>),
+    GoingBack(Box<Opened>, Arc<Manifest>, bool),
     /// Something is wrong with what was read. That may be because a newer generation prunes it.
     Doubt(Ended),
     /// A newer record was found while in doubt: whose?
@@ -143,8 +143,17 @@ pub(crate) struct Opened {
     pub records: BTreeMap<Seq, JournalRecord>,
     /// Positions below the floor that still exist, unread.
     pub below: Vec<Seq>,
-    /// The checkpoint by which the job goes back to a savepoint: to be appended with what says that the outputs are corrected.
-    pub goes_back: Option<Entry>,
+    /// The checkpoint by which the job goes back to a savepoint, to be appended.
+    pub goes_back: Option<GoesBack>,
+}
+
+/// The checkpoint by which a job goes back to a savepoint.
+#[derive(Debug)]
+pub(crate) struct GoesBack {
+    /// Names its manifest.
+    pub entry: Entry,
+    /// Whether the outputs have moved on since: the same record says that they are corrected.
+    pub corrects: bool,
 }
 
 impl Opened {
@@ -200,7 +209,7 @@ impl Opening {
             Phase::Read(seqs) => Call::Get(seqs.clone()),
             Phase::Manifest(checkpoint) => Call::GetManifest(checkpoint.manifest.clone()),
             Phase::Savepoint(_, asked) => Call::GetSavepoint(asked.savepoint.clone()),
-            Phase::GoingBack(_, manifest) => {
+            Phase::GoingBack(_, manifest, _) => {
                 Call::PutManifest(manifest_name(&self.me, manifest.tick), Arc::clone(manifest))
             }
             Phase::Doubt(_) => Call::List { after: Some(self.at) },
@@ -322,25 +331,22 @@ impl Opening {
             (Phase::Savepoint(opened, asked), Answer::Savepoint(found)) => match found {
                 Some(savepoint) => {
                     let newest = opened.manifest.as_deref();
-                    let Some(manifest) = go_back(&self.me, &opened.history, newest, &asked, &savepoint)? else {
-                        return Ok(Some(*opened));
-                    };
-                    self.phase = Phase::GoingBack(opened, Arc::new(manifest));
+                    let (manifest, corrects) = go_back(&self.me, &opened.history, newest, &asked, &savepoint)?;
+                    if self.only_reads {
+                        return Ok(Some(self.gone_back(*opened, &manifest, corrects)));
+                    }
+                    self.phase = Phase::GoingBack(opened, Arc::new(manifest), corrects);
                     Ok(None)
                 }
                 None => Err(Mismatch::SavepointMissing { name: asked.savepoint }.into()),
             },
-            (Phase::GoingBack(mut opened, manifest), Answer::Put(outcome)) => {
+            (Phase::GoingBack(opened, manifest, corrects), Answer::Put(outcome)) => {
                 if outcome == PutOutcome::Unknown {
-                    self.phase = Phase::GoingBack(opened, manifest);
+                    self.phase = Phase::GoingBack(opened, manifest, corrects);
                     return Ok(None);
                 }
-                // Nobody else makes an object of that name.
-                let (name, tick) = (manifest_name(&self.me, manifest.tick), manifest.tick);
-                opened.history.gone_back(&manifest);
-                opened.goes_back = Some(Entry::Checkpoint { tick, manifest: name.clone(), floor: self.at });
-                opened.manifest = Some(name);
-                Ok(Some(*opened))
+                // Nobody else makes an object of that name, so one that exists is ours.
+                Ok(Some(self.gone_back(*opened, &manifest, corrects)))
             }
             (Phase::Doubt(refused), Answer::Positions(positions)) => match positions.last() {
                 Some(newest) => {
@@ -354,6 +360,16 @@ impl Opening {
             },
             (phase, answer) => Err(Ended::Bug(format!("the opening got {answer:?} while it was at {phase:?}"))),
         }
+    }
+
+    /// A journal that goes on from the savepoint.
+    fn gone_back(&self, mut opened: Opened, manifest: &Manifest, corrects: bool) -> Opened {
+        let (name, tick) = (manifest_name(&self.me, manifest.tick), manifest.tick);
+        opened.history.gone_back(manifest);
+        let entry = Entry::Checkpoint { tick, manifest: name.clone(), floor: self.at };
+        opened.goes_back = Some(GoesBack { entry, corrects });
+        opened.manifest = Some(name);
+        opened
     }
 
     /// Forgets what was read.

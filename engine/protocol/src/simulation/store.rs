@@ -50,7 +50,7 @@ impl Store {
                     return Ok(Answer::Put(PutOutcome::AlreadyExists));
                 }
                 self.manifests.insert(name.clone(), Arc::clone(manifest));
-                if manifest.gone_back_to.is_some() {
+                if manifest.gone_back_to.is_some() && manifest.went_back.is_some() {
                     self.gone_back.insert(name.clone(), Arc::clone(manifest));
                 }
                 Answer::Put(PutOutcome::Created)

@@ -43,6 +43,8 @@ pub(super) struct World {
     /// The savepoint that is being taken, and whether it is pinned.
     taking: Option<(Savepoint, bool)>,
     savepoints: usize,
+    /// The last request to go back: the generations that follow are started with it, too.
+    go_back: Option<GoBack>,
     /// What the job's logic is by now.
     version: u64,
     pub(super) calm: bool,
@@ -89,6 +91,7 @@ impl World {
             weather,
             taking: None,
             savepoints: 0,
+            go_back: None,
             version: 0,
             calm: false,
             rules,
@@ -297,6 +300,9 @@ impl World {
         let goes_back = saves && !by_mistake && !self.calm && !savepoints.is_empty() && dice.one_in(2);
         let go_back = goes_back.then(|| savepoints.keys().nth(dice.below(savepoints.len())).cloned()).flatten();
         let go_back = go_back.map(|savepoint| GoBack { id: number as u64, savepoint, correct_outputs: true });
+        // A run is started again with the options that it had.
+        let go_back = go_back.or(self.go_back.take().filter(|_| !by_mistake && dice.one_in(2)));
+        self.go_back.clone_from(&go_back);
         // Going back is a run of its own.
         let nonce = if go_back.is_some() { Nonce::of_run(1000 + number as u32, 1) } else { nonce };
         let output =

@@ -12,7 +12,9 @@ use super::savepoints::checked;
 use super::{Knowledge, Refused, Update, is_hash};
 use crate::group::{GoesBack, Previous, Specification};
 use crate::isolation::secrets;
+use crate::job_store::NoCheckpoint;
 use crate::readiness::{Part, Problem};
+use crate::status::State as JobState;
 
 /// What an update would change, by a check with the new program on the node that was asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,11 +58,18 @@ impl Knowledge {
         let go_back = match update.from {
             Some(savepoint) => {
                 let found = self.savepoint(name, &savepoint).await?;
-                refuse_append_outputs(&found)?;
+                if !update.correct_outputs {
+                    self.refuse_moved_on(name, &found).await?;
+                } else if self.has_moved_on(name, &found).await? {
+                    refuse_append_outputs(&found)?;
+                    // The way back from there.
+                    self.save_before(name, wanted.revision).await?;
+                }
                 Some(GoesBack { savepoint, id: rand::random(), correct_outputs: update.correct_outputs })
             }
             None => None,
         };
+        let same = |new: &Specification| (&new.binary, &new.arguments) == (&before.binary, &before.arguments);
         let mut next = Specification {
             job: before.job.clone(),
             binary: update.binary.unwrap_or_else(|| before.binary.clone()),
@@ -72,7 +81,11 @@ impl Knowledge {
         };
         secrets::check(&next.arguments).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
         next.limits.check().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
-        if (&next.binary, &next.arguments) != (&before.binary, &before.arguments) {
+        if same(&next) {
+            // What was asked for before still is: the same request to go back is carried out once, and an approval is of one program.
+            next.go_back = next.go_back.or_else(|| before.go_back.clone());
+            next.approved = next.approved.or_else(|| before.approved.clone());
+        } else {
             let savepoint = self.save_before(name, wanted.revision).await?;
             next.previous = Some(Previous { version: wanted.version.clone(), savepoint });
         }
@@ -86,6 +99,28 @@ impl Knowledge {
         found.ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, none()))
     }
 
+    /// Whether a job has a newer checkpoint than that of a savepoint.
+    async fn has_moved_on(&self, job: &str, savepoint: &Savepoint) -> Result<bool, Refused> {
+        let newest = self.shelf.job(job).newest_checkpoint().await;
+        let newest = newest.map_err(|error| Refused::unavailable(&error))?;
+        Ok(newest.as_ref() != Some(&savepoint.checkpoint))
+    }
+
+    /// Refuses to go back to a savepoint without a correction of the outputs, if these have moved on since, or may while the job runs.
+    async fn refuse_moved_on(&self, job: &str, savepoint: &Savepoint) -> Result<(), Refused> {
+        let runs = !matches!(self.job(job).await?.state, JobState::Stopped | JobState::Ended | JobState::Failed);
+        if !runs && !self.has_moved_on(job, savepoint).await? {
+            return Ok(());
+        }
+        let what = if runs { "runs, so its outputs move on" } else { "has outputs that have moved on" };
+        let error = format!(
+            "the job '{job}' {what} from the savepoint '{}': to read the input since then again and correct the upsert outputs, add \
+             --correct-outputs; to leave them as they are, submit the job under another name, with other outputs",
+            savepoint.name
+        );
+        Err(Refused::new(StatusCode::CONFLICT, error))
+    }
+
     /// Takes the savepoint to which `rollback` goes back. Returns its name; `None` if the job has no checkpoint yet.
     async fn save_before(&self, job: &str, revision: u64) -> Result<Option<String>, Refused> {
         let store = self.shelf.job(job);
@@ -93,10 +128,9 @@ impl Knowledge {
         match store.take_savepoint(&name).await {
             Ok(_) => Ok(Some(name)),
             Err(error) if error.is::<fluvial_connector::Error>() => Err(Refused::unavailable(&error)),
-            // A job without a checkpoint has nothing to go back to.
+            Err(error) if error.is::<NoCheckpoint>() => Ok(None),
             Err(error) => {
-                tracing::info!(job, error = format!("{error:#}"), "no savepoint was taken before the upgrade");
-                Ok(None)
+                Err(Refused::new(StatusCode::CONFLICT, format!("no savepoint could be taken before: {error:#}")))
             }
         }
     }
@@ -132,8 +166,13 @@ pub(super) async fn plan(
         ..Specification::default()
     };
     secrets::check(&next.arguments).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
-    let checked = knowledge.shelf.check(&next).await;
-    let verdict = checked.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, format!("{error:#}")))?;
+    let wrong = |error: anyhow::Error| Refused::new(StatusCode::BAD_REQUEST, format!("{error:#}"));
+    let mut verdict = knowledge.shelf.check(&next).await.map_err(wrong)?;
+    if !verdict.ready && !verdict.version.is_empty() {
+        // Some of it may be what the person is about to approve.
+        let approved = Specification { approved: Some(verdict.version), ..next };
+        verdict = knowledge.shelf.check(&approved).await.map_err(wrong)?;
+    }
     let (program, revision) = (verdict.version, wanted.revision);
     let (problems, warnings, parts) = (verdict.problems, verdict.warnings, verdict.parts);
     Ok(Json(Plan { revision, program, problems, warnings, parts }))
@@ -148,14 +187,21 @@ pub(super) async fn rollback(
         || Refused::new(StatusCode::CONFLICT, format!("the job '{name}' was not upgraded, so there is no way back"));
     let previous = now.previous.ok_or_else(none)?;
     let then = knowledge.shelf.get(&previous.version).await.map_err(|error| Refused::unavailable(&error))?;
-    let go_back = match previous.savepoint {
+    let next = match previous.savepoint {
         Some(savepoint) => {
             refuse_append_outputs(&knowledge.savepoint(&name, &savepoint).await?)?;
-            Some(GoesBack { savepoint, id: rand::random(), correct_outputs: true })
+            // The way forward again.
+            knowledge.save_before(&name, wanted.revision).await?;
+            let go_back = Some(GoesBack { savepoint, id: rand::random(), correct_outputs: true });
+            Specification { go_back, approved: None, ..then }
         }
-        None => None,
+        // There was no checkpoint yet: the program goes on from where the job is, and corrects its outputs.
+        None => {
+            let checked = knowledge.shelf.check(&then).await;
+            let verdict = checked.map_err(|error| Refused::new(StatusCode::CONFLICT, format!("{error:#}")))?;
+            Specification { approved: Some(verdict.version), ..then }
+        }
     };
-    let next = Specification { go_back, approved: None, ..then };
     let version = knowledge.put(&next).await?;
     let of = Some(wanted.revision);
     let change = Change::Update { job: name, version: Some(version), workers: None, require: None, of };
