@@ -119,7 +119,9 @@ pub(crate) fn go_back(
 fn splits(history: &History, manifest: &Manifest) -> Vec<SplitState> {
     let mut splits = manifest.splits.clone();
     for now in history.splits.values() {
-        let had_source = splits.iter().any(|then| then.start.source == now.start.source);
+        let of_source = |then: &SplitState| then.start.source == now.start.source;
+        // A savepoint from before anything was read does not tell which sources there were.
+        let had_source = manifest.splits.is_empty() || splits.iter().any(of_source);
         if !had_source || splits.iter().any(|then| then.start.name() == now.start.name()) {
             continue;
         }

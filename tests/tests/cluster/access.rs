@@ -95,7 +95,6 @@ fn a_token_gives_its_role_until_it_expires_or_is_revoked() {
             })
         };
         has("the cluster key", "POST", "/v1/tokens", 201)
-            && has("eve", "POST", "/v1/jobs/orders/stop", 403)
             && has("anna", "DELETE", "/v1/jobs/no-such-job", 200)
             && has("the cluster key", "DELETE", "/v1/tokens/eve", 200)
     });

@@ -28,8 +28,9 @@ impl Cluster {
 
     /// Begins to drain a node, by a command that waits until that is done.
     fn begin_drain(&self, node: usize) -> Process {
-        let args = ["--addr".into(), self.addresses.borrow()[&node].1.clone().into(), "drain".into()];
-        let args = args.into_iter().chain([self.address(node).into()]).collect();
+        let key = ["--cluster-key-file".into(), self.path("key").into(), "drain".into()];
+        let args = ["--addr".into(), self.addresses.borrow()[&node].1.clone().into()].into_iter().chain(key);
+        let args = args.chain([self.address(node).into()]).collect();
         let log = self.path(&format!("drain-{node}"));
         Process::start(Spec { name: "fluvial drain".to_owned(), program: fluvial(), args, env: Vec::new(), log })
             .unwrap()

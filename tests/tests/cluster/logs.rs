@@ -27,7 +27,7 @@ fn submit(cluster: &Cluster, stage: &Stage, workers: u32) {
 }
 
 /// Ends the job by a panic.
-fn poison(stage: &Stage) {
+pub(crate) fn poison(stage: &Stage) {
     let order = r#"{"order_id":7,"customer":"c","region":"eu","product":"p","quantity":1,"price_cents":0,"at":0}"#;
     let input = stage.input();
     let poison = Message::text(&input, 1, "poison", order);
@@ -79,6 +79,7 @@ fn the_lines_of_all_processes_are_merged_and_followed_until_the_job_ends() {
     assert_eq!(tail.lines().filter(|line| line.contains("| ")).count(), 3, "{tail}");
     assert!(lines(&cluster, &format!("{name} --since 0s")).is_empty());
     let mut follower = Command::new(fluvial());
+    follower.arg("--cluster-key-file").arg(cluster.path("key"));
     follower.args(["--addr", &cluster.addresses.borrow()[&0].1, "logs", &name, "-f", "--tail", "1", "--json"]);
     let mut follower = follower.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (mut printed, mut out) = (BufReader::new(follower.stdout.take().unwrap()), String::new());
@@ -91,7 +92,7 @@ fn the_lines_of_all_processes_are_merged_and_followed_until_the_job_ends() {
     let err = String::from_utf8_lossy(&followed.stderr);
     assert!(followed.status.success(), "{err}");
     assert!(out.contains("order poison") && out.contains("order poison comes to nothing"), "{out}\n{err}");
-    assert!(err.contains(&format!("{name} is ended: ")), "{err}");
+    assert!(err.contains(&format!("{name} is failed: ")), "{err}");
     let status = cluster.tell(&format!("status {name}"));
     assert!(status.contains(&format!("see `fluvial logs {name}`")), "{status}");
     // What was followed has each line once.
@@ -146,7 +147,7 @@ fn the_last_words_of_a_job_outlive_its_nodes_and_those_of_earlier_attempts_are_k
     assert!(!succeeded && said.contains("there is no job"), "{said}");
     // One who follows a job that has ended sees its last lines, and how it ended.
     let followed = cluster.tell(&format!("logs {name} -f"));
-    assert!(followed.contains("order poison comes to nothing") && followed.contains("is ended"), "{followed}");
+    assert!(followed.contains("order poison comes to nothing") && followed.contains("is failed"), "{followed}");
     cluster.tell(&format!("delete {name}"));
     assert!(!stored(first, 0).exists() && !stored(last, 0).exists());
 }

@@ -94,8 +94,8 @@ impl Script {
         let none = || anyhow::anyhow!("the store has no journal of this job; is --store or --name wrong?");
         let first = records.values().next().ok_or_else(|| Failure::new(Exit::Failed, none()))?;
         let history = History::fold(first.incarnation, &records, None).map_err(|ended| {
-            let what = "the journal does not reach back to its beginning: run the job with --keep-journal from its first \
-                        start to replay it later";
+            let what = "the journal does not reach back to its beginning (run the job with --keep-journal from its first \
+                        start to replay it later), or the job has gone back to a savepoint since, which a replay cannot pass";
             Failure::new(ended.exit(), anyhow::Error::new(ended).context(what))
         })?;
         let mut replay = history.replay;

@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How many objects are read or deleted at a time.
 const AT_ONCE: usize = 32;
 
-/// One request that changed something, or was refused because of its role. It holds neither bodies nor tokens.
+/// One request that changed something, or was to. It holds neither bodies nor tokens. What is refused because of its role is in the log only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// When it was answered, in milliseconds since the Unix epoch, by the clock of the node.

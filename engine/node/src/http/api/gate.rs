@@ -101,9 +101,10 @@ pub(super) async fn pass(State(gate): State<Arc<Gate>>, mut request: Request, ne
             }
         }
     };
-    // What was refused has changed nothing, and must not push out what has.
-    let refused = response.status() == StatusCode::FORBIDDEN;
-    if let (Some((method, path)), Some(by)) = (recorded.filter(|_| !refused), by) {
+    if let (Some((method, path)), Some(by), StatusCode::FORBIDDEN) = (&recorded, &by, response.status()) {
+        // It has changed nothing, and must not push out of the record what has.
+        tracing::warn!(by, method, path, "a request to change something was refused");
+    } else if let (Some((method, path)), Some(by)) = (recorded, by) {
         let node = gate.board.read().map_or_else(String::new, |(view, _)| view.me.address.clone());
         let status = response.status().as_u16();
         gate.audit.record(AuditEntry { at_ms: now_ms(), by, method, path, status, node });

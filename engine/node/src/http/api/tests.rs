@@ -290,7 +290,7 @@ async fn who_changes_something_is_recorded_without_bodies_and_tokens() {
         let (status, entries) = api.with_token(&anna, "GET", "/v1/audit?limit=50", &Value::Null).await;
         assert_eq!(status, 200, "{entries}");
         let entries: Vec<crate::access::AuditEntry> = serde_json::from_str(&entries).unwrap();
-        if entries.len() >= 5 {
+        if entries.len() >= 4 {
             break entries;
         }
         assert!(Instant::now() < until, "{entries:?}");
@@ -299,7 +299,7 @@ async fn who_changes_something_is_recorded_without_bodies_and_tokens() {
     let mut of_stop: Vec<_> = entries.iter().filter(|entry| entry.path == path).collect();
     of_stop.sort_by_key(|entry| entry.status);
     let said: Vec<_> = of_stop.iter().map(|entry| (entry.by.as_str(), entry.method.as_str(), entry.status)).collect();
-    assert_eq!(said, [("anna", "POST", 200), ("eve", "POST", 403)], "strangers write nothing");
+    assert_eq!(said, [("anna", "POST", 200)], "who changes nothing writes nothing");
     assert!(entries.iter().all(|entry| entry.node == "a"));
     let all = serde_json::to_string(&entries).unwrap();
     assert!(!all.contains(&viewer[..24]) && all.contains("/v1/tokens/fluvial_…"), "{all}");
