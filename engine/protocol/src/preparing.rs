@@ -68,15 +68,15 @@ impl Prepared {
         let corrects = reconcile || upgrade;
         let (new, mut warnings) = new_outputs(&config.outputs, &config.sink, corrects, &history, &approval)?;
         let recreated = accepted(config, reconcile, &history)?;
-        let goes_back = goes_back.inspect(|GoesBack { entry, corrects }| {
+        if let Some(GoesBack { entry, .. }) = &goes_back {
             // What follows is in the same record.
             appender.push(entry.clone());
-            if let Some(tick) = has_gone_back(history.checkpoint.as_ref()).filter(|_| *corrects) {
-                warnings.push(format!(
-                    "the job goes back to the savepoint of tick {tick}: input is read again from there, and the outputs are corrected"
-                ));
-            }
-        });
+        }
+        if let (true, Some(tick)) = (goes_back.is_some(), has_gone_back(history.checkpoint.as_ref())) {
+            warnings.push(format!(
+                "the job goes back to the savepoint of tick {tick}: input is read again from there, and the outputs are corrected"
+            ));
+        }
         for start in new {
             appender.push(Entry::SinkStarted(start.clone()));
             history.sinks.push(start);

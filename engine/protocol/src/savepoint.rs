@@ -150,7 +150,7 @@ impl History {
     }
 }
 
-/// Whether the outputs may be later than `tick`, to which a checkpoint of this manifest counts: it went back.
+/// The tick of the savepoint whose state this manifest has made the state of a later tick, if it has.
 pub(crate) fn has_gone_back(manifest: Option<&Manifest>) -> Option<Tick> {
     manifest.and_then(|manifest| manifest.gone_back_to)
 }

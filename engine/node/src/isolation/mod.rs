@@ -229,7 +229,8 @@ fn choose_user(options: &IsolationOptions, store: Option<&Path>, cache: &Path) -
     for (what, folder) in [("--cache", Some(cache)), ("--store", store)] {
         let cure = "put it elsewhere, let the user pass, or name another one by --job-user";
         let failed = |why| format!("jobs cannot use the folder of {what}: {why}; {cure}");
-        folder.map_or(Ok(()), |folder| user.reaches(folder)).map_err(failed)?;
+        let fits = |folder: &Path| user.reaches(folder).and_then(|()| user.leaves_alone(folder));
+        folder.map_or(Ok(()), fits).map_err(failed)?;
     }
     Ok(Some(user))
 }

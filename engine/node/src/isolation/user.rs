@@ -106,6 +106,24 @@ impl JobUser {
         Ok(())
     }
 
+    /// Checks that this user cannot put something else in the place of a folder, or of what the node has written into it.
+    ///
+    /// # Errors
+    /// One line that names the folder to which it can write.
+    pub(crate) fn leaves_alone(&self, folder: &Path) -> Result<(), String> {
+        let failed = |error: io::Error| format!("'{}' cannot be used: {error}", folder.display());
+        for part in folder.canonicalize().map_err(failed)?.ancestors() {
+            let metadata = part.metadata().map_err(failed)?;
+            let is_own = metadata.uid() == self.uid;
+            // In a sticky folder only the owners of files replace them.
+            let is_sticky = metadata.mode() & 0o1000 != 0;
+            if is_own || self.bits(&metadata) & 0o2 != 0 && !is_sticky {
+                return Err(format!("the user '{}' can replace what is in '{}'", self.name, part.display()));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether this user can read a file.
     pub(crate) fn can_read(&self, file: &Path) -> bool {
         let readable = file.metadata().is_ok_and(|metadata| self.bits(&metadata) & 0o4 != 0);
@@ -222,6 +240,24 @@ mod tests {
         assert!(another().can_read(&inner.join("key")));
         fs::set_permissions(inner.join("key"), Permissions::from_mode(0o600)).unwrap();
         assert!(!another().can_read(&inner.join("key")));
+    }
+
+    #[test]
+    fn a_folder_in_which_the_user_can_replace_what_the_node_writes_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        for (outer, mode, fits) in
+            [(0o711, 0o755, true), (0o711, 0o777, false), (0o711, 0o1777, true), (0o777, 0o755, false)]
+        {
+            fs::set_permissions(folder.path(), Permissions::from_mode(outer)).unwrap();
+            fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
+            let found = another().leaves_alone(&inner);
+            assert_eq!(found.is_ok(), fits, "{outer:o} {mode:o}: {found:?}");
+        }
+        let owner = JobUser { uid: inner.metadata().unwrap().uid(), ..another() };
+        fs::set_permissions(&inner, Permissions::from_mode(0o555)).unwrap();
+        assert!(owner.leaves_alone(&inner).is_err());
     }
 
     #[test]

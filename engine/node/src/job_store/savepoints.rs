@@ -203,7 +203,7 @@ mod tests {
         JournalRecord {
             incarnation: Incarnation(uuid::Uuid::nil()),
             generation: Generation(1),
-            nonce: Nonce(1),
+            nonce: Nonce::of_run(1, 1),
             entries,
         }
     }

@@ -150,12 +150,6 @@ fn without_looking_again_a_savepoint_of_an_older_checkpoint_loses_its_state_file
     check(Rule::LookAgainAfterPinning);
 }
 
-/// A leader that was superseded deletes what the next generation has gone back to.
-#[test]
-fn without_asking_before_deleting_a_zombie_deletes_what_a_job_has_gone_back_to() {
-    check(Rule::AskBeforeDeleting);
-}
-
 /// The next generation meets the same, as does the one after it.
 #[test]
 fn without_journaling_what_was_compacted_no_generation_gets_past_it() {

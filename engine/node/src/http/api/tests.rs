@@ -99,6 +99,19 @@ impl Api {
         self.ask(method, path, &format!("Authorization: Bearer {token}\r\n"), &body).await
     }
 
+    /// The status of an answer that has no end.
+    async fn begins(&self, token: &str, path: &str) -> u16 {
+        let (mut connection, mut answer) = (self.connect().await, Vec::new());
+        let address = self.address;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n");
+        connection.write_all(head.as_bytes()).await.unwrap();
+        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+            let read = tokio::time::timeout(LONG, connection.read_buf(&mut answer)).await.expect("it answers");
+            assert!(read.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+        }
+        status_of(&String::from_utf8_lossy(&answer))
+    }
+
     /// A new token.
     async fn token(&self, name: &str, role: Role) -> String {
         let new = NewToken { name: name.to_owned(), role, expires_s: None };
@@ -152,6 +165,10 @@ async fn no_route_answers_without_a_token_and_a_viewer_changes_nothing_on_any() 
             let (status, said) = api.with_token(&stranger, method, &path, &Value::Null).await;
             // The store is asked for a bounded number of invented tokens.
             assert!([401, 503].contains(&status), "{method} {route} with an unknown token: {status} {said}");
+            if (method, route) == ("GET", "/v1/events") {
+                assert_eq!(api.begins(&viewer, &path).await, 200, "{route} has no end");
+                continue;
+            }
             let (status, said) = api.with_token(&viewer, method, &path, &Value::Null).await;
             let reads = ["GET", "HEAD"].contains(&method);
             let only_operators = ["/v1/tokens", "/v1/audit"].contains(&route);
@@ -303,7 +320,7 @@ async fn who_changes_something_is_recorded_without_bodies_and_tokens() {
     assert!(entries.iter().all(|entry| entry.node == "a"));
     let all = serde_json::to_string(&entries).unwrap();
     assert!(!all.contains(&viewer[..24]) && all.contains("/v1/tokens/fluvial_…"), "{all}");
-    assert_eq!(entries.len(), 5);
+    assert_eq!(entries.len(), 4);
     let (_, one) = api.with_token(&anna, "GET", "/v1/audit?limit=1", &Value::Null).await;
     assert_eq!(serde_json::from_str::<Vec<Value>>(&one).unwrap().len(), 1);
 }
