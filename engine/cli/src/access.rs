@@ -18,7 +18,7 @@ use rustls::pki_types::CertificateDer;
 use crate::client::Client;
 use crate::connection::{Connection, ConnectionOptions, Security, is_token, tls, with_port};
 use crate::contexts::{Context, Contexts};
-use crate::jobs::{plain_table, text_of};
+use crate::jobs::{plain_table, show, text_of};
 
 /// A command.
 #[derive(Debug, Subcommand)]
@@ -148,18 +148,14 @@ pub(crate) fn run(connection: &ConnectionOptions, command: Command) -> anyhow::R
         }
         Command::Tokens(TokensCommand::List { json }) => {
             let tokens: Vec<TokenRecord> = runtime.block_on(client()?.get("tokens"))?;
-            if json { println!("{}", serde_json::to_string_pretty(&tokens)?) } else { print!("{}", table_of(&tokens)) }
+            show(json, &tokens, || table_of(&tokens))?;
         }
         Command::Tokens(TokensCommand::Revoke { name }) => {
             runtime.block_on(client()?.change_once(Method::DELETE, &format!("tokens/{name}")))?;
         }
         Command::Audit { limit, json } => {
             let entries: Vec<AuditEntry> = runtime.block_on(client()?.get(&format!("audit?limit={limit}")))?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&entries)?);
-            } else {
-                print!("{}", audit_table(&entries));
-            }
+            show(json, &entries, || audit_table(&entries))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -101,15 +101,12 @@ impl Client {
 
     /// The answer to a request that reads.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let response = succeeded(self.send(self.request(Method::GET, path)?).await?).await?;
-        serde_json::from_slice(&response.bytes().await?).with_context(|| format!("the node's answer to {path}"))
+        content_of(path, self.send(self.request(Method::GET, path)?).await?).await
     }
 
     /// Makes a request once that creates something, and returns what was created.
     pub(crate) async fn create<T: DeserializeOwned>(&self, path: &str, content: &impl Serialize) -> anyhow::Result<T> {
-        let request = self.request(Method::POST, path)?.header("content-type", "application/json");
-        let response = succeeded(self.send_once(request.body(serde_json::to_vec(content)?)).await?).await?;
-        serde_json::from_slice(&response.bytes().await?).with_context(|| format!("the node's answer to {path}"))
+        content_of(path, self.send_once(self.request_with(Method::POST, path, content)?).await?).await
     }
 
     /// The answer to a request that reads, as it comes, for as long as it takes.
@@ -156,8 +153,7 @@ impl Client {
     /// The answer to a request with content. A check with a new program takes its time.
     pub(crate) async fn ask<T: DeserializeOwned>(&self, path: &str, content: &impl Serialize) -> anyhow::Result<T> {
         let request = self.request_with(Method::POST, path, content)?.timeout(CHECKED_WITHIN);
-        let response = succeeded(self.send_once(request).await?).await?;
-        serde_json::from_slice(&response.bytes().await?).with_context(|| format!("the node's answer to {path}"))
+        content_of(path, self.send_once(request).await?).await
     }
 
     /// Uploads a binary, unless it is there. Returns its hash.
@@ -171,6 +167,12 @@ impl Client {
         succeeded(self.send(upload).await?).await?;
         Ok(hash)
     }
+}
+
+/// What the response to a request that has succeeded holds.
+async fn content_of<T: DeserializeOwned>(path: &str, response: reqwest::Response) -> anyhow::Result<T> {
+    let content = succeeded(response).await?.bytes().await?;
+    serde_json::from_slice(&content).with_context(|| format!("the node's answer to {path}"))
 }
 
 /// The failure of TLS from which an error comes, if it does.

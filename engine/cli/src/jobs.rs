@@ -15,6 +15,7 @@ use fluvial_node::labels::{describe_labels, labels, parse_label};
 use fluvial_node::readiness::Becomes;
 use fluvial_node::status::{MemberReport, Report, State};
 use reqwest::Method;
+use serde::Serialize;
 
 use crate::client::Client;
 use crate::connection::ConnectionOptions;
@@ -207,11 +208,13 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
                 return wait_until_it_runs(client, &name).await;
             }
         }
-        Command::Jobs { json: true } => println!("{}", serde_json::to_string_pretty(&jobs(client).await?)?),
-        Command::Jobs { json: false } => print!("{}", table_of(&jobs(client).await?)),
+        Command::Jobs { json } => {
+            let jobs: Vec<Report> = client.get("jobs").await?;
+            show(json, &jobs, || table_of(&jobs))?;
+        }
         Command::Status { job, json } => {
             let job: Report = client.get(&format!("jobs/{job}")).await?;
-            if json { println!("{}", serde_json::to_string_pretty(&job)?) } else { print!("{}", describe(&job)) }
+            show(json, &job, || describe(&job))?;
         }
         Command::Logs(options) => return logs::print(client, &options).await,
         Command::Start { job, from, correct_outputs } => {
@@ -266,11 +269,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
         }
         Command::Savepoints { job, drop: None, json } => {
             let savepoints: Vec<SavepointReport> = client.get(&format!("jobs/{job}/savepoints")).await?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&savepoints)?);
-            } else {
-                print!("{}", savepoints_table(&savepoints));
-            }
+            show(json, &savepoints, || savepoints_table(&savepoints))?;
         }
         Command::Delete { job } => client.change(Method::DELETE, &format!("jobs/{job}")).await?,
         Command::Drain { node, detach } => drain::drain(client, &node, detach).await?,
@@ -278,7 +277,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
         Command::Top { json } => crate::top::run(client, json).await?,
         Command::Nodes { json } => {
             let nodes: Vec<MemberReport> = client.get("nodes").await?;
-            if json { println!("{}", serde_json::to_string_pretty(&nodes)?) } else { print!("{}", nodes_table(&nodes)) }
+            show(json, &nodes, || nodes_table(&nodes))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -292,8 +291,14 @@ fn read(binary: &PathBuf) -> anyhow::Result<Vec<u8>> {
     Ok(content)
 }
 
-async fn jobs(client: &Client) -> anyhow::Result<Vec<Report>> {
-    client.get("jobs").await
+/// Prints what a node has answered, as JSON or as text for people.
+pub(crate) fn show(json: bool, answer: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(answer)?)
+    } else {
+        print!("{}", text())
+    }
+    Ok(())
 }
 
 /// Looks at a job until this holds.
@@ -307,7 +312,7 @@ async fn wait_for(client: &Client, name: &str, mut holds: impl FnMut(&Report) ->
     }
 }
 
-/// Waits until a job runs, has ended, or waits for something that it lacks, and prints which.
+/// Waits until a job runs, has ended, or has been in the state `waiting` for a while. Prints that it runs; anything else is an error.
 async fn wait_until_it_runs(client: &Client, name: &str) -> anyhow::Result<ExitCode> {
     let until = Instant::now() + RUNS_WITHIN;
     let mut waits_since = None;

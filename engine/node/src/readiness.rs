@@ -263,12 +263,12 @@ fn start(checks: &Checks, secrets: Option<&Secrets>) -> std::io::Result<Child> {
         // For root this takes all other groups away, too.
         command.uid(user.uid).gid(user.gid);
     }
-    // A group of its own: Ctrl-C is for the node.
     if checks.secrets.is_some() {
         for name in secrets::variables() {
             command.env_remove(name);
         }
     }
+    // A group of its own: Ctrl-C is for the node.
     let mut child = command.process_group(0).spawn()?;
     if let (Some(secrets), Some(stdin)) = (secrets, &mut child.stdin) {
         // If it does not read them, it says why.

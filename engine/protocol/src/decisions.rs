@@ -238,7 +238,11 @@ mod tests {
         let many = |end: &GenerationEnd| last(&vec![end.clone(); 12]);
         let waits = Some(Next::Start { pause_ms: LONGEST_PAUSE_MS });
         assert_eq!(many(&of(Fault::None, false)), waits, "hosts were lost");
-        assert_eq!(many(&GenerationEnd { healthy: false, ..end(Exit::SinkFailed, true) }), waits, "a broker is away");
+        assert_eq!(
+            many(&GenerationEnd { healthy: false, ..end(Exit::SinkFailed, true) }),
+            waits,
+            "a broker is unavailable"
+        );
         assert_eq!(many(&of(Fault::Surroundings, true)), waits, "a network fails");
         assert!(matches!(many(&of(Fault::Surroundings, false)), Some(Next::GiveUp { .. })), "nothing has worked yet");
     }

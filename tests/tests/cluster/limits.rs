@@ -160,7 +160,7 @@ fn a_program_that_a_job_has_started_does_not_outlive_its_attempt() {
     let (cluster, stage) = (Cluster::start(1), Stage::new(Subject::Orders, 2).unwrap());
     submit_faulty(&cluster, &stage, "", "leaves-a-program");
     if lacks_groups(&cluster).is_some() {
-        // Without control groups nobody knows what a process has started.
+        // Without control groups the node cannot find the programs that a process has started.
         assert!(cluster.tell("nodes").contains("no limits on memory and CPU"));
         return;
     }

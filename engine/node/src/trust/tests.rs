@@ -10,24 +10,30 @@ use super::authority::Identity;
 use super::*;
 use crate::secret::Secret;
 
+/// Hands each end of a connection what the other one has to say.
+fn exchange(client: &mut ClientConnection, server: &mut ServerConnection) -> Result<(), rustls::Error> {
+    let mut wire = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut wire).unwrap();
+    }
+    server.read_tls(&mut wire.as_slice()).unwrap();
+    server.process_new_packets()?;
+    let mut wire = Vec::new();
+    while server.wants_write() {
+        server.write_tls(&mut wire).unwrap();
+    }
+    client.read_tls(&mut wire.as_slice()).unwrap();
+    client.process_new_packets()?;
+    Ok(())
+}
+
 /// Lets both ends of a connection shake hands; returns the certificates that client and server have seen.
 fn shake(client: &Tls, name: ServerName<'static>, server: &Tls) -> Result<[CertificateDer<'static>; 2], rustls::Error> {
     let mut client = ClientConnection::new(client.client.clone(), name).unwrap();
     let mut server = ServerConnection::new(server.server.clone()).unwrap();
     // What comes in by one record after the handshake: in TLS 1.3, a client learns only so that it was refused.
     while client.wants_write() || server.wants_write() {
-        let mut wire = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut wire).unwrap();
-        }
-        server.read_tls(&mut wire.as_slice()).unwrap();
-        server.process_new_packets()?;
-        let mut wire = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut wire).unwrap();
-        }
-        client.read_tls(&mut wire.as_slice()).unwrap();
-        client.process_new_packets()?;
+        exchange(&mut client, &mut server)?;
     }
     assert!(!client.is_handshaking() && !server.is_handshaking());
     assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
@@ -247,16 +253,7 @@ fn seen_by_user(
     let mut client = ClientConnection::new(config, ServerName::try_from(name).unwrap()).unwrap();
     let mut server = ServerConnection::new(trust.tls_of_users().unwrap()).unwrap();
     while client.is_handshaking() {
-        let mut wire = Vec::new();
-        client.write_tls(&mut wire).unwrap();
-        server.read_tls(&mut wire.as_slice()).unwrap();
-        server.process_new_packets()?;
-        let mut wire = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut wire).unwrap();
-        }
-        client.read_tls(&mut wire.as_slice()).unwrap();
-        client.process_new_packets()?;
+        exchange(&mut client, &mut server)?;
     }
     Ok(client.peer_certificates().unwrap()[0].clone())
 }

@@ -24,9 +24,7 @@ pub(super) async fn put_binary(
     content: Bytes,
 ) -> Result<StatusCode, Refused> {
     is_hash(&hash)?;
-    match knowledge.shelf.put_binary(&hash, content).await {
-        Ok(()) => Ok(StatusCode::CREATED),
-        Err(error) if error.is::<fluvial_connector::Error>() => Err(Refused::unavailable(&error)),
-        Err(error) => Err(Refused::new(StatusCode::BAD_REQUEST, format!("{error:#}"))),
-    }
+    let put = knowledge.shelf.put_binary(&hash, content).await;
+    put.map_err(|error| Refused::by_store_or(StatusCode::BAD_REQUEST, &error))?;
+    Ok(StatusCode::CREATED)
 }

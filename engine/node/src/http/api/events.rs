@@ -6,7 +6,7 @@
 //! ```
 //!
 //! One task of the node gathers, each second while somebody watches, and otherwise as often as the history takes a sample. It
-//! gathers once for all streams. A stream that is slower than that skips what lies between.
+//! gathers once for all streams. A slow stream skips intermediate states and is sent the newest.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

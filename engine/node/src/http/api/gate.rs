@@ -75,7 +75,7 @@ pub(super) async fn pass(State(gate): State<Arc<Gate>>, mut request: Request, ne
     if chunked && headers.contains_key(CONTENT_LENGTH) {
         // Whoever passes this on could take the end of one request for the beginning of the next.
         let error = "a request has either the header Content-Length or Transfer-Encoding";
-        return closing(Refused::new(StatusCode::BAD_REQUEST, error).into_response());
+        return closing(Refused::wrong(error).into_response());
     }
     let route = request.extensions().get::<MatchedPath>().map_or(request.uri().path(), MatchedPath::as_str);
     let needs = needs(request.method(), route);

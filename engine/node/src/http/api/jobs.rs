@@ -73,10 +73,10 @@ pub(super) async fn submit(
 ) -> Result<StatusCode, Refused> {
     let Submission { name, binary, arguments, workers, require, limits } = submission;
     is_name(&name)?;
-    check_labels(&require).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
+    check_labels(&require).map_err(Refused::wrong)?;
     is_hash(&binary)?;
-    limits.check().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
-    secrets::check(&arguments).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
+    limits.check().map_err(Refused::wrong)?;
+    secrets::check(&arguments).map_err(Refused::wrong)?;
     let specification = Specification { job: name.clone(), binary, arguments, limits, ..Specification::default() };
     let version = knowledge.put(&specification).await?;
     knowledge.change(Change::Submit { job: name, version, workers, require }).await?;

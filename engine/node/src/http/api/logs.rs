@@ -83,15 +83,14 @@ pub(super) async fn logs(
     query: Result<Query<LogQuery>, QueryRejection>,
 ) -> Result<Response, Refused> {
     is_name(&job)?;
-    let wrong = |error: String| Refused::new(StatusCode::BAD_REQUEST, error);
-    let Query(query) = query.map_err(|error| wrong(error.body_text()))?;
+    let Query(query) = query.map_err(|error| Refused::wrong(error.body_text()))?;
     let tail = query.tail.unwrap_or(LINES);
     if tail > MOST_LINES {
-        return Err(wrong(format!("an answer has at most {MOST_LINES} lines, not {tail}")));
+        return Err(Refused::wrong(format!("an answer has at most {MOST_LINES} lines, not {tail}")));
     }
     let header = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?").to_owned());
     let after = query.after.or(header).filter(|after| !after.is_empty());
-    let after = after.map(|after| after.parse::<Positions>()).transpose().map_err(wrong)?;
+    let after = after.map(|after| after.parse::<Positions>()).transpose().map_err(Refused::wrong)?;
     let sought = Sought { job: job.clone(), attempt: query.attempt, tail, since_ms: query.since.unwrap_or_default() };
     let permit = if query.follow { Some(knowledge.follow()?) } else { None };
     let view = knowledge.view()?;

@@ -193,6 +193,17 @@ impl Refused {
         Self { status, error: error.into() }
     }
 
+    /// The request is wrong.
+    fn wrong(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    /// It may succeed later if the store has failed, and otherwise has this status.
+    fn by_store_or(status: StatusCode, error: &anyhow::Error) -> Self {
+        let by_store = error.is::<fluvial_connector::Error>();
+        if by_store { Self::unavailable(error) } else { Self::new(status, format!("{error:#}")) }
+    }
+
     /// It may succeed later.
     fn unavailable(error: &anyhow::Error) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"))
@@ -250,7 +261,7 @@ impl Knowledge {
         let is_there = self.shelf.has_binary(binary).await.map_err(|error| Refused::unavailable(&error))?;
         if !is_there {
             let error = format!("the binary {binary} is not there: upload it first");
-            return Err(Refused::new(StatusCode::BAD_REQUEST, error));
+            return Err(Refused::wrong(error));
         }
         self.shelf.put(specification).await.map_err(|error| Refused::unavailable(&error))
     }
@@ -259,10 +270,10 @@ impl Knowledge {
 /// Whether a text names a binary. Anything else might name another object of the store.
 fn is_hash(text: &str) -> Result<(), Refused> {
     let fits = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let error = || Refused::new(StatusCode::BAD_REQUEST, format!("'{text}' is no SHA-256 in hexadecimal digits"));
+    let error = || Refused::wrong(format!("'{text}' is no SHA-256 in hexadecimal digits"));
     if fits { Ok(()) } else { Err(error()) }
 }
 
 fn is_name(text: &str) -> Result<(), Refused> {
-    check_job_name(text).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))
+    check_job_name(text).map_err(Refused::wrong)
 }

@@ -63,11 +63,9 @@ pub(super) async fn take(
 ) -> Result<(StatusCode, Json<SavepointReport>), Refused> {
     let name = checked(&new.name)?;
     knowledge.job(&job).await?;
-    match knowledge.shelf.job(&job).take_savepoint(name).await {
-        Ok(taken) => Ok((StatusCode::CREATED, Json(SavepointReport::from(&taken)))),
-        Err(error) if error.is::<fluvial_connector::Error>() => Err(Refused::unavailable(&error)),
-        Err(error) => Err(Refused::new(StatusCode::CONFLICT, format!("{error:#}"))),
-    }
+    let taken = knowledge.shelf.job(&job).take_savepoint(name).await;
+    let taken = taken.map_err(|error| Refused::by_store_or(StatusCode::CONFLICT, &error))?;
+    Ok((StatusCode::CREATED, Json(SavepointReport::from(&taken))))
 }
 
 pub(super) async fn drop_savepoint(
@@ -82,6 +80,6 @@ pub(super) async fn drop_savepoint(
 
 /// A name that names a savepoint, and no other object of the store.
 pub(super) fn checked(name: &str) -> Result<&str, Refused> {
-    check_savepoint_name(name).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
+    check_savepoint_name(name).map_err(Refused::wrong)?;
     Ok(name)
 }

@@ -72,7 +72,7 @@ pub(super) async fn sign_out() -> Result<Response, Refused> {
 
 fn cookie(value: &str, kept_s: u64) -> Result<HeaderMap, Refused> {
     let cookie = format!("{COOKIE_NAME}={value}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={kept_s}");
-    let cookie = HeaderValue::try_from(cookie)
-        .map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "the token has characters that no token has"))?;
+    let cookie =
+        HeaderValue::try_from(cookie).map_err(|_| Refused::wrong("the token has characters that no token has"))?;
     Ok(HeaderMap::from_iter([(SET_COOKIE, cookie)]))
 }

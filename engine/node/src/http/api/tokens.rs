@@ -64,7 +64,7 @@ pub(super) async fn create(
     }
     let NewToken { name, role, expires_s } = new;
     if expires_s.is_some_and(|seconds| !(1..=LONGEST_S).contains(&seconds)) {
-        return Err(Refused::new(StatusCode::BAD_REQUEST, format!("a token expires within 1 to {LONGEST_S} seconds")));
+        return Err(Refused::wrong(format!("a token expires within 1 to {LONGEST_S} seconds")));
     }
     let expires_in = expires_s.map(Duration::from_secs);
     let (token, record) = knowledge.tokens.create(&name, role, expires_in, &caller.name).await?;

@@ -79,8 +79,8 @@ impl Knowledge {
             approved: update.approved,
             previous: before.previous.clone(),
         };
-        secrets::check(&next.arguments).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
-        next.limits.check().map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
+        secrets::check(&next.arguments).map_err(Refused::wrong)?;
+        next.limits.check().map_err(Refused::wrong)?;
         if same(&next) {
             // What was asked for before still is: the same request to go back is carried out once, and an approval is of one program.
             next.go_back = next.go_back.or_else(|| before.go_back.clone());
@@ -127,10 +127,10 @@ impl Knowledge {
         let name = format!("before-{}-{:08x}", revision + 1, rand::random::<u32>());
         match store.take_savepoint(&name).await {
             Ok(_) => Ok(Some(name)),
-            Err(error) if error.is::<fluvial_connector::Error>() => Err(Refused::unavailable(&error)),
             Err(error) if error.is::<NoCheckpoint>() => Ok(None),
             Err(error) => {
-                Err(Refused::new(StatusCode::CONFLICT, format!("no savepoint could be taken before: {error:#}")))
+                let error = error.context("no savepoint could be taken before");
+                Err(Refused::by_store_or(StatusCode::CONFLICT, &error))
             }
         }
     }
@@ -165,8 +165,8 @@ pub(super) async fn plan(
         limits: before.limits,
         ..Specification::default()
     };
-    secrets::check(&next.arguments).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
-    let wrong = |error: anyhow::Error| Refused::new(StatusCode::BAD_REQUEST, format!("{error:#}"));
+    secrets::check(&next.arguments).map_err(Refused::wrong)?;
+    let wrong = |error: anyhow::Error| Refused::wrong(format!("{error:#}"));
     let mut verdict = knowledge.shelf.check(&next).await.map_err(wrong)?;
     if !verdict.ready && !verdict.version.is_empty() {
         // Some of it may be what the person is about to approve.
