@@ -49,7 +49,11 @@ impl Cluster {
         std::fs::set_permissions(cluster.folder.path(), passable).unwrap();
         cluster.make_key("key");
         (0..nodes).for_each(|node| cluster.start_node(node));
-        cluster.tell("jobs");
+        // Else what is submitted first could be placed on the first node alone.
+        cluster.wait_until("all nodes are known", || {
+            let known: Value = serde_json::from_str(&cluster.tell("nodes --json")).unwrap();
+            known.as_array().unwrap().iter().filter(|node| node["state"] == "ready").count() == nodes
+        });
         cluster
     }
 
