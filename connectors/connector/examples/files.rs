@@ -520,7 +520,7 @@ impl Transactor for FileTransactor {
             let begin = reserved.get(&name).map_or(length, |reserved| length.max(*reserved));
             let (mut lines, mut ends_of_lines) = (String::new(), Vec::new());
             for record in write.records.iter() {
-                lines += &line(Some(&record.key), record.value.as_deref());
+                lines += &line(Some(record.key), record.value);
                 ends_of_lines.push(Offset(begin + lines.len() as u64));
             }
             let progress = write.progress_at(|index| ends_of_lines[index]);

@@ -23,6 +23,7 @@
 //! fluvial-connector = { version = "…", features = ["conformance"] }
 //! ```
 
+mod block;
 // In the documentation it is there without the feature, too: a connector's author should come across it.
 #[cfg(any(feature = "conformance", doc))]
 pub mod conformance;
@@ -38,6 +39,7 @@ mod waits;
 mod words;
 pub mod worked_example;
 
+pub use block::{OutputBlock, OutputRecordRef};
 pub use digest::{Digest, output_digest, source_digest};
 pub use doubt::Doubt;
 pub use error::{BoxError, Error, ErrorKind, too_many_files};

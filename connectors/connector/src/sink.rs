@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Incarnation, JobProcess, Offset, Progress, Record, Tick, Waits};
+use crate::{
+    Error, ErrorKind, Incarnation, JobProcess, Offset, OutputBlock, OutputRecordRef, Progress, Record, Tick, Waits,
+};
 
 /// One named output of a job: a topic of a sink.
 pub trait Output: Send + Sync + 'static {
@@ -309,23 +311,31 @@ pub struct OutputRecord {
     pub value: Option<Vec<u8>>,
 }
 
+impl OutputRecord {
+    /// The message, as it would be in a block.
+    #[must_use]
+    pub fn borrowed(&self) -> OutputRecordRef<'_> {
+        OutputRecordRef { key: &self.key, value: self.value.as_deref() }
+    }
+}
+
 /// Messages of an output, in their order. They are shared with whoever handed them in: cloning copies none of them.
 #[derive(Clone, Debug, Default)]
 pub struct OutputRecords {
-    parts: Vec<(Arc<[OutputRecord]>, Range<usize>)>,
+    parts: Vec<(Arc<OutputBlock>, Range<usize>)>,
     len: usize,
 }
 
 impl OutputRecords {
-    /// Adds some of these messages at the end.
+    /// Adds some messages of a block at the end.
     ///
     /// # Panics
     /// There are no messages at some of these places.
-    pub fn push(&mut self, records: &Arc<[OutputRecord]>, places: Range<usize>) {
-        assert!(places.end <= records.len(), "{places:?} is not within {} records", records.len());
+    pub fn push(&mut self, block: &Arc<OutputBlock>, places: Range<usize>) {
+        assert!(places.end <= block.len(), "{places:?} is not within {} records", block.len());
         if !places.is_empty() {
             self.len += places.len();
-            self.parts.push((Arc::clone(records), places));
+            self.parts.push((Arc::clone(block), places));
         }
     }
 
@@ -342,20 +352,21 @@ impl OutputRecords {
     }
 
     /// The messages, as they lie together.
-    pub fn parts(&self) -> impl Iterator<Item = &[OutputRecord]> {
-        self.parts.iter().map(|(records, places)| &records[places.clone()])
+    pub fn parts(&self) -> impl Iterator<Item = impl ExactSizeIterator<Item = OutputRecordRef<'_>> + Clone> {
+        self.parts.iter().map(|(block, places)| block.range(places.clone()))
     }
 
     /// The messages.
-    pub fn iter(&self) -> impl Iterator<Item = &OutputRecord> {
+    pub fn iter(&self) -> impl Iterator<Item = OutputRecordRef<'_>> {
         self.parts().flatten()
     }
 }
 
 impl From<Vec<OutputRecord>> for OutputRecords {
     fn from(records: Vec<OutputRecord>) -> Self {
-        let (mut all, len) = (Self::default(), records.len());
-        all.push(&records.into(), 0..len);
+        let (mut all, block) = (Self::default(), OutputBlock::from(records));
+        let len = block.len();
+        all.push(&Arc::new(block), 0..len);
         all
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fluvial_connector::OutputRecord;
+use fluvial_connector::OutputRecordRef;
 
 use crate::kafka::Kafka;
 
@@ -81,14 +81,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The bytes of an uncompressed batch that holds this one record and these bytes of headers: Kafka's record format 2.
-pub(crate) fn batch_of_one(record: &OutputRecord, headers: usize) -> usize {
+pub(crate) fn batch_of_one(record: OutputRecordRef<'_>, headers: usize) -> usize {
     const BATCH: usize = 61;
     let part = |bytes: Option<&[u8]>| match bytes {
         Some(bytes) => varint(bytes.len()) + bytes.len(),
         None => 1,
     };
     // Attributes, time and offset relative to the batch, and the number of headers, one byte each.
-    let body = 4 + part(Some(&record.key)) + part(record.value.as_deref()) + headers;
+    let body = 4 + part(Some(record.key)) + part(record.value) + headers;
     BATCH + varint(body) + body
 }
 
@@ -104,16 +104,16 @@ mod tests {
 
     #[test]
     fn a_batch_of_one_record_has_the_bytes_of_the_format() {
-        let record = |key: usize, value: Option<usize>| OutputRecord {
-            key: vec![b'k'; key],
-            value: value.map(|value| vec![b'v'; value]),
+        let bytes = vec![b'x'; 8192];
+        let size = |key: usize, value: Option<usize>| {
+            batch_of_one(OutputRecordRef { key: &bytes[..key], value: value.map(|value| &bytes[..value]) }, 0)
         };
         // 61 bytes of batch; length, attributes, time, offset, key length, value length, headers: one byte each.
-        assert_eq!(batch_of_one(&record(0, Some(0)), 0), 61 + 7);
-        assert_eq!(batch_of_one(&record(1, None), 0), 61 + 8);
+        assert_eq!(size(0, Some(0)), 61 + 7);
+        assert_eq!(size(1, None), 61 + 8);
         // Lengths from 64 on take two bytes, from 8192 on three.
-        assert_eq!(batch_of_one(&record(1, Some(64)), 0), 61 + 2 + 4 + 2 + 2 + 64);
-        assert_eq!(batch_of_one(&record(1, Some(8192)), 0), 61 + 3 + 4 + 2 + 3 + 8192);
+        assert_eq!(size(1, Some(64)), 61 + 2 + 4 + 2 + 2 + 64);
+        assert_eq!(size(1, Some(8192)), 61 + 3 + 4 + 2 + 3 + 8192);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use fluvial_connector::{CommitError, Error, ErrorKind, OutputRecord, PartitionWrite};
+use fluvial_connector::{CommitError, Error, ErrorKind, OutputRecordRef, PartitionWrite};
 
 use crate::clocks::{self, AFTER, Allowed, BEFORE, OutOfRange};
 use crate::failure;
@@ -258,12 +258,12 @@ fn why_invalid(
     (kind, format!("{why}; the broker says: {text}"))
 }
 
-fn nth(write: Option<&PartitionWrite>, index: usize) -> Option<&OutputRecord> {
+fn nth(write: Option<&PartitionWrite>, index: usize) -> Option<OutputRecordRef<'_>> {
     write?.records.iter().nth(index)
 }
 
 /// A key as it is shown: quoted, with escapes, and not all of a long one.
-fn key(record: &OutputRecord) -> String {
+fn key(record: OutputRecordRef<'_>) -> String {
     let shown = &record.key[..record.key.len().min(SHOWN_OF_KEY)];
     let more = if shown.len() < record.key.len() { "…" } else { "" };
     let text: String = String::from_utf8_lossy(shown).escape_debug().collect();
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_key_is_shortened_and_escaped() {
-        let shown = |bytes: &[u8]| key(&OutputRecord { key: bytes.to_vec(), value: None });
+        let shown = |bytes: &[u8]| key(OutputRecordRef { key: bytes, value: None });
         assert_eq!(shown(b"{\"a\":1}\n"), r#""{\"a\":1}\n""#);
         assert_eq!(shown(&[b'k'; 100]), format!("\"{}…\"", "k".repeat(64)));
     }

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{
-    CommitError, Error, ErrorKind, Offset, OutputRecord, PartitionWrite, SinkContext, Transaction, Transactor, Wait,
+    CommitError, Error, ErrorKind, Offset, PartitionWrite, SinkContext, Transaction, Transactor, Wait,
 };
 
 use crate::failure;
@@ -109,10 +109,9 @@ impl KafkaTransactor {
         let ticks = write.ticks.iter().map(|tick| (tick.tick, tick.records));
         for (tick, through) in ticks.chain([(write.progress.tick, write.records.len())]) {
             let digits = tick.to_string();
-            while let Some((index, OutputRecord { key, value })) = records.peek().filter(|(index, _)| *index < through)
-            {
+            while let Some((index, record)) = records.peek().filter(|(index, _)| *index < through) {
                 let opaque = Flight::opaque(group, *index);
-                let message = Message { key, value: value.as_deref(), opaque };
+                let message = Message { key: record.key, value: record.value, opaque };
                 let header = (TICK_HEADER, digits.as_bytes());
                 let sent = self.producer.produce_with_header(to.0, to.1, message, header, tick.0);
                 if sent.map_err(|code| self.refused(code, flight, group, opaque))? {
@@ -293,13 +292,14 @@ impl Transactor for KafkaTransactor {
             }
             let mut before = 0;
             for part in write.records.parts() {
-                let messages = part.iter().enumerate().map(|(index, record)| Message {
-                    key: &record.key,
-                    value: record.value.as_deref(),
+                let len = part.len();
+                let messages = part.enumerate().map(|(index, record)| Message {
+                    key: record.key,
+                    value: record.value,
                     opaque: Flight::opaque(group, before + index),
                 });
                 self.send(group, (&write.at.output, write.at.partition), messages, &mut flight)?;
-                before += part.len();
+                before += len;
             }
         }
         let handed = Instant::now();

@@ -160,7 +160,7 @@ fn a_transaction_that_fails_while_it_is_filled_says_of_what() {
         // Enough that the answer comes while they are handed over.
         let mut transaction = job.transaction(b"v");
         let write = &mut transaction.writes[0];
-        let record = write.records.iter().next().unwrap().clone();
+        let record = write.records.iter().next().unwrap().to_record();
         (write.records, write.ticks[0].records) = (vec![record; 300_000].into(), 300_000);
         let failed = writer.prepare(&transaction).unwrap_err();
         assert!(expected(&failed), "{api:?} {error:?} gave {failed:?}");
@@ -198,7 +198,7 @@ fn a_clock_that_differs_from_the_brokers_is_told_with_the_difference() {
             job.broker.set_clock_ahead_ms(broker_ahead_ms);
             let mut transaction = job.transaction(b"v");
             let write = &mut transaction.writes[0];
-            let record = write.records.iter().next().unwrap().clone();
+            let record = write.records.iter().next().unwrap().to_record();
             (write.records, write.ticks[0].records) = (vec![record; records].into(), records);
             let said = refused(writer.prepare(&transaction).map(drop));
             assert!(difference.iter().any(|difference| said.contains(difference)), "{said}");
@@ -265,7 +265,7 @@ fn ticks_are_headers_and_timestamps_on_request() {
     let mut job = Job { broker, session, incarnation: Incarnation(uuid::Uuid::new_v4()), tick: 0 };
     let mut transaction = job.transaction(b"v");
     let write = &mut transaction.writes[0];
-    let record = write.records.iter().next().unwrap().clone();
+    let record = write.records.iter().next().unwrap().to_record();
     write.records = vec![record; 3].into();
     write.ticks = [(7, 1), (9, 3)].map(|(tick, records)| TickCount { tick: Tick(tick), records }).to_vec();
     write.progress.tick = Tick(9);

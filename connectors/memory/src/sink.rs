@@ -188,7 +188,7 @@ impl MemoryTransactor {
 impl Transactor for MemoryTransactor {
     fn prepare(&mut self, transaction: &Transaction) -> Result<Vec<Offset>, CommitError> {
         let records = transaction.writes.iter().flat_map(|write| write.records.iter());
-        let bytes = records.map(|r| r.key.len() + r.value.as_ref().map_or(0, Vec::len)).sum();
+        let bytes = records.map(|record| record.bytes()).sum();
         self.memory.reserve(bytes).map_err(CommitError::Refused)?;
 
         // Everything that can fail comes before the first record is written.
@@ -206,11 +206,8 @@ impl Transactor for MemoryTransactor {
         for (write, topic) in transaction.writes.iter().zip(&topics) {
             let missing = || CommitError::Refused(no_partition(&write.at.output, write.at.partition));
             let mut log = topic.write(write.at.partition).ok_or_else(missing)?;
-            let offsets: Vec<u64> = write
-                .records
-                .iter()
-                .map(|record| log.append(Some(&record.key), record.value.as_deref(), Some(open.id)))
-                .collect();
+            let offsets: Vec<u64> =
+                write.records.iter().map(|record| log.append(Some(record.key), record.value, Some(open.id))).collect();
             let progress = write.progress_at(|index| Offset(offsets[index] + 1));
             if !offsets.is_empty() {
                 open.partitions.push(write.at.clone());

@@ -28,4 +28,4 @@ pub use durable::{Average, Count, Sum};
 #[doc(hidden)]
 pub use fail_point::{Doom, FailPoint, Fate};
 pub use job::{Job, NoFormat, OnMalformed, OutputBuilder, SourceBuilder};
-pub use stream::{Changelog, Collection, Stream, Table};
+pub use stream::{Changelog, Changes, Collection, Stream, Table};

@@ -354,9 +354,10 @@ impl ModelTransactor {
     /// Writes the records, and returns the partition's progress.
     fn write(&self, state: &mut State, write: &PartitionWrite, id: u64) -> Progress {
         let has = |bug| self.model.has(bug);
-        let mut records: Vec<_> = write.records.iter().cloned().collect();
+        let mut records: Vec<_> = write.records.iter().map(|record| record.to_record()).collect();
         if has(Bug::FirstPartOnly) {
-            records = write.records.parts().next().unwrap_or_default().to_vec();
+            let first = write.records.parts().next();
+            records = first.into_iter().flatten().map(|record| record.to_record()).collect();
         }
         if has(Bug::LargeTransactionsInDisorder) && records.len() > 100_000 {
             records[100_000..].reverse();

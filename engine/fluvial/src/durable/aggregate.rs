@@ -2,9 +2,9 @@
 
 use differential_dataflow::ExchangeData;
 
-use super::keyed::{Change, Fold, keyed};
+use super::keyed::{Change, Fold, keyed, keyed_changes};
 use super::{Aggregate, Overflow};
-use crate::stream::{Collection, Origin, Stream};
+use crate::stream::{Changes, Collection, Origin, Stream};
 
 impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     /// Aggregates the records of each key, durably, as `name`. A key has a row from its first record on.
@@ -33,6 +33,14 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     pub fn aggregate<A: Aggregate<V>>(self, name: &str, aggregate: A) -> Collection<'s, (K, A::Out)> {
         let operator = format!("aggregate {}", aggregate.describe());
         keyed(self, name, operator, Aggregated(aggregate, std::marker::PhantomData))
+    }
+
+    /// As [`aggregate`](Stream::aggregate), and returns the changes of the results, for an upsert output. [`Changes`] says when
+    /// to take which. A job may go over from one to the other and keep its state.
+    #[must_use]
+    pub fn aggregate_changes<A: Aggregate<V>>(self, name: &str, aggregate: A) -> Changes<'s, K, A::Out> {
+        let operator = format!("aggregate {}", aggregate.describe());
+        keyed_changes(self, name, operator, Aggregated(aggregate, std::marker::PhantomData))
     }
 }
 

@@ -40,7 +40,7 @@ use timely::dataflow::operators::generic::OutputBuilderSession;
 
 use super::context::Registration;
 use super::frozen::Encode;
-use super::keyed::{Change, Fold};
+use super::keyed::{Change, Emits, Fold};
 use super::table::Table;
 use super::{DataflowError, Durables, Held, Overflow};
 use crate::fail_point::{FailPoint, reach};
@@ -53,8 +53,8 @@ use crate::stream::context::{at_record, at_tick};
 const PLACES_A_TURN: usize = 1 << 16;
 
 /// How many bytes of rows that changed are sorted and encoded at a time, at the most. It is half of this at the least where
-/// there are so many, which is still more than what goes back to the system at once when it is freed: see
-/// `runtime/allocator.rs`.
+/// there are so many, which is still more than what goes back to the system at once when it is freed: see `allocator.rs` of
+/// `fluvial-node`.
 const PART_BYTES: usize = 6 << 20;
 
 /// How many rows are looked up before the first of them is changed: the memory that they lie in is then fetched for
@@ -64,11 +64,8 @@ const LOOKED_UP_AT_ONCE: usize = 32;
 /// How many deltas of a tick an emptied table has room for, and is kept whatever the tick had.
 const SPARE_DELTAS: usize = 1 << 14;
 
-/// A batch of differential updates.
-pub(crate) type Updates<K, O> = Vec<((K, O), u64, isize)>;
-
 /// The receiver of an operator's updates.
-pub(crate) type Output<'a, K, O> = OutputBuilderSession<'a, u64, CapacityContainerBuilder<Updates<K, O>>>;
+pub(crate) type Output<'a, U> = OutputBuilderSession<'a, u64, CapacityContainerBuilder<Vec<U>>>;
 
 /// The state of one keyed operator on one worker.
 pub(crate) struct Keeper<K, F: Fold> {
@@ -178,13 +175,17 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
 
     /// Closes the ticks that are over and takes the checkpoints that are due between them, in order. `false` when the
     /// operator has failed; it then holds the capability of the tick that it failed at.
-    pub(crate) fn advance(&mut self, is_over: impl Fn(u64) -> bool, output: &mut Output<'_, K, F::Out>) -> bool {
+    pub(crate) fn advance<E: Emits<K, F::Out>>(
+        &mut self,
+        is_over: impl Fn(u64) -> bool,
+        output: &mut Output<'_, E::Update>,
+    ) -> bool {
         loop {
             let tick = self.open.keys().next().copied();
             let mark = self.registration.next_mark();
             match (tick, mark) {
                 (Some(tick), mark) if is_over(tick) && mark.is_none_or(|mark| tick <= mark) => {
-                    if !self.close(tick, output) {
+                    if !self.close::<E>(tick, output) {
                         return false;
                     }
                 }
@@ -194,7 +195,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
         }
     }
 
-    fn close(&mut self, tick: u64, output: &mut Output<'_, K, F::Out>) -> bool {
+    fn close<E: Emits<K, F::Out>>(&mut self, tick: u64, output: &mut Output<'_, E::Update>) -> bool {
         let Some(mut open) = self.open.remove(&tick) else { return true };
         at_tick(tick);
         let len = open.deltas.len();
@@ -213,13 +214,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
             }
             for (place, hash, key, delta) in found.drain(..) {
                 match settle(&self.fold, &mut self.rows, place, hash, key, delta) {
-                    Ok(Settled::Nothing) => {}
-                    Ok(Settled::New(key, new)) => session.give(((key, new), tick, 1)),
-                    Ok(Settled::Other(key, old, new)) => {
-                        session.give(((key.clone(), old), tick, -1));
-                        session.give(((key, new), tick, 1));
-                    }
-                    Ok(Settled::Gone(key, old)) => session.give(((key, old), tick, -1)),
+                    Ok(settled) => E::emit(settled, tick, |update| session.give(update)),
                     Err(failure) => {
                         failed = Some(failure);
                         break;
@@ -267,7 +262,7 @@ impl<K: ExchangeData, F: Fold> Keeper<K, F> {
 }
 
 /// The effect of a tick on a key, with the values before and after.
-enum Settled<K, O> {
+pub(crate) enum Settled<K, O> {
     Nothing,
     New(K, O),
     Other(K, O, O),
@@ -317,16 +312,17 @@ impl Emission {
     }
 
     /// Emits some of the rows. Returns whether there are more.
-    pub(crate) fn step<K: ExchangeData, F: Fold>(
+    pub(crate) fn step<K: ExchangeData, F: Fold, E: Emits<K, F::Out>>(
         &mut self,
         keeper: &Keeper<K, F>,
-        output: &mut Output<'_, K, F::Out>,
+        output: &mut Output<'_, E::Update>,
     ) -> bool {
         let tick = *self.capability.time();
         let end = keeper.rows.places().min(self.place + PLACES_A_TURN);
         let mut session = output.session(&self.capability);
         for (key, row) in (self.place..end).filter_map(|place| keeper.rows.row_at(place)) {
-            session.give(((key.clone(), keeper.fold.output(row)), tick, 1));
+            let settled = Settled::New(key.clone(), keeper.fold.output(row));
+            E::emit(settled, tick, |update| session.give(update));
         }
         self.place = end;
         end < keeper.rows.places()

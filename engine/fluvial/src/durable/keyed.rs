@@ -41,16 +41,16 @@ use fluvial_node::status::NodeKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
 
-use super::Held;
-use super::Overflow;
-use super::keeper::{Emission, Keeper, Updates};
+use super::keeper::{Emission, Keeper, Settled};
+use super::{Durables, Held, Overflow};
 use crate::state::HashRange;
 use crate::state::{hash_owner, routing_hash};
 use crate::stream::context::{in_operator, lasting};
-use crate::stream::{Collection, Origin, Stream};
+use crate::stream::{Changes, Collection, Origin, Stream};
 
 /// What a keyed operator does with the records of a key.
 pub(crate) trait Fold: 'static {
@@ -89,7 +89,52 @@ pub(crate) enum Change<O> {
     Gone { old: O },
 }
 
-/// Adds the operator `name` to the dataflow, and returns the collection of what it emits.
+/// The form in which a keyed operator emits what its rows have become.
+pub(crate) trait Emits<K, O>: 'static {
+    /// One update of the operator's output, at the time of a tick.
+    type Update: Clone + 'static;
+
+    /// Gives the updates that say what a key has become in a tick.
+    fn emit(settled: Settled<K, O>, tick: u64, give: impl FnMut(Self::Update));
+}
+
+/// As updates of a collection: the old value is taken back, the new one is added.
+struct AsUpdates;
+
+impl<K: Clone + 'static, O: Clone + 'static> Emits<K, O> for AsUpdates {
+    type Update = ((K, O), u64, isize);
+
+    #[inline]
+    fn emit(settled: Settled<K, O>, tick: u64, mut give: impl FnMut(Self::Update)) {
+        match settled {
+            Settled::Nothing => {}
+            Settled::New(key, new) => give(((key, new), tick, 1)),
+            Settled::Other(key, old, new) => {
+                give(((key.clone(), old), tick, -1));
+                give(((key, new), tick, 1));
+            }
+            Settled::Gone(key, old) => give(((key, old), tick, -1)),
+        }
+    }
+}
+
+/// As changes: the new value alone.
+struct AsChanges;
+
+impl<K: Clone + 'static, O: Clone + 'static> Emits<K, O> for AsChanges {
+    type Update = (K, Option<O>);
+
+    #[inline]
+    fn emit(settled: Settled<K, O>, _: u64, mut give: impl FnMut(Self::Update)) {
+        match settled {
+            Settled::Nothing => {}
+            Settled::New(key, new) | Settled::Other(key, _, new) => give((key, Some(new))),
+            Settled::Gone(key, _) => give((key, None)),
+        }
+    }
+}
+
+/// Adds the operator `name` to the dataflow, and returns the collection of its rows.
 pub(crate) fn keyed<'s, K, F>(
     stream: Stream<'s, (K, F::Value)>,
     name: &str,
@@ -99,6 +144,35 @@ pub(crate) fn keyed<'s, K, F>(
 where
     K: ExchangeData,
     F: Fold<Value: ExchangeData>,
+{
+    built::<K, F, AsUpdates>(stream, name, operator, fold).0.as_collection()
+}
+
+/// Adds the operator `name` to the dataflow, and returns the changes of its rows.
+pub(crate) fn keyed_changes<'s, K, F>(
+    stream: Stream<'s, (K, F::Value)>,
+    name: &str,
+    operator: String,
+    fold: F,
+) -> Changes<'s, K, F::Out>
+where
+    K: ExchangeData,
+    F: Fold<Value: ExchangeData>,
+{
+    let (changes, durables) = built::<K, F, AsChanges>(stream, name, operator, fold);
+    Changes::new(changes, durables)
+}
+
+fn built<'s, K, F, E>(
+    stream: Stream<'s, (K, F::Value)>,
+    name: &str,
+    operator: String,
+    fold: F,
+) -> (StreamVec<'s, u64, E::Update>, Durables)
+where
+    K: ExchangeData,
+    F: Fold<Value: ExchangeData>,
+    E: Emits<K, F::Out>,
 {
     let (inner, durables) = stream.into_parts();
     let scope = inner.scope();
@@ -113,10 +187,8 @@ where
 
     let pact =
         Exchange::new(move |((key, _), _): &((K, F::Value), Origin)| u64::from(hash_owner(routing_hash(key), workers)));
-    let changes = inner.unary_frontier::<CapacityContainerBuilder<Updates<K, F::Out>>, _, _, _>(
-        pact,
-        name,
-        |capability, info| {
+    let changes =
+        inner.unary_frontier::<CapacityContainerBuilder<Vec<E::Update>>, _, _, _>(pact, name, |capability, info| {
             let mut emission = restored.take().map(|as_of| Emission::new(capability.delayed(&as_of)));
             let activator = scope.activator_for(info.address);
             let mut going = true;
@@ -126,7 +198,7 @@ where
                 }
                 // Input waits in its channel until the restored rows are out: a change to a row must follow the row.
                 if let Some(under_way) = &mut emission {
-                    if under_way.step(&keeper, output) {
+                    if under_way.step::<K, F, E>(&keeper, output) {
                         return activator.activate();
                     }
                     emission = None;
@@ -137,11 +209,10 @@ where
                     }
                 });
                 // The frontier is that of the schedule's start: what has just been folded is not before it.
-                going = in_operator(called, || keeper.advance(|tick| !frontier.less_equal(&tick), output));
+                going = in_operator(called, || keeper.advance::<E>(|tick| !frontier.less_equal(&tick), output));
                 keeper.tell(&of_operator);
             }
-        },
-    );
+        });
     durables.note_node(&changes, NodeKind::Durable, name, Some(held));
-    changes.as_collection()
+    (changes, durables)
 }

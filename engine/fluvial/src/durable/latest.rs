@@ -3,8 +3,8 @@
 use differential_dataflow::ExchangeData;
 
 use super::Overflow;
-use super::keyed::{Change, Fold, keyed};
-use crate::stream::{Collection, Origin, Stream};
+use super::keyed::{Change, Fold, keyed, keyed_changes};
+use crate::stream::{Changes, Collection, Origin, Stream};
 
 impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, Option<V>)> {
     /// Keeps the newest value of each key, durably, as `name`. The result is the table of which the stream is the changelog;
@@ -30,6 +30,13 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, Option<V>)> {
     #[must_use]
     pub fn latest(self, name: &str) -> Collection<'s, (K, V)> {
         keyed(self, name, "latest".to_owned(), Latest(std::marker::PhantomData))
+    }
+
+    /// As [`latest`](Stream::latest), and returns the changes of the values, for an upsert output. [`Changes`] says when to take
+    /// which. A job may go over from one to the other and keep its state.
+    #[must_use]
+    pub fn latest_changes(self, name: &str) -> Changes<'s, K, V> {
+        keyed_changes(self, name, "latest".to_owned(), Latest(std::marker::PhantomData))
     }
 }
 

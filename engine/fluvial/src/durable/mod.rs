@@ -7,6 +7,9 @@
 //! | [`latest`](crate::Stream::latest) | `Stream<(K, Option<V>)>` | `Collection<(K, V)>` | the newest value of each key |
 //! | [`aggregate`](crate::Stream::aggregate) | `Stream<(K, V)>` | `Collection<(K, A::Out)>` | one small row for each key |
 //!
+//! Where a result goes to an upsert output, `latest_changes` and `aggregate_changes` give its [`Changes`](crate::Changes) with less
+//! work.
+//!
 //! Each operator has a name, which must stay the same across versions of a job because checkpoints store the operator's rows
 //! under it.
 //!

@@ -228,7 +228,9 @@ impl Site<Message> for JobSite {
             }
             let messages = queue.ready.drain(..).flat_map(|complete| {
                 let tick = complete.tick.0;
-                let records = complete.partitions.into_values().flat_map(TickRecords::into_records);
+                let of_partition =
+                    |records: TickRecords| records.block().iter().map(|r| r.to_record()).collect::<Vec<_>>();
+                let records = complete.partitions.into_values().flat_map(of_partition);
                 records.map(move |record| Message { tick, record, envelope: *envelope })
             });
             made.push((output.clone(), messages.collect()));

@@ -24,6 +24,8 @@ impl Declared {
         for output in self.outputs.iter().filter(|output| !outputs.insert(&output.spec.name)) {
             mistakes.push(Mistake::OutputTwice { output: output.spec.name.clone() });
         }
+        let appended = |output: &String| Mistake::ChangesAppended { output: output.clone() };
+        mistakes.extend(self.changes_appended.iter().map(appended));
         let systems: Vec<String> = self.outputs.iter().map(|output| output.sink.identity()).collect();
         match systems.first() {
             None => mistakes.push(Mistake::NoOutput),
@@ -68,6 +70,15 @@ enum Mistake {
     /// The job writes nothing.
     #[error("the job writes nothing: end at least one collection with `job.output(…).format(…).write(…)`")]
     NoOutput,
+    /// Changes go to an append output.
+    #[error(
+        "output '{output}' is an append output, and `write_changes` writes what replaces earlier records: write to an \
+         upsert output, or a collection with `write`"
+    )]
+    ChangesAppended {
+        /// The output.
+        output: String,
+    },
     /// The job would read what it writes.
     #[error("the job reads {described} and writes it: give the output a topic of its own")]
     OwnInput {
@@ -89,7 +100,7 @@ enum Mistake {
         source_name: String,
     },
     /// An output's builder was dropped before its last call.
-    #[error("output '{output}' is not written: end it with `write`, or remove it")]
+    #[error("output '{output}' is not written: end it with `write` or `write_changes`, or remove it")]
     NotWritten {
         /// Its name.
         output: String,

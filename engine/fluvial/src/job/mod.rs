@@ -2,6 +2,7 @@
 
 pub(crate) mod input;
 mod mistakes;
+mod order;
 pub(crate) mod output;
 mod output_builder;
 pub(crate) mod source;
@@ -54,6 +55,8 @@ pub(crate) struct Declared {
     pub(crate) sources: Vec<DeclaredSource>,
     pub(crate) outputs: Vec<DeclaredOutput>,
     pub(crate) begun: Begun,
+    /// The append outputs to which changes are written.
+    pub(crate) changes_appended: Vec<String>,
 }
 
 /// The names of sources and outputs whose builder was not ended with its last call.
@@ -98,7 +101,7 @@ impl<'s> Job<'s> {
         SourceBuilder::new(self, name, source)
     }
 
-    /// Writes to `output`. Set a format, and end with [`OutputBuilder::write`].
+    /// Writes to `output`. Set a format, and end with [`OutputBuilder::write`] or [`OutputBuilder::write_changes`].
     pub fn output(&mut self, output: impl Output) -> OutputBuilder<'_, 's> {
         OutputBuilder::new(self, &output)
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  collection ──partition of the key's bytes──► exchange to the partition's owner ──► per tick: consolidate, encode, sort
+//!  changes ──encode, partition of the key's bytes──► exchange of blocks to the owner ──► per tick: sort    │
 //!                                                                    add up digests └──► OutputQueue ──► Outlet
 //! ```
 //!
@@ -16,15 +17,19 @@ use std::sync::Arc;
 
 use differential_dataflow::{ExchangeData, VecCollection};
 use fluvial_connector::format::{Encode, Formats};
-use fluvial_connector::{BoxError, Envelope, OutputRecord, OutputSpec, Tick};
+use fluvial_connector::{BoxError, Envelope, OutputBlock, OutputSpec, Tick};
 use fluvial_node::status::NodeKind;
 use fluvial_protocol::TickRecords;
-use timely::dataflow::channels::pact::Exchange;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::Map;
 
+use super::order::in_order;
 use crate::durable::Durables;
 use crate::stages::STAGES;
+use crate::stream::Changes;
 use crate::stream::context::{at_tick, in_operator, lasting};
 
 /// The complete output of one tick for the partitions of one output that this worker owns.
@@ -91,24 +96,28 @@ type Routed<K, V> = (u32, K, V);
 /// The rows of a tick, with their multiplicities.
 type Rows<K, V> = Vec<(Routed<K, V>, isize)>;
 
-/// Collects the output of `collection` in `queue`. Updates at or before `skip_through` are dropped, because they come from
-/// restored state whose output has been committed.
-pub(crate) fn collect<'s, F, K, V>(
-    collection: VecCollection<'s, u64, (K, V), isize>,
-    spec: &OutputSpec,
-    partitions: u32,
-    formats: F,
-    skip_through: Option<u64>,
-    queue: Rc<RefCell<OutputQueue>>,
-    durables: &Durables,
-) where
+/// The end of the dataflow at which the records of an output are collected.
+pub(crate) struct End<'a> {
+    pub(crate) spec: &'a OutputSpec,
+    /// How many partitions the output has.
+    pub(crate) partitions: u32,
+    /// Updates at or before this tick are dropped, because they come from restored state whose output has been committed.
+    pub(crate) skip_through: Option<u64>,
+    /// Where the output of each tick goes.
+    pub(crate) queue: Rc<RefCell<OutputQueue>>,
+    pub(crate) durables: &'a Durables,
+}
+
+/// Collects what a collection has become.
+pub(crate) fn collect<'s, F, K, V>(collection: VecCollection<'s, u64, (K, V), isize>, end: End<'_>, formats: F)
+where
     F: Formats<Key: Encode<K>, Value: Encode<V>>,
     K: ExchangeData,
     V: ExchangeData,
 {
+    let End { spec, partitions, skip_through, .. } = end;
     let formats = Arc::new(formats);
     let (partition_of, name, envelope) = (spec.partition_of, spec.name.clone(), spec.envelope);
-    queue.borrow_mut().upper = Some(0);
     let called = lasting(format!("write to {name}"));
     let of_keys = Arc::clone(&formats);
     let mut bytes = Vec::new();
@@ -125,19 +134,108 @@ pub(crate) fn collect<'s, F, K, V>(
         let partition = encoded.map_or(0, |()| partition_of(&bytes, partitions));
         Some(((partition, key, value), tick, diff))
     });
-    durables.note_node(&routed, NodeKind::Output, &spec.name, None);
-    let mut pending: BTreeMap<u64, Rows<K, V>> = BTreeMap::new();
-    routed.sink(
-        Exchange::new(|((partition, ..), ..): &(Routed<K, V>, u64, isize)| u64::from(*partition)),
-        &format!("Write({name})"),
-        move |(input, frontier)| {
+    end.gather(
+        routed,
+        |((partition, ..), ..): &(Routed<K, V>, u64, isize)| *partition,
+        |pending: &mut BTreeMap<u64, Rows<K, V>>, _, rows| {
+            let mut rows = rows.drain(..).peekable();
+            while let Some((row, tick, diff)) = rows.next() {
+                let of_tick = pending.entry(tick).or_default();
+                of_tick.push((row, diff));
+                of_tick.extend(iter::from_fn(|| rows.next_if(|(_, at, _)| *at == tick)).map(|(r, _, d)| (r, d)));
+            }
+        },
+        move |tick, rows| tick_output(&name, envelope, tick, rows, formats.as_ref()),
+    );
+}
+
+/// Collects changes. They are encoded where they are made, and travel as blocks.
+pub(crate) fn collect_changes<K, V, F>(changes: Changes<'_, K, V>, end: End<'_>, formats: F)
+where
+    F: Formats<Key: Encode<K>, Value: Encode<V>>,
+    K: 'static,
+    V: 'static,
+{
+    let End { spec, partitions, skip_through, .. } = end;
+    let (partition_of, name, envelope) = (spec.partition_of, spec.name.clone(), spec.envelope);
+    let called = lasting(format!("write to {name}"));
+    let queue = Rc::clone(&end.queue);
+    let of_errors = name.clone();
+    let mut key_bytes = Vec::new();
+    let mut blocks: BTreeMap<u32, OutputBlock> = BTreeMap::new();
+    // What could not be encoded holds back its tick, so that nobody takes the tick as complete.
+    let mut held = None;
+    let encoded = changes.into_inner().unary::<CapacityContainerBuilder<Vec<(u32, OutputBlock)>>, _, _, _>(
+        Pipeline,
+        "Encode",
+        move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, batch: &mut Vec<(K, Option<V>)>| {
+                    let Some(tick) = capability.least().copied() else { return };
+                    if held.is_some() || skip_through.is_some_and(|through| tick <= through) {
+                        return batch.clear();
+                    }
+                    let encoded = in_operator(called, || {
+                        at_tick(tick);
+                        batch.drain(..).try_for_each(|(key, value)| {
+                            key_bytes.clear();
+                            formats.key().encode(&key, &mut key_bytes)?;
+                            let block = blocks.entry(partition_of(&key_bytes, partitions)).or_default();
+                            match value {
+                                Some(value) => {
+                                    block.push_encoded(&key_bytes, |bytes| formats.value().encode(&value, bytes))
+                                }
+                                None => {
+                                    block.push(&key_bytes, None);
+                                    Ok(())
+                                }
+                            }
+                        })
+                    });
+                    if let Err(source) = encoded {
+                        queue.borrow_mut().failed = Some(OutputError::Encode { output: of_errors.clone(), source });
+                        held = capability.retain_least(0);
+                        return;
+                    }
+                    output.session(&capability).give_iterator(std::mem::take(&mut blocks).into_iter());
+                });
+            }
+        },
+    );
+    end.gather(
+        encoded,
+        |(partition, _): &(u32, OutputBlock)| *partition,
+        |pending: &mut BTreeMap<u64, BTreeMap<u32, Vec<OutputBlock>>>, tick, blocks| {
+            let of_tick = pending.entry(tick).or_default();
+            blocks.drain(..).for_each(|(partition, block)| of_tick.entry(partition).or_default().push(block));
+        },
+        move |tick, partitions| assemble(&name, envelope, tick, partitions.into_iter()),
+    );
+}
+
+impl End<'_> {
+    /// Sends what goes to each partition to the worker that owns it, takes it there by tick, and hands the output of a tick
+    /// on when the frontier has passed it.
+    fn gather<'s, D, P: 'static>(
+        &self,
+        routed: StreamVec<'s, u64, D>,
+        partition: impl Fn(&D) -> u32 + 'static,
+        take: impl Fn(&mut BTreeMap<u64, P>, u64, &mut Vec<D>) + 'static,
+        output_of: impl Fn(Tick, P) -> Result<TickOutput, OutputError> + 'static,
+    ) where
+        D: timely::ExchangeData,
+    {
+        self.durables.note_node(&routed, NodeKind::Output, &self.spec.name, None);
+        let (queue, name) = (Rc::clone(&self.queue), self.spec.name.clone());
+        queue.borrow_mut().upper = Some(0);
+        let called = lasting(format!("write to {name}"));
+        let mut pending: BTreeMap<u64, P> = BTreeMap::new();
+        let pact = Exchange::new(move |row: &D| u64::from(partition(row)));
+        routed.sink(pact, &format!("Write({name})"), move |(input, frontier)| {
             let mut queue = queue.borrow_mut();
-            input.for_each(|_, rows: &mut Vec<(Routed<K, V>, u64, isize)>| {
-                let mut rows = rows.drain(..).peekable();
-                while let Some((row, tick, diff)) = rows.next() {
-                    let of_tick = pending.entry(tick).or_default();
-                    of_tick.push((row, diff));
-                    of_tick.extend(iter::from_fn(|| rows.next_if(|(_, at, _)| *at == tick)).map(|(r, _, d)| (r, d)));
+            input.for_each(|capability, rows: &mut Vec<D>| {
+                if let Some(tick) = capability.least() {
+                    take(&mut pending, *tick, rows);
                 }
             });
             if queue.failed.is_some() {
@@ -150,7 +248,7 @@ pub(crate) fn collect<'s, F, K, V>(
                 tracing::trace!(target: STAGES, tick, output = name, "encode");
                 let output = in_operator(called, || {
                     at_tick(tick);
-                    tick_output(&name, envelope, Tick(tick), rows, formats.as_ref())
+                    output_of(Tick(tick), rows)
                 });
                 match output {
                     Ok(output) if output.partitions.is_empty() => {}
@@ -163,8 +261,8 @@ pub(crate) fn collect<'s, F, K, V>(
                 tracing::trace!(target: STAGES, tick, output = name, "encoded");
             }
             queue.upper = upper;
-        },
-    );
+        });
+    }
 }
 
 /// Computes the output of a tick from its updates.
@@ -182,18 +280,13 @@ where
     differential_dataflow::consolidation::consolidate(&mut rows);
     let fail = |source: BoxError| OutputError::Encode { output: output.to_owned(), source };
     let two_rows = |key: &[u8]| OutputError::TwoRows { output: output.to_owned(), key: readable(key), tick };
-    // Rows are encoded into this buffer first, so that each record's bytes are allocated once, in their exact size.
-    let mut bytes = Vec::new();
-    let mut encoded = |encode: &dyn Fn(&mut Vec<u8>) -> Result<(), BoxError>| {
-        bytes.clear();
-        encode(&mut bytes).map_err(fail)?;
-        Ok(bytes.as_slice().to_vec())
-    };
-    let mut partitions: BTreeMap<u32, Vec<OutputRecord>> = BTreeMap::new();
+    let mut key_bytes = Vec::new();
+    let mut partitions: BTreeMap<u32, OutputBlock> = BTreeMap::new();
     let mut rows = rows.into_iter().peekable();
     while let Some(((partition, key, value), diff)) = rows.next() {
         let into = partitions.entry(partition).or_default();
-        let key_bytes = encoded(&|bytes| of_keys.encode(&key, bytes))?;
+        key_bytes.clear();
+        of_keys.encode(&key, &mut key_bytes).map_err(fail)?;
         let others = iter::from_fn(|| rows.next_if(|((p, k, _), _)| *p == partition && *k == key));
         let group = iter::once((value, diff)).chain(others.map(|((_, _, value), diff)| (value, diff)));
         match envelope {
@@ -204,8 +297,12 @@ where
                         return Err(two_rows(&key_bytes));
                     }
                 }
-                let value = row.map(|value| encoded(&|bytes| of_values.encode(&value, bytes))).transpose()?;
-                into.push(OutputRecord { key: key_bytes, value });
+                match row {
+                    Some(value) => {
+                        into.push_encoded(&key_bytes, |bytes| of_values.encode(&value, bytes)).map_err(fail)?;
+                    }
+                    None => into.push(&key_bytes, None),
+                }
             }
             Envelope::Append => {
                 for (value, diff) in group {
@@ -213,33 +310,30 @@ where
                         let key = readable(&key_bytes);
                         return Err(OutputError::Retraction { output: output.to_owned(), key, tick });
                     };
-                    let value = Some(encoded(&|bytes| of_values.encode(&value, bytes))?);
-                    into.extend(iter::repeat_n(OutputRecord { key: key_bytes.clone(), value }, times));
+                    for _ in 0..times {
+                        into.push_encoded(&key_bytes, |bytes| of_values.encode(&value, bytes)).map_err(fail)?;
+                    }
                 }
             }
         }
     }
-    for records in partitions.values_mut() {
-        // Records are sorted by their bytes, so that their order does not depend on how the keys' type compares.
-        records.sort_unstable();
-        if envelope == Envelope::Upsert {
-            // Keys that differ as values but not as bytes are one key of the output. Of its records, a deletion sorts first and
-            // is replaced by the row that follows.
-            let mut twice = None;
-            records.dedup_by(|next, kept| {
-                let same = next.key == kept.key;
-                if same && kept.value.is_some() {
-                    twice.get_or_insert_with(|| kept.key.clone());
-                } else if same {
-                    kept.value = next.value.take();
-                }
-                same
-            });
-            twice.map_or(Ok(()), |key| Err(two_rows(&key)))?;
-        }
-    }
-    let partitions = partitions.into_iter().map(|(partition, records)| (partition, TickRecords::new(records)));
-    Ok(TickOutput { tick, partitions: partitions.collect() })
+    let partitions = partitions.into_iter().map(|(partition, block)| (partition, vec![block]));
+    assemble(output, envelope, tick, partitions)
+}
+
+/// Puts the records of each partition of a tick into their order.
+fn assemble(
+    output: &str,
+    envelope: Envelope,
+    tick: Tick,
+    partitions: impl Iterator<Item = (u32, Vec<OutputBlock>)>,
+) -> Result<TickOutput, OutputError> {
+    let two_rows = |key: Vec<u8>| OutputError::TwoRows { output: output.to_owned(), key: readable(&key), tick };
+    let partitions = partitions.map(|(partition, blocks)| match in_order(blocks, envelope) {
+        Ok(block) => Ok((partition, TickRecords::new(block))),
+        Err(key) => Err(two_rows(key)),
+    });
+    Ok(TickOutput { tick, partitions: partitions.collect::<Result<_, _>>()? })
 }
 
 fn readable(key: &[u8]) -> String {
@@ -249,6 +343,7 @@ fn readable(key: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use fluvial_connector::OutputRecord;
     use fluvial_connector::format::{Format, Text};
 
     use super::*;
@@ -273,7 +368,11 @@ mod tests {
         let got = tick_output("out", envelope, Tick(5), rows, &(Caseless, Text));
         match (got, expected) {
             (Ok(output), Ok(expected)) => {
-                let records: Vec<_> = output.partitions.into_values().flat_map(TickRecords::into_records).collect();
+                let records = output.partitions.into_values().flat_map(|records| {
+                    let records = records.into_block();
+                    records.iter().map(|record| record.to_record()).collect::<Vec<_>>()
+                });
+                let records: Vec<_> = records.collect();
                 let expected: Vec<_> = expected
                     .iter()
                     .map(|(k, v)| OutputRecord { key: k.as_bytes().to_vec(), value: v.map(|v| v.as_bytes().to_vec()) })

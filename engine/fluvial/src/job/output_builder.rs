@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use differential_dataflow::ExchangeData;
 use fluvial_connector::format::{Encode, Formats};
-use fluvial_connector::{Output, OutputSpec, Sink};
+use fluvial_connector::{Envelope, Output, OutputSpec, Sink};
 
-use super::output::{self, OutputQueue};
+use super::output::{self, End, OutputQueue};
 use super::{DeclaredOutput, Job, NoFormat};
-use crate::stream::Collection;
+use crate::stream::{Changes, Collection};
 
-/// Builds an output: set its options first, then end with [`write`](Self::write). [`Job::output`] makes it.
+/// Builds an output: set its options first, then end with [`write`](Self::write) or [`write_changes`](Self::write_changes). [`Job::output`] makes it.
 ///
 /// ```
 /// use fluvial::connector::format::{Json, Text};
@@ -34,7 +34,7 @@ use crate::stream::Collection;
 /// test.advance_past(1);
 /// assert_eq!(test.table("rows"), [("tea".into(), r#"{"cents":250}"#.into())]);
 /// ```
-#[must_use = "an output is written by the last call, `write`"]
+#[must_use = "an output is written by the last call, `write` or `write_changes`"]
 pub struct OutputBuilder<'j, 's, F = NoFormat> {
     job: &'j mut Job<'s>,
     spec: OutputSpec,
@@ -92,11 +92,35 @@ impl<'s, F> OutputBuilder<'_, 's, F> {
         K: ExchangeData,
         V: ExchangeData,
     {
+        self.collect(|end, formats| output::collect(collection, end, formats));
+    }
+
+    /// Writes the changes of a durable operator's rows to an upsert output: for each key that changed in a tick its row at the
+    /// end of the tick, or a null value if it has none. The table is the one that [`write`](Self::write) makes of the
+    /// operator's collection, for less work. [`Changes`] has an example.
+    pub fn write_changes<K, V>(self, changes: Changes<'s, K, V>)
+    where
+        F: Formats<Key: Encode<K>, Value: Encode<V>>,
+        K: 'static,
+        V: 'static,
+    {
+        if self.spec.envelope == Envelope::Append {
+            self.job.declared.changes_appended.push(self.spec.name.clone());
+        }
+        self.collect(|end, formats| output::collect_changes(changes, end, formats));
+    }
+
+    fn collect(self, collect: impl FnOnce(End<'_>, F)) {
         let Self { job, spec, sink, formats } = self;
         let queue = Rc::new(RefCell::new(OutputQueue::default()));
-        let partitions = (job.situation.partitions)(&spec.name);
-        let skip_through = job.situation.skip_through.map(|t| t.0);
-        output::collect(collection, &spec, partitions, formats, skip_through, Rc::clone(&queue), &job.durables);
+        let end = End {
+            spec: &spec,
+            partitions: (job.situation.partitions)(&spec.name),
+            skip_through: job.situation.skip_through.map(|tick| tick.0),
+            queue: Rc::clone(&queue),
+            durables: &job.durables,
+        };
+        collect(end, formats);
         // The builder borrows the job exclusively, so the output that was begun last is this one.
         job.declared.begun.outputs.pop();
         job.declared.outputs.push(DeclaredOutput { spec, sink, queue });

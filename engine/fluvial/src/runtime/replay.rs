@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use fluvial_connector::{Digest, Generation, OutputPartition, OutputRecord, Tick};
+use fluvial_connector::{Digest, Generation, OutputBlock, OutputPartition, Tick};
 use fluvial_protocol::journal::{Nonce, Seq};
 use fluvial_protocol::{Exit, History, Plan, System};
 use fluvial_store::Store;
@@ -175,7 +175,7 @@ impl Printer {
             partitions.sort_by(|(one, _), (other, _)| one.cmp(other));
             for (at, records) in partitions {
                 match &mut self.digests {
-                    None => print_records(&mut out, tick, &at, records.records()).map_err(failed)?,
+                    None => print_records(&mut out, tick, &at, records.block()).map_err(failed)?,
                     Some(digests) => {
                         let (digest, count) = digests.entry(at).or_default();
                         *digest = digest.chain(tick, records.sum());
@@ -196,15 +196,10 @@ impl Printer {
     }
 }
 
-fn print_records(
-    out: &mut impl Write,
-    tick: Tick,
-    at: &OutputPartition,
-    records: &[OutputRecord],
-) -> std::io::Result<()> {
-    for record in records {
-        let key = String::from_utf8_lossy(&record.key);
-        let value = record.value.as_deref().map(String::from_utf8_lossy);
+fn print_records(out: &mut impl Write, tick: Tick, at: &OutputPartition, records: &OutputBlock) -> std::io::Result<()> {
+    for record in records.iter() {
+        let key = String::from_utf8_lossy(record.key);
+        let value = record.value.map(String::from_utf8_lossy);
         print_line(out, &Line { tick, output: &at.output, partition: at.partition, key, value })?;
     }
     Ok(())

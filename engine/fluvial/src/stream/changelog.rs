@@ -5,7 +5,7 @@ use std::fmt;
 use differential_dataflow::ExchangeData;
 use fluvial_connector::BoxError;
 
-use super::{Collection, Stream};
+use super::{Changes, Collection, Stream};
 
 /// The records of a source under the keys that they have in the source's system, of which only the newest of each key
 /// counts: an upsert topic of Kafka. Made by [`SourceBuilder::changelog`](crate::SourceBuilder::changelog).
@@ -87,6 +87,13 @@ impl<'s, K: ExchangeData, V: ExchangeData> Changelog<'s, K, V> {
     #[must_use]
     pub fn latest(self, name: &str) -> Collection<'s, (K, V)> {
         self.records.latest(name)
+    }
+
+    /// Keeps the newest value of each key, as [`latest`](Changelog::latest) does, and returns the changes of the values, for an
+    /// upsert output; see [`Stream::latest_changes`].
+    #[must_use]
+    pub fn latest_changes(self, name: &str) -> Changes<'s, K, V> {
+        self.records.latest_changes(name)
     }
 }
 

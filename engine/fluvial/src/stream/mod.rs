@@ -13,6 +13,7 @@
 //! arrive in. **Does not** keep anything: state needs a durable operator ([`crate::durable`]).
 
 mod changelog;
+mod changes;
 mod checked;
 pub(crate) mod context;
 mod flat_map;
@@ -27,6 +28,7 @@ use differential_dataflow::VecCollection;
 use timely::dataflow::StreamVec;
 
 pub use changelog::Changelog;
+pub use changes::Changes;
 pub(crate) use origin::Origin;
 pub use table::Table;
 

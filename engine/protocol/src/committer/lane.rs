@@ -54,8 +54,8 @@
 use std::collections::VecDeque;
 
 use fluvial_connector::{
-    Digest, Envelope, Offset, OutputPartition, OutputRecord, OutputRecords, PartitionWrite, Position, Progress, Tick,
-    TickCount, TickEnd,
+    Digest, Envelope, Offset, OutputPartition, OutputRecord, OutputRecordRef, OutputRecords, PartitionWrite, Position,
+    Progress, Tick, TickCount, TickEnd,
 };
 
 use super::Opened;
@@ -136,8 +136,8 @@ pub(super) struct Room {
 }
 
 impl Room {
-    fn takes(&mut self, record: &OutputRecord) -> bool {
-        let bytes = record.key.len() + record.value.as_ref().map_or(0, Vec::len);
+    fn takes(&mut self, record: OutputRecordRef<'_>) -> bool {
+        let bytes = record.bytes();
         let fits = self.records > 0 && (bytes <= self.bytes || !self.used);
         if fits {
             self.records -= 1;
@@ -306,7 +306,7 @@ impl Writing {
         {
             // In an append output that the reconciliation does not correct, each uncovered record takes the place of
             // one of the job's records, whether the two are equal or not.
-            if record != found && !target.is_left(self.committed.0) {
+            if record != found.borrowed() && !target.is_left(self.committed.0) {
                 return Err(target.foreign_record(*offset));
             }
             self.planned.end = Offset(offset.0 + 1);

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use fluvial_connector::{Digest, OutputRecord, Position, Tick};
+use fluvial_connector::{Digest, OutputBlock, Position, Tick};
 
 use super::records::{TickRecords, sum};
 
@@ -34,7 +34,7 @@ impl Place {
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) tick: Tick,
-    pub(super) records: Arc<[OutputRecord]>,
+    pub(super) records: Arc<OutputBlock>,
     /// The running digest before the tick.
     prior: Digest,
     /// The running digest after it.
@@ -49,7 +49,7 @@ impl Item {
     /// item, as the number of its records and the sum of their digests, from which the sum is continued.
     pub(super) fn part(&self, first: Option<(usize, Digest)>, count: usize) -> (Place, Digest) {
         let (from, mut total) = first.unwrap_or_default();
-        total.add(sum(&self.records[from..count]));
+        total.add(sum(self.records.range(from..count)));
         let digest = if self.corrections { self.digest } else { self.prior.chain(self.tick, total) };
         (Place::Part { records: count as u64, sum: total }, digest)
     }
@@ -93,7 +93,7 @@ impl Queue {
         if !corrections {
             self.running = prior.chain(tick, records.sum());
         }
-        let records = records.into_records().into();
+        let records = Arc::new(records.into_block());
         self.items.push_back(Item { tick, records, prior, digest: self.running, corrections });
         Ok(())
     }

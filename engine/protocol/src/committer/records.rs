@@ -1,19 +1,20 @@
 //! A tick's records of one output partition.
 
-use fluvial_connector::{Digest, OutputRecord, output_digest};
+use fluvial_connector::{Digest, OutputBlock, OutputRecordRef, output_digest};
 
 /// The records of one tick in one output partition, in their order, and the sum of their digests. The sum is taken by the
 /// worker that encodes the records: workers do it side by side, and the committer of their process is one.
 #[derive(Debug, Default)]
 pub struct TickRecords {
-    records: Vec<OutputRecord>,
+    records: OutputBlock,
     sum: Digest,
 }
 
 impl TickRecords {
     /// These records.
-    pub fn new(records: Vec<OutputRecord>) -> Self {
-        let sum = sum(&records);
+    pub fn new(records: impl Into<OutputBlock>) -> Self {
+        let records = records.into();
+        let sum = sum(records.iter());
         Self { records, sum }
     }
 
@@ -28,7 +29,7 @@ impl TickRecords {
     }
 
     /// The records.
-    pub fn records(&self) -> &[OutputRecord] {
+    pub fn block(&self) -> &OutputBlock {
         &self.records
     }
 
@@ -38,14 +39,14 @@ impl TickRecords {
     }
 
     /// The records, to keep.
-    pub fn into_records(self) -> Vec<OutputRecord> {
+    pub fn into_block(self) -> OutputBlock {
         self.records
     }
 }
 
 /// The sum of the digests of some records.
-pub(super) fn sum<'a>(records: impl IntoIterator<Item = &'a OutputRecord>) -> Digest {
+pub(super) fn sum<'a>(records: impl IntoIterator<Item = OutputRecordRef<'a>>) -> Digest {
     let mut sum = Digest::default();
-    records.into_iter().for_each(|record| sum.add(output_digest(Some(&record.key), record.value.as_deref())));
+    records.into_iter().for_each(|record| sum.add(output_digest(Some(record.key), record.value)));
     sum
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use fluvial_connector::{
-    Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, OutputRecord, OutputStatus, Position, Progress,
-    SinkStatus, Tick, Transaction, output_digest,
+    Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, OutputRecord, OutputRecordRef, OutputStatus,
+    Position, Progress, SinkStatus, Tick, Transaction, output_digest,
 };
 use uuid::Uuid;
 
@@ -29,9 +29,9 @@ pub(super) fn records(text: &str) -> Vec<OutputRecord> {
     text.split_whitespace().map(record).collect()
 }
 
-fn show(record: &OutputRecord) -> String {
+fn show(record: OutputRecordRef<'_>) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&record.key) + &record.value.as_deref().map_or("-".to_owned(), text)
+    text(record.key) + &record.value.map_or("-".to_owned(), text)
 }
 
 /// The running digest after these ticks.

@@ -24,7 +24,7 @@
 
 use std::collections::BTreeMap;
 
-use fluvial_connector::{Offset, OutputPartition, OutputRecord, Position, Tick};
+use fluvial_connector::{Offset, OutputPartition, OutputRecordRef, Position, Tick};
 
 use super::corrections::{PartitionOutput, Table, apply};
 use crate::committer::HeldRecords;
@@ -117,7 +117,7 @@ impl Comparing {
             return;
         }
         for (at, records) in output {
-            apply(self.restored.entry(at).or_default(), records.into_records());
+            apply(self.restored.entry(at).or_default(), records.block().iter());
         }
     }
 
@@ -137,9 +137,9 @@ impl Comparing {
             && let Some((committed, held)) = reading.get_mut(&at)
         {
             // What stands after the progress is a partially committed transaction's, which the committer compares.
-            let through_progress = records.into_iter().filter(|(offset, _)| *offset < committed.end);
+            let through_progress = records.iter().filter(|(offset, _)| *offset < committed.end);
             let mut table = Table::new();
-            apply(&mut table, through_progress.map(|(_, record)| record));
+            apply(&mut table, through_progress.map(|(_, record)| record.borrowed()));
             *held = Some(Held { table, earliest });
         }
     }
@@ -160,7 +160,7 @@ impl Comparing {
             let mut computed = self.restored.remove(&at).unwrap_or_default();
             for (tick, output) in &self.replayed {
                 let of_partition = output.iter().filter(|(of, _)| *of == at);
-                of_partition.for_each(|(_, records)| apply(&mut computed, committed.first_of(*tick, records).to_vec()));
+                of_partition.for_each(|(_, records)| apply(&mut computed, committed.first_of(*tick, records)));
             }
             let difference = |held: Held| difference(&committed, &held, &computed, &self.approval);
             let of_partition = held.map_or(Ok(Compared::default()), difference)?;
@@ -193,14 +193,14 @@ impl Comparing {
 
 impl CommittedPartition {
     /// The records of a tick that are committed.
-    fn first_of<'a>(&self, tick: Tick, records: &'a TickRecords) -> &'a [OutputRecord] {
-        let records = records.records();
-        match self.position {
-            _ if tick < self.tick => records,
-            _ if tick > self.tick => &[],
-            Position::Complete => records,
-            Position::Records(count) => &records[..records.len().min(usize::try_from(count).unwrap_or(usize::MAX))],
-        }
+    fn first_of<'a>(&self, tick: Tick, records: &'a TickRecords) -> impl Iterator<Item = OutputRecordRef<'a>> {
+        let count = match self.position {
+            _ if tick < self.tick => usize::MAX,
+            _ if tick > self.tick => 0,
+            Position::Complete => usize::MAX,
+            Position::Records(count) => usize::try_from(count).unwrap_or(usize::MAX),
+        };
+        records.block().iter().take(count)
     }
 }
 
@@ -241,6 +241,8 @@ fn shown(bytes: Option<&Vec<u8>>) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use fluvial_connector::OutputRecord;
+
     use super::*;
 
     fn approval() -> Approval {

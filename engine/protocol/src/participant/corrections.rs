@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fluvial_connector::{Envelope, OutputPartition, OutputRecord, Tick};
+use fluvial_connector::{Envelope, OutputPartition, OutputRecord, OutputRecordRef, Tick};
 
 use crate::TickRecords;
 use crate::committer::HeldRecords;
@@ -51,7 +51,7 @@ impl Reconciling {
         let (left, corrected): (Vec<_>, Vec<_>) =
             output.into_iter().partition(|(at, _)| self.left.contains(&at.output));
         for (at, records) in corrected {
-            apply(self.whole.entry(at).or_default(), records.into_records());
+            apply(self.whole.entry(at).or_default(), records.block().iter());
         }
         left
     }
@@ -70,7 +70,7 @@ impl Reconciling {
     /// Takes the records that an output partition holds.
     pub(super) fn found(&mut self, HeldRecords { at, records, .. }: HeldRecords) {
         if let Some(held @ None) = self.held.get_mut(&at) {
-            apply(held.insert(Table::new()), records.into_iter().map(|(_, record)| record));
+            apply(held.insert(Table::new()), records.iter().map(|(_, record)| record.borrowed()));
         }
     }
 
@@ -93,11 +93,11 @@ impl Reconciling {
 }
 
 /// Applies the records of an upsert output to a table.
-pub(super) fn apply(table: &mut Table, records: impl IntoIterator<Item = OutputRecord>) {
-    for OutputRecord { key, value } in records {
+pub(super) fn apply<'a>(table: &mut Table, records: impl IntoIterator<Item = OutputRecordRef<'a>>) {
+    for OutputRecordRef { key, value } in records {
         match value {
-            Some(value) => table.insert(key, value),
-            None => table.remove(&key),
+            Some(value) => table.insert(key.to_vec(), value.to_vec()),
+            None => table.remove(key),
         };
     }
 }
@@ -157,7 +157,7 @@ mod tests {
         reconciling.found(HeldRecords { at: at.clone(), earliest: Offset(0), records: held });
         let corrections = reconciling.corrections().unwrap();
         let expected = vec![record("b", Some("3")), record("c", Some("4")), record("d", None)];
-        let corrections: Vec<_> = corrections.into_iter().map(|(at, records)| (at, records.into_records())).collect();
-        assert_eq!(corrections, vec![(at, expected)]);
+        assert_eq!(corrections.len(), 1);
+        assert_eq!((&corrections[0].0, corrections[0].1.block()), (&at, &expected.into()));
     }
 }

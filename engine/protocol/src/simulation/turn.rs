@@ -92,7 +92,8 @@ impl Turn {
             Step::Touch => kafka.produce(id, producer, progress_partition(slot), vec![Body::Touch]).map(drop),
             Step::Records { write, from, to } => {
                 let content = &work.transaction.writes[write];
-                let bodies = content.records.iter().skip(from).take(to - from).cloned().map(Body::Record).collect();
+                let records = content.records.iter().skip(from).take(to - from);
+                let bodies = records.map(|record| Body::Record(record.to_record())).collect();
                 kafka.produce(id, producer, content.at.partition as usize, bodies).map(|first| {
                     work.offsets[write].extend((first.0..).take(to - from));
                 })

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fluvial_connector::{Offset, OutputPartition, OutputRecord, Tick, WriterId};
+use fluvial_connector::{Offset, OutputBlock, OutputPartition, OutputRecord, Tick, WriterId};
 
 use super::dice::Dice;
 use super::input::{Input, range_of};
@@ -345,7 +345,7 @@ impl Worker {
         let output = own.map(|partition| {
             let mut rows = tick.outputs.remove(&partition).unwrap_or_default();
             rows.sort_unstable();
-            let records = rows.iter().map(|(key, count)| record(*key, *count, version)).collect();
+            let records = rows.iter().map(|(key, count)| record(*key, *count, version)).collect::<OutputBlock>();
             (OutputPartition { output: OUTPUT.to_owned(), partition }, TickRecords::new(records))
         });
         participant.output(tick.tick, output.collect())?;

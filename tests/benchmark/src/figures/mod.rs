@@ -11,6 +11,7 @@ mod partitions;
 mod requests;
 mod restart;
 mod stages;
+mod strings;
 mod throughput;
 
 use std::fmt;
@@ -26,6 +27,8 @@ pub(crate) enum Figure {
     Count,
     /// Rate from Kafka to Kafka, beside a bare loop of librdkafka
     Throughput,
+    /// The same with texts as keys and JSON of six fields, by how often a checkpoint is made
+    Strings,
     /// From produce to visible, beside a bare pass-through
     Latency,
     /// From kill -9 of a process to the next committed output
@@ -54,9 +57,10 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Count,
         Self::Throughput,
+        Self::Strings,
         Self::Latency,
         Self::Restart,
         Self::Memory,
@@ -74,6 +78,7 @@ impl Figure {
         let measure = match self {
             Self::Count => count::measure,
             Self::Throughput => throughput::measure,
+            Self::Strings => strings::measure,
             Self::Latency => latency::measure,
             Self::Restart => restart::measure,
             Self::Memory => memory::measure,
@@ -96,6 +101,7 @@ impl fmt::Display for Figure {
         f.write_str(match self {
             Self::Count => "count",
             Self::Throughput => "throughput",
+            Self::Strings => "strings",
             Self::Latency => "latency",
             Self::Restart => "restart",
             Self::Memory => "memory",

@@ -24,10 +24,10 @@ const QUIET: Duration = Duration::from_millis(1500);
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    rate: f64,
-    cpu_per_million: f64,
-    peak_bytes: u64,
+pub(super) struct Run {
+    pub(super) rate: f64,
+    pub(super) cpu_per_million: f64,
+    pub(super) peak_bytes: u64,
 }
 
 pub(crate) fn measure() -> Result<Report> {
@@ -94,18 +94,18 @@ fn engine(brokers: &str, output: &str, more: &[&str]) -> Result<Run> {
             None => arguments.extend([(**name).to_owned(), (**value).to_owned()]),
         }
     }
-    run(brokers, output, &arguments, folder.path())
+    run(brokers, output, RECORDS, &arguments, folder.path())
 }
 
 fn bare(brokers: &str, output: &str) -> Result<Run> {
     eprintln!("  theirs");
     let folder = Folder::new("fluvial-benchmark-")?;
     kafka::make_topic(brokers, output)?;
-    run(brokers, output, &bare_loop::arguments(brokers, output, RECORDS), folder.path())
+    run(brokers, output, RECORDS, &bare_loop::arguments(brokers, output, RECORDS), folder.path())
 }
 
-/// From the first record that is read to the last that is visible.
-fn run(brokers: &str, output: &str, arguments: &[String], folder: &Path) -> Result<Run> {
+/// From the first record that is read to the last that is visible, of `all` records.
+pub(super) fn run(brokers: &str, output: &str, all: u64, arguments: &[String], folder: &Path) -> Result<Run> {
     let running = Running::start(&arguments[0], arguments, folder, "info")?;
     let first = running.wait_for_records(1, Duration::from_secs(30))?;
     let (first_cpu, began) = (running.cpu(), Instant::now());
@@ -117,14 +117,14 @@ fn run(brokers: &str, output: &str, arguments: &[String], folder: &Path) -> Resu
             (end, moved, cpu) = (now, Instant::now(), running.cpu());
         }
         peak_bytes = peak_bytes.max(running.resident_bytes());
-        let all_read = running.marks()?.last().is_some_and(|mark| mark.records >= RECORDS);
+        let all_read = running.marks()?.last().is_some_and(|mark| mark.records >= all);
         if all_read && moved.elapsed() > QUIET {
             break;
         }
         anyhow::ensure!(moved.elapsed() < Duration::from_secs(30), "the output does not grow any more");
         pause(LOOK_EVERY);
     }
-    let records = (RECORDS - first.records) as f64;
+    let records = (all - first.records) as f64;
     Ok(Run {
         rate: records / (moved - began).as_secs_f64(),
         cpu_per_million: (cpu - first_cpu).as_secs_f64() / (records / 1e6),

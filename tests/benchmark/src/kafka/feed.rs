@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
 use super::payment::Payment;
-use super::{INPUT, PARTITIONS};
+use super::{INPUT, PARTITIONS, sale};
 use crate::running::pause;
 use crate::subject::job::key_at;
 use crate::subject::meter::now_us;
@@ -42,10 +42,19 @@ fn send(producer: &ThreadedProducer<DefaultProducerContext>, partition: u32, val
 
 /// Produces the payments of these offsets, as fast as can be: each key's amount is 1.
 pub(crate) fn load(brokers: &str, offsets: std::ops::Range<u64>, keys: u64) -> Result<()> {
+    load_with(brokers, offsets, |offset, value| Payment { key: key_at(offset, keys), amount: 1 }.value(value))
+}
+
+/// As [`load`], for sales with accounts of so many bytes.
+pub(crate) fn load_sales(brokers: &str, offsets: std::ops::Range<u64>, keys: u64, key_bytes: usize) -> Result<()> {
+    load_with(brokers, offsets, |offset, value| sale::value(key_at(offset, keys), key_bytes, 1, value))
+}
+
+fn load_with(brokers: &str, offsets: std::ops::Range<u64>, make: impl Fn(u64, &mut Vec<u8>)) -> Result<()> {
     let producer = producer(brokers, "5")?;
     let mut value = Vec::new();
     for offset in offsets {
-        Payment { key: key_at(offset, keys), amount: 1 }.value(&mut value);
+        make(offset, &mut value);
         send(&producer, (offset % u64::from(PARTITIONS)) as u32, &value)?;
     }
     producer.flush(FLUSH).context("the broker does not take the input")

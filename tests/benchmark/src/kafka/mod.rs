@@ -2,6 +2,7 @@
 
 pub(crate) mod feed;
 pub(crate) mod payment;
+pub(crate) mod sale;
 pub(crate) mod view;
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! A loop over librdkafka without an engine: consume in batches, decode, encode, produce, in a transaction each 10 ms.
 //!
-//! It keeps nothing: no table, no journal, no offsets; what it reads is what it writes.
+//! It keeps no journal and no offsets; what it reads is what it writes. With texts as keys it has the table that the job has.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,12 +8,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use compact_str::CompactString;
 use fluvial_kafka::partition_of;
+use hashbrown::HashMap;
 
 use super::exit;
 use super::librdkafka::{Consumer, Producer};
 use super::meter::Meter;
 use crate::kafka::payment::{Payment, Total};
+use crate::kafka::sale::Sale;
 use crate::kafka::{INPUT, PARTITIONS};
 
 /// The first word of its command line.
@@ -36,6 +39,10 @@ struct Options {
     /// How many partitions each topic has
     #[arg(long)]
     partitions: u32,
+
+    /// Whether the records are sales, which are counted and summed in a table
+    #[arg(long)]
+    sales: bool,
 
     /// Where to write marks
     #[arg(long)]
@@ -74,17 +81,27 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let mut producer = Producer::new(&producer_settings, &options.output)?;
     let mut consumer = Consumer::new(&consumer_settings, &options.input, i32::try_from(options.partitions)?)?;
     let mut partitions: Vec<Vec<(Vec<u8>, Vec<u8>)>> = (0..options.partitions).map(|_| Vec::new()).collect();
+    let mut table: HashMap<CompactString, Total> = HashMap::new();
+    let mut passed = |value: &[u8]| {
+        if !options.sales {
+            let payment: Payment = serde_json::from_slice(value)?;
+            let total = Total { count: 1, sum: payment.amount };
+            return serde_json::Result::Ok((serde_json::to_vec(&payment.key)?, serde_json::to_vec(&total)?));
+        }
+        let sale: Sale = serde_json::from_slice(value)?;
+        let key = serde_json::to_vec(&sale.account)?;
+        let total = table.entry(sale.account).or_insert(Total { count: 0, sum: 0 });
+        (total.count, total.sum) = (total.count + 1, total.sum + sale.amount);
+        Ok((key, serde_json::to_vec(total)?))
+    };
     loop {
         let (mut began, mut malformed) = (None, None);
         while began.is_none_or(|began: Instant| began.elapsed() < EVERY) {
             let wait = began.map_or(Duration::from_secs(1), |began: Instant| EVERY.saturating_sub(began.elapsed()));
             let (count, first) = consumer.poll(wait, |value| {
-                let result = serde_json::from_slice(value).and_then(|payment: Payment| {
-                    let key = serde_json::to_vec(&payment.key)?;
-                    let value = serde_json::to_vec(&Total { count: 1, sum: payment.amount })?;
+                let result = passed(value).map(|(key, value)| {
                     let partition = partition_of(&key, options.partitions);
                     partitions[partition as usize].push((key, value));
-                    Ok(())
                 });
                 malformed = malformed.take().or(result.err());
             });

@@ -15,6 +15,7 @@ use fluvial_memory::Memory;
 use super::meter::Meter;
 use super::metered::{Metered, Pace};
 use crate::kafka::payment::{Payment, Total};
+use crate::kafka::sale::Sale;
 use crate::kafka::{INPUT, PARTITIONS};
 
 /// The name of the job that counts records from memory by key.
@@ -25,6 +26,9 @@ const FASTEST: u64 = 10_000_000;
 /// The name of the job that counts and sums payments from Kafka by key.
 pub(crate) const TOTALS: &str = "totals";
 
+/// The name of the job that counts and sums sales from Kafka by a text.
+pub(crate) const SALES: &str = "sales";
+
 /// Runs the command line of the job from memory.
 pub(crate) fn count(arguments: Vec<OsString>) -> ExitCode {
     App::new(COUNT, build_count).main_with(arguments)
@@ -33,6 +37,11 @@ pub(crate) fn count(arguments: Vec<OsString>) -> ExitCode {
 /// Runs the command line of the job on Kafka.
 pub(crate) fn totals(arguments: Vec<OsString>) -> ExitCode {
     App::new(TOTALS, build_totals).main_with(arguments)
+}
+
+/// Runs the command line of the job on Kafka whose keys are texts.
+pub(crate) fn sales(arguments: Vec<OsString>) -> ExitCode {
+    App::new(SALES, build_sales).main_with(arguments)
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -139,6 +148,19 @@ fn build_totals(job: &mut Job<'_>, options: &TotalsOptions) -> anyhow::Result<()
     Ok(())
 }
 
+fn build_sales(job: &mut Job<'_>, options: &TotalsOptions) -> anyhow::Result<()> {
+    let kafka = options.kafka.connect()?;
+    let source =
+        Metered::new(kafka.source(&options.input), meter(&options.metering.marks, options.metering.step)?, None);
+    let sales = job.source("sales", source).format(Json).stream::<Sale>();
+    let totals = sales
+        .map(|sale| (sale.account, sale.amount))
+        .aggregate_changes("totals", (Count, Sum(|amount: &i64| *amount)))
+        .map_values(|(count, sum)| Total { count, sum });
+    job.output(kafka.upsert(&options.output)).format(Json).write_changes(totals);
+    Ok(())
+}
+
 /// The command line of the job from memory, with its store in `folder`: `tick_records` records become available at each
 /// beat, or as fast as they are read if the beat is zero, and a tick is minted of them.
 pub(crate) fn count_arguments(folder: &Path, keys: u64, tick_records: u64, beat: Duration) -> Vec<String> {
@@ -156,7 +178,24 @@ pub(crate) fn count_arguments(folder: &Path, keys: u64, tick_records: u64, beat:
 
 /// The command line of the job on Kafka, with its store in `folder`; a mark is written each `step` records.
 pub(crate) fn totals_arguments(folder: &Path, brokers: &str, output: &str, step: u64) -> Vec<String> {
-    let mut arguments = engine_arguments(TOTALS, folder);
+    on_kafka(TOTALS, folder, brokers, output, step)
+}
+
+/// The same for the job whose keys are texts, with a checkpoint so often.
+pub(crate) fn sales_arguments(
+    folder: &Path,
+    brokers: &str,
+    output: &str,
+    step: u64,
+    checkpoint_every: &str,
+) -> Vec<String> {
+    let mut arguments = on_kafka(SALES, folder, brokers, output, step);
+    arguments.extend(["--checkpoint-every", checkpoint_every].map(str::to_owned));
+    arguments
+}
+
+fn on_kafka(job: &str, folder: &Path, brokers: &str, output: &str, step: u64) -> Vec<String> {
+    let mut arguments = engine_arguments(job, folder);
     for (name, value) in [("--brokers", brokers), ("--input", INPUT), ("--output", output)] {
         arguments.extend([name.to_owned(), value.to_owned()]);
     }

@@ -18,6 +18,7 @@ pub(crate) fn named(name: &str) -> Option<Subject> {
     match name {
         job::COUNT => Some(job::count),
         job::TOTALS => Some(job::totals),
+        job::SALES => Some(job::sales),
         bare_table::NAME => Some(bare_table::main),
         bare_loop::NAME => Some(bare_loop::main),
         _ => None,

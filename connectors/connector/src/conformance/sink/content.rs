@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Job, just_records, records, write};
 use crate::conformance::SinkSubject;
-use crate::{Digest, Generation, Offset, OutputRecord, OutputRecords, Position, Tick, TickCount, TickEnd};
+use crate::{Digest, Generation, Offset, OutputBlock, OutputRecord, OutputRecords, Position, Tick, TickCount, TickEnd};
 
 /// Each is after the records of its own write, and before those of a later one.
 pub fn ends_come_in_the_order_of_the_writes<S: SinkSubject>(subject: &mut S) {
@@ -32,7 +32,7 @@ pub fn every_record_is_read_back_as_it_was_written<S: SinkSubject>(subject: &mut
     let record =
         |key: &[u8], value: Option<&[u8]>| OutputRecord { key: key.to_vec(), value: value.map(<[u8]>::to_vec) };
     let every_byte: Vec<u8> = (0..=255).collect();
-    let all: Arc<[OutputRecord]> = Arc::new([
+    let all = vec![
         record(b"not written", Some(b"it is before the part")),
         record(b"deleted", None),
         record(b"empty", Some(b"")),
@@ -42,10 +42,11 @@ pub fn every_record_is_read_back_as_it_was_written<S: SinkSubject>(subject: &mut
         record(&every_byte, Some(&every_byte)),
         record(b"line\nbreak\r\n", Some(b"\n")),
         record(b"", None),
-    ]);
+    ];
+    let block = Arc::new(OutputBlock::from(all.clone()));
     let mut parts = OutputRecords::default();
     for part in [1..3, 3..3, 3..8, 8..9] {
-        parts.push(&all, part);
+        parts.push(&block, part);
     }
     let mut one = write(&at, &all[1..], 1, job.end(&at));
     one.records = parts;

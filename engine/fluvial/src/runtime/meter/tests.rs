@@ -15,7 +15,7 @@ use timely::dataflow::InputHandleVec;
 
 use super::*;
 use crate::durable::Durables;
-use crate::job::output::{OutputQueue, collect};
+use crate::job::output::{End, OutputQueue, collect};
 use crate::runtime::Build;
 use crate::runtime::plan::plan;
 use crate::stream::{Origin, Stream};
@@ -96,7 +96,8 @@ fn count(words: usize, distinct: usize) -> (Graph, Vec<Counts>, Vec<u64>) {
             let joined = counts.clone().join(counts).map(|(word, (count, _))| (word, count));
             let spec = Memory::new().upsert("out", 1).spec();
             let queue = Rc::new(RefCell::new(OutputQueue::default()));
-            collect(joined, &spec, 1, Text, None, queue, &durables);
+            let end = End { spec: &spec, partitions: 1, skip_through: None, queue, durables: &durables };
+            collect(joined, end, Text);
         });
         meter.built(worker, &durables.nodes());
         let origin = |offset| Origin { split: SplitNumber(0), index: 0, offset: Offset(offset) };
