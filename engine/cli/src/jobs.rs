@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::client::Client;
 use crate::connection::ConnectionOptions;
 use crate::drain;
+use crate::ending;
 use crate::limits::LimitOptions;
 use crate::logs;
 
@@ -85,17 +86,14 @@ pub(crate) enum Command {
         correct_outputs: bool,
     },
     /// Have a job commit, take a checkpoint and end
-    Stop {
-        /// The job
-        job: String,
-        /// Return at once, and do not wait until it has ended
-        #[arg(long)]
-        detach: bool,
-    },
+    Stop(ending::StopOptions),
     /// End a job at a checkpoint, and run it again
     Restart {
         /// The job
         job: String,
+        /// End its processes at once, without a last commit and checkpoint: what was read since the last checkpoint is read again
+        #[arg(long)]
+        force: bool,
     },
     /// Run a job with another number of workers, or with other limits
     #[command(group = clap::ArgGroup::new("what").args(["workers", "memory", "cpus"]).required(true).multiple(true))]
@@ -151,11 +149,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Forget a job that has ended. Its state in the store and its topics stay
-    Delete {
-        /// The job
-        job: String,
-    },
+    /// Forget a job that has ended, and remove its state, savepoints and logs. Its topics stay
+    Delete(ending::DeleteOptions),
     /// Give a node no more processes, move those that it has as far as other nodes have room, and wait until they are gone. The node
     /// stays a member, also when it is started again, until it is undrained
     Drain {
@@ -225,14 +220,8 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             client.change(Method::POST, &format!("jobs/{job}/start")).await?;
             return wait_until_it_runs(client, &job).await;
         }
-        Command::Stop { job, detach } => {
-            client.change(Method::POST, &format!("jobs/{job}/stop")).await?;
-            if !detach {
-                wait_for(client, &job, |job| matches!(job.state, State::Stopped | State::Ended | State::Failed))
-                    .await?;
-            }
-        }
-        Command::Restart { job } => client.change_once(Method::POST, &format!("jobs/{job}/restart")).await?,
+        Command::Stop(options) => ending::stop(client, options).await?,
+        Command::Restart { job, force } => ending::restart(client, &job, force).await?,
         Command::Rescale { job, workers, limits } => {
             let update = Update { workers, limits: limits.change(), ..Update::default() };
             client.change_to(Method::PATCH, &format!("jobs/{job}"), &update).await?;
@@ -271,7 +260,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             let savepoints: Vec<SavepointReport> = client.get(&format!("jobs/{job}/savepoints")).await?;
             show(json, &savepoints, || savepoints_table(&savepoints))?;
         }
-        Command::Delete { job } => client.change(Method::DELETE, &format!("jobs/{job}")).await?,
+        Command::Delete(options) => ending::delete(client, options).await?,
         Command::Drain { node, detach } => drain::drain(client, &node, detach).await?,
         Command::Undrain { node } => drain::undrain(client, &node).await?,
         Command::Top { json } => crate::top::run(client, json).await?,
@@ -336,7 +325,7 @@ async fn wait_until_it_runs(client: &Client, name: &str) -> anyhow::Result<ExitC
 }
 
 /// Asks a question on a terminal. Without one nobody could answer.
-fn confirmed(question: &str) -> anyhow::Result<bool> {
+pub(crate) fn confirmed(question: &str) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("{question} Say --yes, because nobody can be asked here");
     }
@@ -346,7 +335,7 @@ fn confirmed(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn seconds_since_the_epoch() -> u64 {
+pub(crate) fn seconds_since_the_epoch() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -424,6 +413,9 @@ fn describe(report: &Report) -> String {
         }
     }
     line("state", report.summary());
+    if let Some(returned) = report.returned.as_ref().filter(|returned| report.why != returned.to_string()) {
+        line("returned", returned.to_string());
+    }
     if let Some(hint) = hint(report) {
         line("log", hint);
     }

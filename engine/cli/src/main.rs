@@ -10,6 +10,7 @@ mod client;
 mod connection;
 mod contexts;
 mod drain;
+mod ending;
 mod jobs;
 mod limits;
 mod logs;

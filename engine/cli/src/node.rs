@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use fluvial_node::group::{GroupOptions, Runs, join};
+use fluvial_node::group::{CollectionOptions, GroupOptions, Runs, join};
 use fluvial_node::isolation::{IsolationOptions, UserOptions};
 use fluvial_node::labels::parse_label;
 use fluvial_node::log;
@@ -97,6 +97,19 @@ pub(crate) struct NodeOptions {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = STORE_LOGS_EVERY)]
     store_logs_every: Duration,
 
+    /// The age from which on binaries, options and logs are deleted that no job uses any more, and savepoints from before upgrades
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "24h")]
+    collect_after: Duration,
+
+    /// How often it is looked for them
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1h")]
+    collect_every: Duration,
+
+    /// How many savepoints from before upgrades each job keeps, besides those that it may go back to. Those that a person has taken
+    /// stay until they are dropped
+    #[arg(long, value_name = "NUMBER", default_value_t = CollectionOptions::default().keep_savepoints)]
+    keep_savepoints: usize,
+
     /// As whom jobs run.
     #[command(flatten)]
     user: UserOptions,
@@ -124,6 +137,9 @@ pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
         http: None,
         cache: None,
         store_logs_every: humantime::parse_duration(STORE_LOGS_EVERY)?,
+        collect_after: CollectionOptions::default().after,
+        collect_every: CollectionOptions::default().every,
+        keep_savepoints: CollectionOptions::default().keep_savepoints,
         user,
         secrets,
     };
@@ -159,6 +175,9 @@ fn start(options: NodeOptions, for_development: bool) -> anyhow::Result<ExitCode
         http,
         cache,
         store_logs_every,
+        collect_after,
+        collect_every,
+        keep_savepoints,
         user,
         secrets,
     } = options;
@@ -192,6 +211,7 @@ fn start(options: NodeOptions, for_development: bool) -> anyhow::Result<ExitCode
             isolation,
             api,
             store_logs_every,
+            collection: CollectionOptions { after: collect_after, every: collect_every, keep_savepoints },
         },
         slots: slots.unwrap_or_else(cores),
         listener,

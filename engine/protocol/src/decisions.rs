@@ -111,6 +111,19 @@ impl Decisions {
         Self { pause_ms: 0, failures: 0, failing_ms: 0, ..self }
     }
 
+    /// The decisions about a program that has not run before, in a run of others: as long as it has not read input, misconfiguration is
+    /// more likely than an outage.
+    #[must_use]
+    pub fn of_new_program(self) -> Self {
+        Self { ever_opened: false, ..self.of_change() }
+    }
+
+    /// The decisions about a program that has read input before, in the place of one that has failed.
+    #[must_use]
+    pub fn of_proven_program(self) -> Self {
+        Self { ever_opened: true, ..self.of_change() }
+    }
+
     /// A generation has ended. Restarts in a row wait longer and longer, and are given up after `most_failures` failures in a row;
     /// a generation that was healthy begins both counts again.
     pub fn after(&mut self, end: &GenerationEnd, most_failures: Option<u32>) -> Next {

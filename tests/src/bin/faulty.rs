@@ -29,6 +29,10 @@ enum Wrong {
     Aborts,
     /// An order that comes to nothing has two rows.
     TwoRows,
+    /// Its processes abort when they build the job. Its checks do not.
+    AbortsAtStart,
+    /// They do not return then.
+    HangsAtStart,
     /// An operator takes all memory that it can get at an order that comes to nothing.
     Hoards,
     /// The durable operator has another name.
@@ -158,6 +162,15 @@ fn reached(files: &[PathBuf]) -> Vec<String> {
 }
 
 fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
+    // The variable by which a node starts a process of a job.
+    let is_process = std::env::var_os("FLUVIAL_PROCESS").is_some();
+    match options.wrong {
+        Wrong::AbortsAtStart if is_process => std::process::abort(),
+        Wrong::HangsAtStart if is_process => loop {
+            std::thread::park();
+        },
+        _ => {}
+    }
     let kafka = options.kafka.connect()?;
     if options.changelog {
         return build_of_changelog(job, options, &kafka);
@@ -230,6 +243,8 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         | Wrong::Random
         | Wrong::Panics
         | Wrong::Aborts
+        | Wrong::AbortsAtStart
+        | Wrong::HangsAtStart
         | Wrong::Hoards
         | Wrong::Lingers
         | Wrong::TellsTheSecret

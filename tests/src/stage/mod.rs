@@ -444,6 +444,22 @@ impl Stage {
         Ok(table)
     }
 
+    /// The rows of an upsert topic, as a consumer sees them.
+    ///
+    /// # Errors
+    /// The topic cannot be read.
+    pub fn table_of_topic(&self, topic: &str) -> Result<BTreeMap<String, String>> {
+        let mut table = BTreeMap::new();
+        for record in self.endpoint.read(topic, Isolation::Committed)? {
+            let key = String::from_utf8(record.key.unwrap_or_default())?;
+            match record.value {
+                Some(value) => table.insert(key, String::from_utf8(value)?),
+                None => table.remove(&key),
+            };
+        }
+        Ok(table)
+    }
+
     /// The table that the whole input gives, as the input is now. For orders, a key must lie in one partition only.
     ///
     /// # Errors

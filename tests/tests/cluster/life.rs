@@ -51,10 +51,10 @@ fn a_job_is_submitted_rescaled_upgraded_stopped_started_and_deleted() {
     stage.feed(800..1000).unwrap();
     cluster.start_node(0);
     cluster.wait_until_right(&stage);
-    let (succeeded, said) = cluster.ask(["delete", &name]);
+    let (succeeded, said) = cluster.ask(["delete", &name, "--yes"]);
     assert!(!succeeded && said.contains("stop it first"), "{said}");
     cluster.tell(&format!("stop {name}"));
-    cluster.tell(&format!("delete {name}"));
+    cluster.tell(&format!("delete {name} --yes"));
     assert_eq!(cluster.tell("jobs --json").trim(), "[]");
 }
 

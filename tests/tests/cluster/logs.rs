@@ -148,7 +148,7 @@ fn the_last_words_of_a_job_outlive_its_nodes_and_those_of_earlier_attempts_are_k
     // One who follows a job that has ended sees its last lines, and how it ended.
     let followed = cluster.tell(&format!("logs {name} -f"));
     assert!(followed.contains("order poison comes to nothing") && followed.contains("is failed"), "{followed}");
-    cluster.tell(&format!("delete {name}"));
+    cluster.tell(&format!("delete {name} --yes"));
     assert!(!stored(first, 0).exists() && !stored(last, 0).exists());
 }
 

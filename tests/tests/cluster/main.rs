@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod collection;
 mod console;
 mod drain;
+mod ending;
 mod front;
 mod life;
 mod limits;
 mod logs;
 mod metrics;
 mod nodes;
+mod returning;
 mod savepoints;

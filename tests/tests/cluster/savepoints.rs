@@ -11,13 +11,13 @@ use crate::logs::poison;
 use crate::nodes::Cluster;
 
 /// The savepoints of a job, by name.
-fn savepoints(cluster: &Cluster, job: &str) -> Vec<String> {
+pub(crate) fn savepoints(cluster: &Cluster, job: &str) -> Vec<String> {
     let listed: Value = serde_json::from_str(&cluster.tell(&format!("savepoints {job} --json"))).unwrap();
     listed.as_array().unwrap().iter().map(|savepoint| savepoint["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Waits until a job runs in a generation after this one.
-fn wait_for_generation_after(cluster: &Cluster, job: &str, generation: u64) {
+pub(crate) fn wait_for_generation_after(cluster: &Cluster, job: &str, generation: u64) {
     cluster.wait_until("a later generation", || {
         let status = cluster.status(job);
         status["state"] == "running" && status["attempt"]["generation"].as_u64() > Some(generation)
@@ -25,7 +25,7 @@ fn wait_for_generation_after(cluster: &Cluster, job: &str, generation: u64) {
 }
 
 /// A cluster with a job that has read its input, and the job's name.
-fn of_orders() -> (Cluster, Stage, String) {
+pub(crate) fn of_orders() -> (Cluster, Stage, String) {
     let (cluster, stage) = (Cluster::start(1), Stage::new(Subject::Orders, 2).unwrap());
     stage.feed(0..200).unwrap();
     let (succeeded, said) = cluster.submit(&stage, 1, &binary("orders").unwrap());
@@ -35,7 +35,7 @@ fn of_orders() -> (Cluster, Stage, String) {
     (cluster, stage, name)
 }
 
-fn generation(cluster: &Cluster, job: &str) -> u64 {
+pub(crate) fn generation(cluster: &Cluster, job: &str) -> u64 {
     cluster.status(job)["attempt"]["generation"].as_u64().unwrap()
 }
 

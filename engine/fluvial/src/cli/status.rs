@@ -255,6 +255,7 @@ mod tests {
             jobs: [("orders".to_owned(), JobRecord { outcome, ..JobRecord::new(1) })].into(),
             draining: Default::default(),
             clock_ms: 0,
+            removing: Default::default(),
         }
     }
 
@@ -299,6 +300,8 @@ mod tests {
                 processes: Vec::new(),
             }),
             wanted: None,
+            returned: None,
+            returns_to: None,
             limits: None,
             workers_wanted: Some(4),
             members: vec![member("host-a:7401", "ready", vec![0]), member("host-b:7401", "unready", Vec::new())],

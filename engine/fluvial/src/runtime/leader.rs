@@ -248,6 +248,12 @@ impl LeaderDriver {
             self.opened = true;
             self.member.say_opened(me.generation);
         }
+        if !self.running && self.leader.is_running() {
+            self.running = true;
+            // The node knows it before anything is bound: a cluster goes back by itself from a program that has read nothing.
+            tracing::debug!(target: STAGES, "input flows");
+            self.member.say_running();
+        }
         while let Some(request) = self.leader.next_request() {
             match request {
                 Request::Broadcast(order) => {
@@ -270,11 +276,6 @@ impl LeaderDriver {
                 Request::Survey => self.survey()?,
                 Request::Store(part, call) => self.call(part, call),
             }
-        }
-        if !self.running && self.leader.is_running() {
-            self.running = true;
-            tracing::debug!(target: STAGES, "input flows");
-            self.member.say_running();
         }
         if !self.said_open && self.leader.has_replayed() {
             self.said_open = true;

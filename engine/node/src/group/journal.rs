@@ -9,9 +9,9 @@ use fluvial_store::frame::Format;
 use fluvial_store::{Created, Store};
 use object_store::path::Path;
 
-/// Version 2 has labels, drained nodes, deaths and the group's clock. Records of version 1 lack them, which means that there are none.
-/// A node of the version before cannot read version 2. It runs on under a coordinator, and is none.
-const GROUP: Format = Format { kind: "group", version: 2 };
+/// Version 3 has what a job returns to, what users have forced, and whose state is being removed. Records of version 2 lack them, which
+/// means that there is none. A node of the version before cannot read version 3. It runs on under a coordinator, and is none.
+const GROUP: Format = Format { kind: "group", version: 3 };
 /// How long one call may take before it counts as failed. A put that is given up may still take effect; whoever asked
 /// for it reads the position before it judges.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
@@ -114,17 +114,19 @@ mod tests {
             }},
         });
         let name = journal.name(12);
-        store.create_framed(Format { version: 1, ..GROUP }, &name, &content).await.unwrap();
+        store.create_framed(Format { version: 2, ..GROUP }, &name, &content).await.unwrap();
         let (position, record) = journal.newest().await.unwrap().unwrap();
         let job = &record.jobs["orders"];
         assert_eq!((position, record.draining.len(), record.clock_ms, job.deaths.len()), (12, 0, 0, 0));
         assert!(job.wanted.as_ref().unwrap().require.is_empty());
+        assert_eq!((&job.proven, &job.back, &job.returned), (&None, &None, &None));
+        assert_eq!((job.wanted.as_ref().unwrap().ends_at_once.0, record.removing.len()), (0, 0));
         store.create_framed(GROUP, &journal.name(13), &record).await.unwrap();
         assert_eq!(journal.newest().await.unwrap(), Some((13, record)));
-        store.create_framed(Format { version: 3, ..GROUP }, &journal.name(14), &content).await.unwrap();
+        store.create_framed(Format { version: 4, ..GROUP }, &journal.name(14), &content).await.unwrap();
         let newer = anyhow::Error::new(journal.newest().await.unwrap_err());
         assert!(
-            format!("{newer:#}").contains("version is 3") || format!("{newer:#}").contains("version 3"),
+            format!("{newer:#}").contains("version is 4") || format!("{newer:#}").contains("version 4"),
             "{newer:#}"
         );
     }

@@ -8,6 +8,7 @@
 //! started on the thread of their [`Keeper`](crate::keeper::Keeper), so that no heartbeat waits for any of them.
 
 mod attempt;
+mod collection;
 mod journal;
 mod programs;
 
@@ -27,8 +28,9 @@ use fluvial_protocol::{Exit, ProcessEnd, PutOutcome, System};
 use fluvial_store::Store;
 use tokio::runtime::Runtime;
 
+pub use collection::CollectionOptions;
 pub use journal::GroupJournal;
-pub use programs::{GoesBack, Previous, Shelf, Specification, hash};
+pub use programs::{GoesBack, Kept, Previous, Shelf, Specification, hash};
 
 use crate::changes::{Changes, Reply};
 use crate::http::{self, api};
@@ -41,6 +43,7 @@ use crate::signals::{self, SAME_SIGNAL};
 use crate::status::{Board, Observer};
 use crate::trust::Trust;
 use attempt::Attempts;
+use collection::Collector;
 use programs::Programs;
 
 /// How much longer than its last commit and checkpoint a copy may take to leave: the coordinator gathers changes for some
@@ -81,6 +84,8 @@ pub enum Runs {
         api: std::net::TcpListener,
         /// The least time between two writes of a running process's log to the store.
         store_logs_every: Duration,
+        /// How it collects what nothing refers to.
+        collection: CollectionOptions,
     },
 }
 
@@ -294,7 +299,7 @@ impl<'a> Copy<'a> {
                 let checked = move |unready| drop(of_checks.send(Event::Unready(unready)));
                 (Some(job), OfPrograms::Own(Readiness::start(checks, checked)?), None)
             }
-            Runs::Cluster { location, cache, isolation, api, store_logs_every, .. } => {
+            Runs::Cluster { location, cache, isolation, api, store_logs_every, collection, .. } => {
                 let isolation = Arc::new(Isolation::new(&isolation, &location, &cache)?);
                 let checked = move |version: &str, unready| {
                     drop(of_checks.send(Event::Checked(version.to_owned(), unready)));
@@ -306,6 +311,7 @@ impl<'a> Copy<'a> {
                 let (stored, logs) = (StoredLogs::new(store.clone(), CLUSTER), logs.clone().unwrap_or(Logs::new("")));
                 let gathered = Gathered::new(logs.clone(), stored.clone(), Arc::clone(&trust));
                 handle.spawn(logs.write(stored, store_logs_every));
+                handle.spawn(Collector::new(shelf.clone(), collection).run(Arc::clone(&board), changes.clone()));
                 api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, gathered, handle)
                     .context("cannot serve the API")?;
                 let programs = Programs::new(shelf, handle.clone(), Arc::new(checked));

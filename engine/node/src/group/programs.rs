@@ -16,12 +16,13 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use fluvial_store::Store;
-use fluvial_store::frame::Format;
-use object_store::ObjectStoreExt as _;
+use fluvial_store::frame::{self, Format};
+use object_store::{ObjectStoreExt as _, PutPayload};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::collection::is_announced;
 use crate::check_job_name;
 use crate::elf::{Glibc, ProgramFile};
 use crate::isolation::{Isolation, Limits};
@@ -115,6 +116,17 @@ impl Specification {
         arguments.extend(self.arguments.iter().map(OsString::from));
         arguments
     }
+}
+
+/// Whether a specification can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is there with its binary, and both stay.
+    Whole,
+    /// Its binary is not there.
+    WithoutBinary,
+    /// One of the two is being collected, or was a moment ago.
+    IsCollected,
 }
 
 /// The specifications and binaries of a cluster in its store. Cheap to clone.
@@ -253,14 +265,47 @@ impl Shelf {
         Ok(())
     }
 
-    /// Keeps a specification. Returns its version.
+    /// Keeps a specification. Returns its version. What is there already is written again, so that it is young: see the module
+    /// `collection`.
     ///
     /// # Errors
     /// The store fails.
     pub async fn put(&self, specification: &Specification) -> anyhow::Result<String> {
-        let version = specification.version();
-        self.store.create_framed(SPECIFICATION, &self.specification(&version), specification).await?;
+        let (version, name) = (specification.version(), self.specification(&specification.version()));
+        let bytes = frame::encode(SPECIFICATION, specification)?;
+        let put = self.store.objects().put(&name, PutPayload::from_bytes(bytes)).await;
+        put.map_err(|error| self.store.failed("write", &name, error))?;
         Ok(version)
+    }
+
+    /// Whether a specification that has just been kept can be relied on, together with its binary.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn is_kept(&self, specification: &Specification) -> anyhow::Result<Kept> {
+        if self.is_collected(specification).await? {
+            return Ok(Kept::IsCollected);
+        }
+        self.is_there(specification).await
+    }
+
+    /// Whether a specification or its binary is about to be deleted.
+    pub(super) async fn is_collected(&self, specification: &Specification) -> anyhow::Result<bool> {
+        let names = [self.specification(&specification.version()), self.binary(&specification.binary)];
+        Ok(is_announced(&self.store, &names).await?)
+    }
+
+    /// Whether a specification and its binary are there.
+    pub(super) async fn is_there(&self, specification: &Specification) -> anyhow::Result<Kept> {
+        let names = [self.specification(&specification.version()), self.binary(&specification.binary)];
+        for (name, missing) in names.iter().zip([Kept::IsCollected, Kept::WithoutBinary]) {
+            match self.store.objects().head(name).await {
+                Ok(_) => {}
+                Err(object_store::Error::NotFound { .. }) => return Ok(missing),
+                Err(error) => return Err(self.store.failed("look for", name, error).into()),
+            }
+        }
+        Ok(Kept::Whole)
     }
 
     /// The specification of a version.

@@ -153,6 +153,32 @@ impl JobStore {
         self.store.create_framed(MANIFEST, &self.path(object), manifest).await
     }
 
+    /// The number of the job's objects, and their size.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn size(&self) -> Result<(u64, u64), Error> {
+        let found: Vec<_> = self
+            .objects()
+            .list(Some(&self.job))
+            .map_ok(|object| object.size)
+            .try_collect()
+            .await
+            .map_err(|error| self.store.failed("list", &self.job, error))?;
+        Ok((found.len() as u64, found.iter().sum()))
+    }
+
+    /// Removes all objects of the job. Nothing may write any more.
+    ///
+    /// # Errors
+    /// The store cannot be reached; some objects may have been removed.
+    pub async fn remove(&self) -> Result<(), Error> {
+        for name in self.store.list(&self.job, None).await? {
+            self.store.delete(&name).await?;
+        }
+        Ok(())
+    }
+
     /// Writes bytes under a name that has not been used before.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use fluvial_protocol::{Answer, Call, Inspected, Inspection, Savepoint};
 use fluvial_store::Created;
 use fluvial_store::frame::Format;
 use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectMeta;
 
 use super::{CONCURRENT_GETS, JobStore};
 use crate::check_job_name;
@@ -91,12 +92,32 @@ impl JobStore {
         Ok(self.inspect().await?.into_checkpoint().map(|(name, _)| name))
     }
 
+    /// The number of the last request to go back that was carried out, if one was.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn went_back(&self) -> anyhow::Result<Option<u64>> {
+        Ok(self.inspect().await?.into_checkpoint().and_then(|(_, manifest)| manifest.went_back))
+    }
+
     /// The savepoint of a name, if there is one.
     ///
     /// # Errors
     /// The store cannot be reached, or the object is damaged or of a newer format.
     pub async fn savepoint(&self, name: &str) -> Result<Option<Savepoint>, Error> {
         self.store.get_framed(SAVEPOINT, &self.path(&object(name))).await
+    }
+
+    /// The savepoints by name, with their objects.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub(crate) async fn listed(&self, folder: &str) -> Result<Vec<(String, ObjectMeta)>, Error> {
+        let folder = self.path(folder);
+        let found = self.objects().list(Some(&folder)).try_collect::<Vec<_>>().await;
+        let found = found.map_err(|error| self.store.failed("list", &folder, error))?;
+        let named = |object: ObjectMeta| Some((object.location.filename()?.strip_suffix(".json")?.to_owned(), object));
+        Ok(found.into_iter().filter_map(named).collect())
     }
 
     /// All savepoints, the oldest first.

@@ -120,6 +120,14 @@ impl Gathered {
         self.stored.prune(job, 0).await
     }
 
+    /// The number of processes of a job whose logs are in the store.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn stored(&self, job: &str) -> anyhow::Result<u64> {
+        Ok(self.stored.list(job).await?.values().map(|processes| processes.len() as u64).sum())
+    }
+
     /// Finds the newest lines. `view` is that of this node. `None` if there is no such job.
     pub async fn find(&self, view: &View, sought: &Sought) -> Option<Found> {
         let look = self.look(view, &sought.job).await;

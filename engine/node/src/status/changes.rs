@@ -110,6 +110,10 @@ impl Changes {
             if let Some(attempt) = job.attempt.as_ref().filter(|_| is_new) {
                 self.says(format!("{of}{}", describe(attempt)));
             }
+            let returned_before = earlier.and_then(|job| job.returned.as_ref());
+            if let Some(returned) = job.returned.as_ref().filter(|returned| returned_before != Some(returned)) {
+                self.warns(format!("{of}{returned}"));
+            }
             let failed_before = earlier.map(|job| job.failed.as_slice()).unwrap_or_default();
             for (node, why) in job.failed.iter().filter(|failed| !failed_before.contains(failed)) {
                 self.warns(format!("{of}{node} takes no further part in the job: {why}"));

@@ -85,7 +85,7 @@ mod tests {
     use std::sync::Arc;
 
     use fluvial_protocol::ProcessEnd;
-    use fluvial_protocol::group::{ProcessState, Wanted};
+    use fluvial_protocol::group::{AttemptNumber, ProcessState, Wanted};
 
     use super::super::made_up::{JOB, view};
     use super::super::{Report, View};
@@ -96,7 +96,14 @@ mod tests {
         let mut view = view();
         let record = Arc::make_mut(view.record.as_mut().unwrap());
         record.draining.insert("b".to_owned());
-        let wanted = Wanted { revision: 0, version: "1".to_owned(), workers: 4, run: true, require: BTreeMap::new() };
+        let wanted = Wanted {
+            revision: 0,
+            version: "1".to_owned(),
+            workers: 4,
+            run: true,
+            require: BTreeMap::new(),
+            ends_at_once: AttemptNumber(0),
+        };
         record.jobs.get_mut(JOB).unwrap().wanted = Some(wanted);
         let members = view.members.as_mut().unwrap();
         let mut third = members[0].clone();

@@ -71,6 +71,7 @@ pub(crate) fn record() -> GroupRecord {
         jobs: BTreeMap::from([(JOB.to_owned(), job)]),
         draining: Default::default(),
         clock_ms: 0,
+        removing: BTreeMap::new(),
     }
 }
 

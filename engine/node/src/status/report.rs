@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use fluvial_protocol::group::{
-    Attempt, GroupRecord, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Wanted, Workers,
+    Attempt, GroupRecord, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Returned, Running, Wanted, Workers,
 };
 use fluvial_protocol::{Exit, ProcessEnd};
 use futures::future::join_all;
@@ -96,6 +96,12 @@ pub struct Report {
     /// What users want of a job of a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<Wanted>,
+    /// The version that users wanted last and that has failed before it had read input, so that the job has returned to the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned: Option<Returned>,
+    /// The version to which the job returns if the one that is wanted fails before it has read input; it has read none so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returns_to: Option<String>,
     /// The limits of each of its processes, if it has any and runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
@@ -373,6 +379,9 @@ impl Report {
             let (_, why) = Outlook::new(name, wanted, record, members).state();
             report.why = format!("revision {} does not run yet: {why}", wanted.revision);
         }
+        if let (State::Running, true, Some(returned)) = (report.state, report.why.is_empty(), &report.returned) {
+            report.why = returned.to_string();
+        }
         report.progress = progress;
         report
     }
@@ -416,6 +425,8 @@ impl Report {
             term: record.map(|record| record.term.0),
             attempt,
             wanted: of_job.and_then(|job| job.wanted.clone()),
+            returned: of_job.and_then(|job| job.returned.clone()),
+            returns_to: of_job.and_then(|job| job.may_return_to().map(|back| back.version.clone())),
             limits: None,
             workers_wanted: None,
             members: Vec::new(),

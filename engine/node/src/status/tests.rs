@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fluvial_protocol::group::{
-    AttemptNumber, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Running, Status, Term,
+    AttemptNumber, JobRecord, Member, NodeId, Offer, Outcome, ProcessState, Returned, Running, Status, Term,
 };
 use fluvial_protocol::{Exit, ProcessEnd};
 use fluvial_store::Store;
@@ -70,6 +70,12 @@ fn a_job_is_only_reported_as_running_while_it_runs() {
     let outcome = Outcome { exit: Exit::Failed, why: "a bad record".to_owned() };
     check(&|view, _| job(view).outcome = Some(outcome.clone()), State::Failed, "a bad record");
     check(&|view, _| job(view).attempt = None, State::Waiting, "gathered");
+    let returned = Returned { version: "2".to_owned(), revision: 2, why: "signal 6".to_owned() };
+    check(
+        &|view, _| job(view).returned = Some(returned.clone()),
+        State::Running,
+        "signal 6; revision 2 has failed before",
+    );
     let unready = |view: &mut View| {
         job(view).attempt = None;
         view.members.as_mut().unwrap()[1].status.as_mut().unwrap().offer.unready = Some("no broker".to_owned());
@@ -152,6 +158,9 @@ fn the_log_says_what_has_happened_to_the_group_and_why() {
         (attempt.number, attempt.why) = (AttemptNumber(9), String::new());
     };
     assert!(after(&stopped)[0].ends_with(": the copies, or their versions, have changed"));
+    let returned = Returned { version: "2".to_owned(), revision: 2, why: "signal 6".to_owned() };
+    let told = after(&|view| job(view).returned = Some(returned.clone()));
+    assert!(told[0].starts_with("! signal 6; revision 2 has failed before it had read input"), "{told:?}");
     let unready = |view: &mut View| view.offer.unready = Some("no broker".to_owned());
     assert_eq!(after(&unready), ["! this copy could not run the job now: no broker"]);
 }

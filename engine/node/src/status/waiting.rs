@@ -112,13 +112,20 @@ fn list(items: impl IntoIterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use fluvial_protocol::group::{JobRecord, Offer};
+    use fluvial_protocol::group::{AttemptNumber, JobRecord, Offer};
 
     use super::super::made_up::{id, member, offer, record};
     use super::*;
 
     fn wanted(workers: u32) -> Wanted {
-        Wanted { revision: 1, version: "v".to_owned(), workers, run: true, require: BTreeMap::new() }
+        Wanted {
+            revision: 1,
+            version: "v".to_owned(),
+            workers,
+            run: true,
+            require: BTreeMap::new(),
+            ends_at_once: AttemptNumber(0),
+        }
     }
 
     /// A node with these slots that has checked the program.

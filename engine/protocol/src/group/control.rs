@@ -20,6 +20,12 @@ use crate::{Decisions, Exit, Fault, GenerationEnd, Next, ProcessEnd, cause};
 
 /// How many failures in a row end a run. With the pauses between them they take about two minutes.
 pub(super) const MOST_FAILURES: u32 = 10;
+/// The same of a version that has never read input, where another one ran before it.
+pub(super) const MOST_FAILURES_ON_TRIAL: u32 = 3;
+
+/// What is said of an attempt that users have forced to end.
+const FORCED: &str =
+    "its processes were ended at once, as a user has asked: what they had read and not committed is read again";
 
 /// What is decided about a job.
 #[derive(Clone, Debug)]
@@ -32,6 +38,12 @@ pub(super) enum Decision {
     Outcome(Outcome),
     /// The attempt was of another program than users want by now, and has ended for good: the newest revision begins.
     Begin,
+    /// The version of the newest attempt has read input.
+    Reads(String),
+    /// Nobody can say any more whether the version that is wanted has read input.
+    MayHaveRead,
+    /// The version that is wanted has failed before it has read input: the one before it is wanted again.
+    Return(String),
 }
 
 /// Numbers of slots, by node.
@@ -78,6 +90,17 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Whether an attempt is of a version that the job leaves for the one before it if it fails now.
+    fn on_trial(self, attempt: &Attempt) -> bool {
+        let wanted = self.job.wanted.as_ref();
+        wanted.is_some_and(|wanted| wanted.version == attempt.version) && self.job.may_return_to().is_some()
+    }
+
+    /// Whether users have forced the end of an attempt.
+    fn is_forced(self, attempt: &Attempt) -> bool {
+        self.job.wanted.as_ref().is_some_and(|wanted| attempt.number <= wanted.ends_at_once)
+    }
+
     /// What each node of an attempt runs of it, if it does.
     fn running(self, attempt: &Attempt) -> impl Iterator<Item = (&NodeId, Option<&'a Running>)> {
         let running = move |node| self.members.running(node, self.name, attempt.number);
@@ -110,6 +133,14 @@ pub(super) struct Control {
     /// Whether it has been seen that the attempt had read input, and had done so for long: a lost node cannot say it any more.
     read: bool,
     healthy: bool,
+    /// Whether the processes of the attempt may have been told of each other: before that, none of them reads.
+    may_have_met: bool,
+    /// Whether the node of its first process was lost after that, so that nobody can say whether it has read input.
+    first_is_lost: bool,
+    /// Whether it has taken too long to read input, on trial.
+    is_late: bool,
+    /// Since when each node that could run the version before refuses the one that is wanted.
+    refused_since_ms: Option<u64>,
     /// The nodes on which processes died by themselves, and not because others had ended before.
     died: BTreeSet<NodeId>,
     over: Option<Over>,
@@ -126,9 +157,23 @@ impl Control {
             ran: false,
             read: false,
             healthy: false,
+            may_have_met: false,
+            first_is_lost: false,
+            is_late: false,
+            refused_since_ms: None,
             died: BTreeSet::new(),
             over: None,
         }
+    }
+
+    /// The same at the beginning of a term: what an earlier coordinator has ordered is not known.
+    pub(super) fn adopted(now_ms: u64) -> Self {
+        Self { may_have_met: true, ..Self::new(now_ms) }
+    }
+
+    /// The processes of the newest attempt are told of each other.
+    pub(super) fn introduced(&mut self) {
+        self.may_have_met = true;
     }
 
     /// What has to be written to the journal now, if anything has.
@@ -137,8 +182,11 @@ impl Control {
         if job.outcome.is_some() {
             return None;
         }
-        let Some(attempt) = &job.attempt else { return self.first(facts) };
+        let Some(attempt) = &job.attempt else { return self.first(facts).or_else(|| self.refused(facts)) };
         self.watch(facts, attempt);
+        if let Some(decision) = self.has_read(facts, attempt) {
+            return Some(decision);
+        }
         let Some(over) = self.over.clone() else {
             self.watch_for_changes(facts, attempt);
             return None;
@@ -151,8 +199,15 @@ impl Control {
                 }
                 let mut end = self.end_of(facts, attempt)?;
                 let mut decisions = attempt.decisions.clone();
-                let pause_ms = match decisions.after(&end, Some(MOST_FAILURES)) {
+                let on_trial = facts.on_trial(attempt) && !facts.is_to_end() && !end.stopping;
+                if on_trial && self.is_late {
+                    return Some(Decision::Return(end.why));
+                }
+                let most_failures = if on_trial { MOST_FAILURES_ON_TRIAL } else { MOST_FAILURES };
+                let pause_ms = match decisions.after(&end, Some(most_failures)) {
                     Next::Start { pause_ms } => pause_ms,
+                    // It must not be tried again, and what ran before begins at once.
+                    Next::GiveUp { .. } | Next::End if self.was_given_up(facts, attempt) => 0,
                     Next::GiveUp { .. } if facts.is_to_end() => 0,
                     // What failed was not what users want by now.
                     Next::GiveUp { .. } if job.wanted.as_ref().is_some_and(|w| w.revision != attempt.revision) => {
@@ -165,11 +220,23 @@ impl Control {
                             "{why}; the job has failed {times} times in a row within {within_s} s, each time before it had run \
                              for {healthy_s} s"
                         );
+                        if on_trial {
+                            return Some(Decision::Return(end.why));
+                        }
                         return self.ended_for_good(facts, attempt, end, decisions);
                     }
                     // Others were to follow, so this end was asked for.
                     Next::End if end.stopping => 0,
-                    Next::End => return self.ended_for_good(facts, attempt, end, decisions),
+                    Next::End => {
+                        let fails = !matches!(end.exit, Exit::Done | Exit::Fenced);
+                        let decided = self.ended_for_good(facts, attempt, end, decisions);
+                        return match decided {
+                            Some(Decision::Outcome(outcome)) if on_trial && fails => {
+                                Some(Decision::Return(outcome.why))
+                            }
+                            decided => decided,
+                        };
+                    }
                 };
                 let next = (end, now_ms + pause_ms, decisions);
                 self.over = Some(Over { next: Some(next.clone()), ..over });
@@ -184,8 +251,59 @@ impl Control {
             return None;
         }
         let asked = || self.stopping.clone().unwrap_or_else(|| "the nodes have changed".to_owned());
-        let why = if end.stopping && end.exit == Exit::Done { asked() } else { end.why };
-        self.attempt(facts, job.failed.clone(), decisions, why)
+        let why = match &job.returned {
+            Some(returned) if self.was_given_up(facts, attempt) => returned.to_string(),
+            _ if end.stopping && end.exit == Exit::Done => asked(),
+            _ => end.why,
+        };
+        self.attempt(facts, job.failed.clone(), decisions, why).or_else(|| self.refused(facts))
+    }
+
+    /// Whether the job has returned from the version of an attempt to the one before it.
+    fn was_given_up(&self, facts: Facts<'_>, attempt: &Attempt) -> bool {
+        let Facts { job, .. } = facts;
+        let is_wanted = |wanted: &Wanted| wanted.version == attempt.version;
+        job.returned.as_ref().is_some_and(|returned| returned.revision == attempt.revision)
+            && !job.wanted.as_ref().is_some_and(is_wanted)
+    }
+
+    /// What has to be written about whether an attempt has read input.
+    fn has_read(&self, facts: Facts<'_>, attempt: &Attempt) -> Option<Decision> {
+        let Facts { job, .. } = facts;
+        let wanted = job.wanted.as_ref()?;
+        if self.read && (job.proven.as_ref() != Some(&attempt.version) || facts.on_trial(attempt)) {
+            return Some(Decision::Reads(attempt.version.clone()));
+        }
+        let may_have_read = self.first_is_lost && job.back.is_some() && wanted.version == attempt.version;
+        may_have_read.then_some(Decision::MayHaveRead)
+    }
+
+    /// Gives up the version that is wanted, where each node that could run the version before refuses it. A job that runs meanwhile
+    /// goes on as it is.
+    fn refused(&mut self, facts: Facts<'_>) -> Option<Decision> {
+        let why = self.refusal(facts);
+        if why.is_none() {
+            self.refused_since_ms = None;
+        }
+        let since_ms = *self.refused_since_ms.get_or_insert(facts.now_ms);
+        why.filter(|_| facts.now_ms >= since_ms + facts.times.start_ms).map(Decision::Return)
+    }
+
+    fn refusal(&self, facts: Facts<'_>) -> Option<String> {
+        let (wanted, back) = (facts.job.wanted.as_ref()?, facts.job.may_return_to()?);
+        let before = Wanted {
+            version: back.version.clone(),
+            workers: back.workers,
+            require: back.require.clone(),
+            ..wanted.clone()
+        };
+        let (_, placement) = self.placed(facts, Some(&before), &[])?;
+        let of_node = |(node, _): &(NodeId, u32)| {
+            let status = facts.members.status(node)?;
+            Some(format!("{node} could not run it: {}", status.offer.programs.get(&wanted.version)?.as_ref()?))
+        };
+        let refusals: Option<Vec<_>> = placement.places.iter().map(of_node).collect();
+        refusals?.into_iter().next()
     }
 
     /// The first attempt waits a moment for copies that are being started together.
@@ -199,7 +317,8 @@ impl Control {
         if job.wanted.is_none() && !members.settled_for(times.gather_ms, now_ms) {
             return None;
         }
-        self.attempt(facts, job.failed.clone(), Decisions::new(true), "the first attempt".to_owned())
+        let why = job.returned.as_ref().map_or("the first attempt".to_owned(), ToString::to_string);
+        self.attempt(facts, job.failed.clone(), Decisions::new(true), why)
     }
 
     /// The attempt that the members as they are now would get, without the nodes in `failed`.
@@ -217,7 +336,9 @@ impl Control {
         let (version, placement, revision, why) = match (now, wanted, before) {
             (Some(((version, placement), revision)), ..) => (version, placement, revision, why),
             // What cannot run yet must not take down what could.
-            (None, Some(wanted), Some(before)) if before.revision != wanted.revision => {
+            (None, Some(wanted), Some(before))
+                if before.revision != wanted.revision && !self.was_given_up(facts, before) =>
+            {
                 let (workers, version) = (before.layout().workers, before.version.clone());
                 let as_before = Wanted { workers, version, ..wanted.clone() };
                 let (version, placement) = self.placed(facts, Some(&as_before), &failed)?;
@@ -233,7 +354,14 @@ impl Control {
         let follows = reported.or(before.and_then(|attempt| attempt.follows));
         let number = AttemptNumber::default();
         let is_changed = before.is_some_and(|before| before.revision != revision);
-        let decisions = if is_changed { decisions.of_change() } else { decisions };
+        let is_new = |job: &JobRecord| job.proven.is_some() && job.proven.as_ref() != Some(&version);
+        let decisions = match before {
+            Some(before) if is_changed && before.version == version => decisions.of_change(),
+            Some(_) if is_changed && is_new(facts.job) => decisions.of_new_program(),
+            Some(_) if is_changed && facts.job.proven.is_some() => decisions.of_proven_program(),
+            _ if is_changed => decisions.of_change(),
+            _ => decisions,
+        };
         let attempt = Attempt { number, version, revision, placement, follows, decisions, why };
         Some(Decision::Attempt { attempt, failed, deaths: self.deaths(facts) })
     }
@@ -314,17 +442,22 @@ impl Control {
             // Those that end later than this are killed by their nodes.
             let by_itself = self.over.as_ref().is_none_or(|over| now_ms < over.since_ms + times.last_words_ms);
             let died = |running: &Running| running.processes.values().any(ProcessState::has_died);
-            if by_itself && running.is_some_and(died) {
+            if by_itself && running.is_some_and(died) && !facts.is_forced(attempt) {
                 self.died.insert(node.clone());
             }
             self.ran |= running.is_some_and(|running| !running.is_over());
             self.read |= running.is_some_and(|running| running.reads);
             self.healthy |= running.is_some_and(|running| running.healthy);
-            if members.has_lost(node, now_ms) || (late && running.is_none()) {
+            let is_lost = members.has_lost(node, now_ms);
+            if is_lost || (late && running.is_none()) {
                 over = true;
                 self.lost.insert(node.clone());
             }
+            let is_first = attempt.placement.places.first().is_some_and(|(first, _)| first == node);
+            self.first_is_lost |= is_first && is_lost && self.may_have_met;
         }
+        let trial_ends_ms = self.began_ms + times.trial_ms;
+        self.is_late |= !over && !self.read && now_ms >= trial_ends_ms && facts.on_trial(attempt);
         if over && self.over.is_none() {
             self.over = Some(Over { since_ms: now_ms, next: None });
         }
@@ -410,7 +543,13 @@ impl Control {
                 None => {}
             }
         }
-        let (exit, why) = cause(ends);
+        let (mut exit, mut why) = cause(ends);
+        if self.is_late {
+            why = format!("it had not begun to read input within {} s", facts.times.trial_ms / 1000);
+        }
+        if facts.is_forced(attempt) && exit != Exit::Done {
+            (exit, why, stopping) = (Exit::StoppedUncommitted, FORCED.to_owned(), true);
+        }
         let fault = match exit {
             Exit::GenerationLost if !self.lost.is_empty() => Fault::None,
             Exit::GenerationLost if !self.died.is_empty() => Fault::Process,
@@ -528,7 +667,7 @@ impl Control {
     /// What is to be done with the newest attempt.
     pub(super) fn command(&self, facts: Facts<'_>, attempt: &Attempt) -> Command {
         let Facts { times, now_ms, .. } = facts;
-        if facts.job.outcome.is_some() {
+        if facts.job.outcome.is_some() || facts.is_forced(attempt) || self.is_late {
             // A node that was lost meanwhile may still run some.
             return Command::Kill;
         }

@@ -6,8 +6,11 @@ use super::Times;
 use super::changes::{Change, Refusal, apply};
 use super::control::{Control, Decision, Facts, Slots};
 use super::members::Members;
-use super::messages::{JobOrder, Orders};
+use super::messages::{Command, JobOrder, Orders, Running};
 use super::record::{GroupRecord, JobRecord, NodeId};
+
+/// How long the state of a deleted job stays if processes of it may still run that are not heard: no process survives a longer pause.
+const REMOVED_AFTER_MS: u64 = 600_000;
 
 /// A node in its term as coordinator.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub(super) struct Coordinator {
 impl Coordinator {
     /// The coordinator of a term that begins with this record.
     pub(super) fn new(times: Times, record: &GroupRecord, now_ms: u64) -> Self {
-        let controls = record.jobs.keys().map(|job| (job.clone(), Control::new(now_ms))).collect();
+        let controls = record.jobs.keys().map(|job| (job.clone(), Control::adopted(now_ms))).collect();
         Self { times, members: Members::new(times, now_ms), controls, clock: (record.clock_ms, now_ms) }
     }
 
@@ -51,7 +54,10 @@ impl Coordinator {
             Some(node) if !next.draining.contains(node) && !self.members.has_address(node, now_ms) => {
                 Err(Refusal::UnknownNode(node.to_owned()))
             }
-            _ => apply(&mut next, &change, run),
+            _ => {
+                let may_remove_at_ms = self.may_remove_at_ms(&next, &change, now_ms);
+                apply(&mut next, &change, run, may_remove_at_ms)
+            }
         };
         let results = changes.into_iter().map(of_change).collect();
         for (name, job) in &next.jobs {
@@ -61,6 +67,20 @@ impl Coordinator {
         }
         self.controls.retain(|name, _| next.jobs.contains_key(name));
         (next, results)
+    }
+
+    /// From when on, by the group's clock, the state of a job may be removed that is deleted now. Where a node that was to run some
+    /// of its processes is not heard, they may still write to it.
+    fn may_remove_at_ms(&self, record: &GroupRecord, change: &Change, now_ms: u64) -> u64 {
+        let clock_ms = self.clock_ms(now_ms);
+        let Change::Delete { job, .. } = change else { return clock_ms };
+        let Some(attempt) = record.jobs.get(job).and_then(|job| job.attempt.as_ref()) else { return clock_ms };
+        let has_ended = |(node, _): &(NodeId, u32)| {
+            let running = self.members.running(node, job, attempt.number);
+            self.members.status(node).is_some() && running.is_none_or(Running::is_over)
+        };
+        let all_have = attempt.placement.places.iter().all(has_ended);
+        if all_have { clock_ms } else { clock_ms + REMOVED_AFTER_MS }
     }
 
     /// Decides what follows for each job of a record. If that is anything, returns the record with it, and the jobs that get new
@@ -95,6 +115,21 @@ impl Coordinator {
                     of_job.failed = failed;
                 }
                 Decision::Outcome(outcome) => of_job.outcome = Some(outcome),
+                Decision::Reads(version) => {
+                    add(&mut taken, &own);
+                    if of_job.wanted.as_ref().is_some_and(|wanted| wanted.version == version) {
+                        of_job.back = None;
+                    }
+                    of_job.proven = Some(version);
+                }
+                Decision::MayHaveRead => {
+                    add(&mut taken, &own);
+                    of_job.back = None;
+                }
+                Decision::Return(why) => {
+                    add(&mut taken, &own);
+                    of_job.return_back(why);
+                }
                 Decision::Begin => {
                     of_job.attempt = None;
                     of_job.failed.clear();
@@ -138,12 +173,19 @@ impl Coordinator {
         let of_job = |job: &JobRecord| {
             let wanted = job.wanted.as_ref()?;
             let running = job.attempt.as_ref().map(|attempt| attempt.version.clone());
-            Some([Some(wanted.version.clone()), running])
+            // The job may have to return to it.
+            let before = job.may_return_to().map(|back| back.version.clone());
+            Some([Some(wanted.version.clone()), running, before])
         };
         let versions: BTreeSet<_> = record.jobs.values().filter(runs).filter_map(of_job).flatten().flatten().collect();
         let needs = |node: &NodeId| decided().any(|(facts, control)| control.needs(facts, node));
         let may_leave = |node: &NodeId| !needs(node) && outcome.is_none() && (is_cluster || members.len() > 1);
         let may_leave: Vec<_> = members.iter().map(may_leave).collect();
+        for order in jobs.iter().filter(|order| matches!(order.command, Command::Run(_))) {
+            if let Some(control) = self.controls.get_mut(&order.job) {
+                control.introduced();
+            }
+        }
         let orders = members.iter().zip(may_leave).map(|(node, may_leave)| {
             let orders = Orders {
                 number: self.members.next_orders(node),

@@ -60,6 +60,14 @@
 //! the new program and there is room for all of its workers; if an attempt ends before, the next one is of the old revision, too.
 //! A job that does not run yet waits.
 //!
+//! *A version that fails before it has read input is given up.* The job returns to the version before it by itself, if that one has
+//! read input: nothing was bound, so nothing has to be taken back, and the old program goes on from where it was. That is so after
+//! a failure that no restart mends, after three others, after ten minutes without input, and where each node that could run the old version
+//! refuses the new one. Once the new version has read input, or its first process is lost, so that nobody can say, going back is
+//! a person's decision. That it has read input is part of the record, because the next coordinator has to know it.
+//!
+//! *What a person forces is done at once.* The processes of the attempts that were known then are killed, and the next attempt is not.
+//!
 //! *A node that is drained gets no more processes.* Each job that has some there is asked to stop at a checkpoint once the others
 //! have room for it, and these slots are kept for it meanwhile. One for which there is no room stays. The node is drained when its
 //! processes have ended.
@@ -95,7 +103,9 @@ pub use log::{StoreAnswer, StoreCall};
 pub use messages::{Command, JobOrder, Member, Message, Offer, Orders, ProcessState, Running, Status};
 pub use node::{Node, NodeEvent, NodeRequest, ProcessSays};
 pub use placement::{Placement, Room, Workers, ZONE, place};
-pub use record::{Attempt, AttemptNumber, Death, GroupRecord, JobRecord, NodeId, Outcome, Term, Wanted};
+pub use record::{
+    Attempt, AttemptNumber, Back, Death, GroupRecord, JobRecord, NodeId, Outcome, Returned, Term, Wanted,
+};
 
 /// The times by which a group notices and decides, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +134,8 @@ pub struct Times {
     pub letting_go_ms: u64,
     /// How long an attempt has to read input before its end begins the count of failures again.
     pub healthy_ms: u64,
+    /// How long an attempt of a version that has never read input may take to do so, where another version ran before it.
+    pub trial_ms: u64,
     /// Between two steps of a node.
     pub step_ms: u64,
 }
@@ -143,6 +155,7 @@ impl Default for Times {
             last_words_ms: 1000,
             letting_go_ms: 30_000,
             healthy_ms: 10_000,
+            trial_ms: 600_000,
             step_ms: 100,
         }
     }

@@ -594,8 +594,8 @@ impl Node {
         self.role = Role::Claiming { coordinator };
         let newest = self.log.newest().map(|(_, record)| record.clone());
         let term = newest.as_ref().map_or(0, |record| record.term.0).max(self.term.0) + 1;
-        let (mut jobs, draining, clock_ms) =
-            newest.map(|record| (record.jobs, record.draining, record.clock_ms)).unwrap_or_default();
+        let (mut jobs, draining, clock_ms, removing) =
+            newest.map(|record| (record.jobs, record.draining, record.clock_ms, record.removing)).unwrap_or_default();
         if let Some(own) = &self.job {
             // What ended before this node began is not its own: it begins anew.
             jobs.retain(|_, job| job.outcome.is_none());
@@ -603,7 +603,7 @@ impl Node {
             jobs.entry(own.clone()).or_insert_with(|| JobRecord::new(run));
         }
         let (nonce, coordinator) = (self.chance.next(), self.me.clone());
-        let record = GroupRecord { nonce, term: Term(term), coordinator, jobs, draining, clock_ms };
+        let record = GroupRecord { nonce, term: Term(term), coordinator, jobs, draining, clock_ms, removing };
         self.log.append(record, Vec::new());
     }
 

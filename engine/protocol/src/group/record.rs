@@ -102,6 +102,10 @@ pub struct GroupRecord {
     /// coordinator continues from the newest record. So it may be late, and never runs back or ahead.
     #[serde(default)]
     pub clock_ms: u64,
+    /// The jobs that were deleted and of which the state is still in the store, each with the time of [`GroupRecord::clock_ms`] from
+    /// which on it may be removed: nothing that may still run writes to it any more.
+    #[serde(default)]
+    pub removing: BTreeMap<String, u64>,
 }
 
 /// What the users of a cluster want of a job.
@@ -118,6 +122,43 @@ pub struct Wanted {
     /// The labels that a node must have to run it.
     #[serde(default)]
     pub require: BTreeMap<String, String>,
+    /// Attempts up to this number are ended at once, without a checkpoint, because users have forced that.
+    #[serde(default)]
+    pub ends_at_once: AttemptNumber,
+}
+
+/// What a job returns to, without a person, if the version that is wanted fails before it has read input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Back {
+    /// The version that runs then.
+    pub version: String,
+    /// The version that it stands for, which ran before. The job returns only if that one has read input.
+    pub of: String,
+    /// The number of workers that it had.
+    pub workers: u32,
+    /// The labels that its nodes had to have.
+    pub require: BTreeMap<String, String>,
+}
+
+/// A version that failed before it had read input, so that the job has returned to the one before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Returned {
+    /// The version that has failed.
+    pub version: String,
+    /// Its revision.
+    pub revision: u64,
+    /// How it has failed, in one line.
+    pub why: String,
+}
+
+impl std::fmt::Display for Returned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { revision, why, .. } = self;
+        write!(
+            f,
+            "{why}; revision {revision} has failed before it had read input, and the job has returned to the program before it"
+        )
+    }
 }
 
 /// That processes of a job died on a node, which was not lost.
@@ -152,13 +193,49 @@ pub struct JobRecord {
     /// for example, would otherwise be placed there again by each new coordinator.
     #[serde(default)]
     pub deaths: Vec<Death>,
+    /// The version that has read input last. A program that has read no input has written nothing that another one would have to
+    /// take back.
+    #[serde(default)]
+    pub proven: Option<String>,
+    /// What the job returns to if the version that is wanted fails before it has read input; `None` once it has, or may have.
+    #[serde(default)]
+    pub back: Option<Back>,
+    /// The version that was given up like that last, until users change the job again.
+    #[serde(default)]
+    pub returned: Option<Returned>,
 }
 
 impl JobRecord {
     /// A job of which nothing has been decided yet, in a new run.
     #[must_use]
     pub fn new(run: u32) -> Self {
-        Self { wanted: None, run, attempt: None, failed: Vec::new(), outcome: None, deaths: Vec::new() }
+        Self {
+            wanted: None,
+            run,
+            attempt: None,
+            failed: Vec::new(),
+            outcome: None,
+            deaths: Vec::new(),
+            proven: None,
+            back: None,
+            returned: None,
+        }
+    }
+
+    /// What the job returns to if the version that is wanted fails now: the version before it has read input, and this one has not.
+    #[must_use]
+    pub fn may_return_to(&self) -> Option<&Back> {
+        self.back.as_ref().filter(|back| self.proven.as_ref() == Some(&back.of))
+    }
+
+    /// Gives up the version that is wanted, which has failed, and wants again what ran before.
+    pub(super) fn return_back(&mut self, why: String) {
+        let (Some(back), Some(wanted)) = (self.back.take(), &mut self.wanted) else { return };
+        self.returned = Some(Returned { version: wanted.version.clone(), revision: wanted.revision, why });
+        self.proven = Some(back.version.clone());
+        (wanted.version, wanted.workers, wanted.require) = (back.version, back.workers, back.require);
+        wanted.revision += 1;
+        self.failed.clear();
     }
 
     /// The deaths that count at a time of the group's clock.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use fluvial_protocol::group::Change;
 use serde::{Deserialize, Serialize};
@@ -89,25 +89,43 @@ pub(super) async fn update(
     Json(update): Json<Update>,
 ) -> Result<StatusCode, Refused> {
     let workers = update.workers;
-    let (version, of) = if update.changes_program() {
+    if !update.changes_program() {
+        let change = Change::Update { job: name, version: None, workers, require: None, of: None, back: None };
+        knowledge.change(change).await?;
+        return Ok(StatusCode::OK);
+    }
+    let mut taken = Vec::new();
+    let updated = async {
         let (before, wanted) = knowledge.specification(&name).await?;
-        let next = knowledge.next(&name, &before, &wanted, update).await?;
-        (Some(knowledge.put(&next).await?), Some(wanted.revision))
-    } else {
-        (None, None)
+        let next = knowledge.next(&name, &before, &wanted, update, &mut taken).await?;
+        let version = Some(knowledge.put(&next).await?);
+        let back = knowledge.put_way_back(&before, version.as_deref()).await?;
+        let (job, of) = (name.clone(), Some(wanted.revision));
+        knowledge.change(Change::Update { job, version, workers, require: None, of, back }).await
     };
-    knowledge.change(Change::Update { job: name, version, workers, require: None, of }).await?;
-    Ok(StatusCode::OK)
+    let updated = updated.await;
+    knowledge.drop_if_refused(&name, &taken, &updated).await;
+    updated.map(|()| StatusCode::OK)
+}
+
+/// How a job is stopped or restarted.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stopping {
+    /// Whether its processes are ended at once, without a commit and a checkpoint.
+    #[serde(default)]
+    pub force: bool,
 }
 
 pub(super) async fn act(
     State(knowledge): State<Knowledge>,
     Path((job, action)): Path<(String, String)>,
+    Query(Stopping { force }): Query<Stopping>,
 ) -> Result<StatusCode, Refused> {
     let change = match action.as_str() {
         "start" => Change::Start { job },
-        "stop" => Change::Stop { job },
-        "restart" => Change::Restart { job },
+        "stop" => Change::Stop { job, force },
+        "restart" => Change::Restart { job, force },
         _ => {
             let error = format!("a job is started, stopped or restarted, not '{action}'");
             return Err(Refused::new(StatusCode::NOT_FOUND, error));
@@ -117,8 +135,21 @@ pub(super) async fn act(
     Ok(StatusCode::OK)
 }
 
-pub(super) async fn delete(State(knowledge): State<Knowledge>, Path(job): Path<String>) -> Result<StatusCode, Refused> {
-    knowledge.change(Change::Delete { job: job.clone() }).await?;
+/// What is removed with a job.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deletion {
+    /// Whether its state, its journal and its savepoints are removed from the store.
+    #[serde(default)]
+    pub state: bool,
+}
+
+pub(super) async fn delete(
+    State(knowledge): State<Knowledge>,
+    Path(job): Path<String>,
+    Query(Deletion { state }): Query<Deletion>,
+) -> Result<StatusCode, Refused> {
+    knowledge.change(Change::Delete { job: job.clone(), state }).await?;
     if is_name(&job).is_ok()
         && let Err(error) = knowledge.logs.delete(&job).await
     {

@@ -7,7 +7,7 @@
 //! | `PUT /v1/binaries/{hash}` | keeps a binary, whose SHA-256 this is; `GET` says by 200 or 404 whether it is there |
 //! | `POST /v1/jobs` | submits a job: a [`Submission`] |
 //! | `PATCH /v1/jobs/{name}` | another binary, other options or another number of workers: an [`Update`] |
-//! | `POST /v1/jobs/{name}/start`, `…/stop`, `…/restart` | what they say |
+//! | `POST /v1/jobs/{name}/start`, `…/stop`, `…/restart` | what they say. With `?force=true` the processes are ended at once: see [`Stopping`] |
 //! | `POST /v1/jobs/{name}/plan` | says what an [`Update`] would change, by a check with the new program on this node: a [`Plan`] |
 //! | `POST /v1/jobs/{name}/rollback` | back to what the job ran before the last upgrade, and to the savepoint from before it |
 //! | `GET /v1/jobs/{name}/savepoints` | its savepoints, each as a [`SavepointReport`] |
@@ -15,7 +15,8 @@
 //! | `DELETE /v1/jobs/{name}/savepoints/{savepoint}` | drops it |
 //! | `GET /v1/jobs/{name}/logs?attempt=&tail=&since=` | the newest lines of its processes: a [`LogAnswer`] |
 //! | `GET /v1/jobs/{name}/logs?follow=true` | events (`text/event-stream`) until the job has ended: `line` is a [`Line`](crate::logs::Line), `unanswered` says who does not answer, `end` is a [`LogEnd`]. Who goes on says by `Last-Event-ID` or `after=` which id it received last |
-//! | `DELETE /v1/jobs/{name}` | forgets a job that has ended, and deletes its logs; its state in the store stays |
+//! | `DELETE /v1/jobs/{name}` | forgets a job that has ended, and deletes its logs. With `?state=true` its state, its journal and its savepoints are removed from the store, too: see [`Deletion`] |
+//! | `GET /v1/jobs/{name}/holdings` | what of the store is the job's: [`Holdings`] |
 //! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
 //! | `POST /v1/nodes/{node}/drain`, `…/undrain` | gives a node no more processes and moves those that it has, and the opposite |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{name}` | the tokens, each as a [`TokenRecord`]; creates one: a [`NewToken`]; revokes one |
@@ -44,6 +45,7 @@ mod events;
 mod gate;
 mod graph;
 mod history;
+mod holdings;
 mod jobs;
 mod logs;
 mod nodes;
@@ -69,7 +71,8 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 pub use gate::CLIENT;
-pub use jobs::{Submission, Update};
+pub use holdings::Holdings;
+pub use jobs::{Deletion, Stopping, Submission, Update};
 pub use logs::{LogAnswer, LogEnd, LogQuery};
 pub use savepoints::{NewSavepoint, SavepointReport};
 pub use sessions::{Session, SignIn};
@@ -83,7 +86,7 @@ use super::{console, newest, serving};
 use crate::access::{Audit, Authenticator, Tokens};
 use crate::changes::Changes;
 use crate::check_job_name;
-use crate::group::{CLUSTER, Shelf, Specification};
+use crate::group::{CLUSTER, Kept, Shelf, Specification};
 use crate::logs::Gathered;
 use crate::status::{Board, Report, View, gather_cluster, gather_job};
 use crate::trust::Trust;
@@ -159,6 +162,7 @@ fn router(knowledge: Knowledge) -> Router {
         .route("/v1/jobs/{name}/savepoints/{savepoint}", delete(savepoints::drop_savepoint))
         .route("/v1/jobs/{name}/logs", get(logs::logs))
         .route("/v1/jobs/{name}/graph", get(graph::graph))
+        .route("/v1/jobs/{name}/holdings", get(holdings::holdings))
         .route("/v1/jobs/{name}/{action}", post(jobs::act))
         .route(
             "/v1/binaries/{hash}",
@@ -213,7 +217,7 @@ impl Refused {
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal {
-            Refusal::Exists(_) | Refusal::Runs(_) | Refusal::Changed(_) => StatusCode::CONFLICT,
+            Refusal::Exists(_) | Refusal::Runs(_) | Refusal::Changed(_) | Refusal::Removing(_) => StatusCode::CONFLICT,
             Refusal::Unknown(_) | Refusal::UnknownNode(_) => StatusCode::NOT_FOUND,
             Refusal::NoWorkers => StatusCode::BAD_REQUEST,
             Refusal::NotCoordinator => StatusCode::SERVICE_UNAVAILABLE,
@@ -257,13 +261,20 @@ impl Knowledge {
 
     /// Keeps what a job runs. Returns its version.
     async fn put(&self, specification: &Specification) -> Result<String, Refused> {
-        let binary = &specification.binary;
-        let is_there = self.shelf.has_binary(binary).await.map_err(|error| Refused::unavailable(&error))?;
-        if !is_there {
-            let error = format!("the binary {binary} is not there: upload it first");
-            return Err(Refused::wrong(error));
+        let unavailable = |error| Refused::unavailable(&error);
+        let version = self.shelf.put(specification).await.map_err(unavailable)?;
+        match self.shelf.is_kept(specification).await.map_err(unavailable)? {
+            Kept::Whole => Ok(version),
+            Kept::WithoutBinary => {
+                let error = format!("the binary {} is not there: upload it first", specification.binary);
+                Err(Refused::wrong(error))
+            }
+            Kept::IsCollected => {
+                let error =
+                    "the binary was not used for long, and is being removed from the store: ask again in a moment";
+                Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, error))
+            }
         }
-        self.shelf.put(specification).await.map_err(|error| Refused::unavailable(&error))
     }
 }
 

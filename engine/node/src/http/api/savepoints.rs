@@ -73,7 +73,8 @@ pub(super) async fn drop_savepoint(
     Path((job, savepoint)): Path<(String, String)>,
 ) -> Result<StatusCode, Refused> {
     super::is_name(&job)?;
-    let dropped = knowledge.shelf.job(&job).drop_savepoint(checked(&savepoint)?).await;
+    knowledge.refuse_if_needed(&job, checked(&savepoint)?).await?;
+    let dropped = knowledge.shelf.job(&job).drop_savepoint(&savepoint).await;
     dropped.map_err(|error| Refused::unavailable(&error.into()))?;
     Ok(StatusCode::OK)
 }

@@ -1,5 +1,7 @@
 //! Changes of what a job runs: the plan of an upgrade, the savepoint before it, and the way back.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -15,6 +17,9 @@ use crate::isolation::secrets;
 use crate::job_store::NoCheckpoint;
 use crate::readiness::{Part, Problem};
 use crate::status::State as JobState;
+
+/// How long a check of the program that runs may take before another one takes its place.
+const CHECKED_WITHIN: Duration = Duration::from_secs(15);
 
 /// What an update would change, by a check with the new program on the node that was asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,13 +51,14 @@ impl Knowledge {
         Ok((specification, wanted))
     }
 
-    /// What a job runs after an update. Before another program runs, a savepoint is taken.
+    /// What a job runs after an update. Before another program runs, a savepoint is taken, whose name is added to `taken`.
     pub(super) async fn next(
         &self,
         name: &str,
         before: &Specification,
         wanted: &Wanted,
         update: Update,
+        taken: &mut Vec<String>,
     ) -> Result<Specification, Refused> {
         update.binary.as_deref().map_or(Ok(()), is_hash)?;
         let go_back = match update.from {
@@ -63,7 +69,7 @@ impl Knowledge {
                 } else if self.has_moved_on(name, &found).await? {
                     refuse_append_outputs(&found)?;
                     // The way back from there.
-                    self.save_before(name, wanted.revision).await?;
+                    taken.extend(self.save_before(name, wanted.revision).await?);
                 }
                 Some(GoesBack { savepoint, id: rand::random(), correct_outputs: update.correct_outputs })
             }
@@ -87,9 +93,60 @@ impl Knowledge {
             next.approved = next.approved.or_else(|| before.approved.clone());
         } else {
             let savepoint = self.save_before(name, wanted.revision).await?;
+            taken.extend(savepoint.clone());
             next.previous = Some(Previous { version: wanted.version.clone(), savepoint });
         }
         Ok(next)
+    }
+
+    /// Keeps what a job runs if it returns to `before`, because `next` fails before it has read input. Returns its version. It is the
+    /// same program, and may correct what another one has begun to correct; and it does not go back to a savepoint once more.
+    pub(super) async fn put_way_back(
+        &self,
+        before: &Specification,
+        next: Option<&str>,
+    ) -> Result<Option<String>, Refused> {
+        let before = Specification { go_back: None, ..before.clone() };
+        if next == Some(before.version().as_str()) {
+            return Ok(None);
+        }
+        let checked = tokio::time::timeout(CHECKED_WITHIN, self.shelf.check(&before)).await;
+        let program = checked.ok().and_then(Result::ok).map(|verdict| verdict.version);
+        let program = program.filter(|program| !program.is_empty()).or(before.approved.clone());
+        self.put(&Specification { approved: program, ..before }).await.map(Some)
+    }
+
+    /// Drops the savepoints that were taken for a change which was refused. One whose answer was lost may have been made.
+    pub(super) async fn drop_if_refused(&self, job: &str, taken: &[String], made: &Result<(), Refused>) {
+        if !matches!(made, Err(refused) if refused.status != StatusCode::SERVICE_UNAVAILABLE) {
+            return;
+        }
+        for savepoint in taken {
+            if let Err(error) = self.shelf.job(job).drop_savepoint(savepoint).await {
+                tracing::warn!(job, savepoint, %error, "could not drop the savepoint of a change that was refused");
+            }
+        }
+    }
+
+    /// Refuses to drop a savepoint that the job is still to go back to.
+    pub(super) async fn refuse_if_needed(&self, job: &str, savepoint: &str) -> Result<(), Refused> {
+        let specification = match self.specification(job).await {
+            Ok((specification, _)) => specification,
+            // What is left of a job that was deleted needs nothing.
+            Err(refused) if refused.status == StatusCode::NOT_FOUND => return Ok(()),
+            Err(refused) => return Err(refused),
+        };
+        let Some(go_back) = specification.go_back.filter(|go_back| go_back.savepoint == savepoint) else {
+            return Ok(());
+        };
+        let done = self.shelf.job(job).went_back().await.map_err(|error| Refused::unavailable(&error))?;
+        if done == Some(go_back.id) {
+            return Ok(());
+        }
+        let error = format!(
+            "the job '{job}' is still to go back to the savepoint '{savepoint}': start it, or have it run something else before"
+        );
+        Err(Refused::new(StatusCode::CONFLICT, error))
     }
 
     async fn savepoint(&self, job: &str, name: &str) -> Result<Savepoint, Refused> {
@@ -185,26 +242,39 @@ pub(super) async fn rollback(
     let (now, wanted) = knowledge.specification(&name).await?;
     let none =
         || Refused::new(StatusCode::CONFLICT, format!("the job '{name}' was not upgraded, so there is no way back"));
-    let previous = now.previous.ok_or_else(none)?;
-    let then = knowledge.shelf.get(&previous.version).await.map_err(|error| Refused::unavailable(&error))?;
-    let next = match previous.savepoint {
-        Some(savepoint) => {
-            refuse_append_outputs(&knowledge.savepoint(&name, &savepoint).await?)?;
-            // The way forward again.
-            knowledge.save_before(&name, wanted.revision).await?;
-            let go_back = Some(GoesBack { savepoint, id: rand::random(), correct_outputs: true });
-            Specification { go_back, approved: None, ..then }
-        }
-        // There was no checkpoint yet: the program goes on from where the job is, and corrects its outputs.
-        None => {
-            let checked = knowledge.shelf.check(&then).await;
-            let verdict = checked.map_err(|error| Refused::new(StatusCode::CONFLICT, format!("{error:#}")))?;
-            Specification { approved: Some(verdict.version), ..then }
-        }
+    let report = knowledge.job(&name).await?;
+    if let Some(version) = report.returns_to {
+        // What was wanted last has read no input: nothing has to be taken back.
+        let (version, of) = (Some(version), Some(wanted.revision));
+        let change = Change::Update { job: name, version, workers: None, require: None, of, back: None };
+        knowledge.change(change).await?;
+        return Ok(StatusCode::OK);
+    }
+    let mut taken = Vec::new();
+    let made = async {
+        let previous = now.previous.clone().ok_or_else(none)?;
+        let then = knowledge.shelf.get(&previous.version).await.map_err(|error| Refused::unavailable(&error))?;
+        let next = match previous.savepoint {
+            Some(savepoint) => {
+                refuse_append_outputs(&knowledge.savepoint(&name, &savepoint).await?)?;
+                // The way forward again.
+                taken.extend(knowledge.save_before(&name, wanted.revision).await?);
+                let go_back = Some(GoesBack { savepoint, id: rand::random(), correct_outputs: true });
+                Specification { go_back, approved: None, ..then }
+            }
+            // There was no checkpoint yet: the program goes on from where the job is, and corrects its outputs.
+            None => {
+                let checked = knowledge.shelf.check(&then).await;
+                let verdict = checked.map_err(|error| Refused::new(StatusCode::CONFLICT, format!("{error:#}")))?;
+                Specification { approved: Some(verdict.version), ..then }
+            }
+        };
+        let version = Some(knowledge.put(&next).await?);
+        let back = knowledge.put_way_back(&now, version.as_deref()).await?;
+        let (job, of) = (name.clone(), Some(wanted.revision));
+        knowledge.change(Change::Update { job, version, workers: None, require: None, of, back }).await
     };
-    let version = knowledge.put(&next).await?;
-    let of = Some(wanted.revision);
-    let change = Change::Update { job: name, version: Some(version), workers: None, require: None, of };
-    knowledge.change(change).await?;
-    Ok(StatusCode::OK)
+    let made = made.await;
+    knowledge.drop_if_refused(&name, &taken, &made).await;
+    made.map(|()| StatusCode::OK)
 }

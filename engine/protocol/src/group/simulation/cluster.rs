@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::histories::{Weather, disturb, for_each_seed, heal};
-use super::world::{BAD, DYING, UNFIT, World};
+use super::world::{ABORTS, BAD, DYING, SPOILS, UNFIT, World};
 use crate::Exit;
 use crate::group::control::MOST_FAILURES;
 use crate::group::{Change, GroupRecord, JobRecord, NodeId, Refusal, Room, Workers, place};
@@ -58,7 +58,7 @@ pub(super) fn undrain(host: usize) -> Change {
 }
 
 pub(super) fn stop(job: &str) -> Change {
-    Change::Stop { job: job.to_owned() }
+    Change::Stop { job: job.to_owned(), force: false }
 }
 
 fn start(job: &str) -> Change {
@@ -66,7 +66,14 @@ fn start(job: &str) -> Change {
 }
 
 pub(super) fn update(job: &str, version: Option<&str>, workers: Option<u32>) -> Change {
-    Change::Update { job: job.to_owned(), version: version.map(str::to_owned), workers, require: None, of: None }
+    Change::Update {
+        job: job.to_owned(),
+        version: version.map(str::to_owned),
+        workers,
+        require: None,
+        of: None,
+        back: None,
+    }
 }
 
 pub(super) fn job<'a>(world: &'a World, name: &str) -> &'a JobRecord {
@@ -143,14 +150,14 @@ fn a_job_is_stopped_at_a_checkpoint_and_begins_a_new_run_when_it_is_started() {
     assert_eq!(change(&mut world, stop("orders")), Ok(()));
     until(&mut world, "its end", |world| job(world, "orders").outcome.is_some());
     assert_eq!(job(&world, "orders").outcome.as_ref().map(|outcome| outcome.exit), Some(Exit::Done));
-    assert_eq!(change(&mut world, Change::Delete { job: "other".to_owned() }), Ok(()));
+    assert_eq!(change(&mut world, Change::Delete { job: "other".to_owned(), state: false }), Ok(()));
     world.run_for(20_000);
     assert_eq!(world.live().count(), 0);
     assert_eq!(change(&mut world, start("orders")), Ok(()));
     until(&mut world, "it runs", |world| runs(world, "orders").is_some());
     assert_ne!(job(&world, "orders").run, first);
     assert_eq!(
-        change(&mut world, Change::Delete { job: "orders".to_owned() }),
+        change(&mut world, Change::Delete { job: "orders".to_owned(), state: false }),
         Err(Refusal::Runs("orders".to_owned()))
     );
 }
@@ -164,7 +171,7 @@ fn a_job_gets_another_number_of_workers_and_another_program_once_each() {
         assert_eq!(change(&mut world, update("orders", Some(version), Some(workers))), Ok(()));
         until(&mut world, "it has changed", |world| runs(world, "orders") == Some((version, workers)));
     }
-    let restart = Change::Restart { job: "orders".to_owned() };
+    let restart = Change::Restart { job: "orders".to_owned(), force: false };
     assert_eq!(change(&mut world, restart), Ok(()));
     until(&mut world, "it has restarted", |world| world.started.len() == 5 && runs(world, "orders").is_some());
     world.run_for(30_000);
@@ -229,7 +236,7 @@ fn a_job_that_fails_at_once_again_and_again_ends_failed_and_says_how_often() {
 fn a_job_that_fails_again_and_again_ends_failed_although_its_coordinators_are_lost() {
     let mut world = cluster(&[0, 0, 2]);
     submit(&mut world, "dying", DYING, 2);
-    for attempts in [3, 6, 9] {
+    for attempts in [3, 6, 8] {
         until(&mut world, "attempts", |world| world.started.len() >= attempts);
         let host = coordinator(&world);
         if host != 2 {
@@ -288,6 +295,7 @@ fn a_change_that_was_made_of_an_older_revision_is_refused() {
         workers: None,
         require: None,
         of: Some(1),
+        back: None,
     };
     assert_eq!(change(&mut world, of_the_first("v2")), Ok(()));
     assert_eq!(change(&mut world, of_the_first("v3")), Err(Refusal::Changed("orders".to_owned())));
@@ -424,7 +432,7 @@ const JOBS: [&str; 3] = ["a", "b", "c"];
 /// Something that a user may want.
 fn any_change(dice: &mut Dice) -> Change {
     let job = JOBS[dice.below(JOBS.len())];
-    let version = |dice: &mut Dice| ["v1", "v2", BAD, UNFIT, DYING][dice.below(5)].to_owned();
+    let version = |dice: &mut Dice| ["v1", "v2", "v3", BAD, UNFIT, DYING, ABORTS, SPOILS][dice.below(8)].to_owned();
     match dice.below(8) {
         0..3 => {
             let require = if dice.one_in(4) { ssd() } else { none() };
@@ -433,10 +441,10 @@ fn any_change(dice: &mut Dice) -> Change {
         }
         3 => update(job, Some(&version(dice)), None),
         4 => update(job, None, Some(dice.between(1, 4) as u32)),
-        5 => stop(job),
+        5 => Change::Stop { job: job.to_owned(), force: dice.one_in(3) },
         6 => start(job),
-        _ if dice.one_in(2) => Change::Restart { job: job.to_owned() },
-        _ => Change::Delete { job: job.to_owned() },
+        _ if dice.one_in(2) => Change::Restart { job: job.to_owned(), force: dice.one_in(3) },
+        _ => Change::Delete { job: job.to_owned(), state: false },
     }
 }
 
@@ -483,7 +491,7 @@ fn run(seed: u64, tells: bool) -> Result<(), String> {
             (true, 0) => stop(job),
             (true, 1) => start(job),
             (true, 2) => update(job, Some("v2"), Some(dice.between(1, 3) as u32)),
-            (true, _) => Change::Restart { job: job.to_owned() },
+            (true, _) => Change::Restart { job: job.to_owned(), force: false },
         };
         change(&mut world, wanted.clone()).map_err(|refusal| format!("{wanted:?} is refused: {refusal}"))?;
         let of_job = world.newest().and_then(|record| record.jobs[job].wanted.clone());
@@ -503,7 +511,8 @@ fn run(seed: u64, tells: bool) -> Result<(), String> {
     world.run_for(240_000);
     // One that first had to wait for room needs as long again.
     let fails = |world: &World| {
-        let of_dying = |job: &JobRecord| job.attempt.as_ref().is_some_and(|attempt| attempt.version == DYING);
+        let dies = |version: &str| [DYING, ABORTS].contains(&version);
+        let of_dying = |job: &JobRecord| job.attempt.as_ref().is_some_and(|attempt| dies(&attempt.version));
         let ends = |job: &JobRecord| job.outcome.is_none() && of_dying(job);
         world.newest().is_some_and(|record| record.jobs.values().any(ends))
     };
@@ -561,11 +570,17 @@ fn unsettled(world: &World) -> Option<String> {
         let wanted = job.wanted.as_ref()?;
         let running = job.attempt.as_ref().filter(|attempt| world.runs(name, attempt));
         match (&job.outcome, running) {
+            (Some(outcome), None) if wanted.run && outcome.exit != Exit::Done && job.may_return_to().is_some() => {
+                Some(format!("{name} has failed, and could have returned: {outcome:?}: {job:?}"))
+            }
             (Some(outcome), None) => {
                 // A program that is sound has only failed if its processes died often enough, and not because nodes were lost.
                 let deaths = world.deaths.get(name).copied().unwrap_or_default();
                 let often = outcome.exit == Exit::GenerationLost && deaths >= MOST_FAILURES;
-                let expected = !wanted.run || wanted.version == BAD || outcome.exit == Exit::Misconfigured || often;
+                let expected = !wanted.run
+                    || [BAD, SPOILS].contains(&&*wanted.version)
+                    || outcome.exit == Exit::Misconfigured
+                    || often;
                 (!expected).then(|| format!("{name} has ended with {outcome:?}: {job:?}"))
             }
             (Some(_), Some(_)) => Some(format!("{name} has ended, and runs")),

@@ -172,8 +172,14 @@ fn a_job_is_placed_only_on_nodes_with_the_labels_that_it_requires_and_spread_ove
     assert_eq!(change(&mut world, update("orders", None, Some(8))), Ok(()));
     world.run_for(20_000);
     assert_eq!((runs(&world, "orders"), world.started.len()), (Some(("v1", 4)), 1));
-    let anywhere =
-        Change::Update { job: "orders".to_owned(), version: None, workers: None, require: Some(none()), of: None };
+    let anywhere = Change::Update {
+        job: "orders".to_owned(),
+        version: None,
+        workers: None,
+        require: Some(none()),
+        of: None,
+        back: None,
+    };
     assert_eq!(change(&mut world, anywhere), Ok(()));
     until(&mut world, "it runs on all", |world| runs(world, "orders") == Some(("v1", 8)));
 }

@@ -9,4 +9,5 @@ mod cluster;
 mod drains;
 mod histories;
 mod scenarios;
+mod upgrades;
 mod world;

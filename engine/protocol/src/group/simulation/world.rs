@@ -28,6 +28,15 @@ pub(super) const BAD: &str = "bad";
 /// The program whose processes die soon after they have begun to read.
 pub(super) const DYING: &str = "dying";
 
+/// The program whose processes die before they open.
+pub(super) const ABORTS: &str = "aborts";
+/// The program whose processes meet, and do nothing.
+pub(super) const HANGS: &str = "hangs";
+/// The program that fails after it has read some input.
+pub(super) const SPOILS: &str = "spoils";
+/// The program that cannot stop, because its broker is unavailable.
+pub(super) const STUCK: &str = "stuck";
+
 pub(super) struct Host {
     pub(super) node: Option<Node>,
     pub(super) offer: Offer,
@@ -47,6 +56,7 @@ enum Happening {
     Opens(Key),
     Reads(Key),
     Dies(Key),
+    Fails(Key),
     Stops(Key),
     /// A node of a cluster has fetched and checked the versions of so many requests.
     Prepared(usize, NodeId, u64, BTreeSet<String>),
@@ -84,6 +94,10 @@ pub(super) struct World {
     happenings: BTreeMap<(u64, u64), Happening>,
     count: u64,
     jobs: BTreeMap<Key, Job>,
+    /// The attempts that have read input.
+    bound: BTreeSet<Key>,
+    /// The version that is wanted of each job, and the position of the record since which it is.
+    wanted: BTreeMap<String, (String, u64)>,
     /// The newest attempt of each job that has opened.
     opened: BTreeMap<String, AttemptNumber>,
     /// Attempts that processes were started for, in their order.
@@ -135,6 +149,8 @@ impl World {
             happenings: BTreeMap::new(),
             count: 0,
             jobs: BTreeMap::new(),
+            bound: BTreeSet::new(),
+            wanted: BTreeMap::new(),
             opened: BTreeMap::new(),
             started: Vec::new(),
             deaths: BTreeMap::new(),
@@ -305,6 +321,15 @@ impl World {
             let end = said(Exit::Fenced, format!("superseded by attempt {newer}"));
             return self.end_all(key, &end);
         }
+        if job.version == HANGS {
+            return;
+        }
+        if job.version == ABORTS {
+            let (process, host) =
+                job.live.iter().next_back().map(|(process, host)| (*process, *host)).expect("it lives");
+            *self.deaths.entry(name.clone()).or_default() += 1;
+            return self.end(key, process, host, died("signal 6"), STEP_MS);
+        }
         if job.version == BAD {
             return self.end_all(key, &said(Exit::Failed, "a bad record".to_owned()));
         }
@@ -313,7 +338,7 @@ impl World {
         }
         let Some(job) = self.jobs.get_mut(key) else { return };
         job.opened = true;
-        let (first, job_dies) = (job.live[&0], job.version == DYING);
+        let (first, job_dies, spoils) = (job.live[&0], job.version == DYING, job.version == SPOILS);
         self.opened.insert(name.clone(), *number);
         self.tell(|| format!("attempt {number} of {name} opens"));
         self.says(first, key, 0, ProcessSays::Opened(Generation(number.0)), 1);
@@ -322,6 +347,9 @@ impl World {
             self.later(after_ms, Happening::Dies(key.clone()));
         }
         self.later(200, Happening::Reads(key.clone()));
+        if spoils {
+            self.later(1000, Happening::Fails(key.clone()));
+        }
         let older = |other: &&Key| other.0 == *name && other.1 < *number;
         let older: Vec<_> = self.jobs.keys().filter(older).cloned().collect();
         for other in older {
@@ -395,9 +423,15 @@ impl World {
                 }
                 Happening::Reads(key) => {
                     if let Some(host) = self.jobs.get(&key).and_then(|job| job.live.get(&0).copied()) {
+                        self.bound.insert(key.clone());
                         self.says(host, &key, 0, ProcessSays::Reads, 1);
                     }
                 }
+                Happening::Fails(key) => {
+                    let why = "a bad record, after others".to_owned();
+                    self.end_all(&key, &ProcessEnd::Said { exit: Exit::Failed, why, elsewhere: false });
+                }
+                Happening::Stops(key) if self.jobs.get(&key).is_some_and(|job| job.version == STUCK) => {}
                 Happening::Dies(key) => {
                     let live = self.jobs.get(&key).map(|job| job.live.clone()).unwrap_or_default();
                     if let Some((process, host)) = live.into_iter().next_back() {
@@ -410,7 +444,11 @@ impl World {
                     let done = ProcessEnd::Said { exit: Exit::Done, why: String::new(), elsewhere: false };
                     self.end_all(&key, &if opened { done } else { died("stopped before it was open") });
                 }
-                Happening::LatePut(position, record) => drop(self.records.entry(position).or_insert(*record)),
+                Happening::LatePut(position, record) => {
+                    if !self.records.contains_key(&position) {
+                        self.insert(position, *record);
+                    }
+                }
             }
         }
         self.break_meshes();
@@ -527,7 +565,7 @@ impl World {
                     let (term, of) = (record.term, &record.coordinator);
                     let outcome = record.jobs.get(JOB).and_then(|job| job.outcome.as_ref());
                     self.tell(|| format!("record {position}: term {term} of {of}, {outcome:?}"));
-                    self.records.insert(position, (*record).clone());
+                    self.insert(position, (*record).clone());
                 } else if reaches && fails && self.dice.one_in(2) {
                     let after_ms = self.dice.between(1, 20_000) as u64;
                     self.later(after_ms, Happening::LatePut(position, Box::new((*record).clone())));
@@ -550,6 +588,30 @@ impl World {
         let after_ms = if reaches { self.dice.between(5, 150) } else { 2000 } as u64;
         let id = self.id(host);
         self.later(after_ms, Happening::ToNode(host, id, NodeEvent::Store(answer)));
+    }
+
+    /// A record stands in the journal. A job returns from a version only if that has read no input since it has been wanted.
+    fn insert(&mut self, position: u64, record: GroupRecord) {
+        let before = self.newest().cloned();
+        for (name, job) in &record.jobs {
+            let returned_before = before.as_ref().and_then(|before| before.jobs.get(name)?.returned.as_ref());
+            if let Some(returned) = job.returned.as_ref().filter(|returned| returned_before != Some(returned)) {
+                self.tell(|| format!("{name} returns: {returned}"));
+                let (_, since) = &self.wanted[name];
+                let of_version =
+                    |key: &&Key| key.0 == *name && key.1.0 > *since && self.jobs[*key].version == returned.version;
+                let bound = self.bound.iter().find(of_version);
+                assert_eq!(bound, None, "{name} returns from a version that has read input: {returned:?}");
+            }
+        }
+        self.wanted.retain(|name, _| record.jobs.contains_key(name));
+        for (name, job) in &record.jobs {
+            let Some(wanted) = &job.wanted else { continue };
+            if self.wanted.get(name).is_none_or(|(version, _)| *version != wanted.version) {
+                self.wanted.insert(name.clone(), (wanted.version.clone(), position));
+            }
+        }
+        self.records.insert(position, record);
     }
 
     // ---- what can be seen
@@ -577,6 +639,11 @@ impl World {
         let mut versions: Vec<_> = self.started.iter().map(|number| self.jobs[number].version.as_str()).collect();
         versions.dedup();
         versions
+    }
+
+    /// The version of each attempt that has been started.
+    pub(super) fn started_versions(&self) -> impl Iterator<Item = &str> {
+        self.started.iter().map(|key| self.jobs[key].version.as_str())
     }
 
     /// The attempts of which processes live, each with their hosts and its number of workers on each.
