@@ -17,7 +17,7 @@ use crate::readiness::{Part, Problem};
 use crate::status::State as JobState;
 
 /// What an update would change, by a check with the new program on the node that was asked.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Plan {
     /// The revision of the job that it was made of.
     pub revision: u64,
@@ -151,6 +151,9 @@ fn refuse_append_outputs(savepoint: &Savepoint) -> Result<(), Refused> {
     }
 }
 
+/// Says what an update would change, by a check with the new program
+#[utoipa::path(post, path = "/v1/jobs/{name}/plan", operation_id = "plan_update",
+    responses((status = 200, description = "The plan. Nothing has changed", body = Plan)))]
 pub(super) async fn plan(
     State(knowledge): State<Knowledge>,
     Path(name): Path<String>,
@@ -178,6 +181,9 @@ pub(super) async fn plan(
     Ok(Json(Plan { revision, program, problems, warnings, parts }))
 }
 
+/// Goes back to what a job ran before its last upgrade, and to the savepoint from before it
+#[utoipa::path(post, path = "/v1/jobs/{name}/rollback", operation_id = "roll_back",
+    responses((status = 200, description = "The job goes back")))]
 pub(super) async fn rollback(
     State(knowledge): State<Knowledge>,
     Path(name): Path<String>,
