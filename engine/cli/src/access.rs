@@ -147,7 +147,7 @@ pub(crate) fn run(connection: &ConnectionOptions, command: Command) -> anyhow::R
             }
         }
         Command::Tokens(TokensCommand::List { json }) => {
-            let tokens: Vec<TokenRecord> = runtime.block_on(client()?.get("tokens"))?;
+            let tokens: Vec<TokenRecord> = runtime.block_on(client()?.list("tokens"))?;
             show(json, &tokens, || table_of(&tokens))?;
         }
         Command::Tokens(TokensCommand::Revoke { name }) => {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use fluvial_node::http::api::{CLIENT, Failure};
+use reqwest::header::{HeaderMap, LINK};
 use reqwest::{Method, StatusCode};
 use rustls::CertificateError;
 use serde::Serialize;
@@ -104,6 +105,17 @@ impl Client {
         content_of(path, self.send(self.request(Method::GET, path)?).await?).await
     }
 
+    /// All entries of a list, page after page.
+    pub(crate) async fn list<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Vec<T>> {
+        let (mut all, mut next) = (Vec::new(), Some(path.to_owned()));
+        while let Some(path) = next {
+            let response = succeeded(self.send(self.request(Method::GET, &path)?).await?).await?;
+            next = next_page(response.headers()).filter(|next| *next != path);
+            all.extend(content_of::<Vec<T>>(&path, response).await?);
+        }
+        Ok(all)
+    }
+
     /// Makes a request once that creates something, and returns what was created.
     pub(crate) async fn create<T: DeserializeOwned>(&self, path: &str, content: &impl Serialize) -> anyhow::Result<T> {
         content_of(path, self.send_once(self.request_with(Method::POST, path, content)?).await?).await
@@ -169,6 +181,13 @@ impl Client {
     }
 }
 
+/// The path of the next page of a list, below `/v1/`, if there is one.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let link = headers.get(LINK)?.to_str().ok()?;
+    let (path, _) = link.strip_prefix("</v1/")?.split_once(">; rel=\"next\"")?;
+    Some(path.to_owned())
+}
+
 /// What the response to a request that has succeeded holds.
 async fn content_of<T: DeserializeOwned>(path: &str, response: reqwest::Response) -> anyhow::Result<T> {
     let content = succeeded(response).await?.bytes().await?;
@@ -200,5 +219,38 @@ async fn succeeded(response: reqwest::Response) -> anyhow::Result<reqwest::Respo
     match serde_json::from_str::<Failure>(&text) {
         Ok(failure) => bail!("{}", failure.error),
         Err(_) => bail!("the node answers {status}: {}", text.trim()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_is_read_page_after_page() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let node = tokio::spawn(async move {
+            let next = "Link: </v1/jobs?limit=2&continue=Yg>; rel=\"next\"\r\n";
+            for (path, link, page) in [("jobs", next, "[1,2]"), ("jobs?limit=2&continue=Yg", "", "[3]")] {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    assert!(client.read_buf(&mut request).await.unwrap() > 0);
+                }
+                let request = String::from_utf8(request).unwrap();
+                assert!(request.starts_with(&format!("GET /v1/{path} HTTP/1.1\r\n")), "{request}");
+                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{link}Content-Length: {}", page.len());
+                client.write_all(format!("{head}\r\n\r\n{page}").as_bytes()).await.unwrap();
+            }
+        });
+        let client = Client::new(Connection { addr, security: Security::Plain }).unwrap();
+        assert_eq!(client.list::<u32>("jobs").await.unwrap(), [1, 2, 3]);
+        node.await.unwrap();
     }
 }

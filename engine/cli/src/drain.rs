@@ -50,7 +50,7 @@ pub(crate) async fn undrain(client: &Client, node: &str) -> anyhow::Result<()> {
 }
 
 async fn nodes(client: &Client) -> anyhow::Result<Vec<MemberReport>> {
-    client.get("nodes").await
+    client.list("nodes").await
 }
 
 /// What a drain waits for.

@@ -204,7 +204,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             }
         }
         Command::Jobs { json } => {
-            let jobs: Vec<Report> = client.get("jobs").await?;
+            let jobs: Vec<Report> = client.list("jobs").await?;
             show(json, &jobs, || table_of(&jobs))?;
         }
         Command::Status { job, json } => {
@@ -257,7 +257,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             client.change(Method::DELETE, &format!("jobs/{job}/savepoints/{savepoint}")).await?;
         }
         Command::Savepoints { job, drop: None, json } => {
-            let savepoints: Vec<SavepointReport> = client.get(&format!("jobs/{job}/savepoints")).await?;
+            let savepoints: Vec<SavepointReport> = client.list(&format!("jobs/{job}/savepoints")).await?;
             show(json, &savepoints, || savepoints_table(&savepoints))?;
         }
         Command::Delete(options) => ending::delete(client, options).await?,
@@ -265,7 +265,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
         Command::Undrain { node } => drain::undrain(client, &node).await?,
         Command::Top { json } => crate::top::run(client, json).await?,
         Command::Nodes { json } => {
-            let nodes: Vec<MemberReport> = client.get("nodes").await?;
+            let nodes: Vec<MemberReport> = client.list("nodes").await?;
             show(json, &nodes, || nodes_table(&nodes))?;
         }
     }

@@ -21,7 +21,7 @@ const CLEAR_BELOW: &str = "\x1b[J";
 pub(crate) async fn run(client: &Client, json: bool) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     if json || !out.is_terminal() {
-        let jobs = client.get::<Vec<Report>>("jobs").await?;
+        let jobs = client.list::<Report>("jobs").await?;
         let text = if json { serde_json::to_string_pretty(&jobs)? + "\n" } else { table(&jobs, false) };
         return Ok(write!(out, "{text}")?);
     }
@@ -29,7 +29,7 @@ pub(crate) async fn run(client: &Client, json: bool) -> anyhow::Result<()> {
     let mut first = true;
     loop {
         let screen = tokio::select! {
-            jobs = client.get::<Vec<Report>>("jobs") => match jobs {
+            jobs = client.list::<Report>("jobs") => match jobs {
                 Ok(jobs) => table(&jobs, colours),
                 // The node may be back in a moment. The first failure is more likely a wrong address.
                 Err(error) if first => return Err(error),

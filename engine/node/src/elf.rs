@@ -15,6 +15,11 @@ use crate::process_link::VERSION;
 
 /// The bytes of a mark.
 const MARK_BYTES: usize = 64;
+/// How many of a program's segments are searched for its mark. Compilers make about five.
+const MOST_SEGMENTS: usize = 64;
+/// How many versions of symbols a program may need. Each of them can refer to any place in the file, so a small file could name more than
+/// anybody has time to read.
+const MOST_VERSIONS: usize = 1024;
 /// Begins a mark, with each bit inverted: this command reads marks and must not be taken for a job itself.
 const INVERTED: [u8; 16] =
     [0x99, 0x0c, 0x8a, 0x71, 0xe6, 0x5d, 0x03, 0xbf, 0x42, 0xd4, 0x2e, 0x90, 0x6b, 0xc8, 0x17, 0xfa];
@@ -122,7 +127,8 @@ impl ProgramFile {
         let segments = header.program_headers(endian, content).with_context(damaged)?;
         // Only what is loaded counts; most of a file may be for debuggers.
         let loaded = segments.iter().filter(|segment| segment.p_type(endian) == PT_LOAD);
-        let mark = loaded.filter_map(|segment| find_mark(segment.data(endian, content).ok()?)).next();
+        let mark =
+            loaded.take(MOST_SEGMENTS).filter_map(|segment| find_mark(segment.data(endian, content).ok()?)).next();
         let Some((speaks, engine)) = mark else { bail!("it is no job of Fluvial: {SUBMIT}") };
         let glibc = needed_glibc(content).with_context(damaged)?;
         Ok(Self { machine: header.e_machine(endian).0, glibc, engine, speaks })
@@ -184,15 +190,19 @@ fn find_mark(data: &[u8]) -> Option<(u32, String)> {
 }
 
 /// The newest version of glibc of which a program needs a symbol.
-fn needed_glibc(content: &[u8]) -> object::Result<Option<Glibc>> {
+fn needed_glibc(content: &[u8]) -> anyhow::Result<Option<Glibc>> {
     let header = FileHeader64::<Endianness>::parse(content)?;
     let endian = header.endian()?;
     let sections = header.sections(endian, content)?;
     let Some((mut libraries, strings)) = sections.gnu_verneed(endian, content)? else { return Ok(None) };
     let strings = sections.strings(endian, content, strings)?;
-    let mut newest = None;
+    let (mut newest, mut number) = (None, 0);
     while let Some((_, mut versions)) = libraries.next()? {
+        number += 1;
+        ensure!(number <= MOST_VERSIONS, "it names more than {MOST_VERSIONS} versions of symbols");
         while let Some(version) = versions.next()? {
+            number += 1;
+            ensure!(number <= MOST_VERSIONS, "it names more than {MOST_VERSIONS} versions of symbols");
             newest = newest.max(Glibc::of_symbol(version.name(endian, strings)?));
         }
     }
@@ -325,6 +335,17 @@ mod tests {
             changed[end] = !changed[end];
             let _ = ProgramFile::read(&changed);
         }
+    }
+
+    #[test]
+    fn hostile_files_are_read_or_refused_in_a_bounded_time() {
+        let programs = [program(), program_of(MACHINE, &mark(), &["GLIBC_2.2.5", "GLIBC_2.38"])];
+        crate::hostile::decode_changed(&programs, 1 << 20, |input| drop(ProgramFile::read(input)));
+        let many: Vec<_> = (0..60_000).map(|number| format!("GLIBC_2.{number}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        let greedy = program_of(MACHINE, &mark(), &many);
+        let why = format!("{:#}", ProgramFile::read(&greedy).unwrap_err());
+        assert!(why.contains("more than 1024 versions"), "{why}");
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod allocator;
 pub mod changes;
 pub mod elf;
 pub mod group;
+#[cfg(test)]
+mod hostile;
 pub mod http;
 pub mod isolation;
 pub mod job_store;

@@ -190,3 +190,58 @@ pub(crate) fn write_line(stream: &mut impl Write, message: &impl Serialize) -> s
     line.push(b'\n');
     stream.write_all(&line)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::hostile::{decode_changed, within_bounds};
+    use crate::trust::AttemptAuthority;
+
+    /// The most memory that a line may take: the line, and what it is read into.
+    const MOST: u64 = 4 * LONGEST_LINE;
+
+    #[test]
+    fn hostile_lines_of_a_process_and_of_a_node_are_read_or_refused() {
+        let figures = Some(Box::new(ProcessFigures::default()));
+        let beat =
+            FromProcess::Beat { step_ms: 1, store_requests: Some(2), progress: Some(Progress::default()), figures };
+        let ended = FromProcess::Ended { exit: Exit::Done, why: "\u{e9}".to_owned(), elsewhere: false };
+        let said = [FromProcess::Listens("a:1".to_owned()), FromProcess::Opened(Generation(3)), beat, ended];
+        let invitation = Invitation {
+            index: 1,
+            layout: Layout { workers: 4, processes: 2 },
+            succession: Succession { run: 1, attempt: 2, follows: Some(Generation(3)) },
+            mesh: MeshPlace {
+                listen: [127, 0, 0, 1].into(),
+                host: "a".to_owned(),
+                identity: MeshIdentity::Tls(AttemptAuthority::new().certificate(1)),
+            },
+            first: true,
+            secrets: None,
+            ansi: false,
+        };
+        let mut lines = Vec::new();
+        said.iter().for_each(|message| write_line(&mut lines, message).unwrap());
+        write_line(&mut lines, &invitation).unwrap();
+        write_line(&mut lines, &ToProcess::Peers(vec!["a:1".to_owned()])).unwrap();
+        let valid: Vec<_> = lines.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        decode_changed(&valid, MOST, |input| {
+            drop(read_line::<FromProcess>(&mut Cursor::new(input)));
+            drop(read_line::<ToProcess>(&mut Cursor::new(input)));
+            let Ok(Some(invitation)) = read_line::<Invitation>(&mut Cursor::new(input)) else { return };
+            if let MeshIdentity::Tls(certificate) = invitation.mesh.identity {
+                drop(certificate.tls());
+            }
+        });
+    }
+
+    #[test]
+    fn a_hostile_line_without_an_end_takes_a_bounded_memory() {
+        let endless = || assert!(read_line::<FromProcess>(&mut BufReader::new(std::io::repeat(b'['))).is_err());
+        within_bounds(MOST, endless).unwrap();
+    }
+}

@@ -45,7 +45,7 @@ pub struct Verdict {
 }
 
 /// A part of a job, compared with the newest checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Part {
     /// `source`, `durable operator` or `output`.
     pub kind: String,
@@ -56,7 +56,7 @@ pub struct Part {
 }
 
 /// What becomes of a part of a job when this program goes on from the newest checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Becomes {
     /// It goes on: a source from its offsets, a durable operator from its state, an output from its progress.
@@ -68,7 +68,7 @@ pub enum Becomes {
 }
 
 /// Something that would end a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
     /// The part of the job that has the problem: `store`, `source 'orders'`.
     pub part: String,

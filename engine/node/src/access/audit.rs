@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 32;
 
 /// One request that changed something, or was to. It holds neither bodies nor tokens. What is refused because of its role is in the log only.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AuditEntry {
     /// When it was answered, in milliseconds since the Unix epoch, by the clock of the node.
     pub at_ms: u64,
@@ -75,19 +75,24 @@ impl Audit {
         }
     }
 
-    /// The newest entries, newest first.
+    /// The newest entries, newest first; of those before the entry of a name, if one is given. If there are older ones, also the name of
+    /// the last entry.
     ///
     /// # Errors
     /// The store fails.
-    pub async fn newest(&self, most: usize) -> Result<Vec<AuditEntry>, Error> {
+    pub async fn newest(&self, most: usize, before: Option<&str>) -> Result<(Vec<AuditEntry>, Option<String>), Error> {
         let mut paths = self.store.list(&self.folder, None).await?;
+        let name = |path: &Path| path.filename().unwrap_or_default().to_owned();
+        paths.retain(|path| before.is_none_or(|before| name(path).as_str() < before));
         paths.sort_unstable_by(|a, b| b.cmp(a));
+        let more = paths.len() > most;
         paths.truncate(most);
+        let last = paths.last().map(name).filter(|_| more);
         let read = |path: Path| async move { self.store.get_framed(AUDIT, &path).await };
         let found: Vec<Option<AuditEntry>> =
             futures::stream::iter(paths).map(read).buffered(AT_ONCE).try_collect().await?;
         // One may be deleted while this reads.
-        Ok(found.into_iter().flatten().collect())
+        Ok((found.into_iter().flatten().collect(), last))
     }
 }
 
@@ -168,14 +173,17 @@ mod tests {
         let audit = Audit::start(store, ".cluster", &Handle::current());
         (1..=9).for_each(|at_ms| audit.record(entry(at_ms)));
         let until = Instant::now() + Duration::from_secs(60);
-        while audit.newest(100).await.unwrap().len() < 9 {
+        while audit.newest(100, None).await.unwrap().0.len() < 9 {
             assert!(Instant::now() < until);
             tokio::task::yield_now().await;
         }
-        let newest: Vec<_> = audit.newest(3).await.unwrap().into_iter().map(|entry| entry.at_ms).collect();
+        let (newest, last) = audit.newest(3, None).await.unwrap();
+        let newest: Vec<_> = newest.into_iter().map(|entry| entry.at_ms).collect();
         assert_eq!(newest, [9, 8, 7]);
+        let (older, _) = audit.newest(3, last.as_deref()).await.unwrap();
+        assert_eq!(older.into_iter().map(|entry| entry.at_ms).collect::<Vec<_>>(), [6, 5, 4]);
         prune(&audit.store, &audit.folder, 4).await.unwrap();
-        let left: Vec<_> = audit.newest(100).await.unwrap().into_iter().map(|entry| entry.at_ms).collect();
+        let left: Vec<_> = audit.newest(100, None).await.unwrap().0.into_iter().map(|entry| entry.at_ms).collect();
         assert_eq!(left, [9, 8, 7, 6]);
     }
 }

@@ -23,6 +23,7 @@ pub use audit::{Audit, AuditEntry};
 pub use authenticator::{Authenticator, Denied};
 pub(crate) use token::without_tokens;
 pub use token::{NotAToken, Token, TokenHash};
+pub(crate) use tokens::check_token_name;
 pub use tokens::{NotDone, TokenRecord, Tokens};
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,7 +31,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 /// What the holder of a token may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Read jobs, nodes and logs.

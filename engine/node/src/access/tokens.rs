@@ -19,7 +19,7 @@ const MOST: usize = 1000;
 const AT_ONCE: usize = 32;
 
 /// What is stored of a token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TokenRecord {
     /// The name by which users know it.
     pub name: String,
@@ -53,6 +53,16 @@ pub enum NotDone {
     Store(#[from] Error),
 }
 
+/// Checks the name of a token.
+///
+/// # Errors
+/// One line that says what a name consists of.
+pub(crate) fn check_token_name(name: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    let is_one = (1..=100).contains(&name.len()) && name.chars().all(fits) && !name.starts_with('.');
+    if is_one { Ok(()) } else { Err(NotDone::Name.to_string()) }
+}
+
 /// The tokens in the store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tokens {
@@ -84,10 +94,7 @@ impl Tokens {
         expires_in: Option<Duration>,
         by: &str,
     ) -> Result<(Token, TokenRecord), NotDone> {
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
-        if !(1..=100).contains(&name.len()) || !name.chars().all(fits) || name.starts_with('.') {
-            return Err(NotDone::Name);
-        }
+        check_token_name(name).map_err(|_| NotDone::Name)?;
         let all = self.all().await?;
         if all.iter().any(|(_, record)| record.name == name) {
             return Err(NotDone::Exists(name.to_owned()));

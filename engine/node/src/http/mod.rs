@@ -23,11 +23,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Json, Router};
 use tokio::runtime::Handle;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::status::{Board, STUCK_AFTER, View, gather, metrics};
+use crate::status::{Board, Report, STUCK_AFTER, View, gather, metrics};
 use crate::trust::Trust;
 use bounded::Bounded;
 
@@ -48,18 +49,22 @@ pub fn serve(listener: TcpListener, board: Arc<Board>, trust: Arc<Trust>, runtim
         let _in_runtime = runtime.enter();
         tokio::net::TcpListener::from_std(listener)?
     };
-    let router = Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(prometheus))
-        .route("/status", get(status))
-        .with_state(Knowledge { board, trust });
+    let router: Router = routes().split_for_parts().0.with_state(Knowledge { board, trust });
     runtime.spawn(async move {
         if let Err(error) = axum::serve(Bounded::new(listener), router).await {
             tracing::warn!(%error, "the HTTP server of this copy has ended");
         }
     });
     Ok(())
+}
+
+/// The routes, which are also their document.
+fn routes() -> OpenApiRouter<Knowledge> {
+    OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(prometheus))
+        .routes(routes!(status))
 }
 
 /// An answer that says why there is none.
@@ -76,6 +81,9 @@ fn newest(board: &Board) -> Result<Arc<View>, String> {
     }
 }
 
+/// Says whether the node works
+#[utoipa::path(get, path = "/healthz", operation_id = "get_health",
+    responses((status = 200, description = "It does", body = String), (status = 503, description = "Why it does not", body = String)))]
 async fn healthz(State(knowledge): State<Knowledge>) -> Response {
     match knowledge.board.read() {
         // It waits for the store; a restart would not mend that.
@@ -84,6 +92,9 @@ async fn healthz(State(knowledge): State<Knowledge>) -> Response {
     }
 }
 
+/// Says whether the node could run jobs now
+#[utoipa::path(get, path = "/readyz", operation_id = "get_readiness",
+    responses((status = 200, description = "It could", body = String), (status = 503, description = "Why it could not", body = String)))]
 async fn readyz(State(knowledge): State<Knowledge>) -> Response {
     let ready = newest(&knowledge.board).and_then(|view| match &view.offer.unready {
         Some(why) => Err(why.clone()),
@@ -93,11 +104,17 @@ async fn readyz(State(knowledge): State<Knowledge>) -> Response {
     ready.map_or_else(unavailable, |()| "ready\n".into_response())
 }
 
+/// Returns what the node knows, in the text format of Prometheus
+#[utoipa::path(get, path = "/metrics", operation_id = "get_metrics",
+    responses((status = 200, description = "The metrics", body = String), (status = 503, description = "Why there are none", body = String)))]
 async fn prometheus(State(knowledge): State<Knowledge>) -> Response {
     let text = newest(&knowledge.board).map(|view| metrics(&view));
     text.map_or_else(unavailable, |text| ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
+/// Returns what the nodes of the group know together
+#[utoipa::path(get, path = "/status", operation_id = "get_status",
+    responses((status = 200, description = "The state", body = Report), (status = 503, description = "Why there is none", body = String)))]
 async fn status(State(knowledge): State<Knowledge>) -> Response {
     match newest(&knowledge.board) {
         Ok(view) => Json(gather(view, &knowledge.trust).await).into_response(),

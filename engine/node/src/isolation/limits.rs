@@ -12,13 +12,15 @@ const MOST_MEMORY: u64 = 1 << 50;
 const CPUS: std::ops::RangeInclusive<u32> = 10..=1_024_000;
 
 /// The limits of each process of a job, with the programs that the process has started. What is not there is not limited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// The memory, without swap. The kernel kills a process that needs more.
+    #[schema(maximum = 1_125_899_906_842_624_i64)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
     /// Thousandths of a CPU. A process that would use more is slowed down.
+    #[schema(maximum = 1_024_000)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub millicpus: Option<u32>,
 }

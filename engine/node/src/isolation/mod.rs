@@ -81,7 +81,7 @@ pub struct Limited {
 }
 
 /// What can be had on a host to keep processes of jobs apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct HostIsolation {
     /// The control groups of the node.
     pub control_groups: Option<String>,

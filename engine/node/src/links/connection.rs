@@ -110,7 +110,7 @@ pub(super) enum Answer {
 }
 
 /// The bytes of a connection.
-trait Bytes: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub(super) trait Bytes: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Bytes for S {}
 
@@ -155,7 +155,7 @@ impl Connection {
         within(OPENS_WITHIN, "no TLS handshake", handshake).await
     }
 
-    fn over(stream: impl Bytes + 'static) -> Self {
+    pub(super) fn over(stream: impl Bytes + 'static) -> Self {
         Self(BufReader::new(Box::new(stream)))
     }
 

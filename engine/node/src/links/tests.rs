@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fluvial_protocol::group::{Message, NodeId, Status, Term};
+use fluvial_protocol::group::{Change, Message, NodeId, Status, Term};
 use fluvial_store::Store;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::connection::{Answer, Connection, Hello, PROTOCOL};
 use super::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
 use crate::changes::Changes;
-use crate::status::made_up::offer;
+use crate::status::made_up::{self, offer};
 use crate::trust::{Authorities, ClusterKey, Trust, TrustOptions};
 
 /// Longer than anything here takes, even on a busy machine; shorter than what one stranger after the other would take.
@@ -349,4 +349,37 @@ async fn a_connection_carries_messages_of_its_own_node_and_of_bounded_length_onl
     ended(&mut too_long).await;
     drop(link().await);
     assert!(b.events.try_recv().is_err());
+}
+
+#[test]
+fn hostile_lines_of_other_nodes_are_read_or_refused_and_take_a_bounded_memory() {
+    use tokio::io::{join, repeat, sink};
+
+    use super::connection::LONGEST_HELLO;
+    use crate::hostile::{decode_changed, within_bounds};
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (a, b) = (made_up::id("a"), made_up::id("b"));
+    let hello = Hello::Messages { from: a.clone(), to: b.clone(), store: "/s".to_owned(), protocol: PROTOCOL };
+    let question = Hello::Question { job: "orders".to_owned(), whole: true, figures_of: None };
+    let change = Hello::Change { to: b, change: Change::Stop { job: "orders".to_owned(), force: false } };
+    let answers = [Answer::OtherVersion(7), Answer::View(Box::new(made_up::view())), Answer::Changed(Ok(()))];
+    let line = |json: serde_json::Result<Vec<u8>>| [json.unwrap(), b"\n".to_vec()].concat();
+    let mut valid: Vec<_> = [hello, question, change].iter().map(|hello| line(serde_json::to_vec(hello))).collect();
+    valid.extend(answers.iter().map(|answer| line(serde_json::to_vec(answer))));
+    valid.push(line(serde_json::to_vec(&envelope(&a, status(1)))));
+    let over = |input: &[u8]| Connection::over(join(std::io::Cursor::new(input.to_vec()), sink()));
+    decode_changed(&valid, 1 << 20, |input| {
+        runtime.block_on(async {
+            drop(over(input).read_hello().await);
+            drop(over(input).read::<Envelope>().await);
+            drop(over(input).read::<Answer>().await);
+        });
+    });
+    let endless = || Connection::over(join(repeat(b'['), sink()));
+    // A vector doubles while it grows.
+    let stranger = || runtime.block_on(async { assert!(endless().read_hello().await.is_err()) });
+    within_bounds(4 * LONGEST_HELLO, stranger).unwrap();
+    let node = || runtime.block_on(async { assert!(endless().read::<Envelope>().await.is_err()) });
+    within_bounds(16 << 20, node).unwrap();
 }

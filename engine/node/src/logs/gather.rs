@@ -39,7 +39,7 @@ pub struct Sought {
 }
 
 /// What could not be had.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Unanswered {
     /// The node, or `store`.
     pub node: String,

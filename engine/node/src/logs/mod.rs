@@ -39,7 +39,7 @@ pub use stored::StoredLogs;
 use serde::{Deserialize, Serialize};
 
 /// What a process has printed a line to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// Its standard output.
@@ -51,7 +51,7 @@ pub enum Stream {
 }
 
 /// A line that a process has printed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Line {
     /// When its node has read it, in milliseconds since the Unix epoch, by the clock of that node. It never decreases within a
     /// process.

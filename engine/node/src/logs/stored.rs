@@ -202,6 +202,23 @@ mod tests {
         assert!(error.contains("00001.jsonl.gz' is damaged"), "{error}");
     }
 
+    #[test]
+    fn hostile_logs_are_read_or_refused_also_one_that_unpacks_to_more_than_there_is_memory() {
+        let head = Head { kind: "log".to_owned(), version: VERSION, job: "orders".to_owned(), ended: true };
+        let valid = encode(&head, &lines(&["a", "b"])).unwrap();
+        crate::hostile::decode_changed(&[valid], 64 << 20, |input| drop(decode(input)));
+        // A long line, and many short ones.
+        for content in [vec![b' '; 1 << 20], b"{}\n".repeat(1 << 18)] {
+            let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+            serde_json::to_writer(&mut gzip, &head).unwrap();
+            gzip.write_all(b"\n").unwrap();
+            (0..256).for_each(|_| gzip.write_all(&content).unwrap());
+            let bomb = gzip.finish().unwrap();
+            assert!(bomb.len() < 1 << 21);
+            crate::hostile::within_bounds(64 << 20, || assert!(decode(&bomb).is_err())).unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn the_newest_attempts_of_a_job_are_kept_and_those_of_others_are_left_alone() {
         let stored = StoredLogs::new(Store::over(Arc::new(InMemory::new()), "memory"), ".cluster");

@@ -7,7 +7,7 @@ use super::MemberReport;
 use super::waiting::Outlook;
 
 /// How far a node is that is drained.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DrainReport {
     /// Whether all processes on the node have ended. It is not known of a node that is not heard.
     pub done: bool,
@@ -16,7 +16,7 @@ pub struct DrainReport {
 }
 
 /// A job that has processes on a node that is drained.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Awaited {
     /// The name of the job.
     pub job: String,

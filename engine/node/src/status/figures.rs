@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// What all processes of a job say of it together.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Figures {
     /// The operators, in the order of the graph's nodes; one without any activity is there, too.
     pub operators: Vec<OperatorReport>,
@@ -34,7 +34,7 @@ pub struct Figures {
 }
 
 /// What all workers say of an operator together.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct OperatorReport {
     /// The id of its node in the graph.
     pub id: String,
@@ -122,7 +122,7 @@ pub struct OperatorFigures {
 }
 
 /// What one worker says of an operator.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WorkerFigures {
     /// The number of the worker, from 0, in the whole job.
     pub worker: u32,
@@ -147,7 +147,7 @@ pub struct WorkerFigures {
 }
 
 /// An edge of the graph.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct EdgeFigures {
     /// The id of the node that sends records.
     pub from: String,
@@ -160,7 +160,7 @@ pub struct EdgeFigures {
 }
 
 /// A split of a source.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SplitFigures {
     /// The name of the source.
     pub source: String,
@@ -175,7 +175,7 @@ pub struct SplitFigures {
 }
 
 /// An output.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct OutputFigures {
     /// Its name.
     pub output: String,
@@ -186,7 +186,7 @@ pub struct OutputFigures {
 }
 
 /// How often something took how long.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Histogram {
     /// How many there were.
     pub count: u64,
@@ -197,7 +197,7 @@ pub struct Histogram {
 }
 
 /// How many took at most so long.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Bucket {
     /// The limit.
     pub le_ms: u64,
@@ -206,7 +206,7 @@ pub struct Bucket {
 }
 
 /// A checkpoint that was completed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CheckpointFigures {
     /// Its tick.
     pub tick: u64,
@@ -219,7 +219,7 @@ pub struct CheckpointFigures {
 }
 
 /// What a process uses.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ProcessUse {
     /// The number of the process.
     pub process: u32,

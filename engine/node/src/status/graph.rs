@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 /// ).unwrap();
 /// assert_eq!(graph.nodes.len(), 3);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Graph {
     /// The parts of the job, in the order in which it builds them: an edge leads from an earlier node to a later one.
     pub nodes: Vec<GraphNode>,
@@ -38,7 +38,7 @@ pub struct Graph {
 }
 
 /// A part of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct GraphNode {
     /// Its identity, such as `durable:counts`.
     pub id: String,
@@ -54,7 +54,7 @@ pub struct GraphNode {
 }
 
 /// The kind of a part of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeKind {
     /// It reads a source.
@@ -68,7 +68,7 @@ pub enum NodeKind {
 }
 
 /// A connection between two parts of a job.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct GraphEdge {
     /// The id of the node that sends records.
     pub from: String,

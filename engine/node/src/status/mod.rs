@@ -47,7 +47,7 @@ pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stor
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// How far the job is, as its process 0 measures it each second.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Progress {
     /// The last tick that was minted.
     pub minted: u64,

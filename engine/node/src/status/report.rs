@@ -26,7 +26,7 @@ const SILENT_MS: u64 = 5000;
 const STALLED_MS: u64 = 10_000;
 
 /// The state of a job. Only [`State::Running`] without a reason beside it is as it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It reads input and commits output.
@@ -75,7 +75,7 @@ impl fmt::Display for State {
 }
 
 /// The state of a job and of the group that runs it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Report {
     /// The name of the job.
     pub job: String,
@@ -95,9 +95,11 @@ pub struct Report {
     pub attempt: Option<AttemptReport>,
     /// What users want of a job of a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<crate::http::api::WantedJob>)]
     pub wanted: Option<Wanted>,
     /// The version that users wanted last and that has failed before it had read input, so that the job has returned to the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<crate::http::api::ReturnedJob>)]
     pub returned: Option<Returned>,
     /// The version to which the job returns if the one that is wanted fails before it has read input; it has read none so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,7 +127,7 @@ pub struct Report {
 }
 
 /// An attempt to run the job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AttemptReport {
     /// Its number.
     pub number: u64,
@@ -142,7 +144,7 @@ pub struct AttemptReport {
 }
 
 /// A process of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ProcessReport {
     /// The number of the process.
     pub process: u32,
@@ -157,7 +159,7 @@ pub struct ProcessReport {
 }
 
 /// A copy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct MemberReport {
     /// Its address.
     pub node: String,
@@ -218,7 +220,7 @@ impl MemberReport {
 }
 
 /// What the store holds of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Stored {
     /// The generation that wrote the newest record of the journal.
     pub generation: u64,

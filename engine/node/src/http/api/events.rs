@@ -176,6 +176,11 @@ fn encode(mut job: Report) -> Option<(String, Box<RawValue>)> {
     Some((job.job, json))
 }
 
+/// Sends jobs and nodes as they change, as server-sent events
+///
+/// An event `cluster` holds the jobs that differ from those of the event before, the names of those that are gone, and all nodes.
+#[utoipa::path(get, path = "/v1/events", operation_id = "watch_cluster",
+    responses((status = 200, description = "Events without an end", body = String, content_type = "text/event-stream")))]
 pub(super) async fn events(
     State(knowledge): State<Knowledge>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refused> {
@@ -187,6 +192,9 @@ pub(super) async fn events(
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT)))
 }
 
+/// Returns lag and rates of the jobs in the last hour
+#[utoipa::path(get, path = "/v1/history", operation_id = "get_history",
+    responses((status = 200, description = "The last hour, as this node has seen it", body = HistoryReport)))]
 pub(super) async fn history(State(knowledge): State<Knowledge>) -> Json<HistoryReport> {
     Json(knowledge.live.history().report(Instant::now()))
 }

@@ -46,7 +46,7 @@ pub(super) struct Gate {
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Needs {
+pub(super) enum Needs {
     /// No token.
     Nothing,
     /// A token of this role, or of a higher one.
@@ -58,7 +58,7 @@ fn reads(method: &Method) -> bool {
 }
 
 /// What a request needs, by its method and by its route, which is the path of a request for which there is no route.
-fn needs(method: &Method, route: &str) -> Needs {
+pub(super) fn needs(method: &Method, route: &str) -> Needs {
     match route {
         "/v1/session" if [Method::POST, Method::DELETE].contains(method) => Needs::Nothing,
         "/v1/tokens" | "/v1/audit" => Needs::Token(Role::Operator),

@@ -8,7 +8,9 @@ use fluvial_protocol::group::Refusal;
 use super::{Knowledge, Refused};
 use crate::status::Graph;
 
-/// The graph of the version that runs, or else of the one that is wanted.
+/// Returns the dataflow of a job: of the version that runs, or else of the one that is wanted
+#[utoipa::path(get, path = "/v1/jobs/{name}/graph", operation_id = "get_graph",
+    responses((status = 200, description = "The dataflow", body = Graph)))]
 pub(super) async fn graph(
     State(knowledge): State<Knowledge>,
     Path(name): Path<String>,

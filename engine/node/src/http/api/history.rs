@@ -30,7 +30,7 @@ struct Sample {
 }
 
 /// The last hour, as the API says it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct HistoryReport {
     /// The time between two samples.
     every_ms: u64,
@@ -39,7 +39,7 @@ pub(super) struct HistoryReport {
 }
 
 /// One sample: its age in milliseconds, the lag in records, the records read and the records committed a second.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct SampleReport(u64, Option<u64>, Option<f64>, Option<f64>);
 
 impl History {

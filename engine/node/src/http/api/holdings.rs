@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Knowledge, Refused, is_name};
 
 /// What of the store is a job's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Holdings {
     /// The objects of its state and its journal, its savepoints among them.
     pub objects: u64,
@@ -23,10 +23,14 @@ pub struct Holdings {
     pub binaries: u64,
 }
 
+/// Returns what of the store is a job's, so that it is known what a deletion removes
+#[utoipa::path(get, path = "/v1/jobs/{name}/holdings", operation_id = "get_holdings",
+    responses((status = 200, description = "What it has", body = Holdings)))]
 pub(super) async fn holdings(
     State(knowledge): State<Knowledge>,
-    Path(job): Path<String>,
+    Path(name): Path<String>,
 ) -> Result<Json<Holdings>, Refused> {
+    let job = name;
     is_name(&job)?;
     let unavailable = |error: anyhow::Error| Refused::unavailable(&error);
     let jobs = knowledge.jobs().await?;

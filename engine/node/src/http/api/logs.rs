@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -40,12 +39,14 @@ pub(super) fn followers() -> Followers {
 }
 
 /// What is wanted of a log.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct LogQuery {
     /// The only attempt that is meant.
     pub attempt: Option<u64>,
     /// The number of lines, of which the newest are meant.
+    #[param(maximum = 10_000)]
     pub tail: Option<usize>,
     /// Lines before this time are left out, in milliseconds since the Unix epoch.
     pub since: Option<u64>,
@@ -57,7 +58,7 @@ pub struct LogQuery {
 }
 
 /// The log of a job.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LogAnswer {
     /// Its lines, by time.
     pub lines: Vec<Line>,
@@ -68,7 +69,7 @@ pub struct LogAnswer {
 }
 
 /// The last event of a log that is followed: how the job is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LogEnd {
     /// Its state; `None` if it was deleted, or nobody who knows has answered.
     pub state: Option<JobState>,
@@ -76,14 +77,21 @@ pub struct LogEnd {
     pub why: String,
 }
 
+/// Returns the newest lines of a job's processes, or sends them as they come
+///
+/// With `follow=true` the answer is a stream of events until the job has ended: `line`, `unanswered`, which says who does not
+/// answer, and `end`.
+#[utoipa::path(get, path = "/v1/jobs/{name}/logs", operation_id = "get_logs",
+    params(LogQuery, ("last-event-id" = Option<String>, Header, description = "As `after`")),
+    responses((status = 200, description = "The lines", content((LogAnswer = "application/json"), (String = "text/event-stream")))))]
 pub(super) async fn logs(
     State(knowledge): State<Knowledge>,
-    Path(job): Path<String>,
+    Path(name): Path<String>,
     headers: HeaderMap,
-    query: Result<Query<LogQuery>, QueryRejection>,
+    Query(query): Query<LogQuery>,
 ) -> Result<Response, Refused> {
+    let job = name;
     is_name(&job)?;
-    let Query(query) = query.map_err(|error| Refused::wrong(error.body_text()))?;
     let tail = query.tail.unwrap_or(LINES);
     if tail > MOST_LINES {
         return Err(Refused::wrong(format!("an answer has at most {MOST_LINES} lines, not {tail}")));

@@ -1,46 +1,22 @@
 //! The API of a cluster's node: HTTP and JSON, for the command `fluvial` and the console.
 //!
-//! | request | what it does |
-//! | --- | --- |
-//! | `GET /v1/jobs`, `GET /v1/jobs/{name}` | the jobs, each as a [`Report`] |
-//! | `GET /v1/jobs/{name}/graph` | the dataflow of the job: a [`Graph`](crate::status::Graph) |
-//! | `PUT /v1/binaries/{hash}` | keeps a binary, whose SHA-256 this is; `GET` says by 200 or 404 whether it is there |
-//! | `POST /v1/jobs` | submits a job: a [`Submission`] |
-//! | `PATCH /v1/jobs/{name}` | another binary, other options or another number of workers: an [`Update`] |
-//! | `POST /v1/jobs/{name}/start`, `…/stop`, `…/restart` | what they say. With `?force=true` the processes are ended at once: see [`Stopping`] |
-//! | `POST /v1/jobs/{name}/plan` | says what an [`Update`] would change, by a check with the new program on this node: a [`Plan`] |
-//! | `POST /v1/jobs/{name}/rollback` | back to what the job ran before the last upgrade, and to the savepoint from before it |
-//! | `GET /v1/jobs/{name}/savepoints` | its savepoints, each as a [`SavepointReport`] |
-//! | `POST /v1/jobs/{name}/savepoints` | takes one of the newest checkpoint: a [`NewSavepoint`] |
-//! | `DELETE /v1/jobs/{name}/savepoints/{savepoint}` | drops it |
-//! | `GET /v1/jobs/{name}/logs?attempt=&tail=&since=` | the newest lines of its processes: a [`LogAnswer`] |
-//! | `GET /v1/jobs/{name}/logs?follow=true` | events (`text/event-stream`) until the job has ended: `line` is a [`Line`](crate::logs::Line), `unanswered` says who does not answer, `end` is a [`LogEnd`]. Who goes on says by `Last-Event-ID` or `after=` which id it received last |
-//! | `DELETE /v1/jobs/{name}` | forgets a job that has ended, and deletes its logs. With `?state=true` its state, its journal and its savepoints are removed from the store, too: see [`Deletion`] |
-//! | `GET /v1/jobs/{name}/holdings` | what of the store is the job's: [`Holdings`] |
-//! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
-//! | `POST /v1/nodes/{node}/drain`, `…/undrain` | gives a node no more processes and moves those that it has, and the opposite |
-//! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{name}` | the tokens, each as a [`TokenRecord`]; creates one: a [`NewToken`]; revokes one |
-//! | `GET /v1/audit?limit=` | what was changed by whom, newest first, each as an [`AuditEntry`] |
-//! | `GET /v1/session` | who makes the request: a [`Session`] |
-//! | `POST /v1/session`, `DELETE /v1/session` | signs a browser in with a token ([`SignIn`]), and out |
-//! | `GET /v1/events` | jobs and nodes as they change, as server-sent events |
-//! | `GET /v1/history` | lag and rates of the jobs in the last hour |
-//! | `GET /` | the console: pages for a browser, which use nothing but this API |
+//! The document of all requests and answers in OpenAPI 3.1 is `GET /v1/openapi.json`, for viewers. It is made of the routes themselves
+//! (`document`): a handler says beside its code what it answers, and the types of bodies derive their schemas.
+//! `GET /` is the console: pages for a browser, which use nothing but this API.
+//!
+//! Long lists are answered in pages (`pages`).
 //!
 //! Every node answers; a change is passed on to the coordinator. An error has a status of 4xx if the request is wrong, and 503 if
-//! it may succeed later; its body is `{"error": "…"}`, or a line of text if the request is no HTTP or JSON of this kind.
+//! it may succeed later; its body is `{"error": "…"}` (`strict`). What is no HTTP has no answer but a status.
 //!
 //! A node that has a cluster key or certificates serves the API by TLS, on any interface, also on loopback, and every request needs a
 //! token, in the header `Authorization: Bearer` or in the cookie of a session. Without, it is plain HTTP without tokens on the
 //! loopback interface only, and any user of this host can run programs as the user of the node. The module `gate` decides which
 //! role a request needs.
-//!
-//! [`TokenRecord`]: crate::access::TokenRecord
-//! [`AuditEntry`]: crate::access::AuditEntry
-//! [`MemberReport`]: crate::status::MemberReport
 
 mod audit;
 mod binaries;
+mod document;
 mod events;
 mod gate;
 mod graph;
@@ -49,10 +25,16 @@ mod holdings;
 mod jobs;
 mod logs;
 mod nodes;
+mod pages;
 mod savepoints;
 mod sessions;
+mod strict;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_document;
+#[cfg(test)]
+mod tests_of_strangers;
 mod tokens;
 mod upgrades;
 
@@ -64,12 +46,14 @@ use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use fluvial_protocol::group::{Change, Refusal};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+pub use document::{ReturnedJob, WantedJob};
 pub use gate::CLIENT;
 pub use holdings::Holdings;
 pub use jobs::{Deletion, Stopping, Submission, Update};
@@ -79,6 +63,7 @@ pub use sessions::{Session, SignIn};
 pub use tokens::{CreatedToken, NewToken};
 pub use upgrades::Plan;
 
+use document::Document;
 use events::Live;
 
 use super::bounded::Bounded;
@@ -94,11 +79,13 @@ use gate::Gate;
 
 /// The largest binary.
 const MOST_BYTES: usize = 512 << 20;
+/// The most workers of a job.
+const MOST_WORKERS: u32 = 1024;
 /// The largest body of any other request.
 const MOST_BYTES_OF_JSON: usize = 1 << 20;
 
 /// An error, as the API says it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Failure {
     /// What is wrong, and what can be done.
     pub error: String,
@@ -115,6 +102,7 @@ struct Knowledge {
     logs: Gathered,
     followers: logs::Followers,
     live: Arc<Live>,
+    document: Arc<Document>,
 }
 
 /// Serves the API on `listener` until the runtime ends.
@@ -145,39 +133,48 @@ pub fn serve(
     let followers = logs::followers();
     let trusted = Arc::clone(&trust);
     let live = Live::start(Arc::clone(&board), Arc::clone(&trust), runtime);
-    let knowledge = Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs: gathered, followers, live };
-    let router = router(knowledge);
+    let (api, document) = routes().split_for_parts();
+    let document = Arc::new(Document::new(document)?);
+    let knowledge =
+        Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs: gathered, followers, live, document };
+    let router = router(api, knowledge);
     runtime.spawn(serving::serve(Bounded::new(listener), trust, router));
     Ok(())
 }
 
-/// The routes. Each of them is behind the gate.
-fn router(knowledge: Knowledge) -> Router {
-    Router::new()
-        .route("/v1/jobs", get(jobs::jobs).post(jobs::submit))
-        .route("/v1/jobs/{name}", get(jobs::job).patch(jobs::update).delete(jobs::delete))
-        .route("/v1/jobs/{name}/plan", post(upgrades::plan))
-        .route("/v1/jobs/{name}/rollback", post(upgrades::rollback))
-        .route("/v1/jobs/{name}/savepoints", get(savepoints::savepoints).post(savepoints::take))
-        .route("/v1/jobs/{name}/savepoints/{savepoint}", delete(savepoints::drop_savepoint))
-        .route("/v1/jobs/{name}/logs", get(logs::logs))
-        .route("/v1/jobs/{name}/graph", get(graph::graph))
-        .route("/v1/jobs/{name}/holdings", get(holdings::holdings))
-        .route("/v1/jobs/{name}/{action}", post(jobs::act))
-        .route(
-            "/v1/binaries/{hash}",
-            put(binaries::put_binary).get(binaries::has_binary).layer(DefaultBodyLimit::max(MOST_BYTES)),
-        )
-        .route("/v1/nodes", get(nodes::nodes))
-        .route("/v1/nodes/{node}/{action}", post(nodes::act))
-        .route("/v1/tokens", get(tokens::list).post(tokens::create))
-        .route("/v1/tokens/{name}", delete(tokens::revoke))
-        .route("/v1/audit", get(audit::newest))
-        .route("/v1/events", get(events::events))
-        .route("/v1/history", get(events::history))
-        .merge(console::routes())
-        .route("/v1/session", get(sessions::whose).post(sessions::sign_in).delete(sessions::sign_out))
+/// The routes of the API, which are also its document: a route that is not in the document cannot be added here.
+fn routes() -> OpenApiRouter<Knowledge> {
+    let binaries = OpenApiRouter::new()
+        .routes(routes!(binaries::put_binary, binaries::has_binary))
+        .layer(DefaultBodyLimit::max(MOST_BYTES));
+    OpenApiRouter::new()
+        .routes(routes!(jobs::jobs, jobs::submit))
+        .routes(routes!(jobs::job, jobs::update, jobs::delete))
+        .routes(routes!(upgrades::plan))
+        .routes(routes!(upgrades::rollback))
+        .routes(routes!(savepoints::savepoints, savepoints::take))
+        .routes(routes!(savepoints::drop_savepoint))
+        .routes(routes!(logs::logs))
+        .routes(routes!(graph::graph))
+        .routes(routes!(holdings::holdings))
+        .routes(routes!(jobs::act))
+        .merge(binaries)
+        .routes(routes!(nodes::nodes))
+        .routes(routes!(nodes::act))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(audit::newest))
+        .routes(routes!(events::events))
+        .routes(routes!(events::history))
+        .routes(routes!(sessions::whose, sessions::sign_in, sessions::sign_out))
+        .routes(routes!(document::document))
+}
+
+/// The routes of the API and the pages of the console. Each of them is behind the gate.
+fn router(api: Router<Knowledge>, knowledge: Knowledge) -> Router {
+    api.merge(console::routes())
         .layer(DefaultBodyLimit::max(MOST_BYTES_OF_JSON))
+        .layer(from_fn_with_state(Arc::clone(&knowledge.document), strict::check))
         .layer(from_fn_with_state(Arc::clone(&knowledge.gate), gate::pass))
         .with_state(knowledge)
 }
@@ -278,11 +275,20 @@ impl Knowledge {
     }
 }
 
-/// Whether a text names a binary. Anything else might name another object of the store.
-fn is_hash(text: &str) -> Result<(), Refused> {
+/// Checks that a text names a binary. Anything else might name another object of the store.
+fn check_hash(text: &str) -> Result<(), String> {
     let fits = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let error = || Refused::wrong(format!("'{text}' is no SHA-256 in hexadecimal digits"));
-    if fits { Ok(()) } else { Err(error()) }
+    if fits { Ok(()) } else { Err(format!("'{text}' is no SHA-256 in hexadecimal digits")) }
+}
+
+fn is_hash(text: &str) -> Result<(), Refused> {
+    check_hash(text).map_err(Refused::wrong)
+}
+
+/// The number of workers of a job.
+fn is_number_of_workers(workers: u32) -> Result<(), Refused> {
+    let error = || Refused::wrong(format!("a job has 1 to {MOST_WORKERS} workers, not {workers}"));
+    if (1..=MOST_WORKERS).contains(&workers) { Ok(()) } else { Err(error()) }
 }
 
 fn is_name(text: &str) -> Result<(), Refused> {

@@ -1,18 +1,29 @@
 //! The nodes.
 
-use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use fluvial_protocol::group::Change;
 
+use super::pages::{Page, Paged};
 use super::{Knowledge, Refused};
 use crate::status::{MemberReport, gather_cluster};
 
-pub(super) async fn nodes(State(knowledge): State<Knowledge>) -> Result<Json<Vec<MemberReport>>, Refused> {
-    Ok(Json(gather_cluster(knowledge.view()?, &knowledge.trust).await.nodes))
+/// Lists the nodes, by address
+#[utoipa::path(get, path = "/v1/nodes", operation_id = "list_nodes", params(Page),
+    responses((status = 200, description = "The nodes", body = Vec<MemberReport>)))]
+pub(super) async fn nodes(
+    State(knowledge): State<Knowledge>,
+    Query(page): Query<Page>,
+) -> Result<Paged<MemberReport>, Refused> {
+    let nodes = gather_cluster(knowledge.view()?, &knowledge.trust).await.nodes;
+    page.of("/v1/nodes", nodes, |node| node.node.clone())
 }
 
-/// `POST /v1/nodes/{node}/drain` and `…/undrain`.
+/// Drains a node, or ends that
+///
+/// A node that is drained gets no more processes, and those that it has move to other nodes as far as these have room.
+#[utoipa::path(post, path = "/v1/nodes/{node}/{action}", operation_id = "act_on_node",
+    responses((status = 200, description = "The request is accepted, and jobs move")))]
 pub(super) async fn act(
     State(knowledge): State<Knowledge>,
     Path((node, action)): Path<(String, String)>,

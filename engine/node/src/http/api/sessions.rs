@@ -19,7 +19,7 @@ pub(super) const COOKIE_NAME: &str = "__Host-fluvial";
 const KEPT_S: u64 = 30 * 24 * 3600;
 
 /// A token that is shown to sign in.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     /// The token.
@@ -27,7 +27,7 @@ pub struct SignIn {
 }
 
 /// Who makes requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Session {
     /// The name of the token.
     pub name: String,
@@ -48,10 +48,16 @@ impl Session {
     }
 }
 
+/// Says who makes the request
+#[utoipa::path(get, path = "/v1/session", operation_id = "get_session",
+    responses((status = 200, description = "Who makes the request", body = Session)))]
 pub(super) async fn whose(State(knowledge): State<Knowledge>, Extension(caller): Extension<Caller>) -> Json<Session> {
     Json(Session::of(caller, knowledge.gate.authenticator.is_some()))
 }
 
+/// Signs a browser in with a token, which is then in a cookie
+#[utoipa::path(post, path = "/v1/session", operation_id = "sign_in",
+    responses((status = 200, description = "The answer sets the cookie", body = Session)))]
 pub(super) async fn sign_in(
     State(knowledge): State<Knowledge>,
     Json(SignIn { token }): Json<SignIn>,
@@ -66,6 +72,9 @@ pub(super) async fn sign_in(
     Ok((headers, Json(Session::of(caller, true))).into_response())
 }
 
+/// Signs a browser out
+#[utoipa::path(delete, path = "/v1/session", operation_id = "sign_out",
+    responses((status = 200, description = "The answer removes the cookie")))]
 pub(super) async fn sign_out() -> Result<Response, Refused> {
     Ok((StatusCode::OK, cookie("", 0)?).into_response())
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,12 +27,13 @@ use crate::trust::{ClusterKey, TrustOptions, of_users};
 const LONG: Duration = Duration::from_secs(60);
 
 /// The API of a node that coordinates and takes every change.
-struct Api {
+pub(super) struct Api {
     address: SocketAddr,
     authority: Option<CertificateDer<'static>>,
     /// The token that follows from the cluster key.
-    root: String,
-    store: Store,
+    pub(super) root: String,
+    pub(super) store: Store,
+    board: Arc<Board>,
 }
 
 impl Api {
@@ -47,12 +48,12 @@ impl Api {
         let shelf = Shelf::new(store.clone(), CLUSTER, String::new(), "cache".into());
         let (logs, stored) = (Logs::new("node"), StoredLogs::new(store.clone(), CLUSTER));
         let gathered = Gathered::new(logs, stored, Arc::clone(&trust));
-        serve(listener, board, trust, shelf, changes, gathered, &Handle::current()).unwrap();
+        serve(listener, Arc::clone(&board), trust, shelf, changes, gathered, &Handle::current()).unwrap();
         let root = key.map(|key| key.root_token().to_text()).unwrap_or_default();
-        Self { address, authority: key.map(ClusterKey::authority), root, store }
+        Self { address, authority: key.map(ClusterKey::authority), root, store, board }
     }
 
-    fn of_cluster() -> Self {
+    pub(super) fn of_cluster() -> Self {
         let key = ClusterKey::new();
         Self::with(Trust::of_cluster_key(&key).unwrap(), Some(&key))
     }
@@ -61,7 +62,7 @@ impl Api {
         Self::with(TrustOptions::default().open().unwrap(), None)
     }
 
-    async fn connect(&self) -> TlsStream<TcpStream> {
+    pub(super) async fn connect(&self) -> TlsStream<TcpStream> {
         let socket = TcpStream::connect(self.address).await.unwrap();
         let config = of_users::client(self.authority.as_slice()).unwrap();
         let name = ServerName::from(self.address.ip());
@@ -69,7 +70,7 @@ impl Api {
     }
 
     /// Sends bytes, and returns all that comes back.
-    async fn send(&self, request: &str) -> String {
+    pub(super) async fn send(&self, request: &str) -> String {
         let mut answer = Vec::new();
         if self.authority.is_some() {
             let mut connection = self.connect().await;
@@ -85,7 +86,9 @@ impl Api {
     }
 
     /// The status and the body of the answer to one request.
-    async fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+    pub(super) async fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        // The node goes on making steps.
+        self.board.show(Arc::new(view()), Instant::now());
         let (address, length) = (self.address, body.len());
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}");
         let head = format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
@@ -94,13 +97,13 @@ impl Api {
     }
 
     /// The same with a token.
-    async fn with_token(&self, token: &str, method: &str, path: &str, body: &Value) -> (u16, String) {
+    pub(super) async fn with_token(&self, token: &str, method: &str, path: &str, body: &Value) -> (u16, String) {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         self.ask(method, path, &format!("Authorization: Bearer {token}\r\n"), &body).await
     }
 
     /// The status of an answer that has no end.
-    async fn begins(&self, token: &str, path: &str) -> u16 {
+    pub(super) async fn begins(&self, token: &str, path: &str) -> u16 {
         let (mut connection, mut answer) = (self.connect().await, Vec::new());
         let address = self.address;
         let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n");
@@ -113,7 +116,7 @@ impl Api {
     }
 
     /// A new token.
-    async fn token(&self, name: &str, role: Role) -> String {
+    pub(super) async fn token(&self, name: &str, role: Role) -> String {
         let new = NewToken { name: name.to_owned(), role, expires_s: None };
         let (status, body) = self.with_token(&self.root, "POST", "/v1/tokens", &json!(new)).await;
         assert_eq!(status, 201, "{body}");
@@ -125,23 +128,20 @@ fn status_of(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
 }
 
-/// The routes, from the sources, so that one which is added is found.
+/// The document of the API, and what it says is possible at each of its paths.
+pub(super) fn documented() -> (Value, BTreeMap<String, BTreeSet<String>>) {
+    let document = Document::new(super::routes().split_for_parts().1).unwrap().content();
+    // Others are served elsewhere.
+    let paths = document["paths"].as_object().unwrap().iter().filter(|(_, item)| item["servers"].is_null());
+    let methods = |item: &Value| item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
+    let paths = paths.map(|(path, item)| (path.clone(), methods(item))).collect();
+    (document, paths)
+}
+
+/// The paths of the API and of the console.
 fn routes() -> BTreeSet<String> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/api");
-    let mut routes = BTreeSet::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() || path.ends_with("tests.rs") {
-            continue;
-        }
-        let source = std::fs::read_to_string(path).unwrap();
-        // A route that is formatted over several lines begins on the next one.
-        for (_, rest) in source.match_indices(".route(").map(|(at, found)| source.split_at(at + found.len())) {
-            let path = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split_once('"')).map(|(path, _)| path);
-            routes.insert(path.expect("the path of a route is a literal").to_owned());
-        }
-    }
-    routes
+    let of_console = ["/", "/nodes", "/jobs/{name}", "/console/{file}"].map(str::to_owned);
+    documented().1.into_keys().chain(of_console).collect()
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
+use super::pages::{Page, Paged};
 use super::{Knowledge, Refused};
 use crate::access::{Caller, NotDone, Role, TokenRecord};
 
@@ -14,19 +15,21 @@ use crate::access::{Caller, NotDone, Role, TokenRecord};
 const LONGEST_S: u64 = 100 * 366 * 24 * 3600;
 
 /// A token that is to be created.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// Its name: 1 to 100 letters, digits, `-`, `_`, `.` or `@`, not beginning with `.`.
+    #[schema(pattern = "^[A-Za-z0-9_@-][A-Za-z0-9._@-]{0,99}$")]
     pub name: String,
     /// What its holder may do.
     pub role: Role,
     /// After how many seconds it expires, if it does.
+    #[schema(minimum = 1, maximum = 3_162_240_000_i64)]
     pub expires_s: Option<u64>,
 }
 
 /// A token that was created. Its text is shown this once.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CreatedToken {
     /// The text.
     pub token: String,
@@ -47,11 +50,21 @@ impl From<NotDone> for Refused {
     }
 }
 
-pub(super) async fn list(State(knowledge): State<Knowledge>) -> Result<Json<Vec<TokenRecord>>, Refused> {
+/// Lists the tokens, by name
+#[utoipa::path(get, path = "/v1/tokens", operation_id = "list_tokens", params(Page),
+    responses((status = 200, description = "What is stored of the tokens", body = Vec<TokenRecord>)))]
+pub(super) async fn list(
+    State(knowledge): State<Knowledge>,
+    Query(page): Query<Page>,
+) -> Result<Paged<TokenRecord>, Refused> {
     let tokens = knowledge.tokens.list().await.map_err(NotDone::Store)?;
-    Ok(Json(tokens))
+    // Two tokens may have one name. No name holds a space.
+    page.of("/v1/tokens", tokens, |token| format!("{} {:020}", token.name, token.created_ms))
 }
 
+/// Creates a token
+#[utoipa::path(post, path = "/v1/tokens", operation_id = "create_token",
+    responses((status = 201, description = "The token, which is shown this once", body = CreatedToken)))]
 pub(super) async fn create(
     State(knowledge): State<Knowledge>,
     Extension(caller): Extension<Caller>,
@@ -71,6 +84,9 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(CreatedToken { token: token.to_text(), record })))
 }
 
+/// Revokes a token. Every node refuses it within ten seconds
+#[utoipa::path(delete, path = "/v1/tokens/{name}", operation_id = "revoke_token",
+    responses((status = 200, description = "It is revoked")))]
 pub(super) async fn revoke(
     State(knowledge): State<Knowledge>,
     Path(name): Path<String>,

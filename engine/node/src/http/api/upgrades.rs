@@ -22,7 +22,7 @@ use crate::status::State as JobState;
 const CHECKED_WITHIN: Duration = Duration::from_secs(15);
 
 /// What an update would change, by a check with the new program on the node that was asked.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Plan {
     /// The revision of the job that it was made of.
     pub revision: u64,
@@ -208,6 +208,9 @@ fn refuse_append_outputs(savepoint: &Savepoint) -> Result<(), Refused> {
     }
 }
 
+/// Says what an update would change, by a check with the new program
+#[utoipa::path(post, path = "/v1/jobs/{name}/plan", operation_id = "plan_update",
+    responses((status = 200, description = "The plan. Nothing has changed", body = Plan)))]
 pub(super) async fn plan(
     State(knowledge): State<Knowledge>,
     Path(name): Path<String>,
@@ -235,6 +238,9 @@ pub(super) async fn plan(
     Ok(Json(Plan { revision, program, problems, warnings, parts }))
 }
 
+/// Goes back to what a job ran before its last upgrade, and to the savepoint from before it
+#[utoipa::path(post, path = "/v1/jobs/{name}/rollback", operation_id = "roll_back",
+    responses((status = 200, description = "The job goes back")))]
 pub(super) async fn rollback(
     State(knowledge): State<Knowledge>,
     Path(name): Path<String>,
