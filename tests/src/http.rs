@@ -8,7 +8,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 /// # Errors
 /// Nobody answers there.
 pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let mut connection = TcpStream::connect(address)?;
+    get_over(TcpStream::connect(address)?, path)
+}
+
+/// As [`get`], over this connection.
+///
+/// # Errors
+/// It breaks.
+pub fn get_over(mut connection: TcpStream, path: &str) -> std::io::Result<(u16, String)> {
+    let address = connection.peer_addr()?;
     write!(connection, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;

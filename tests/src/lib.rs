@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`browser`] | headless Chromium, for what a person does with a page |
 //! | [`campaign`] | jobs that are run, killed, run again, and compared with what must be there |
+//! | [`cluster`] | a cluster on several hosts with many jobs, struck while users change them |
 //! | [`client`] | producing and reading with a plain rdkafka client |
 //! | [`conformance`] | what any broker must do, as observations that can be compared |
 //! | [`deployment`] | the deployment files, as Kubernetes, KEDA and Nomad see them |
@@ -25,6 +26,7 @@
 pub mod browser;
 pub mod campaign;
 pub mod client;
+pub mod cluster;
 pub mod conformance;
 pub mod deployment;
 pub mod foreign;

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::history::{Bank, Model, Orders};
 
 /// Which job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// `jobs/orders`.
     Orders,

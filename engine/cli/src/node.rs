@@ -118,6 +118,14 @@ pub(crate) struct NodeOptions {
     /// node whose name begins with FLUVIAL_SECRET_ [default: /run/secrets]
     #[arg(long, value_name = "FOLDER")]
     secrets: Option<PathBuf>,
+
+    /// For tests: the node kills itself at a place whose name is that of a file in this folder
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    fail_points: Option<PathBuf>,
+
+    /// For tests: the node takes itself for one that is so many versions later
+    #[arg(long, value_name = "VERSIONS", default_value_t = 0, hide = true)]
+    later_by: u32,
 }
 
 /// Runs one node that is the whole cluster.
@@ -142,6 +150,8 @@ pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
         keep_savepoints: CollectionOptions::default().keep_savepoints,
         user,
         secrets,
+        fail_points: None,
+        later_by: 0,
     };
     start(options, true)
 }
@@ -180,7 +190,11 @@ fn start(options: NodeOptions, for_development: bool) -> anyhow::Result<ExitCode
         keep_savepoints,
         user,
         secrets,
+        fail_points,
+        later_by,
     } = options;
+    fluvial_node::skew::set(later_by);
+    fail_points.into_iter().for_each(fluvial_node::fail_point::watch);
     let labels = fluvial_node::labels::labels(labels).map_err(anyhow::Error::msg)?;
     let private = [&trust.cluster_key_file, &trust.tls_key].into_iter().flatten().cloned().collect();
     let isolation = IsolationOptions { user, lenient: for_development, private, secrets };

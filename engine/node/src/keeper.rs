@@ -28,6 +28,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use signal_hook::consts::SIGKILL;
 
 use crate::allocator;
+use crate::fail_point::{FailPoint, reach};
 use crate::isolation::{AttemptGroup, Isolation, Limits, ProcessGroup, Secrets, secrets, stage};
 use crate::log::Following;
 use crate::logs::{AttemptLogs, ProcessLog, Stream};
@@ -307,6 +308,7 @@ impl Processes {
                 this.tell_owner(index, ProcessSays::Ended(ProcessEnd::Died { why }));
             }
         }
+        reach(FailPoint::AfterStart);
         this
     }
 
@@ -343,6 +345,7 @@ impl Processes {
         let pid = Pid::from_child(&child);
         let followed = self.following.follow(index, &mut child);
         let moved = group.as_ref().map_or(Ok(()), |group| group.put(child.id()));
+        reach(FailPoint::BeforeInvitation);
         let may_go = if self.isolation.is_some() && moved.is_ok() { link.write_all(stage::GO) } else { Ok(()) };
         let said = may_go.and_then(|()| write_line(&mut link, invitation));
         let lines = link.try_clone();
@@ -391,7 +394,10 @@ impl Processes {
         let mut next_look = Instant::now() + LOOK_EVERY;
         while !self.processes.values().all(|process| process.ended) {
             match inbox.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
-                Ok(Input::Introduce(addresses)) => self.tell(&ToProcess::Peers(addresses), |_| true),
+                Ok(Input::Introduce(addresses)) => {
+                    self.tell(&ToProcess::Peers(addresses), |_| true);
+                    reach(FailPoint::AfterIntroduction);
+                }
                 Ok(Input::Stop) => self.tell(&ToProcess::Stop, |index| index == 0),
                 Ok(Input::Kill) => self.kill(),
                 Ok(Input::Process(index, what)) => self.heard(index, what),
@@ -457,6 +463,7 @@ impl Processes {
             if let Some(log) = self.processes.get_mut(&index).and_then(|process| process.log.take()) {
                 log.push(Stream::Node, last_words(&end));
             }
+            reach(FailPoint::AfterEnd);
             self.tell_owner(index, ProcessSays::Ended(end));
         }
     }

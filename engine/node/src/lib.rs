@@ -13,6 +13,7 @@ pub mod access;
 mod allocator;
 pub mod changes;
 pub mod elf;
+pub mod fail_point;
 pub mod group;
 #[cfg(test)]
 mod hostile;
@@ -29,6 +30,7 @@ pub mod process_link;
 pub mod readiness;
 pub mod secret;
 mod signals;
+pub mod skew;
 pub mod status;
 pub mod supervisor;
 pub mod trust;

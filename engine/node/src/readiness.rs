@@ -15,6 +15,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -88,6 +89,8 @@ const SECRETS_ON_STDIN: &str = "--secrets-on-stdin";
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long it is waited for the rest of what a check has printed, once it has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How many checks run at the same time. Those of a job that does not reach its broker take long, and must not hold up all others.
+const MOST_AT_ONCE: usize = 12;
 /// The most that is read of what a check prints, in bytes.
 const MOST_PRINTED: u64 = 8 << 20;
 
@@ -203,8 +206,33 @@ fn watch(checks: &Checks, asked: &Receiver<()>, mut tell: impl FnMut(Option<Stri
     }
 }
 
+/// One of the few places for checks that run at the same time. A node that starts checks the programs of all jobs.
+struct Place;
+
+/// How many places are taken, and who waits for one.
+static TAKEN: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+impl Place {
+    fn wait_for() -> Self {
+        let (taken, freed) = &TAKEN;
+        let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = freed.wait_while(taken, |taken| *taken >= MOST_AT_ONCE).unwrap_or_else(PoisonError::into_inner);
+        *taken += 1;
+        Self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let (taken, freed) = &TAKEN;
+        *taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        freed.notify_one();
+    }
+}
+
 /// Makes one check. Returns why this copy could not run the job now, if it could not, and the job's graph.
 fn check(checks: &Checks, asked: &Receiver<()>) -> (Option<String>, Option<Graph>) {
+    let _place = Place::wait_for();
     // Requests that have come before this check begins are answered by it.
     while asked.try_recv().is_ok() {}
     match verdict(checks) {
@@ -317,6 +345,27 @@ mod tests {
     use super::*;
 
     const MOST: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn few_checks_run_at_the_same_time() {
+        let folder = tempfile::tempdir().unwrap();
+        // Each says how many there are while it runs.
+        let script = r#"mkdir "$1.$$"; ls -d "$1".* | wc -l >>"$1"; sleep 0.1; rmdir "$1.$$"; exit 1"#;
+        let file = folder.path().join("counts");
+        let (tell, told) = channel();
+        let started: Vec<_> = (0..3 * MOST_AT_ONCE)
+            .map(|_| {
+                let (tell, checks) = (tell.clone(), Checks { while_unready: MOST, ..checks(script, &file) });
+                Readiness::start(checks, move |_| drop(tell.send(()))).unwrap()
+            })
+            .collect();
+        for _ in &started {
+            told.recv_timeout(MOST).unwrap();
+        }
+        let counts = std::fs::read_to_string(&file).unwrap();
+        let most = counts.lines().map(|count| count.trim().parse::<usize>().unwrap()).max().unwrap();
+        assert!((2..=MOST_AT_ONCE).contains(&most), "{counts}");
+    }
 
     /// Checks that a shell makes: `script` gets a file as its first argument.
     fn checks(script: &str, file: &std::path::Path) -> Checks {

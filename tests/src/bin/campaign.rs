@@ -7,6 +7,7 @@
 //! cargo run --release -p fluvial-tests --bin campaign -- --brokers 3 --rolling 5
 //! cargo run --release -p fluvial-tests --features tls --bin campaign -- --secured
 //! cargo run --release -p fluvial-tests --bin campaign -- --hosts 3 --seed 7 --minutes 30
+//! cargo run --release -p fluvial-tests --bin campaign -- --cluster 3 --seed 7 --minutes 30
 //! ```
 //!
 //! On stdout, at the end, a table of what each fault did. Exit code 1 if anything was lost, doubled or wrong, or if a job or
@@ -20,7 +21,7 @@ use anyhow::Result;
 use clap::Parser;
 use fluvial_tests::apache::SURVIVES_A_KILL;
 use fluvial_tests::campaign::{Blow, Ground, Ledger, Outcome, Plan, Siege, Subject};
-use fluvial_tests::group;
+use fluvial_tests::{cluster, group};
 
 /// Puts both jobs under fire, and shows what came of it.
 #[derive(Debug, Parser)]
@@ -51,6 +52,15 @@ struct Options {
     #[arg(long, value_name = "HOSTS", value_parser = clap::value_parser!(u8).range(2..=20))]
     hosts: Option<u8>,
 
+    /// Clusters of so many nodes instead, each on a network namespace, that run many jobs: nodes and hosts are killed, stopped and
+    /// isolated while users submit, rescale, upgrade and drain
+    #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u8).range(2..=20), conflicts_with = "hosts")]
+    cluster: Option<u8>,
+
+    /// With --cluster: a node is killed at every place of every kind of change instead
+    #[arg(long, requires = "cluster")]
+    fail_points: bool,
+
     /// Jobs reach the brokers by SASL over TLS; build with --features tls
     #[arg(long)]
     secured: bool,
@@ -68,6 +78,14 @@ fn main() -> Result<ExitCode> {
     let options = Options::parse();
     if let Some(hosts) = options.hosts {
         let clean = group::campaign(hosts, options.seed, Duration::from_secs(60 * options.minutes));
+        return Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    if let Some(nodes) = options.cluster {
+        let time = Duration::from_secs(60 * options.minutes);
+        let clean = match options.fail_points {
+            true => cluster::fail_points(nodes, time),
+            false => cluster::campaign(nodes, options.seed, time),
+        };
         return Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let (mut ledger, start) = (Ledger::default(), Instant::now());

@@ -15,6 +15,8 @@ use crate::subject::Subject;
 
 /// How many orders there are: few, so that they are amended and cancelled, in whatever partition.
 const ORDERS: u64 = 400;
+/// The longest pause between two batches, in milliseconds.
+const PAUSE_MS: u64 = 30;
 /// How often in a row the broker may fail the input: it may be unavailable for a while.
 const FAILURES: u32 = 20;
 
@@ -31,6 +33,21 @@ impl Feeder {
     /// # Errors
     /// The broker cannot be reached.
     pub fn start(broker: &Endpoint, topic: &str, partitions: i32, subject: Subject, seed: u64) -> Result<Self> {
+        Self::paced(broker, topic, partitions, subject, seed, PAUSE_MS)
+    }
+
+    /// The same with pauses of at most so many milliseconds between two batches.
+    ///
+    /// # Errors
+    /// The broker cannot be reached.
+    pub fn paced(
+        broker: &Endpoint,
+        topic: &str,
+        partitions: i32,
+        subject: Subject,
+        seed: u64,
+        pause_ms: u64,
+    ) -> Result<Self> {
         let id = unique("feeder");
         let mut source = Source {
             topic: topic.to_owned(),
@@ -56,7 +73,7 @@ impl Feeder {
                         }
                     }
                 }
-                let pause = Duration::from_millis(source.random.random_range(0..30));
+                let pause = Duration::from_millis(source.random.random_range(0..pause_ms));
                 if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                     return source.last().map(|()| source.next);
                 }

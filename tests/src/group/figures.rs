@@ -8,6 +8,7 @@ use super::{GROUP_MOST, Group, INPUT_PARTITIONS, Kafka, Record, Store};
 use crate::campaign::Feeder;
 use crate::client::{Isolation, Message};
 use crate::hosts::Place;
+use crate::stage::Stage;
 use crate::subject::Subject;
 
 /// How many copies run the job, with two workers each.
@@ -42,7 +43,7 @@ impl Figure {
 /// The group does not do what it must.
 pub fn measure(keys: u64) -> Result<Vec<Figure>> {
     let group = Group::new(HOSTS + 1, Subject::Orders, &Kafka::Apache, Store::Folder)?;
-    fill(&group, keys)?;
+    fill(group.stage(), INPUT_PARTITIONS, keys)?;
     let copies: Vec<u8> = (0..HOSTS).collect();
     // One more copy coordinates, and its one slot is of no use: all workers of the others make larger processes.
     group.start(HOSTS, &format!("--slots 1 {WORKERS}"))?;
@@ -136,8 +137,8 @@ fn output_of_next(group: &Group, before: &Record, start: Instant) -> Result<Dura
 }
 
 /// Writes so many orders, and after them one in each partition whose row shows that all before it were read.
-fn fill(group: &Group, keys: u64) -> Result<()> {
-    let (writer, topic) = (group.stage().endpoint().writer(&[])?, group.stage().input());
+pub(crate) fn fill(stage: &Stage, partitions: i32, keys: u64) -> Result<()> {
+    let (writer, topic) = (stage.endpoint().writer(&[])?, stage.input());
     let order = |id: u64, product: &str| {
         format!(
             r#"{{"order_id":{id},"customer":"c{}","region":"eu","product":"{product}","quantity":1,"price_cents":{},"at":1790000000000}}"#,
@@ -151,9 +152,9 @@ fn fill(group: &Group, keys: u64) -> Result<()> {
         writer.send(&Message { topic: &topic, partition: Some(partition), key, value, ..Message::default() })
     };
     for id in 0..keys {
-        write(id, (id % INPUT_PARTITIONS.unsigned_abs() as u64) as i32, "p1")?;
+        write(id, (id % u64::from(partitions.unsigned_abs())) as i32, "p1")?;
     }
-    for partition in 0..INPUT_PARTITIONS {
+    for partition in 0..partitions {
         write(keys + partition.unsigned_abs() as u64, partition, &last_of(partition))?;
     }
     for delivered in writer.flush()? {
@@ -167,9 +168,12 @@ fn last_of(partition: i32) -> String {
 }
 
 fn wait_until_all_is_read(group: &Group) -> Result<()> {
-    let output = group.stage().outputs().swap_remove(0);
-    group.wait_until("the last order of each partition", || {
-        let rows = group.stage().endpoint().lines(&output, Isolation::Committed)?;
-        Ok((0..INPUT_PARTITIONS).all(|partition| rows.iter().any(|row| row.contains(&last_of(partition)))))
-    })
+    group.wait_until("the last order of each partition", || is_all_read(group.stage(), INPUT_PARTITIONS))
+}
+
+/// Whether the output shows that what [`fill`] has written was read.
+pub(crate) fn is_all_read(stage: &Stage, partitions: i32) -> Result<bool> {
+    let output = stage.outputs().swap_remove(0);
+    let rows = stage.endpoint().lines(&output, Isolation::Committed)?;
+    Ok((0..partitions).all(|partition| rows.iter().any(|row| row.contains(&last_of(partition)))))
 }

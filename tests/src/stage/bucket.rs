@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context as _, Result};
 use fluvial_s3::{Front, Server, environment};
@@ -14,10 +14,11 @@ use crate::subject::Subject;
 /// What the names of all objects begin with.
 const PREFIX: &str = "some/prefix";
 
-/// A bucket, and what stands in front of it for one stage.
+/// A bucket, and what stands in front of it. Stages may share it.
+#[derive(Clone)]
 pub(super) struct Bucket {
     name: String,
-    front: Front,
+    front: Arc<Front>,
 }
 
 /// One server serves all stages of a test program; it starts at the first, and ends with the program.
@@ -59,9 +60,15 @@ impl Stage {
     }
 
     fn with_bucket(self, front: Front) -> Result<Self> {
-        let bucket = Bucket { name: unique("bucket").to_lowercase(), front };
+        let bucket = Bucket { name: unique("bucket").to_lowercase(), front: Arc::new(front) };
         server()?.make_bucket(&bucket.name)?;
         Ok(Self { bucket: Some(bucket), ..self })
+    }
+
+    /// The same with the bucket of another stage as the store.
+    #[must_use]
+    pub fn with_bucket_of(self, other: &Self) -> Self {
+        Self { bucket: other.bucket.clone(), ..self }
     }
 
     /// The same with a bucket that nobody has made.

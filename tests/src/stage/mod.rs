@@ -56,6 +56,8 @@ pub struct Stage {
     options: Vec<OsString>,
     /// The store, if it is a bucket.
     bucket: Option<Bucket>,
+    /// The folder of the store, if that is not the stage's own.
+    shared: Option<PathBuf>,
     /// The store's URL, if it is somewhere else.
     elsewhere: Option<String>,
     folder: Folder,
@@ -111,6 +113,7 @@ impl Stage {
             launcher: Vec::new(),
             options: Vec::new(),
             bucket: None,
+            shared: None,
             elsewhere: None,
             folder,
             name,
@@ -140,6 +143,12 @@ impl Stage {
     #[must_use]
     pub fn with_store_at(self, url: &str) -> Self {
         Self { elsewhere: Some(url.to_owned()), ..self }
+    }
+
+    /// The same with a folder as the store that other stages use, too.
+    #[must_use]
+    pub fn with_folder(self, folder: &Path) -> Self {
+        Self { shared: Some(folder.to_owned()), ..self }
     }
 
     /// The embedded broker.
@@ -177,7 +186,7 @@ impl Stage {
     /// The store, if it is a folder.
     #[must_use]
     pub fn store(&self) -> PathBuf {
-        self.folder.path().join("store")
+        self.shared.clone().unwrap_or_else(|| self.folder.path().join("store"))
     }
 
     /// The store, as jobs are told of it.
@@ -190,7 +199,9 @@ impl Stage {
         }
     }
 
-    fn environment(&self) -> Vec<(String, String)> {
+    /// What a program needs in its environment to reach the store.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
         self.bucket.as_ref().map_or_else(Vec::new, Bucket::environment)
     }
 

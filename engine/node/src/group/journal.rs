@@ -12,6 +12,11 @@ use object_store::path::Path;
 /// Version 3 has what a job returns to, what users have forced, and whose state is being removed. Records of version 2 lack them, which
 /// means that there is none. A node of the version before cannot read version 3. It runs on under a coordinator, and is none.
 const GROUP: Format = Format { kind: "group", version: 3 };
+/// The format that this process reads and writes.
+fn format() -> Format {
+    Format { version: crate::skew::apply(GROUP.version), ..GROUP }
+}
+
 /// How long one call may take before it counts as failed. A put that is given up may still take effect; whoever asked
 /// for it reads the position before it judges.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
@@ -38,7 +43,7 @@ impl GroupJournal {
     pub async fn newest(&self) -> Result<Option<(u64, GroupRecord)>, Error> {
         // The record may be deleted after it was listed, once a thousand others have been written.
         while let Some(position) = self.newest_position().await? {
-            if let Some(record) = self.store.get_framed(GROUP, &self.name(position)).await? {
+            if let Some(record) = self.store.get_framed(format(), &self.name(position)).await? {
                 return Ok(Some((position, record)));
             }
         }
@@ -64,10 +69,10 @@ impl GroupJournal {
         Ok(match call {
             StoreCall::Newest => StoreAnswer::Newest(self.newest_position().await?),
             StoreCall::Get(position) => {
-                StoreAnswer::Record(self.store.get_framed(GROUP, &self.name(*position)).await?.map(Box::new))
+                StoreAnswer::Record(self.store.get_framed(format(), &self.name(*position)).await?.map(Box::new))
             }
             StoreCall::Put(position, record) => {
-                let created = self.store.create_framed(GROUP, &self.name(*position), &**record).await?;
+                let created = self.store.create_framed(format(), &self.name(*position), &**record).await?;
                 StoreAnswer::Put(match created {
                     Created::Created => PutOutcome::Created,
                     Created::AlreadyExists => PutOutcome::AlreadyExists,

@@ -33,6 +33,7 @@ pub use journal::GroupJournal;
 pub use programs::{GoesBack, Kept, Previous, Shelf, Specification, hash};
 
 use crate::changes::{Changes, Reply};
+use crate::fail_point::{FailPoint, reach};
 use crate::http::{self, api};
 use crate::isolation::{Isolation, IsolationOptions};
 use crate::keeper::{ProcessEvent, Program};
@@ -358,6 +359,9 @@ impl<'a> Copy<'a> {
             self.observe();
             // Who is told that a change was made finds it so.
             for (reply, answer) in std::mem::take(&mut self.answers) {
+                if answer.is_ok() {
+                    reach(FailPoint::BeforeAnswer);
+                }
                 // The request may have been given up.
                 let _ = reply.send(answer);
             }
@@ -433,6 +437,11 @@ impl<'a> Copy<'a> {
                 NodeEvent::Offer(self.offer.clone())
             }
             Event::Process(job, ProcessEvent { attempt, process, says }) => {
+                if let (ProcessSays::Ended(ProcessEnd::Died { .. }), OfPrograms::Submitted(programs), Some(version)) =
+                    (&says, &self.programs, self.versions.get(&job))
+                {
+                    programs.repair(version);
+                }
                 NodeEvent::Process { job, attempt: AttemptNumber(attempt), process, says }
             }
             Event::Unready(unready) => {
@@ -518,6 +527,7 @@ impl<'a> Copy<'a> {
             }
             NodeRequest::Store(call) => self.ask(call),
             NodeRequest::Start { job, attempt, run, processes } => {
+                reach(FailPoint::BeforeStart);
                 let program = match &self.programs {
                     OfPrograms::Own(_) => Program::of_this_process().map_err(anyhow::Error::from),
                     OfPrograms::Submitted(programs) => programs.program(&attempt.version),
@@ -525,8 +535,14 @@ impl<'a> Copy<'a> {
                 self.attempts.start(&job, &attempt, run, processes, program);
                 self.versions.insert(job, attempt.version);
             }
-            NodeRequest::Introduce { job, attempt, addresses } => self.attempts.introduce(&job, attempt, addresses),
-            NodeRequest::Stop { job, attempt } => self.attempts.stop(&job, attempt),
+            NodeRequest::Introduce { job, attempt, addresses } => {
+                reach(FailPoint::BeforeIntroduction);
+                self.attempts.introduce(&job, attempt, addresses);
+            }
+            NodeRequest::Stop { job, attempt } => {
+                reach(FailPoint::BeforeStop);
+                self.attempts.stop(&job, attempt);
+            }
             NodeRequest::Kill { job, attempt } => self.attempts.kill(&job, attempt),
             NodeRequest::Exit(outcome) => return Some(outcome),
             NodeRequest::Answer { number, answer } => {
@@ -546,8 +562,13 @@ impl<'a> Copy<'a> {
 
     /// Makes a call to the store, whose answer comes as an event.
     fn ask(&mut self, call: StoreCall) {
+        let mut after = None;
         if let StoreCall::Put(position, record) = &call {
             self.attempts.writes(*position, record);
+            let number = AttemptNumber(*position);
+            let begins = record.jobs.values().any(|job| job.attempt.as_ref().is_some_and(|of| of.number == number));
+            reach(if begins { FailPoint::BeforeAttempt } else { FailPoint::BeforeRecord });
+            after = Some(if begins { FailPoint::AfterAttempt } else { FailPoint::AfterRecord });
         }
         let (journal, events) = (self.journal.clone(), self.events.clone());
         self.runtime.spawn(async move {
@@ -555,6 +576,9 @@ impl<'a> Copy<'a> {
                 StoreCall::Put(..) => (error, StoreAnswer::Put(PutOutcome::Unknown)),
                 StoreCall::Newest | StoreCall::Get(_) | StoreCall::Delete(_) => (error, StoreAnswer::Failed),
             });
+            if let (Ok(StoreAnswer::Put(PutOutcome::Created)), Some(point)) = (&answer, after) {
+                reach(point);
+            }
             // A copy that has ended reads no more events.
             let _ = events.send(Event::Store(answer));
         });

@@ -8,10 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::collection::is_announced;
 use crate::check_job_name;
 use crate::elf::{Glibc, ProgramFile};
+use crate::fail_point::{FailPoint, reach};
 use crate::isolation::{Isolation, Limits};
 use crate::job_store::JobStore;
 use crate::keeper::Program;
@@ -43,6 +45,13 @@ const AGAIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The bytes of binaries that a node keeps. Those that were used longest ago go first.
 const MOST_CACHED: u64 = 4 << 30;
+
+/// How many binaries are read as a whole at the same time.
+const READERS: usize = 4;
+/// What the name of a binary begins with while it is written.
+const NEW: &str = "new.";
+/// The age from which a file of such a name counts as left by a node that was killed.
+const LEFT_AFTER: Duration = Duration::from_secs(3600);
 
 /// What a job runs: the content of its name, the version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,8 +100,7 @@ pub struct Previous {
 /// The hash that names content: SHA-256, in hexadecimal digits.
 #[must_use]
 pub fn hash(content: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, content);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    in_hexadecimal(ring::digest::digest(&ring::digest::SHA256, content).as_ref())
 }
 
 impl Specification {
@@ -143,13 +151,23 @@ pub struct Shelf {
     isolation: Option<Arc<Isolation>>,
     /// Graphs that were read, by version.
     graphs: Arc<Mutex<BTreeMap<String, Graph>>>,
+    /// Whoever reads a whole binary holds that of its hash. A node that starts prepares the programs of all jobs at once: without this
+    /// it would hold a copy for each of them, and fetch the same one again and again.
+    readers: Arc<[tokio::sync::Mutex<Verified>; READERS]>,
 }
+
+/// The binaries that were verified last, by their hashes.
+type Verified = BTreeMap<String, (FileId, Instant)>;
+
+/// What a file is known by while nobody replaces it: its inode and its length.
+type FileId = (u64, u64);
 
 impl Shelf {
     /// Those of the cluster whose objects are in `folder` of the store at `location`. Binaries are kept on this host in `cache`.
     #[must_use]
     pub fn new(store: Store, folder: &str, location: String, cache: PathBuf) -> Self {
-        Self { store, folder: folder.to_owned(), location, cache, isolation: None, graphs: Arc::default() }
+        let (graphs, readers) = (Arc::default(), Arc::default());
+        Self { store, folder: folder.to_owned(), location, cache, isolation: None, graphs, readers }
     }
 
     /// The same on a node that keeps the processes of jobs apart.
@@ -173,7 +191,9 @@ impl Shelf {
     /// # Errors
     /// The binary cannot be fetched, or gives no verdict.
     pub async fn check(&self, specification: &Specification) -> anyhow::Result<Verdict> {
-        let checks = self.checks(specification, self.fetch(&specification.binary).await?);
+        let file = self.fetch(&specification.binary).await?;
+        self.can_load(&specification.binary).await?;
+        let checks = self.checks(specification, file);
         self.hand_over(&specification.job).await?;
         spawn_blocking(move || verdict(&checks)).await?.map_err(anyhow::Error::msg)
     }
@@ -261,7 +281,9 @@ impl Shelf {
         let of_it = content.clone();
         spawn_blocking(move || is_program(&of_it)).await??;
         let name = self.binary(expected);
+        reach(FailPoint::BeforeBinary);
         self.store.create(&name, content).await.map_err(|error| self.store.failed("create", &name, error))?;
+        reach(FailPoint::AfterBinary);
         Ok(())
     }
 
@@ -272,9 +294,11 @@ impl Shelf {
     /// The store fails.
     pub async fn put(&self, specification: &Specification) -> anyhow::Result<String> {
         let (version, name) = (specification.version(), self.specification(&specification.version()));
+        reach(FailPoint::BeforeSpecification);
         let bytes = frame::encode(SPECIFICATION, specification)?;
         let put = self.store.objects().put(&name, PutPayload::from_bytes(bytes)).await;
         put.map_err(|error| self.store.failed("write", &name, error))?;
+        reach(FailPoint::AfterSpecification);
         Ok(version)
     }
 
@@ -322,41 +346,111 @@ impl Shelf {
         Ok(specification)
     }
 
+    /// Who may read a whole binary now.
+    fn reader(&self, hash: &str) -> &tokio::sync::Mutex<Verified> {
+        let first = hash.as_bytes().first().copied().unwrap_or_default();
+        &self.readers[usize::from(first) % READERS]
+    }
+
     /// The file of a binary in the cache, which is fetched if it is not there or was damaged.
     async fn fetch(&self, hash_of_it: &str) -> anyhow::Result<PathBuf> {
-        let (file, expected) = (self.cache.join(hash_of_it), hash_of_it.to_owned());
+        let file = self.cache.join(hash_of_it);
+        let mut verified = self.reader(hash_of_it).lock().await;
+        let known = verified.get(hash_of_it).filter(|(_, when)| when.elapsed() < LOOK_EVERY).map(|(file, _)| *file);
+        if known.is_none() || known != file_id(&file) {
+            verified.remove(hash_of_it);
+            self.read_and_fetch(&file, hash_of_it).await?;
+            verified.extend(file_id(&file).map(|id| (hash_of_it.to_owned(), (id, Instant::now()))));
+        }
+        Ok(file)
+    }
+
+    /// The same, if the file was damaged a moment after it was verified.
+    async fn fetch_damaged(&self, hash: &str) -> anyhow::Result<PathBuf> {
+        self.reader(hash).lock().await.remove(hash);
+        self.fetch(hash).await
+    }
+
+    async fn read_and_fetch(&self, file: &Path, hash_of_it: &str) -> anyhow::Result<()> {
+        let (file, expected) = (file.to_owned(), hash_of_it.to_owned());
         let (cached, of_cached) = (file.clone(), expected.clone());
         if spawn_blocking(move || is_cached(&cached, &of_cached)).await? {
-            return Ok(file);
+            return Ok(());
         }
         let name = self.binary(hash_of_it);
         let failed = |error| self.store.failed("read", &name, error);
         let content = self.store.objects().get(&name).await.map_err(failed)?.bytes().await.map_err(failed)?;
-        let (cache, kept) = (self.cache.clone(), file.clone());
+        let cache = self.cache.clone();
         let right = spawn_blocking(move || {
             let right = hash(&content) == expected;
-            if right { keep(&cache, &kept, &content).map(|()| right) } else { Ok(right) }
+            if right { keep(&cache, &file, &content).map(|()| right) } else { Ok(right) }
         });
         ensure!(right.await??, "'{}' is damaged", self.store.describe_object(&name));
-        Ok(file)
+        Ok(())
     }
+
+    /// Whether this host could load a program of the cache.
+    async fn can_load(&self, hash: &str) -> anyhow::Result<()> {
+        let _alone = self.reader(hash).lock().await;
+        let file = self.cache.join(hash);
+        spawn_blocking(move || can_load(&file)).await?
+    }
+}
+
+/// By what a file is known, if it is there.
+fn file_id(file: &Path) -> Option<FileId> {
+    std::fs::metadata(file).ok().map(|metadata| (metadata.ino(), metadata.len()))
 }
 
 /// Whether a file of the cache has the content of this hash.
 fn is_cached(file: &Path, expected: &str) -> bool {
-    std::fs::read(file).is_ok_and(|content| hash(&content) == expected)
+    hash_of(file).is_ok_and(|found| found == expected)
+}
+
+/// The hash of a file's content, of which little is in memory at a time.
+fn hash_of(file: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(file)?;
+    let (mut digest, mut part) = (ring::digest::Context::new(&ring::digest::SHA256), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(in_hexadecimal(digest.finish().as_ref())),
+            read => digest.update(&part[..read]),
+        }
+    }
+}
+
+fn in_hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Puts a binary into the cache as a whole.
 fn keep(cache: &Path, file: &Path, content: &[u8]) -> anyhow::Result<()> {
     let failed = || format!("cannot keep the binary in '{}'", cache.display());
     std::fs::create_dir_all(cache).with_context(failed)?;
-    let new = cache.join(format!("new.{:016x}", rand::random::<u64>()));
-    std::fs::write(&new, content).with_context(failed)?;
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).with_context(failed)?;
-    std::fs::rename(&new, file).with_context(failed)?;
+    forget_left(cache);
+    let new = cache.join(format!("{NEW}{:016x}", rand::random::<u64>()));
+    let kept = std::fs::write(&new, content)
+        .and_then(|()| std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)))
+        .and_then(|()| std::fs::rename(&new, file));
+    if kept.is_err() {
+        // On a full disk, what was written of it would be in the way of the next attempt. An error means that it is not there.
+        let _ = std::fs::remove_file(&new);
+    }
+    kept.with_context(failed)?;
     prune(cache, MOST_CACHED);
     Ok(())
+}
+
+/// Deletes what nodes have left in a cache that were killed while they wrote a binary.
+fn forget_left(cache: &Path) {
+    for entry in std::fs::read_dir(cache).into_iter().flatten().flatten() {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_old = modified.is_ok_and(|then| then.elapsed().is_ok_and(|age| age > LEFT_AFTER));
+        if is_old && entry.file_name().to_str().is_some_and(|name| name.starts_with(NEW)) {
+            // An error means that another node of this host was faster.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Whether content is a job that can run on a node of this cluster with this CPU.
@@ -376,7 +470,7 @@ fn can_load(file: &Path) -> anyhow::Result<()> {
 /// Whether a file of the cache's folder is a binary, or was to become one. Others are not ours.
 fn is_own(name: &std::ffi::OsStr) -> bool {
     let hash = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    name.to_str().is_some_and(|name| name.starts_with("new.") || hash(name))
+    name.to_str().is_some_and(|name| name.starts_with(NEW) || hash(name))
 }
 
 /// Deletes the files of a cache that were used longest ago while there are more than `most` bytes. A process that runs goes on, and
@@ -464,6 +558,22 @@ impl Programs {
         program.with_context(|| format!("version {version} has not been fetched"))
     }
 
+    /// Fetches the binary of a version again if its file was damaged: a process of it has died.
+    pub(super) fn repair(&self, version: &str) {
+        let path = self.lock().get(version).map(|prepared| prepared.program.path.clone());
+        let Some(hash) = path.as_deref().and_then(|path| path.file_name()?.to_str()).map(str::to_owned) else { return };
+        let (shelf, version) = (self.shelf.clone(), version.to_owned());
+        self.runtime.spawn(async move {
+            if let Err(error) = shelf.fetch_damaged(&hash).await {
+                tracing::warn!(
+                    version,
+                    error = format!("{error:#}"),
+                    "cannot look whether a binary is what it must be"
+                );
+            }
+        });
+    }
+
     /// Checks a version at once.
     pub(super) fn check_again(&self, version: &str) {
         if let Some(prepared) = self.lock().get(version) {
@@ -531,10 +641,11 @@ impl Preparing {
 
     /// Returns the file of the program.
     async fn prepare(&self) -> anyhow::Result<PathBuf> {
+        reach(FailPoint::BeforeFetch);
         let specification = self.shelf.get(&self.version).await?;
         let path = self.shelf.fetch(&specification.binary).await?;
-        let of_it = path.clone();
-        spawn_blocking(move || can_load(&of_it)).await??;
+        reach(FailPoint::AfterFetch);
+        self.shelf.can_load(&specification.binary).await?;
         let program = Program {
             path: path.clone(),
             name: specification.job.clone(),
@@ -548,7 +659,11 @@ impl Preparing {
         let draw = self.draw();
         // The lock is held, so that the program is there when the node offers the version.
         let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        let readiness = Readiness::start_and_draw(checks, move |unready| checked(&version, unready), draw)?;
+        let told = move |unready| {
+            reach(FailPoint::AfterCheck);
+            checked(&version, unready);
+        };
+        let readiness = Readiness::start_and_draw(checks, told, draw)?;
         all.insert(self.version.clone(), Prepared { program, readiness });
         Ok(path)
     }
@@ -624,6 +739,20 @@ mod tests {
         shelf.store.create(&damaged, Bytes::from_static(b"damaged")).await.unwrap();
         assert!(shelf.fetch(&name).await.unwrap_err().to_string().contains("is damaged"));
         assert!(!file.exists());
+    }
+
+    #[test]
+    fn what_a_killed_node_has_left_in_a_cache_is_deleted_when_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, age_s) in [("new.1", 4000), ("new.2", 10), ("another's", 4000)] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            let then = SystemTime::now() - Duration::from_secs(age_s);
+            std::fs::File::open(path).unwrap().set_modified(then).unwrap();
+        }
+        forget_left(folder.path());
+        let left = ["new.1", "new.2", "another's"].map(|name| folder.path().join(name).exists());
+        assert_eq!(left, [false, true, true]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use object_store::ObjectMeta;
 
 use super::{CONCURRENT_GETS, JobStore};
 use crate::check_job_name;
+use crate::fail_point::{FailPoint, reach};
 
 const SAVEPOINT: Format = Format { kind: "savepoint", version: 1 };
 /// How often the newest checkpoint is pinned until it still is the newest afterwards.
@@ -59,13 +60,20 @@ impl JobStore {
             let savepoint = Savepoint { name: name.to_owned(), taken_ms, checkpoint, manifest };
             let pin = format!("pins/{:016x}.json", rand::random::<u64>());
             self.store.create_framed(SAVEPOINT, &self.path(&pin), &savepoint).await?;
+            reach(FailPoint::AfterPin);
             let newest = self.inspect().await?.into_checkpoint();
             let whole = newest.is_some_and(|(newest, _)| newest == savepoint.checkpoint);
+            if whole {
+                reach(FailPoint::BeforeSavepoint);
+            }
             // A create that has failed may yet take effect, so the pin stays then.
             let kept = match whole {
                 true => Some(self.store.create_framed(SAVEPOINT, &self.path(&object(name)), &savepoint).await?),
                 false => None,
             };
+            if kept.is_some() {
+                reach(FailPoint::AfterSavepoint);
+            }
             self.delete(&pin).await?;
             match kept {
                 Some(Created::Created) => return Ok(savepoint),

@@ -32,6 +32,11 @@ pub(super) const LONGEST_HELLO: u64 = 16 << 10;
 /// that is added with a default changes nothing, because what is missing or unknown is passed over.
 pub(super) const PROTOCOL: u32 = 2;
 
+/// The version of the messages that this process speaks.
+pub(super) fn spoken() -> u32 {
+    crate::skew::apply(PROTOCOL)
+}
+
 /// Whether two nodes understand each other: the versions of their messages are the same, or follow each other. The newer one writes
 /// so that the other can read it.
 pub(super) const fn understands(mine: u32, theirs: u32) -> bool {

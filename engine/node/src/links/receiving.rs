@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::connection::{ANSWERS_WITHIN, Answer, Connection, Hello, PROTOCOL, understands};
+use super::connection::{ANSWERS_WITHIN, Answer, Connection, Hello, spoken, understands};
 use super::seldom::Seldom;
 use super::{Envelope, LinkEvent, Shared};
 use crate::status::{STUCK_AFTER, gather};
@@ -151,9 +151,9 @@ async fn receive(socket: TcpStream, address: SocketAddr, number: u64, shared: &S
         }
     };
     let (from, to, store) = match hello {
-        Hello::Messages { from, protocol, .. } if !understands(PROTOCOL, protocol) => {
-            tracing::warn!(%from, its_version = protocol, version = PROTOCOL, "refused a node of another version");
-            if let Err(error) = connection.write(&Answer::OtherVersion(PROTOCOL)).await {
+        Hello::Messages { from, protocol, .. } if !understands(spoken(), protocol) => {
+            tracing::warn!(%from, its_version = protocol, version = spoken(), "refused a node of another version");
+            if let Err(error) = connection.write(&Answer::OtherVersion(spoken())).await {
                 tracing::debug!(%from, %error, "could not answer a hello");
             }
             return;

@@ -9,7 +9,7 @@ use fluvial_protocol::group::{Message, NodeId};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::connection::{ANSWERS_WITHIN, Answer, Connection, Hello, NotOpened, PROTOCOL};
+use super::connection::{ANSWERS_WITHIN, Answer, Connection, Hello, NotOpened, spoken};
 use super::seldom::Seldom;
 use super::{Envelope, LinkEvent, Outboxes, Shared};
 use crate::trust::TrustKind;
@@ -169,10 +169,11 @@ impl Link {
                     return (self.shared.events)(LinkEvent::OtherTrust(why));
                 }
                 Err(Unlinked::OtherVersion(theirs)) => {
-                    let older = if theirs < PROTOCOL { "that" } else { "this" };
+                    let older = if theirs < spoken() { "that" } else { "this" };
                     let why = format!(
-                        "this node speaks version {PROTOCOL} of the messages between nodes, and the node at {} version {theirs}: \
+                        "this node speaks version {} of the messages between nodes, and the node at {} version {theirs}: \
                          upgrade {older} node, one version after the other",
+                        spoken(),
                         self.to
                     );
                     self.failed(&io::Error::other(why.clone()));
@@ -224,7 +225,7 @@ impl Link {
             NotOpened::Failed(error) => Unlinked::Failed(error),
         })?;
         let store = shared.proof.store().to_owned();
-        let hello = Hello::Messages { from: shared.me.clone(), to: self.to.clone(), store, protocol: PROTOCOL };
+        let hello = Hello::Messages { from: shared.me.clone(), to: self.to.clone(), store, protocol: spoken() };
         let asked = async {
             connection.write(&hello).await?;
             connection.read().await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())

@@ -1,5 +1,6 @@
 //! The figures: what is measured, beside what, and what it is to be.
 
+mod cluster;
 mod count;
 mod footprint;
 mod hosts;
@@ -54,6 +55,9 @@ pub(crate) enum Figure {
     /// Pauses of a group of copies when a process, a host or the coordinator is lost and when copies come and go; not among
     /// all: it makes network namespaces, which root may do
     Hosts,
+    /// A cluster of three nodes: submit to running, the API and the coordinator with 100 jobs, what the store is asked, pauses at
+    /// changes, and a power cut; not among all: it makes network namespaces, which root may do
+    Cluster,
 }
 
 impl Figure {
@@ -91,6 +95,7 @@ impl Figure {
             Self::Metrics => latency::measure_metrics,
             Self::Mesh => mesh::measure,
             Self::Hosts => hosts::measure,
+            Self::Cluster => cluster::measure,
         };
         measure().with_context(|| format!("measure {self}"))
     }
@@ -114,6 +119,7 @@ impl fmt::Display for Figure {
             Self::Metrics => "metrics",
             Self::Mesh => "mesh",
             Self::Hosts => "hosts",
+            Self::Cluster => "cluster",
         })
     }
 }
