@@ -14,6 +14,7 @@ mod allocator;
 pub mod changes;
 pub mod elf;
 pub mod group;
+pub mod history;
 pub mod http;
 pub mod isolation;
 pub mod job_store;

@@ -3,6 +3,8 @@
 
 mod access;
 mod console;
+mod console_job;
+mod console_log;
 mod drain;
 mod front;
 mod life;

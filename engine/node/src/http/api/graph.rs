@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use fluvial_protocol::group::Refusal;
 
 use super::{Knowledge, Refused};
-use crate::status::Graph;
+use crate::status::{Graph, Layout};
 
 /// The graph of the version that runs, or else of the one that is wanted.
 pub(super) async fn graph(
@@ -19,4 +19,11 @@ pub(super) async fn graph(
     let graph = knowledge.shelf.graph(&version).await.map_err(|error| Refused::unavailable(&error))?;
     let unknown = "the graph is known when a node has checked the job's program: ask again";
     graph.map(Json).ok_or_else(|| Refused::new(StatusCode::SERVICE_UNAVAILABLE, unknown))
+}
+
+/// Where a drawing of the same graph has its nodes and edges.
+pub(super) async fn layout(knowledge: State<Knowledge>, name: Path<String>) -> Result<Json<Layout>, Refused> {
+    let Json(graph) = graph(knowledge, name).await?;
+    let too_large = || Refused::new(StatusCode::NOT_FOUND, "the graph is too large to be drawn");
+    Layout::of(&graph).map(Json).ok_or_else(too_large)
 }

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `GET /v1/jobs`, `GET /v1/jobs/{name}` | the jobs, each as a [`Report`] |
 //! | `GET /v1/jobs/{name}/graph` | the dataflow of the job: a [`Graph`](crate::status::Graph) |
+//! | `GET /v1/jobs/{name}/layout` | where a drawing of the graph has its nodes and edges: a [`Layout`](crate::status::Layout) |
+//! | `GET /v1/jobs/{name}/attempts` | the newest attempts to run it, newest first, each as a [`PastAttempt`](crate::history::PastAttempt) |
 //! | `PUT /v1/binaries/{hash}` | keeps a binary, whose SHA-256 this is; `GET` says by 200 or 404 whether it is there |
 //! | `POST /v1/jobs` | submits a job: a [`Submission`] |
 //! | `PATCH /v1/jobs/{name}` | another binary, other options or another number of workers: an [`Update`] |
@@ -23,7 +25,7 @@
 //! | `GET /v1/session` | who makes the request: a [`Session`] |
 //! | `POST /v1/session`, `DELETE /v1/session` | signs a browser in with a token ([`SignIn`]), and out |
 //! | `GET /v1/events` | jobs and nodes as they change, as server-sent events |
-//! | `GET /v1/history` | lag and rates of the jobs in the last hour |
+//! | `GET /v1/history` | lag, rates and checkpoints of the jobs in the last hour |
 //! | `GET /` | the console: pages for a browser, which use nothing but this API |
 //!
 //! Every node answers; a change is passed on to the coordinator. An error has a status of 4xx if the request is wrong, and 503 if
@@ -84,6 +86,7 @@ use crate::access::{Audit, Authenticator, Tokens};
 use crate::changes::Changes;
 use crate::check_job_name;
 use crate::group::{CLUSTER, Shelf, Specification};
+use crate::history::History;
 use crate::logs::Gathered;
 use crate::status::{Board, Report, View, gather_cluster, gather_job};
 use crate::trust::Trust;
@@ -112,6 +115,7 @@ struct Knowledge {
     logs: Gathered,
     followers: logs::Followers,
     live: Arc<Live>,
+    history: History,
 }
 
 /// Serves the API on `listener` until the runtime ends.
@@ -125,6 +129,7 @@ pub fn serve(
     shelf: Shelf,
     changes: Changes,
     gathered: Gathered,
+    history: History,
     runtime: &Handle,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
@@ -141,8 +146,10 @@ pub fn serve(
     let gate = Arc::new(Gate { address, authenticator, audit, board: Arc::clone(&board) });
     let followers = logs::followers();
     let trusted = Arc::clone(&trust);
+    runtime.spawn(history::look(history.clone(), Arc::clone(&board)));
     let live = Live::start(Arc::clone(&board), Arc::clone(&trust), runtime);
-    let knowledge = Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs: gathered, followers, live };
+    let logs = gathered;
+    let knowledge = Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs, followers, live, history };
     let router = router(knowledge);
     runtime.spawn(serving::serve(Bounded::new(listener), trust, router));
     Ok(())
@@ -159,6 +166,8 @@ fn router(knowledge: Knowledge) -> Router {
         .route("/v1/jobs/{name}/savepoints/{savepoint}", delete(savepoints::drop_savepoint))
         .route("/v1/jobs/{name}/logs", get(logs::logs))
         .route("/v1/jobs/{name}/graph", get(graph::graph))
+        .route("/v1/jobs/{name}/layout", get(graph::layout))
+        .route("/v1/jobs/{name}/attempts", get(history::attempts))
         .route("/v1/jobs/{name}/{action}", post(jobs::act))
         .route(
             "/v1/binaries/{hash}",
@@ -170,7 +179,7 @@ fn router(knowledge: Knowledge) -> Router {
         .route("/v1/tokens/{name}", delete(tokens::revoke))
         .route("/v1/audit", get(audit::newest))
         .route("/v1/events", get(events::events))
-        .route("/v1/history", get(events::history))
+        .route("/v1/history", get(history::history))
         .merge(console::routes())
         .route("/v1/session", get(sessions::whose).post(sessions::sign_in).delete(sessions::sign_out))
         .layer(DefaultBodyLimit::max(MOST_BYTES_OF_JSON))
