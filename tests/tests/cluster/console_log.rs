@@ -7,7 +7,7 @@ use fluvial_tests::stage::Stage;
 use fluvial_tests::subject::Subject;
 use serde_json::Value;
 
-use crate::console::{api_of, browse, complains_of_nothing, is_for_everybody, wait_until, words};
+use crate::console::{api_of, browse, complains_of_nothing, is_for_everybody, row, wait_until, words};
 use crate::logs::poison;
 use crate::nodes::Cluster;
 

@@ -309,7 +309,7 @@ impl<'a> Copy<'a> {
                 let (stored, logs) = (StoredLogs::new(store.clone(), CLUSTER), logs.clone().unwrap_or(Logs::new("")));
                 let gathered = Gathered::new(logs.clone(), stored.clone(), Arc::clone(&trust));
                 handle.spawn(logs.write(stored, store_logs_every));
-                api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, gathered, history, handle)
+                api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, (gathered, history), handle)
                     .context("cannot serve the API")?;
                 let programs = Programs::new(shelf, handle.clone(), Arc::new(checked));
                 (None, OfPrograms::Submitted(Box::new(programs)), Some(isolation))

@@ -128,8 +128,7 @@ pub fn serve(
     trust: Arc<Trust>,
     shelf: Shelf,
     changes: Changes,
-    gathered: Gathered,
-    history: History,
+    (logs, history): (Gathered, History),
     runtime: &Handle,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
@@ -148,7 +147,6 @@ pub fn serve(
     let trusted = Arc::clone(&trust);
     runtime.spawn(history::look(history.clone(), Arc::clone(&board)));
     let live = Live::start(Arc::clone(&board), Arc::clone(&trust), runtime);
-    let logs = gathered;
     let knowledge = Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs, followers, live, history };
     let router = router(knowledge);
     runtime.spawn(serving::serve(Bounded::new(listener), trust, router));

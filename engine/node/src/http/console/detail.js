@@ -5,6 +5,7 @@
 
 import { get, jobPath, SignedOut } from './api.js';
 import { link, noteCheckpoint } from './live.js';
+import { isOver } from './states.js';
 
 const FIGURES_MS = 2000;
 const ATTEMPTS_MS = 10_000;
@@ -18,7 +19,7 @@ export const detail = { name: null, ...NOTHING };
 /** What a person has chosen: an operator, and whether the drawing is made as small as its place. */
 export const chosen = { node: null, whole: false };
 
-const NEVER = { figures: 0, attempts: 0, savepoints: 0, layout: 0, state: null };
+const NEVER = { figures: 0, attempts: 0, savepoints: 0, layout: 0 };
 let asked = { ...NEVER };
 let asking = false;
 
@@ -66,17 +67,23 @@ async function refresh(name) {
     asked.layout = Date.now();
     await draw(name, version);
   }
-  const state = `${job.state} ${job.attempt?.number} ${job.attempt?.generation}`;
-  if (due('attempts', ATTEMPTS_MS) || state !== asked.state) {
+  if (due('attempts', ATTEMPTS_MS) || isBehind(job)) {
+    asked.attempts = Date.now();
     const attempts = await get(jobPath(name, '/attempts'));
     if (detail.name === name) Object.assign(detail, { attempts });
-    Object.assign(asked, { attempts: Date.now(), state });
   }
   if (due('savepoints', SAVEPOINTS_MS)) {
     asked.savepoints = Date.now();
     const savepoints = await get(jobPath(name, '/savepoints'));
     if (detail.name === name) Object.assign(detail, { savepoints });
   }
+}
+
+/** Whether something has happened to the newest attempt that is not among the attempts yet. */
+function isBehind(job) {
+  const [newest] = detail.attempts;
+  const { number, generation } = job.attempt ?? {};
+  return number !== newest?.number || (generation ?? null) !== newest?.generation || isOver(job) !== (newest?.ended !== null);
 }
 
 async function draw(name, version) {

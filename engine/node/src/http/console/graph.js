@@ -31,7 +31,7 @@ function said(job) {
   const nameOf = (id) => nodeOf(id)?.name ?? id;
   // What is as it should be in a job that is not is of no use.
   const found = job && job.state === 'running' ? finding(job, nameOf) : null;
-  const text = detail.problem || found?.text || (job ? `The job is ${job.state}, so its operators say little now.` : 'Asking the node.');
+  const text = detail.problem || found?.text || (job ? `While the job is ${job.state}, the figures of its operators say little.` : 'Asking the node.');
   return h('p', { class: 'finding', 'data-key': 'finding' }, badge(found?.tone ?? 'idle', { good: 'well', warn: 'slow', bad: 'bottleneck' }[found?.tone] ?? 'no figures'), ' ', text,
     found?.node && [' ', h('button', { type: 'button', class: 'plain', 'data-show': found.node }, `Show ${nameOf(found.node)}`)]);
 }
