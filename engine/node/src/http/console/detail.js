@@ -82,8 +82,11 @@ async function refresh(name) {
 /** Whether something has happened to the newest attempt that is not among the attempts yet. */
 function isBehind(job) {
   const [newest] = detail.attempts;
-  const { number, generation } = job.attempt ?? {};
-  return number !== newest?.number || (generation ?? null) !== newest?.generation || isOver(job) !== (newest?.ended !== null);
+  if (!job.attempt) return false;
+  const { number, generation } = job.attempt;
+  // Which generation an attempt was is forgotten with its processes.
+  const isNew = generation !== null && generation !== newest?.generation;
+  return number !== newest?.number || isNew || (isOver(job) && newest.ended === null);
 }
 
 async function draw(name, version) {
