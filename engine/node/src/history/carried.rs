@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::kept::Kept;
 use super::{PastAttempt, Sample};
 
-/// The most things that one message carries: a bound of its size, which is below the longest line of a link.
-const MOST_ITEMS: usize = 4000;
+/// The most bytes that one message carries, about. A quarter of the longest line of a link: the message itself has to fit, too.
+const MOST_BYTES: usize = 1 << 20;
 /// How many nodes are remembered. A node that was started again is another one.
 const MOST_PEERS: usize = 1024;
 
@@ -39,6 +39,21 @@ pub(super) enum Item {
         job: String,
         attempt: PastAttempt,
     },
+}
+
+impl Item {
+    /// How long it is as JSON, about.
+    fn encoded_len(&self) -> usize {
+        match self {
+            Self::Sample { job, .. } => job.len() + 250,
+            Self::Attempt { job, attempt } => {
+                let nodes = attempt.nodes.iter().map(|node| node.len() + 3).sum::<usize>();
+                let texts = attempt.why.len() + attempt.ended.as_ref().map_or(0, String::len);
+                // A byte of a text needs up to six of JSON.
+                job.len() + 6 * texts + nodes + 350
+            }
+        }
+    }
 }
 
 /// The other nodes.
@@ -82,8 +97,15 @@ impl Peer {
             return Some(Carried { through: self.has, has, items: Vec::new() });
         }
         let mut items = kept.after(self.has, self.of_others);
-        let cut = items.len() > MOST_ITEMS;
-        items.truncate(MOST_ITEMS);
+        let mut bytes = 0;
+        let fits = items.iter().take_while(|(_, item)| {
+            bytes += item.encoded_len();
+            bytes <= MOST_BYTES
+        });
+        // One always fits, because the texts of an attempt are bounded.
+        let fits = fits.count().max(1);
+        let cut = items.len() > fits;
+        items.truncate(fits);
         let through = items.last().filter(|_| cut).map_or(kept.number(), |(number, _)| *number);
         Some(Carried { through, has, items: items.into_iter().map(|(_, item)| item).collect() })
     }

@@ -11,6 +11,16 @@ use crate::status::{began_because, ended_because};
 /// The most jobs of which anything is kept.
 const MOST_JOBS: usize = 2000;
 
+/// The longest reason that is kept, in characters. The status of the job has the whole of the newest one.
+const LONGEST_REASON: usize = 2000;
+
+fn short(reason: &str) -> String {
+    match reason.char_indices().nth(LONGEST_REASON) {
+        Some((at, _)) => format!("{}…", &reason[..at]),
+        None => reason.to_owned(),
+    }
+}
+
 /// Samples and attempts.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -78,7 +88,7 @@ impl Kept {
         let mut value = value.unwrap_or_else(|| PastAttempt {
             number,
             generation: None,
-            why: began_because(attempt).to_owned(),
+            why: short(began_because(attempt)),
             version: attempt.version.clone(),
             workers: attempt.layout().workers,
             nodes: attempt.placement.places.iter().map(|(node, _)| node.address.clone()).collect(),
@@ -88,7 +98,7 @@ impl Kept {
         });
         value.generation = generation.or(value.generation);
         if let (None, Some(outcome)) = (&value.ended, outcome) {
-            (value.ended_ms, value.ended) = (Some(now_ms), Some(ended_because(outcome)));
+            (value.ended_ms, value.ended) = (Some(now_ms), Some(short(&ended_because(outcome))));
         }
         let open = |(earlier, of): (&u64, &Numbered<PastAttempt>)| {
             (*earlier < number && of.value.ended.is_none()).then(|| of.value.clone())
