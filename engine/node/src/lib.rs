@@ -15,6 +15,7 @@ pub mod changes;
 pub mod elf;
 pub mod fail_point;
 pub mod group;
+pub mod history;
 #[cfg(test)]
 mod hostile;
 pub mod http;

@@ -115,8 +115,37 @@ impl Browser {
         self.developer("Emulation.setEmulatedMedia", &json!({ "features": [scheme] }))
     }
 
+    /// Minimises the browser's window, whose page is hidden then, or shows it again.
+    ///
+    /// # Errors
+    /// The browser does not answer.
+    pub fn hide(&self, hidden: bool) -> Result<()> {
+        let window = self.ask_developer("Browser.getWindowForTarget", &json!({}))?;
+        let state = if hidden { "minimized" } else { "normal" };
+        let bounds = json!({ "windowId": window["windowId"], "bounds": { "windowState": state } });
+        self.developer("Browser.setWindowBounds", &bounds)
+    }
+
+    /// Writes a picture of the whole page into the folder that `FLUVIAL_PICTURES` names, for people who look at them.
+    ///
+    /// # Errors
+    /// The browser does not answer, or the folder is not there.
+    pub fn picture(&self, name: &str) -> Result<()> {
+        let Some(folder) = std::env::var_os("FLUVIAL_PICTURES") else { return Ok(()) };
+        let whole = json!({ "captureBeyondViewport": true });
+        let taken = self.ask_developer("Page.captureScreenshot", &whole)?;
+        let picture = taken["data"].as_str().context("the browser takes no picture")?;
+        let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        std::fs::write(PathBuf::from(folder).join(format!("{name}.png.base64")), picture)?;
+        Ok(())
+    }
+
     fn developer(&self, command: &str, parameters: &Value) -> Result<()> {
-        self.driver.post("goog/cdp/execute", &json!({ "cmd": command, "params": parameters })).map(drop)
+        self.ask_developer(command, parameters).map(drop)
+    }
+
+    fn ask_developer(&self, command: &str, parameters: &Value) -> Result<Value> {
+        self.driver.post("goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
     }
 
     fn find(&self, selector: &str) -> Result<String> {

@@ -15,40 +15,40 @@ const WIDE: (u32, u32) = (1280, 800);
 const NARROW: (u32, u32) = (390, 800);
 
 /// A browser that shows a path of a console.
-fn browse(address: &str, path: &str) -> Browser {
+pub(crate) fn browse(address: &str, path: &str) -> Browser {
     browse_by("http", address, path)
 }
 
-fn browse_by(scheme: &str, address: &str, path: &str) -> Browser {
+pub(crate) fn browse_by(scheme: &str, address: &str, path: &str) -> Browser {
     let browser = Browser::start().unwrap();
     browser.resize(WIDE.0, WIDE.1).unwrap();
     browser.open(&format!("{scheme}://{address}{path}")).unwrap();
     browser
 }
 
-fn api_of(cluster: &Cluster, node: usize) -> String {
+pub(crate) fn api_of(cluster: &Cluster, node: usize) -> String {
     cluster.addresses.borrow()[&node].1.clone()
 }
 
 /// The value that the page of a job shows beside a name.
-fn fact(browser: &Browser, name: &str) -> String {
+pub(crate) fn fact(browser: &Browser, name: &str) -> String {
     browser.text(&format!("[data-key='{name}'] dd")).unwrap().unwrap_or_default()
 }
 
 /// The texts of the cells of a row of a table.
-fn row(browser: &Browser, key: &str) -> Vec<String> {
+pub(crate) fn row(browser: &Browser, key: &str) -> Vec<String> {
     let script = "return [...document.querySelectorAll(`tr[data-key='${arguments[0]}'] :is(th, td)`)].map((cell) => cell.innerText.trim())";
     let cells = browser.run(script, &[key.into()]).unwrap();
     cells.as_array().unwrap().iter().map(|cell| cell.as_str().unwrap().to_owned()).collect()
 }
 
 #[track_caller]
-fn wait_until(browser: &Browser, what: &str, holds: impl Fn(&Browser) -> bool) {
+pub(crate) fn wait_until(browser: &Browser, what: &str, holds: impl Fn(&Browser) -> bool) {
     browser.wait_until(what, |browser| Ok(holds(browser))).unwrap();
 }
 
 /// Clicks on an action of a job, and confirms it.
-fn act(browser: &Browser, action: &str) {
+pub(crate) fn act(browser: &Browser, action: &str) {
     browser.click(&format!("[data-action={action}]")).unwrap();
     browser.click("dialog [type=submit]").unwrap();
     wait_until(browser, "the dialog closes", |browser| browser.text("dialog[open]").unwrap().is_none());
@@ -56,20 +56,21 @@ fn act(browser: &Browser, action: &str) {
 
 /// The page has complained about nothing.
 #[track_caller]
-fn complains_of_nothing(browser: &Browser) {
+pub(crate) fn complains_of_nothing(browser: &Browser) {
     let complaints: Vec<_> = browser.complaints().unwrap();
     assert!(complaints.is_empty(), "{complaints:#?}");
 }
 
 /// Anybody can use the page: it is readable for a screen reader, in the light, in the dark and on a telephone.
 #[track_caller]
-fn is_for_everybody(browser: &Browser, page: &str) {
+pub(crate) fn is_for_everybody(browser: &Browser, page: &str) {
     for dark in [false, true] {
         browser.prefer_dark(dark).unwrap();
         for (width, height) in [WIDE, NARROW] {
             browser.resize(width, height).unwrap();
             let widths = browser.run("return [document.documentElement.scrollWidth, innerWidth]", &[]).unwrap();
             assert!(widths[0].as_u64() <= widths[1].as_u64(), "{page} is wider than {width} px: {widths}");
+            browser.picture(&format!("{page} {width} {}", if dark { "dark" } else { "light" })).unwrap();
             let found = browser.accessibility().unwrap();
             assert!(found.is_empty(), "{page}, {width} px, dark: {dark}: {found:#?}");
         }
@@ -79,7 +80,7 @@ fn is_for_everybody(browser: &Browser, page: &str) {
 }
 
 /// A text in which line breaks are blanks.
-fn words(text: &str) -> String {
+pub(crate) fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -181,6 +182,9 @@ fn the_console_shows_what_the_api_says_while_a_job_is_stopped_started_rescaled_a
     stage.feed(200..400).unwrap();
     agree(&browser, &cluster, &name, running_with(2));
     cluster.wait_until_right(&stage);
+    let before = cluster.status(&name)["attempt"]["number"].as_u64();
+    act(&browser, "restart");
+    agree(&browser, &cluster, &name, |status| running_with(2)(status) && status["attempt"]["number"].as_u64() > before);
     browser.click("[data-action=rescale]").unwrap();
     browser.type_into("dialog input", "1").unwrap();
     // By the keyboard.
@@ -294,7 +298,7 @@ fn a_token_signs_in_and_a_viewer_has_no_actions() {
     browser.type_into("#token", "guess").unwrap();
     browser.press("\u{E007}").unwrap();
     wait_until(&browser, "a wrong token is refused", |browser| form(browser).unwrap().contains("not known"));
-    for (role, token, actions) in [("viewer", &tokens[0], 0), ("operator", &tokens[1], 3)] {
+    for (role, token, actions) in [("viewer", &tokens[0], 0), ("operator", &tokens[1], 4)] {
         browser.type_into("#token", token).unwrap();
         browser.press("\u{E007}").unwrap();
         wait_until(&browser, "the job", |browser| {

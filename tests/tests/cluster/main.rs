@@ -4,6 +4,8 @@
 mod access;
 mod collection;
 mod console;
+mod console_job;
+mod console_log;
 mod drain;
 mod ending;
 mod front;

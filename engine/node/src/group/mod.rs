@@ -34,6 +34,7 @@ pub use programs::{GoesBack, Kept, Previous, Shelf, Specification, hash};
 
 use crate::changes::{Changes, Reply};
 use crate::fail_point::{FailPoint, reach};
+use crate::history::History;
 use crate::http::{self, api};
 use crate::isolation::{Isolation, IsolationOptions};
 use crate::keeper::{ProcessEvent, Program};
@@ -279,6 +280,7 @@ impl<'a> Copy<'a> {
         let of_users = events.clone();
         // A node that has ended takes no more of them.
         let changes = Changes::new(move |change, reply| drop(of_users.send(Event::Change(change, reply))));
+        let history = History::default();
         let links = Links::start(
             LinkOptions {
                 me: me.clone(),
@@ -288,6 +290,7 @@ impl<'a> Copy<'a> {
                 board: Arc::clone(&board),
                 changes: changes.clone(),
                 logs: logs.clone(),
+                history: logs.is_some().then(|| history.clone()),
             },
             runtime.handle(),
             // A copy that has ended reads no more events.
@@ -313,7 +316,7 @@ impl<'a> Copy<'a> {
                 let gathered = Gathered::new(logs.clone(), stored.clone(), Arc::clone(&trust));
                 handle.spawn(logs.write(stored, store_logs_every));
                 handle.spawn(Collector::new(shelf.clone(), collection).run(Arc::clone(&board), changes.clone()));
-                api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, gathered, handle)
+                api::serve(api, Arc::clone(&board), trust, shelf.clone(), changes, (gathered, history), handle)
                     .context("cannot serve the API")?;
                 let programs = Programs::new(shelf, handle.clone(), Arc::new(checked));
                 (None, OfPrograms::Submitted(Box::new(programs)), Some(isolation))
@@ -395,7 +398,7 @@ impl<'a> Copy<'a> {
     fn hear(&mut self, event: Event) -> Result<Option<NodeEvent>, (Exit, String)> {
         Ok(Some(match event {
             Event::Link(LinkEvent::Received(envelope)) => {
-                let Envelope { from, message, authorities } = *envelope;
+                let Envelope { from, message, authorities, .. } = *envelope;
                 let record = self.node.record().filter(|_| self.node.members().is_some());
                 // One that was superseded may not know it yet.
                 let term = self.node.coordinator().map(|(_, term)| term);
@@ -523,7 +526,7 @@ impl<'a> Copy<'a> {
         match request {
             NodeRequest::Send { to, message } => {
                 let authorities = self.attempts.authorities();
-                self.links.send(&to, Envelope { from: self.me.clone(), message, authorities });
+                self.links.send(&to, Envelope { from: self.me.clone(), message, authorities, history: None });
             }
             NodeRequest::Store(call) => self.ask(call),
             NodeRequest::Start { job, attempt, run, processes } => {

@@ -37,6 +37,7 @@ pub use asking::{ask_for_change, ask_for_logs, ask_for_report, ask_for_view};
 pub use proof::StoreProof;
 
 use crate::changes::Changes;
+use crate::history::{Carried, History};
 use crate::logs::Logs;
 use crate::status::Board;
 use crate::trust::{Authorities, Trust};
@@ -51,6 +52,9 @@ pub struct Envelope {
     /// The authorities of the newest attempts that the sender knows: from a coordinator, so that nodes can issue the certificates
     /// of their processes; to a coordinator, so that a new one learns them.
     pub authorities: Authorities,
+    /// What the receiver does not know of the last hour. The links add and take it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Carried>,
 }
 
 /// What a node hears from its links.
@@ -87,6 +91,8 @@ pub struct LinkOptions {
     pub changes: Changes,
     /// The logs of jobs that this node holds, for those who ask.
     pub logs: Option<Logs>,
+    /// What this node knows of the last hour, if it is the node of a cluster.
+    pub history: Option<History>,
 }
 
 /// What the tasks of all links share.
@@ -97,6 +103,7 @@ struct Shared {
     board: Arc<Board>,
     changes: Changes,
     logs: Option<Logs>,
+    history: Option<History>,
     events: Box<dyn Fn(LinkEvent) + Send + Sync>,
     /// Whether another node has answered a hello of this one.
     welcomed: AtomicBool,
@@ -124,14 +131,14 @@ impl Links {
         runtime: &Handle,
         events: impl Fn(LinkEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let LinkOptions { me, listener, trust, proof, board, changes, logs } = options;
+        let LinkOptions { me, listener, trust, proof, board, changes, logs, history } = options;
         listener.set_nonblocking(true)?;
         let listener = {
             let _in_runtime = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
         let (events, welcomed) = (Box::new(events), AtomicBool::new(false));
-        let shared = Arc::new(Shared { me, trust, proof, board, changes, logs, events, welcomed });
+        let shared = Arc::new(Shared { me, trust, proof, board, changes, logs, history, events, welcomed });
         let tasks = vec![
             runtime.spawn(receiving::accept(listener, Arc::clone(&shared))),
             runtime.spawn({

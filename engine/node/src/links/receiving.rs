@@ -225,9 +225,12 @@ async fn messages(
     }
     loop {
         let read = tokio::time::timeout(SILENT, connection.read::<Envelope>());
-        let Some(envelope) = read.await.map_err(io::Error::from)?? else { return Ok(()) };
+        let Some(mut envelope) = read.await.map_err(io::Error::from)?? else { return Ok(()) };
         if envelope.from != *from {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a message of another node than its connection"));
+        }
+        if let (Some(history), Some(carried)) = (&shared.history, envelope.history.take()) {
+            history.hear(from, carried);
         }
         (shared.events)(LinkEvent::Received(Box::new(envelope)));
     }

@@ -186,8 +186,10 @@ impl Link {
                 Err(Unlinked::Failed(error) | Unlinked::Insecure(error)) => return self.failed(&error),
             }
         }
-        while let (Some(connection), Some(envelope)) = (&mut self.connection, outbox.next()) {
+        while let (Some(connection), Some(mut envelope)) = (&mut self.connection, outbox.next()) {
             self.used = true;
+            // Here, because a message that waits may be replaced.
+            envelope.history = self.shared.history.as_ref().and_then(|history| history.for_node(&self.to));
             if let Err(error) = connection.write(&envelope).await {
                 self.connection = None;
                 self.failed(&error);

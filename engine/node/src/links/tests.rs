@@ -64,6 +64,7 @@ impl Copy {
             board: Arc::default(),
             changes: Changes::none(),
             logs: None,
+            history: None,
         };
         let (to, events) = unbounded_channel();
         let links = Links::start(options, &Handle::current(), move |event| drop(to.send(event))).unwrap();
@@ -157,7 +158,7 @@ async fn ended(connection: &mut Connection) {
 }
 
 fn envelope(from: &NodeId, message: Message) -> Envelope {
-    Envelope { from: from.clone(), message, authorities: Authorities::new() }
+    Envelope { from: from.clone(), message, authorities: Authorities::new(), history: None }
 }
 
 fn status(number: u64) -> Message {

@@ -151,6 +151,6 @@ fn describe(attempt: &Attempt) -> String {
 }
 
 /// Why an attempt follows the one before: one that was asked to stop has ended without a reason of its own.
-pub(super) fn why(attempt: &Attempt) -> &str {
+pub(crate) fn why(attempt: &Attempt) -> &str {
     if attempt.why.is_empty() { "the copies, or their versions, have changed" } else { &attempt.why }
 }

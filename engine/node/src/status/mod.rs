@@ -15,6 +15,7 @@ mod cluster;
 mod drains;
 mod figures;
 mod graph;
+mod layout;
 #[cfg(test)]
 pub(crate) mod made_up;
 mod merging;
@@ -28,10 +29,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fluvial_protocol::group::{GroupRecord, JobRecord, Member, Node, NodeId, Offer, Running, Term};
+use fluvial_protocol::group::{GroupRecord, JobRecord, Member, Node, NodeId, Offer, Outcome, Running, Term};
 use serde::{Deserialize, Serialize};
 
 use crate::isolation::IsolationReport;
+pub(crate) use changes::why as began_because;
 pub use cluster::{ClusterReport, gather_cluster};
 pub use drains::{Awaited, DrainReport};
 pub use figures::{
@@ -39,12 +41,17 @@ pub use figures::{
     OutputFigures, ProcessFigures, ProcessUse, SplitFigures, WorkerFigures,
 };
 pub use graph::{Graph, GraphEdge, GraphNode, NodeKind};
-
+pub use layout::{Layout, PlacedNode, RoutedEdge};
 pub use metrics::metrics;
 pub use report::{AttemptReport, MemberReport, ProcessReport, Report, State, Stored, gather, gather_job};
 
 /// The age of its newest view at which a copy counts as stuck: its loop shows one at each step.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// How a run ended, in one line.
+pub(crate) fn ended_because(outcome: &Outcome) -> String {
+    report::ended(outcome).1
+}
 
 /// How far the job is, as its process 0 measures it each second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -128,6 +135,15 @@ impl View {
             (name.clone(), heard.iter().map(told).collect())
         };
         Self { figures: self.figures.iter().map(of_job).collect(), ..self.clone() }
+    }
+
+    /// The generation that the newest attempt of a job has become, if this node coordinates.
+    #[must_use]
+    pub fn generation_of(&self, job: &str) -> Option<u64> {
+        let attempt = self.record_of(job)?.attempt.as_ref()?;
+        let running = self.members.iter().flatten().filter_map(|member| member.status.as_ref()?.running.get(job));
+        let of_attempt = running.filter(|running| running.attempt == attempt.number);
+        of_attempt.filter_map(|running| running.generation).max().map(|generation| generation.0)
     }
 
     /// What that record says of a job.

@@ -390,7 +390,7 @@ impl Report {
 
     /// Takes what the processes say of themselves, and of the parts of the job.
     pub(super) fn used(&mut self, processes: &[Of<'_>], with_parts: bool) {
-        let runs = !matches!(self.state, State::Stopped | State::Ended);
+        let runs = !matches!(self.state, State::Stopped | State::Ended | State::Failed);
         if processes.is_empty() || !runs {
             return;
         }
@@ -441,7 +441,7 @@ impl Report {
     }
 }
 
-fn ended(outcome: &Outcome) -> (State, String) {
+pub(super) fn ended(outcome: &Outcome) -> (State, String) {
     let Outcome { exit, why } = outcome;
     let what = exit.describe();
     let state = if *exit == Exit::Done { State::Ended } else { State::Failed };

@@ -202,6 +202,7 @@ fn copy(trust: &Arc<Trust>, change: impl FnOnce(NodeId) -> View) -> (Links, Node
         board,
         changes: Changes::none(),
         logs: None,
+        history: None,
     };
     (Links::start(options, &Handle::current(), |_| {}).unwrap(), me)
 }

@@ -1,19 +1,17 @@
-//! The cluster as it changes: `GET /v1/events` sends it, `GET /v1/history` says how it was in the last hour.
+//! The cluster as it changes: `GET /v1/events` sends it.
 //!
 //! ```text
 //!   Live: gathers once ──Snapshot──► stream of a browser ──what differs from what this browser has──► event `cluster`
-//!           └─ each 15 s ──Sample──► History ──► /v1/history
 //! ```
 //!
-//! One task of the node gathers, each second while somebody watches, and otherwise as often as the history takes a sample. It
-//! gathers once for all streams. A slow stream skips intermediate states and is sent the newest.
+//! One task of the node gathers, each second while somebody watches, and not at all otherwise. It gathers once for all
+//! streams. A slow stream skips intermediate states and is sent the newest.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -24,7 +22,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::history::{EVERY, History, HistoryReport};
 use super::{Knowledge, Refused};
 use crate::http::newest;
 use crate::status::{Board, ClusterReport, MemberReport, Report, gather_cluster};
@@ -40,7 +37,6 @@ const MOST_STREAMS: usize = 32;
 /// What the streams of a node share.
 pub(super) struct Live {
     newest: watch::Sender<Arc<Snapshot>>,
-    history: Mutex<History>,
     streams: Arc<Semaphore>,
     /// Somebody watches who was not there before.
     wanted: Notify,
@@ -73,11 +69,10 @@ impl Live {
     pub(super) fn start(board: Arc<Board>, trust: Arc<Trust>, runtime: &Handle) -> Arc<Self> {
         let problem = Some("this node has not asked the others yet".to_owned());
         // A time that is long ago: the first stream waits for the first answers.
-        let at = Instant::now().checked_sub(EVERY).unwrap_or_else(Instant::now);
+        let at = Instant::now().checked_sub(AT_MOST_EVERY * 2).unwrap_or_else(Instant::now);
         let first = Snapshot { at, jobs: BTreeMap::new(), nodes: Vec::new(), problem };
         let live = Arc::new(Self {
             newest: watch::Sender::new(Arc::new(first)),
-            history: Mutex::default(),
             streams: Arc::new(Semaphore::new(MOST_STREAMS)),
             wanted: Notify::new(),
         });
@@ -87,6 +82,10 @@ impl Live {
 
     async fn gather(self: Arc<Self>, board: Arc<Board>, trust: Arc<Trust>) {
         loop {
+            if self.newest.receiver_count() == 0 {
+                self.wanted.notified().await;
+                continue;
+            }
             let known = match newest(&board) {
                 Ok(view) => {
                     let ClusterReport { jobs, nodes } = gather_cluster(view, &trust).await;
@@ -95,21 +94,10 @@ impl Live {
                 Err(why) => Err(why),
             };
             let at = Instant::now();
-            if let Ok((jobs, _)) = &known {
-                self.history().take(at, jobs);
-            }
             let before = Arc::clone(&self.newest.borrow());
             self.newest.send_replace(Arc::new(before.next(at, known)));
             tokio::time::sleep(AT_MOST_EVERY).await;
-            if self.newest.receiver_count() == 0 {
-                // It makes no difference which of the two it was.
-                let _ = tokio::time::timeout(EVERY.saturating_sub(AT_MOST_EVERY), self.wanted.notified()).await;
-            }
         }
-    }
-
-    fn history(&self) -> std::sync::MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The events for one more reader; `None` if there are too many.
@@ -190,13 +178,6 @@ pub(super) async fn events(
         Refused::new(StatusCode::SERVICE_UNAVAILABLE, error)
     })?;
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT)))
-}
-
-/// Returns lag and rates of the jobs in the last hour
-#[utoipa::path(get, path = "/v1/history", operation_id = "get_history",
-    responses((status = 200, description = "The last hour, as this node has seen it", body = HistoryReport)))]
-pub(super) async fn history(State(knowledge): State<Knowledge>) -> Json<HistoryReport> {
-    Json(knowledge.live.history().report(Instant::now()))
 }
 
 #[cfg(test)]

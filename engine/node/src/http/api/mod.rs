@@ -72,6 +72,7 @@ use crate::access::{Audit, Authenticator, Tokens};
 use crate::changes::Changes;
 use crate::check_job_name;
 use crate::group::{CLUSTER, Kept, Shelf, Specification};
+use crate::history::History;
 use crate::logs::Gathered;
 use crate::status::{Board, Report, View, gather_cluster, gather_job};
 use crate::trust::Trust;
@@ -103,6 +104,7 @@ struct Knowledge {
     followers: logs::Followers,
     live: Arc<Live>,
     document: Arc<Document>,
+    history: History,
 }
 
 /// Serves the API on `listener` until the runtime ends.
@@ -115,7 +117,7 @@ pub fn serve(
     trust: Arc<Trust>,
     shelf: Shelf,
     changes: Changes,
-    gathered: Gathered,
+    (logs, history): (Gathered, History),
     runtime: &Handle,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
@@ -132,11 +134,12 @@ pub fn serve(
     let gate = Arc::new(Gate { address, authenticator, audit, board: Arc::clone(&board) });
     let followers = logs::followers();
     let trusted = Arc::clone(&trust);
+    runtime.spawn(history::look(history.clone(), Arc::clone(&board)));
     let live = Live::start(Arc::clone(&board), Arc::clone(&trust), runtime);
     let (api, document) = routes().split_for_parts();
     let document = Arc::new(Document::new(document)?);
     let knowledge =
-        Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs: gathered, followers, live, document };
+        Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs, followers, live, document, history };
     let router = router(api, knowledge);
     runtime.spawn(serving::serve(Bounded::new(listener), trust, router));
     Ok(())
@@ -156,6 +159,8 @@ fn routes() -> OpenApiRouter<Knowledge> {
         .routes(routes!(savepoints::drop_savepoint))
         .routes(routes!(logs::logs))
         .routes(routes!(graph::graph))
+        .routes(routes!(graph::layout))
+        .routes(routes!(history::attempts))
         .routes(routes!(holdings::holdings))
         .routes(routes!(jobs::act))
         .merge(binaries)
@@ -165,7 +170,7 @@ fn routes() -> OpenApiRouter<Knowledge> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(audit::newest))
         .routes(routes!(events::events))
-        .routes(routes!(events::history))
+        .routes(routes!(history::history))
         .routes(routes!(sessions::whose, sessions::sign_in, sessions::sign_out))
         .routes(routes!(document::document))
 }

@@ -48,7 +48,8 @@ impl Api {
         let shelf = Shelf::new(store.clone(), CLUSTER, String::new(), "cache".into());
         let (logs, stored) = (Logs::new("node"), StoredLogs::new(store.clone(), CLUSTER));
         let gathered = Gathered::new(logs, stored, Arc::clone(&trust));
-        serve(listener, Arc::clone(&board), trust, shelf, changes, gathered, &Handle::current()).unwrap();
+        serve(listener, Arc::clone(&board), trust, shelf, changes, (gathered, History::default()), &Handle::current())
+            .unwrap();
         let root = key.map(|key| key.root_token().to_text()).unwrap_or_default();
         Self { address, authority: key.map(ClusterKey::authority), root, store, board }
     }

@@ -1,9 +1,9 @@
 // Builds elements and brings the document to what a page wants to show.
 //
 // Every text becomes a text node: there is no way from a text to markup. `show` keeps the elements that stay, so that the focus, a
-// selection and the place of a reader survive an update.
+// selection and the place of a reader survive an update. What is in an element with `data-own` belongs to whoever put it there.
 
-const SVG = new Set(['svg', 'path', 'g', 'rect', 'circle', 'line', 'text', 'title', 'polygon', 'marker', 'defs']);
+const SVG = new Set(['svg', 'path', 'g', 'rect', 'circle', 'line', 'text', 'title', 'polygon', 'marker', 'defs', 'tspan']);
 
 /** An element with attributes and children. An attribute that is null, undefined or false is left out; so is such a child. */
 export function h(name, attributes, ...children) {
@@ -73,5 +73,5 @@ function patch(old, fresh) {
   for (const { name, value } of fresh.attributes) {
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
-  patchChildren(old, [...fresh.childNodes]);
+  if (fresh.dataset.own === undefined) patchChildren(old, [...fresh.childNodes]);
 }

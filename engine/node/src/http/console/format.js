@@ -66,3 +66,10 @@ export function counted(n, noun) {
 export function clock(date) {
   return date.toLocaleTimeString('en-GB');
 }
+
+/** A time, in milliseconds since the Unix epoch: the time of day, and the day if it is another one. */
+export function date(ms) {
+  const of = new Date(ms);
+  const today = of.toDateString() === new Date().toDateString();
+  return today ? clock(of) : `${of.toLocaleDateString('en-CA')} ${clock(of)}`;
+}

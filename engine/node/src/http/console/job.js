@@ -2,28 +2,40 @@
 
 import { buttons } from './actions.js';
 import { line, span, spanText } from './chart.js';
+import { detail } from './detail.js';
 import { h } from './dom.js';
 import { bytes, count, counted, duration, rate, UNKNOWN } from './format.js';
+import { dataflow } from './graph.js';
 import { cluster, history, link } from './live.js';
+import { attempts, checkpointsOf, savepoints } from './past.js';
 import { mayAct } from './session.js';
-import { badge, isOver, progressOf, toneOf, workersOf } from './states.js';
+import { badge, isOver, progressOf, toneOf, whyOf, workersOf } from './states.js';
+import { tabs } from './tabs.js';
 
 export const title = ({ name }) => name;
 
 export function draw({ name }) {
   const job = cluster.jobs.get(name);
-  if (!job) {
-    return [
-      h('div', { class: 'head' }, h('h1', { tabindex: '-1' }, name)),
-      h('div', { class: 'empty' }, h('p', null, 'There is no job of this name.'), h('p', null, h('a', { href: '/' }, 'All jobs'))),
-    ];
-  }
+  if (!job) return missing(name);
   return [
     head(job),
+    tabs(name, 'overview'),
     h('section', { class: 'card state-of', 'aria-label': 'State', 'data-key': 'state' }, facts(states(job))),
+    dataflow(),
     h('section', { 'aria-labelledby': 'figures', 'data-key': 'figures' },
       h('h2', { id: 'figures' }, 'Progress'), h('div', { class: 'card' }, facts(figures(job))), charts(job)),
     attempt(job),
+    attempts(name),
+    checkpointsOf(name),
+    savepoints(name),
+  ];
+}
+
+/** What is shown where there is no such job. */
+export function missing(name) {
+  return [
+    h('div', { class: 'head' }, h('h1', { tabindex: '-1' }, name)),
+    h('div', { class: 'empty' }, h('p', null, 'There is no job of this name.'), h('p', null, h('a', { href: '/' }, 'All jobs'))),
   ];
 }
 
@@ -46,7 +58,7 @@ function states(job) {
   return [
     ['Wanted', wants ?? UNKNOWN, wanted && h('span', { class: 'quiet second' }, `revision ${wanted.revision}`)],
     ['Observed', badge(toneOf(job), job.state), !isOver(job) && h('span', { class: 'quiet second' },
-      `${workersOf(job)} of ${counted(job.workers_wanted ?? 0, 'worker')}`), job.why && h('p', { class: 'why' }, job.why)],
+      `${workersOf(job)} of ${counted(job.workers_wanted ?? 0, 'worker')}`), whyOf(job) && h('p', { class: 'why' }, whyOf(job))],
     attempt && ['Program', h('code', { title: attempt.version }, attempt.version.slice(0, 12)),
       wanted && wanted.version !== attempt.version && h('span', { class: 'quiet second' }, `wanted: ${wanted.version.slice(0, 12)}`)],
   ];
@@ -60,10 +72,16 @@ function figures(job) {
     ['Lag', of.lag_records === null ? 'not known' : counted(of.lag_records, 'record'), of.lag_ms !== null && second(duration(of.lag_ms))],
     ['Records read', count(of.records_in), second(`${rate(of.records_in_per_s)} / s`)],
     ['Records committed', count(of.records_out), second(`${rate(of.records_out_per_s)} / s`)],
-    ['Newest checkpoint', of.checkpoint === null ? 'none yet' : `${duration(of.checkpoint_age_ms)} ago`],
+    ['Newest checkpoint', of.checkpoint === null ? 'none yet' : `${duration(of.checkpoint_age_ms)} ago`, checkpoint()],
     ['Input in memory', bytes(of.in_flight_bytes)],
+    job.memory_bytes !== null && ['Memory', bytes(job.memory_bytes), job.cpu_share !== null && second(`${job.cpu_share.toFixed(2)} cores`)],
     of.foreign_records > 0 && ['Records of other writers', count(of.foreign_records), second('in the output topics')],
   ];
+}
+
+function checkpoint() {
+  const of = detail.job?.figures?.checkpoint;
+  return of && h('span', { class: 'quiet second' }, `${bytes(of.bytes)} in ${duration(of.duration_ms)}`);
 }
 
 const CHARTS = [

@@ -1,9 +1,8 @@
 // The cluster as the node sends it, and the connection over which it does.
-//
-// The stream is read by `fetch`: unlike an EventSource it tells why a node refuses, and it can be given up when nothing is heard.
 
-import { ask, get, SignedOut } from './api.js';
+import { get, SignedOut } from './api.js';
 import { progressOf } from './states.js';
+import { events } from './stream.js';
 
 /** What is known of the cluster. It stays when the connection is lost, and is old then. */
 export const cluster = { known: false, jobs: new Map(), nodes: [], problem: null, at: null };
@@ -11,15 +10,18 @@ export const cluster = { known: false, jobs: new Map(), nodes: [], problem: null
 export const link = { state: 'connecting', since: new Date(), why: '', again: null };
 /** The samples of the last hour by job, oldest first: `{at, lag, read, committed}`. */
 export const history = new Map();
+/** The checkpoints of the last hour by job, each `{tick, bytes, duration_ms}`, oldest first. */
+export const checkpoints = new Map();
 
 // A node says something at least each 3 s.
 const SILENT_MS = 10_000;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 10_000;
 // A page that nobody sees holds none of the few connections that a browser opens to one address.
-const HIDDEN_MS = 30_000;
+const HIDDEN_MS = 5000;
 const HOUR_MS = 3_600_000;
 const SAMPLE_MS = 5000;
+const MOST_CHECKPOINTS = 240;
 
 let listener = () => {};
 let attempt = null;
@@ -55,6 +57,7 @@ export function forget() {
   stop();
   cluster.jobs.clear();
   history.clear();
+  checkpoints.clear();
   Object.assign(cluster, { known: false, nodes: [], problem: null, at: null });
   Object.assign(link, { state: 'connecting', since: new Date(), why: '', again: null });
 }
@@ -116,24 +119,11 @@ function watch() {
 }
 
 async function read(signal) {
-  const response = await ask('/v1/events', { signal });
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = '';
   let first = true;
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    heardAt = Date.now();
-    text += value;
-    for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
-      const event = text.slice(0, end);
-      text = text.slice(end + 2);
-      const data = event.split('\n').filter((line) => line.startsWith('data:')).map((line) => line.slice(5));
-      if (data.length === 0) continue;
-      if (first) await reset();
-      first = false;
-      take(JSON.parse(data.join('\n')));
-    }
+  for await (const { data } of events('/v1/events', { signal, heard: () => { heardAt = Date.now(); } })) {
+    if (first) await reset();
+    first = false;
+    take(JSON.parse(data));
   }
 }
 
@@ -145,7 +135,20 @@ async function reset() {
   history.clear();
   for (const [job, samples] of Object.entries(jobs)) {
     history.set(job, samples.map(([age, lag, read, committed]) => ({ at: now - age, lag, read, committed })));
+    for (const [, , , , checkpoint] of samples) {
+      if (checkpoint) noteCheckpoint(job, { tick: checkpoint[0], bytes: checkpoint[1], duration_ms: checkpoint[2] });
+    }
   }
+}
+
+/** Takes a checkpoint that a job has completed. */
+export function noteCheckpoint(job, { tick, bytes, duration_ms }) {
+  const known = checkpoints.get(job) ?? [];
+  checkpoints.set(job, known);
+  if (known.some((checkpoint) => checkpoint.tick === tick)) return;
+  known.push({ tick, bytes, duration_ms });
+  known.sort((a, b) => a.tick - b.tick);
+  if (known.length > MOST_CHECKPOINTS) known.shift();
 }
 
 function take({ jobs, gone, nodes, problem }) {
@@ -153,6 +156,7 @@ function take({ jobs, gone, nodes, problem }) {
   for (const name of gone) {
     cluster.jobs.delete(name);
     history.delete(name);
+    checkpoints.delete(name);
   }
   Object.assign(cluster, { known: true, nodes, problem, at: new Date() });
   if (!problem) cluster.jobs.forEach(sample);

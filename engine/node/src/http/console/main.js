@@ -1,9 +1,12 @@
 // The console: which page is shown, and what stands around it.
 
 import { confirm } from './actions.js';
+import { choose, chosen, look as lookAtJob } from './detail.js';
 import { h, show } from './dom.js';
 import { clock, duration } from './format.js';
+import { moveTo, settle } from './graph.js';
 import * as job from './job.js';
+import * as logs from './logs.js';
 import { cluster, follow, forget, link, retry } from './live.js';
 import * as nodes from './nodes.js';
 import * as overview from './overview.js';
@@ -15,7 +18,10 @@ let states = new Map();
 
 /** The page of the address, and what it is about. */
 function page() {
-  const [, first, second] = location.pathname.split('/');
+  const [, first, second, third] = location.pathname.split('/');
+  if (first === 'jobs' && second && third === 'logs') {
+    return { module: logs, section: 'jobs', name: decoded(second), attempt: new URLSearchParams(location.search).get('attempt') };
+  }
   if (first === 'jobs' && second) return { module: job, section: 'jobs', name: decoded(second) };
   if (first === 'nodes') return { module: nodes, section: 'nodes' };
   return { module: overview, section: 'jobs' };
@@ -41,8 +47,12 @@ function draw() {
   }
   document.title = `${of.module.title(of)} · Fluvial`;
   document.body.dataset.link = cluster.problem ? 'old' : link.state;
-  if (cluster.known) show(place('main'), of.module.draw(of));
+  const handlers = { changed: draw, signedOut: askForToken };
+  lookAtJob(cluster.jobs.has(of.name) ? of.name : null, handlers);
+  if (cluster.known) show(place('main'), of.module.draw(of) ?? job.missing(of.name));
   else show(place('main'), h('p', { class: 'empty', 'data-key': 'waiting' }, link.state === 'lost' ? 'Nothing is known yet.' : 'Asking the node.'));
+  logs.look(of.module === logs ? of : null, handlers);
+  settle();
 }
 
 function drawLink() {
@@ -60,7 +70,7 @@ function drawNotice() {
         h('p', null, h('strong', null, `Connection lost since ${clock(link.since)}`), `: ${link.why}. `,
           cluster.at && `What is shown is as of ${clock(cluster.at)}.`),
         others.length > 0 && h('p', null, 'The other nodes serve the same console: ', others.map((node, at) => [at > 0 && ', ',
-          h('a', { href: `${location.protocol}//${node.api}${location.pathname}`, 'data-outside': '' }, node.api)])),
+          h('a', { href: `${location.protocol}//${node.api}${location.pathname}${location.search}`, 'data-outside': '' }, node.api)])),
         h('p', { class: 'again' }, h('button', { type: 'button', 'data-retry': '' }, 'Try now'),
           h('span', { class: 'quiet' }, again > 999 ? `next attempt in ${duration(Math.ceil(again / 1000) * 1000)}` : 'trying'))));
   } else if (cluster.problem) {
@@ -98,9 +108,10 @@ function tell() {
   states = now;
 }
 
-function go(path) {
-  if (path !== location.pathname) history.pushState(null, '', path);
+function go(path, focus) {
+  if (path !== location.pathname + location.search) history.pushState(null, '', path);
   draw();
+  if (focus) return focus.focus();
   scrollTo(0, 0);
   place('main').querySelector('h1')?.focus();
 }
@@ -124,10 +135,23 @@ async function askForToken() {
 document.addEventListener('click', async (event) => {
   const button = event.target.closest('button');
   const anchor = event.target.closest('a');
+  const node = event.target.closest('[data-node]');
   if (button?.dataset.action) {
-    confirm(button.dataset.action, button.dataset.job, { say, signedOut: askForToken });
+    confirm(button.dataset.action, button.dataset.job, button.dataset.savepoint, { say, signedOut: askForToken });
   } else if (button && 'retry' in button.dataset) {
     retry();
+  } else if (node) {
+    choose(node.dataset.node);
+    draw();
+  } else if (button?.dataset.show) {
+    chosen.node = button.dataset.show;
+    draw();
+    moveTo(button.dataset.show);
+  } else if (button && 'whole' in button.dataset) {
+    chosen.whole = !chosen.whole;
+    draw();
+  } else if (button && 'toEnd' in button.dataset) {
+    logs.toEnd();
   } else if (button && 'signOut' in button.dataset) {
     await signOut().catch(() => {});
     askForToken();
@@ -137,10 +161,26 @@ document.addEventListener('click', async (event) => {
   } else if (anchor && !('outside' in anchor.dataset)) {
     if (event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
-    go(new URL(anchor.href).pathname);
+    const { pathname, search } = new URL(anchor.href);
+    go(pathname + search);
   }
 });
 addEventListener('popstate', draw);
+// A part of a drawing is a button for the keyboard, too.
+document.addEventListener('keydown', (event) => {
+  const node = event.target.closest?.('g[data-node]');
+  if (!node || (event.key !== 'Enter' && event.key !== ' ')) return;
+  event.preventDefault();
+  choose(node.dataset.node);
+  draw();
+});
+document.addEventListener('change', ({ target }) => {
+  if (target.dataset.choose !== 'attempt') return;
+  go(`/jobs/${encodeURIComponent(target.dataset.job)}/logs${target.value ? `?attempt=${target.value}` : ''}`, target);
+});
+// Scrolling does not bubble.
+document.addEventListener('scroll', ({ target }) => target.id === 'log' && logs.scrolled(), { capture: true, passive: true });
+document.addEventListener('visibilitychange', draw);
 
 /** Asks who the user is until the node answers; the stream says that it does not. */
 async function begin() {

@@ -36,15 +36,23 @@ const FILES: &[File] = files![
     "main.js",
     "actions.js",
     "api.js",
+    "busy.js",
     "chart.js",
+    "detail.js",
     "dom.js",
     "format.js",
+    "graph.js",
     "job.js",
     "live.js",
+    "logs.js",
     "nodes.js",
     "overview.js",
+    "past.js",
     "session.js",
     "states.js",
+    "stream.js",
+    "table.js",
+    "tabs.js",
 ];
 
 /// The routes of the console.
@@ -56,6 +64,7 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/", get(page))
         .route("/nodes", get(page))
         .route("/jobs/{name}", get(page))
+        .route("/jobs/{name}/logs", get(page))
         .route("/console/{file}", get(file))
 }
 

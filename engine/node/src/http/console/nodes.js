@@ -33,7 +33,8 @@ function row(node) {
   const cell = (name, kind, ...content) => h('td', { role: 'cell', class: kind, 'data-name': name }, ...content);
   const here = node.api === location.host;
   return h('tr', { role: 'row', 'data-key': node.node, class: toneOfNode(node) },
-    h('th', { scope: 'row', role: 'rowheader' }, node.node, node.coordinates && h('span', { class: 'tag' }, 'coordinator')),
+    h('th', { scope: 'row', role: 'rowheader' }, node.node, node.coordinates && h('span', { class: 'tag' }, 'coordinator'),
+      Object.entries(node.labels ?? {}).map(([label, value]) => h('span', { class: 'tag' }, `${label}=${value}`))),
     cell('State', 'state', badge(toneOfNode(node), node.state), node.why && h('p', { class: 'why' }, node.why)),
     cell('Slots used', 'number', slots(node)),
     cell('Runs', 'list', runs(node)),

@@ -4,7 +4,7 @@ import { line, span, spanText } from './chart.js';
 import { h } from './dom.js';
 import { count, counted, duration, rate, UNKNOWN } from './format.js';
 import { cluster, history } from './live.js';
-import { badge, byUrgency, isUnwell, progressOf, toneOf, workersOf } from './states.js';
+import { badge, byUrgency, isUnwell, progressOf, toneOf, whyOf, workersOf } from './states.js';
 
 export const title = () => 'Jobs';
 
@@ -54,7 +54,7 @@ function row(job, ms) {
   const { svg, most } = line(samples, { figure: 'lag', name: 'Lag', text: (value) => counted(value, 'record'), ms });
   return h('tr', { role: 'row', 'data-key': job.job, class: toneOf(job) },
     h('th', { scope: 'row', role: 'rowheader' }, h('a', { href: `/jobs/${encodeURIComponent(job.job)}` }, job.job)),
-    cell('State', 'state', badge(toneOf(job), job.state), job.why && h('p', { class: 'why short' }, job.why)),
+    cell('State', 'state', badge(toneOf(job), job.state), whyOf(job) && h('p', { class: 'why short' }, whyOf(job))),
     cell('Workers', 'number', `${workersOf(job)} / ${job.workers_wanted ?? UNKNOWN}`),
     cell('Lag', 'number', count(of?.lag_records),
       of && of.lag_ms !== null && h('span', { class: 'quiet second' }, duration(of.lag_ms))),

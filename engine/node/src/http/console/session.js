@@ -10,7 +10,8 @@ export const session = { user: null, open: false };
 export async function recognise() {
   try {
     session.user = await (await ask('/v1/session')).json();
-    session.open = false;
+    // A node without tokens has nobody to sign out.
+    session.open = session.user.tokens === false;
   } catch (error) {
     if (error instanceof Refused && error.status === 404) {
       // A node without tokens lets everybody do everything.

@@ -1,6 +1,7 @@
 // How the states of jobs and nodes are shown: by a word, a shape and a colour.
 
 import { h } from './dom.js';
+import { duration } from './format.js';
 
 // Worst first: the order of the overview.
 const TONES = ['bad', 'warn', 'good', 'idle'];
@@ -14,10 +15,13 @@ const JOBS = {
   restarting: 'warn',
   waiting: 'bad',
   stopped: 'idle',
-  ended: 'bad',
+  ended: 'idle',
+  failed: 'bad',
   unknown: 'bad',
 };
-const NODES = { ready: 'good', unready: 'warn', leaving: 'warn', failed: 'bad', silent: 'bad' };
+const NODES = { ready: 'good', unready: 'warn', leaving: 'warn', draining: 'warn', drained: 'idle', failed: 'bad', silent: 'bad' };
+// Output that is older than this is not what a job is there for.
+const LATE_MS = 10_000;
 const SHAPES = {
   good: 'M6 1a5 5 0 1 1 0 10A5 5 0 0 1 6 1Z',
   warn: 'M6 1l5.5 10H.5Z',
@@ -27,10 +31,15 @@ const SHAPES = {
 
 /** How well a job is. */
 export function toneOf(job) {
-  if (job.state === 'running' && job.why) return 'warn';
-  // A job that has come to its end has nothing wrong with it.
-  if (job.state === 'ended' && job.why.startsWith('done')) return 'idle';
+  if (job.state === 'running' && whyOf(job)) return 'warn';
   return JOBS[job.state] ?? 'bad';
+}
+
+/** What is to be said of the state of a job; empty if everything is as it should be. */
+export function whyOf(job) {
+  if (job.state !== 'running' || job.why) return job.why;
+  const late = job.progress?.lag_ms ?? 0;
+  return late >= LATE_MS ? `its output is ${duration(late)} behind its input` : '';
 }
 
 export function toneOfNode(node) {
@@ -54,7 +63,7 @@ export function badge(tone, text) {
 
 /** Whether a job has come to an end, for good or because users wanted it. */
 export function isOver(job) {
-  return job.state === 'stopped' || job.state === 'ended';
+  return ['stopped', 'ended', 'failed'].includes(job.state);
 }
 
 /** How far a job is; null if it does not run. What a process has said last is no news of a job that is over. */
