@@ -139,6 +139,10 @@ fn the_log_of_an_earlier_attempt_can_be_chosen_and_a_log_ends_with_its_job() {
             .unwrap()
             .is_some_and(|state| state.contains("failed") && state.contains("comes to nothing"))
     });
+    wait_until(&browser, "the generation has ended for this reason", |browser| {
+        row(browser, &format!("attempt {second}")).get(2).is_some_and(|ended| ended.contains("comes to nothing"))
+    });
+    assert!(browser.text(".finding").unwrap().unwrap().contains("While the job is failed"));
     assert!(
         browser.text("[data-action=start]").unwrap().is_some() && browser.text("[data-action=stop]").unwrap().is_none()
     );

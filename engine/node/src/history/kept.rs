@@ -111,12 +111,13 @@ impl Kept {
         self.put_attempt(job, value, true);
     }
 
-    fn put_attempt(&mut self, job: &str, mut value: PastAttempt, own: bool) {
+    fn put_attempt(&mut self, job: &str, mut value: PastAttempt, mut own: bool) {
         let number = self.number + 1;
         let Some(of_job) = self.of_job(job) else { return };
         if let Some(known) = of_job.attempts.get(&value.number) {
             // Each of several coordinators has known a part of it.
             let known = &known.value;
+            let told = value.clone();
             value.began_ms = value.began_ms.min(known.began_ms);
             value.generation = value.generation.max(known.generation);
             if let (None, Some(_)) = (&value.ended, &known.ended) {
@@ -125,6 +126,8 @@ impl Kept {
             if value == *known {
                 return;
             }
+            // Nobody else knows both parts, so this node tells them.
+            own |= value != told;
         }
         of_job.attempts.insert(value.number, Numbered { number, own, value });
         while of_job.attempts.len() > MOST_ATTEMPTS {
