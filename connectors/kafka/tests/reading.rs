@@ -165,3 +165,27 @@ fn a_reader_that_is_dropped_is_gone_at_once_and_wakes_nobody() {
         std::thread::yield_now();
     }
 }
+
+/// librdkafka 2.12 aborts the process when a coordinator comes back to which a request has timed out.
+#[test]
+fn a_report_that_is_not_answered_in_time_does_no_harm_when_the_broker_comes_back() {
+    let (broker, input) = start();
+    let at = broker.bootstrap();
+    let source = KafkaOptions::new(&at).connect().unwrap().source(&input.topic);
+    let report = || source.report_committed("job", &[(SplitId("1".to_owned()), Offset(1))]);
+    report().unwrap();
+    drop(broker);
+    // The second one is not even sent.
+    for _ in 0..2 {
+        assert_eq!(report().unwrap_err().kind, ErrorKind::Retry);
+    }
+    let config = Config { listen: at.parse().unwrap(), ..Config::default() };
+    let broker = Broker::start(config).unwrap();
+    Admin::of(&at).create_topic(&input.topic, 2);
+    let begun = Instant::now();
+    while let Err(error) = report() {
+        assert!(begun.elapsed() < subject::PATIENCE, "{error}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(broker);
+}

@@ -20,7 +20,7 @@ const TICKS_A_SECOND: f64 = 100.0;
 /// How many nodes there are.
 const HOSTS: u8 = 3;
 /// How long an idle cluster is measured.
-const MEASURED: Duration = Duration::from_secs(120);
+const MEASURED: Duration = Duration::from_secs(60);
 /// How long it is left alone before that: the nodes have read the journal, and the last changes are long done.
 const SETTLES: Duration = Duration::from_secs(20);
 /// How often the API is asked.
@@ -82,8 +82,8 @@ pub struct Pauses {
     pub upgraded: Vec<Duration>,
 }
 
-fn cluster(slots: u32) -> Result<Cluster> {
-    Cluster::prepare(ClusterOptions { hosts: HOSTS, slots, kafka: Kafka::Apache, store: Store::Bucket, key: false })
+fn cluster(slots: u32, store: Store) -> Result<Cluster> {
+    Cluster::prepare(ClusterOptions { hosts: HOSTS, slots, kafka: Kafka::Apache, store, key: false })
 }
 
 /// Measures a cluster with so many small jobs, each of one worker.
@@ -92,7 +92,7 @@ fn cluster(slots: u32) -> Result<Cluster> {
 /// The cluster does not do what it must.
 pub fn many_jobs(jobs: usize) -> Result<ManyJobs> {
     let slots = u32::try_from(jobs.div_ceil(usize::from(HOSTS)) + 2)?;
-    let cluster = cluster(slots)?;
+    let cluster = cluster(slots, Store::Bucket)?;
     cluster.hosts().try_for_each(|host| cluster.start_node(host))?;
     cluster.wait_for_nodes()?;
     let without = idle(&cluster, 0)?;
@@ -171,7 +171,7 @@ fn answers(cluster: &Cluster, path: &str) -> Result<Vec<Duration>> {
 /// # Errors
 /// The cluster does not do what it must.
 pub fn power_cut() -> Result<PowerCut> {
-    let cluster = cluster(u32::try_from(JOBS_OF_A_NODE)?)?;
+    let cluster = cluster(u32::try_from(JOBS_OF_A_NODE)?, Store::Folder)?;
     // Host 1 coordinates; all jobs are on host 0, because nothing else is there for them.
     cluster.start_node(1)?;
     cluster.tell(&format!("drain {}", cluster.address(1)))?;
@@ -220,7 +220,7 @@ pub fn power_cut() -> Result<PowerCut> {
 /// # Errors
 /// The cluster does not do what it must.
 pub fn pauses(keys: u64) -> Result<Pauses> {
-    let cluster = cluster(4)?;
+    let cluster = cluster(4, Store::Folder)?;
     cluster.hosts().try_for_each(|host| cluster.start_node(host))?;
     cluster.wait_for_nodes()?;
     let mut fleet = Fleet::new(&cluster);

@@ -13,7 +13,7 @@ use fluvial_kafka_embedded::{Broker, Config};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::apache::{ApacheKafka, Options};
+use crate::apache::{ApacheKafka, Options, SURVIVES_A_KILL};
 use crate::child::{Process, Spec};
 use crate::client::Endpoint;
 use crate::group::{Kafka, Store};
@@ -103,7 +103,9 @@ impl Cluster {
         let bootstrap = match options.kafka {
             Kafka::Apache => {
                 let launcher = network.launcher(Place::Broker)?;
-                let options = Options { host, launcher, heap_mib: 512, ..Options::default() };
+                // A later one may forget an open transaction when it is restarted (KAFKA-20734).
+                let version = SURVIVES_A_KILL.to_owned();
+                let options = Options { host, launcher, heap_mib: 512, version, ..Options::default() };
                 kafka.insert(ApacheKafka::start(&options)?).bootstrap().to_owned()
             }
             Kafka::Embedded => {

@@ -17,6 +17,8 @@ const BLOWS: usize = 8;
 const SMALL_ON_A_BUCKET: usize = 2;
 /// The slots of a node: two nodes have room for all jobs, also for those that are submitted.
 const SLOTS: u32 = 12;
+/// How long a fault lasts where nothing says when it has taken effect: longer than every time by which nodes notice.
+const MISSED: Duration = Duration::from_secs(12);
 /// A change has been under way for at most so long when the blow comes.
 const LATEST_MS: u64 = 2_500;
 
@@ -40,7 +42,10 @@ pub fn strike(fleet: &mut Fleet<'_>, change: Change, number: usize, blow: Blow, 
             std::thread::sleep(after);
             let struck = blow.strike(cluster, coordinator, || match change {
                 // The nodes that are left have no room for all jobs, or the user stops one just now.
-                Change::Drain | Change::StopAndStart | Change::Submit => Ok(()),
+                Change::Drain | Change::StopAndStart | Change::Submit => {
+                    std::thread::sleep(MISSED);
+                    Ok(())
+                }
                 _ => fleet.wait_until_all_run(),
             });
             let made = user.join().map_err(|_| anyhow::anyhow!("the user panicked"))?;

@@ -11,6 +11,9 @@ use super::{Client, Code};
 /// A queue for the answer to one request.
 pub(super) struct Answers(pub(super) *mut rd::rd_kafka_queue_t);
 
+// SAFETY: librdkafka's handles may be used from any thread.
+unsafe impl Send for Answers {}
+
 impl Answers {
     pub(super) fn new(client: &Client) -> Self {
         // SAFETY: the client is valid.
@@ -21,6 +24,13 @@ impl Answers {
     pub(super) fn event(&self) -> Event {
         // SAFETY: the queue is valid; the event is ours.
         Event(unsafe { rd::rd_kafka_queue_poll(self.0, -1) })
+    }
+
+    /// The event, if it comes within so many milliseconds.
+    pub(super) fn event_within(&self, wait_ms: i32) -> Option<Event> {
+        // SAFETY: the queue is valid; the event is ours.
+        let event = unsafe { rd::rd_kafka_queue_poll(self.0, wait_ms) };
+        (!event.is_null()).then_some(Event(event))
     }
 }
 

@@ -4,12 +4,13 @@
 
 use std::ffi::c_char;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fluvial_connector::{Doubt, Error, ErrorKind, too_many_files};
 use rdkafka::bindings as rd;
 
+use super::admin::Answers;
 use super::error;
 use super::socket;
 use super::waiting::{Failed, Waiting};
@@ -47,6 +48,8 @@ pub(crate) struct Client {
     describe: String,
     /// Where it connects to, for people.
     brokers: String,
+    /// Where the answer to a report comes that was not answered in time.
+    pub(super) unanswered: Mutex<Option<Answers>>,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread at any time.
@@ -153,7 +156,7 @@ impl Client {
             }
             main
         };
-        let client = Self { rk, main, watch, describe, brokers };
+        let client = Self { rk, main, watch, describe, brokers, unanswered: Mutex::new(None) };
         if settings.token_file().is_some() {
             // SAFETY: the client is valid.
             let enabled = unsafe { rd::rd_kafka_sasl_background_callbacks_enable(rk) };
@@ -306,6 +309,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        // A queue goes before its client.
+        drop(self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).take());
         // Destroying waits for librdkafka's threads, at times for long: nobody waits for it.
         let end = End { rk: self.rk, main: self.main, watch: self.watch.clone() };
         let name = "kafka-client-end".to_owned();

@@ -16,21 +16,18 @@ const KEYS: u64 = 1_000_000;
 const DETECTED: Duration = Duration::from_secs(5);
 
 pub(crate) fn measure() -> Result<Report> {
-    let mut report = Report::new("Three nodes, each in a network namespace, with a bucket as the store");
+    let mut report =
+        Report::new("Three nodes of a cluster with many small jobs, each in a network namespace, and a bucket");
     let many = figures::many_jobs(JOBS)?;
-    let time = |times: &mut Vec<Duration>, share: f64| {
-        times.sort();
-        Value::Time(times[((times.len() as f64 * share) as usize).min(times.len() - 1)])
-    };
     let mut submitted = many.submitted;
     let count = submitted.len();
     let name = format!("submit → running, binary present: p50 of {count}");
-    report.limit(name, time(&mut submitted, 0.5), Value::Time(Duration::from_secs(1)));
-    report.limit("… p99", time(&mut submitted, 0.99), Value::Time(Duration::from_secs(3)));
+    report.limit(name, quantile(&mut submitted, 0.5), Value::Time(Duration::from_secs(1)));
+    report.limit("… p99", quantile(&mut submitted, 0.99), Value::Time(Duration::from_secs(3)));
     for (what, mut times) in ["all jobs", "one job"].into_iter().zip(many.answered) {
         let name = format!("the API's answer about {what} of {JOBS}: p50 of {}", times.len());
-        report.show(name, time(&mut times, 0.5));
-        report.limit("… p99", time(&mut times, 0.99), Value::Time(Duration::from_millis(50)));
+        report.show(name, quantile(&mut times, 0.5));
+        report.limit("… p99", quantile(&mut times, 0.99), Value::Time(Duration::from_millis(50)));
     }
     for Idle { jobs, coordinator_share, coordinator_bytes, process_bytes, processes_share, requests } in
         [many.without, many.with]
@@ -52,15 +49,34 @@ pub(crate) fn measure() -> Result<Report> {
             report.show("… price", price);
         }
     }
+    report.note("Requests are counted at the store's door, at the list prices of S3 Standard (us-east-1).");
+    name_machine(&mut report);
+    Ok(report)
+}
+
+pub(crate) fn measure_changes() -> Result<Report> {
+    let mut report = Report::new("Changes and a power cut in a cluster of three nodes, each in a network namespace");
     let pauses = figures::pauses(KEYS)?;
     for (what, mut times) in [("rescale", pauses.rescaled), ("upgrade", pauses.upgraded)] {
         let name = format!("pause of the output at a {what}, one million string keys: p50 of {}", times.len());
-        report.limit(name, time(&mut times, 0.5), Value::Time(Duration::from_secs(2)));
-        report.show("… max", time(&mut times, 1.0));
+        report.limit(name, quantile(&mut times, 0.5), Value::Time(Duration::from_secs(2)));
+        report.show("… max", quantile(&mut times, 1.0));
     }
     let cut = figures::power_cut()?;
     report.show(format!("power cut of a node with {} jobs → next attempts", cut.jobs), Value::Time(cut.detected));
     report.limit("… → all commit again", Value::Time(cut.all_commit), Value::Time(DETECTED + Duration::from_secs(5)));
+    report.note("A pause is what a consumer of the output sees. The store is a folder.");
+    name_machine(&mut report);
+    Ok(report)
+}
+
+/// The time within which a share of all these lies.
+fn quantile(times: &mut [Duration], share: f64) -> Value {
+    times.sort();
+    Value::Time(times[((times.len() as f64 * share) as usize).min(times.len() - 1)])
+}
+
+fn name_machine(report: &mut Report) {
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default().to_owned();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -68,6 +84,4 @@ pub(crate) fn measure() -> Result<Report> {
         "All hosts, the broker and the store share this machine: {cores} cores,{}",
         model.trim_start_matches(['\t', ':'])
     ));
-    report.note("Requests are counted at the store's door, at the list prices of S3 Standard (us-east-1).");
-    Ok(report)
 }

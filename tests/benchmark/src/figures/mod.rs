@@ -55,9 +55,11 @@ pub(crate) enum Figure {
     /// Pauses of a group of copies when a process, a host or the coordinator is lost and when copies come and go; not among
     /// all: it makes network namespaces, which root may do
     Hosts,
-    /// A cluster of three nodes: submit to running, the API and the coordinator with 100 jobs, what the store is asked, pauses at
-    /// changes, and a power cut; not among all: it makes network namespaces, which root may do
+    /// A cluster of three nodes: submit to running, the API and the coordinator with 100 jobs, and what the store is asked; not among
+    /// all: it makes network namespaces, which root may do
     Cluster,
+    /// Pauses of a job of a cluster when it is rescaled and upgraded, and a power cut of a node with 20 jobs; not among all, as above
+    ClusterChanges,
 }
 
 impl Figure {
@@ -96,6 +98,7 @@ impl Figure {
             Self::Mesh => mesh::measure,
             Self::Hosts => hosts::measure,
             Self::Cluster => cluster::measure,
+            Self::ClusterChanges => cluster::measure_changes,
         };
         measure().with_context(|| format!("measure {self}"))
     }
@@ -120,6 +123,7 @@ impl fmt::Display for Figure {
             Self::Mesh => "mesh",
             Self::Hosts => "hosts",
             Self::Cluster => "cluster",
+            Self::ClusterChanges => "cluster-changes",
         })
     }
 }
