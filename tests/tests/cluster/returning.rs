@@ -113,8 +113,8 @@ fn a_job_returns_from_a_program_that_aborts_at_once_and_does_not_try_it_again() 
     let (succeeded, said) = faulty.upgrade(&["--logic", "doubled", "--wrong", "aborts-at-start"]);
     assert!(succeeded, "{said}");
     let why = faulty.wait_until_it_has_returned();
-    assert!(why.contains("signal 6") && why.contains("failed 3 times in a row"), "{why}");
-    assert!(cluster.tell("jobs").contains("signal 6"));
+    assert!(why.contains("signal: 6") && why.contains("failed 3 times in a row"), "{why}");
+    assert!(cluster.tell("jobs").contains("signal: 6"));
     assert!(cluster.logs().contains("the job has returned to the program before it"), "{}", cluster.logs());
     let attempt = || cluster.status(name)["attempt"]["number"].as_u64().unwrap();
     let of_return = attempt();
