@@ -11,3 +11,4 @@ mod logs;
 mod metrics;
 mod nodes;
 mod savepoints;
+mod strangers;

@@ -35,11 +35,12 @@ pub(super) struct HistoryReport {
     /// The time between two samples.
     every_ms: u64,
     /// The samples of each job, oldest first.
+    #[schema(value_type = BTreeMap<String, Vec<Vec<Option<f64>>>>)]
     jobs: BTreeMap<String, Vec<SampleReport>>,
 }
 
 /// One sample: its age in milliseconds, the lag in records, the records read and the records committed a second.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize)]
 struct SampleReport(u64, Option<u64>, Option<f64>, Option<f64>);
 
 impl History {
