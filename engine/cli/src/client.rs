@@ -231,6 +231,17 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_name_that_would_lead_elsewhere_is_not_sent() {
+        let client = Client::new(Connection { addr: "127.0.0.1:1".to_owned(), security: Security::Plain }).unwrap();
+        for name in
+            ["..", ".", "../tokens", "a/../../x", "%2e%2e", "a%2fb", "a b", "a\r\nb", "a\0", "a#b", "a\\b", "\u{e9}"]
+        {
+            assert!(client.url(&format!("jobs/{name}")).is_err(), "{name}");
+        }
+        assert_eq!(client.url("jobs/a.b-c_1/stop").unwrap(), "http://127.0.0.1:1/v1/jobs/a.b-c_1/stop");
+    }
+
     #[tokio::test]
     async fn a_list_is_read_page_after_page() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -16,3 +16,4 @@ mod metrics;
 mod nodes;
 mod returning;
 mod savepoints;
+mod strangers;

@@ -23,12 +23,13 @@ pub(super) struct HistoryReport {
     /// The time between two samples.
     every_ms: u64,
     /// The samples of each job, oldest first.
+    #[schema(value_type = BTreeMap<String, Vec<Vec<serde_json::Value>>>)]
     jobs: BTreeMap<String, Vec<SampleReport>>,
 }
 
 /// One sample: its age in milliseconds, the lag in records, the records read and the records committed a second, and the newest
 /// checkpoint: its tick, its size in bytes, and how many milliseconds it took.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize)]
 struct SampleReport(u64, Option<u64>, f64, f64, Option<(u64, u64, u64)>);
 
 /// Takes what this node knows into its history, until the runtime ends. It asks no other node.

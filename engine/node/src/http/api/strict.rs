@@ -1,8 +1,9 @@
 //! What holds of every request and answer of the API, whatever its route.
 //!
-//! A name in a path that cannot be one of its kind is refused before any handler sees it. A query parameter that the document does not name is refused: it may be a slip, after which a request would mean something else. An
-//! answer that says that a request has failed is JSON, also where the HTTP library answers before any handler does. And no request takes
-//! longer than a bounded time to arrive and be answered.
+//! A name in a path that cannot be one of its kind is refused before any handler sees it. A query parameter that the document does not
+//! name is refused, because it may be a typing error, after which the request would mean something else. An answer that says that a request
+//! has failed is JSON, also where the HTTP library answers before any handler does. And no request takes longer than a bounded time to
+//! arrive and be answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,13 +36,18 @@ pub(super) async fn check(State(document): State<Arc<Document>>, request: Reques
     if let Err(refused) = check_names(&mut parts).await.and_then(|()| check_query(&document, &parts)) {
         return refused.into_response();
     }
-    let possible =
-        parts.extensions.get::<MatchedPath>().map(|route| document.methods(route.as_str())).unwrap_or_default();
+    let route = parts.extensions.get::<MatchedPath>().cloned();
     let request = Request::from_parts(parts, body);
     let within = if method == Method::PUT { UPLOADED_WITHIN } else { ANSWERED_WITHIN };
     match tokio::time::timeout(within, next.run(request)).await {
-        Ok(response) => in_json(response, &method, &path, &possible).await,
-        Err(_) => Refused::new(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time").into_response(),
+        Ok(response) => {
+            let possible = || route.map(|route| document.methods(route.as_str())).unwrap_or_default();
+            in_json(response, &method, &path, possible).await
+        }
+        Err(_) => {
+            let error = "the request did not arrive, or was not carried out, in time";
+            Refused::new(StatusCode::REQUEST_TIMEOUT, error).into_response()
+        }
     }
 }
 
@@ -71,7 +77,7 @@ fn check_query(document: &Document, parts: &Parts) -> Result<(), Refused> {
 }
 
 /// An answer of a failure as JSON.
-async fn in_json(response: Response, method: &Method, path: &str, possible: &str) -> Response {
+async fn in_json(response: Response, method: &Method, path: &str, possible: impl FnOnce() -> String) -> Response {
     let status = response.status();
     let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     if is_json || !(status.is_client_error() || status.is_server_error()) {
@@ -83,7 +89,7 @@ async fn in_json(response: Response, method: &Method, path: &str, possible: &str
         StatusCode::NOT_FOUND => format!("there is nothing at {path}: GET /v1/openapi.json says what there is"),
         StatusCode::METHOD_NOT_ALLOWED => {
             // The router adds the header Allow later.
-            format!("{method} is not possible at {path}, only {possible}")
+            format!("{method} is not possible at {path}, only {}", possible())
         }
         _ if text.is_empty() => status.to_string(),
         _ => String::from_utf8_lossy(&text).trim().to_owned(),
