@@ -31,6 +31,10 @@ enum Wrong {
     TwoRows,
     /// An operator takes all memory that it can get at an order that comes to nothing.
     Hoards,
+    /// The job takes a GiB of memory while it is built, also by a check.
+    HoardsWhenBuilt,
+    /// The job cannot be built, and says as whom it was tried.
+    SaysItsUser,
     /// The durable operator has another name.
     Renamed,
     /// The durable operator keeps another type.
@@ -159,6 +163,12 @@ fn reached(files: &[PathBuf]) -> Vec<String> {
 
 fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
+    if options.wrong == Wrong::HoardsWhenBuilt {
+        drop(std::hint::black_box(vec![1_u8; 1 << 30]));
+    }
+    if options.wrong == Wrong::SaysItsUser {
+        anyhow::bail!("it was built by user {}", rustix::process::geteuid().as_raw());
+    }
     if options.changelog {
         return build_of_changelog(job, options, &kafka);
     }
@@ -231,6 +241,8 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         | Wrong::Panics
         | Wrong::Aborts
         | Wrong::Hoards
+        | Wrong::HoardsWhenBuilt
+        | Wrong::SaysItsUser
         | Wrong::Lingers
         | Wrong::TellsTheSecret
         | Wrong::Spies

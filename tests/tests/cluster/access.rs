@@ -19,7 +19,7 @@ impl Cluster {
         self.run(options.into_iter().chain(words.split(' ').map(str::to_owned)), Some(token))
     }
 
-    fn create_token(&self, words: &str) -> String {
+    pub(crate) fn create_token(&self, words: &str) -> String {
         let printed = self.tell(&format!("tokens create {words}"));
         printed.lines().find(|line| line.starts_with("fluvial_")).unwrap().to_owned()
     }

@@ -23,9 +23,9 @@ use crate::trust::{Authorities, ClusterKey, Trust, TrustOptions};
 /// Longer than anything here takes, even on a busy machine; shorter than what one stranger after the other would take.
 const LONG: Duration = Duration::from_secs(60);
 
-struct Copy {
-    me: NodeId,
-    links: Links,
+pub(super) struct Copy {
+    pub(super) me: NodeId,
+    pub(super) links: Links,
     events: UnboundedReceiver<LinkEvent>,
 }
 
@@ -50,7 +50,7 @@ fn proof(store: &Path) -> StoreProof {
 }
 
 impl Copy {
-    fn new(start: u64, trust: &Arc<Trust>, store: &TempDir) -> Self {
+    pub(super) fn new(start: u64, trust: &Arc<Trust>, store: &TempDir) -> Self {
         Self::at(listen(), start, trust, store.path())
     }
 
@@ -70,7 +70,7 @@ impl Copy {
         Self { me, links, events }
     }
 
-    fn send(&self, to: &NodeId, message: Message) {
+    pub(super) fn send(&self, to: &NodeId, message: Message) {
         self.links.send(to, envelope(&self.me, message));
     }
 
@@ -78,7 +78,7 @@ impl Copy {
         tokio::time::timeout(LONG, self.events.recv()).await.expect("an event within a minute").unwrap()
     }
 
-    async fn received(&mut self) -> Message {
+    pub(super) async fn received(&mut self) -> Message {
         match self.next().await {
             LinkEvent::Received(envelope) => envelope.message,
             other => panic!("{other:?}"),
@@ -87,7 +87,7 @@ impl Copy {
 }
 
 /// Opens a connection as `from` does, and says hello.
-async fn hello(from: &NodeId, to: &NodeId, trust: &Trust) -> (Connection, Answer) {
+pub(super) async fn hello(from: &NodeId, to: &NodeId, trust: &Trust) -> (Connection, Answer) {
     let mut connection = Connection::open(&to.address, trust).await.unwrap();
     let hello = Hello::Messages { from: from.clone(), to: to.clone(), store: String::new(), protocol: PROTOCOL };
     connection.write(&hello).await.unwrap();
@@ -152,7 +152,7 @@ async fn proof_is_shown(a: &Copy, b: &Copy) {
     b.links.shared.proof.is_shown().await;
 }
 
-async fn ended(connection: &mut Connection) {
+pub(super) async fn ended(connection: &mut Connection) {
     tokio::time::timeout(LONG, connection.ends()).await.expect("the connection is closed within a minute");
 }
 
@@ -160,7 +160,7 @@ fn envelope(from: &NodeId, message: Message) -> Envelope {
     Envelope { from: from.clone(), message, authorities: Authorities::new() }
 }
 
-fn status(number: u64) -> Message {
+pub(super) fn status(number: u64) -> Message {
     let offer = offer();
     Message::Status(Box::new(Status { number, term: Term(1), offer, running: Default::default(), deaf_to: Vec::new() }))
 }

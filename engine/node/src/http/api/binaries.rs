@@ -1,9 +1,11 @@
 //! The binaries of jobs.
 
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{HeaderMap, StatusCode};
 
+use super::uploads::{finish_whole, receive_from};
 use super::{Knowledge, Refused, is_hash};
 
 pub(super) async fn has_binary(
@@ -18,13 +20,20 @@ pub(super) async fn has_binary(
     }
 }
 
+/// An upload by one request.
 pub(super) async fn put_binary(
     State(knowledge): State<Knowledge>,
     Path(hash): Path<String>,
-    content: Bytes,
+    headers: HeaderMap,
+    content: Body,
 ) -> Result<StatusCode, Refused> {
     is_hash(&hash)?;
-    let put = knowledge.shelf.put_binary(&hash, content).await;
-    put.map_err(|error| Refused::by_store_or(StatusCode::BAD_REQUEST, &error))?;
-    Ok(StatusCode::CREATED)
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let why = "the header Content-Length has to say how large the binary is";
+    let bytes = length.ok_or_else(|| Refused::new(StatusCode::LENGTH_REQUIRED, why))?;
+    let uploads = &knowledge.uploads;
+    uploads.remove(&hash)?;
+    uploads.begin(&hash, bytes)?;
+    receive_from(uploads, &hash, 0, content).await?;
+    finish_whole(uploads, &hash).await
 }

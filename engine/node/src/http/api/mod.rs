@@ -5,6 +5,9 @@
 //! | `GET /v1/jobs`, `GET /v1/jobs/{name}` | the jobs, each as a [`Report`] |
 //! | `GET /v1/jobs/{name}/graph` | the dataflow of the job: a [`Graph`](crate::status::Graph) |
 //! | `PUT /v1/binaries/{hash}` | keeps a binary, whose SHA-256 this is; `GET` says by 200 or 404 whether it is there |
+//! | `PUT /v1/uploads/{hash}` | begins the upload of a binary in pieces, or says how far it is: a [`NewUpload`], answered by a [`Progress`](crate::uploads::Progress); `GET` says the same |
+//! | `PATCH /v1/uploads/{hash}` | sends what follows; `Content-Range: bytes FIRST-LAST/ALL` says where that begins |
+//! | `POST /v1/uploads/{hash}`, `DELETE` | keeps the binary, which is whole; gives the upload up |
 //! | `POST /v1/jobs` | submits a job: a [`Submission`] |
 //! | `PATCH /v1/jobs/{name}` | another binary, other options or another number of workers: an [`Update`] |
 //! | `POST /v1/jobs/{name}/start`, `…/stop`, `…/restart` | what they say |
@@ -19,6 +22,7 @@
 //! | `GET /v1/nodes` | the nodes, each as a [`MemberReport`] |
 //! | `POST /v1/nodes/{node}/drain`, `…/undrain` | gives a node no more processes and moves those that it has, and the opposite |
 //! | `GET /v1/tokens`, `POST /v1/tokens`, `DELETE /v1/tokens/{name}` | the tokens, each as a [`TokenRecord`]; creates one: a [`NewToken`]; revokes one |
+//! | `GET /v1/keys` | the authorities of the cluster keys, and which keys each node has: a [`KeyReport`] |
 //! | `GET /v1/audit?limit=` | what was changed by whom, newest first, each as an [`AuditEntry`] |
 //! | `GET /v1/session` | who makes the request: a [`Session`] |
 //! | `POST /v1/session`, `DELETE /v1/session` | signs a browser in with a token ([`SignIn`]), and out |
@@ -45,18 +49,23 @@ mod gate;
 mod graph;
 mod history;
 mod jobs;
+mod keys;
+mod log_answer;
 mod logs;
 mod nodes;
+mod open_streams;
 mod savepoints;
 mod sessions;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod upgrades;
+mod uploads;
 
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderValue, StatusCode};
@@ -70,11 +79,13 @@ use tokio::runtime::Handle;
 
 pub use gate::CLIENT;
 pub use jobs::{Submission, Update};
+pub use keys::{AUTHORITIES, AuthorityReport, KeyReport, NodeKeys};
 pub use logs::{LogAnswer, LogEnd, LogQuery};
 pub use savepoints::{NewSavepoint, SavepointReport};
 pub use sessions::{Session, SignIn};
 pub use tokens::{CreatedToken, NewToken};
 pub use upgrades::Plan;
+pub use uploads::NewUpload;
 
 use events::Live;
 
@@ -87,11 +98,10 @@ use crate::group::{CLUSTER, Shelf, Specification};
 use crate::logs::Gathered;
 use crate::status::{Board, Report, View, gather_cluster, gather_job};
 use crate::trust::Trust;
+use crate::uploads::{Bounds, Uploads};
 use gate::Gate;
 
-/// The largest binary.
-const MOST_BYTES: usize = 512 << 20;
-/// The largest body of any other request.
+/// The largest body of a request that does not upload a binary.
 const MOST_BYTES_OF_JSON: usize = 1 << 20;
 
 /// An error, as the API says it.
@@ -110,8 +120,9 @@ struct Knowledge {
     tokens: Tokens,
     gate: Arc<Gate>,
     logs: Gathered,
-    followers: logs::Followers,
+    readers: log_answer::Readers,
     live: Arc<Live>,
+    uploads: Uploads,
 }
 
 /// Serves the API on `listener` until the runtime ends.
@@ -137,12 +148,17 @@ pub fn serve(
     let store = shelf.store();
     let tokens = Tokens::new(store.clone(), CLUSTER);
     let audit = Audit::start(store.clone(), CLUSTER, runtime);
-    let authenticator = trust.wants_tokens().then(|| Authenticator::new(tokens.clone(), trust.root_token()));
+    let of_keys = Arc::clone(&trust);
+    let authenticator =
+        trust.wants_tokens().then(|| Authenticator::new(tokens.clone(), move |token| of_keys.is_root_token(token)));
     let gate = Arc::new(Gate { address, authenticator, audit, board: Arc::clone(&board) });
-    let followers = logs::followers();
+    let readers = log_answer::Readers::default();
     let trusted = Arc::clone(&trust);
     let live = Live::start(Arc::clone(&board), Arc::clone(&trust), runtime);
-    let knowledge = Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs: gathered, followers, live };
+    let uploads = Uploads::open(shelf.clone(), Bounds::default()).context("cannot use the folder of uploads")?;
+    uploads.clean(runtime);
+    let logs = gathered;
+    let knowledge = Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs, readers, live, uploads };
     let router = router(knowledge);
     runtime.spawn(serving::serve(Bounded::new(listener), trust, router));
     Ok(())
@@ -160,20 +176,27 @@ fn router(knowledge: Knowledge) -> Router {
         .route("/v1/jobs/{name}/logs", get(logs::logs))
         .route("/v1/jobs/{name}/graph", get(graph::graph))
         .route("/v1/jobs/{name}/{action}", post(jobs::act))
+        .route("/v1/binaries/{hash}", put(binaries::put_binary).get(binaries::has_binary))
         .route(
-            "/v1/binaries/{hash}",
-            put(binaries::put_binary).get(binaries::has_binary).layer(DefaultBodyLimit::max(MOST_BYTES)),
+            "/v1/uploads/{hash}",
+            put(uploads::begin)
+                .get(uploads::progress)
+                .patch(uploads::receive)
+                .post(uploads::finish)
+                .delete(uploads::remove),
         )
         .route("/v1/nodes", get(nodes::nodes))
         .route("/v1/nodes/{node}/{action}", post(nodes::act))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{name}", delete(tokens::revoke))
         .route("/v1/audit", get(audit::newest))
+        .route("/v1/keys", get(keys::keys))
         .route("/v1/events", get(events::events))
         .route("/v1/history", get(events::history))
         .merge(console::routes())
         .route("/v1/session", get(sessions::whose).post(sessions::sign_in).delete(sessions::sign_out))
         .layer(DefaultBodyLimit::max(MOST_BYTES_OF_JSON))
+        .layer(from_fn_with_state(Arc::clone(&knowledge.trust), keys::announce))
         .layer(from_fn_with_state(Arc::clone(&knowledge.gate), gate::pass))
         .with_state(knowledge)
 }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod streams;
+mod uploads;
+
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -33,6 +36,7 @@ struct Api {
     /// The token that follows from the cluster key.
     root: String,
     store: Store,
+    _cache: tempfile::TempDir,
 }
 
 impl Api {
@@ -44,12 +48,13 @@ impl Api {
         let store = Store::over(Arc::new(InMemory::new()), "memory");
         let changes = Changes::new(|_, reply| drop(reply.send(Ok(()))));
         let trust = Arc::new(trust);
-        let shelf = Shelf::new(store.clone(), CLUSTER, String::new(), "cache".into());
+        let cache = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(store.clone(), CLUSTER, String::new(), cache.path().into());
         let (logs, stored) = (Logs::new("node"), StoredLogs::new(store.clone(), CLUSTER));
         let gathered = Gathered::new(logs, stored, Arc::clone(&trust));
         serve(listener, board, trust, shelf, changes, gathered, &Handle::current()).unwrap();
         let root = key.map(|key| key.root_token().to_text()).unwrap_or_default();
-        Self { address, authority: key.map(ClusterKey::authority), root, store }
+        Self { address, authority: key.map(ClusterKey::authority), root, store, _cache: cache }
     }
 
     fn of_cluster() -> Self {
