@@ -113,7 +113,7 @@ mod tests {
         assert!(matches!(ClusterKeys::read(&path), Err(TrustError::Read { .. })));
         for mode in [0o600, 0o400] {
             write(&format!("{}\n", key.to_text()), mode);
-            assert_eq!(ClusterKeys::read(&path).unwrap().all(), [key.clone()]);
+            assert_eq!(ClusterKeys::read(&path).unwrap().all(), std::slice::from_ref(&key));
         }
         let next = ClusterKey::new();
         write(&format!("# the keys\n{}\n\n{}\n", next.to_text(), key.to_text()), 0o600);
