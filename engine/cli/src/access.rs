@@ -108,7 +108,7 @@ pub(crate) fn run(connection: &ConnectionOptions, command: Command) -> anyhow::R
                     tls: Box::new(tls(&of_users::certificates(&context.authorities)?)?),
                     token: Some(context.token.clone()),
                 };
-                let client = Client::new(Connection { addr: address.clone(), security })?;
+                let client = Client::new(Connection { addr: address.clone(), security, pinned: None })?;
                 runtime.block_on(client.get("session"))?
             };
             let mut contexts = Contexts::read()?;
@@ -157,15 +157,6 @@ pub(crate) fn run(connection: &ConnectionOptions, command: Command) -> anyhow::R
             let entries: Vec<AuditEntry> = runtime.block_on(client()?.get(&format!("audit?limit={limit}")))?;
             show(json, &entries, || audit_table(&entries))?;
         }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Prints the fingerprint of the authority of a cluster key.
-pub(crate) fn print_fingerprint(connection: &ConnectionOptions) -> anyhow::Result<ExitCode> {
-    ensure!(connection.cluster_key_file.is_some(), "say by --cluster-key-file where the key is");
-    for authority in connection.authorities()?.unwrap_or_default() {
-        println!("{}", of_users::fingerprint(&authority));
     }
     Ok(ExitCode::SUCCESS)
 }

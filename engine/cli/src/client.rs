@@ -1,9 +1,10 @@
 //! The client of the API.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use fluvial_node::http::api::{CLIENT, Failure};
+use fluvial_node::http::api::{AUTHORITIES, CLIENT, Failure};
 use reqwest::header::{HeaderMap, LINK};
 use reqwest::{Method, StatusCode};
 use rustls::CertificateError;
@@ -11,8 +12,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::connection::{Connection, Security};
+use crate::pinned::Pinned;
 
-/// How long a request may take. An upload may take longer.
+/// How long a request may take, unless it says otherwise.
 const WITHIN: Duration = Duration::from_secs(30);
 /// How long a request is repeated that may succeed later: another node begins to coordinate within some seconds.
 const TRIED_FOR: Duration = Duration::from_secs(20);
@@ -20,8 +22,6 @@ const TRIED_FOR: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_millis(300);
 /// How long a check with a new program may take.
 const CHECKED_WITHIN: Duration = Duration::from_secs(100);
-/// How long an upload may take.
-const UPLOADED_WITHIN: Duration = Duration::from_secs(600);
 
 /// A node's API.
 pub(crate) struct Client {
@@ -30,11 +30,13 @@ pub(crate) struct Client {
     base: String,
     token: Option<String>,
     http: reqwest::Client,
+    /// What the login has pinned, until it was compared with what a node says.
+    pinned: Mutex<Option<Pinned>>,
 }
 
 impl Client {
     pub(crate) fn new(connection: Connection) -> anyhow::Result<Self> {
-        let Connection { addr, security } = connection;
+        let Connection { addr, security, pinned } = connection;
         // The HTTP library asks for it even where nothing is encrypted. A second call keeps what the first one has set.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
@@ -43,16 +45,16 @@ impl Client {
             Security::Tls { tls, token } => ("https", token, builder.tls_backend_preconfigured(*tls).https_only(true)),
         };
         let http = builder.build().context("cannot make an HTTP client")?;
-        Ok(Self { base: format!("{scheme}://{addr}/v1/"), addr, token, http })
+        Ok(Self { base: format!("{scheme}://{addr}/v1/"), addr, token, http, pinned: Mutex::new(pinned) })
     }
 
-    async fn send_once(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
+    pub(crate) async fn send_once(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
         let request = request.header(CLIENT, env!("CARGO_PKG_VERSION"));
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
         };
-        request.send().await.map_err(|error| {
+        let sent = request.send().await.map_err(|error| {
             let addr = &self.addr;
             let context = match tls_error(&error) {
                 Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForName)) => format!(
@@ -68,12 +70,31 @@ impl Client {
                 ),
             };
             anyhow::Error::new(error).context(context)
-        })
+        });
+        let response = sent?;
+        if let Some(named) = response.headers().get(AUTHORITIES).and_then(|named| named.to_str().ok()) {
+            self.compare(named).await;
+        }
+        Ok(response)
+    }
+
+    /// Compares what the login has pinned with the authorities that an answer names, once. If that fails, the command goes on.
+    async fn compare(&self, named: &str) {
+        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(pinned) = pinned.filter(|pinned| pinned.differs(named)) else { return };
+        let renewed = async {
+            let request = self.request(Method::GET, "keys")?;
+            let request = request.bearer_auth(self.token.as_deref().unwrap_or_default());
+            pinned.renew(&content_of("keys", request.send().await?).await?)
+        };
+        if let Err(error) = renewed.await {
+            eprintln!("warning: the cluster replaces its key, and the login could not be renewed: {error:#}");
+        }
     }
 
     /// Sends a request, and sends it again while the node says that it may succeed later: a change that was made is none the
     /// second time.
-    async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
         let until = Instant::now() + TRIED_FOR;
         loop {
             let again = request.try_clone().context("the request cannot be repeated")?;
@@ -87,7 +108,7 @@ impl Client {
 
     /// # Errors
     /// The path holds a name that would lead to another path.
-    fn request(&self, method: Method, path: &str) -> anyhow::Result<reqwest::RequestBuilder> {
+    pub(crate) fn request(&self, method: Method, path: &str) -> anyhow::Result<reqwest::RequestBuilder> {
         Ok(self.http.request(method, self.url(path)?).timeout(WITHIN))
     }
 
@@ -137,7 +158,7 @@ impl Client {
         succeeded(self.send(self.request(method, path)?).await?).await.map(drop)
     }
 
-    fn request_with(
+    pub(crate) fn request_with(
         &self,
         method: Method,
         path: &str,
@@ -168,16 +189,10 @@ impl Client {
         content_of(path, self.send_once(request).await?).await
     }
 
-    /// Uploads a binary, unless it is there. Returns its hash.
-    pub(crate) async fn upload(&self, content: Vec<u8>) -> anyhow::Result<String> {
-        let hash = fluvial_node::group::hash(&content);
-        let path = format!("binaries/{hash}");
-        if self.send(self.request(Method::GET, &path)?).await?.status() == StatusCode::OK {
-            return Ok(hash);
-        }
-        let upload = self.request(Method::PUT, &path)?.timeout(UPLOADED_WITHIN).body(content);
-        succeeded(self.send(upload).await?).await?;
-        Ok(hash)
+    /// Whether there is something at a path that names one thing.
+    pub(crate) async fn exists(&self, path: &str) -> anyhow::Result<bool> {
+        let response = self.send(self.request(Method::GET, path)?).await?;
+        if response.status() == StatusCode::NOT_FOUND { Ok(false) } else { succeeded(response).await.map(|_| true) }
     }
 }
 
@@ -189,7 +204,7 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
 }
 
 /// What the response to a request that has succeeded holds.
-async fn content_of<T: DeserializeOwned>(path: &str, response: reqwest::Response) -> anyhow::Result<T> {
+pub(crate) async fn content_of<T: DeserializeOwned>(path: &str, response: reqwest::Response) -> anyhow::Result<T> {
     let content = succeeded(response).await?.bytes().await?;
     serde_json::from_slice(&content).with_context(|| format!("the node's answer to {path}"))
 }
@@ -210,7 +225,7 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
 }
 
 /// The response, if it says that the request has succeeded.
-async fn succeeded(response: reqwest::Response) -> anyhow::Result<reqwest::Response> {
+pub(crate) async fn succeeded(response: reqwest::Response) -> anyhow::Result<reqwest::Response> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -233,7 +248,9 @@ mod tests {
 
     #[test]
     fn a_name_that_would_lead_elsewhere_is_not_sent() {
-        let client = Client::new(Connection { addr: "127.0.0.1:1".to_owned(), security: Security::Plain }).unwrap();
+        let client =
+            Client::new(Connection { addr: "127.0.0.1:1".to_owned(), security: Security::Plain, pinned: None })
+                .unwrap();
         for name in
             ["..", ".", "../tokens", "a/../../x", "%2e%2e", "a%2fb", "a b", "a\r\nb", "a\0", "a#b", "a\\b", "\u{e9}"]
         {
@@ -260,7 +277,7 @@ mod tests {
                 client.write_all(format!("{head}\r\n\r\n{page}").as_bytes()).await.unwrap();
             }
         });
-        let client = Client::new(Connection { addr, security: Security::Plain }).unwrap();
+        let client = Client::new(Connection { addr, security: Security::Plain, pinned: None }).unwrap();
         assert_eq!(client.list::<u32>("jobs").await.unwrap(), [1, 2, 3]);
         node.await.unwrap();
     }

@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use fluvial_node::access::Token;
-use fluvial_node::trust::{ClusterKey, of_users};
+use fluvial_node::trust::{ClusterKeys, of_users};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 
 use crate::contexts::Contexts;
 use crate::node;
+use crate::pinned::Pinned;
 
 /// The port of the API, where an address names none.
 const PORT: &str = "7400";
@@ -52,6 +53,8 @@ pub(crate) struct Connection {
     /// Its `host:port`.
     pub(crate) addr: String,
     pub(crate) security: Security,
+    /// What a login has pinned, if the node is known by that.
+    pub(crate) pinned: Option<Pinned>,
 }
 
 /// What protects a connection.
@@ -75,32 +78,36 @@ impl ConnectionOptions {
         let addr = self.addr.as_deref().or(contexts.current.as_deref()).unwrap_or(node::API);
         let addr = with_port(addr);
         let context = contexts.contexts.get(&addr);
-        let pinned = match self.authorities()? {
-            Some(authorities) => Some(authorities),
-            None => context
-                .map(|context| of_users::certificates(&context.authorities))
+        let given = self.authorities()?;
+        let pinned = context.filter(|_| given.is_none());
+        let pinned = pinned.map(|context| Pinned { addr: addr.clone(), authorities: context.authorities.clone() });
+        let authorities = match (given, &pinned) {
+            (Some(authorities), _) => Some(authorities),
+            (None, pinned) => pinned
+                .as_ref()
+                .map(|pinned| of_users::certificates(&pinned.authorities))
                 .transpose()
                 .with_context(|| format!("the authority of {addr} in {}", Contexts::shown()))?,
         };
-        let Some(authorities) = pinned else {
+        let Some(authorities) = authorities else {
             if !is_loopback(&addr) {
                 bail!(
                     "it is not known how the nodes at {addr} prove who they are: `fluvial login {addr}` first, or give --ca or --cluster-key-file"
                 );
             }
-            return Ok(Connection { addr, security: Security::Plain });
+            return Ok(Connection { addr, security: Security::Plain, pinned: None });
         };
         let token = match self.token()? {
             Some(token) => Some(token),
             None => context.map(|context| context.token.clone()),
         };
-        Ok(Connection { addr, security: Security::Tls { tls: Box::new(tls(&authorities)?), token } })
+        Ok(Connection { addr, security: Security::Tls { tls: Box::new(tls(&authorities)?), token }, pinned })
     }
 
     /// The authorities that the options name.
     pub(crate) fn authorities(&self) -> anyhow::Result<Option<Vec<CertificateDer<'static>>>> {
         Ok(match (&self.cluster_key_file, &self.ca) {
-            (Some(key), _) => Some(vec![ClusterKey::read(key)?.authority()]),
+            (Some(key), _) => Some(ClusterKeys::read(key)?.authorities()),
             (None, Some(file)) => {
                 let text = read(file)?;
                 let found = of_users::certificates(&text);
@@ -115,8 +122,8 @@ impl ConnectionOptions {
         if let Some(token) = self.given_token()? {
             return Ok(Some(token));
         }
-        let key = self.cluster_key_file.as_deref().map(ClusterKey::read).transpose()?;
-        Ok(key.map(|key| key.root_token().to_text()))
+        let keys = self.cluster_key_file.as_deref().map(ClusterKeys::read).transpose()?;
+        Ok(keys.map(|keys| keys.first().root_token().to_text()))
     }
 
     /// The token that the options or the environment give.

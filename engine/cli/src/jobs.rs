@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
-use fluvial_node::elf::ProgramFile;
 use fluvial_node::http::api::{NewSavepoint, Plan, SavepointReport, Submission, Update};
 use fluvial_node::isolation::{HostIsolation, Limits};
 use fluvial_node::labels::{describe_labels, labels, parse_label};
@@ -23,6 +22,7 @@ use crate::drain;
 use crate::ending;
 use crate::limits::LimitOptions;
 use crate::logs;
+use crate::upload::upload;
 
 /// Between two looks at a job that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -193,7 +193,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
                 Some(name) => name,
                 None => binary.file_name().and_then(|name| name.to_str()).context("give the job a --name")?.to_owned(),
             };
-            let hash = client.upload(read(&binary)?).await?;
+            let hash = upload(client, &binary).await?;
             // No limit is to be taken away.
             let limits = Limits::default().changed_by(limits.change());
             let submission = Submission { name: name.clone(), binary: hash, arguments, workers, require, limits };
@@ -227,7 +227,7 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
             client.change_to(Method::PATCH, &format!("jobs/{job}"), &update).await?;
         }
         Command::Upgrade { job, binary, yes, same_output, arguments } => {
-            let binary = Some(client.upload(read(&binary)?).await?);
+            let binary = Some(upload(client, &binary).await?);
             let mut update = Update { binary, arguments, ..Update::default() };
             let plan: Plan = client.ask(&format!("jobs/{job}/plan"), &update).await?;
             eprint!("{}", describe_plan(&plan));
@@ -270,14 +270,6 @@ async fn carry_out(client: &Client, command: Command) -> anyhow::Result<ExitCode
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn read(binary: &PathBuf) -> anyhow::Result<Vec<u8>> {
-    let content = std::fs::read(binary).with_context(|| format!("cannot read '{}'", binary.display()))?;
-    let refused = || format!("'{}' cannot run on the cluster", binary.display());
-    let file = ProgramFile::read(&content).with_context(refused)?;
-    file.fits_this_engine().with_context(refused)?;
-    Ok(content)
 }
 
 /// Prints what a node has answered, as JSON or as text for people.

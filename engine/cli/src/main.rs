@@ -7,6 +7,7 @@
 
 mod access;
 mod client;
+mod cluster_key;
 mod connection;
 mod contexts;
 mod drain;
@@ -15,7 +16,9 @@ mod jobs;
 mod limits;
 mod logs;
 mod node;
+mod pinned;
 mod top;
+mod upload;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -39,9 +42,9 @@ enum Command {
     Up(node::UpOptions),
     /// Run a node of a cluster
     Node(Box<node::NodeOptions>),
-    /// Make the key by which nodes know each other
+    /// Make the key by which nodes know each other, or replace it by another while they run
     #[command(subcommand)]
-    ClusterKey(KeyCommand),
+    ClusterKey(cluster_key::KeyCommand),
     /// Print what makes a shell complete the words of this command, such as `source <(fluvial completions bash)`
     Completions {
         /// The shell
@@ -51,14 +54,6 @@ enum Command {
     Access(access::Command),
     #[command(flatten)]
     Jobs(jobs::Command),
-}
-
-#[derive(Debug, Subcommand)]
-enum KeyCommand {
-    /// Print a new key. Put it into a file that only the user of the nodes can read
-    New,
-    /// Print the fingerprint by which `fluvial login` recognises the cluster that has the key of --cluster-key-file
-    Fingerprint,
 }
 
 fn main() -> ExitCode {
@@ -72,11 +67,7 @@ fn main() -> ExitCode {
         }
         Command::Up(options) => node::up(options),
         Command::Node(options) => node::run(*options),
-        Command::ClusterKey(KeyCommand::New) => {
-            println!("{}", fluvial_node::trust::ClusterKey::new().to_text());
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::ClusterKey(KeyCommand::Fingerprint) => access::print_fingerprint(&connection),
+        Command::ClusterKey(command) => cluster_key::run(&connection, command),
         Command::Completions { shell } => completions(shell),
         Command::Access(command) => access::run(&connection, command),
         Command::Jobs(command) => jobs::run(&connection, command),

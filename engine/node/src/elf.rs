@@ -4,12 +4,15 @@
 //! **Does not** say that the program works there: that is what its own command `check` is for, which may be impossible to start.
 
 use std::fmt;
+use std::fs::File;
 use std::hint::black_box;
+use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context, bail, ensure};
 use object::Endianness;
 use object::elf::{FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader as _};
+use object::read::{ReadCache, ReadRef};
 
 use crate::process_link::VERSION;
 
@@ -20,6 +23,8 @@ const MOST_SEGMENTS: usize = 64;
 /// How many versions of symbols a program may need. Each of them can refer to any place in the file, so a small file could name more than
 /// anybody has time to read.
 const MOST_VERSIONS: usize = 1024;
+/// How much of a file is searched for its mark at a time.
+const PIECE: usize = 1 << 20;
 /// Begins a mark, with each bit inverted: this command reads marks and must not be taken for a job itself.
 const INVERTED: [u8; 16] =
     [0x99, 0x0c, 0x8a, 0x71, 0xe6, 0x5d, 0x03, 0xbf, 0x42, 0xd4, 0x2e, 0x90, 0x6b, 0xc8, 0x17, 0xfa];
@@ -114,13 +119,23 @@ pub struct ProgramFile {
 }
 
 impl ProgramFile {
-    /// Reads the content of a file.
+    /// Reads a file, of which only small parts are in memory at a time.
     ///
     /// # Errors
     /// It is no Linux program of 64 bits, or no job.
-    pub fn read(content: &[u8]) -> anyhow::Result<Self> {
+    pub fn read(file: &File) -> anyhow::Result<Self> {
+        let cache = ReadCache::new(file);
+        Self::of(&cache, |at, bytes| {
+            let mut piece = vec![0; bytes];
+            file.read_exact_at(&mut piece, at).ok().map(|()| piece)
+        })
+    }
+
+    /// Reads the headers in `content`, and what is loaded by `pieces` of it, which are given by their offset and length.
+    fn of<'a>(content: impl ReadRef<'a>, pieces: impl Fn(u64, usize) -> Option<Vec<u8>>) -> anyhow::Result<Self> {
         const SUBMIT: &str = "submit the binary of a job, such as target/release/orders";
-        ensure!(content.starts_with(b"\x7fELF\x02"), "it is no Linux program of 64 bits: {SUBMIT}");
+        let begins = content.read_bytes_at(0, 5).unwrap_or_default();
+        ensure!(begins == b"\x7fELF\x02", "it is no Linux program of 64 bits: {SUBMIT}");
         let damaged = || format!("it is no Linux program of 64 bits, or damaged: {SUBMIT}");
         let header = FileHeader64::<Endianness>::parse(content).with_context(damaged)?;
         let endian = header.endian().with_context(damaged)?;
@@ -128,7 +143,7 @@ impl ProgramFile {
         // Only what is loaded counts; most of a file may be for debuggers.
         let loaded = segments.iter().filter(|segment| segment.p_type(endian) == PT_LOAD);
         let mark =
-            loaded.take(MOST_SEGMENTS).filter_map(|segment| find_mark(segment.data(endian, content).ok()?)).next();
+            loaded.take(MOST_SEGMENTS).filter_map(|segment| find_mark_in(segment.file_range(endian), &pieces)).next();
         let Some((speaks, engine)) = mark else { bail!("it is no job of Fluvial: {SUBMIT}") };
         let glibc = needed_glibc(content).with_context(damaged)?;
         Ok(Self { machine: header.e_machine(endian).0, glibc, engine, speaks })
@@ -178,6 +193,20 @@ impl ProgramFile {
     }
 }
 
+/// The same of the first mark in a range of a file, which is given by its offset and length.
+fn find_mark_in((mut at, bytes): (u64, u64), pieces: impl Fn(u64, usize) -> Option<Vec<u8>>) -> Option<(u32, String)> {
+    let end = at.checked_add(bytes)?;
+    while at < end {
+        let piece = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+        if let Some(found) = find_mark(&pieces(at, piece)?) {
+            return Some(found);
+        }
+        // A mark that this piece cuts is whole in the next one.
+        at += if piece == PIECE { PIECE - MARK_BYTES } else { piece } as u64;
+    }
+    None
+}
+
 /// The protocol version and the engine's version of the first mark.
 fn find_mark(data: &[u8]) -> Option<(u32, String)> {
     // Not folded into a constant, which would be found in this very program.
@@ -190,7 +219,7 @@ fn find_mark(data: &[u8]) -> Option<(u32, String)> {
 }
 
 /// The newest version of glibc of which a program needs a symbol.
-fn needed_glibc(content: &[u8]) -> anyhow::Result<Option<Glibc>> {
+fn needed_glibc<'a>(content: impl ReadRef<'a>) -> anyhow::Result<Option<Glibc>> {
     let header = FileHeader64::<Endianness>::parse(content)?;
     let endian = header.endian()?;
     let sections = header.sections(endian, content)?;
@@ -292,36 +321,51 @@ mod tests {
     use super::made_up::{program, program_of};
     use super::*;
 
+    fn read(content: &[u8]) -> anyhow::Result<ProgramFile> {
+        ProgramFile::of(content, |at, bytes| Some(content.get(at as usize..)?.get(..bytes)?.to_vec()))
+    }
+
+    #[test]
+    fn a_mark_is_found_wherever_it_lies_in_a_file() {
+        for before in [0, 1, PIECE - 1, PIECE - MARK_BYTES, PIECE - MARK_BYTES / 2, PIECE, 3 * PIECE - 100] {
+            let data = [vec![7; before], mark().to_vec(), vec![7; 99]].concat();
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, &program_of(MACHINE, &data, &["GLIBC_2.4"])).unwrap();
+            let found = ProgramFile::read(&file).unwrap();
+            assert_eq!((found.speaks, found.glibc), (VERSION, Some(Glibc(2, 4))), "{before}");
+        }
+    }
+
     #[test]
     fn a_program_says_what_it_needs() {
         let versions = ["GLIBC_2.2.5", "GLIBC_2.38", "GLIBC_2.4", "GLIBC_PRIVATE", "GCC_3.0"];
-        let read = ProgramFile::read(&program_of(MACHINE, &mark(), &versions)).unwrap();
+        let found = read(&program_of(MACHINE, &mark(), &versions)).unwrap();
         let engine = env!("CARGO_PKG_VERSION").to_owned();
         let expected = ProgramFile { machine: MACHINE, glibc: Some(Glibc(2, 38)), engine, speaks: VERSION };
-        assert_eq!(read, expected);
-        read.fits_this_engine().unwrap();
-        read.fits_this_cpu().unwrap();
-        let refused = |there| read.fits_glibc(Some(there)).unwrap_err().to_string();
+        assert_eq!(found, expected);
+        found.fits_this_engine().unwrap();
+        found.fits_this_cpu().unwrap();
+        let refused = |there| found.fits_glibc(Some(there)).unwrap_err().to_string();
         assert!(refused(Glibc(2, 36)).contains("needs glibc 2.38, this node has 2.36"));
         assert!(refused(Glibc(1, 99)).contains("this node has 1.99"));
         [None, Some(Glibc(2, 38)), Some(Glibc(2, 100)), Some(Glibc(3, 0))]
             .into_iter()
-            .for_each(|there| read.fits_glibc(there).unwrap());
-        let none = ProgramFile::read(&program_of(MACHINE, &mark(), &["GCC_3.0"])).unwrap();
+            .for_each(|there| found.fits_glibc(there).unwrap());
+        let none = read(&program_of(MACHINE, &mark(), &["GCC_3.0"])).unwrap();
         none.fits_glibc(Some(Glibc(2, 0))).unwrap();
     }
 
     #[test]
     fn what_cannot_run_is_refused_with_the_reason() {
-        let refused = |content: &[u8]| format!("{:#}", ProgramFile::read(content).unwrap_err());
+        let refused = |content: &[u8]| format!("{:#}", read(content).unwrap_err());
         assert!(refused(b"#!/bin/sh").contains("no Linux program of 64 bits"));
         assert!(refused(&program()[..40]).contains("or damaged"));
         assert!(refused(&program_of(MACHINE, b"int main", &[])).contains("no job of Fluvial"));
-        let other = ProgramFile::read(&program_of(8, &mark(), &[])).unwrap();
+        let other = read(&program_of(8, &mark(), &[])).unwrap();
         assert!(other.fits_this_cpu().unwrap_err().to_string().contains("another CPU (ELF machine 8)"));
         let mut later = mark();
         later[16] += 1;
-        let later = ProgramFile::read(&program_of(MACHINE, &later, &[])).unwrap();
+        let later = read(&program_of(MACHINE, &later, &[])).unwrap();
         let why = later.fits_this_engine().unwrap_err().to_string();
         assert!(why.contains("which speaks version 1: build the job with the version of the cluster"), "{why}");
     }
@@ -330,28 +374,28 @@ mod tests {
     fn a_file_that_was_cut_or_changed_anywhere_is_read_or_refused() {
         let whole = program();
         for end in 0..whole.len() {
-            let _ = ProgramFile::read(&whole[..end]);
+            let _ = read(&whole[..end]);
             let mut changed = whole.clone();
             changed[end] = !changed[end];
-            let _ = ProgramFile::read(&changed);
+            let _ = read(&changed);
         }
     }
 
     #[test]
     fn hostile_files_are_read_or_refused_in_a_bounded_time() {
         let programs = [program(), program_of(MACHINE, &mark(), &["GLIBC_2.2.5", "GLIBC_2.38"])];
-        crate::hostile::decode_changed(&programs, 1 << 20, |input| drop(ProgramFile::read(input)));
+        crate::hostile::decode_changed(&programs, 1 << 20, |input| drop(read(input)));
         let many: Vec<_> = (0..60_000).map(|number| format!("GLIBC_2.{number}")).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();
         let greedy = program_of(MACHINE, &mark(), &many);
-        let why = format!("{:#}", ProgramFile::read(&greedy).unwrap_err());
+        let why = format!("{:#}", read(&greedy).unwrap_err());
         assert!(why.contains("more than 1024 versions"), "{why}");
     }
 
     #[test]
     fn the_glibc_of_this_host_is_as_new_as_this_program_needs() {
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let (needed, there) = (needed_glibc(&own).unwrap(), Glibc::of_this_host());
+        let (needed, there) = (needed_glibc(own.as_slice()).unwrap(), Glibc::of_this_host());
         assert!(needed <= there, "{needed:?} {there:?}");
         assert_eq!(needed.is_some(), there.is_some());
     }

@@ -35,6 +35,7 @@ pub mod skew;
 pub mod status;
 pub mod supervisor;
 pub mod trust;
+pub mod uploads;
 
 /// Checks the name of a job: it becomes a folder in the store, and a part of a topic's name. One that begins with a point is the
 /// engine's own.

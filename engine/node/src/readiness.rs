@@ -10,10 +10,11 @@
 //! holds open, so that a check never outlives its node.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use serde::{Deserialize, Serialize};
 
-use crate::isolation::{JobUser, Secrets, secrets};
+use crate::isolation::{AttemptGroup, Isolation, Limits, Secrets, secrets, stage};
 use crate::keeper::shortened;
 use crate::process_link::write_line;
 use crate::status::Graph;
@@ -94,6 +95,17 @@ const MOST_AT_ONCE: usize = 12;
 /// The most that is read of what a check prints, in bytes.
 const MOST_PRINTED: u64 = 8 << 20;
 
+/// How the checks of a job that was submitted are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Apart {
+    /// How its processes are kept apart.
+    pub(crate) isolation: Arc<Isolation>,
+    /// What each of its processes may use.
+    pub(crate) limits: Limits,
+    /// The job's own options. The node resolves the references among them.
+    pub(crate) options: Vec<String>,
+}
+
 /// How checks are made.
 #[derive(Clone, Debug)]
 pub struct Checks {
@@ -101,10 +113,8 @@ pub struct Checks {
     pub program: PathBuf,
     /// Its arguments, which make it check and print a [`Verdict`].
     pub arguments: Vec<OsString>,
-    /// The user of the checks, if that is not this process's.
-    pub(crate) user: Option<JobUser>,
-    /// The job's own options and the node's folder for secrets, if the node resolves references among these options.
-    pub(crate) secrets: Option<(Vec<String>, PathBuf)>,
+    /// How checks are kept apart from this process, and what each of them may use, if they are of a job that was submitted.
+    pub(crate) apart: Option<Apart>,
     /// How long a check may take.
     pub within: Duration,
     /// The time between two checks while all is well.
@@ -135,8 +145,7 @@ impl Checks {
         Self {
             program,
             arguments,
-            user: None,
-            secrets: None,
+            apart: None,
             within: Duration::from_secs(90),
             // Each check lists the journal, which costs as much as a write: more often, ten idle copies would cost more than
             // the job that they run.
@@ -246,11 +255,12 @@ fn check(checks: &Checks, asked: &Receiver<()>) -> (Option<String>, Option<Graph
 /// # Errors
 /// There is no verdict: the program could not be started, has printed something else, or has not ended in time.
 pub fn verdict(checks: &Checks) -> Result<Verdict, String> {
-    let resolved = checks.secrets.as_ref().map(|(options, folder)| secrets::resolve(options, folder)).transpose();
+    let resolved = checks.apart.as_ref().map(|apart| apart.isolation.resolve(&apart.options)).transpose();
     let secrets = resolved?.filter(|secrets| !secrets.is_empty());
     let started = start(checks, secrets.as_ref());
     let cannot = |error| format!("cannot start '{}' to check the job: {error}", checks.program.display());
-    let mut child = started.map_err(cannot)?;
+    // What is left in the group ends when this returns.
+    let (mut child, _group) = started.map_err(cannot)?;
     let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
     let until = Instant::now() + checks.within;
     let printed = out.recv_timeout(until.saturating_duration_since(Instant::now()));
@@ -279,30 +289,42 @@ fn unready(verdict: &Verdict) -> Option<String> {
     if verdict.ready { None } else { Some(shortened(problems.join("; "))) }
 }
 
-fn start(checks: &Checks, secrets: Option<&Secrets>) -> std::io::Result<Child> {
-    let mut command = Command::new(&checks.program);
-    command
-        .args(&checks.arguments)
-        .args(secrets.map(|_| SECRETS_ON_STDIN))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    if let Some(user) = &checks.user {
-        // For root this takes all other groups away, too.
-        command.uid(user.uid).gid(user.gid);
-    }
-    if checks.secrets.is_some() {
+fn start(checks: &Checks, secrets: Option<&Secrets>) -> std::io::Result<(Child, Option<AttemptGroup>)> {
+    let mut arguments = checks.arguments.clone();
+    arguments.extend(secrets.map(|_| SECRETS_ON_STDIN.into()));
+    let group = checks.apart.as_ref().map_or(Ok(None), |apart| apart.isolation.check())?;
+    let limits = checks.apart.as_ref().map(|apart| apart.limits).unwrap_or_default();
+    let process = group.as_ref().map(|group| group.process(0, &limits)).transpose()?;
+    let mut command = match &checks.apart {
+        Some(apart) => apart.isolation.command_of(&checks.program, "check of a job", &arguments),
+        None => {
+            let mut command = Command::new(&checks.program);
+            command.args(&arguments);
+            command
+        }
+    };
+    if checks.apart.is_some() {
         for name in secrets::variables() {
             command.env_remove(name);
         }
     }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own: Ctrl-C is for the node.
     let mut child = command.process_group(0).spawn()?;
+    if checks.apart.is_some() {
+        let moved = process.as_ref().map_or(Ok(()), |process| process.put(child.id()));
+        let goes = moved.and_then(|()| child.stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(stage::GO)));
+        if let Err(error) = goes {
+            // It waits for a word that does not come.
+            let _ = kill(&mut child).and_then(|()| child.wait().map(drop));
+            return Err(error);
+        }
+    }
     if let (Some(secrets), Some(stdin)) = (secrets, &mut child.stdin) {
         // If it does not read them, it says why.
         let _ = write_line(stdin, secrets);
     }
-    Ok(child)
+    Ok((child, group))
 }
 
 /// How a check ends that has printed everything; what it has started ends with it.
@@ -376,8 +398,7 @@ mod tests {
         Checks {
             program: "sh".into(),
             arguments: ["-c", script, "sh", file.to_str().unwrap()].map(OsString::from).to_vec(),
-            user: None,
-            secrets: None,
+            apart: None,
             within: MOST,
             while_ready: Duration::from_millis(50),
             while_unready: Duration::from_millis(10),
@@ -439,41 +460,6 @@ mod tests {
         let waits = Checks { within: Duration::from_millis(500), ..checks(&script, folder.path()) };
         let (_readiness, told) = started(waits);
         assert!(told.recv_timeout(MOST).unwrap().unwrap().contains("did not end within"), "its input has ended");
-    }
-
-    #[test]
-    fn a_check_runs_as_the_user_that_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let script = "echo \"error: $(id -u):$(id -g):$(id -G)\" >&2";
-        let unready = |user| {
-            let checks = Checks { user, ..checks(script, folder.path()) };
-            started(checks).1.recv_timeout(MOST).unwrap().unwrap()
-        };
-        let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
-        let own = unready(None);
-        assert!(own.contains(&format!("error: {}:{}:", uid.as_raw(), gid.as_raw())), "{own}");
-        let other = unready(Some(JobUser { name: String::new(), uid: 65534, gid: 65533 }));
-        // Only root can do it; for everybody else such a check fails.
-        let expected = if uid.is_root() { "error: 65534:65533:65533" } else { "cannot start" };
-        assert!(other.contains(expected), "{other}");
-    }
-
-    #[test]
-    fn a_check_gets_secrets_on_its_standard_input_and_is_not_made_without_one_of_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let verdict = verdict(false, &[("it read", "SECRETS")]);
-        // Its last argument is the option; quotes of JSON would end a text of JSON.
-        let script = format!(
-            "for last; do :; done; read line; line=$(echo $line | tr '\"' ,); echo '{verdict}' | sed \"s/SECRETS/$last $line/\""
-        );
-        let options = ["--password", "file:a"].map(str::to_owned).to_vec();
-        let checks =
-            || Checks { secrets: Some((options.clone(), folder.path().to_owned())), ..checks(&script, folder.path()) };
-        let unready = || started(checks()).1.recv_timeout(MOST).unwrap().unwrap();
-        let why = unready();
-        assert!(why.starts_with("the secret 'file:a' of 'password' cannot be resolved on this node"), "{why}");
-        std::fs::write(folder.path().join("a"), "hunter2").unwrap();
-        assert_eq!(unready(), "it read: --secrets-on-stdin {,file:a,:,hunter2,}");
     }
 
     #[test]

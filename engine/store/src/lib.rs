@@ -33,7 +33,9 @@
 //! kills and restores a job, with Azurite; `gs://` is untested: the emulators that were tried (fake-gcs-server,
 //! gcp-storage-emulator) do not have the requests by which `object_store` writes.
 
+mod beneath;
 pub mod cost;
+mod files;
 pub mod frame;
 mod http;
 mod location;
@@ -42,6 +44,7 @@ mod probe;
 mod store;
 mod trouble;
 
+pub use beneath::{Beneath, Owner};
 pub use location::{Cloud, Location, LocationError};
 pub use objects::Created;
 pub use store::Store;

@@ -35,6 +35,10 @@ enum Wrong {
     HangsAtStart,
     /// An operator takes all memory that it can get at an order that comes to nothing.
     Hoards,
+    /// The job takes a GiB of memory while it is built, also by a check.
+    HoardsWhenBuilt,
+    /// The job cannot be built, and says as whom it was tried.
+    SaysItsUser,
     /// The durable operator has another name.
     Renamed,
     /// The durable operator keeps another type.
@@ -172,6 +176,12 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         _ => {}
     }
     let kafka = options.kafka.connect()?;
+    if options.wrong == Wrong::HoardsWhenBuilt {
+        drop(std::hint::black_box(vec![1_u8; 1 << 30]));
+    }
+    if options.wrong == Wrong::SaysItsUser {
+        anyhow::bail!("it was built by user {}", rustix::process::geteuid().as_raw());
+    }
     if options.changelog {
         return build_of_changelog(job, options, &kafka);
     }
@@ -246,6 +256,8 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         | Wrong::AbortsAtStart
         | Wrong::HangsAtStart
         | Wrong::Hoards
+        | Wrong::HoardsWhenBuilt
+        | Wrong::SaysItsUser
         | Wrong::Lingers
         | Wrong::TellsTheSecret
         | Wrong::Spies

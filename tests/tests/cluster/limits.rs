@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::nodes::{Cluster, SECRET_VARIABLE, fluvial, own_args};
 
 /// A record of an order that comes to nothing, at which a faulty job does what is wrong.
-fn send_nothing(stage: &Stage) {
+pub(crate) fn send_nothing(stage: &Stage) {
     let writer = stage.endpoint().writer(&[]).unwrap();
     let order = br#"{"order_id":7,"quantity":1,"price_cents":0,"at":0}"#;
     writer.send(&Message { topic: &stage.input(), key: Some(b"7"), value: Some(order), ..Message::default() }).unwrap();
@@ -23,7 +23,7 @@ fn send_nothing(stage: &Stage) {
 
 /// Submits the faulty job with options of `submit` and options of its own.
 #[track_caller]
-fn submit_faulty(cluster: &Cluster, stage: &Stage, of_submit: &str, wrong: &str) {
+pub(crate) fn submit_faulty(cluster: &Cluster, stage: &Stage, of_submit: &str, wrong: &str) {
     let faulty = binary("faulty").unwrap();
     let words = format!("submit {} --name {} {of_submit} --", faulty.display(), stage.name());
     let words = words.split_whitespace().map(Into::into);
@@ -34,7 +34,7 @@ fn submit_faulty(cluster: &Cluster, stage: &Stage, of_submit: &str, wrong: &str)
 }
 
 /// Why the node has no control groups with the controllers of memory and CPU, if it has none.
-fn lacks_groups(cluster: &Cluster) -> Option<String> {
+pub(crate) fn lacks_groups(cluster: &Cluster) -> Option<String> {
     let nodes: Value = serde_json::from_str(&cluster.tell("nodes --json")).unwrap();
     let isolation = &nodes[0]["isolation"];
     let groups = isolation["control_groups"].as_str().unwrap_or_default().to_owned();
@@ -60,7 +60,7 @@ fn is_said_where_there_are_no_groups(cluster: &Cluster, stage: &Stage) -> bool {
 }
 
 /// The folder of a process's group of a controller.
-fn group_of(pid: u32, controller: &str) -> PathBuf {
+pub(crate) fn group_of(pid: u32, controller: &str) -> PathBuf {
     let groups = read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let line = groups.lines().find(|line| line.split(':').nth(1).unwrap().split(',').any(|name| name == controller));
     match line {
@@ -80,7 +80,7 @@ fn group_of(pid: u32, controller: &str) -> PathBuf {
 }
 
 /// The processes whose command line holds all of these.
-fn processes(parts: &[&str]) -> Vec<u32> {
+pub(crate) fn processes(parts: &[&str]) -> Vec<u32> {
     let of_proc = read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     let holds = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -90,7 +90,7 @@ fn processes(parts: &[&str]) -> Vec<u32> {
     of_proc.filter(holds).collect()
 }
 
-fn process_of(stage: &Stage) -> u32 {
+pub(crate) fn process_of(stage: &Stage) -> u32 {
     processes(&[stage.name(), "process 0 of"])[0]
 }
 
@@ -113,6 +113,7 @@ fn each_process_of_a_job_has_the_limits_that_its_user_has_set_and_changed() {
     let pid = process_of(&stage);
     assert_eq!(limit(pid, "memory", memory), (1_u64 << 30).to_string());
     assert!(limit(pid, "cpu", cpu).starts_with("150000"));
+    assert_eq!(limit(pid, "pids", ["pids.max"; 2]), "4096");
     assert_eq!(cluster.status(stage.name())["limits"]["memory_bytes"], 1_u64 << 30);
     let first = group_of(pid, "memory");
     assert_ne!(first, group_of(std::process::id(), "memory"));

@@ -77,7 +77,10 @@ impl Cluster {
         let mut args: Vec<OsString> = ["node", "--slots", "2", "--store"].map(Into::into).into();
         args.push(self.path("store").into());
         if self.key {
-            args.extend(["--cluster-key-file".into(), self.path("key").into()]);
+            // A node can have a file of its own.
+            let own = self.path(&format!("key-{node}"));
+            let key = if own.exists() { own } else { self.path("key") };
+            args.extend(["--cluster-key-file".into(), key.into()]);
         }
         args.extend(["--cache".into(), self.path(&format!("cache-{node}")).into()]);
         args.extend(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"].map(OsString::from));

@@ -140,7 +140,7 @@ mod tests {
         let totals = (Count, Sum(|value: &i64| *value));
         let [collected, changed] = [(); 2].map(|()| amounts.clone());
         let collected =
-            collected.aggregate("totals", totals.clone()).map(|(key, (count, sum))| (key, 1000 * sum + count as i64));
+            collected.aggregate("totals", totals).map(|(key, (count, sum))| (key, 1000 * sum + count as i64));
         let changed =
             changed.aggregate_changes("totals-of-changes", totals).map_values(|(count, sum)| 1000 * sum + count as i64);
         job.output(memory.upsert("totals", 3)).format(Json).write(collected);
@@ -243,7 +243,7 @@ mod tests {
     impl format::Encode<u32> for Even {
         fn encode(&self, key: &u32, into: &mut Vec<u8>) -> Result<(), BoxError> {
             into.extend_from_slice(key.to_string().as_bytes());
-            if key % 2 == 0 { Ok(()) } else { Err("it is odd".into()) }
+            if key.is_multiple_of(2) { Ok(()) } else { Err("it is odd".into()) }
         }
     }
 

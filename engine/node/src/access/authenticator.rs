@@ -32,7 +32,7 @@ type Read = Pin<Box<dyn Future<Output = Result<Option<TokenRecord>, Error>> + Se
 
 /// Authenticates requests.
 pub struct Authenticator {
-    root: Option<TokenHash>,
+    is_root: Box<dyn Fn(&TokenHash) -> bool + Send + Sync>,
     read: Box<dyn Fn(TokenHash) -> Read + Send + Sync>,
     cache: Mutex<Cache>,
 }
@@ -52,17 +52,20 @@ pub enum Denied {
 }
 
 impl Authenticator {
-    /// Authenticates by the tokens in the store, and by the one that follows from the cluster key.
+    /// Authenticates by the tokens in the store, and by those that follow from the cluster keys, which `is_root` knows.
     #[must_use]
-    pub fn new(tokens: Tokens, root: Option<TokenHash>) -> Self {
-        Self::reading(root, move |hash| {
+    pub fn new(tokens: Tokens, is_root: impl Fn(&TokenHash) -> bool + Send + Sync + 'static) -> Self {
+        Self::reading(is_root, move |hash| {
             let tokens = tokens.clone();
             Box::pin(async move { tokens.get(hash).await })
         })
     }
 
-    fn reading(root: Option<TokenHash>, read: impl Fn(TokenHash) -> Read + Send + Sync + 'static) -> Self {
-        Self { root, read: Box::new(read), cache: Mutex::new(Cache::new(Instant::now())) }
+    fn reading(
+        is_root: impl Fn(&TokenHash) -> bool + Send + Sync + 'static,
+        read: impl Fn(TokenHash) -> Read + Send + Sync + 'static,
+    ) -> Self {
+        Self { is_root: Box::new(is_root), read: Box::new(read), cache: Mutex::new(Cache::new(Instant::now())) }
     }
 
     /// Says who holds a token.
@@ -75,7 +78,7 @@ impl Authenticator {
 
     async fn at(&self, token: &Token, now: Instant, now_ms: u64) -> Result<Caller, Denied> {
         let hash = token.hash();
-        if self.root == Some(hash) {
+        if (self.is_root)(&hash) {
             return Ok(Caller::with_cluster_key());
         }
         let known = self.cache().ask(hash, now);
@@ -218,13 +221,17 @@ mod tests {
     fn authenticator(root: Option<&Token>) -> (Authenticator, Arc<Mutex<Shop>>) {
         let shop = Arc::<Mutex<Shop>>::default();
         let of_reads = Arc::clone(&shop);
-        let authenticator = Authenticator::reading(root.map(Token::hash), move |hash| {
-            let mut shop = of_reads.lock().unwrap();
-            shop.reads += 1;
-            let fails = shop.fails.then(|| Error::new(ErrorKind::Retry, "no route to the store"));
-            let answer = fails.map_or_else(|| Ok(shop.tokens.get(&hash).cloned()), Err);
-            Box::pin(std::future::ready(answer))
-        });
+        let root = root.map(Token::hash);
+        let authenticator = Authenticator::reading(
+            move |hash| root == Some(*hash),
+            move |hash| {
+                let mut shop = of_reads.lock().unwrap();
+                shop.reads += 1;
+                let fails = shop.fails.then(|| Error::new(ErrorKind::Retry, "no route to the store"));
+                let answer = fails.map_or_else(|| Ok(shop.tokens.get(&hash).cloned()), Err);
+                Box::pin(std::future::ready(answer))
+            },
+        );
         (authenticator, shop)
     }
 

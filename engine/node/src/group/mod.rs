@@ -8,6 +8,7 @@
 //! started on the thread of their [`Keeper`](crate::keeper::Keeper), so that no heartbeat waits for any of them.
 
 mod attempt;
+mod binary_files;
 mod collection;
 mod journal;
 mod programs;
@@ -28,6 +29,7 @@ use fluvial_protocol::{Exit, ProcessEnd, PutOutcome, System};
 use fluvial_store::Store;
 use tokio::runtime::Runtime;
 
+pub use binary_files::hash_of_file;
 pub use collection::CollectionOptions;
 pub use journal::GroupJournal;
 pub use programs::{GoesBack, Kept, Previous, Shelf, Specification, hash};
@@ -148,6 +150,7 @@ pub fn join(mut options: GroupOptions) -> anyhow::Result<(Exit, String)> {
     let (events, inbox) = channel();
     let on_signal = events.clone();
     signals::watch(move || on_signal.send(Event::Signal).is_ok())?;
+    options.trust.watch_files(runtime.handle());
     let board = Arc::new(Board::default());
     if let Some(listener) = options.http.take() {
         http::serve(listener, Arc::clone(&board), Arc::clone(&options.trust), runtime.handle())
@@ -309,7 +312,7 @@ impl<'a> Copy<'a> {
                     drop(of_checks.send(Event::Checked(version.to_owned(), unready)));
                 };
                 let (shelf, handle) = (
-                    Shelf::new(store.clone(), CLUSTER, location, cache).isolated(Arc::clone(&isolation)),
+                    Shelf::new(store.clone(), CLUSTER, location, cache).isolated(Arc::clone(&isolation))?,
                     runtime.handle(),
                 );
                 let (stored, logs) = (StoredLogs::new(store.clone(), CLUSTER), logs.clone().unwrap_or(Logs::new("")));

@@ -8,14 +8,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io::Read as _;
+use std::fs::File;
+use std::io::Seek as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, ensure};
-use bytes::Bytes;
 use fluvial_store::Store;
 use fluvial_store::frame::{self, Format};
 use object_store::{ObjectStoreExt as _, PutPayload};
@@ -27,10 +27,11 @@ use super::collection::is_announced;
 use crate::check_job_name;
 use crate::elf::{Glibc, ProgramFile};
 use crate::fail_point::{FailPoint, reach};
+use crate::group::binary_files::{Hashing, hash_of_file};
 use crate::isolation::{Isolation, Limits};
 use crate::job_store::JobStore;
 use crate::keeper::Program;
-use crate::readiness::{Checks, Readiness, Verdict, verdict};
+use crate::readiness::{Apart, Checks, Readiness, Verdict, verdict};
 use crate::status::Graph;
 
 const SPECIFICATION: Format = Format { kind: "specification", version: 1 };
@@ -100,7 +101,9 @@ pub struct Previous {
 /// The hash that names content: SHA-256, in hexadecimal digits.
 #[must_use]
 pub fn hash(content: &[u8]) -> String {
-    in_hexadecimal(ring::digest::digest(&ring::digest::SHA256, content).as_ref())
+    let hashing = Hashing::default();
+    hashing.update(content);
+    hashing.finish()
 }
 
 impl Specification {
@@ -149,6 +152,8 @@ pub struct Shelf {
     cache: PathBuf,
     /// How the processes of jobs are kept apart from this node, if they are.
     isolation: Option<Arc<Isolation>>,
+    /// The store for what is in the folders of jobs, if these belong to another user.
+    jobs: Option<Store>,
     /// Graphs that were read, by version.
     graphs: Arc<Mutex<BTreeMap<String, Graph>>>,
     /// Whoever reads a whole binary holds that of its hash. A node that starts prepares the programs of all jobs at once: without this
@@ -167,23 +172,32 @@ impl Shelf {
     #[must_use]
     pub fn new(store: Store, folder: &str, location: String, cache: PathBuf) -> Self {
         let (graphs, readers) = (Arc::default(), Arc::default());
-        Self { store, folder: folder.to_owned(), location, cache, isolation: None, graphs, readers }
+        let (folder, isolation, jobs) = (folder.to_owned(), None, None);
+        Self { store, folder, location, cache, isolation, jobs, graphs, readers }
     }
 
     /// The same on a node that keeps the processes of jobs apart.
-    #[must_use]
-    pub(crate) fn isolated(self, isolation: Arc<Isolation>) -> Self {
-        Self { isolation: Some(isolation), ..self }
+    ///
+    /// # Errors
+    /// The store is a folder that cannot be opened.
+    pub(crate) fn isolated(self, isolation: Arc<Isolation>) -> std::io::Result<Self> {
+        let jobs = isolation.guarded(&self.store)?;
+        Ok(Self { isolation: Some(isolation), jobs, ..self })
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
+    /// The folder of this host where binaries are kept.
+    pub(crate) fn cache(&self) -> &Path {
+        &self.cache
+    }
+
     /// The objects of a job.
     #[must_use]
     pub fn job(&self, name: &str) -> JobStore {
-        JobStore::new(self.store.clone(), name)
+        JobStore::new(self.jobs.as_ref().unwrap_or(&self.store).clone(), name)
     }
 
     /// Has a specification's binary check whether the job could be run with it on this host now.
@@ -201,8 +215,8 @@ impl Shelf {
     fn checks(&self, specification: &Specification, binary: PathBuf) -> Checks {
         let checks = Checks::of_program(binary, specification.arguments("check", &self.location));
         let Some(isolation) = &self.isolation else { return checks };
-        let secrets = Some((specification.arguments.clone(), isolation.secrets().to_owned()));
-        Checks { user: isolation.user().cloned(), secrets, ..checks }
+        let (isolation, limits) = (Arc::clone(isolation), specification.limits);
+        Checks { apart: Some(Apart { isolation, limits, options: specification.arguments.clone() }), ..checks }
     }
 
     /// Lets the processes of a job have its folder in the store.
@@ -271,18 +285,22 @@ impl Shelf {
     ///
     /// # Errors
     /// Its content has another hash, it is no program of this system, or the store fails.
-    pub async fn put_binary(&self, expected: &str, content: Bytes) -> anyhow::Result<()> {
-        let of_it = content.clone();
-        let found = spawn_blocking(move || hash(&of_it)).await?;
+    pub async fn put_binary(&self, expected: &str, content: File) -> anyhow::Result<()> {
+        let (found, content) = spawn_blocking(move || hash_of_file(&content).map(|found| (found, content))).await??;
         ensure!(
             found == expected,
             "what arrived has the hash {found} instead of {expected}: it was damaged on its way"
         );
-        let of_it = content.clone();
-        spawn_blocking(move || is_program(&of_it)).await??;
+        let content = spawn_blocking(move || {
+            is_program(&content)?;
+            // Its headers have been read.
+            (&content).rewind()?;
+            anyhow::Ok(content)
+        });
+        let content = content.await??;
         let name = self.binary(expected);
         reach(FailPoint::BeforeBinary);
-        self.store.create(&name, content).await.map_err(|error| self.store.failed("create", &name, error))?;
+        self.store.put_file(&name, content).await.map_err(|error| self.store.failed("create", &name, error))?;
         reach(FailPoint::AfterBinary);
         Ok(())
     }
@@ -378,14 +396,18 @@ impl Shelf {
             return Ok(());
         }
         let name = self.binary(hash_of_it);
-        let failed = |error| self.store.failed("read", &name, error);
-        let content = self.store.objects().get(&name).await.map_err(failed)?.bytes().await.map_err(failed)?;
-        let cache = self.cache.clone();
-        let right = spawn_blocking(move || {
-            let right = hash(&content) == expected;
-            if right { keep(&cache, &file, &content).map(|()| right) } else { Ok(right) }
+        let new = spawn_blocking({
+            let cache = self.cache.clone();
+            move || New::begin(&cache)
         });
-        ensure!(right.await??, "'{}' is damaged", self.store.describe_object(&name));
+        let (new, content) = new.await??;
+        let hashing = Hashing::default();
+        let each = hashing.clone();
+        let fetched = self.store.get_to_file(&name, content, move |bytes| each.update(bytes)).await;
+        fetched.map_err(|error| self.store.failed("read", &name, error))?;
+        ensure!(hashing.finish() == expected, "'{}' is damaged", self.store.describe_object(&name));
+        let kept = file.clone();
+        spawn_blocking(move || new.keep(&kept)).await??;
         Ok(())
     }
 
@@ -404,41 +426,41 @@ fn file_id(file: &Path) -> Option<FileId> {
 
 /// Whether a file of the cache has the content of this hash.
 fn is_cached(file: &Path, expected: &str) -> bool {
-    hash_of(file).is_ok_and(|found| found == expected)
+    File::open(file).and_then(|file| hash_of_file(&file)).is_ok_and(|found| found == expected)
 }
 
-/// The hash of a file's content, of which little is in memory at a time.
-fn hash_of(file: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(file)?;
-    let (mut digest, mut part) = (ring::digest::Context::new(&ring::digest::SHA256), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut part)? {
-            0 => return Ok(in_hexadecimal(digest.finish().as_ref())),
-            read => digest.update(&part[..read]),
-        }
+/// A file of the cache that is being written. Dropping it deletes it.
+#[derive(Debug)]
+struct New {
+    cache: PathBuf,
+    path: PathBuf,
+}
+
+impl New {
+    fn begin(cache: &Path) -> anyhow::Result<(Self, File)> {
+        let failed = || format!("cannot keep the binary in '{}'", cache.display());
+        std::fs::create_dir_all(cache).with_context(failed)?;
+        forget_left(cache);
+        let path = cache.join(format!("{NEW}{:016x}", rand::random::<u64>()));
+        let file = File::create_new(&path).with_context(failed)?;
+        Ok((Self { cache: cache.to_owned(), path }, file))
+    }
+
+    /// Puts it into the cache as a whole.
+    fn keep(self, file: &Path) -> anyhow::Result<()> {
+        let failed = || format!("cannot keep the binary in '{}'", self.cache.display());
+        std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(0o755)).with_context(failed)?;
+        std::fs::rename(&self.path, file).with_context(failed)?;
+        prune(&self.cache, MOST_CACHED);
+        Ok(())
     }
 }
 
-fn in_hexadecimal(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Puts a binary into the cache as a whole.
-fn keep(cache: &Path, file: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let failed = || format!("cannot keep the binary in '{}'", cache.display());
-    std::fs::create_dir_all(cache).with_context(failed)?;
-    forget_left(cache);
-    let new = cache.join(format!("{NEW}{:016x}", rand::random::<u64>()));
-    let kept = std::fs::write(&new, content)
-        .and_then(|()| std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)))
-        .and_then(|()| std::fs::rename(&new, file));
-    if kept.is_err() {
-        // On a full disk, what was written of it would be in the way of the next attempt. An error means that it is not there.
-        let _ = std::fs::remove_file(&new);
+impl Drop for New {
+    fn drop(&mut self) {
+        // There is nothing of this name any more once it is kept.
+        let _ = std::fs::remove_file(&self.path);
     }
-    kept.with_context(failed)?;
-    prune(cache, MOST_CACHED);
-    Ok(())
 }
 
 /// Deletes what nodes have left in a cache that were killed while they wrote a binary.
@@ -453,18 +475,18 @@ fn forget_left(cache: &Path) {
     }
 }
 
-/// Whether content is a job that can run on a node of this cluster with this CPU.
-fn is_program(content: &[u8]) -> anyhow::Result<()> {
-    let file = ProgramFile::read(content)?;
-    file.fits_this_engine()?;
-    file.fits_this_cpu()
+/// Whether a file is a job that can run on a node of this cluster with this CPU.
+fn is_program(file: &File) -> anyhow::Result<ProgramFile> {
+    let program = ProgramFile::read(file)?;
+    program.fits_this_engine()?;
+    program.fits_this_cpu()?;
+    Ok(program)
 }
 
 /// Whether this host could load a program: the loader itself would say so in many words, and only once it is started.
 fn can_load(file: &Path) -> anyhow::Result<()> {
-    let content = std::fs::read(file).with_context(|| format!("cannot read '{}'", file.display()))?;
-    is_program(&content)?;
-    ProgramFile::read(&content)?.fits_glibc(Glibc::of_this_host())
+    let opened = File::open(file).with_context(|| format!("cannot read '{}'", file.display()))?;
+    is_program(&opened)?.fits_glibc(Glibc::of_this_host())
 }
 
 /// Whether a file of the cache's folder is a binary, or was to become one. Others are not ours.
@@ -673,10 +695,20 @@ impl Preparing {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::io::Write as _;
+
+    use bytes::Bytes;
     use object_store::memory::InMemory;
 
     use super::*;
     use crate::elf::made_up;
+
+    fn file_of(content: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        file.rewind().unwrap();
+        file
+    }
 
     fn shelf() -> Shelf {
         shelf_in("cache".into())
@@ -706,7 +738,7 @@ mod tests {
     async fn a_binary_is_kept_once_and_only_if_it_is_what_its_name_says_and_can_run() {
         let shelf = shelf();
         let refused = async |name: &str, content: &[u8]| {
-            let refused = shelf.put_binary(name, Bytes::copy_from_slice(content)).await;
+            let refused = shelf.put_binary(name, file_of(content)).await;
             refused.unwrap_err().to_string()
         };
         assert!(refused(&hash(b"other"), &program()).await.contains("was damaged"));
@@ -717,7 +749,7 @@ mod tests {
         let name = hash(&program());
         assert!(!shelf.has_binary(&name).await.unwrap());
         for _ in 0..2 {
-            shelf.put_binary(&name, program()).await.unwrap();
+            shelf.put_binary(&name, file_of(&program())).await.unwrap();
         }
         assert!(shelf.has_binary(&name).await.unwrap());
     }
@@ -727,7 +759,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let shelf = shelf_in(folder.path().join("cache"));
         let name = hash(&program());
-        shelf.put_binary(&name, program()).await.unwrap();
+        shelf.put_binary(&name, file_of(&program())).await.unwrap();
         let file = shelf.fetch(&name).await.unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o755);
         std::fs::write(&file, b"damaged").unwrap();

@@ -1,3 +1,6 @@
+//! The tests of the last hour.
+#![allow(clippy::unwrap_used)]
+
 use fluvial_protocol::Exit;
 use fluvial_protocol::group::AttemptNumber;
 use fluvial_protocol::group::Outcome;

@@ -32,6 +32,9 @@ const PREFIX: &str = "fluvial-";
 const OF_NODE: &str = ".node";
 /// The period in which a process may use its time, in microseconds: the kernel's default.
 const PERIOD_US: u64 = 100_000;
+/// How many processes and threads a process of a job may have together with what it starts: one that starts others without end fills
+/// no more of its host.
+const MOST_PIDS: u64 = 4096;
 
 /// The control groups of one node. Dropping it ends the processes that are left in them, and removes them.
 #[derive(Debug)]
@@ -133,10 +136,19 @@ impl ControlGroups {
 
     /// The group of the processes of one attempt.
     pub(crate) fn attempt(&self, job: &str, attempt: u64) -> io::Result<AttemptGroup> {
-        let name = format!("{job}.{attempt}");
+        self.group(&format!("{job}.{attempt}"))
+    }
+
+    /// The group of the process of one check.
+    pub(crate) fn check(&self) -> io::Result<AttemptGroup> {
+        // No job has a name that begins so.
+        self.group(&format!(".check.{:016x}", rand::random::<u64>()))
+    }
+
+    fn group(&self, name: &str) -> io::Result<AttemptGroup> {
         let mut group = AttemptGroup { version: self.version, hierarchies: Vec::new() };
         for of_node in &self.hierarchies {
-            let hierarchy = Hierarchy { folder: of_node.folder.join(&name), ..of_node.clone() };
+            let hierarchy = Hierarchy { folder: of_node.folder.join(name), ..of_node.clone() };
             // Pushed before, so that it is removed if the next fails.
             create_dir(&hierarchy.folder).map_err(|error| about(&hierarchy.folder, &error))?;
             group.hierarchies.push(hierarchy);
@@ -231,15 +243,18 @@ fn files(version: Version, controllers: &[&'static str], limits: &Limits) -> Vec
     let has = |controller| controllers.contains(&controller);
     let memory = limits.memory_bytes.filter(|_| has("memory"));
     let quota = limits.millicpus.filter(|_| has("cpu")).map(|cpus| u64::from(cpus) * PERIOD_US / 1000);
+    let pids = has("pids").then(|| ("pids.max", MOST_PIDS.to_string()));
     let files = match version {
         Version::One => [
             memory.map(|bytes| ("memory.limit_in_bytes", bytes.to_string())),
             quota.map(|_| ("cpu.cfs_period_us", PERIOD_US.to_string())),
             quota.map(|quota| ("cpu.cfs_quota_us", quota.to_string())),
+            pids,
         ],
         Version::Two => [
             memory.map(|bytes| ("memory.max", bytes.to_string())),
             quota.map(|quota| ("cpu.max", format!("{quota} {PERIOD_US}"))),
+            pids,
             None,
         ],
     };

@@ -1,6 +1,7 @@
 //! Ends the processes that are left in control groups, and removes the groups.
 
 use std::fs::{File, read_dir, read_to_string, remove_dir, write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -27,11 +28,41 @@ pub(super) fn end_all(base: &Path, prefix: &str, of_node: &str) {
         }
         // Whoever gets the lock of a folder finds it without its node, and keeps others from removing it as well.
         let Ok(opened) = File::open(&folder) else { continue };
-        if flock(&opened, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let lock = || flock(&opened, FlockOperation::NonBlockingLockExclusive);
+        let mut locked = lock();
+        if locked.is_err() && is_locked_from_within(&folder, &opened) {
+            // A process that waits for the lock of its node gets it when the node is killed.
+            kill(&folder);
+            locked = lock();
+        }
+        if locked.is_ok() {
             end(&folder);
             tracing::info!(group = %folder.display(), "removed the control group of a node that was killed");
         }
     }
+}
+
+/// Whether the lock of a node's folder is held by a process in the group, which is none of a node: a node that lives holds it itself, and
+/// is in another group.
+fn is_locked_from_within(folder: &Path, opened: &File) -> bool {
+    let Ok(metadata) = opened.metadata() else { return false };
+    let locks = read_to_string("/proc/locks").unwrap_or_default();
+    let holders = holders(&locks, metadata.ino());
+    let within = processes(folder);
+    !holders.is_empty() && holders.iter().all(|holder| within.contains(holder))
+}
+
+/// The processes that hold the lock of a file, by the text of `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 123 00:1b:456 0 EOF`. Others of
+/// the same number on another device count, too: then the lock is left alone.
+fn holders(locks: &str, inode: u64) -> Vec<Pid> {
+    let holder = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        // Who waits for a lock has an arrow before its kind.
+        let [_, "FLOCK", _, _, pid, file, ..] = fields[..] else { return None };
+        let of_file = file.rsplit(':').next()?.parse::<u64>().ok()?;
+        (of_file == inode).then(|| Pid::from_raw(pid.parse().ok()?)).flatten()
+    };
+    locks.lines().filter_map(holder).collect()
 }
 
 /// Ends the processes of a group and of those below it, and removes them.
@@ -101,4 +132,17 @@ fn remove(folder: &Path) -> std::io::Result<()> {
 fn children(folder: &Path) -> Vec<PathBuf> {
     let entries = read_dir(folder).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_a_lock_is_told_from_who_waits_for_it_and_from_who_holds_another() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 123 00:1b:456 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 124 00:1b:456 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 125 00:1b:456 0 EOF\n3: FLOCK  ADVISORY  READ 126 00:1b:4567 0 EOF\n";
+        assert_eq!(holders(locks, 456), [Pid::from_raw(123)].into_iter().flatten().collect::<Vec<_>>());
+        assert!(holders(locks, 7).is_empty() && holders("", 456).is_empty());
+    }
 }

@@ -15,13 +15,14 @@ pub mod stage;
 mod user;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use fluvial_store::Location;
+use fluvial_store::{Beneath, Location, Store};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use groups::{AttemptGroup, ProcessGroup};
@@ -29,7 +30,7 @@ pub(crate) use hierarchy::{Place, Version, of_proc};
 pub(crate) use limits::Bytes;
 pub use limits::{Limits, cpus, memory};
 pub use secrets::Secrets;
-pub(crate) use user::JobUser;
+use user::JobUser;
 pub use user::UserOptions;
 
 use groups::ControlGroups;
@@ -182,14 +183,19 @@ impl Isolation {
         self.groups.as_ref().ok().map(|groups| groups.attempt(job, attempt)).transpose()
     }
 
-    /// A command that waits for [`stage::GO`] before it becomes the program.
-    pub(crate) fn command(&self, program: &Program, shown: &str) -> Command {
-        stage::command(OsStr::new(&program.path), shown, &program.arguments, self.user.as_ref())
+    /// The group of a check of a job's binary, if there are groups.
+    pub(crate) fn check(&self) -> std::io::Result<Option<AttemptGroup>> {
+        self.groups.as_ref().ok().map(ControlGroups::check).transpose()
     }
 
-    /// As whom processes of jobs run, if that is not the user of the node.
-    pub(crate) fn user(&self) -> Option<&JobUser> {
-        self.user.as_ref()
+    /// A command that waits for [`stage::GO`] before it becomes the program.
+    pub(crate) fn command(&self, program: &Program, shown: &str) -> Command {
+        self.command_of(&program.path, shown, &program.arguments)
+    }
+
+    /// The same for any program with these arguments.
+    pub(crate) fn command_of(&self, program: &Path, shown: &str, arguments: &[OsString]) -> Command {
+        stage::command(OsStr::new(program), shown, arguments, self.user.as_ref())
     }
 
     /// Ends what processes have left behind: this node ends.
@@ -207,9 +213,11 @@ impl Isolation {
         secrets::resolve(options, &self.secrets)
     }
 
-    /// The folder of secrets.
-    pub(crate) fn secrets(&self) -> &Path {
-        &self.secrets
+    /// The store for what this node does in the folders of jobs, if these belong to the user of jobs: who can put links there.
+    pub(crate) fn guarded(&self, store: &Store) -> std::io::Result<Option<Store>> {
+        let (Some(user), Some(folder)) = (&self.user, &self.store) else { return Ok(None) };
+        let beneath = Beneath::open(folder, (user.uid, user.gid))?;
+        Ok(Some(Store::over(Arc::new(beneath), store.describe())))
     }
 
     /// Makes a job's folder in the store its user's, if the store is a folder.

@@ -65,6 +65,8 @@ pub fn enter() -> Option<ExitCode> {
     }
     let error = command.exec();
     let why = format!("cannot start '{}': {error}", program.display());
+    // A check has no socket, and says it there.
+    eprintln!("error: {why}");
     if let Ok(socket) = stdin.as_fd().try_clone_to_owned() {
         let ended = FromProcess::Ended { exit: Exit::GenerationLost, why, elsewhere: false };
         // If the node is gone, nobody needs to know.

@@ -13,7 +13,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::logs::{Page, Question};
 use crate::status::{Report, View};
-use crate::trust::Trust;
+use crate::trust::{Trust, Withdrawn};
 
 /// How long a connection may take to be made, and its TLS to begin.
 const OPENS_WITHIN: Duration = Duration::from_secs(3);
@@ -119,8 +119,12 @@ pub(super) trait Bytes: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Bytes for S {}
 
-/// A connection of which each end may be sure that the other one belongs to the cluster.
-pub(super) struct Connection(BufReader<Box<dyn Bytes>>);
+/// A connection of which each end may be sure that the other one belongs to the cluster, until a cluster key is withdrawn: by then
+/// the other end may be somebody who has only that one.
+pub(super) struct Connection {
+    stream: BufReader<Box<dyn Bytes>>,
+    withdrawn: Withdrawn,
+}
 
 /// Why a connection could not be made.
 #[derive(Debug)]
@@ -136,13 +140,14 @@ pub(super) enum NotOpened {
 impl Connection {
     /// Connects to a node's address.
     pub(super) async fn open(address: &str, trust: &Trust) -> Result<Self, NotOpened> {
+        let withdrawn = trust.withdrawn();
         let connected = within(OPENS_WITHIN, "no connection", connect(address)).await;
         let socket = connected.map_err(NotOpened::Failed)?.ok_or(NotOpened::Refused)?;
         let secured = async {
             set_options(&socket)?;
-            let Some(tls) = trust.tls() else { return Ok(Self::over(socket)) };
+            let Some(tls) = trust.tls() else { return Ok(Self::over(socket, withdrawn)) };
             let name = trust.name_of(address).map_err(io::Error::other)?;
-            Ok(Self::over(TlsConnector::from(tls.client).connect(name, socket).await?))
+            Ok(Self::over(TlsConnector::from(tls.client).connect(name, socket).await?, withdrawn))
         };
         let handshake = within(OPENS_WITHIN, "no TLS handshake", secured).await;
         handshake.map_err(|error| match error.kind() {
@@ -154,14 +159,15 @@ impl Connection {
     /// Takes a connection that another node has opened.
     pub(super) async fn accept(socket: TcpStream, trust: &Trust) -> io::Result<Self> {
         set_options(&socket)?;
-        let Some(tls) = trust.tls() else { return Ok(Self::over(socket)) };
+        let withdrawn = trust.withdrawn();
+        let Some(tls) = trust.tls() else { return Ok(Self::over(socket, withdrawn)) };
         let acceptor = TlsAcceptor::from(tls.server);
-        let handshake = async { Ok(Self::over(acceptor.accept(socket).await?)) };
+        let handshake = async { Ok(Self::over(acceptor.accept(socket).await?, withdrawn)) };
         within(OPENS_WITHIN, "no TLS handshake", handshake).await
     }
 
-    pub(super) fn over(stream: impl Bytes + 'static) -> Self {
-        Self(BufReader::new(Box::new(stream)))
+    pub(super) fn over(stream: impl Bytes + 'static, withdrawn: Withdrawn) -> Self {
+        Self { stream: BufReader::new(Box::new(stream)), withdrawn }
     }
 
     /// The next line, which may take as long as it takes. `None` at the end of the stream.
@@ -177,7 +183,12 @@ impl Connection {
     /// Reads a line. A future of this that is dropped has perhaps read a part of the line.
     async fn read_line<T: DeserializeOwned>(&mut self, longest: u64) -> io::Result<Option<T>> {
         let mut line = Vec::new();
-        (&mut self.0).take(longest).read_until(b'\n', &mut line).await?;
+        let mut limited = (&mut self.stream).take(longest);
+        tokio::select! {
+            biased;
+            () = self.withdrawn.happens() => return Err(key_withdrawn()),
+            read = limited.read_until(b'\n', &mut line) => drop(read?),
+        }
         match line.last() {
             None => Ok(None),
             Some(b'\n') => Ok(Some(serde_json::from_slice(&line)?)),
@@ -190,13 +201,16 @@ impl Connection {
 
     /// Waits until the other end has closed the connection, or has said what nobody asked for.
     pub(super) async fn ends(&mut self) {
-        let _ = self.0.fill_buf().await;
+        tokio::select! {
+            () = self.withdrawn.happens() => {}
+            _ = self.stream.fill_buf() => {}
+        }
     }
 
     /// Writes bytes that need not be a line.
     #[cfg(test)]
     pub(super) async fn write_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        within(WRITTEN_WITHIN, "the other end does not read", self.0.write_all(bytes)).await
+        within(WRITTEN_WITHIN, "the other end does not read", self.stream.write_all(bytes)).await
     }
 
     /// Writes a line.
@@ -206,12 +220,19 @@ impl Connection {
         if line.len() as u64 > LONGEST_LINE {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
         }
+        if self.withdrawn.has_happened() {
+            return Err(key_withdrawn());
+        }
         let written = async {
-            self.0.write_all(&line).await?;
-            self.0.flush().await
+            self.stream.write_all(&line).await?;
+            self.stream.flush().await
         };
         within(WRITTEN_WITHIN, "the other end does not read", written).await
     }
+}
+
+fn key_withdrawn() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "a cluster key was removed since the connection was made")
 }
 
 /// Connects to one of the addresses that a name stands for; `None` if each of them refuses.

@@ -17,6 +17,8 @@ mod asking;
 mod connection;
 mod proof;
 mod receiving;
+#[cfg(test)]
+mod rotation_tests;
 mod seldom;
 mod sending;
 #[cfg(test)]
@@ -143,7 +145,7 @@ impl Links {
             runtime.spawn(receiving::accept(listener, Arc::clone(&shared))),
             runtime.spawn({
                 let shared = Arc::clone(&shared);
-                async move { shared.proof.show(&shared.me, shared.trust.kind()).await }
+                async move { shared.proof.show(&shared.me, &shared.trust).await }
             }),
         ];
         Ok(Self { shared, runtime: runtime.clone(), outboxes: Arc::default(), tasks })

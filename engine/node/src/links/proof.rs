@@ -5,20 +5,21 @@
 //! in a copy that was made of that store later. The object says how its node authenticates others, so that a node which cannot make a
 //! TLS connection to another one can tell a wrong cluster key from a stranger at the address.
 //!
-//! A node writes its object again each day. A node that starts deletes the objects that have not been written for a week. It
+//! A node writes its object again each day, and when its cluster keys have changed. A node that starts deletes the objects that have not been written for a week. It
 //! compares their times with that of its own object, so that only the store's clock counts.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fluvial_protocol::group::NodeId;
 use fluvial_store::Store;
-use futures::TryStreamExt;
+use futures::{StreamExt as _, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::trust::TrustKind;
+use crate::trust::{self, Trust};
 
 /// How often a node writes its object again.
 const WRITTEN_EVERY: Duration = Duration::from_secs(24 * 3600);
@@ -26,12 +27,17 @@ const WRITTEN_EVERY: Duration = Duration::from_secs(24 * 3600);
 const DELETED_AFTER_S: i64 = 7 * 24 * 3600;
 /// Before an attempt to write the object is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How many objects are read at most to learn of all nodes.
+const MOST_READ: usize = 1000;
+/// How many of them are read at a time.
+const READ_AT_ONCE: usize = 16;
 
 /// What a node's object holds.
 #[derive(Debug, Serialize, Deserialize)]
 struct Shown {
     address: String,
-    trust: TrustKind,
+    #[serde(flatten)]
+    trust: trust::Shown,
 }
 
 /// The objects by which the nodes of a job show that they see the same store.
@@ -60,11 +66,13 @@ impl StoreProof {
     }
 
     /// Keeps this node's object in the store, as long as the node runs.
-    pub(super) async fn show(&self, me: &NodeId, trust: TrustKind) {
-        let shown = Shown { address: me.address.clone(), trust };
-        let shown = serde_json::to_vec(&shown).expect("strings can be written as JSON");
+    pub(super) async fn show(&self, me: &NodeId, trust: &Trust) {
         let mut said = false;
         loop {
+            // A change after this is noticed, and one before it is part of what is shown.
+            let changed = trust.changed();
+            let shown = Shown { address: me.address.clone(), trust: trust.shown() };
+            let shown = serde_json::to_vec(&shown).expect("strings can be written as JSON");
             let written = self.store.objects().put(&self.object(me), shown.clone().into()).await;
             match written {
                 Ok(_) if !self.shown.send_replace(true) => self.clean(me).await,
@@ -78,7 +86,8 @@ impl StoreProof {
                     continue;
                 }
             }
-            tokio::time::sleep(WRITTEN_EVERY).await;
+            // It makes no difference which of the two it was.
+            let _ = tokio::time::timeout(WRITTEN_EVERY, changed).await;
         }
     }
 
@@ -101,9 +110,36 @@ impl StoreProof {
     }
 
     /// How a node authenticates others, if its object is in the store and can be read now.
-    pub(super) async fn trust_of(&self, node: &NodeId) -> Option<TrustKind> {
-        let object = self.store.objects().get(&self.object(node)).await.ok()?.bytes().await.ok()?;
-        Some(serde_json::from_slice::<Shown>(&object).ok()?.trust)
+    pub(super) async fn trust_of(&self, node: &NodeId) -> Option<trust::Shown> {
+        Some(self.read(&self.object(node)).await?.trust)
+    }
+
+    async fn read(&self, object: &Path) -> Option<Shown> {
+        let object = self.store.objects().get(object).await.ok()?.bytes().await.ok()?;
+        serde_json::from_slice(&object).ok()
+    }
+
+    /// How the nodes at these addresses authenticate others, as far as their objects say so: of several at one address, the one that
+    /// was written last.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn trust_at(
+        &self,
+        addresses: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, trust::Shown>, fluvial_connector::Error> {
+        let failed = |error| self.store.failed("list", &self.nodes, error);
+        let mut listed: Vec<_> = self.store.objects().list(Some(&self.nodes)).try_collect().await.map_err(failed)?;
+        listed.sort_by_key(|object: &ObjectMeta| object.last_modified);
+        let names = listed.into_iter().rev().take(MOST_READ).map(|object| object.location);
+        let read = names.map(|name| async move { self.read(&name).await });
+        let read: Vec<_> = futures::stream::iter(read).buffered(READ_AT_ONCE).collect().await;
+        let of_addresses = read.into_iter().flatten().filter(|shown| addresses.contains(&shown.address));
+        let mut found = BTreeMap::new();
+        for Shown { address, trust } in of_addresses {
+            found.entry(address).or_insert(trust);
+        }
+        Ok(found)
     }
 
     /// Deletes the objects of nodes that have been gone for a week. If it fails, the next node that starts does it.
@@ -134,6 +170,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::trust::{ClusterKey, TrustKind};
 
     fn node(start: u64) -> NodeId {
         NodeId { address: format!("host-{start}:7401"), start }
@@ -148,7 +185,7 @@ mod tests {
             let (proof, node) = shows(start).await;
             let shown = tokio::spawn({
                 let proof = proof.clone();
-                async move { proof.show(&node, TrustKind::Certificates).await }
+                async move { proof.show(&node, &Trust::of_cluster_key(&ClusterKey::new()).unwrap()).await }
             });
             proof.is_shown().await;
             shown.abort();
@@ -164,7 +201,10 @@ mod tests {
             sees.push(proof().sees(&node(start)).await.unwrap());
         }
         assert_eq!(sees, [false, true, true, false]);
-        assert_eq!(proof().trust_of(&node(2)).await, Some(TrustKind::Certificates));
+        let trust = proof().trust_of(&node(2)).await.unwrap();
+        assert!(matches!(trust.trust, TrustKind::ClusterKey(_)), "{trust:?}");
+        let at = proof().trust_at(&["host-1:7401", "host-2:7401"].map(str::to_owned).into()).await.unwrap();
+        assert_eq!(at, BTreeMap::from([("host-2:7401".to_owned(), trust)]));
         assert_eq!(proof().trust_of(&node(1)).await, None);
     }
 }

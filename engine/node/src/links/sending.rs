@@ -12,7 +12,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use super::connection::{ANSWERS_WITHIN, Answer, Connection, Hello, NotOpened, spoken};
 use super::seldom::Seldom;
 use super::{Envelope, LinkEvent, Outboxes, Shared};
-use crate::trust::TrustKind;
+use crate::trust::{Shown, TrustKind};
 
 /// How long a connection stays open without a message.
 const IDLE: Duration = Duration::from_secs(60);
@@ -163,7 +163,8 @@ impl Link {
                     let (to, mine) = (&self.to, self.shared.trust.kind());
                     let why = format!(
                         "this copy has {mine}, and the copy at {to} has {theirs}, so they cannot connect: give all copies the \
-                         same --cluster-key-file, and stop all of them before the key is changed"
+                         same --cluster-key-file. A key is replaced in three steps, each on all copies: the new one is added to the \
+                         file, put first, and the old one removed"
                     );
                     self.failed(&io::Error::other(why.clone()));
                     return (self.shared.events)(LinkEvent::OtherTrust(why));
@@ -209,7 +210,10 @@ impl Link {
         if !self.trusted && !self.shared.welcomed.load(Ordering::Relaxed) {
             let theirs = tokio::time::timeout(ANSWERS_WITHIN, self.shared.proof.trust_of(&self.to)).await;
             match theirs {
-                Ok(Some(theirs)) if theirs != self.shared.trust.kind() => return Unlinked::OtherTrust(theirs),
+                Ok(Some(theirs)) if !self.shared.trust.fits(&theirs) => {
+                    let Shown { trust, .. } = theirs;
+                    return Unlinked::OtherTrust(trust);
+                }
                 Ok(Some(_)) => self.trusted = true,
                 Ok(None) | Err(_) => {}
             }

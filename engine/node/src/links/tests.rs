@@ -18,14 +18,14 @@ use super::connection::{Answer, Connection, Hello, PROTOCOL};
 use super::{Envelope, LinkEvent, LinkOptions, Links, StoreProof};
 use crate::changes::Changes;
 use crate::status::made_up::{self, offer};
-use crate::trust::{Authorities, ClusterKey, Trust, TrustOptions};
+use crate::trust::{Authorities, ClusterKey, Trust, TrustOptions, Withdrawn};
 
 /// Longer than anything here takes, even on a busy machine; shorter than what one stranger after the other would take.
 const LONG: Duration = Duration::from_secs(60);
 
-struct Copy {
-    me: NodeId,
-    links: Links,
+pub(super) struct Copy {
+    pub(super) me: NodeId,
+    pub(super) links: Links,
     events: UnboundedReceiver<LinkEvent>,
 }
 
@@ -50,7 +50,7 @@ fn proof(store: &Path) -> StoreProof {
 }
 
 impl Copy {
-    fn new(start: u64, trust: &Arc<Trust>, store: &TempDir) -> Self {
+    pub(super) fn new(start: u64, trust: &Arc<Trust>, store: &TempDir) -> Self {
         Self::at(listen(), start, trust, store.path())
     }
 
@@ -71,7 +71,7 @@ impl Copy {
         Self { me, links, events }
     }
 
-    fn send(&self, to: &NodeId, message: Message) {
+    pub(super) fn send(&self, to: &NodeId, message: Message) {
         self.links.send(to, envelope(&self.me, message));
     }
 
@@ -79,7 +79,7 @@ impl Copy {
         tokio::time::timeout(LONG, self.events.recv()).await.expect("an event within a minute").unwrap()
     }
 
-    async fn received(&mut self) -> Message {
+    pub(super) async fn received(&mut self) -> Message {
         match self.next().await {
             LinkEvent::Received(envelope) => envelope.message,
             other => panic!("{other:?}"),
@@ -88,7 +88,7 @@ impl Copy {
 }
 
 /// Opens a connection as `from` does, and says hello.
-async fn hello(from: &NodeId, to: &NodeId, trust: &Trust) -> (Connection, Answer) {
+pub(super) async fn hello(from: &NodeId, to: &NodeId, trust: &Trust) -> (Connection, Answer) {
     let mut connection = Connection::open(&to.address, trust).await.unwrap();
     let hello = Hello::Messages { from: from.clone(), to: to.clone(), store: String::new(), protocol: PROTOCOL };
     connection.write(&hello).await.unwrap();
@@ -153,7 +153,7 @@ async fn proof_is_shown(a: &Copy, b: &Copy) {
     b.links.shared.proof.is_shown().await;
 }
 
-async fn ended(connection: &mut Connection) {
+pub(super) async fn ended(connection: &mut Connection) {
     tokio::time::timeout(LONG, connection.ends()).await.expect("the connection is closed within a minute");
 }
 
@@ -161,7 +161,7 @@ fn envelope(from: &NodeId, message: Message) -> Envelope {
     Envelope { from: from.clone(), message, authorities: Authorities::new(), history: None }
 }
 
-fn status(number: u64) -> Message {
+pub(super) fn status(number: u64) -> Message {
     let offer = offer();
     Message::Status(Box::new(Status { number, term: Term(1), offer, running: Default::default(), deaf_to: Vec::new() }))
 }
@@ -369,7 +369,7 @@ fn hostile_lines_of_other_nodes_are_read_or_refused_and_take_a_bounded_memory() 
     let mut valid: Vec<_> = [hello, question, change].iter().map(|hello| line(serde_json::to_vec(hello))).collect();
     valid.extend(answers.iter().map(|answer| line(serde_json::to_vec(answer))));
     valid.push(line(serde_json::to_vec(&envelope(&a, status(1)))));
-    let over = |input: &[u8]| Connection::over(join(std::io::Cursor::new(input.to_vec()), sink()));
+    let over = |input: &[u8]| Connection::over(join(std::io::Cursor::new(input.to_vec()), sink()), Withdrawn::never());
     decode_changed(&valid, 1 << 20, |input| {
         runtime.block_on(async {
             drop(over(input).read_hello().await);
@@ -377,7 +377,7 @@ fn hostile_lines_of_other_nodes_are_read_or_refused_and_take_a_bounded_memory() 
             drop(over(input).read::<Answer>().await);
         });
     });
-    let endless = || Connection::over(join(repeat(b'['), sink()));
+    let endless = || Connection::over(join(repeat(b'['), sink()), Withdrawn::never());
     // A vector doubles while it grows.
     let stranger = || runtime.block_on(async { assert!(endless().read_hello().await.is_err()) });
     within_bounds(4 * LONGEST_HELLO, stranger).unwrap();

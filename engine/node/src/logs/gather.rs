@@ -20,8 +20,9 @@ use crate::trust::Trust;
 
 /// The most bytes of lines in an answer, as JSON.
 const MOST_BYTES: usize = 8 << 20;
-/// How many objects are read from the store at a time.
-const READ_AT_ONCE: usize = 16;
+/// How many objects are read from the store at a time, and how many nodes are asked at a time for the newest lines: what has come is
+/// merged before the next ones are asked, so that memory does not grow with their number.
+const READ_AT_ONCE: usize = 4;
 /// How long the last lines of a job that has ended are waited for.
 const LAST_WITHIN: Duration = Duration::from_secs(5);
 
@@ -136,13 +137,16 @@ impl Gathered {
         }
         let mut found = Found { unanswered: look.unanswered.clone(), ..Found::default() };
         let after = Positions::default();
-        let pages = self.ask(view, look.heard.clone(), sought, &after, true, &mut found.unanswered).await;
         let mut told = BTreeSet::new();
-        for page in pages.into_values() {
-            told.extend(page.parts.iter().map(|part| (part.attempt, part.process)));
-            advance(&mut found.positions, &page.parts);
-            found.lines.extend(page.lines);
-            found.left_out |= page.more;
+        for some in look.heard.chunks(READ_AT_ONCE) {
+            let pages = self.ask(view, some.to_vec(), sought, &after, true, &mut found.unanswered).await;
+            for page in pages.into_values() {
+                told.extend(page.parts.iter().map(|part| (part.attempt, part.process)));
+                advance(&mut found.positions, &page.parts);
+                found.lines.extend(page.lines);
+                found.left_out |= page.more;
+            }
+            found.left_out |= merge(&mut found.lines, sought.tail, MOST_BYTES);
         }
         let missing = look.places(sought).iter().any(|(process, _)| !told.contains(process));
         found.is_known = !told.is_empty() || look.attempt(sought).is_some();
@@ -235,16 +239,19 @@ impl Gathered {
             }
             let missing: Vec<_> = processes.into_iter().map(|process| (attempt, process)).collect();
             let missing: Vec<_> = missing.into_iter().filter(|process| !told.contains(process)).collect();
-            let read = self.read(&sought.job, &missing, &mut found.unanswered).await;
-            let last_ms = read.values().filter_map(|log| Some(log.lines.last()?.time_ms)).max();
-            for (process, log) in read {
-                if log.ended {
-                    complete.insert(process);
+            let mut last_ms = None;
+            for some in missing.chunks(READ_AT_ONCE) {
+                let read = self.read(&sought.job, some, &mut found.unanswered).await;
+                last_ms = last_ms.max(read.values().filter_map(|log| Some(log.lines.last()?.time_ms)).max());
+                for (process, log) in read {
+                    if log.ended {
+                        complete.insert(process);
+                    }
+                    advance(&mut found.positions, &part_of(process, &log));
+                    found.lines.extend(log.lines.into_iter().filter(|line| line.time_ms >= sought.since_ms));
                 }
-                advance(&mut found.positions, &part_of(process, &log));
-                found.lines.extend(log.lines.into_iter().filter(|line| line.time_ms >= sought.since_ms));
+                found.left_out |= merge(&mut found.lines, sought.tail, MOST_BYTES);
             }
-            found.left_out |= merge(&mut found.lines, sought.tail, MOST_BYTES);
             if last_ms.is_some_and(|last_ms| last_ms < sought.since_ms) {
                 break;
             }
@@ -259,7 +266,7 @@ impl Gathered {
         }
     }
 
-    /// Reads the logs of processes from the store.
+    /// Reads the logs of processes from the store, all at a time.
     async fn read(
         &self,
         job: &str,
@@ -267,13 +274,11 @@ impl Gathered {
         unanswered: &mut Vec<Unanswered>,
     ) -> BTreeMap<Process, StoredLog> {
         let mut read = BTreeMap::new();
-        for some in processes.chunks(READ_AT_ONCE) {
-            let of_process = async |process: &Process| (*process, self.stored.read(job, *process).await);
-            for (process, log) in join_all(some.iter().map(of_process)).await {
-                match log {
-                    Ok(log) => read.extend(log.map(|log| (process, log))),
-                    Err(error) => unanswered.push(of_store(&error)),
-                }
+        let of_process = async |process: &Process| (*process, self.stored.read(job, *process).await);
+        for (process, log) in join_all(processes.iter().map(of_process)).await {
+            match log {
+                Ok(log) => read.extend(log.map(|log| (process, log))),
+                Err(error) => unanswered.push(of_store(&error)),
             }
         }
         read
@@ -388,11 +393,15 @@ impl Follower {
                 && self.positions.next(*attempt, *process).is_some()
         };
         let processes: Vec<_> = processes.filter(meant).collect();
-        let read = self.gathered.read(&self.sought.job, &processes, unanswered).await;
         let is_new = |line: &Line| {
             line.time_ms >= self.sought.since_ms
                 && self.positions.next(line.attempt, line.process).is_some_and(|next| line.number >= next)
         };
-        read.into_values().flat_map(|log| log.lines).filter(is_new).collect()
+        let mut lines = Vec::new();
+        for some in processes.chunks(READ_AT_ONCE) {
+            let read = self.gathered.read(&self.sought.job, some, unanswered).await;
+            lines.extend(read.into_values().flat_map(|log| log.lines).filter(is_new));
+        }
+        lines
     }
 }

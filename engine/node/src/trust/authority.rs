@@ -63,6 +63,12 @@ impl Authority {
         self.params.self_signed(&self.key).expect(WRITTEN).der().clone()
     }
 
+    /// A certificate by which who knows this authority believes what the other one vouches for.
+    pub(super) fn vouches_for(&self, other: &Self) -> CertificateDer<'static> {
+        let crossed = other.params.signed_by(&other.key, &Issuer::from_params(&self.params, &self.key));
+        crossed.expect(WRITTEN).der().clone()
+    }
+
     fn sign(&self, leaf: CertificateParams, kind: &'static SignatureAlgorithm) -> Identity {
         let key = KeyPair::generate_for(kind).expect("the kernel gives random bytes");
         let leaf = leaf.signed_by(&key, &Issuer::from_params(&self.params, &self.key));

@@ -39,23 +39,27 @@ impl ClusterKey {
         self.0.to_text()
     }
 
-    /// Reads the key from a file.
+    /// Reads the text of a file with keys.
     ///
     /// Like ssh, it refuses a file that belongs to the user of this process and that other users can access. A file of another
     /// owner is accepted whatever its mode: Kubernetes mounts secrets as files of root that a group can read, and their mode
     /// says nothing about who can read them.
     ///
     /// # Errors
-    /// The file cannot be read, other users can access it, or it does not hold a key.
-    pub fn read(path: &Path) -> Result<Self, TrustError> {
+    /// The file cannot be read, or other users can access it.
+    pub(super) fn read_text(path: &Path) -> Result<String, TrustError> {
         let failed = |source| TrustError::Read { what: "cluster key", path: path.to_owned(), source };
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 != 0 {
             return Err(TrustError::OthersCanAccess { path: path.to_owned(), mode: metadata.mode() & 0o777 });
         }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        let secret = text.trim().parse().map_err(|_| TrustError::NotAClusterKey { path: path.to_owned() })?;
-        Ok(Self(secret))
+        std::fs::read_to_string(path).map_err(failed)
+    }
+
+    /// The key of a text, as [`ClusterKey::to_text`] writes it.
+    #[must_use]
+    pub fn of_text(text: &str) -> Option<Self> {
+        text.trim().parse().ok().map(Self)
     }
 
     /// The certificate of the authority that vouches for the nodes of the cluster.
@@ -70,8 +74,10 @@ impl ClusterKey {
         Token::of(self.derive("root token"))
     }
 
-    /// What tells the key from another, in hexadecimal digits. The key does not follow from it.
-    pub(super) fn fingerprint(&self) -> String {
+    /// What tells the key from another, in hexadecimal digits. The key does not follow from it. It is not the fingerprint of the key's
+    /// authority, which is that of a certificate.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
         self.derive("fingerprint").bytes().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -92,6 +98,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::os::unix::fs::PermissionsExt;
 
+    use super::super::ClusterKeys;
     use super::*;
 
     #[test]
@@ -103,19 +110,24 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         };
-        assert!(matches!(ClusterKey::read(&path), Err(TrustError::Read { .. })));
+        assert!(matches!(ClusterKeys::read(&path), Err(TrustError::Read { .. })));
         for mode in [0o600, 0o400] {
             write(&format!("{}\n", key.to_text()), mode);
-            assert_eq!(ClusterKey::read(&path).unwrap(), key);
+            assert_eq!(ClusterKeys::read(&path).unwrap().all(), std::slice::from_ref(&key));
         }
+        let next = ClusterKey::new();
+        write(&format!("# the keys\n{}\n\n{}\n", next.to_text(), key.to_text()), 0o600);
+        let both = ClusterKeys::read(&path).unwrap();
+        assert_eq!((both.first(), both.all().len()), (&next, 2));
         for mode in [0o640, 0o604, 0o620, 0o644] {
             write(&key.to_text(), mode);
-            let error = ClusterKey::read(&path).unwrap_err();
+            let error = ClusterKeys::read(&path).unwrap_err();
             assert!(matches!(error, TrustError::OthersCanAccess { .. }), "{mode:o}: {error}");
         }
-        for text in ["", "secret", &key.to_text()[1..]] {
+        let twice = format!("{0}\n{0}\n", key.to_text());
+        for text in ["", "secret", "# none", &key.to_text()[1..], &twice, &format!("{}\nsecret", key.to_text())] {
             write(text, 0o600);
-            let error = ClusterKey::read(&path).unwrap_err();
+            let error = ClusterKeys::read(&path).unwrap_err();
             assert!(matches!(error, TrustError::NotAClusterKey { .. }), "{text}: {error}");
         }
     }

@@ -16,6 +16,7 @@ mod attempt;
 mod authority;
 mod cluster_key;
 mod files;
+mod key_ring;
 pub mod of_users;
 #[cfg(test)]
 mod tests;
@@ -23,28 +24,34 @@ mod tests;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::{ServerName, pem};
+use rustls::pki_types::{CertificateDer, ServerName, pem};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
 
 pub use attempt::{AttemptAuthority, Authorities, MeshCertificate};
 pub use authority::Tls;
 pub use cluster_key::ClusterKey;
+pub use key_ring::{ClusterKeys, Withdrawn};
 
-use authority::Authority;
-use cluster_key::NODES;
 use files::{Files, Paths};
+use key_ring::KeyRing;
 
 use crate::access::TokenHash;
+
+/// How often a node looks whether its files have changed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What a user gives by which nodes know each other: the file of a cluster key, or the user's own certificates, or nothing. The
 /// command line of a job has these options, and that of `fluvial node`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct TrustOptions {
     /// A file with the key that all nodes share, by which they know each other; `cluster-key new` prints one. Only the user of this
-    /// process may have access to it, unless it belongs to another user
+    /// process may have access to it, unless it belongs to another user. Of several keys, one on each line, the first is used and all
+    /// are accepted, so that a key can be replaced by another. When the file changes it is read again
     #[arg(long, value_name = "FILE", conflicts_with_all = ["tls_cert", "tls_key", "tls_ca", "insecure"])]
     pub cluster_key_file: Option<PathBuf>,
 
@@ -76,17 +83,8 @@ pub struct Trust(Kind);
 enum Kind {
     /// By the user's own certificates.
     Files(Files),
-    /// By certificates of the authority that follows from the cluster key.
-    ClusterKey {
-        /// The certificates.
-        tls: Tls,
-        /// Those of the API.
-        users: Arc<ServerConfig>,
-        /// The hash of the token that whoever has the key can derive.
-        root_token: TokenHash,
-        /// What tells the key from another, and does not help to find it.
-        fingerprint: String,
-    },
+    /// By certificates of the authorities that follow from cluster keys.
+    ClusterKey(KeyRing),
     /// By nothing: plain TCP, on the loopback interface only unless the user has said that it is to be so.
     Plain { insecure: bool },
 }
@@ -113,6 +111,16 @@ impl std::fmt::Display for TrustKind {
     }
 }
 
+/// How a node authenticates others, as it says in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Its trust.
+    pub trust: TrustKind,
+    /// The fingerprints of the cluster keys that it accepts besides the one that it uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepts: Vec<String>,
+}
+
 /// The name in the certificates of nodes that have a cluster key. It is the same for all: the key proves that the other end is
 /// a node, and no node has a secret that another has not.
 const NODE: &str = "node.fluvial";
@@ -125,7 +133,7 @@ impl TrustOptions {
     pub fn open(&self) -> Result<Trust, TrustError> {
         let Self { cluster_key_file, tls_cert, tls_key, tls_ca, insecure } = self;
         let kind = match (cluster_key_file, (tls_cert, tls_key, tls_ca), insecure) {
-            (Some(path), (None, None, None), false) => return Trust::of_cluster_key(&ClusterKey::read(path)?),
+            (Some(path), (None, None, None), false) => Kind::ClusterKey(KeyRing::open(path)?),
             (None, (Some(certificate), Some(key), Some(authorities)), false) => Kind::Files(Files::open(Paths {
                 certificate: certificate.clone(),
                 key: key.clone(),
@@ -144,12 +152,29 @@ impl Trust {
     /// # Errors
     /// Never for a key that can be read.
     pub fn of_cluster_key(key: &ClusterKey) -> Result<Self, TrustError> {
-        let authority = Authority::of(&key.derive(NODES));
-        let derived = |source| TrustError::Derived { source };
-        let tls = Tls::new(authority.identity(NODE), default_provider()).map_err(derived)?;
-        let users = of_users::server(&authority.server_identity(NODE)).map_err(derived)?;
-        let (root_token, fingerprint) = (key.root_token().hash(), key.fingerprint());
-        Ok(Self(Kind::ClusterKey { tls, users, root_token, fingerprint }))
+        Ok(Self(Kind::ClusterKey(KeyRing::of(key)?)))
+    }
+
+    /// Looks again and again whether the files have changed, until the runtime ends, and at once on SIGHUP. Without files there is
+    /// nothing to do. They are also looked at with each new connection, but one that is open has to end when its key is removed.
+    pub fn watch_files(self: &Arc<Self>, runtime: &Handle) {
+        if matches!(self.0, Kind::Plain { .. }) {
+            return;
+        }
+        let trust = Arc::clone(self);
+        runtime.spawn(async move {
+            let mut hangup = signal(SignalKind::hangup())
+                .inspect_err(|error| tracing::warn!(%error, "SIGHUP ends this process: it cannot be watched for"))
+                .ok();
+            loop {
+                match &mut hangup {
+                    // It makes no difference which of the two it was.
+                    Some(hangup) => drop(tokio::time::timeout(LOOK_EVERY, hangup.recv()).await),
+                    None => tokio::time::sleep(LOOK_EVERY).await,
+                }
+                drop(trust.tls());
+            }
+        });
     }
 
     /// Refuses to listen at `ip` if others than this host can reach it and would not have to prove who they are.
@@ -168,8 +193,65 @@ impl Trust {
     pub fn kind(&self) -> TrustKind {
         match &self.0 {
             Kind::Files(_) => TrustKind::Certificates,
-            Kind::ClusterKey { fingerprint, .. } => TrustKind::ClusterKey(fingerprint.clone()),
+            Kind::ClusterKey(keys) => TrustKind::ClusterKey(keys.now().fingerprints[0].clone()),
             Kind::Plain { .. } => TrustKind::Nothing,
+        }
+    }
+
+    /// What it says of itself to others.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        match &self.0 {
+            Kind::ClusterKey(keys) => {
+                let now = keys.now();
+                let accepts = now.fingerprints[1..].to_vec();
+                Shown { trust: TrustKind::ClusterKey(now.fingerprints[0].clone()), accepts }
+            }
+            Kind::Files(_) | Kind::Plain { .. } => Shown { trust: self.kind(), accepts: Vec::new() },
+        }
+    }
+
+    /// Whether a node of this trust and one that shows that of its own can connect: each has to accept what the other one uses.
+    #[must_use]
+    pub fn fits(&self, theirs: &Shown) -> bool {
+        let mine = self.shown();
+        let accepts = |one: &Shown, other: &TrustKind| match other {
+            TrustKind::ClusterKey(fingerprint) if one.accepts.contains(fingerprint) => true,
+            other => one.trust == *other,
+        };
+        accepts(&mine, &theirs.trust) && accepts(theirs, &mine.trust)
+    }
+
+    /// Ends when it shows something else than when this was called, which may be never.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let changed = match &self.0 {
+            Kind::ClusterKey(keys) => Some(keys.changed()),
+            Kind::Files(_) | Kind::Plain { .. } => None,
+        };
+        async move {
+            match changed {
+                Some(changed) => changed.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Says from now on whether a cluster key is removed.
+    #[must_use]
+    pub fn withdrawn(&self) -> Withdrawn {
+        match &self.0 {
+            Kind::ClusterKey(keys) => keys.withdrawn(),
+            Kind::Files(_) | Kind::Plain { .. } => Withdrawn::never(),
+        }
+    }
+
+    /// The certificates of the authorities of its cluster keys, the one in use first. Empty without a cluster key: the user has the
+    /// certificates of other authorities.
+    #[must_use]
+    pub fn authorities(&self) -> Vec<CertificateDer<'static>> {
+        match &self.0 {
+            Kind::ClusterKey(keys) => keys.now().authorities.clone(),
+            Kind::Files(_) | Kind::Plain { .. } => Vec::new(),
         }
     }
 
@@ -179,7 +261,7 @@ impl Trust {
     pub fn tls(&self) -> Option<Tls> {
         match &self.0 {
             Kind::Files(files) => Some(files.now().nodes),
-            Kind::ClusterKey { tls, .. } => Some(tls.clone()),
+            Kind::ClusterKey(keys) => Some(keys.now().tls.clone()),
             Kind::Plain { .. } => None,
         }
     }
@@ -190,7 +272,7 @@ impl Trust {
     pub fn tls_of_users(&self) -> Option<Arc<ServerConfig>> {
         match &self.0 {
             Kind::Files(files) => Some(files.now().users),
-            Kind::ClusterKey { users, .. } => Some(Arc::clone(users)),
+            Kind::ClusterKey(keys) => Some(Arc::clone(&keys.now().users)),
             Kind::Plain { .. } => None,
         }
     }
@@ -201,11 +283,11 @@ impl Trust {
         !matches!(self.0, Kind::Plain { .. })
     }
 
-    /// The hash of the operator's token that whoever has the cluster key can derive.
-    pub(crate) fn root_token(&self) -> Option<TokenHash> {
+    /// Whether this is the hash of an operator's token that whoever has one of the cluster keys can derive.
+    pub(crate) fn is_root_token(&self, token: &TokenHash) -> bool {
         match &self.0 {
-            Kind::ClusterKey { root_token, .. } => Some(*root_token),
-            Kind::Files(_) | Kind::Plain { .. } => None,
+            Kind::ClusterKey(keys) => keys.now().root_tokens.contains(token),
+            Kind::Files(_) | Kind::Plain { .. } => false,
         }
     }
 
@@ -228,7 +310,7 @@ impl Trust {
     pub fn name_of(&self, address: &str) -> Result<ServerName<'static>, TrustError> {
         let name = match &self.0 {
             Kind::Files(_) => address.rsplit_once(':').map_or(address, |(host, _)| host),
-            Kind::ClusterKey { .. } | Kind::Plain { .. } => NODE,
+            Kind::ClusterKey(_) | Kind::Plain { .. } => NODE,
         };
         let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         ServerName::try_from(name.to_owned()).map_err(|_| TrustError::NoHost { address: address.to_owned() })
@@ -257,7 +339,11 @@ pub enum TrustError {
         mode: u32,
     },
     /// A file does not hold a cluster key.
-    #[error("{} does not hold a cluster key, which is a line of 64 hexadecimal digits; cluster-key new prints one", path.display())]
+    #[error(
+        "{} does not hold a cluster key, which is a line of 64 hexadecimal digits, or up to four different ones on a line each; \
+         cluster-key new prints one",
+        path.display()
+    )]
     NotAClusterKey {
         /// The file.
         path: PathBuf,
@@ -279,6 +365,15 @@ pub enum TrustError {
         path: PathBuf,
         /// The reason.
         source: rustls::Error,
+    },
+    /// The key that would be used is one that this node has not accepted so far.
+    #[error(
+        "its first key, {fingerprint}, was not accepted by this node before, so other nodes may not know it: let it follow the \
+         present one on all nodes, and put it first when they have read it"
+    )]
+    KeyIsNew {
+        /// What tells the key from others.
+        fingerprint: String,
     },
     /// The certificate that follows from the cluster key cannot be used.
     #[error("cannot make a certificate from the cluster key")]

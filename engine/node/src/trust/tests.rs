@@ -6,7 +6,9 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConnection, ServerConnection};
 
-use super::authority::Identity;
+use rustls::crypto::ring::default_provider;
+
+use super::authority::{Authority, Identity};
 use super::*;
 use crate::secret::Secret;
 
@@ -41,7 +43,7 @@ fn shake(client: &Tls, name: ServerName<'static>, server: &Tls) -> Result<[Certi
     Ok([seen(client.peer_certificates()), seen(server.peer_certificates())])
 }
 
-fn between(client: &Trust, server: &Trust) -> Result<[CertificateDer<'static>; 2], rustls::Error> {
+pub(super) fn between(client: &Trust, server: &Trust) -> Result<[CertificateDer<'static>; 2], rustls::Error> {
     shake(&client.tls().unwrap(), client.name_of("host-b:7401").unwrap(), &server.tls().unwrap())
 }
 
@@ -244,7 +246,7 @@ fn certificates_of_the_user_are_read_again_when_their_files_change_and_kept_whil
 }
 
 /// The certificate that a user's client sees which trusts these authorities.
-fn seen_by_user(
+pub(super) fn seen_by_user(
     authorities: &[CertificateDer<'static>],
     name: &'static str,
     trust: &Trust,

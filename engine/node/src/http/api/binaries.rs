@@ -1,10 +1,11 @@
 //! The binaries of jobs.
 
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 
+use super::uploads::{finish_whole, receive_from};
 use super::{Knowledge, Refused, is_hash};
 
 /// Says whether a binary is there
@@ -23,14 +24,16 @@ pub(super) async fn has_binary(
 }
 
 /// Keeps a binary, of which the path holds the SHA-256
+///
+/// It is sent whole; `/v1/uploads` takes it in pieces.
 #[utoipa::path(put, path = "/v1/binaries/{hash}", operation_id = "put_binary",
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 201, description = "It is kept")))]
+    responses((status = 201, description = "It is kept"), (status = 411, description = "Content-Length is missing", body = super::Failure)))]
 pub(super) async fn put_binary(
     State(knowledge): State<Knowledge>,
     Path(hash): Path<String>,
     headers: HeaderMap,
-    content: Bytes,
+    content: Body,
 ) -> Result<StatusCode, Refused> {
     is_hash(&hash)?;
     // A client that says nothing of it sends bytes.
@@ -38,7 +41,12 @@ pub(super) async fn put_binary(
         let error = "a binary is sent with 'Content-Type: application/octet-stream'";
         return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
     }
-    let put = knowledge.shelf.put_binary(&hash, content).await;
-    put.map_err(|error| Refused::by_store_or(StatusCode::BAD_REQUEST, &error))?;
-    Ok(StatusCode::CREATED)
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let why = "the header Content-Length has to say how large the binary is";
+    let bytes = length.ok_or_else(|| Refused::new(StatusCode::LENGTH_REQUIRED, why))?;
+    let uploads = &knowledge.uploads;
+    uploads.remove(&hash)?;
+    uploads.begin(&hash, bytes)?;
+    receive_from(uploads, &hash, 0, content).await?;
+    finish_whole(uploads, &hash).await
 }

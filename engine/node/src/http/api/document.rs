@@ -36,7 +36,7 @@ pub(super) struct NameInPath {
 }
 
 /// The names in paths.
-const NAMES: [NameInPath; 7] = [
+const NAMES: [NameInPath; 8] = [
     NameInPath { of: "/v1/jobs/", name: "name", about: "The name of the job", pattern: JOB, check: check_job_name },
     NameInPath {
         of: "/v1/jobs/",
@@ -55,6 +55,13 @@ const NAMES: [NameInPath; 7] = [
     },
     NameInPath {
         of: "/v1/binaries/",
+        name: "hash",
+        about: "The SHA-256 of the binary",
+        pattern: "^[0-9a-f]{64}$",
+        check: check_hash,
+    },
+    NameInPath {
+        of: "/v1/uploads/",
         name: "hash",
         about: "The SHA-256 of the binary",
         pattern: "^[0-9a-f]{64}$",

@@ -20,6 +20,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::Refused;
+use super::open_streams;
 use super::sessions::COOKIE_NAME;
 use crate::access::{Audit, AuditEntry, Authenticator, Caller, Denied, Role, Token, now_ms, without_tokens};
 use crate::http::bounded::Standing;
@@ -88,12 +89,13 @@ pub(super) async fn pass(State(gate): State<Arc<Gate>>, mut request: Request, ne
         Err(refused) => return refused.into_response(),
     };
     let by = caller.as_ref().map(|caller| caller.name.clone());
+    let token = shown_in(request.headers()).ok().and_then(|(text, _)| text.parse().ok());
     let mut response = match allowed {
         Err(refused) => refused.into_response(),
         Ok(()) => {
             if let Some(caller) = caller {
                 request.extensions_mut().insert(caller);
-                next.run(request).await
+                open_streams::ends_with(token, &gate, next.run(request).await)
             } else {
                 let late = || Refused::new(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time");
                 let run = tokio::time::timeout(OPEN_WITHIN, next.run(request)).await;

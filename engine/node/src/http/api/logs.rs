@@ -1,25 +1,22 @@
 //! The logs of jobs.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use fluvial_protocol::group::Refusal;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Sender, channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::log_answer::{self, TAKEN_WITHIN};
 use super::{Knowledge, Refused, is_name};
 use crate::logs::{Follower, Found, Line, Positions, Sought, Unanswered};
 use crate::status::State as JobState;
 
-/// How many readers may follow logs at one node.
-const MOST_FOLLOWERS: usize = 32;
 /// The most lines of an answer.
 const MOST_LINES: usize = 10_000;
 /// The lines of an answer, if nothing else is said.
@@ -30,13 +27,6 @@ const MOST_WAITING: usize = 256;
 const SOON: Duration = Duration::from_millis(500);
 /// The longest time between two looks.
 const LATER: Duration = Duration::from_secs(2);
-
-/// The readers that follow logs.
-pub(super) type Followers = Arc<Semaphore>;
-
-pub(super) fn followers() -> Followers {
-    Arc::new(Semaphore::new(MOST_FOLLOWERS))
-}
 
 /// What is wanted of a log.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::IntoParams)]
@@ -100,7 +90,8 @@ pub(super) async fn logs(
     let after = query.after.or(header).filter(|after| !after.is_empty());
     let after = after.map(|after| after.parse::<Positions>()).transpose().map_err(Refused::wrong)?;
     let sought = Sought { job: job.clone(), attempt: query.attempt, tail, since_ms: query.since.unwrap_or_default() };
-    let permit = if query.follow { Some(knowledge.follow()?) } else { None };
+    let permit = if query.follow { Some(knowledge.readers.follow()?) } else { None };
+    let turn = knowledge.readers.turn().await?;
     let view = knowledge.view()?;
     let (found, positions) = match (after, query.follow) {
         (Some(after), true) => (Found::default(), after),
@@ -116,25 +107,15 @@ pub(super) async fn logs(
             (found, positions)
         }
     };
-    let Some(permit) = permit else {
-        let Found { lines, unanswered, left_out, .. } = found;
-        return Ok(Json(LogAnswer { lines, unanswered, left_out }).into_response());
-    };
+    let Some(permit) = permit else { return Ok(log_answer::send(found, turn)) };
     let (events, mut waiting) = channel(MOST_WAITING);
     let follower = Follower::new(knowledge.logs.clone(), sought, positions);
-    tokio::spawn(follow(knowledge, follower, found, events, permit));
+    tokio::spawn(follow(knowledge, follower, found, events, (permit, turn)));
     let stream = futures::stream::poll_fn(move |context| waiting.poll_recv(context));
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
 }
 
 impl Knowledge {
-    fn follow(&self) -> Result<OwnedSemaphorePermit, Refused> {
-        Arc::clone(&self.followers).try_acquire_owned().map_err(|_| {
-            let error = format!("{MOST_FOLLOWERS} readers follow logs at this node already: ask another node");
-            Refused::new(StatusCode::TOO_MANY_REQUESTS, error)
-        })
-    }
-
     /// How a job is, for the reader of its log.
     async fn end_of(&self, job: &str) -> LogEnd {
         match self.job(job).await {
@@ -164,24 +145,39 @@ async fn follow(
     mut follower: Follower,
     found: Found,
     events: Events,
-    permit: OwnedSemaphorePermit,
+    (permit, turn): (OwnedSemaphorePermit, OwnedSemaphorePermit),
 ) {
+    let sent = async {
+        send_found(found, &events).await?;
+        drop(turn);
+        send_news(&knowledge, &mut follower, &events).await
+    };
     // An error says that the reader has gone.
-    let _ = send_all(&knowledge, &mut follower, found, &events).await;
+    let _ = sent.await;
     drop(permit);
 }
 
-async fn send_all(knowledge: &Knowledge, follower: &mut Follower, found: Found, events: &Events) -> Result<(), Gone> {
-    let mut said = found.unanswered;
-    for unanswered in &said {
-        send(events, event("unanswered", unanswered)).await?;
-    }
-    // These are read, whichever comes last: a follower that goes on has received all of them, or begins again.
-    let last = found.lines.len().saturating_sub(1);
-    for (at, line) in found.lines.iter().enumerate() {
-        let event = event("line", line);
-        send(events, if at == last { event.id(found.positions.to_string()) } else { event }).await?;
-    }
+/// Sends what there was before. A reader that does not take it in time is given up, because others wait for their turn.
+async fn send_found(found: Found, events: &Events) -> Result<(), Gone> {
+    let Found { lines, unanswered, positions, .. } = found;
+    let sent = async {
+        for unanswered in &unanswered {
+            send(events, event("unanswered", unanswered)).await?;
+        }
+        // These are read, whichever comes last: a follower that goes on has received all of them, or begins again.
+        let last = lines.len().saturating_sub(1);
+        for (at, line) in lines.into_iter().enumerate() {
+            let event = event("line", &line);
+            send(events, if at == last { event.id(positions.to_string()) } else { event }).await?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(TAKEN_WITHIN, sent).await.unwrap_or(Err(Gone))
+}
+
+/// Sends what is new.
+async fn send_news(knowledge: &Knowledge, follower: &mut Follower, events: &Events) -> Result<(), Gone> {
+    let mut said: Vec<Unanswered> = Vec::new();
     let mut pause = SOON;
     loop {
         // The loop of a node that is stuck shows no new view; what it knew is enough here.

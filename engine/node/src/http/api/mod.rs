@@ -23,8 +23,11 @@ mod graph;
 mod history;
 mod holdings;
 mod jobs;
+mod keys;
+mod log_answer;
 mod logs;
 mod nodes;
+mod open_streams;
 mod pages;
 mod savepoints;
 mod sessions;
@@ -37,10 +40,12 @@ mod tests_of_document;
 mod tests_of_strangers;
 mod tokens;
 mod upgrades;
+mod uploads;
 
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderValue, StatusCode};
@@ -57,11 +62,13 @@ pub use document::{ReturnedJob, WantedJob};
 pub use gate::CLIENT;
 pub use holdings::Holdings;
 pub use jobs::{Deletion, Stopping, Submission, Update};
+pub use keys::{AUTHORITIES, AuthorityReport, KeyReport, NodeKeys};
 pub use logs::{LogAnswer, LogEnd, LogQuery};
 pub use savepoints::{NewSavepoint, SavepointReport};
 pub use sessions::{Session, SignIn};
 pub use tokens::{CreatedToken, NewToken};
 pub use upgrades::Plan;
+pub use uploads::NewUpload;
 
 use document::Document;
 use events::Live;
@@ -76,13 +83,12 @@ use crate::history::History;
 use crate::logs::Gathered;
 use crate::status::{Board, Report, View, gather_cluster, gather_job};
 use crate::trust::Trust;
+use crate::uploads::{Bounds, Uploads};
 use gate::Gate;
 
-/// The largest binary.
-const MOST_BYTES: usize = 512 << 20;
 /// The most workers of a job.
 const MOST_WORKERS: u32 = 1024;
-/// The largest body of any other request.
+/// The largest body of a request that does not upload a binary.
 const MOST_BYTES_OF_JSON: usize = 1 << 20;
 
 /// An error, as the API says it.
@@ -101,10 +107,11 @@ struct Knowledge {
     tokens: Tokens,
     gate: Arc<Gate>,
     logs: Gathered,
-    followers: logs::Followers,
+    readers: log_answer::Readers,
     live: Arc<Live>,
     document: Arc<Document>,
     history: History,
+    uploads: Uploads,
 }
 
 /// Serves the API on `listener` until the runtime ends.
@@ -130,16 +137,32 @@ pub fn serve(
     let store = shelf.store();
     let tokens = Tokens::new(store.clone(), CLUSTER);
     let audit = Audit::start(store.clone(), CLUSTER, runtime);
-    let authenticator = trust.wants_tokens().then(|| Authenticator::new(tokens.clone(), trust.root_token()));
+    let of_keys = Arc::clone(&trust);
+    let authenticator =
+        trust.wants_tokens().then(|| Authenticator::new(tokens.clone(), move |token| of_keys.is_root_token(token)));
     let gate = Arc::new(Gate { address, authenticator, audit, board: Arc::clone(&board) });
-    let followers = logs::followers();
+    let readers = log_answer::Readers::default();
     let trusted = Arc::clone(&trust);
     runtime.spawn(history::look(history.clone(), Arc::clone(&board)));
     let live = Live::start(Arc::clone(&board), Arc::clone(&trust), runtime);
     let (api, document) = routes().split_for_parts();
     let document = Arc::new(Document::new(document)?);
-    let knowledge =
-        Knowledge { board, trust: trusted, shelf, changes, tokens, gate, logs, followers, live, document, history };
+    let uploads = Uploads::open(shelf.clone(), Bounds::default()).context("cannot use the folder of uploads")?;
+    uploads.clean(runtime);
+    let knowledge = Knowledge {
+        board,
+        trust: trusted,
+        shelf,
+        changes,
+        tokens,
+        gate,
+        logs,
+        readers,
+        live,
+        document,
+        history,
+        uploads,
+    };
     let router = router(api, knowledge);
     runtime.spawn(serving::serve(Bounded::new(listener), trust, router));
     Ok(())
@@ -147,9 +170,6 @@ pub fn serve(
 
 /// The routes of the API, which are also its document: a route that is not in the document cannot be added here.
 fn routes() -> OpenApiRouter<Knowledge> {
-    let binaries = OpenApiRouter::new()
-        .routes(routes!(binaries::put_binary, binaries::has_binary))
-        .layer(DefaultBodyLimit::max(MOST_BYTES));
     OpenApiRouter::new()
         .routes(routes!(jobs::jobs, jobs::submit))
         .routes(routes!(jobs::job, jobs::update, jobs::delete))
@@ -163,12 +183,14 @@ fn routes() -> OpenApiRouter<Knowledge> {
         .routes(routes!(history::attempts))
         .routes(routes!(holdings::holdings))
         .routes(routes!(jobs::act))
-        .merge(binaries)
+        .routes(routes!(binaries::put_binary, binaries::has_binary))
+        .routes(routes!(uploads::begin, uploads::progress, uploads::receive, uploads::finish, uploads::remove))
         .routes(routes!(nodes::nodes))
         .routes(routes!(nodes::act))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(audit::newest))
+        .routes(routes!(keys::keys))
         .routes(routes!(events::events))
         .routes(routes!(history::history))
         .routes(routes!(sessions::whose, sessions::sign_in, sessions::sign_out))
@@ -180,6 +202,7 @@ fn router(api: Router<Knowledge>, knowledge: Knowledge) -> Router {
     api.merge(console::routes())
         .layer(DefaultBodyLimit::max(MOST_BYTES_OF_JSON))
         .layer(from_fn_with_state(Arc::clone(&knowledge.document), strict::check))
+        .layer(from_fn_with_state(Arc::clone(&knowledge.trust), keys::announce))
         .layer(from_fn_with_state(Arc::clone(&knowledge.gate), gate::pass))
         .with_state(knowledge)
 }

@@ -38,7 +38,8 @@ pub(super) async fn check(State(document): State<Arc<Document>>, request: Reques
     }
     let route = parts.extensions.get::<MatchedPath>().cloned();
     let request = Request::from_parts(parts, body);
-    let within = if method == Method::PUT { UPLOADED_WITHIN } else { ANSWERED_WITHIN };
+    let is_upload = ["/v1/binaries/", "/v1/uploads/"].iter().any(|of| path.starts_with(of));
+    let within = if is_upload { UPLOADED_WITHIN } else { ANSWERED_WITHIN };
     match tokio::time::timeout(within, next.run(request)).await {
         Ok(response) => {
             let possible = || route.map(|route| document.methods(route.as_str())).unwrap_or_default();

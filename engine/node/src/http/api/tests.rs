@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod streams;
+mod uploads;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -34,6 +37,7 @@ pub(super) struct Api {
     pub(super) root: String,
     pub(super) store: Store,
     board: Arc<Board>,
+    _cache: tempfile::TempDir,
 }
 
 impl Api {
@@ -45,13 +49,14 @@ impl Api {
         let store = Store::over(Arc::new(InMemory::new()), "memory");
         let changes = Changes::new(|_, reply| drop(reply.send(Ok(()))));
         let trust = Arc::new(trust);
-        let shelf = Shelf::new(store.clone(), CLUSTER, String::new(), "cache".into());
+        let cache = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(store.clone(), CLUSTER, String::new(), cache.path().into());
         let (logs, stored) = (Logs::new("node"), StoredLogs::new(store.clone(), CLUSTER));
         let gathered = Gathered::new(logs, stored, Arc::clone(&trust));
         serve(listener, Arc::clone(&board), trust, shelf, changes, (gathered, History::default()), &Handle::current())
             .unwrap();
         let root = key.map(|key| key.root_token().to_text()).unwrap_or_default();
-        Self { address, authority: key.map(ClusterKey::authority), root, store, board }
+        Self { address, authority: key.map(ClusterKey::authority), root, store, board, _cache: cache }
     }
 
     pub(super) fn of_cluster() -> Self {

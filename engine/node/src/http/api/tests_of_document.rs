@@ -69,7 +69,8 @@ async fn the_document_is_served_to_viewers_and_says_what_each_request_needs() {
             let of_path = parameters.iter().filter(|parameter| parameter["in"] == "path");
             let mut names: Vec<_> = of_path.clone().map(|of| format!("{{{}}}", of["name"].as_str().unwrap())).collect();
             let mut expected: Vec<_> = path.split('/').filter(|part| part.starts_with('{')).collect();
-            (names.sort_unstable(), expected.sort_unstable());
+            names.sort_unstable();
+            expected.sort_unstable();
             assert_eq!(names, expected, "{method} {path}");
             assert!(of_path.clone().all(|of| of["schema"]["pattern"].is_string()), "{method} {path}");
             let has_body = [("/v1/jobs", "POST"), ("/v1/jobs/{name}", "PATCH"), ("/v1/jobs/{name}/plan", "POST")];
