@@ -167,7 +167,7 @@ mod tests {
                 let text = |(key, value): &(String, Option<i64>)| (Some(format!("\"{key}\"")), value.map(|v| v.to_string()));
                 test.feed("rows", tick, records.iter().map(text));
             }
-            test.advance_past(last);
+            (1..=last).for_each(|tick| test.advance_past(tick));
             // It is compared with what it was before.
             if let Some((tick, workers)) = restart {
                 test.restart_at(tick.min(last), workers);

@@ -22,7 +22,7 @@ struct Place {
 }
 
 fn tag(object: &ObjectMeta) -> u64 {
-    object.e_tag.as_ref().unwrap().parse().unwrap()
+    object.e_tag.as_ref().unwrap().trim_matches('"').parse().unwrap()
 }
 
 impl Place {

@@ -127,7 +127,7 @@ async fn whatever_is_wrong_with_a_request_is_said_in_json_with_the_status_of_its
         ("GET", "/v1/jobs?limit=-1", "", 400, "limit"),
         ("GET", "/v1/jobs?continue=%FF", "", 400, "continue"),
         ("GET", "/v1/session?x=1", "", 400, "no query parameters"),
-        ("POST", "/v1/jobs/orders/stop?force=1", "", 400, "'force'"),
+        ("POST", "/v1/jobs/orders/stop?forced=1", "", 400, "'forced'"),
         ("GET", "/v1/no-such-thing", "", 404, "/v1/openapi.json"),
         ("POST", "/v1/jobs/orders/explode", "", 404, "explode"),
         ("PUT", "/v1/jobs", "", 405, "GET, POST"),
