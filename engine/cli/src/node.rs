@@ -24,6 +24,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(60);
 
 /// How often logs are written to the store, if nothing else is said.
 const STORE_LOGS_EVERY: &str = "1m";
+/// The default of `--trial`. State that is large takes its time to be restored.
+const TRIAL: &str = "10m";
 
 /// What the node of a whole cluster needs.
 #[derive(Debug, clap::Args)]
@@ -110,6 +112,10 @@ pub(crate) struct NodeOptions {
     #[arg(long, value_name = "NUMBER", default_value_t = CollectionOptions::default().keep_savepoints)]
     keep_savepoints: usize,
 
+    /// How long a program that a job was upgraded to may take until it reads input. After that the job returns to the program before it
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = TRIAL)]
+    trial: Duration,
+
     /// As whom jobs run.
     #[command(flatten)]
     user: UserOptions,
@@ -148,6 +154,7 @@ pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
         collect_after: CollectionOptions::default().after,
         collect_every: CollectionOptions::default().every,
         keep_savepoints: CollectionOptions::default().keep_savepoints,
+        trial: humantime::parse_duration(TRIAL)?,
         user,
         secrets,
         fail_points: None,
@@ -188,6 +195,7 @@ fn start(options: NodeOptions, for_development: bool) -> anyhow::Result<ExitCode
         collect_after,
         collect_every,
         keep_savepoints,
+        trial,
         user,
         secrets,
         fail_points,
@@ -226,6 +234,7 @@ fn start(options: NodeOptions, for_development: bool) -> anyhow::Result<ExitCode
             api,
             store_logs_every,
             collection: CollectionOptions { after: collect_after, every: collect_every, keep_savepoints },
+            trial,
         },
         slots: slots.unwrap_or_else(cores),
         listener,

@@ -90,6 +90,8 @@ pub enum Runs {
         store_logs_every: Duration,
         /// How it collects what nothing refers to.
         collection: CollectionOptions,
+        /// How long a program that a job was upgraded to may take until it reads input.
+        trial: Duration,
     },
 }
 
@@ -274,9 +276,12 @@ impl<'a> Copy<'a> {
             }
             Runs::Cluster { .. } => (env!("CARGO_PKG_VERSION").to_owned(), Workers::Auto, None),
         };
-        let labels = match &runs {
-            Runs::Cluster { labels, .. } => labels.clone(),
-            Runs::Job { .. } => BTreeMap::new(),
+        let (labels, times) = match &runs {
+            Runs::Cluster { labels, trial, .. } => {
+                let trial_ms = u64::try_from(trial.as_millis()).unwrap_or(u64::MAX);
+                (labels.clone(), Times { trial_ms, ..Times::default() })
+            }
+            Runs::Job { .. } => (BTreeMap::new(), Times::default()),
         };
         let offer = Offer { version, slots, workers, unready, leaving: false, programs: BTreeMap::new(), labels };
         let link = events.clone();
@@ -330,7 +335,7 @@ impl<'a> Copy<'a> {
         let on_event = Arc::new(on_event);
         let attempts = Attempts::new(me.clone(), listen, host, options.ansi, logs, isolation, on_event);
         Ok(Self {
-            node: Node::new(me.clone(), job, offer.clone(), Times::default(), rand::random(), 0),
+            node: Node::new(me.clone(), job, offer.clone(), times, rand::random(), 0),
             me,
             started: Instant::now(),
             offer,

@@ -53,6 +53,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(600);
 
 /// How far an upload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = UploadProgress)]
 pub struct Progress {
     /// How many bytes have arrived: the offset from which it goes on.
     pub offset: u64,

@@ -456,7 +456,7 @@ impl Control {
             let is_first = attempt.placement.places.first().is_some_and(|(first, _)| first == node);
             self.first_is_lost |= is_first && is_lost && self.may_have_met;
         }
-        let trial_ends_ms = self.began_ms + times.trial_ms;
+        let trial_ends_ms = self.began_ms.saturating_add(times.trial_ms);
         self.is_late |= !over && !self.read && now_ms >= trial_ends_ms && facts.on_trial(attempt);
         if over && self.over.is_none() {
             self.over = Some(Over { since_ms: now_ms, next: None });

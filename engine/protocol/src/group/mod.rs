@@ -62,7 +62,7 @@
 //!
 //! *A version that fails before it has read input is given up.* The job returns to the version before it by itself, if that one has
 //! read input: nothing was bound, so nothing has to be taken back, and the old program goes on from where it was. That is so after
-//! a failure that no restart mends, after three others, after ten minutes without input, and where each node that could run the old version
+//! a failure that no restart mends, after three others, after [`Times::trial_ms`] without input, and where each node that could run the old version
 //! refuses the new one. Once the new version has read input, or its first process is lost, so that nobody can say, going back is
 //! a person's decision. That it has read input is part of the record, because the next coordinator has to know it.
 //!
