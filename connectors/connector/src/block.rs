@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxError, OutputRecord};
+use crate::OutputRecord;
 
 /// Records of an output, in an order, in one buffer: a record costs no allocation of its own.
 ///
@@ -82,26 +82,6 @@ impl OutputBlock {
         self.places.push(Place { key: begin, value: middle, end });
     }
 
-    /// Adds a record whose value is encoded into the buffer by `encode`, which appends to what it is given.
-    ///
-    /// # Errors
-    /// That of `encode`. The block is then as it was.
-    pub fn push_encoded(
-        &mut self,
-        key: &[u8],
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), BoxError>,
-    ) -> Result<(), BoxError> {
-        let begin = self.bytes.len();
-        self.bytes.extend_from_slice(key);
-        let middle = self.bytes.len();
-        if let Err(error) = encode(&mut self.bytes) {
-            self.bytes.truncate(begin);
-            return Err(error);
-        }
-        self.places.push(Place { key: begin, value: middle, end: self.bytes.len() });
-        Ok(())
-    }
-
     /// How many records there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -177,16 +157,7 @@ mod tests {
         let mut block = OutputBlock::default();
         block.push(b"", Some(b""));
         block.push(b"k", None);
-        let encode = |into: &mut Vec<u8>| {
-            into.extend_from_slice(b"value");
-            Ok(())
-        };
-        block.push_encoded(b"key", encode).unwrap();
-        let refused = block.push_encoded(b"bad", |into| {
-            into.extend_from_slice(b"half");
-            Err("refused".into())
-        });
-        assert!(refused.is_err());
+        block.push(b"key", Some(b"value"));
         block.push(b"z", Some(b"y"));
         let record = |key: &str, value: Option<&str>| OutputRecord {
             key: key.as_bytes().to_vec(),

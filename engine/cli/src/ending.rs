@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use fluvial_node::http::api::{Holdings, NewSavepoint, SavepointReport};
 use fluvial_node::status::{Report, State};
 use reqwest::Method;
@@ -109,11 +109,13 @@ pub(crate) async fn restart(client: &Client, job: &str, force: bool) -> anyhow::
 /// Deletes a job, after it has said what that removes.
 pub(crate) async fn delete(client: &Client, options: DeleteOptions) -> anyhow::Result<()> {
     let DeleteOptions { job, keep_state, yes } = options;
-    let jobs: Vec<Report> = client.get("jobs").await?;
+    let jobs: Vec<Report> = client.list("jobs").await?;
     if jobs.iter().any(|report| report.job == job) {
-        let holdings: Holdings =
-            client.get(&format!("jobs/{job}/holdings")).await.context("what the job holds is not known")?;
-        eprintln!("{}", removes(&job, &holdings, keep_state));
+        match client.get::<Holdings>(&format!("jobs/{job}/holdings")).await {
+            Ok(holdings) => eprintln!("{}", removes(&job, &holdings, keep_state)),
+            Err(error) if yes => eprintln!("what the job holds is not known: {error:#}"),
+            Err(error) => return Err(error.context("what the job holds is not known; --yes deletes it all the same")),
+        }
         if !yes && !confirmed(&format!("delete {job}?"))? {
             bail!("{job} stays");
         }

@@ -155,7 +155,8 @@ fn a_web_page_of_another_origin_reaches_nothing() {
         answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
     };
     let own = format!("Host: {api}\r\n");
-    assert_eq!(answer("GET", "/v1/jobs", &own), 200);
+    // A node on a busy machine may say for a moment that it is to be asked again.
+    cluster.wait_until("an answer", || answer("GET", "/v1/jobs", &own) == 200);
     assert_eq!(answer("GET", "/v1/jobs", "Host: evil.example:7400\r\n"), 403);
     assert_eq!(answer("GET", "/v1/jobs", ""), 403, "it names no host");
     assert_eq!(answer("POST", "/v1/jobs/a/stop", &own), 403);

@@ -161,7 +161,7 @@ where
     let called = lasting(format!("write to {name}"));
     let queue = Rc::clone(&end.queue);
     let of_errors = name.clone();
-    let mut key_bytes = Vec::new();
+    let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
     let mut blocks: BTreeMap<u32, OutputBlock> = BTreeMap::new();
     // What could not be encoded holds back its tick, so that nobody takes the tick as complete.
     let mut held = None;
@@ -181,15 +181,13 @@ where
                             key_bytes.clear();
                             formats.key().encode(&key, &mut key_bytes)?;
                             let block = blocks.entry(partition_of(&key_bytes, partitions)).or_default();
-                            match value {
-                                Some(value) => {
-                                    block.push_encoded(&key_bytes, |bytes| formats.value().encode(&value, bytes))
-                                }
-                                None => {
-                                    block.push(&key_bytes, None);
-                                    Ok(())
-                                }
+                            // Each value is encoded into a buffer of its own: a format might do more to it than append.
+                            value_bytes.clear();
+                            if let Some(value) = &value {
+                                formats.value().encode(value, &mut value_bytes)?;
                             }
+                            block.push(&key_bytes, value.is_some().then_some(&value_bytes));
+                            Ok(())
                         })
                     });
                     if let Err(source) = encoded {
@@ -280,7 +278,7 @@ where
     differential_dataflow::consolidation::consolidate(&mut rows);
     let fail = |source: BoxError| OutputError::Encode { output: output.to_owned(), source };
     let two_rows = |key: &[u8]| OutputError::TwoRows { output: output.to_owned(), key: readable(key), tick };
-    let mut key_bytes = Vec::new();
+    let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
     let mut partitions: BTreeMap<u32, OutputBlock> = BTreeMap::new();
     let mut rows = rows.into_iter().peekable();
     while let Some(((partition, key, value), diff)) = rows.next() {
@@ -297,12 +295,11 @@ where
                         return Err(two_rows(&key_bytes));
                     }
                 }
-                match row {
-                    Some(value) => {
-                        into.push_encoded(&key_bytes, |bytes| of_values.encode(&value, bytes)).map_err(fail)?;
-                    }
-                    None => into.push(&key_bytes, None),
+                value_bytes.clear();
+                if let Some(value) = &row {
+                    of_values.encode(value, &mut value_bytes).map_err(fail)?;
                 }
+                into.push(&key_bytes, row.is_some().then_some(&value_bytes));
             }
             Envelope::Append => {
                 for (value, diff) in group {
@@ -310,9 +307,9 @@ where
                         let key = readable(&key_bytes);
                         return Err(OutputError::Retraction { output: output.to_owned(), key, tick });
                     };
-                    for _ in 0..times {
-                        into.push_encoded(&key_bytes, |bytes| of_values.encode(&value, bytes)).map_err(fail)?;
-                    }
+                    value_bytes.clear();
+                    of_values.encode(&value, &mut value_bytes).map_err(fail)?;
+                    (0..times).for_each(|_| into.push(&key_bytes, Some(&value_bytes)));
                 }
             }
         }

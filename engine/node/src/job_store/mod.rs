@@ -15,7 +15,7 @@ mod savepoints;
 
 use std::sync::Arc;
 
-use fluvial_connector::Error;
+use fluvial_connector::{Error, ErrorKind};
 use fluvial_protocol::journal::{JournalRecord, Seq};
 use fluvial_protocol::manifest::Manifest;
 use fluvial_store::frame::Format;
@@ -168,12 +168,15 @@ impl JobStore {
         Ok((found.len() as u64, found.iter().sum()))
     }
 
-    /// Removes all objects of the job. Nothing may write any more.
+    /// Removes all objects of the job, as long as `goes_on` says so. Nothing may write any more.
     ///
     /// # Errors
-    /// The store cannot be reached; some objects may have been removed.
-    pub async fn remove(&self) -> Result<(), Error> {
+    /// The store cannot be reached, or it does not go on; some objects may have been removed.
+    pub async fn remove(&self, goes_on: impl Fn() -> bool) -> Result<(), Error> {
         for name in self.store.list(&self.job, None).await? {
+            if !goes_on() {
+                return Err(Error::new(ErrorKind::Retry, "the removal took too long"));
+            }
             self.store.delete(&name).await?;
         }
         Ok(())

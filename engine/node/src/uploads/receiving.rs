@@ -52,7 +52,7 @@ impl Receiving {
             let Some(bytes) = next.map_err(|_| UploadError::Stalled(STALLED))? else { return Ok(()) };
             let bytes = bytes.map_err(|error| UploadError::Lost(error.to_string()))?;
             let Progress { offset, bytes: all, .. } = self.claimed.progress;
-            let room = (all - offset).saturating_sub(self.waiting.len() as u64);
+            let room = all.saturating_sub(offset).saturating_sub(self.waiting.len() as u64);
             if bytes.len() as u64 > room {
                 return Err(UploadError::TooMuch);
             }

@@ -15,7 +15,7 @@ use super::Times;
 use super::members::{Members, together};
 use super::messages::{Command, Offer, ProcessState, Running, Status};
 use super::placement::{Placement, Room, Workers, ZONE, place};
-use super::record::{Attempt, AttemptNumber, Death, JobRecord, NodeId, Outcome, Wanted, avoids};
+use super::record::{Attempt, AttemptNumber, Back, Death, JobRecord, NodeId, Outcome, Wanted, avoids};
 use crate::{Decisions, Exit, Fault, GenerationEnd, Next, ProcessEnd, cause};
 
 /// How many failures in a row end a run. With the pauses between them they take about two minutes.
@@ -210,7 +210,9 @@ impl Control {
                     Next::GiveUp { .. } | Next::End if self.was_given_up(facts, attempt) => 0,
                     Next::GiveUp { .. } if facts.is_to_end() => 0,
                     // What failed was not what users want by now.
-                    Next::GiveUp { .. } if job.wanted.as_ref().is_some_and(|w| w.revision != attempt.revision) => {
+                    Next::GiveUp { .. }
+                        if !on_trial && job.wanted.as_ref().is_some_and(|w| w.revision != attempt.revision) =>
+                    {
                         return Some(Decision::Begin);
                     }
                     Next::GiveUp { times, within_ms } => {
@@ -263,18 +265,18 @@ impl Control {
     fn was_given_up(&self, facts: Facts<'_>, attempt: &Attempt) -> bool {
         let Facts { job, .. } = facts;
         let is_wanted = |wanted: &Wanted| wanted.version == attempt.version;
-        job.returned.as_ref().is_some_and(|returned| returned.revision == attempt.revision)
+        job.returned.as_ref().is_some_and(|returned| returned.version == attempt.version)
             && !job.wanted.as_ref().is_some_and(is_wanted)
     }
 
     /// What has to be written about whether an attempt has read input.
     fn has_read(&self, facts: Facts<'_>, attempt: &Attempt) -> Option<Decision> {
         let Facts { job, .. } = facts;
-        let wanted = job.wanted.as_ref()?;
         if self.read && (job.proven.as_ref() != Some(&attempt.version) || facts.on_trial(attempt)) {
             return Some(Decision::Reads(attempt.version.clone()));
         }
-        let may_have_read = self.first_is_lost && job.back.is_some() && wanted.version == attempt.version;
+        let is_new = |back: &Back| attempt.version != back.of && attempt.version != back.version;
+        let may_have_read = self.first_is_lost && job.may_return_to().is_some_and(is_new);
         may_have_read.then_some(Decision::MayHaveRead)
     }
 
@@ -454,7 +456,8 @@ impl Control {
                 self.lost.insert(node.clone());
             }
             let is_first = attempt.placement.places.first().is_some_and(|(first, _)| first == node);
-            self.first_is_lost |= is_first && is_lost && self.may_have_met;
+            let has_ended = running.is_some_and(Running::is_over);
+            self.first_is_lost |= is_first && is_lost && self.may_have_met && !has_ended;
         }
         let trial_ends_ms = self.began_ms.saturating_add(times.trial_ms);
         self.is_late |= !over && !self.read && now_ms >= trial_ends_ms && facts.on_trial(attempt);

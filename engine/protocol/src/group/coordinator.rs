@@ -6,7 +6,7 @@ use super::Times;
 use super::changes::{Change, Refusal, apply};
 use super::control::{Control, Decision, Facts, Slots};
 use super::members::Members;
-use super::messages::{Command, JobOrder, Orders, Running};
+use super::messages::{Command, JobOrder, Orders, Running, Status};
 use super::record::{GroupRecord, JobRecord, NodeId};
 
 /// How long the state of a deleted job stays if processes of it may still run that are not heard: no process survives a longer pause.
@@ -69,17 +69,18 @@ impl Coordinator {
         (next, results)
     }
 
-    /// From when on, by the group's clock, the state of a job may be removed that is deleted now. Where a node that was to run some
-    /// of its processes is not heard, they may still write to it.
+    /// From when on, by the group's clock, the state of a job may be removed that is deleted now. Where a node is not heard, it may
+    /// run a process of the job, of its newest attempt or of an earlier one, which may still write to it.
     fn may_remove_at_ms(&self, record: &GroupRecord, change: &Change, now_ms: u64) -> u64 {
         let clock_ms = self.clock_ms(now_ms);
         let Change::Delete { job, .. } = change else { return clock_ms };
-        let Some(attempt) = record.jobs.get(job).and_then(|job| job.attempt.as_ref()) else { return clock_ms };
-        let has_ended = |(node, _): &(NodeId, u32)| {
-            let running = self.members.running(node, job, attempt.number);
-            self.members.status(node).is_some() && running.is_none_or(Running::is_over)
-        };
-        let all_have = attempt.placement.places.iter().all(has_ended);
+        let attempt = record.jobs.get(job).and_then(|job| job.attempt.as_ref());
+        let has_ended =
+            |(node, _): &(NodeId, u32)| !self.members.has_lost(node, now_ms) && self.members.status(node).is_some();
+        let is_over = |(_, status): (&NodeId, &Status)| status.running.get(job).is_none_or(Running::is_over);
+        let all_have = attempt.is_some_and(|attempt| attempt.placement.places.iter().all(has_ended))
+            && self.members.all_heard(now_ms)
+            && self.members.heard(now_ms).all(is_over);
         if all_have { clock_ms } else { clock_ms + REMOVED_AFTER_MS }
     }
 

@@ -1,7 +1,7 @@
 //! The object by which a collector says what it is about to delete: `.cluster/collecting.json`.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::Duration;
 
 use fluvial_connector::Error;
 use fluvial_store::frame::Format;
@@ -21,8 +21,8 @@ pub(super) struct Announcement {
     pub(super) what: BTreeSet<Path>,
     /// When it was made, by the store's clock.
     pub(super) made: Millis,
-    /// The same by this host's.
-    pub(super) since: Instant,
+    /// The same by this host's time since it was started, which goes on while the host is suspended.
+    pub(super) since: Duration,
 }
 
 fn name(store: &Store) -> Path {
@@ -32,7 +32,7 @@ fn name(store: &Store) -> Path {
 impl Announcement {
     /// Announces. `None` if there is an announcement: another collector may be at work. One that was left is removed.
     pub(super) async fn make(store: &Store, what: BTreeSet<Path>) -> anyhow::Result<Option<Self>> {
-        let (name, since) = (name(store), Instant::now());
+        let (name, since) = (name(store), super::uptime());
         let names: BTreeSet<&str> = what.iter().map(Path::as_ref).collect();
         let created = store.create_framed(COLLECTING, &name, &names).await?;
         let head = store.objects().head(&name).await.map_err(|error| store.failed("look for", &name, error))?;

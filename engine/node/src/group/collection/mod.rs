@@ -31,6 +31,10 @@
 //! left, and removes it; a job is submitted; the first one wakes up and deletes.] What is announced is deleted within five minutes of the
 //! announcement or not at all, and an announcement that was left is removed after an hour.
 //!
+//! *State is removed in the same way.* [The coordinator that removes the state of a deleted job is superseded and paused; the next one removes
+//! it, and a job of the same name is submitted; the first one wakes up and deletes the new journal.] It reads the record from the store before
+//! it begins, and has five minutes from then. A new coordinator waits as long before it removes what it finds to be removed.
+//!
 //! An hour costs four listings, one more for each job, and five cents a month in all for ten jobs on S3.
 
 mod announcement;
@@ -43,10 +47,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use fluvial_protocol::group::{Change, GroupRecord};
 use futures::TryStreamExt;
 use object_store::ObjectMeta;
 use object_store::path::Path;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::programs::{Shelf, Specification};
 use super::{CLUSTER, GroupJournal};
@@ -56,6 +62,12 @@ use crate::status::Board;
 use announcement::Announcement;
 pub(super) use announcement::is_announced;
 use rule::{Stored, unused, used};
+
+/// The time since this host was started. Other than [`Instant`] it goes on while the host is suspended.
+fn uptime() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
 
 /// How it is collected.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +95,9 @@ const DELETED_WITHIN: Duration = Duration::from_secs(300);
 
 /// A time in milliseconds since the Unix epoch.
 type Millis = i64;
+
+/// When the state of each deleted job is removed, by the job and the time that the record says.
+type Removing = BTreeMap<(String, u64), Instant>;
 
 /// Whether an object is old enough to be deleted, at the time of another one that was written just now.
 type IsOld = Arc<dyn Fn(&ObjectMeta, Millis) -> bool + Send + Sync>;
@@ -126,7 +141,8 @@ impl Collector {
     pub(super) async fn run(mut self, board: Arc<Board>, changes: Changes) {
         let mut next = Instant::now() + self.options.every;
         let mut jobs = BTreeSet::new();
-        let mut removing: BTreeMap<String, Instant> = BTreeMap::new();
+        let mut removing = BTreeMap::new();
+        let mut coordinated = false;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let view = board.read().map(|(view, _)| view).filter(|view| view.coordinates());
@@ -134,9 +150,13 @@ impl Collector {
                 // Another node collects. It begins an hour after it has begun to coordinate.
                 next = Instant::now() + self.options.every;
                 removing.clear();
+                coordinated = false;
                 continue;
             };
-            self.remove(&record, &mut removing, &changes).await;
+            // What the coordinator before has begun to remove it may still be removing.
+            let after = if coordinated { Duration::ZERO } else { DELETED_WITHIN };
+            coordinated = true;
+            self.remove(&record, &mut removing, after, &changes).await;
             let names: BTreeSet<_> = record.jobs.keys().cloned().collect();
             // What a deleted job has left is old, or is collected in its time.
             let is_gone = jobs.difference(&names).next().is_some();
@@ -155,31 +175,37 @@ impl Collector {
         }
     }
 
-    /// Removes the state of deleted jobs whose time has come, and says so to the group.
-    async fn remove(&self, record: &GroupRecord, removing: &mut BTreeMap<String, Instant>, changes: &Changes) {
-        removing.retain(|job, _| record.removing.contains_key(job));
+    /// Removes the state of deleted jobs whose time has come, and says so to the group. What is new in the record waits `after` longer.
+    async fn remove(&self, record: &GroupRecord, removing: &mut Removing, after: Duration, changes: &Changes) {
+        removing.retain(|(job, at_ms), _| record.removing.get(job) == Some(at_ms));
         for (job, at_ms) in &record.removing {
             // The group's clock stands still in a record, so the wait begins when this node has seen it.
-            let wait = Duration::from_millis(at_ms.saturating_sub(record.clock_ms));
-            let due = *removing.entry(job.clone()).or_insert_with(|| Instant::now() + wait);
+            let wait = Duration::from_millis(at_ms.saturating_sub(record.clock_ms)) + after;
+            let due = *removing.entry((job.clone(), *at_ms)).or_insert_with(|| Instant::now() + wait);
             if Instant::now() < due {
                 continue;
             }
-            let removed = async {
-                self.logs.prune(job, 0).await?;
-                self.shelf.job(job).remove().await?;
-                changes.make(Change::Removed { job: job.clone() }).await?;
-                anyhow::Ok(())
-            };
-            match removed.await {
+            match self.remove_state(job, *at_ms, changes).await {
                 Ok(()) => tracing::info!(job, "the state of the deleted job has been removed from the store"),
                 Err(error) => {
                     let error = format!("{error:#}");
                     tracing::warn!(job, error, "could not remove the state of the deleted job: it is tried again");
-                    removing.insert(job.clone(), Instant::now() + AGAIN);
+                    removing.insert((job.clone(), *at_ms), Instant::now() + AGAIN);
                 }
             }
         }
+    }
+
+    /// Removes the state of a deleted job as long as that is what the group's newest record says.
+    async fn remove_state(&self, job: &str, at_ms: u64, changes: &Changes) -> anyhow::Result<()> {
+        let since = uptime();
+        let newest = self.journal.newest().await?;
+        let is_due = newest.is_some_and(|(_, record)| record.removing.get(job) == Some(&at_ms));
+        ensure!(is_due, "another coordinator has removed it");
+        self.logs.prune(job, 0).await?;
+        self.shelf.job(job).remove(|| uptime().saturating_sub(since) < DELETED_WITHIN).await?;
+        changes.make(Change::Removed { job: job.to_owned() }).await?;
+        Ok(())
     }
 
     /// Collects once.
@@ -218,7 +244,7 @@ impl Collector {
 
     async fn delete(&self, announcement: &Announcement, unused: &BTreeSet<Path>) -> anyhow::Result<()> {
         for name in announcement.what.intersection(unused) {
-            if announcement.since.elapsed() >= DELETED_WITHIN {
+            if uptime().saturating_sub(announcement.since) >= DELETED_WITHIN {
                 anyhow::bail!("it took longer than {} s", DELETED_WITHIN.as_secs());
             }
             self.shelf.store().delete(name).await?;

@@ -125,7 +125,7 @@ pub(super) async fn update(
         let (before, wanted) = knowledge.specification(&name).await?;
         let next = knowledge.next(&name, &before, &wanted, update, &mut taken).await?;
         let version = Some(knowledge.put(&next).await?);
-        let back = knowledge.put_way_back(&before, version.as_deref()).await?;
+        let back = knowledge.put_way_back(&before, &next, &taken).await?;
         let (job, of) = (name.clone(), Some(wanted.revision));
         knowledge.change(Change::Update { job, version, workers, require: None, of, back }).await
     };

@@ -100,20 +100,30 @@ impl Knowledge {
     }
 
     /// Keeps what a job runs if it returns to `before`, because `next` fails before it has read input. Returns its version. It is the
-    /// same program, and may correct what another one has begun to correct; and it does not go back to a savepoint once more.
+    /// same program, and may correct what another one has begun to correct. It does not go back to a savepoint once more; but where
+    /// `next` goes back to one, it goes back to the one that was `taken` before, because `next` may have put the job's state back.
+    /// `None` if there is no such savepoint, or it is not known which program `before` is, so that nobody could approve it.
     pub(super) async fn put_way_back(
         &self,
         before: &Specification,
-        next: Option<&str>,
+        next: &Specification,
+        taken: &[String],
     ) -> Result<Option<String>, Refused> {
-        let before = Specification { go_back: None, ..before.clone() };
-        if next == Some(before.version().as_str()) {
+        let savepoint = taken.last().filter(|_| next.go_back.is_some());
+        let go_back = savepoint.map(|savepoint| GoesBack {
+            savepoint: savepoint.clone(),
+            id: rand::random(),
+            correct_outputs: true,
+        });
+        let before = Specification { go_back, ..before.clone() };
+        if next.version() == before.version() || next.go_back.is_some() && before.go_back.is_none() {
             return Ok(None);
         }
         let checked = tokio::time::timeout(CHECKED_WITHIN, self.shelf.check(&before)).await;
         let program = checked.ok().and_then(Result::ok).map(|verdict| verdict.version);
         let program = program.filter(|program| !program.is_empty()).or(before.approved.clone());
-        self.put(&Specification { approved: program, ..before }).await.map(Some)
+        let Some(program) = program else { return Ok(None) };
+        self.put(&Specification { approved: Some(program), ..before }).await.map(Some)
     }
 
     /// Drops the savepoints that were taken for a change which was refused. One whose answer was lost may have been made.
@@ -276,7 +286,7 @@ pub(super) async fn rollback(
             }
         };
         let version = Some(knowledge.put(&next).await?);
-        let back = knowledge.put_way_back(&now, version.as_deref()).await?;
+        let back = knowledge.put_way_back(&now, &next, &taken).await?;
         let (job, of) = (name.clone(), Some(wanted.revision));
         knowledge.change(Change::Update { job, version, workers: None, require: None, of, back }).await
     };
