@@ -40,7 +40,7 @@ impl ClusterKeys {
         ((1..=MOST_KEYS).contains(&keys.len()) && !twice).then_some(Self(keys))
     }
 
-    /// Reads the keys of a file, as [`ClusterKey::read`] does, with a key on each line.
+    /// Reads the keys of a file, which has one on each line.
     ///
     /// # Errors
     /// The file cannot be read, other users can access it, or it does not hold keys.
