@@ -150,7 +150,9 @@ impl Client {
 
     /// Makes a request once that would have another effect the second time.
     pub(crate) async fn change_once(&self, method: Method, path: &str) -> anyhow::Result<()> {
-        succeeded(self.send_once(self.request(method, path)?).await?).await.map(drop)
+        // The node may check a program before it answers.
+        let request = self.request(method, path)?.timeout(CHECKED_WITHIN);
+        succeeded(self.send_once(request).await?).await.map(drop)
     }
 
     /// Makes a request that changes something.
@@ -180,7 +182,8 @@ impl Client {
         path: &str,
         content: &impl Serialize,
     ) -> anyhow::Result<()> {
-        succeeded(self.send_once(self.request_with(method, path, content)?).await?).await.map(drop)
+        let request = self.request_with(method, path, content)?.timeout(CHECKED_WITHIN);
+        succeeded(self.send_once(request).await?).await.map(drop)
     }
 
     /// The answer to a request with content. A check with a new program takes its time.

@@ -33,7 +33,7 @@ pub const SMALL_PARTITIONS: i32 = 2;
 /// How long a cluster may take to run all jobs again, whatever has happened, and however busy the machine is.
 pub const WITHIN: Duration = Duration::from_secs(240);
 /// How long one call of the command may take.
-const ANSWERED_WITHIN: &str = "60";
+const ANSWERED_WITHIN: &str = "150";
 
 /// What a cluster is like.
 pub struct ClusterOptions {

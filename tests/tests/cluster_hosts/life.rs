@@ -135,7 +135,7 @@ fn changed_logic_is_rolled_back_and_a_job_goes_back_to_a_savepoint_as_if_nothing
     stage.feed(400..600).unwrap();
     caught_up(&undisturbed(&stage));
     cluster.tell(&format!("stop {name}")).unwrap();
-    cluster.tell(&format!("delete {name}")).unwrap();
+    cluster.tell(&format!("delete {name} --yes")).unwrap();
     assert_eq!(cluster.json("jobs").unwrap(), Value::Array(Vec::new()));
     check_logs(&cluster).unwrap();
 }

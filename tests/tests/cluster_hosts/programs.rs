@@ -92,7 +92,9 @@ fn a_job_runs_elsewhere_while_the_cache_of_a_node_is_full_and_nothing_is_left_th
     let cluster = cluster(2);
     let cache = cluster.cache(0);
     std::fs::create_dir_all(&cache).unwrap();
-    let script = "mount -t tmpfs -o size=1m,mode=755 tmpfs \"$0\" && exec \"$@\"";
+    // What users upload has room.
+    let script = "mount -t tmpfs -o size=1m,mode=755 tmpfs \"$0\" && mkdir \"$0/uploads\" && \
+                  mount -t tmpfs -o size=1g,mode=700 tmpfs \"$0/uploads\" && exec \"$@\"";
     let launcher = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script].map(OsString::from);
     let launcher: Vec<_> = launcher.into_iter().chain([cache.clone().into_os_string()]).collect();
     cluster.start_node_by(0, &launcher).unwrap();
@@ -106,7 +108,8 @@ fn a_job_runs_elsewhere_while_the_cache_of_a_node_is_full_and_nothing_is_left_th
         .unwrap_or_else(|error| panic!("{error:#}"));
     let seen = PathBuf::from(format!("/proc/{}/root", cluster.node(0).unwrap().pid()));
     let seen = seen.join(cache.strip_prefix("/").unwrap());
-    let left = || std::fs::read_dir(&seen).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let files = || std::fs::read_dir(&seen).unwrap().map(|entry| entry.unwrap().file_name());
+    let left = || files().filter(|name| name != "uploads").collect::<Vec<_>>();
     // One may be under way.
     cluster.wait_until("an empty cache", || Ok(left().is_empty())).unwrap_or_else(|error| panic!("{error:#}"));
     cluster.start_node(1).unwrap();
@@ -122,7 +125,8 @@ fn a_binary_that_was_damaged_in_the_cache_is_fetched_again_when_its_process_dies
     cluster.start_node(0).unwrap();
     let stage = running(&cluster);
     let entries = std::fs::read_dir(cluster.cache(0)).unwrap().map(|entry| entry.unwrap().path());
-    let cached: Vec<_> = entries.collect();
+    // Beside the binary is the folder of uploads.
+    let cached: Vec<_> = entries.filter(|entry| entry.is_file()).collect();
     assert_eq!(cached.len(), 1, "{cached:?}");
     // The file of a program that runs cannot be written.
     let damaged = std::fs::read(&cached[0]).unwrap()[..4096].to_vec();
