@@ -272,6 +272,8 @@ impl Control {
     /// What has to be written about whether an attempt has read input.
     fn has_read(&self, facts: Facts<'_>, attempt: &Attempt) -> Option<Decision> {
         let Facts { job, .. } = facts;
+        // Copies that users have started run what they were started with.
+        job.wanted.as_ref()?;
         if self.read && (job.proven.as_ref() != Some(&attempt.version) || facts.on_trial(attempt)) {
             return Some(Decision::Reads(attempt.version.clone()));
         }
