@@ -41,6 +41,8 @@ impl Cluster {
         command.args(["--tls-verify", "false", "--header", &format!("Authorization: Bearer {token}")]);
         // The first path's answer has no end, and the other paths are served elsewhere.
         command.args(["--exclude-path-regex", "^/v1/events$|^/[a-z]+$", "--request-timeout", "30"]);
+        // A handshake has to end within five seconds, which may be too soon on a busy machine.
+        command.args(["--request-retries", "3"]);
         command.args(["--generation-deterministic", "--continue-on-failure", "--no-shrink", "--no-color"]);
         let output = command.args(options).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
