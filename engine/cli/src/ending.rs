@@ -109,9 +109,9 @@ pub(crate) async fn restart(client: &Client, job: &str, force: bool) -> anyhow::
 /// Deletes a job, after it has said what that removes.
 pub(crate) async fn delete(client: &Client, options: DeleteOptions) -> anyhow::Result<()> {
     let DeleteOptions { job, keep_state, yes } = options;
-    let jobs: Vec<Report> = client.list("jobs").await?;
-    if jobs.iter().any(|report| report.job == job) {
-        match client.get::<Holdings>(&format!("jobs/{job}/holdings")).await {
+    let path = format!("jobs/{job}");
+    if client.exists(&path).await? {
+        match client.get::<Holdings>(&format!("{path}/holdings")).await {
             Ok(holdings) => eprintln!("{}", removes(&job, &holdings, keep_state)),
             Err(error) if yes => eprintln!("what the job holds is not known: {error:#}"),
             Err(error) => return Err(error.context("what the job holds is not known; --yes deletes it all the same")),
@@ -120,7 +120,7 @@ pub(crate) async fn delete(client: &Client, options: DeleteOptions) -> anyhow::R
             bail!("{job} stays");
         }
     }
-    client.change(Method::DELETE, &format!("jobs/{job}?state={}", !keep_state)).await
+    client.change(Method::DELETE, &format!("{path}?state={}", !keep_state)).await
 }
 
 /// What a deletion removes.
