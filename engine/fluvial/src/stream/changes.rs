@@ -30,6 +30,7 @@ use crate::durable::Durables;
 /// let mut test = JobTest::new(1, |job| {
 ///     let memory = Memory::new();
 ///     let sales = job.source("sales", memory.source("sales")).format((Text, Json)).keyed::<String, i64>();
+///     let sales = sales.map(|(region, cents)| (region, cents.unwrap_or(0)));
 ///     let totals = sales.aggregate_changes("totals", (Count, Sum(|cents: &i64| *cents)));
 ///     let averages = totals.map_values(|(count, sum)| sum / count as i64);
 ///     job.output(memory.upsert("averages", 1)).format((Text, Json)).write_changes(averages);
