@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::child::{Process, Spec};
+use crate::processes::{children, is_alive};
 use crate::workspace;
 
 /// The environment variable that names a folder of job binaries to test in place of those of the workspace.
@@ -112,7 +113,7 @@ impl Job {
     /// The processes of the generation that runs now: the children of the one that was started.
     #[must_use]
     pub fn peers(&self) -> Vec<u32> {
-        children(self.process.pid())
+        children(self.process.pid()).into_iter().filter(|pid| is_alive(*pid)).collect()
     }
 
     /// `kill -9` of one process of the generation; false where there is none of this index.
@@ -134,7 +135,7 @@ impl Job {
         let peers = self.peers();
         self.process.kill()?;
         let start = Instant::now();
-        while let Some(left) = peers.iter().find(|pid| alive(**pid)) {
+        while let Some(left) = peers.iter().find(|pid| is_alive(**pid)) {
             if start.elapsed() > most {
                 bail!("process {left} is still there {most:?} after its job's first process was killed");
             }
@@ -200,25 +201,4 @@ fn signal(pid: u32, signal: Signal) -> Result<()> {
         Err(error) if error != rustix::io::Errno::SRCH => Err(error).context("signal a process of the job"),
         _ => Ok(()),
     }
-}
-
-/// The state letter and the parent of a process, from `/proc`.
-fn stat(pid: u32) -> Option<(char, u32)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field, the name, may hold anything, but the last parenthesis closes it.
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
-}
-
-fn alive(pid: u32) -> bool {
-    stat(pid).is_some_and(|(state, _)| state != 'Z')
-}
-
-fn children(parent: u32) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut children: Vec<_> =
-        pids.filter(|pid| stat(*pid).is_some_and(|(state, of)| of == parent && state != 'Z')).collect();
-    children.sort_unstable();
-    children
 }

@@ -19,6 +19,7 @@
 //! | [`http`] | what a copy serves by HTTP |
 //! | [`job`] | the workspace's job binaries, run as processes |
 //! | [`journal`] | a kept journal, as anyone may read it |
+//! | [`processes`] | what the kernel says of processes |
 //! | [`proxy`] | what stands between a job and its broker, and cuts and holds its commits |
 //! | [`stage`] | a job on an embedded broker, for what a person does with it |
 //! | [`subject`] | the two jobs that the tests run |
@@ -36,6 +37,7 @@ pub mod hosts;
 pub mod http;
 pub mod job;
 pub mod journal;
+pub mod processes;
 pub mod proxy;
 pub mod stage;
 pub mod subject;

@@ -25,7 +25,7 @@ pub enum FailPoint {
     AfterSpecification,
     /// The coordinator is about to store a record that begins no attempt.
     BeforeRecord,
-    /// Such a record is stored; nobody knows.
+    /// Such a record is stored; no node and no user has been told.
     AfterRecord,
     /// The record that holds a user's change is stored; the user has no answer.
     BeforeAnswer,

@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use fluvial_kafka_apache::child::{Process, Spec};
+use fluvial_tests::processes::{children, cpu_of, resident_of};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::subject::meter::{Mark, read_marks};
-
-/// In what the kernel counts CPU time for `/proc`: it is so on every Linux.
-const TICKS_A_SECOND: u32 = 100;
 
 /// A subject, running. Dropping it kills it, and its processes die with it.
 #[derive(Debug)]
@@ -190,33 +188,4 @@ pub(crate) fn pause_whole(time: Duration) {
 pub(crate) fn kill(pid: u32) -> Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process id")?;
     kill_process(pid, Signal::KILL).context("kill a process of the job")
-}
-
-fn children(parent: u32) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut children: Vec<_> =
-        pids.filter(|pid| stat(*pid).is_some_and(|fields| fields[1] == parent.to_string())).collect();
-    children.sort_unstable();
-    children
-}
-
-/// The fields of `/proc/PID/stat` after the name, which may hold anything up to the last parenthesis: the first is the
-/// third of proc(5).
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
-}
-
-fn cpu_of(pid: u32) -> Option<Duration> {
-    let fields = stat(pid)?;
-    let ticks: u64 = fields.get(11..13)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
-    Some(Duration::from_secs_f64(ticks as f64 / f64::from(TICKS_A_SECOND)))
-}
-
-fn resident_of(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let kib =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024)
 }

@@ -12,11 +12,10 @@ use crate::group::{Kafka, Store};
 use crate::hosts::Place;
 use crate::http;
 use crate::job::binary;
+use crate::processes::{cpu_of, resident_of};
 use crate::stage::Stage;
 use crate::subject::Subject;
 
-/// In what the kernel counts CPU time for `/proc`: it is so on every Linux.
-const TICKS_A_SECOND: f64 = 100.0;
 /// How many nodes there are.
 const HOSTS: u8 = 3;
 /// How long an idle cluster is measured.
@@ -134,18 +133,18 @@ fn idle(cluster: &Cluster, jobs: usize) -> Result<Idle> {
         Ok(all)
     };
     let of_jobs = processes()?;
-    let seconds = || of_jobs.iter().filter_map(|pid| cpu_seconds(*pid).ok()).sum::<f64>();
-    let (start, before, before_jobs, asked) =
-        (Instant::now(), cpu_seconds(node)?, seconds(), cluster.front().requests());
+    let of_node = || cpu_of(node).context("the node has ended").map(|cpu| cpu.as_secs_f64());
+    let seconds = || of_jobs.iter().filter_map(|pid| cpu_of(*pid)).sum::<Duration>().as_secs_f64();
+    let (start, before, before_jobs, asked) = (Instant::now(), of_node()?, seconds(), cluster.front().requests());
     std::thread::sleep(MEASURED);
-    let (after, after_jobs, took) = (cpu_seconds(node)?, seconds(), start.elapsed().as_secs_f64());
+    let (after, after_jobs, took) = (of_node()?, seconds(), start.elapsed().as_secs_f64());
     let Requests { writes, reads, deletes } = cluster.front().requests();
     let an_hour = |after: u64, before: u64| (after - before) as f64 / took * 3600.0;
-    let resident: Vec<_> = of_jobs.iter().filter_map(|pid| resident_bytes(*pid).ok()).collect();
+    let resident: Vec<_> = of_jobs.iter().filter_map(|pid| resident_of(*pid)).collect();
     Ok(Idle {
         jobs,
         coordinator_share: (after - before) / took,
-        coordinator_bytes: resident_bytes(node)?,
+        coordinator_bytes: resident_of(node).context("the node has ended")?,
         process_bytes: resident.iter().sum::<u64>() / (resident.len() as u64).max(1),
         processes_share: (after_jobs - before_jobs) / took,
         requests: [an_hour(writes, asked.writes), an_hour(reads, asked.reads), an_hour(deletes, asked.deletes)],
@@ -250,18 +249,4 @@ pub fn pauses(keys: u64) -> Result<Pauses> {
         }
     }
     Ok(pauses)
-}
-
-/// The processor time of a process so far.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("a process has ended")?;
-    let fields: Vec<_> = text.rsplit_once(')').context("a name in brackets")?.1.split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).context("a number of ticks");
-    Ok((ticks(11)? + ticks(12)?) as f64 / TICKS_A_SECOND)
-}
-
-fn resident_bytes(pid: u32) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).context("a process has ended")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process has memory")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }

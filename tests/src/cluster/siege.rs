@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::change::Prepared;
 use super::{Blow, Change, Cluster, ClusterOptions, Fleet};
-use crate::group::{Kafka, Store};
+use crate::group::{Kafka, Store, seed_after_seed};
 
 /// How many small jobs a siege of a campaign begins with, beside bank and orders, and how many blows it has.
 const SMALL: usize = 8;
@@ -82,21 +82,10 @@ pub fn check_logs(cluster: &Cluster) -> Result<()> {
 /// Sieges of clusters by random blows during random changes, until no more begin after `time`. Says of each what came of it;
 /// whether all was right.
 pub fn campaign(hosts: u8, seed: u64, time: Duration) -> bool {
-    let start = Instant::now();
-    let mut clean = true;
-    for seed in seed.. {
-        match one_of_a_campaign(hosts, seed, || start.elapsed() < time) {
-            Ok(blows) => println!("seed {seed}: nothing lost, nothing twice after {blows} blows\n"),
-            Err(error) => {
-                println!("seed {seed} FAILED: {error:#}\n");
-                clean = false;
-            }
-        }
-        if start.elapsed() >= time {
-            break;
-        }
-    }
-    clean
+    seed_after_seed(seed, time, |seed, goes_on| {
+        let blows = one_of_a_campaign(hosts, seed, goes_on)?;
+        Ok((format!("nothing lost, nothing twice after {blows} blows"), true))
+    })
 }
 
 /// Has a node killed at every place that each kind of change passes, until no more begin after `time`. Returns whether all was right.

@@ -33,6 +33,7 @@ use crate::subject::Subject;
 pub use blow::{Blow, Role};
 pub use record::Record;
 use record::Records;
+pub(crate) use siege::seed_after_seed;
 pub use siege::{Report, Siege, campaign};
 
 /// Where a copy listens.

@@ -117,21 +117,34 @@ impl fmt::Display for Report {
 
 /// Sieges of groups by random blows, until no more begin after `time`. Says of each what came of it; whether all was right.
 pub fn campaign(hosts: u8, seed: u64, time: Duration) -> bool {
+    seed_after_seed(seed, time, |seed, goes_on| {
+        let report = one_of_a_campaign(hosts, seed, time < LONG, goes_on)?;
+        Ok((report.to_string(), report.is_clean()))
+    })
+}
+
+/// Runs `one` with seed after seed until `time` has passed, which it can ask whether it is to go on. It returns what came of the
+/// seed, in words, and whether that was right. Returns whether all was.
+pub(crate) fn seed_after_seed(
+    first: u64,
+    time: Duration,
+    one: impl Fn(u64, &dyn Fn() -> bool) -> Result<(String, bool)>,
+) -> bool {
     let start = Instant::now();
+    let goes_on = || start.elapsed() < time;
     let mut clean = true;
-    for seed in seed.. {
-        let one = one_of_a_campaign(hosts, seed, time < LONG, || start.elapsed() < time);
-        match one {
-            Ok(report) => {
-                println!("seed {seed}: {report}\n");
-                clean &= report.is_clean();
+    for seed in first.. {
+        match one(seed, &goes_on) {
+            Ok((came, is_right)) => {
+                println!("seed {seed}: {came}\n");
+                clean &= is_right;
             }
             Err(error) => {
                 println!("seed {seed} FAILED: {error:#}\n");
                 clean = false;
             }
         }
-        if start.elapsed() >= time {
+        if !goes_on() {
             break;
         }
     }

@@ -46,7 +46,7 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use super::keeper::{Emission, Keeper, Settled};
-use super::{Durables, Held, Overflow};
+use super::{Held, Overflow};
 use crate::state::HashRange;
 use crate::state::{hash_owner, routing_hash};
 use crate::stream::context::{in_operator, lasting};
@@ -145,7 +145,7 @@ where
     K: ExchangeData,
     F: Fold<Value: ExchangeData>,
 {
-    built::<K, F, AsUpdates>(stream, name, operator, fold).0.as_collection()
+    built::<K, F, AsUpdates>(stream, name, operator, fold).as_collection()
 }
 
 /// Adds the operator `name` to the dataflow, and returns the changes of its rows.
@@ -159,8 +159,7 @@ where
     K: ExchangeData,
     F: Fold<Value: ExchangeData>,
 {
-    let (changes, durables) = built::<K, F, AsChanges>(stream, name, operator, fold);
-    Changes::new(changes, durables)
+    Changes::new(built::<K, F, AsChanges>(stream, name, operator, fold))
 }
 
 fn built<'s, K, F, E>(
@@ -168,7 +167,7 @@ fn built<'s, K, F, E>(
     name: &str,
     operator: String,
     fold: F,
-) -> (StreamVec<'s, u64, E::Update>, Durables)
+) -> StreamVec<'s, u64, E::Update>
 where
     K: ExchangeData,
     F: Fold<Value: ExchangeData>,
@@ -214,5 +213,5 @@ where
             }
         });
     durables.note_node(&changes, NodeKind::Durable, name, Some(held));
-    (changes, durables)
+    changes
 }

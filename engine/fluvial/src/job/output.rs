@@ -135,6 +135,7 @@ where
         Some(((partition, key, value), tick, diff))
     });
     end.gather(
+        called,
         routed,
         |((partition, ..), ..): &(Routed<K, V>, u64, isize)| *partition,
         |pending: &mut BTreeMap<u64, Rows<K, V>>, _, rows| {
@@ -201,6 +202,7 @@ where
         },
     );
     end.gather(
+        called,
         encoded,
         |(partition, _): &(u32, OutputBlock)| *partition,
         |pending: &mut BTreeMap<u64, BTreeMap<u32, Vec<OutputBlock>>>, tick, blocks| {
@@ -213,9 +215,10 @@ where
 
 impl End<'_> {
     /// Sends what goes to each partition to the worker that owns it, takes it there by tick, and hands the output of a tick
-    /// on when the frontier has passed it.
+    /// on when the frontier has passed it. `called` is the name of the operator in reports.
     fn gather<'s, D, P: 'static>(
         &self,
+        called: &'static str,
         routed: StreamVec<'s, u64, D>,
         partition: impl Fn(&D) -> u32 + 'static,
         take: impl Fn(&mut BTreeMap<u64, P>, u64, &mut Vec<D>) + 'static,
@@ -226,7 +229,6 @@ impl End<'_> {
         self.durables.note_node(&routed, NodeKind::Output, &self.spec.name, None);
         let (queue, name) = (Rc::clone(&self.queue), self.spec.name.clone());
         queue.borrow_mut().upper = Some(0);
-        let called = lasting(format!("write to {name}"));
         let mut pending: BTreeMap<u64, P> = BTreeMap::new();
         let pact = Exchange::new(move |row: &D| u64::from(partition(row)));
         routed.sink(pact, &format!("Write({name})"), move |(input, frontier)| {

@@ -8,7 +8,6 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use super::context::{at_tick, in_operator};
-use crate::durable::Durables;
 
 /// What each key of a durable operator has become, once in each tick in which it changed: its new value, or `None` where it
 /// is gone. Made by [`Stream::aggregate_changes`](crate::Stream::aggregate_changes) and
@@ -42,13 +41,12 @@ use crate::durable::Durables;
 /// ```
 pub struct Changes<'s, K: 'static, V: 'static> {
     inner: StreamVec<'s, u64, (K, Option<V>)>,
-    durables: Durables,
 }
 
 impl<'s, K: 'static, V: 'static> Changes<'s, K, V> {
     /// Makes the changes that a durable operator emits: for each key one in a tick, at the time of the tick.
-    pub(crate) fn new(inner: StreamVec<'s, u64, (K, Option<V>)>, durables: Durables) -> Self {
-        Self { inner, durables }
+    pub(crate) fn new(inner: StreamVec<'s, u64, (K, Option<V>)>) -> Self {
+        Self { inner }
     }
 
     /// Takes the changes apart, for an output.
@@ -83,9 +81,10 @@ impl<'s, K: 'static, V: 'static> Changes<'s, K, V> {
     /// ```
     #[must_use]
     pub fn map_values_with_key<W: 'static>(self, logic: impl Fn(&K, V) -> W + 'static) -> Changes<'s, K, W> {
-        let Self { inner, durables } = self;
-        let mapped =
-            inner.unary::<CapacityContainerBuilder<Vec<(K, Option<W>)>>, _, _, _>(Pipeline, "map_values", |_, _| {
+        let mapped = self.inner.unary::<CapacityContainerBuilder<Vec<(K, Option<W>)>>, _, _, _>(
+            Pipeline,
+            "map_values",
+            |_, _| {
                 move |input, output| {
                     input.for_each(|capability, batch| {
                         let batch = std::mem::take(batch).into_iter();
@@ -102,14 +101,15 @@ impl<'s, K: 'static, V: 'static> Changes<'s, K, V> {
                         output.session(&capability).give_container(&mut mapped);
                     });
                 }
-            });
-        Changes { inner: mapped, durables }
+            },
+        );
+        Changes { inner: mapped }
     }
 }
 
 impl<K: Clone + 'static, V: Clone + 'static> Clone for Changes<'_, K, V> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), durables: self.durables.clone() }
+        Self { inner: self.inner.clone() }
     }
 }
 

@@ -168,6 +168,7 @@ pub(super) fn apply(record: &mut GroupRecord, change: &Change, run: u32, may_rem
     let Some(job) = record.jobs.get_mut(name) else {
         return if matches!(change, Change::Delete { .. }) { Ok(()) } else { Err(Refusal::Unknown(name.clone())) };
     };
+    let returns = job.may_return_to().is_some();
     let Some(wanted) = &mut job.wanted else { return Err(Refusal::Unknown(name.clone())) };
     let before = wanted.clone();
     match change {
@@ -204,8 +205,7 @@ pub(super) fn apply(record: &mut GroupRecord, change: &Change, run: u32, may_rem
         && wanted.version != before.version
     {
         // What was to follow before, and has read nothing yet, is nothing to return to.
-        let stands = job.back.as_ref().is_some_and(|back| job.proven.as_ref() == Some(&back.of));
-        if !stands {
+        if !returns {
             let version = back.clone().unwrap_or_else(|| before.version.clone());
             let Wanted { version: of, workers, require, .. } = before.clone();
             job.back = Some(Back { version, of, workers, require });

@@ -69,6 +69,11 @@ fn uptime() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// Whether something may still be deleted because of what was read or announced at this [`uptime`].
+fn may_delete(since: Duration) -> bool {
+    uptime().saturating_sub(since) < DELETED_WITHIN
+}
+
 /// How it is collected.
 #[derive(Clone, Copy, Debug)]
 pub struct CollectionOptions {
@@ -203,7 +208,7 @@ impl Collector {
         let is_due = newest.is_some_and(|(_, record)| record.removing.get(job) == Some(&at_ms));
         ensure!(is_due, "another coordinator has removed it");
         self.logs.prune(job, 0).await?;
-        self.shelf.job(job).remove(|| uptime().saturating_sub(since) < DELETED_WITHIN).await?;
+        self.shelf.job(job).remove(|| may_delete(since)).await?;
         changes.make(Change::Removed { job: job.to_owned() }).await?;
         Ok(())
     }
@@ -244,7 +249,7 @@ impl Collector {
 
     async fn delete(&self, announcement: &Announcement, unused: &BTreeSet<Path>) -> anyhow::Result<()> {
         for name in announcement.what.intersection(unused) {
-            if uptime().saturating_sub(announcement.since) >= DELETED_WITHIN {
+            if !may_delete(announcement.since) {
                 anyhow::bail!("it took longer than {} s", DELETED_WITHIN.as_secs());
             }
             self.shelf.store().delete(name).await?;
