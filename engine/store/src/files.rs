@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use object_store::path::Path;
-use object_store::{MultipartUpload as _, ObjectStoreExt as _, PutPayload};
+use object_store::{GetResultPayload, MultipartUpload as _, ObjectStoreExt as _, PutPayload};
 use tokio::task::spawn_blocking;
 
 use crate::Store;
@@ -51,11 +51,36 @@ impl Store {
         mut file: File,
         mut each: impl FnMut(&[u8]) + Send + 'static,
     ) -> Result<(), object_store::Error> {
-        let mut content = self.objects().get(name).await?.into_stream();
-        while let Some(bytes) = content.try_next().await? {
+        let found = self.objects().get(name).await?;
+        if let GetResultPayload::File(mut source, _) = found.payload {
+            return blocking(move || {
+                while let part @ [_, ..] = &*read_part(&mut source)? {
+                    file.write_all(part)?;
+                    each(part);
+                }
+                Ok(())
+            })
+            .await;
+        }
+        // What comes in small pieces is gathered: each call on another thread costs two switches.
+        let mut content = found.into_stream();
+        let mut ended = false;
+        while !ended {
+            let (mut pieces, mut bytes) = (Vec::new(), 0);
+            while bytes < PART && !ended {
+                match content.try_next().await? {
+                    Some(piece) => {
+                        bytes += piece.len();
+                        pieces.push(piece);
+                    }
+                    None => ended = true,
+                }
+            }
             (file, each) = blocking(move || {
-                file.write_all(&bytes)?;
-                each(&bytes);
+                for piece in &pieces {
+                    file.write_all(piece)?;
+                    each(piece);
+                }
                 Ok((file, each))
             })
             .await?;
@@ -66,12 +91,13 @@ impl Store {
 
 /// The next part of a file, which is empty at its end, and shorter than others before it.
 async fn next(mut file: File) -> Result<(Bytes, File), object_store::Error> {
-    blocking(move || {
-        let mut part = Vec::with_capacity(PART);
-        (&mut file).take(PART as u64).read_to_end(&mut part)?;
-        Ok((Bytes::from(part), file))
-    })
-    .await
+    blocking(move || Ok((Bytes::from(read_part(&mut file)?), file))).await
+}
+
+fn read_part(file: &mut File) -> std::io::Result<Vec<u8>> {
+    let mut part = Vec::with_capacity(PART);
+    file.take(PART as u64).read_to_end(&mut part)?;
+    Ok(part)
 }
 
 async fn blocking<T: Send + 'static>(

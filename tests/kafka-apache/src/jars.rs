@@ -15,6 +15,9 @@ pub const SURVIVES_A_KILL: &str = "4.2.0";
 /// The oldest that Fluvial supports.
 pub const OLDEST: &str = "3.6.2";
 
+/// The folder that the jars come into.
+pub const LIBRARIES: &str = "libs";
+
 const CURE: &str = "install Java 17 and Maven, which start Apache Kafka: \
                     apt-get install -y openjdk-17-jre-headless maven (the script tests/run does it)";
 
@@ -29,18 +32,25 @@ pub(crate) fn folder(version: &str) -> Result<PathBuf> {
         }
     }
     let made = workspace::made_once(&format!("kafka-{version}"), |folder| {
-        fs::write(folder.join("pom.xml"), include_str!("pom.xml"))?;
-        let mut maven = Command::new("mvn");
-        maven.args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs"]);
-        maven.arg(format!("-Dkafka.version={version}")).current_dir(folder);
-        let output = maven.output().context("run mvn")?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stdout);
-            bail!("mvn could not fetch Apache Kafka {version} ({}):\n{said}", output.status);
-        }
-        Ok(())
+        fetch(folder, include_str!("pom.xml"), &[format!("-Dkafka.version={version}")])
+            .with_context(|| format!("fetch Apache Kafka {version}"))
     })?;
-    Ok(made.join("libs"))
+    Ok(made.join(LIBRARIES))
+}
+
+/// Fetches the jars that a project of Maven depends on into the folder [`LIBRARIES`] of `folder`.
+///
+/// # Errors
+/// Maven cannot be started, or cannot fetch.
+pub fn fetch(folder: &Path, project: &str, defines: &[String]) -> Result<()> {
+    fs::write(folder.join("pom.xml"), project)?;
+    let mut maven = Command::new("mvn");
+    maven.args(["-q", "-B", "dependency:copy-dependencies"]).arg(format!("-DoutputDirectory={LIBRARIES}"));
+    let output = maven.args(defines).current_dir(folder).output().context("run mvn")?;
+    if !output.status.success() {
+        bail!("mvn could not fetch ({}):\n{}", output.status, String::from_utf8_lossy(&output.stdout));
+    }
+    Ok(())
 }
 
 /// Whether a shell would find the program.

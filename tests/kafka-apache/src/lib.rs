@@ -29,7 +29,7 @@ use anyhow::{Context, Result, bail};
 use rand::RngExt as _;
 use rustix::process::Signal;
 
-pub use jars::{OLDEST, SURVIVES_A_KILL, VERSION, on_the_path};
+pub use jars::{LIBRARIES, OLDEST, SURVIVES_A_KILL, VERSION, fetch, on_the_path};
 use properties::Ports;
 
 use crate::child::{Folder, Process, Spec};

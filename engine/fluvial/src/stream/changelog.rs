@@ -89,6 +89,13 @@ impl<'s, K: ExchangeData, V: ExchangeData> Changelog<'s, K, V> {
         self.records.latest(name)
     }
 
+    /// Keeps the newest value of each key, as [`latest`](Changelog::latest) does, and says of it what `map` makes of it; see
+    /// [`Stream::latest_map`].
+    #[must_use]
+    pub fn latest_map<O: ExchangeData>(self, name: &str, map: impl Fn(&V) -> O + 'static) -> Collection<'s, (K, O)> {
+        self.records.latest_map(name, map)
+    }
+
     /// Keeps the newest value of each key, as [`latest`](Changelog::latest) does, and returns the changes of the values, for an
     /// upsert output; see [`Stream::latest_changes`].
     #[must_use]

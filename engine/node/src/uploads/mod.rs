@@ -165,23 +165,21 @@ impl Uploads {
 
     /// Finds what was left in the folder.
     fn find(&self) -> io::Result<()> {
-        let entries = match std::fs::read_dir(&self.0.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
+        let Some(entries) = unless_gone(std::fs::read_dir(&self.0.folder))? else { return Ok(()) };
         let mut state = self.state();
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
             let parsed = name.to_str().and_then(|name| name.split_once('.'));
             let parsed = parsed.and_then(|(hash, bytes)| Some((hash.to_owned(), bytes.parse::<u64>().ok()?)));
-            let metadata = entry.metadata()?;
+            // Another node with the same cache may have removed it meanwhile.
+            let Some(metadata) = unless_gone(entry.metadata())? else { continue };
             match parsed {
                 Some((hash, bytes)) if metadata.is_file() && metadata.len() <= bytes => {
                     let progress = Progress { offset: metadata.len(), bytes, busy: false };
                     state.insert(hash, Upload { progress, touched: metadata.modified()? });
                 }
-                _ => std::fs::remove_file(entry.path())?,
+                _ => drop(unless_gone(std::fs::remove_file(entry.path()))?),
             }
         }
         Ok(())
@@ -249,7 +247,8 @@ impl Uploads {
             return Err(UploadError::Elsewhere { offset: claimed.progress.offset });
         }
         let file = OpenOptions::new().append(true).open(self.path(hash, claimed.progress.bytes));
-        Ok(Receiving::new(claimed, file.map_err(|source| self.failed(source))?))
+        let file = self.still_there(hash, file)?;
+        Ok(Receiving::new(claimed, file))
     }
 
     /// Keeps an upload that is whole in the store.
@@ -262,7 +261,7 @@ impl Uploads {
         if offset < bytes {
             return Err(UploadError::Incomplete { offset, bytes });
         }
-        let file = File::open(self.path(hash, bytes)).map_err(|source| self.failed(source))?;
+        let file = self.still_there(hash, File::open(self.path(hash, bytes)))?;
         let kept = self.0.shelf.put_binary(hash, file).await;
         drop(claimed);
         let by_store = kept.as_ref().is_err_and(|error| error.is::<fluvial_connector::Error>());
@@ -270,6 +269,16 @@ impl Uploads {
             self.forget(&mut self.state(), hash);
         }
         kept.map_err(UploadError::NotKept)
+    }
+
+    /// The file of an upload. If it has been removed, there is no such upload any more: another node with the same cache has kept it, or
+    /// has given it up.
+    fn still_there(&self, hash: &str, file: io::Result<File>) -> Result<File, UploadError> {
+        let file = unless_gone(file).map_err(|source| self.failed(source))?;
+        file.ok_or_else(|| {
+            self.state().remove(hash);
+            UploadError::Unknown
+        })
     }
 
     /// Keeps others from an upload.
@@ -297,7 +306,7 @@ impl Uploads {
     fn forget(&self, state: &mut BTreeMap<String, Upload>, hash: &str) {
         let Some(upload) = state.remove(hash) else { return };
         let path = self.path(hash, upload.progress.bytes);
-        if let Err(error) = std::fs::remove_file(&path) {
+        if let Err(error) = unless_gone(std::fs::remove_file(&path)) {
             tracing::warn!(%error, file = %path.display(), "cannot delete an upload");
         }
     }
@@ -335,6 +344,14 @@ impl Drop for Claimed {
             upload.progress = Progress { busy: false, ..self.progress };
             upload.touched = now();
         }
+    }
+}
+
+/// `None` for a file that is not there.
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }
 

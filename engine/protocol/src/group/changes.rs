@@ -226,7 +226,7 @@ pub(super) fn apply(record: &mut GroupRecord, change: &Change, run: u32, may_rem
         && let Some(returned) = job.returned.take()
     {
         // What was given up is not tried again while nodes prepare the next version.
-        job.attempt.take_if(|attempt| attempt.revision == returned.revision);
+        job.attempt.take_if(|attempt| attempt.version == returned.version);
     }
     // A job that was stopped stays so until it is started, with what has changed meanwhile.
     let begins = wanted.run && job.outcome.is_some() && (*wanted != before || matches!(change, Change::Start { .. }));

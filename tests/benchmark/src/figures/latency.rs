@@ -14,7 +14,8 @@ use crate::kafka::feed::Feed;
 use crate::kafka::view::{Seen, View};
 use crate::report::{Aim, Report, Value};
 use crate::running::{Running, pause_whole};
-use crate::subject::{bare_loop, job, meter};
+use crate::subject::bare_loop::{self, Work};
+use crate::subject::{job, meter};
 
 /// How many keys there are.
 const KEYS: u64 = 1_000_000;
@@ -163,7 +164,7 @@ fn bare(input: &mut Input<'_>, output: &str) -> Result<Vec<u64>> {
     eprintln!("  theirs");
     let folder = Folder::new("fluvial-benchmark-")?;
     kafka::make_topic(input.brokers, output)?;
-    let arguments = bare_loop::arguments(input.brokers, output, STEP);
+    let arguments = bare_loop::arguments(Work::Pass, input.brokers, output, STEP);
     let running = Running::start(bare_loop::NAME, &arguments, folder.path(), "info")?;
     Ok(input.flow(&running, output, false)?.times_us)
 }

@@ -9,6 +9,7 @@ mod latency;
 mod memory;
 mod mesh;
 mod partitions;
+mod peers;
 mod requests;
 mod restart;
 mod stages;
@@ -30,6 +31,10 @@ pub(crate) enum Figure {
     Throughput,
     /// The same with texts as keys and JSON of six fields, by how often a checkpoint is made
     Strings,
+    /// The newest row of ten fields of each key, five of them texts, and a grouped aggregate on top, beside a bare loop
+    RowsOfTexts,
+    /// The same job on Apache Flink and on Kafka Streams, once all are warm; not among all: it needs a JDK
+    Peers,
     /// From produce to visible, beside a bare pass-through
     Latency,
     /// From kill -9 of a process to the next committed output
@@ -63,10 +68,11 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Count,
         Self::Throughput,
         Self::Strings,
+        Self::RowsOfTexts,
         Self::Latency,
         Self::Restart,
         Self::Memory,
@@ -85,6 +91,8 @@ impl Figure {
             Self::Count => count::measure,
             Self::Throughput => throughput::measure,
             Self::Strings => strings::measure,
+            Self::RowsOfTexts => strings::measure_rows,
+            Self::Peers => peers::measure,
             Self::Latency => latency::measure,
             Self::Restart => restart::measure,
             Self::Memory => memory::measure,
@@ -110,6 +118,8 @@ impl fmt::Display for Figure {
             Self::Count => "count",
             Self::Throughput => "throughput",
             Self::Strings => "strings",
+            Self::RowsOfTexts => "rows-of-texts",
+            Self::Peers => "peers",
             Self::Latency => "latency",
             Self::Restart => "restart",
             Self::Memory => "memory",

@@ -4,15 +4,19 @@
 use anyhow::Result;
 use fluvial_kafka_apache::child::Folder;
 
-use super::throughput::{Run, run};
+use super::throughput::{Run, run, run_bare};
 use crate::kafka::{self, feed};
 use crate::report::{Aim, Report, Value};
-use crate::subject::{bare_loop, job};
+use crate::subject::bare_loop::Work;
+use crate::subject::job;
 
 /// How many keys there are.
 const KEYS: u64 = 1_000_000;
 /// How many records lie ready.
 const RECORDS: u64 = 6_000_000;
+
+/// How many orders there are.
+const ORDERS: u64 = 1_000_000;
 
 pub(crate) fn measure() -> Result<Report> {
     let mut report = Report::new(format!(
@@ -27,10 +31,11 @@ pub(crate) fn measure() -> Result<Report> {
         eprintln!("  producing {} M records with keys of {key_bytes} bytes", RECORDS / 1_000_000);
         feed::load_sales(brokers, 0..RECORDS, KEYS, key_bytes)?;
         // The broker is warm by what it was fed; still, ours stand between two of the others'.
-        let before = bare(brokers, "bare-1")?;
-        let each_second = engine(brokers, "each-1", "1s")?;
-        let each_ten = engine(brokers, "each-10", "10s")?;
-        let after = bare(brokers, "bare-2")?;
+        let before = run_bare(Work::Sum, brokers, "bare-1", RECORDS)?;
+        let each_second = engine(job::SALES, brokers, "each-1", "1s", "1")?;
+        let each_ten = engine(job::SALES, brokers, "each-10", "10s", "1")?;
+        let two_workers = engine(job::SALES, brokers, "two", "1s", "2")?;
+        let after = run_bare(Work::Sum, brokers, "bare-2", RECORDS)?;
         let mean = |of: fn(&Run) -> f64| (of(&before) + of(&after)) / 2.0;
         let cpu = Value::CpuPerMillion(mean(|run| run.cpu_per_million));
         let ours = |run: &Run| Value::CpuPerMillion(run.cpu_per_million);
@@ -39,31 +44,65 @@ pub(crate) fn measure() -> Result<Report> {
         report.compare(what("CPU, one each ten seconds"), ours(&each_ten), cpu, Aim::AtMost(1.35));
         let rate = Value::Rate(mean(|run| run.rate));
         report.compare(what("rate, one each second"), Value::Rate(each_second.rate), rate, Aim::AtLeast(0.8));
+        let one = ours(&each_second);
+        report.compare(what("CPU of two workers, beside one"), ours(&two_workers), one, Aim::AtMost(1.1));
+        let (two, one) = (Value::Rate(two_workers.rate), Value::Rate(each_second.rate));
+        report.compare(what("rate of two workers, beside one"), two, one, Aim::None);
         let most = Value::Bytes(before.peak_bytes.max(after.peak_bytes));
         report.compare(what("most memory"), Value::Bytes(each_second.peak_bytes), most, Aim::None);
         report.note(format!(
             "the bare loop before and after, {key_bytes} bytes: {:.3} and {:.3} CPU s/M",
             before.cpu_per_million, after.cpu_per_million
         ));
+        report.note(format!(
+            "records written, {key_bytes} bytes: {:.2} M, and {:.2} M by the bare loop",
+            each_second.written as f64 / 1e6,
+            before.written as f64 / 1e6
+        ));
     }
     report.note("theirs has the same table, decoding and encoding; no journal, no checkpoints, no progress");
     Ok(report)
 }
 
-fn engine(brokers: &str, output: &str, checkpoint_every: &str) -> Result<Run> {
-    eprintln!("  ours, a checkpoint each {checkpoint_every}");
-    let folder = Folder::new("fluvial-benchmark-")?;
-    let mut arguments = job::sales_arguments(folder.path(), brokers, output, RECORDS, checkpoint_every);
-    // Each has progress of its own.
-    arguments.extend(["--name", output].map(str::to_owned));
-    run(brokers, output, RECORDS, &arguments, folder.path())
+/// Rows of ten fields, five of them texts: the newest of each order, and a count and a sum of them by group.
+pub(crate) fn measure_rows() -> Result<Report> {
+    let mut report = Report::new(format!(
+        "Kafka to Kafka, rows of ten fields, {} M changes of {} M orders, latest and a grouped aggregate, one worker",
+        RECORDS / 1_000_000,
+        ORDERS / 1_000_000
+    ));
+    let kafka = kafka::start()?;
+    let brokers = kafka.bootstrap();
+    kafka::make_topic(brokers, kafka::INPUT)?;
+    eprintln!("  producing {} M records", RECORDS / 1_000_000);
+    feed::load_orders(brokers, 0..RECORDS, ORDERS)?;
+    let before = run_bare(Work::Keep, brokers, "bare-1", RECORDS)?;
+    let each_second = engine(job::ORDERS, brokers, "each-1", "1s", "1")?;
+    let each_ten = engine(job::ORDERS, brokers, "each-10", "10s", "1")?;
+    let after = run_bare(Work::Keep, brokers, "bare-2", RECORDS)?;
+    let mean = |of: fn(&Run) -> f64| (of(&before) + of(&after)) / 2.0;
+    for (what, ours) in [("a checkpoint each second", each_second), ("one each ten seconds", each_ten)] {
+        let (cpu, theirs) = (Value::CpuPerMillion(ours.cpu_per_million), mean(|run| run.cpu_per_million));
+        report.compare(format!("CPU, {what}"), cpu, Value::CpuPerMillion(theirs), Aim::AtMost(1.7));
+        let theirs = Value::Rate(mean(|run| run.rate));
+        report.compare(format!("rate, {what}"), Value::Rate(ours.rate), theirs, Aim::None);
+        let theirs = Value::Bytes(before.peak_bytes.max(after.peak_bytes));
+        report.compare(format!("most memory, {what}"), Value::Bytes(ours.peak_bytes), theirs, Aim::None);
+    }
+    report.note(format!(
+        "records written: {:.2} M, and {:.2} M by the bare loop, which has no journal, no checkpoints and no progress",
+        each_second.written as f64 / 1e6,
+        before.written as f64 / 1e6
+    ));
+    Ok(report)
 }
 
-fn bare(brokers: &str, output: &str) -> Result<Run> {
-    eprintln!("  theirs");
+fn engine(job: &str, brokers: &str, output: &str, checkpoint_every: &str, workers: &str) -> Result<Run> {
+    eprintln!("  ours, a checkpoint each {checkpoint_every}, {workers} workers");
     let folder = Folder::new("fluvial-benchmark-")?;
-    kafka::make_topic(brokers, output)?;
-    let mut arguments = bare_loop::arguments(brokers, output, RECORDS);
-    arguments.push("--sales".to_owned());
+    let mut arguments = job::arguments_of(job, folder.path(), brokers, output, RECORDS, checkpoint_every);
+    // Each has progress of its own.
+    arguments.extend(["--name", output].map(str::to_owned));
+    job::set(&mut arguments, "--workers", workers);
     run(brokers, output, RECORDS, &arguments, folder.path())
 }

@@ -11,7 +11,8 @@ use fluvial_kafka_apache::secured::{self, Listener};
 use crate::kafka::{self, feed, view::Ends};
 use crate::report::{Aim, Report, Value};
 use crate::running::{Running, pause};
-use crate::subject::{bare_loop, job};
+use crate::subject::bare_loop::{self, Work};
+use crate::subject::job;
 
 /// How many keys there are.
 const KEYS: u64 = 1_000_000;
@@ -28,6 +29,8 @@ pub(super) struct Run {
     pub(super) rate: f64,
     pub(super) cpu_per_million: f64,
     pub(super) peak_bytes: u64,
+    /// How many records the output has, with the markers of transactions.
+    pub(super) written: u64,
 }
 
 pub(crate) fn measure() -> Result<Report> {
@@ -89,19 +92,21 @@ fn engine(brokers: &str, output: &str, more: &[&str]) -> Result<Run> {
     // Each has progress of its own.
     for option in ["--name", output].iter().chain(more).collect::<Vec<_>>().chunks(2) {
         let [name, value] = option else { continue };
-        match arguments.iter().position(|argument| argument == **name) {
-            Some(at) => arguments[at + 1] = (**value).to_owned(),
-            None => arguments.extend([(**name).to_owned(), (**value).to_owned()]),
-        }
+        job::set(&mut arguments, name, value);
     }
     run(brokers, output, RECORDS, &arguments, folder.path())
 }
 
 fn bare(brokers: &str, output: &str) -> Result<Run> {
+    run_bare(Work::Pass, brokers, output, RECORDS)
+}
+
+/// The bare loop on `all` records.
+pub(super) fn run_bare(work: Work, brokers: &str, output: &str, all: u64) -> Result<Run> {
     eprintln!("  theirs");
     let folder = Folder::new("fluvial-benchmark-")?;
     kafka::make_topic(brokers, output)?;
-    run(brokers, output, RECORDS, &bare_loop::arguments(brokers, output, RECORDS), folder.path())
+    run(brokers, output, all, &bare_loop::arguments(work, brokers, output, all), folder.path())
 }
 
 /// From the first record that is read to the last that is visible, of `all` records.
@@ -129,5 +134,6 @@ pub(super) fn run(brokers: &str, output: &str, all: u64, arguments: &[String], f
         rate: records / (moved - began).as_secs_f64(),
         cpu_per_million: (cpu - first_cpu).as_secs_f64() / (records / 1e6),
         peak_bytes,
+        written: end.unsigned_abs(),
     })
 }

@@ -10,6 +10,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
+use super::order::Order;
 use super::payment::Payment;
 use super::{INPUT, PARTITIONS, sale};
 use crate::running::pause;
@@ -27,8 +28,14 @@ fn producer(brokers: &str, linger_ms: &str) -> Result<ThreadedProducer<DefaultPr
     config.create().context("make a producer")
 }
 
-fn send(producer: &ThreadedProducer<DefaultProducerContext>, partition: u32, value: &[u8]) -> Result<()> {
+fn send(
+    producer: &ThreadedProducer<DefaultProducerContext>,
+    partition: u32,
+    key: Option<&[u8]>,
+    value: &[u8],
+) -> Result<()> {
     let mut next = BaseRecord::<'_, [u8], [u8]>::to(INPUT).partition(partition as i32).payload(value);
+    next.key = key;
     while let Err((error, back)) = producer.send(next) {
         if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
             return Err(error).context("produce to the input topic");
@@ -42,20 +49,42 @@ fn send(producer: &ThreadedProducer<DefaultProducerContext>, partition: u32, val
 
 /// Produces the payments of these offsets, as fast as can be: each key's amount is 1.
 pub(crate) fn load(brokers: &str, offsets: std::ops::Range<u64>, keys: u64) -> Result<()> {
-    load_with(brokers, offsets, |offset, value| Payment { key: key_at(offset, keys), amount: 1 }.value(value))
+    load_with(brokers, offsets, |producer, offset, value| {
+        Payment { key: key_at(offset, keys), amount: 1 }.value(value);
+        send(producer, (offset % u64::from(PARTITIONS)) as u32, None, value)
+    })
 }
 
-/// As [`load`], for sales with accounts of so many bytes.
+/// As [`load`], for sales with accounts of so many bytes, which are the keys of their records: those of an account are in one
+/// partition.
 pub(crate) fn load_sales(brokers: &str, offsets: std::ops::Range<u64>, keys: u64, key_bytes: usize) -> Result<()> {
-    load_with(brokers, offsets, |offset, value| sale::value(key_at(offset, keys), key_bytes, 1, value))
+    load_with(brokers, offsets, |producer, offset, value| {
+        let key = key_at(offset, keys);
+        sale::value(key, key_bytes, 1, value);
+        let account = sale::account(key, key_bytes);
+        send(producer, (key % u64::from(PARTITIONS)) as u32, Some(account.as_bytes()), value)
+    })
 }
 
-fn load_with(brokers: &str, offsets: std::ops::Range<u64>, make: impl Fn(u64, &mut Vec<u8>)) -> Result<()> {
+/// As [`load`], for changes of orders, which are the keys of their records.
+pub(crate) fn load_orders(brokers: &str, offsets: std::ops::Range<u64>, orders: u64) -> Result<()> {
+    load_with(brokers, offsets, |producer, offset, value| {
+        let number = key_at(offset, orders);
+        let order = Order::of(number, offset);
+        order.value(value)?;
+        send(producer, (number % u64::from(PARTITIONS)) as u32, Some(order.order.as_bytes()), value)
+    })
+}
+
+fn load_with(
+    brokers: &str,
+    offsets: std::ops::Range<u64>,
+    send: impl Fn(&ThreadedProducer<DefaultProducerContext>, u64, &mut Vec<u8>) -> Result<()>,
+) -> Result<()> {
     let producer = producer(brokers, "5")?;
     let mut value = Vec::new();
     for offset in offsets {
-        make(offset, &mut value);
-        send(&producer, (offset % u64::from(PARTITIONS)) as u32, &value)?;
+        send(&producer, offset, &mut value)?;
     }
     producer.flush(FLUSH).context("the broker does not take the input")
 }
@@ -83,7 +112,7 @@ impl Feed {
                 for offset in from + made..from + due {
                     let amount = i64::try_from(now_us() - base_us).unwrap_or(i64::MAX);
                     Payment { key: key_at(offset, keys), amount }.value(&mut value);
-                    send(&producer, partition, &value)?;
+                    send(&producer, partition, None, &value)?;
                 }
                 made = due;
                 partition = (partition + 1) % PARTITIONS;

@@ -1,6 +1,7 @@
 //! The broker of a measurement, what is fed into it, and who reads its output.
 
 pub(crate) mod feed;
+pub(crate) mod order;
 pub(crate) mod payment;
 pub(crate) mod sale;
 pub(crate) mod view;

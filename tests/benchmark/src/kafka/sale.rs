@@ -30,7 +30,7 @@ pub(crate) fn value(key: u64, key_bytes: usize, amount: i64, into: &mut Vec<u8>)
 }
 
 /// The account of a number: `k` and six digits, or a UUID in text.
-fn account(key: u64, bytes: usize) -> String {
+pub(crate) fn account(key: u64, bytes: usize) -> String {
     if bytes == 7 {
         return format!("k{key:06}");
     }

@@ -7,13 +7,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use fluvial::connector::format::{DecodeError, Json, Part};
-use fluvial::{App, Count, Job, Sum};
+use compact_str::CompactString;
+use fluvial::connector::format::{DecodeError, Json, Part, Text};
+use fluvial::{App, Count, Job, Sum, Table};
 use fluvial_kafka::KafkaOptions;
 use fluvial_memory::Memory;
 
 use super::meter::Meter;
 use super::metered::{Metered, Pace};
+use crate::kafka::order::{Order, Revenue};
 use crate::kafka::payment::{Payment, Total};
 use crate::kafka::sale::Sale;
 use crate::kafka::{INPUT, PARTITIONS};
@@ -29,6 +31,9 @@ pub(crate) const TOTALS: &str = "totals";
 /// The name of the job that counts and sums sales from Kafka by a text.
 pub(crate) const SALES: &str = "sales";
 
+/// The name of the job that keeps orders from Kafka, and counts and sums them by group.
+pub(crate) const ORDERS: &str = "rows";
+
 /// Runs the command line of the job from memory.
 pub(crate) fn count(arguments: Vec<OsString>) -> ExitCode {
     App::new(COUNT, build_count).main_with(arguments)
@@ -42,6 +47,11 @@ pub(crate) fn totals(arguments: Vec<OsString>) -> ExitCode {
 /// Runs the command line of the job on Kafka whose keys are texts.
 pub(crate) fn sales(arguments: Vec<OsString>) -> ExitCode {
     App::new(SALES, build_sales).main_with(arguments)
+}
+
+/// Runs the command line of the job on Kafka that keeps rows of ten fields.
+pub(crate) fn orders(arguments: Vec<OsString>) -> ExitCode {
+    App::new(ORDERS, build_orders).main_with(arguments)
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -161,6 +171,20 @@ fn build_sales(job: &mut Job<'_>, options: &TotalsOptions) -> anyhow::Result<()>
     Ok(())
 }
 
+fn build_orders(job: &mut Job<'_>, options: &TotalsOptions) -> anyhow::Result<()> {
+    let kafka = options.kafka.connect()?;
+    let source =
+        Metered::new(kafka.source(&options.input), meter(&options.metering.marks, options.metering.step)?, None);
+    let orders = job.source("orders", source).format((Text, Json)).changelog::<CompactString, Order>();
+    let revenue = orders
+        .latest_map("orders", |order| (order.group(), order.cents()))
+        .map(|(_, sale)| sale)
+        .aggregate("revenue", (Count, Sum(|cents: &i64| *cents)))
+        .map(|(group, (orders, revenue_cents))| (group, Revenue { orders, revenue_cents }));
+    job.output(kafka.upsert(&options.output)).format(Json).write(revenue);
+    Ok(())
+}
+
 /// The command line of the job from memory, with its store in `folder`: `tick_records` records become available at each
 /// beat, or as fast as they are read if the beat is zero, and a tick is minted of them.
 pub(crate) fn count_arguments(folder: &Path, keys: u64, tick_records: u64, beat: Duration) -> Vec<String> {
@@ -181,17 +205,26 @@ pub(crate) fn totals_arguments(folder: &Path, brokers: &str, output: &str, step:
     on_kafka(TOTALS, folder, brokers, output, step)
 }
 
-/// The same for the job whose keys are texts, with a checkpoint so often.
-pub(crate) fn sales_arguments(
+/// The same for a job whose keys are texts, with a checkpoint so often.
+pub(crate) fn arguments_of(
+    job: &str,
     folder: &Path,
     brokers: &str,
     output: &str,
     step: u64,
     checkpoint_every: &str,
 ) -> Vec<String> {
-    let mut arguments = on_kafka(SALES, folder, brokers, output, step);
+    let mut arguments = on_kafka(job, folder, brokers, output, step);
     arguments.extend(["--checkpoint-every", checkpoint_every].map(str::to_owned));
     arguments
+}
+
+/// Sets an option of a command line, or replaces it.
+pub(crate) fn set(arguments: &mut Vec<String>, option: &str, value: &str) {
+    match arguments.iter().position(|argument| argument == option) {
+        Some(at) => arguments[at + 1] = value.to_owned(),
+        None => arguments.extend([option.to_owned(), value.to_owned()]),
+    }
 }
 
 fn on_kafka(job: &str, folder: &Path, brokers: &str, output: &str, step: u64) -> Vec<String> {

@@ -245,3 +245,27 @@ async fn nothing_is_deleted_while_another_announcement_is_there() {
     place.collector.collect().await.unwrap();
     assert!(place.names("binaries").await.is_empty());
 }
+
+/// A job is submitted, or a specification is written again, after the announcement: the second look sees it.
+#[tokio::test]
+async fn what_has_come_to_be_used_after_the_announcement_stays() {
+    for is_submitted in [false, true] {
+        let mut place = Place::new();
+        let specification = specification("orders", &place.upload().await);
+        place.shelf.put(&specification).await.unwrap();
+        place.write(0, &[]).await;
+        place.grow_old().await;
+        let (_, record) = place.collector.journal.newest().await.unwrap().unwrap();
+        let look = place.collector.look().await.unwrap();
+        let first = place.collector.unused(&record, &look, 0).await.unwrap();
+        assert_eq!(first.len(), 2, "the specification and its binary: {first:?}");
+        let announcement = place.collector.announce(first).await.unwrap().unwrap();
+        if is_submitted {
+            place.write(1, &[("orders", &specification.version())]).await;
+        } else {
+            place.shelf.put(&specification).await.unwrap();
+        }
+        place.collector.sweep(&announcement).await.unwrap();
+        assert_eq!(place.shelf.is_there(&specification).await.unwrap(), Kept::Whole, "{is_submitted}");
+    }
+}

@@ -606,7 +606,11 @@ impl World {
         }
         self.wanted.retain(|name, _| record.jobs.contains_key(name));
         for (name, job) in &record.jobs {
-            let Some(wanted) = &job.wanted else { continue };
+            let Some(wanted) = &job.wanted else {
+                // The journal of copies has no room for it.
+                assert_eq!((&job.proven, &job.back, &job.returned), (&None, &None, &None), "copies are not upgraded");
+                continue;
+            };
             if self.wanted.get(name).is_none_or(|(version, _)| *version != wanted.version) {
                 self.wanted.insert(name.clone(), (wanted.version.clone(), position));
             }
