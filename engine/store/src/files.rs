@@ -52,52 +52,53 @@ impl Store {
         mut each: impl FnMut(&[u8]) + Send + 'static,
     ) -> Result<(), object_store::Error> {
         let found = self.objects().get(name).await?;
-        if let GetResultPayload::File(mut source, _) = found.payload {
-            return blocking(move || {
-                while let part @ [_, ..] = &*read_part(&mut source)? {
-                    file.write_all(part)?;
-                    each(part);
-                }
-                Ok(())
-            })
-            .await;
-        }
-        // What comes in small pieces is gathered: each call on another thread costs two switches.
-        let mut content = found.into_stream();
-        let mut ended = false;
-        while !ended {
-            let (mut pieces, mut bytes) = (Vec::new(), 0);
-            while bytes < PART && !ended {
-                match content.try_next().await? {
-                    Some(piece) => {
-                        bytes += piece.len();
-                        pieces.push(piece);
-                    }
-                    None => ended = true,
-                }
+        if let GetResultPayload::File(source, _) = found.payload {
+            let (mut part, mut source) = next(source).await?;
+            while !part.is_empty() {
+                (file, each) = written(file, each, vec![part]).await?;
+                (part, source) = next(source).await?;
             }
-            (file, each) = blocking(move || {
-                for piece in &pieces {
-                    file.write_all(piece)?;
-                    each(piece);
-                }
-                Ok((file, each))
-            })
-            .await?;
+            return Ok(());
         }
-        Ok(())
+        let mut content = found.into_stream();
+        // Small chunks are collected first: each call on another thread costs two context switches.
+        let (mut chunks, mut bytes) = (Vec::new(), 0);
+        while let Some(chunk) = content.try_next().await? {
+            bytes += chunk.len();
+            chunks.push(chunk);
+            if bytes >= PART {
+                (file, each) = written(file, each, std::mem::take(&mut chunks)).await?;
+                bytes = 0;
+            }
+        }
+        written(file, each, chunks).await.map(drop)
     }
 }
 
 /// The next part of a file, which is empty at its end, and shorter than others before it.
 async fn next(mut file: File) -> Result<(Bytes, File), object_store::Error> {
-    blocking(move || Ok((Bytes::from(read_part(&mut file)?), file))).await
+    blocking(move || {
+        let mut part = Vec::with_capacity(PART);
+        (&mut file).take(PART as u64).read_to_end(&mut part)?;
+        Ok((Bytes::from(part), file))
+    })
+    .await
 }
 
-fn read_part(file: &mut File) -> std::io::Result<Vec<u8>> {
-    let mut part = Vec::with_capacity(PART);
-    file.take(PART as u64).read_to_end(&mut part)?;
-    Ok(part)
+/// Writes chunks into a file, and tells `each` of them.
+async fn written<F: FnMut(&[u8]) + Send + 'static>(
+    mut file: File,
+    mut each: F,
+    chunks: Vec<Bytes>,
+) -> Result<(File, F), object_store::Error> {
+    blocking(move || {
+        for chunk in &chunks {
+            file.write_all(chunk)?;
+            each(chunk);
+        }
+        Ok((file, each))
+    })
+    .await
 }
 
 async fn blocking<T: Send + 'static>(
@@ -114,6 +115,7 @@ mod tests {
     use std::io::Seek as _;
     use std::sync::Arc;
 
+    use object_store::chunked::ChunkedStore;
     use object_store::memory::InMemory;
 
     use super::*;
@@ -122,7 +124,9 @@ mod tests {
     async fn a_file_of_several_parts_comes_back_as_it_was_and_replaces_an_older_object() {
         let folder = tempfile::tempdir().unwrap();
         let on_disk = Store::open(folder.path().to_str().unwrap()).unwrap();
-        for store in [on_disk, Store::over(Arc::new(InMemory::new()), "memory")] {
+        let in_pieces = ChunkedStore::new(Arc::new(InMemory::new()), 1 << 20);
+        let in_pieces = Store::over(Arc::new(in_pieces), "pieces");
+        for store in [on_disk, Store::over(Arc::new(InMemory::new()), "memory"), in_pieces] {
             let name = store.path("folder/object");
             for bytes in [0, 1, PART - 1, PART, 2 * PART + 7] {
                 let content: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();

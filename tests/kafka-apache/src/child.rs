@@ -21,8 +21,8 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use tempfile::TempDir;
 
-/// The nice value of what is preferred.
-const PREFERRED: i32 = -10;
+/// The nice value of a process whose priority was raised.
+const RAISED: i32 = -10;
 
 /// A running process. Dropping it kills it.
 #[derive(Debug)]
@@ -81,11 +81,11 @@ impl Process {
         Ok(Self { name: spec.name, pid, log: spec.log, ended })
     }
 
-    /// Gives it more of the processor than what it serves, where that is allowed: for a process that stands for a service which has
-    /// its own machines. To be called at once: threads that it has made already stay as they are.
-    pub fn prefer(&self) {
-        // Whoever may not do this tests with a slower service.
-        let _ = setpriority_process(Some(self.pid), PREFERRED);
+    /// Raises the priority of a process that stands in for a service with machines of its own, if that is permitted. To be called
+    /// before the process creates threads.
+    pub fn raise_priority(&self) {
+        // Without the permission the service is only slower.
+        let _ = setpriority_process(Some(self.pid), RAISED);
     }
 
     /// Its process id.

@@ -57,7 +57,7 @@ impl Server {
             env: vec![("MOTO_S3_DEFAULT_MAX_KEYS".to_owned(), PAGE.to_owned())],
             log: log.clone(),
         })?;
-        process.prefer();
+        process.raise_priority();
         process.wait_for_line("Running on http://127.0.0.1:", MOST)?;
         let said = std::fs::read_to_string(&log)?;
         let port = said.split("http://127.0.0.1:").nth(1).and_then(|rest| rest.split(['\n', '\x1b']).next());

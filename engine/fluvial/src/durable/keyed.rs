@@ -197,7 +197,7 @@ where
                 }
                 // Input waits in its channel until the restored rows are out: a change to a row must follow the row.
                 if let Some(under_way) = &mut emission {
-                    if under_way.step::<K, F, E>(&keeper, output) {
+                    if in_operator(called, || under_way.step::<K, F, E>(&keeper, output)) {
                         return activator.activate();
                     }
                     emission = None;

@@ -32,9 +32,9 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, Option<V>)> {
         keyed(self, name, "latest".to_owned(), Latest(std::marker::PhantomData))
     }
 
-    /// As [`latest`](Stream::latest), and says of each value only what `map` makes of it. This is the same as `latest` with a `map` after
-    /// it, and saves two copies of the value at each change, which for values of several texts is most of the work. Where `map`
-    /// makes the same of the old value and of the new one, nothing changes. A job may go over from one to the other and keep its state.
+    /// Like [`latest`](Stream::latest), but emits `map(&value)` instead of the value, and does not copy the value. If `map` returns the
+    /// same for the old and the new value, nothing is emitted. `map` must be deterministic: it is called again on the old value to
+    /// retract it. A job may switch between the two and keep its state.
     ///
     /// ```
     /// use fluvial::harness::Dataflow;
@@ -97,7 +97,7 @@ impl<V: ExchangeData> Fold for Latest<V> {
     }
 }
 
-/// The same, of which only what a closure makes of the value is emitted.
+/// Keeps whole values, as [`Latest`] does, and emits what a closure returns for them.
 struct LatestMap<V, M>(M, std::marker::PhantomData<V>);
 
 impl<V: ExchangeData, O: ExchangeData, M: Fn(&V) -> O + 'static> Fold for LatestMap<V, M> {

@@ -5,6 +5,7 @@
 //! | --- | --- | --- | --- |
 //! | [`keep_all`](crate::Stream::keep_all) | `Stream<D>` | `Collection<D>` | nothing in memory; every record in its state files |
 //! | [`latest`](crate::Stream::latest) | `Stream<(K, Option<V>)>` | `Collection<(K, V)>` | the newest value of each key |
+//! | [`latest_map`](crate::Stream::latest_map) | `Stream<(K, Option<V>)>` | `Collection<(K, O)>` | the newest value of each key |
 //! | [`aggregate`](crate::Stream::aggregate) | `Stream<(K, V)>` | `Collection<(K, A::Out)>` | one small row for each key |
 //!
 //! Where a result goes to an upsert output, `latest_changes` and `aggregate_changes` give its [`Changes`](crate::Changes) with less

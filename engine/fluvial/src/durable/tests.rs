@@ -63,14 +63,41 @@ fn changes<D: Ord + Clone>(tables: impl Iterator<Item = Vec<D>>) -> Vec<(D, u64,
     updates
 }
 
+/// What `latest_map` emits says nothing of the rest of a row, which is kept all the same.
+#[test]
+fn a_job_goes_over_from_latest_map_to_latest_with_whole_rows() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static WHOLE: AtomicBool = AtomicBool::new(false);
+    let mut test = Dataflow::new(2, |scope| {
+        let rows = scope.input::<(u8, Option<(u8, u8)>)>("in");
+        if WHOLE.load(Ordering::Relaxed) {
+            let rows = rows.latest("rows");
+            scope.output("whole", rows.clone());
+            scope.output("out", rows.map(|(key, row)| (key, row.0)));
+        } else {
+            scope.output("out", rows.latest_map("rows", |row| row.0));
+        }
+    });
+    test.feed("in", 1, [(1u8, Some((5u8, 2u8))), (2, Some((6, 2)))]);
+    test.feed("in", 2, [(1u8, Some((5u8, 3u8))), (2, None)]);
+    test.advance_past(1);
+    test.advance_past(2);
+    assert_eq!(test.updates_at::<(u8, u8)>("out", 2), [((2, 6), -1)]);
+    WHOLE.store(true, Ordering::Relaxed);
+    test.restart(1);
+    assert_eq!(test.table::<(u8, u8)>("out"), [(1, 5)]);
+    assert_eq!(test.table::<(u8, (u8, u8))>("whole"), [(1, (5, 3))]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn latest_is_what_naive_recomputation_says(script in scripts((0u8..6, proptest::option::of(0i32..4)))) {
         let test = play(&script, Dataflow::new(script.workers, |scope| {
-            let latest = scope.input::<(u8, Option<i32>)>("in").latest("rows");
-            scope.output("out", latest);
+            let input = scope.input::<(u8, Option<i32>)>("in");
+            scope.output("halves", input.clone().latest_map("halves", |value| value / 2));
+            scope.output("out", input.latest("rows"));
         }));
         let mut rows = BTreeMap::new();
         // The order within a tick is that of the four splits over which the harness spreads records.
@@ -86,7 +113,10 @@ proptest! {
             }
             rows.iter().map(|(k, v)| (*k, *v)).collect()
         });
-        prop_assert_eq!(test.updates::<(u8, i32)>("out"), changes(tables));
+        let tables: Vec<Vec<(u8, i32)>> = tables.collect();
+        let halves = tables.iter().map(|rows| rows.iter().map(|(k, v)| (*k, v / 2)).collect());
+        prop_assert_eq!(test.updates::<(u8, i32)>("halves"), changes(halves));
+        prop_assert_eq!(test.updates::<(u8, i32)>("out"), changes(tables.into_iter()));
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn merge_one(
     operator: &OperatorState,
     generation: Generation,
 ) -> Result<Option<Report>, StateError> {
-    let Some(which) = merge_due(&operator.files) else { return Ok(None) };
+    let Some(which) = merge_due(&operator.files, operator.keys) else { return Ok(None) };
     let removed = operator.files[which.clone()].iter().map(|file| file.object.clone()).collect();
     let object = state_object(&operator.name, generation, ambient::uuid());
     let added = merge(store, operator, which, &object)?;

@@ -28,17 +28,24 @@ use crate::fail_point::{FailPoint, reach};
 
 /// The number of files of about the same size that are merged into one.
 const FAN_IN: usize = 12;
+/// The number of rows per key above which all files are merged: most rows are then older ones of keys that have changed since.
+const ROWS_PER_KEY: u64 = 4;
 /// The number of rows that are written to the merged file at once.
 const BATCH_ROWS: usize = 8192;
 
-/// Returns which files of an operator should be merged now, if any: a range of neighbours in [`OperatorState::files`].
+/// Returns which files of an operator with so many `keys` should be merged now, if any: a range of neighbours in
+/// [`OperatorState::files`].
 ///
-/// Starting with the newest file, a file belongs to the range as long as it is at most half as large again as all newer files
-/// together; ranges of at least twelve files are merged. A row is therefore rewritten only when the size of its file about
-/// doubles, and the number of files stays logarithmic in the size of the state. With checkpoints each second that change between one
-/// and forty per cent of the keys, a changed byte is written 1.3 to 3.5 times in all, by the checkpoint and by merges.
+/// Starting with the newest file, a file belongs to the range as long as it is at most 1.5 times as large as all newer files
+/// together; ranges of at least twelve files are merged. A row is therefore rewritten only when the size of its file has grown by
+/// two thirds or more, and the number of files stays logarithmic in the size of the state. All files are merged if they hold more than
+/// four rows per key, so that state whose rows change at every checkpoint is not stored twelve times.
 #[must_use]
-pub(crate) fn merge_due(files: &[StateFile]) -> Option<Range<usize>> {
+pub(crate) fn merge_due(files: &[StateFile], keys: Option<u64>) -> Option<Range<usize>> {
+    let rows: u64 = files.iter().map(|file| file.rows).sum();
+    if files.len() > 1 && keys.is_some_and(|keys| rows > ROWS_PER_KEY * keys.max(1)) {
+        return Some(0..files.len());
+    }
     let mut newer = 0;
     let joining = files.iter().rev().take_while(|file| {
         let joins = newer == 0 || 2 * file.bytes <= 3 * newer;

@@ -171,8 +171,8 @@ proptest! {
         let total: u64 = sizes.iter().sum();
         for bytes in sizes {
             files.push(StateFile { object: String::new(), rows: 0, bytes, crc32: 0 });
-            while let Some(which) = merge_due(&files) {
-                prop_assert!(which.len() >= 2 && which.end <= files.len());
+            while let Some(which) = merge_due(&files, None) {
+                prop_assert!(which.len() >= 12 && which.end == files.len());
                 let bytes = files[which.clone()].iter().map(|file| file.bytes).sum();
                 written += bytes;
                 files.splice(which, [StateFile { object: String::new(), rows: 0, bytes, crc32: 0 }]);
@@ -180,6 +180,39 @@ proptest! {
             prop_assert!(files.len() <= 32, "{} files", files.len());
         }
         prop_assert!(written <= 4 * total, "{written} written of {total}");
+    }
+}
+
+/// A changed byte is written a bounded number of times, the checkpoint's own write included, and the state is stored a bounded number
+/// of times, whatever share of the keys changes between two checkpoints.
+#[test]
+fn checkpoints_each_second_are_not_rewritten_often_nor_stored_often() {
+    const KEYS: f64 = 1e6;
+    for (changed, most_written, most_stored) in [(0.01, 3.6, 2.0), (0.14, 1.8, 2.6), (0.45, 1.4, 4.1), (1.0, 1.3, 4.1)]
+    {
+        // The rows of a file are the distinct keys among so many that have changed at random.
+        let file = |changes: f64| {
+            let rows = if changes == KEYS { KEYS } else { KEYS * (1.0 - (-changes / KEYS).exp()) };
+            let rows = rows as u64;
+            StateFile { object: changes.to_string(), rows, bytes: 100 * rows, crc32: 0 }
+        };
+        let (mut files, mut first, mut written, mut stored) = (vec![file(1e9)], 0, 0, 0);
+        for _ in 0..400 {
+            let new = file(changed * KEYS);
+            first += new.rows;
+            written += new.rows;
+            files.push(new);
+            while let Some(which) = merge_due(&files, Some(KEYS as u64)) {
+                let changes = files[which.clone()].iter().map(|file| file.object.parse::<f64>().unwrap()).sum::<f64>();
+                let merged = file(changes.min(1e9));
+                written += merged.rows;
+                files.splice(which, [merged]);
+            }
+            stored = stored.max(files.iter().map(|file| file.rows).sum::<u64>());
+        }
+        let (written, stored) = (written as f64 / first as f64, stored as f64 / KEYS);
+        assert!(written <= most_written, "{changed}: written {written:.2} times");
+        assert!(stored <= most_stored, "{changed}: stored {stored:.2} times");
     }
 }
 

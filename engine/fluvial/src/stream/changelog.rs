@@ -89,7 +89,7 @@ impl<'s, K: ExchangeData, V: ExchangeData> Changelog<'s, K, V> {
         self.records.latest(name)
     }
 
-    /// Keeps the newest value of each key, as [`latest`](Changelog::latest) does, and says of it what `map` makes of it; see
+    /// Keeps the newest value of each key, as [`latest`](Changelog::latest) does, and emits `map(&value)`; see
     /// [`Stream::latest_map`].
     #[must_use]
     pub fn latest_map<O: ExchangeData>(self, name: &str, map: impl Fn(&V) -> O + 'static) -> Collection<'s, (K, O)> {

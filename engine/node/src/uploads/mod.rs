@@ -165,21 +165,21 @@ impl Uploads {
 
     /// Finds what was left in the folder.
     fn find(&self) -> io::Result<()> {
-        let Some(entries) = unless_gone(std::fs::read_dir(&self.0.folder))? else { return Ok(()) };
+        let Some(entries) = found(std::fs::read_dir(&self.0.folder))? else { return Ok(()) };
         let mut state = self.state();
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
             let parsed = name.to_str().and_then(|name| name.split_once('.'));
             let parsed = parsed.and_then(|(hash, bytes)| Some((hash.to_owned(), bytes.parse::<u64>().ok()?)));
-            // Another node with the same cache may have removed it meanwhile.
-            let Some(metadata) = unless_gone(entry.metadata())? else { continue };
+            // Somebody may have removed it meanwhile.
+            let Some(metadata) = found(entry.metadata())? else { continue };
             match parsed {
                 Some((hash, bytes)) if metadata.is_file() && metadata.len() <= bytes => {
                     let progress = Progress { offset: metadata.len(), bytes, busy: false };
                     state.insert(hash, Upload { progress, touched: metadata.modified()? });
                 }
-                _ => drop(unless_gone(std::fs::remove_file(entry.path()))?),
+                _ => drop(found(std::fs::remove_file(entry.path()))?),
             }
         }
         Ok(())
@@ -242,12 +242,12 @@ impl Uploads {
     /// # Errors
     /// Other bytes have arrived, or it is being sent.
     pub fn receive(&self, hash: &str, from: u64) -> Result<Receiving, UploadError> {
-        let claimed = self.claim(hash)?;
+        let mut claimed = self.claim(hash)?;
         if claimed.progress.offset != from {
             return Err(UploadError::Elsewhere { offset: claimed.progress.offset });
         }
         let file = OpenOptions::new().append(true).open(self.path(hash, claimed.progress.bytes));
-        let file = self.still_there(hash, file)?;
+        let file = self.open_or_forget(&mut claimed, file)?;
         Ok(Receiving::new(claimed, file))
     }
 
@@ -256,12 +256,12 @@ impl Uploads {
     /// # Errors
     /// It is not whole, or it cannot be kept. One that is damaged or no job is given up.
     pub async fn finish(&self, hash: &str) -> Result<(), UploadError> {
-        let claimed = self.claim(hash)?;
+        let mut claimed = self.claim(hash)?;
         let Progress { offset, bytes, .. } = claimed.progress;
         if offset < bytes {
             return Err(UploadError::Incomplete { offset, bytes });
         }
-        let file = self.still_there(hash, File::open(self.path(hash, bytes)))?;
+        let file = self.open_or_forget(&mut claimed, File::open(self.path(hash, bytes)))?;
         let kept = self.0.shelf.put_binary(hash, file).await;
         drop(claimed);
         let by_store = kept.as_ref().is_err_and(|error| error.is::<fluvial_connector::Error>());
@@ -271,14 +271,11 @@ impl Uploads {
         kept.map_err(UploadError::NotKept)
     }
 
-    /// The file of an upload. If it has been removed, there is no such upload any more: another node with the same cache has kept it, or
-    /// has given it up.
-    fn still_there(&self, hash: &str, file: io::Result<File>) -> Result<File, UploadError> {
-        let file = unless_gone(file).map_err(|source| self.failed(source))?;
-        file.ok_or_else(|| {
-            self.state().remove(hash);
-            UploadError::Unknown
-        })
+    /// The file of an upload. If somebody has removed it, there is no such upload any more.
+    fn open_or_forget(&self, claimed: &mut Claimed, file: io::Result<File>) -> Result<File, UploadError> {
+        let file = found(file).map_err(|source| self.failed(source))?;
+        claimed.gone = file.is_none();
+        file.ok_or(UploadError::Unknown)
     }
 
     /// Keeps others from an upload.
@@ -288,7 +285,7 @@ impl Uploads {
         if std::mem::replace(&mut upload.progress.busy, true) {
             return Err(UploadError::Busy);
         }
-        Ok(Claimed { uploads: self.clone(), hash: hash.to_owned(), progress: upload.progress })
+        Ok(Claimed { uploads: self.clone(), hash: hash.to_owned(), progress: upload.progress, gone: false })
     }
 
     fn give_up_old(&self) {
@@ -306,7 +303,7 @@ impl Uploads {
     fn forget(&self, state: &mut BTreeMap<String, Upload>, hash: &str) {
         let Some(upload) = state.remove(hash) else { return };
         let path = self.path(hash, upload.progress.bytes);
-        if let Err(error) = unless_gone(std::fs::remove_file(&path)) {
+        if let Err(error) = found(std::fs::remove_file(&path)) {
             tracing::warn!(%error, file = %path.display(), "cannot delete an upload");
         }
     }
@@ -336,19 +333,24 @@ struct Claimed {
     uploads: Uploads,
     hash: String,
     progress: Progress,
+    /// Whether its file was removed by somebody else.
+    gone: bool,
 }
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        if let Some(upload) = self.uploads.state().get_mut(&self.hash) {
+        let mut state = self.uploads.state();
+        if self.gone {
+            state.remove(&self.hash);
+        } else if let Some(upload) = state.get_mut(&self.hash) {
             upload.progress = Progress { busy: false, ..self.progress };
             upload.touched = now();
         }
     }
 }
 
-/// `None` for a file that is not there.
-fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+/// Turns [`io::ErrorKind::NotFound`] into `None`.
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.map(Some),

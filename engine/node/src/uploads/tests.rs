@@ -112,22 +112,23 @@ async fn uploads_are_bounded_in_number_size_and_age_and_each_has_one_sender() {
     assert!(uploads.progress("b").is_none() && std::fs::read_dir(uploads.folder()).unwrap().next().is_none());
 }
 
-/// Each may have found at its start what the other one receives.
 #[tokio::test]
-async fn nodes_with_one_cache_begin_again_what_the_other_one_has_kept() {
+async fn an_upload_whose_file_was_removed_is_unknown_and_begins_again() {
     let folder = tempfile::tempdir().unwrap();
     let (program, shelf) = (made_up::program(), shelf(folder.path()));
     let (name, all) = (hash(&program), program.len() as u64);
-    let first = Uploads::open(shelf.clone(), Bounds::default()).unwrap();
-    first.begin(&name, all).unwrap();
-    let second = Uploads::open(shelf, Bounds::default()).unwrap();
-    assert_eq!(second.progress(&name), first.progress(&name));
-    first.receive(&name, 0).unwrap().all(pieces(&program)).await.unwrap();
-    first.finish(&name).await.unwrap();
-    let gone = second.receive(&name, 0).unwrap_err();
-    assert!(matches!(gone, UploadError::Unknown), "{gone}");
-    assert_eq!(second.progress(&name), None);
-    second.begin(&name, all).unwrap();
-    second.receive(&name, 0).unwrap().all(pieces(&program)).await.unwrap();
-    second.finish(&name).await.unwrap();
+    let uploads = Uploads::open(shelf, Bounds::default()).unwrap();
+    let file = folder.path().join(format!("uploads/{name}.{all}"));
+    uploads.begin(&name, all).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let gone = uploads.receive(&name, 0).unwrap_err();
+    assert!(matches!(gone, UploadError::Unknown) && uploads.progress(&name).is_none(), "{gone}");
+    uploads.begin(&name, all).unwrap();
+    uploads.receive(&name, 0).unwrap().all(pieces(&program)).await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let gone = uploads.finish(&name).await.unwrap_err();
+    assert!(matches!(gone, UploadError::Unknown) && uploads.progress(&name).is_none(), "{gone}");
+    uploads.begin(&name, all).unwrap();
+    uploads.receive(&name, 0).unwrap().all(pieces(&program)).await.unwrap();
+    uploads.finish(&name).await.unwrap();
 }

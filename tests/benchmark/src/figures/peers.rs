@@ -1,8 +1,9 @@
 //! The same work on Apache Flink and on Kafka Streams: sales counted and summed by account, from Kafka to Kafka, exactly once, each
 //! update written.
 //!
-//! A virtual machine compiles while it runs, so of each job only the second half of the input counts. That half begins and ends with
-//! what a consumer sees, which with Flink and Kafka Streams moves at each checkpoint and commit.
+//! The JVM compiles hot code while it runs, so only the second half of each run is measured. That half begins and ends with what a
+//! consumer sees, which with Flink and Kafka Streams changes at each checkpoint and commit. Kafka Streams keeps its state in RocksDB,
+//! as it does by default, Flink on the heap, and Fluvial in memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ const KEY_BYTES: usize = 7;
 const RECORDS: u64 = 12_000_000;
 /// How many threads Flink and Kafka Streams have: with one they take about as much processor time for a record, and longer.
 const THREADS: &str = "2";
-/// Between two looks.
+/// The polling interval.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The longest that the output may stand still.
 const STUCK: Duration = Duration::from_secs(90);
@@ -53,7 +54,7 @@ const STREAMS: Program = Program {
     project: include_str!("../../peers/streams.pom.xml"),
 };
 
-/// What the second half of a run came to.
+/// What the second half of a run came to, and the most memory of all of it.
 struct Half {
     rate: f64,
     cpu_per_million: f64,
@@ -78,10 +79,10 @@ pub(crate) fn measure() -> Result<Report> {
         let memory = |half: &Half| Value::Bytes(half.peak_bytes);
         report.compare(format!("most memory, beside {what}"), memory(ours), memory(theirs), Aim::None);
     };
-    for (seconds, aim) in [("1", Aim::AtMost(0.25)), ("10", Aim::AtMost(0.25))] {
+    for seconds in ["1", "10"] {
         let ours = engine(brokers, &format!("ours-{seconds}"), &format!("{seconds}s"))?;
         let theirs = peer(&flink, &FLINK, brokers, &format!("flink-{seconds}"), &format!("{seconds}000"))?;
-        compare(&format!("Flink, a checkpoint each {seconds} s"), &ours, &theirs, aim);
+        compare(&format!("Flink, a checkpoint each {seconds} s"), &ours, &theirs, Aim::AtMost(0.25));
         if seconds == "1" {
             let theirs = peer(&streams, &STREAMS, brokers, "streams", "100")?;
             compare("Kafka Streams, a commit each 100 ms", &ours, &theirs, Aim::None);
@@ -143,7 +144,8 @@ fn engine(brokers: &str, output: &str, checkpoint_every: &str) -> Result<Half> {
     second_half(brokers, output, std::env::current_exe()?, &arguments, folder.path())
 }
 
-/// What the second half of the output costs. Each input record gives one output record, but where several of a key come in one tick.
+/// What the second half of the output costs. Each input record gives one output record, except where several records of a key belong to
+/// one tick of ours.
 fn second_half(brokers: &str, output: &str, program: PathBuf, arguments: &[String], folder: &Path) -> Result<Half> {
     let process = Process::start(Spec {
         name: output.to_owned(),
@@ -183,7 +185,9 @@ fn second_half(brokers: &str, output: &str, program: PathBuf, arguments: &[Strin
         pause(LOOK_EVERY);
     }
     let ((from, began, cpu_before), (to, ended, cpu_after)) = half.zip(last).context("the output has no end")?;
-    let records = (to - from) as f64;
+    ensure!(end >= RECORDS * 9 / 10, "the output has {end} records, of {RECORDS} of the input");
+    // Costs are per input record.
+    let records = (to - from) as f64 * RECORDS as f64 / end as f64;
     Ok(Half {
         rate: records / (ended - began).as_secs_f64(),
         cpu_per_million: (cpu_after - cpu_before).as_secs_f64() / (records / 1e6),

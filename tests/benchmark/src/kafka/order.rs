@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-/// How many products there are in each region.
+/// How many products are sold in each region.
 const PRODUCTS: u64 = 5000;
 const REGIONS: [&str; 20] = [
     "ams", "ber", "bru", "bud", "cph", "dub", "fra", "hel", "lis", "lon", "mad", "mil", "osl", "par", "prg", "rom",
@@ -54,8 +54,8 @@ impl Order {
         Self {
             order: text('o', number),
             customer: text('c', number / 7),
-            region: CompactString::const_new(REGIONS[(number % REGIONS.len() as u64) as usize]),
-            product: text('p', number.wrapping_mul(0x9e37_79b9) % PRODUCTS),
+            region: CompactString::const_new(REGIONS[(number / PRODUCTS % REGIONS.len() as u64) as usize]),
+            product: text('p', number % PRODUCTS),
             note: CompactString::const_new("leave it with the neighbours if nobody is at home"),
             quantity: 1 + (version % 5) as i64,
             price_cents: 100 + (number % 900) as i64,
@@ -92,5 +92,7 @@ mod tests {
         assert!((180..260).contains(&value.len()), "{} bytes", value.len());
         assert_eq!(serde_json::from_slice::<Order>(&value).unwrap(), order);
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&value).unwrap().as_object().unwrap().len(), 10);
+        let groups: std::collections::BTreeSet<_> = (0..200_000).map(|number| Order::of(number, 0).group()).collect();
+        assert_eq!(groups.len() as u64, PRODUCTS * REGIONS.len() as u64);
     }
 }

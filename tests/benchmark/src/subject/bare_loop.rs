@@ -1,7 +1,6 @@
 //! A loop over librdkafka without an engine: consume in batches, decode, encode, produce, in a transaction each 10 ms.
 //!
-//! It keeps no journal and no offsets. What it passes on it writes as it reads it; of sales and orders it has the tables that the jobs
-//! have.
+//! It keeps no journal and no offsets. It writes payments as it reads them; for sales and orders it keeps the same tables as the jobs.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -62,7 +61,7 @@ pub(crate) enum Work {
     Pass,
     /// Sales: counted and summed by account, each change written
     Sum,
-    /// Orders: kept as they are now, and counted and summed by group; what has become of a group is written at the end of a transaction
+    /// Orders: kept as they are now, and counted and summed by group; each changed group is written once, at the end of the transaction
     Keep,
 }
 

@@ -248,7 +248,7 @@ async fn nothing_is_deleted_while_another_announcement_is_there() {
 
 /// A job is submitted, or a specification is written again, after the announcement: the second look sees it.
 #[tokio::test]
-async fn what_has_come_to_be_used_after_the_announcement_stays() {
+async fn an_object_that_is_referred_to_after_the_announcement_stays() {
     for is_submitted in [false, true] {
         let mut place = Place::new();
         let specification = specification("orders", &place.upload().await);

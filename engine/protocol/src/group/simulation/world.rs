@@ -607,7 +607,7 @@ impl World {
         self.wanted.retain(|name, _| record.jobs.contains_key(name));
         for (name, job) in &record.jobs {
             let Some(wanted) = &job.wanted else {
-                // The journal of copies has no room for it.
+                // Groups of copies are never upgraded, and their journal cannot store these fields.
                 assert_eq!((&job.proven, &job.back, &job.returned), (&None, &None, &None), "copies are not upgraded");
                 continue;
             };
