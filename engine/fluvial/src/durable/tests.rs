@@ -85,8 +85,10 @@ fn a_job_goes_over_from_latest_map_to_latest_with_whole_rows() {
     assert_eq!(test.updates_at::<(u8, u8)>("out", 2), [((2, 6), -1)]);
     WHOLE.store(true, Ordering::Relaxed);
     test.restart(1);
+    test.feed("in", 3, [(1u8, Some((5u8, 9u8)))]);
+    test.advance_past(3);
     assert_eq!(test.table::<(u8, u8)>("out"), [(1, 5)]);
-    assert_eq!(test.table::<(u8, (u8, u8))>("whole"), [(1, (5, 3))]);
+    assert_eq!(test.updates_at::<(u8, (u8, u8))>("whole", 3), [((1, (5, 3)), -1), ((1, (5, 9)), 1)]);
 }
 
 proptest! {
