@@ -51,7 +51,8 @@ pub fn build_again(program: &Path, copy: &Path) -> Result<()> {
 }
 
 fn build(name: &str) -> Result<PathBuf> {
-    let mut cargo = Command::new(env!("CARGO"));
+    // Cargo names itself to what it runs. A program that was started by hand takes the one that a shell would find.
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // The command of that name is in a crate of its own; all others are jobs.
     let package = if name == "fluvial" { "fluvial-cli" } else { name };
     cargo.args(["build", "--package", package, "--message-format=json"]).current_dir(workspace::root());
