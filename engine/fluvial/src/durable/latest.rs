@@ -45,7 +45,7 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, Option<V>)> {
     ///     scope.output("prices", prices);
     /// });
     /// test.feed("tariffs", 1, [("tea".to_owned(), Some(("green".to_owned(), 3i64)))]);
-    /// test.feed("tariffs", 2, [("tea".to_owned(), Some(("black".to_owned(), 3)))]);
+    /// test.feed("tariffs", 2, [("tea".to_owned(), Some(("black".to_owned(), 3i64)))]);
     /// test.advance_past(2);
     /// assert_eq!(test.table::<(String, i64)>("prices"), [("tea".to_owned(), 3)]);
     /// ```
