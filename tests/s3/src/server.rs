@@ -17,7 +17,7 @@ const PAGE: &str = "7";
 /// How long the server may take to begin.
 const MOST: Duration = Duration::from_secs(60);
 /// Any signature will do: the server does not check them.
-pub(crate) const SIGNED: &str =
+const SIGNED: &str =
     "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
 /// The environment of a program that is to use the store at `endpoint`.
