@@ -33,16 +33,28 @@ impl Running {
         folder: &Path,
         logs: &str,
     ) -> Result<Self> {
-        let marks = folder.join("marks");
-        let arguments = arguments.iter().map(OsString::from).chain(["--marks".into(), marks.clone().into()]);
+        let marks = folder.join("marks").display().to_string();
+        let arguments = [arguments, &["--marks".to_owned(), marks]].concat();
+        let environment = [environment, &[("RUST_LOG".to_owned(), logs.to_owned())]].concat();
+        Self::start_program(program()?, environment, name, &arguments, folder)
+    }
+
+    /// Starts another program, which writes no marks.
+    pub(crate) fn start_program(
+        program: PathBuf,
+        environment: Vec<(String, String)>,
+        name: &str,
+        arguments: &[String],
+        folder: &Path,
+    ) -> Result<Self> {
         let process = Process::start(Spec {
             name: name.to_owned(),
-            program: program()?,
-            args: arguments.collect(),
-            env: [environment, &[("RUST_LOG".to_owned(), logs.to_owned())]].concat(),
+            program,
+            args: arguments.iter().map(OsString::from).collect(),
+            env: environment,
             log: folder.join("log"),
         })?;
-        Ok(Self { process, marks })
+        Ok(Self { process, marks: folder.join("marks") })
     }
 
     /// The file that it writes its log to.

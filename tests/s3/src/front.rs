@@ -182,8 +182,7 @@ fn serve(client: TcpStream, state: &State) -> Result<()> {
         }
         request.remove("connection");
         request.head.push(("Connection".to_owned(), "close".to_owned()));
-        let is_conditional = request.head.iter().any(|(name, _)| name.eq_ignore_ascii_case("if-none-match"));
-        let alone = is_conditional.then(|| state.creating.lock().unwrap_or_else(PoisonError::into_inner));
+        let alone = request.creates().then(|| state.creating.lock().unwrap_or_else(PoisonError::into_inner));
         let mut answer = exchange(state.server, &request)?;
         drop(alone);
         if fault == Some(Fault::LoseAnswer) {

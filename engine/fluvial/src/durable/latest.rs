@@ -51,7 +51,7 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, Option<V>)> {
     /// ```
     #[must_use]
     pub fn latest_map<O: ExchangeData>(self, name: &str, map: impl Fn(&V) -> O + 'static) -> Collection<'s, (K, O)> {
-        keyed(self, name, "latest".to_owned(), LatestMap(map, std::marker::PhantomData))
+        keyed(self, name, "latest".to_owned(), LatestMap { latest: Latest(std::marker::PhantomData), map })
     }
 
     /// As [`latest`](Stream::latest), and returns the changes of the values, for an upsert output. [`Changes`] says when to take
@@ -98,7 +98,10 @@ impl<V: ExchangeData> Fold for Latest<V> {
 }
 
 /// Keeps whole values, as [`Latest`] does, and emits what a closure returns for them.
-struct LatestMap<V, M>(M, std::marker::PhantomData<V>);
+struct LatestMap<V, M> {
+    latest: Latest<V>,
+    map: M,
+}
 
 impl<V: ExchangeData, O: ExchangeData, M: Fn(&V) -> O + 'static> Fold for LatestMap<V, M> {
     type Value = Option<V>;
@@ -107,26 +110,26 @@ impl<V: ExchangeData, O: ExchangeData, M: Fn(&V) -> O + 'static> Fold for Latest
     type Out = O;
 
     fn begin(&self, value: Option<V>, origin: Origin) -> Self::Delta {
-        Latest(std::marker::PhantomData).begin(value, origin)
+        self.latest.begin(value, origin)
     }
 
     fn add(&self, delta: &mut Self::Delta, value: Option<V>, origin: Origin) {
-        Latest(std::marker::PhantomData).add(delta, value, origin);
+        self.latest.add(delta, value, origin);
     }
 
     fn first(&self, delta: Self::Delta) -> Result<Option<V>, Overflow> {
-        Latest(std::marker::PhantomData).first(delta)
+        self.latest.first(delta)
     }
 
     fn change(&self, row: &mut V, (_, value): Self::Delta) -> Result<Change<O>, Overflow> {
-        let old = (self.0)(row);
+        let old = (self.map)(row);
         let Some(value) = value else { return Ok(Change::Gone { old }) };
-        let new = (self.0)(&value);
+        let new = (self.map)(&value);
         *row = value;
         Ok(if old == new { Change::Same } else { Change::Other { old, new } })
     }
 
     fn output(&self, row: &V) -> O {
-        (self.0)(row)
+        (self.map)(row)
     }
 }

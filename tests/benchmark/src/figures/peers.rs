@@ -11,13 +11,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use fluvial_kafka_apache::child::{Folder, Process, Spec};
+use fluvial_kafka_apache::child::Folder;
 use fluvial_kafka_apache::{LIBRARIES, fetch, workspace};
-use fluvial_tests::processes::{children, cpu_of, resident_of};
 
 use crate::kafka::{self, feed, view::Ends};
 use crate::report::{Aim, Report, Value};
-use crate::running::pause;
+use crate::running::{Running, pause};
 use crate::subject::job;
 
 /// How many keys there are.
@@ -132,7 +131,8 @@ fn peer(classes: &Path, program: &Program, brokers: &str, output: &str, every_ms
         ["-cp", &classpath, program.class, brokers, kafka::INPUT, output, every_ms, THREADS].map(str::to_owned),
     );
     arguments.push(state.display().to_string());
-    second_half(brokers, output, "java".into(), &arguments, folder.path())
+    let running = Running::start_program("java".into(), Vec::new(), program.class, &arguments, folder.path())?;
+    second_half(brokers, output, &running)
 }
 
 fn engine(brokers: &str, output: &str, checkpoint_every: &str) -> Result<Half> {
@@ -140,40 +140,30 @@ fn engine(brokers: &str, output: &str, checkpoint_every: &str) -> Result<Half> {
     let folder = Folder::new("fluvial-benchmark-")?;
     let mut arguments = job::arguments_of(job::SALES, folder.path(), brokers, output, RECORDS, checkpoint_every);
     arguments.extend(["--name", output].map(str::to_owned));
-    arguments.extend(["--marks".to_owned(), folder.path().join("marks").display().to_string()]);
-    second_half(brokers, output, std::env::current_exe()?, &arguments, folder.path())
+    second_half(brokers, output, &Running::start(job::SALES, &arguments, folder.path(), "info")?)
 }
 
 /// What the second half of the output costs. Each input record gives one output record, except where several records of a key belong to
 /// one tick of ours.
-fn second_half(brokers: &str, output: &str, program: PathBuf, arguments: &[String], folder: &Path) -> Result<Half> {
-    let process = Process::start(Spec {
-        name: output.to_owned(),
-        program,
-        args: arguments.iter().map(Into::into).collect(),
-        env: vec![("RUST_LOG".to_owned(), "info".to_owned())],
-        log: folder.join("log"),
-    })?;
-    let all = || [process.pid()].into_iter().chain(children(process.pid()));
-    let cpu = || all().filter_map(cpu_of).sum::<Duration>();
+fn second_half(brokers: &str, output: &str, running: &Running) -> Result<Half> {
     let ends = loop {
         match Ends::new(brokers, output).and_then(|ends| ends.sum().map(|_| ends)) {
             Ok(ends) => break ends,
             // A job of ours makes its topic itself.
-            Err(_) if process.status().is_none() => pause(LOOK_EVERY),
-            Err(error) => return Err(error).context(process.log_end()),
+            Err(_) => running.check()?,
         }
+        pause(LOOK_EVERY);
     };
     let (mut end, mut moved, mut half, mut last) = (0, Instant::now(), None, None);
     let mut peak_bytes = 0;
     // The markers of transactions count as records, too, so the end is where nothing more comes.
     while last.is_none_or(|_| moved.elapsed() < Duration::from_secs(15)) {
-        ensure!(process.status().is_none(), "{output} has ended: {}", process.log_end());
-        ensure!(moved.elapsed() < STUCK, "the output stands still at {end}: {}", process.log_end());
+        running.check()?;
+        ensure!(moved.elapsed() < STUCK, "the output of {output} stands still at {end}");
         let now = ends.sum()? as u64;
         if now > end {
             (end, moved) = (now, Instant::now());
-            let seen = (now, moved, cpu());
+            let seen = (now, moved, running.cpu());
             if half.is_none() && now >= RECORDS / 2 {
                 half = Some(seen);
             }
@@ -181,11 +171,10 @@ fn second_half(brokers: &str, output: &str, program: PathBuf, arguments: &[Strin
                 last = Some(seen);
             }
         }
-        peak_bytes = peak_bytes.max(all().filter_map(resident_of).sum());
+        peak_bytes = peak_bytes.max(running.resident_bytes());
         pause(LOOK_EVERY);
     }
     let ((from, began, cpu_before), (to, ended, cpu_after)) = half.zip(last).context("the output has no end")?;
-    ensure!(end >= RECORDS * 9 / 10, "the output has {end} records, of {RECORDS} of the input");
     // Costs are per input record.
     let records = (to - from) as f64 * RECORDS as f64 / end as f64;
     Ok(Half {
