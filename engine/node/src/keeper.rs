@@ -121,6 +121,20 @@ struct Beaten {
     store_requests: BTreeMap<u32, u64>,
     /// What each process says of the parts of the job, and when it was heard.
     figures: BTreeMap<u32, (Arc<ProcessFigures>, Instant)>,
+    /// For how long the slowest worker of each process has computed without a pause, of those that were heard since the last look.
+    step_ms: BTreeMap<u32, u64>,
+}
+
+impl Beaten {
+    /// Takes a beat. Returns a message that is none.
+    fn hear(&mut self, process: u32, message: FromProcess) -> Option<FromProcess> {
+        let FromProcess::Beat { step_ms, store_requests, progress, figures } = message else { return Some(message) };
+        self.step_ms.insert(process, step_ms);
+        self.store_requests.extend(store_requests.map(|requests| (process, requests)));
+        self.figures.extend(figures.map(|figures| (process, (Arc::new(*figures), Instant::now()))));
+        self.progress = progress.map(|progress| (progress, Instant::now())).or(self.progress.take());
+        None
+    }
 }
 
 /// The processes of one attempt on this host. Dropping it kills those that still run, and waits for their end.
@@ -142,6 +156,8 @@ enum Input {
 
 #[derive(Debug)]
 enum What {
+    /// Not a beat: those are kept where they are read, because waking the keeper for each of them would be most of what an idle job
+    /// costs its node.
     Said(FromProcess),
     /// The connection has ended; all that it said has been heard.
     Silent,
@@ -236,8 +252,6 @@ struct Process {
     said: Option<ProcessEnd>,
     /// The looks since it last said something.
     looks: u32,
-    /// For how long its slowest worker has computed without a pause, as it said last.
-    step_ms: u64,
     ended: bool,
     /// Where what it prints is kept, until it has ended.
     log: Option<ProcessLog>,
@@ -358,7 +372,6 @@ impl Processes {
             silent: false,
             said: None,
             looks: 0,
-            step_ms: 0,
             ended: false,
             log: None,
         };
@@ -378,9 +391,11 @@ impl Processes {
             exit(What::Exited);
         })?;
         let says = tell(inputs.clone());
+        let newest = Arc::clone(&self.newest);
         thread("process-link", move || {
             while let Ok(Some(message)) = read_line(&mut lines) {
-                if !says(What::Said(message)) {
+                let message = newest.lock().unwrap_or_else(PoisonError::into_inner).hear(index, message);
+                if message.is_some_and(|message| !says(What::Said(message))) {
                     return;
                 }
             }
@@ -414,10 +429,12 @@ impl Processes {
     /// Counts the looks at which a process was silent. Looks are counted, not time: if this process was itself stopped, or
     /// its host was, it hears what the others said meanwhile before it looks again.
     fn look(&mut self, silent_looks: Option<u32>) {
+        let heard = std::mem::take(&mut self.newest.lock().unwrap_or_else(PoisonError::into_inner).step_ms);
         let Some(most) = silent_looks else { return };
         for (index, process) in self.processes.iter_mut().filter(|(_, process)| !process.exited) {
-            process.looks += 1;
-            if let Some(hangs) = hangs(process.looks, most, std::mem::take(&mut process.step_ms)) {
+            let step_ms = heard.get(index);
+            process.looks = if step_ms.is_some() { 1 } else { process.looks + 1 };
+            if let Some(hangs) = hangs(process.looks, most, step_ms.copied().unwrap_or(0)) {
                 let why = format!("process {index} of the job {hangs} and was killed");
                 tracing::warn!("{why}");
                 process.said.get_or_insert(ProcessEnd::Died { why });
@@ -437,14 +454,7 @@ impl Processes {
             What::Said(FromProcess::Listens(address)) => self.tell_owner(index, ProcessSays::Listens(address)),
             What::Said(FromProcess::Opened(generation)) => self.tell_owner(index, ProcessSays::Opened(generation)),
             What::Said(FromProcess::Running) => self.tell_owner(index, ProcessSays::Reads),
-            What::Said(FromProcess::Beat { step_ms, store_requests, progress, figures }) => {
-                process.step_ms = step_ms;
-                let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-                newest.store_requests.extend(store_requests.map(|requests| (index, requests)));
-                let figures = figures.map(|figures| (index, (Arc::new(*figures), Instant::now())));
-                newest.figures.extend(figures);
-                newest.progress = progress.map(|progress| (progress, Instant::now())).or(newest.progress.take());
-            }
+            What::Said(FromProcess::Beat { .. }) => {}
             What::Said(FromProcess::Ended { exit, why, elsewhere }) => {
                 process.said = Some(ProcessEnd::Said { exit, why: shortened(why), elsewhere });
             }

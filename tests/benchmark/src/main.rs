@@ -21,6 +21,10 @@ use clap::Parser;
 
 use crate::figures::Figure;
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measure what Fluvial costs, each figure beside that of the least that does the same work in the same run.
 ///
 /// Takes about fifteen minutes for all figures and wants a machine that does nothing else. Apache Kafka is started on this

@@ -33,10 +33,22 @@ impl Running {
         folder: &Path,
         logs: &str,
     ) -> Result<Self> {
+        Self::start_build(program()?, environment, name, arguments, folder, logs)
+    }
+
+    /// As [`Running::start_in`], of the build whose binary `program` is.
+    pub(crate) fn start_build(
+        program: PathBuf,
+        environment: &[(String, String)],
+        name: &str,
+        arguments: &[String],
+        folder: &Path,
+        logs: &str,
+    ) -> Result<Self> {
         let marks = folder.join("marks").display().to_string();
         let arguments = [arguments, &["--marks".to_owned(), marks]].concat();
         let environment = [environment, &[("RUST_LOG".to_owned(), logs.to_owned())]].concat();
-        Self::start_program(program()?, environment, name, &arguments, folder)
+        Self::start_program(program, environment, name, &arguments, folder)
     }
 
     /// Starts another program, which writes no marks.
@@ -175,12 +187,19 @@ impl Taken {
     }
 }
 
-/// The binary that is measured: this one, or that of the same name in the folder that `FLUVIAL_JOB_BINARIES` names.
+/// The binary that is measured: this one, or the other build's.
 fn program() -> Result<PathBuf> {
-    match std::env::var_os("FLUVIAL_JOB_BINARIES") {
-        Some(folder) => Ok(PathBuf::from(folder).join("fluvial-benchmark")),
-        None => std::env::current_exe().context("find this binary"),
-    }
+    other_build().map_or_else(this_build, Ok)
+}
+
+/// This binary.
+pub(crate) fn this_build() -> Result<PathBuf> {
+    std::env::current_exe().context("find this binary")
+}
+
+/// The binary of the same name in the folder that `FLUVIAL_JOB_BINARIES` names.
+pub(crate) fn other_build() -> Option<PathBuf> {
+    std::env::var_os("FLUVIAL_JOB_BINARIES").map(|folder| PathBuf::from(folder).join("fluvial-benchmark"))
 }
 
 /// Waits for a time: what is measured from outside tells nobody that it has come along.

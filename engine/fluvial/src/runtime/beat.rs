@@ -2,6 +2,7 @@
 //! computed without a pause, how many requests it has made to the store, and how far the job is.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use fluvial_node::process_link::{FromProcess, NodeLink};
@@ -25,6 +26,7 @@ struct Contents {
     watched: OnceLock<(Pulses, Arc<StoreCalls>)>,
     progress: Mutex<Option<(Progress, Instant)>>,
     meters: OnceLock<Arc<Meters>>,
+    thread: OnceLock<Thread>,
 }
 
 impl Beats {
@@ -33,13 +35,20 @@ impl Beats {
     /// # Errors
     /// The host has no more threads.
     pub(crate) fn start(node: NodeLink) -> std::io::Result<Self> {
+        Self::start_with(BEAT_EVERY, move |beat| node.say(beat))
+    }
+
+    fn start_with(every: Duration, say: impl Fn(&FromProcess) + Send + 'static) -> std::io::Result<Self> {
         let beats = Self::default();
         let said = beats.clone();
         let beat = move || loop {
-            ambient::pause(BEAT_EVERY);
-            node.say(&said.next());
+            // Returns earlier when there is a first progress to say.
+            std::thread::park_timeout(every);
+            say(&said.next());
         };
-        std::thread::Builder::new().name("beat".to_owned()).spawn(beat)?;
+        let thread = std::thread::Builder::new().name("beat".to_owned()).spawn(beat)?;
+        // It is started once.
+        let _ = beats.0.thread.set(thread.thread().clone());
         Ok(beats)
     }
 
@@ -55,12 +64,20 @@ impl Beats {
         let _ = self.0.meters.set(Arc::clone(meters));
     }
 
-    /// Takes how far the job is, and what the leader knows of its parts.
+    /// Takes how far the job is, and what the leader knows of its parts. The first time, the node is told at once: it counts the job
+    /// as running from then on.
     pub(crate) fn measured(&self, progress: Progress, figures: LeaderFigures) {
         if let Some(meters) = self.0.meters.get() {
             meters.of_leader(figures);
         }
-        *self.0.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some((progress, ambient::instant()));
+        let mut known = self.0.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.replace((progress, ambient::instant()));
+        drop(known);
+        if before.is_none()
+            && let Some(thread) = self.0.thread.get()
+        {
+            thread.unpark();
+        }
     }
 
     fn next(&self) -> FromProcess {
@@ -79,11 +96,22 @@ impl Beats {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use fluvial_store::Store;
     use object_store::memory::InMemory;
 
     use super::*;
     use fluvial_node::job_store::JobStore;
+
+    #[test]
+    fn the_first_progress_is_told_without_waiting_for_the_next_beat() {
+        let (told, beats_told) = std::sync::mpsc::channel();
+        let say =
+            move |beat: &FromProcess| drop(told.send(matches!(beat, FromProcess::Beat { progress: Some(_), .. })));
+        let beats = Beats::start_with(Duration::from_secs(3600), say).unwrap();
+        beats.measured(Progress { minted: 7, ..Progress::default() }, LeaderFigures::default());
+        assert_eq!(beats_told.recv_timeout(Duration::from_secs(60)), Ok(true));
+    }
 
     #[test]
     fn a_beat_says_how_old_the_progress_is_and_how_long_a_worker_computes() {

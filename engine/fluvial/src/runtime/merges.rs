@@ -27,8 +27,13 @@ enum Merge {
 
 impl Merges {
     /// Starts the thread.
-    pub(crate) fn start(store: StateStore, generation: Generation, waker: &Waker) -> Result<Self, Failure> {
-        Self::with(waker, move |operator| merge_one(&store, operator, generation))
+    pub(crate) fn start(
+        store: StateStore,
+        generation: Generation,
+        workers: u32,
+        waker: &Waker,
+    ) -> Result<Self, Failure> {
+        Self::with(waker, move |operator| merge_one(&store, operator, generation, workers))
     }
 
     fn with(
@@ -74,8 +79,9 @@ fn merge_one(
     store: &StateStore,
     operator: &OperatorState,
     generation: Generation,
+    workers: u32,
 ) -> Result<Option<Report>, StateError> {
-    let Some(which) = merge_due(&operator.files, operator.keys) else { return Ok(None) };
+    let Some(which) = merge_due(&operator.files, operator.keys, workers) else { return Ok(None) };
     let removed = operator.files[which.clone()].iter().map(|file| file.object.clone()).collect();
     let object = state_object(&operator.name, generation, ambient::uuid());
     let added = merge(store, operator, which, &object)?;

@@ -36,6 +36,7 @@ pub(crate) struct StatusLine {
     records_out: u64,
     /// When the node was told last, and what of it is measured more rarely or adds up.
     measured: Instant,
+    told: bool,
     progress: Progress,
     /// The tick that was committed last, and since when nothing follows although something is minted.
     waits: Option<(Tick, Instant)>,
@@ -93,6 +94,7 @@ impl StatusLine {
             records_in: 0,
             records_out: 0,
             measured: ambient::instant(),
+            told: false,
             progress: Progress::default(),
             waits: None,
             foreign_records: 0,
@@ -287,7 +289,7 @@ impl StatusLine {
         Some((lag, if lag == 0 { 0 } else { since_commit.max(waited) }))
     }
 
-    /// How far the job is, if it is time to tell the node. Rates and lag are those of the last line; before the first one, the
+    /// How far the job is, if it is time to tell the node: as soon as something has been committed, and then each second. Rates and lag are those of the last line; before the first one, the
     /// lag is what the answers that the opening waited for give.
     pub(crate) fn measure(&mut self, status: &Status) -> Option<Progress> {
         let now = ambient::instant();
@@ -296,10 +298,11 @@ impl StatusLine {
             Some((before, since)) if before == committed => (before, since),
             _ => (committed, now),
         });
-        if status.minted == Tick(0) || now - self.measured < MEASURED_EVERY {
+        let is_first = !self.told && status.committed > Tick(0);
+        if status.minted == Tick(0) || !is_first && now - self.measured < MEASURED_EVERY {
             return None;
         }
-        self.measured = now;
+        (self.measured, self.told) = (now, true);
         if !self.said {
             (self.progress.lag_records, self.progress.lag_ms) = self.lag(status, EVERY).unzip();
         }
@@ -381,6 +384,10 @@ mod tests {
             line.measure(&status(minted, committed))
         };
         assert_eq!(waits(0, 0), None, "there is no progress before the first tick");
+        let mut first = StatusLine::new();
+        assert_eq!(first.measure(&status(5, 0)), None, "nothing has been committed yet");
+        assert_eq!(first.measure(&status(6, 5)).unwrap().committed, 5, "the first commit is told at once");
+        assert_eq!(first.measure(&status(7, 6)), None, "it was told a moment ago");
         assert_eq!(waits(5, 5).unwrap().commits_nothing_for_ms, 0);
         waits(6, 5);
         ambient::pause(Duration::from_millis(20));

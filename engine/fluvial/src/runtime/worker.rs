@@ -130,7 +130,7 @@ fn open_in_a_generation(
         store: store.clone(),
     });
     let merges = match &leader {
-        Some(_) => Some(Merges::start(store.clone(), plan.generation, waker)?),
+        Some(_) => Some(Merges::start(store.clone(), plan.generation, worker.peers() as u32, waker)?),
         None => None,
     };
     let uploads = Some(Uploads::start(store.clone(), plan.generation, member.config.patience, waker)?);

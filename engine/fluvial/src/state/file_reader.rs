@@ -1,5 +1,6 @@
 //! Reading a state file, a row group at a time, each checked before it is used.
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -7,7 +8,9 @@ use arrow_array::RecordBatch;
 use bytes::{Buf, Bytes};
 use fluvial_connector::BoxError;
 use fluvial_protocol::manifest::{OperatorKind, StateFile};
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{ChunkReader, Length};
@@ -93,21 +96,20 @@ impl OpenFile {
         Ok(Self { store: store.clone(), file: file.clone(), metadata, info })
     }
 
-    /// Reads the batches of one row group.
-    pub(super) fn read(&self, group: usize) -> Result<Vec<RecordBatch>, StateError> {
+    /// Reads the bytes of one row group. Its batches are decoded as they are asked for.
+    pub(super) fn read(&self, group: usize) -> Result<Batches, StateError> {
         let range = self.range(group);
         let bytes = self.store.read(&self.file, range.clone())?;
         if crc32fast::hash(&bytes) != self.info.groups[group].crc32 {
             return Err(self.damaged(format!("the checksum of bytes {} to {} does not match", range.start, range.end)));
         }
         let part = Part { start: range.start, bytes, len: self.file.bytes };
-        ParquetRecordBatchReaderBuilder::new_with_metadata(part, self.metadata.clone())
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(part, self.metadata.clone())
             .with_row_groups(vec![group])
             .with_batch_size(BATCH_ROWS)
             .build()
-            .map_err(BoxError::from)
-            .and_then(|reader| Ok(reader.collect::<Result<Vec<_>, _>>()?))
-            .map_err(|error| self.damaged(format!("row group {group} cannot be read: {error}")))
+            .map_err(|error| self.damaged(unreadable(group, error)))?;
+        Ok(Batches { group, reader })
     }
 
     pub(super) fn damaged(&self, what: impl Into<String>) -> StateError {
@@ -131,6 +133,23 @@ impl OpenFile {
         let start = group.checked_sub(1).map_or(0, |before| self.info.groups[before].end);
         start..self.info.groups[group].end
     }
+}
+
+/// The batches of one row group.
+pub(super) struct Batches {
+    group: usize,
+    reader: ParquetRecordBatchReader,
+}
+
+impl Batches {
+    /// Decodes the next batch of the row group, which is one of `file`.
+    pub(super) fn next(&mut self, file: &OpenFile) -> Result<Option<RecordBatch>, StateError> {
+        self.reader.next().transpose().map_err(|error| file.damaged(unreadable(self.group, error)))
+    }
+}
+
+fn unreadable(group: usize, error: impl Display) -> String {
+    format!("row group {group} cannot be read: {error}")
 }
 
 /// The part of [`FileInfo`] that every version has.

@@ -4,8 +4,8 @@
 //!   files, oldest first ──by hash, newest of a key wins──► one file, streamed into the store
 //! ```
 //!
-//! **Guarantees** that the merged file has the same current row of every key as the files together, and that no more than one
-//! row group of each file is in memory. It works on columns, so that it does not need the user's types. **Does not** delete
+//! **Guarantees** that the merged file has the same current row of every key as the files together, and that of each file no
+//! more is in memory than one row group as it is stored and a few decoded batches. It works on columns, so that it does not need the user's types. **Does not** delete
 //! the merged files, because a complete checkpoint still refers to them.
 
 use std::cmp::Reverse;
@@ -19,7 +19,7 @@ use arrow_select::interleave::interleave_record_batch;
 use fluvial_connector::BoxError;
 use fluvial_protocol::manifest::{OperatorState, StateFile};
 
-use super::file_reader::OpenFile;
+use super::file_reader::{Batches, OpenFile};
 use super::file_writer::FileWriter;
 use super::rows::KeyedBatch;
 use super::upload::Upload;
@@ -28,20 +28,22 @@ use crate::fail_point::{FailPoint, reach};
 
 /// The number of files of about the same size that are merged into one.
 const FAN_IN: usize = 12;
+/// The number of checkpoints that are merged into one file at the least: each of them has a file of each worker.
+const CHECKPOINTS: usize = 4;
 /// The number of rows per key above which all files are merged: most rows are then older ones of keys that have changed since.
 const ROWS_PER_KEY: u64 = 4;
 /// The number of rows that are written to the merged file at once.
 const BATCH_ROWS: usize = 8192;
 
-/// Returns which files of an operator with so many `keys` should be merged now, if any: a range of neighbours in
-/// [`OperatorState::files`].
+/// Returns which files of an operator with so many `keys` on so many `workers` should be merged now, if any: a range of neighbours
+/// in [`OperatorState::files`].
 ///
 /// Starting with the newest file, a file belongs to the range as long as it is at most 1.5 times as large as all newer files
-/// together; ranges of at least twelve files are merged. A row is therefore rewritten only when the size of its file has grown by
+/// together; ranges of at least twelve files are merged, and of at least four checkpoints. A row is therefore rewritten only when the size of its file has grown by
 /// two thirds or more, and the number of files stays logarithmic in the size of the state. All files are merged if they hold more than
 /// four rows per key, so that state whose rows change at every checkpoint is not stored twelve times.
 #[must_use]
-pub(crate) fn merge_due(files: &[StateFile], keys: Option<u64>) -> Option<Range<usize>> {
+pub(crate) fn merge_due(files: &[StateFile], keys: Option<u64>, workers: u32) -> Option<Range<usize>> {
     let rows: u64 = files.iter().map(|file| file.rows).sum();
     if files.len() > 1 && keys.is_some_and(|keys| rows > ROWS_PER_KEY * keys.max(1)) {
         return Some(0..files.len());
@@ -53,7 +55,7 @@ pub(crate) fn merge_due(files: &[StateFile], keys: Option<u64>) -> Option<Range<
         joins
     });
     let count = joining.count();
-    (count >= FAN_IN).then(|| files.len() - count..files.len())
+    (count >= FAN_IN.max(CHECKPOINTS * workers as usize)).then(|| files.len() - count..files.len())
 }
 
 /// Merges neighbouring files in the list of an operator into one file, which is written as `object`. Blocks until all of them
@@ -100,7 +102,8 @@ type Writer<'a, 'u> = FileWriter<&'a mut Upload<'u>>;
 fn append<'a, 'u>(files: Vec<OpenFile>, mut writer: Writer<'a, 'u>) -> Result<Writer<'a, 'u>, StateError> {
     for file in files {
         for group in 0..file.info.groups.len() {
-            for batch in file.read(group)? {
+            let mut batches = file.read(group)?;
+            while let Some(batch) = batches.next(&file)? {
                 writer.write(&batch, (0, 0)).map_err(|source| file.unwritable(source))?;
             }
         }
@@ -126,7 +129,7 @@ struct Merge {
 struct Cursor {
     file: OpenFile,
     next_group: usize,
-    batches: std::vec::IntoIter<RecordBatch>,
+    batches: Option<Batches>,
     current: Option<Current>,
 }
 
@@ -153,7 +156,7 @@ impl Merge {
         };
         for file in files {
             let at = merge.cursors.len();
-            merge.cursors.push(Cursor { file, next_group: 0, batches: Vec::new().into_iter(), current: None });
+            merge.cursors.push(Cursor { file, next_group: 0, batches: None, current: None });
             merge.load(at)?;
         }
         Ok(merge)
@@ -213,7 +216,8 @@ impl Merge {
     fn load(&mut self, file: usize) -> Result<(), StateError> {
         let cursor = &mut self.cursors[file];
         let batch = loop {
-            match cursor.batches.next() {
+            let next = cursor.batches.as_mut().map(|batches| batches.next(&cursor.file)).transpose()?.flatten();
+            match next {
                 Some(batch) if batch.num_rows() > 0 => break batch,
                 Some(_) => {}
                 None if cursor.next_group == cursor.file.info.groups.len() => {
@@ -221,7 +225,7 @@ impl Merge {
                     return Ok(());
                 }
                 None => {
-                    cursor.batches = cursor.file.read(cursor.next_group)?.into_iter();
+                    cursor.batches = Some(cursor.file.read(cursor.next_group)?);
                     cursor.next_group += 1;
                 }
             }

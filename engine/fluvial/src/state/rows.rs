@@ -145,7 +145,8 @@ where
         if group.last_hash < range.first || group.first_hash > range.last {
             continue;
         }
-        for batch in file.read(index)? {
+        let mut batches = file.read(index)?;
+        while let Some(batch) = batches.next(&file)? {
             let rows =
                 KeyedBatch::new(&batch).ok_or_else(|| file.damaged("its columns are not those of a state file"))?;
             let start = rows.hashes.values().partition_point(|hash| *hash < range.first);
@@ -211,7 +212,8 @@ impl PlainPart {
     pub(crate) fn read<D: DeserializeOwned>(&self) -> Result<Vec<D>, StateError> {
         let schema = &self.schema;
         let mut records = Vec::new();
-        for batch in self.file.read(self.group)? {
+        let mut batches = self.file.read(self.group)?;
+        while let Some(batch) = batches.next(&self.file)? {
             let column = batch.columns().first().filter(|column| schema.value.fits(column));
             let column = column.ok_or_else(|| self.file.damaged("its columns are not those of a state file"))?;
             let read = schema.value.read::<D>(column);

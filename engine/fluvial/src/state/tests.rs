@@ -171,7 +171,7 @@ proptest! {
         let total: u64 = sizes.iter().sum();
         for bytes in sizes {
             files.push(StateFile { object: String::new(), rows: 0, bytes, crc32: 0 });
-            while let Some(which) = merge_due(&files, None) {
+            while let Some(which) = merge_due(&files, None, 1) {
                 prop_assert!(which.len() >= 12 && which.end == files.len());
                 let bytes = files[which.clone()].iter().map(|file| file.bytes).sum();
                 written += bytes;
@@ -202,7 +202,7 @@ fn checkpoints_each_second_are_not_rewritten_often_nor_stored_often() {
             first += new.rows;
             written += new.rows;
             files.push(new);
-            while let Some(which) = merge_due(&files, Some(KEYS as u64)) {
+            while let Some(which) = merge_due(&files, Some(KEYS as u64), 1) {
                 let changes = files[which.clone()].iter().map(|file| file.object.parse::<f64>().unwrap()).sum::<f64>();
                 let merged = file(changes.min(1e9));
                 written += merged.rows;
@@ -214,6 +214,18 @@ fn checkpoints_each_second_are_not_rewritten_often_nor_stored_often() {
         assert!(written <= most_written, "{changed}: written {written:.2} times");
         assert!(stored <= most_stored, "{changed}: stored {stored:.2} times");
     }
+}
+
+/// With as many workers as files that are merged at once, each checkpoint was merged by itself as soon as it was complete.
+#[test]
+fn the_files_that_many_workers_store_at_one_checkpoint_are_no_reason_to_merge() {
+    let of_checkpoint = |bytes| (0..24).map(move |_| StateFile { object: String::new(), rows: 10, bytes, crc32: 0 });
+    let files: Vec<StateFile> = [1000, 900, 1100, 1000].into_iter().flat_map(of_checkpoint).collect();
+    for checkpoints in 1..4 {
+        assert_eq!(merge_due(&files[..24 * checkpoints], Some(10_000), 24), None, "{checkpoints}");
+    }
+    assert_eq!(merge_due(&files, Some(10_000), 24), Some(0..96));
+    assert_eq!(merge_due(&files[..12], Some(10_000), 1), Some(0..12));
 }
 
 #[test]

@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
@@ -131,6 +133,8 @@ struct Shared {
     shelf: Shelf,
     bounds: Bounds,
     state: Mutex<BTreeMap<String, Upload>>,
+    /// The locked folder: two nodes that wrote to the same partial upload would damage it.
+    _lock: File,
 }
 
 /// An upload that is under way.
@@ -144,10 +148,19 @@ impl Uploads {
     /// The uploads to a shelf, among them those that were under way when a node with the same cache ended.
     ///
     /// # Errors
-    /// The folder cannot be used.
+    /// The folder cannot be used, or another node uses it.
     pub fn open(shelf: Shelf, bounds: Bounds) -> io::Result<Self> {
         let folder = shelf.cache().join("uploads");
-        let uploads = Self(Arc::new(Shared { folder, shelf, bounds, state: Mutex::default() }));
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let lock = File::open(&folder)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            Errno::WOULDBLOCK => io::Error::other(format!(
+                "another node uses '{}': give each node of a host a folder of its own with --cache",
+                shelf.cache().display()
+            )),
+            error => error.into(),
+        })?;
+        let uploads = Self(Arc::new(Shared { folder, shelf, bounds, state: Mutex::default(), _lock: lock }));
         uploads.find()?;
         Ok(uploads)
     }

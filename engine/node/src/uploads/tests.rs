@@ -24,6 +24,16 @@ fn cut(content: &[u8]) -> impl Stream<Item = Result<Bytes, String>> + Unpin {
 
 use futures::Stream;
 
+#[test]
+fn of_two_nodes_with_one_cache_the_second_is_refused_as_long_as_the_first_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Uploads::open(shelf(folder.path()), Bounds::default()).unwrap();
+    let refused = Uploads::open(shelf(folder.path()), Bounds::default()).unwrap_err().to_string();
+    assert!(refused.contains("another node uses") && refused.contains("--cache"), "{refused}");
+    drop(first);
+    Uploads::open(shelf(folder.path()), Bounds::default()).unwrap();
+}
+
 #[tokio::test]
 async fn an_upload_goes_on_from_what_has_arrived_also_when_the_node_was_started_again() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! From produce to visible: a keyed count and sum, beside a loop that passes its input through.
+//! From produce to visible: a keyed count and sum, with numbers or texts as keys, beside a loop that passes its input through.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use fluvial_kafka_apache::child::Folder;
 
 use super::{quantile, stages};
 use crate::kafka;
-use crate::kafka::feed::Feed;
+use crate::kafka::feed::{Fed, Feed};
 use crate::kafka::view::{Seen, View};
 use crate::report::{Aim, Report, Value};
 use crate::running::{Running, pause_whole};
@@ -19,6 +19,8 @@ use crate::subject::{job, meter};
 
 /// How many keys there are.
 const KEYS: u64 = 1_000_000;
+/// How long the keys are that are texts.
+const KEY_BYTES: usize = 36;
 /// Records a second.
 const RATE: u64 = 20_000;
 /// How long the input flows before the measurement begins.
@@ -32,23 +34,34 @@ const METRICS_WORKERS: u32 = 2;
 /// Records from mark to mark: four a second.
 const STEP: u64 = RATE / 4;
 
+/// With numbers as keys.
 pub(crate) fn measure() -> Result<Report> {
-    let kafka = kafka::start_with_each_key(KEYS)?;
+    measure_of(Fed::Payments, "numbers as keys, a checkpoint each 10 s")
+}
+
+/// With texts as keys.
+pub(crate) fn measure_texts() -> Result<Report> {
+    measure_of(Fed::Sales(KEY_BYTES), "texts of 36 bytes as keys, a checkpoint each second")
+}
+
+fn measure_of(fed: Fed, keys: &str) -> Result<Report> {
+    let kafka = kafka::start_with_each_key(KEYS, fed)?;
     let brokers = kafka.bootstrap();
-    let mut input = Input { brokers, produced: KEYS };
+    let mut input = Input { brokers, fed, produced: KEYS };
     let before = bare(&mut input, "bare-1")?;
-    let (ours, stages) = engine(&mut input)?;
+    let (ours, cores, stages) = engine(&mut input)?;
     let after = bare(&mut input, "bare-2")?;
     let mut theirs = [before.clone(), after.clone()].concat();
     theirs.sort_unstable();
     let mut report = Report::new(format!(
-        "Produce to visible, {} k records/s, ticks of 10 ms, {} M keys, local store with fsync",
+        "Produce to visible, {} k records/s, ticks of 10 ms, {} M {keys}, local store with fsync",
         RATE / 1000,
         KEYS / 1_000_000
     ));
     for (name, at) in [("p50", 0.5), ("p99", 0.99)] {
         report.compare(name, time(quantile(&ours, at)), time(quantile(&theirs, at)), Aim::AtMost(1.5));
     }
+    report.show("CPU", Value::Core(cores));
     for (name, median, p99) in stages {
         report.show(format!("{name}, p50"), time(median));
         report.show(format!("{name}, p99"), time(p99));
@@ -61,8 +74,8 @@ pub(crate) fn measure() -> Result<Report> {
 
 /// The same by how many workers the job's one process has, with the CPU that it takes.
 pub(crate) fn measure_workers() -> Result<Report> {
-    let kafka = kafka::start_with_each_key(KEYS)?;
-    let mut input = Input { brokers: kafka.bootstrap(), produced: KEYS };
+    let kafka = kafka::start_with_each_key(KEYS, Fed::Payments)?;
+    let mut input = Input { brokers: kafka.bootstrap(), fed: Fed::Payments, produced: KEYS };
     let mut report = Report::new(format!(
         "A busy job by its number of workers, {} k records/s, ticks of 10 ms, {} partitions, {} M keys",
         RATE / 1000,
@@ -86,8 +99,8 @@ pub(crate) fn measure_workers() -> Result<Report> {
 
 /// What it costs to measure what operators do: the same job in turns with and without.
 pub(crate) fn measure_metrics() -> Result<Report> {
-    let kafka = kafka::start_with_each_key(KEYS)?;
-    let mut input = Input { brokers: kafka.bootstrap(), produced: KEYS };
+    let kafka = kafka::start_with_each_key(KEYS, Fed::Payments)?;
+    let mut input = Input { brokers: kafka.bootstrap(), fed: Fed::Payments, produced: KEYS };
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for turn in 0..METRICS_TURNS {
         // With, without, without, with: a trend of the machine adds to both equally.
@@ -117,6 +130,7 @@ fn time(us: u64) -> Value {
 
 struct Input<'a> {
     brokers: &'a str,
+    fed: Fed,
     produced: u64,
 }
 
@@ -138,7 +152,7 @@ impl Input<'_> {
         running.wait_until("all that was produced is out", Duration::from_secs(60), |_| {
             Ok(view.payments()? >= produced)
         })?;
-        let feed = Feed::start(self.brokers, produced, KEYS, RATE, base_us)?;
+        let feed = Feed::start(self.brokers, self.fed, produced, KEYS, RATE, base_us)?;
         pause_whole(WARM);
         view.take_seen()?;
         let (from, cpu) = (meter::now_us(), running.cpu());
@@ -164,7 +178,11 @@ fn bare(input: &mut Input<'_>, output: &str) -> Result<Vec<u64>> {
     eprintln!("  theirs");
     let folder = Folder::new("fluvial-benchmark-")?;
     kafka::make_topic(input.brokers, output)?;
-    let arguments = bare_loop::arguments(Work::Pass, input.brokers, output, STEP);
+    let work = match input.fed {
+        Fed::Payments => Work::Pass,
+        Fed::Sales(_) => Work::PassSales,
+    };
+    let arguments = bare_loop::arguments(work, input.brokers, output, STEP);
     let running = Running::start(bare_loop::NAME, &arguments, folder.path(), "info")?;
     Ok(input.flow(&running, output, false)?.times_us)
 }
@@ -172,11 +190,12 @@ fn bare(input: &mut Input<'_>, output: &str) -> Result<Vec<u64>> {
 /// The name of a stage, its median and its 99th percentile, microseconds.
 type Stage = (&'static str, u64, u64);
 
-fn engine(input: &mut Input<'_>) -> Result<(Vec<u64>, Vec<Stage>)> {
+/// The times of records, the cores that it took, and the stages.
+fn engine(input: &mut Input<'_>) -> Result<(Vec<u64>, f64, Vec<Stage>)> {
     eprintln!("  ours");
     let folder = Folder::new("fluvial-benchmark-")?;
     let (running, flow) = start_engine(input, folder.path(), "totals-1", 1, &[], stages::ALL)?;
-    let (times, measured) = (flow.times_us, flow.measured_us);
+    let (times, cores, measured) = (flow.times_us, flow.cores, flow.measured_us);
     let events = stages::read(running.log())?;
     let mut all = Vec::new();
     let ages =
@@ -184,7 +203,7 @@ fn engine(input: &mut Input<'_>) -> Result<(Vec<u64>, Vec<Stage>)> {
     all.push(stage("produce → read", ages.map(|ms| ms * 1000).collect()));
     let within: Vec<_> = events.into_iter().filter(|event| measured.contains(&event.at_us)).collect();
     all.extend(stages_of_ticks(&within)?);
-    Ok((times, all))
+    Ok((times, cores, all))
 }
 
 /// Starts the job and lets the input flow through it. `more` are further options; `logs` is what `RUST_LOG` is set to.
@@ -196,10 +215,13 @@ fn start_engine(
     more: &[&str],
     logs: &str,
 ) -> Result<(Running, Flow)> {
-    let mut arguments = job::totals_arguments(folder, input.brokers, name, STEP);
+    let (job, mut arguments) = match input.fed {
+        Fed::Payments => (job::TOTALS, job::totals_arguments(folder, input.brokers, name, STEP)),
+        Fed::Sales(_) => (job::SALES, job::arguments_of(job::SALES, folder, input.brokers, name, STEP, "1s")),
+    };
     arguments.extend(["--workers", &workers.to_string(), "--name", name].map(str::to_owned));
     arguments.extend(more.iter().map(|option| (*option).to_owned()));
-    let running = Running::start(job::TOTALS, &arguments, folder, logs)?;
+    let running = Running::start(job, &arguments, folder, logs)?;
     running.wait_for_records(KEYS, Duration::from_secs(60))?;
     let flow = input.flow(&running, name, true)?;
     Ok((running, flow))

@@ -15,6 +15,7 @@ mod restart;
 mod stages;
 mod strings;
 mod throughput;
+mod versions;
 
 use std::fmt;
 
@@ -37,10 +38,14 @@ pub(crate) enum Figure {
     Peers,
     /// From produce to visible, beside a bare pass-through
     Latency,
+    /// The same with texts as keys and a checkpoint each second, beside the same pass-through
+    LatencyOfTexts,
     /// From kill -9 of a process to the next committed output
     Restart,
     /// Resident memory with many keys, beside a bare hash table
     Memory,
+    /// Resident memory with many texts as keys and a checkpoint each second, beside a bare hash map
+    MemoryOfTexts,
     /// What a job costs that has nothing to do
     Idle,
     /// How long a job of many partitions takes to open, and what it costs without input
@@ -57,6 +62,8 @@ pub(crate) enum Figure {
     Metrics,
     /// CPU of a keyed count in two processes over TLS, beside plain TCP and one process
     Mesh,
+    /// This build beside the one in the folder that FLUVIAL_JOB_BINARIES names; not among all
+    Versions,
     /// Pauses of a group of copies when a process, a host or the coordinator is lost and when copies come and go; not among
     /// all: it makes network namespaces, which root may do
     Hosts,
@@ -68,14 +75,16 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Count,
         Self::Throughput,
         Self::Strings,
         Self::RowsOfTexts,
         Self::Latency,
+        Self::LatencyOfTexts,
         Self::Restart,
         Self::Memory,
+        Self::MemoryOfTexts,
         Self::Idle,
         Self::Partitions,
         Self::Requests,
@@ -94,8 +103,10 @@ impl Figure {
             Self::RowsOfTexts => strings::measure_rows,
             Self::Peers => peers::measure,
             Self::Latency => latency::measure,
+            Self::LatencyOfTexts => latency::measure_texts,
             Self::Restart => restart::measure,
             Self::Memory => memory::measure,
+            Self::MemoryOfTexts => memory::measure_texts,
             Self::Idle => idle::measure,
             Self::Partitions => partitions::measure,
             Self::Requests => requests::measure,
@@ -104,6 +115,7 @@ impl Figure {
             Self::Workers => latency::measure_workers,
             Self::Metrics => latency::measure_metrics,
             Self::Mesh => mesh::measure,
+            Self::Versions => versions::measure,
             Self::Hosts => hosts::measure,
             Self::Cluster => cluster::measure,
             Self::ClusterChanges => cluster::measure_changes,
@@ -121,8 +133,10 @@ impl fmt::Display for Figure {
             Self::RowsOfTexts => "rows-of-texts",
             Self::Peers => "peers",
             Self::Latency => "latency",
+            Self::LatencyOfTexts => "latency-of-texts",
             Self::Restart => "restart",
             Self::Memory => "memory",
+            Self::MemoryOfTexts => "memory-of-texts",
             Self::Idle => "idle",
             Self::Partitions => "partitions",
             Self::Requests => "requests",
@@ -131,6 +145,7 @@ impl fmt::Display for Figure {
             Self::Workers => "workers",
             Self::Metrics => "metrics",
             Self::Mesh => "mesh",
+            Self::Versions => "versions",
             Self::Hosts => "hosts",
             Self::Cluster => "cluster",
             Self::ClusterChanges => "cluster-changes",

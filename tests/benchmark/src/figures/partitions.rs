@@ -8,7 +8,7 @@ use fluvial_kafka_apache::child::Folder;
 
 use super::stages;
 use crate::kafka;
-use crate::kafka::feed::Feed;
+use crate::kafka::feed::{Fed, Feed};
 use crate::report::{Report, Value};
 use crate::running::{Running, pause_whole};
 use crate::subject::{job, meter};
@@ -54,7 +54,7 @@ fn outputs(report: &mut Report) -> Result<()> {
         if begin == 0 {
             report.show("… the same topics and claims by a plain client", Value::Time(theirs));
         }
-        let feed = Feed::start(brokers, begin * KEYS, KEYS, RATE, meter::now_us())?;
+        let feed = Feed::start(brokers, Fed::Payments, begin * KEYS, KEYS, RATE, meter::now_us())?;
         pause_whole(FED);
         if begin == 0 {
             feed.stop()?;

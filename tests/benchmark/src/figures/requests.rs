@@ -8,7 +8,7 @@ use fluvial_s3::{Front, Requests, Server, environment};
 use fluvial_store::cost;
 
 use super::stages;
-use crate::kafka::feed::Feed;
+use crate::kafka::feed::{Fed, Feed};
 use crate::kafka::{self, INPUT};
 use crate::report::{Report, Value};
 use crate::running::{Running, pause_whole};
@@ -47,7 +47,7 @@ pub(crate) fn measure() -> Result<Report> {
     })?;
     pause_whole(WARM_IDLE);
     let idle = within(&front, MEASURED_IDLE);
-    let feed = Feed::start(brokers, 0, KEYS, RATE, meter::now_us())?;
+    let feed = Feed::start(brokers, Fed::Payments, 0, KEYS, RATE, meter::now_us())?;
     pause_whole(WARM_BUSY);
     let busy = within(&front, MEASURED_BUSY);
     feed.stop()?;

@@ -7,7 +7,7 @@ use fluvial_kafka_apache::child::Folder;
 
 use super::stages::{self, Event};
 use crate::kafka;
-use crate::kafka::feed::Feed;
+use crate::kafka::feed::{Fed, Feed};
 use crate::kafka::view::View;
 use crate::report::{Report, Value};
 use crate::running::{Running, kill};
@@ -37,7 +37,7 @@ const STAGES: [&str; 9] = [
 const AIM: Duration = Duration::from_secs(2);
 
 pub(crate) fn measure() -> Result<Report> {
-    let kafka = kafka::start_with_each_key(KEYS)?;
+    let kafka = kafka::start_with_each_key(KEYS, Fed::Payments)?;
     let brokers = kafka.bootstrap();
     let folder = Folder::new("fluvial-benchmark-")?;
     let mut arguments = job::totals_arguments(folder.path(), brokers, "totals", KEYS);
@@ -47,7 +47,7 @@ pub(crate) fn measure() -> Result<Report> {
     let base_us = meter::now_us();
     let view = View::start(brokers, "totals", KEYS, true, base_us)?;
     running.wait_until("each key is out", Duration::from_secs(60), |_| Ok(view.payments()? >= KEYS))?;
-    let feed = Feed::start(brokers, KEYS, KEYS, RATE, base_us)?;
+    let feed = Feed::start(brokers, Fed::Payments, KEYS, KEYS, RATE, base_us)?;
     running.wait_until("a checkpoint holds all keys", Duration::from_secs(60), |this| {
         Ok(stages::read(this.log())?.iter().filter(|e| e.message == "checkpoint complete").count() >= 2)
     })?;

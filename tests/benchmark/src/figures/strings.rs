@@ -1,12 +1,16 @@
 //! The rate from Kafka to Kafka with texts as keys, beside a loop that decodes the same records, keeps the same table and
 //! encodes the same output, and has nothing that makes it exactly once.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use fluvial_kafka_apache::child::Folder;
 
+use super::stages;
 use super::throughput::{Run, run, run_bare};
 use crate::kafka::{self, feed};
 use crate::report::{Aim, Report, Value};
+use crate::running::Running;
 use crate::subject::bare_loop::Work;
 use crate::subject::job;
 
@@ -14,6 +18,11 @@ use crate::subject::job;
 const KEYS: u64 = 1_000_000;
 /// How many records lie ready.
 const RECORDS: u64 = 6_000_000;
+
+/// How many records a tick has at the most where they come from memory.
+const TICK_RECORDS: u64 = 10_000;
+/// How many of them are measured.
+const FROM_MEMORY: u64 = 5_000_000;
 
 /// How many orders there are.
 const ORDERS: u64 = 1_000_000;
@@ -60,8 +69,36 @@ pub(crate) fn measure() -> Result<Report> {
             before.written as f64 / 1e6
         ));
     }
+    for key_bytes in [7, 36] {
+        let one = from_memory(key_bytes, 1)?;
+        let two = from_memory(key_bytes, 2)?;
+        let what = |what: &str| format!("{key_bytes} bytes, from memory to memory: {what} of two workers, beside one");
+        let cpu = |run: &FromMemory| Value::CpuPerMillion(run.cpu_per_million);
+        report.compare(what("CPU"), cpu(&two), cpu(&one), Aim::AtMost(1.1));
+        report.compare(what("rate"), Value::Rate(two.rate), Value::Rate(one.rate), Aim::AtLeast(1.6));
+    }
     report.note("theirs has the same table, decoding and encoding; no journal, no checkpoints, no progress");
     Ok(report)
+}
+
+/// What a run without a broker came to.
+struct FromMemory {
+    rate: f64,
+    cpu_per_million: f64,
+}
+
+fn from_memory(key_bytes: usize, workers: u32) -> Result<FromMemory> {
+    eprintln!("  ours from memory to memory, {workers} workers");
+    let folder = Folder::new("fluvial-benchmark-")?;
+    let mut arguments = job::sales_from_memory_arguments(folder.path(), key_bytes, KEYS, TICK_RECORDS, Duration::ZERO);
+    arguments.extend(["--written", "--workers", &workers.to_string()].map(str::to_owned));
+    let running = Running::start(job::SALES_FROM_MEMORY, &arguments, folder.path(), stages::SELDOM)?;
+    let from = running.wait_for_records(2 * KEYS, Duration::from_secs(60))?;
+    let to = running.wait_for_records(2 * KEYS + FROM_MEMORY, Duration::from_secs(120))?;
+    Ok(FromMemory {
+        rate: (to.records - from.records) as f64 / ((to.at_us - from.at_us) as f64 / 1e6),
+        cpu_per_million: to.cpu_per_million_since(&from),
+    })
 }
 
 /// Rows of ten fields, five of them texts: the newest of each order, and a count and a sum of them by group.

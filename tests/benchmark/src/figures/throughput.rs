@@ -111,7 +111,11 @@ pub(super) fn run_bare(work: Work, brokers: &str, output: &str, all: u64) -> Res
 
 /// From the first record that is read to the last that is visible, of `all` records.
 pub(super) fn run(brokers: &str, output: &str, all: u64, arguments: &[String], folder: &Path) -> Result<Run> {
-    let running = Running::start(&arguments[0], arguments, folder, "info")?;
+    follow(&Running::start(&arguments[0], arguments, folder, "info")?, brokers, output, all)
+}
+
+/// As [`run`], of what has just been started.
+pub(super) fn follow(running: &Running, brokers: &str, output: &str, all: u64) -> Result<Run> {
     let first = running.wait_for_records(1, Duration::from_secs(30))?;
     let (first_cpu, began) = (running.cpu(), Instant::now());
     let ends = Ends::new(brokers, output)?;

@@ -89,7 +89,33 @@ fn load_with(
     producer.flush(FLUSH).context("the broker does not take the input")
 }
 
-/// Payments at a steady rate, until dropped. The amount of each is when it was produced, in microseconds since `base`.
+/// What a [`Feed`] produces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fed {
+    /// Payments.
+    Payments,
+    /// Sales, with accounts of so many bytes.
+    Sales(usize),
+}
+
+impl Fed {
+    /// Produces one record of each key, as fast as can be.
+    pub(crate) fn load(self, brokers: &str, keys: u64) -> Result<()> {
+        match self {
+            Self::Payments => load(brokers, 0..keys, keys),
+            Self::Sales(key_bytes) => load_sales(brokers, 0..keys, keys, key_bytes),
+        }
+    }
+
+    fn value(self, key: u64, amount: i64, into: &mut Vec<u8>) {
+        match self {
+            Self::Payments => Payment { key, amount }.value(into),
+            Self::Sales(key_bytes) => sale::value(key, key_bytes, amount, into),
+        }
+    }
+}
+
+/// Payments or sales at a steady rate, until dropped. The amount of each is when it was produced, in microseconds since `base`.
 pub(crate) struct Feed {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<u64>>>,
@@ -97,7 +123,7 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// Begins; offsets that choose the keys go on from `from`.
-    pub(crate) fn start(brokers: &str, from: u64, keys: u64, rate: u64, base_us: u64) -> Result<Self> {
+    pub(crate) fn start(brokers: &str, fed: Fed, from: u64, keys: u64, rate: u64, base_us: u64) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let producer = producer(brokers, "0")?;
@@ -111,7 +137,7 @@ impl Feed {
                 let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
                 for offset in from + made..from + due {
                     let amount = i64::try_from(now_us() - base_us).unwrap_or(i64::MAX);
-                    Payment { key: key_at(offset, keys), amount }.value(&mut value);
+                    fed.value(key_at(offset, keys), amount, &mut value);
                     send(&producer, partition, None, &value)?;
                 }
                 made = due;

@@ -16,6 +16,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
 
+use self::feed::Fed;
+
 /// How many partitions each topic has.
 pub(crate) const PARTITIONS: u32 = 4;
 /// The input topic.
@@ -51,12 +53,12 @@ fn start_with(partitions: u32, options: Options) -> Result<ApacheKafka> {
     ApacheKafka::start(&Options { properties, fast: true, ..options })
 }
 
-/// Starts Apache Kafka with an input topic that holds a payment of each key.
-pub(crate) fn start_with_each_key(keys: u64) -> Result<ApacheKafka> {
+/// Starts Apache Kafka with an input topic that holds a record of each key.
+pub(crate) fn start_with_each_key(keys: u64, fed: Fed) -> Result<ApacheKafka> {
     let kafka = start()?;
     make_topic(kafka.bootstrap(), INPUT)?;
     eprintln!("  producing each key once");
-    feed::load(kafka.bootstrap(), 0..keys, keys)?;
+    fed.load(kafka.bootstrap(), keys)?;
     Ok(kafka)
 }
 

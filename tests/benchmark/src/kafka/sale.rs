@@ -44,6 +44,14 @@ pub(crate) fn account(key: u64, bytes: usize) -> String {
     )
 }
 
+/// The number of an account.
+pub(crate) fn number(account: &str) -> Option<u64> {
+    match account.strip_prefix('k') {
+        Some(digits) => digits.parse().ok(),
+        None => u64::from_str_radix(account.rsplit('-').next()?, 16).ok(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -57,6 +65,7 @@ mod tests {
             assert_eq!(text.len(), VALUE_BYTES);
             let sale: Sale = serde_json::from_slice(&text).unwrap();
             assert_eq!((sale.account.len(), sale.amount), (bytes, -5));
+            assert_eq!(number(&sale.account), Some(key));
             assert_eq!(serde_json::from_slice::<serde_json::Value>(&text).unwrap().as_object().unwrap().len(), 6);
         }
     }

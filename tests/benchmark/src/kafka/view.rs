@@ -10,7 +10,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::payment::Total;
-use super::{PARTITIONS, PATIENCE, config};
+use super::{PARTITIONS, PATIENCE, config, sale};
 use crate::subject::meter::now_us;
 
 /// Looks where an output ends for such a consumer.
@@ -136,7 +136,11 @@ fn read(consumer: &BaseConsumer, state: &Mutex<State>, sums: bool, base_us: u64)
 
 fn take(state: &mut State, key: Option<&[u8]>, value: Option<&[u8]>, sums: bool, base_us: u64) -> Result<()> {
     let at_us = now_us();
-    let key: usize = serde_json::from_slice(key.context("a record has no key")?)?;
+    let key = key.context("a record has no key")?;
+    let key = match serde_json::from_slice::<&str>(key) {
+        Ok(account) => sale::number(account).context("an account without a number")? as usize,
+        Err(_) => serde_json::from_slice(key)?,
+    };
     let total: Total = serde_json::from_slice(value.context("a record has no value")?)?;
     let known = state.totals.get_mut(key).context("a key that was never produced")?;
     let before = if sums { std::mem::replace(known, total.clone()) } else { Total { count: 0, sum: 0 } };

@@ -59,6 +59,8 @@ struct Options {
 pub(crate) enum Work {
     /// Payments: each is written as a total of its own
     Pass,
+    /// Sales: each is written as a total of its own
+    PassSales,
     /// Sales: counted and summed by account, each change written
     Sum,
     /// Orders: kept as they are now, and counted and summed by group; each changed group is written once, at the end of the transaction
@@ -86,6 +88,11 @@ impl Tables {
                 let payment: Payment = serde_json::from_slice(value)?;
                 let total = Total { count: 1, sum: payment.amount };
                 Ok(Some((serde_json::to_vec(&payment.key)?, serde_json::to_vec(&total)?)))
+            }
+            Work::PassSales => {
+                let sale: Sale = serde_json::from_slice(value)?;
+                let total = Total { count: 1, sum: sale.amount };
+                Ok(Some((serde_json::to_vec(&sale.account)?, serde_json::to_vec(&total)?)))
             }
             Work::Sum => {
                 let sale: Sale = serde_json::from_slice(value)?;

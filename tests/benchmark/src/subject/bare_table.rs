@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use compact_str::CompactString;
 use differential_dataflow::AsCollection;
 use differential_dataflow::operators::CountTotal;
 use fluvial::durable::routing_hash;
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use hashbrown::{HashMap, HashTable};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::operator::Operator;
@@ -21,6 +22,7 @@ use timely::dataflow::{InputHandleVec, ProbeHandle, StreamVec};
 use super::exit;
 use super::job::key_at;
 use super::meter::Meter;
+use crate::kafka::sale;
 
 /// The first word of its command line.
 pub(crate) const NAME: &str = "bare-table";
@@ -34,6 +36,10 @@ struct Options {
     /// How many keys there are
     #[arg(long)]
     keys: u64,
+
+    /// How long each key is, if keys are texts
+    #[arg(long, default_value_t = 7)]
+    key_bytes: usize,
 
     /// How many records a tick has
     #[arg(long)]
@@ -57,6 +63,8 @@ enum By {
     SilentTable,
     /// Differential's operator
     CountTotal,
+    /// A hash map from texts to a count and a sum, without timely
+    Texts,
 }
 
 /// Runs its command line.
@@ -66,6 +74,9 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn run(options: Options, meter: Meter) {
+    if matches!(options.by, By::Texts) {
+        return texts(&options, &meter);
+    }
     timely::execute_directly(move |worker| {
         let mut input = InputHandleVec::<u64, u64>::new();
         let probe = ProbeHandle::new();
@@ -74,6 +85,7 @@ fn run(options: Options, meter: Meter) {
             let counts = match options.by {
                 By::Table => table(keys, true).as_collection(),
                 By::SilentTable => table(keys, false).as_collection(),
+                By::Texts => unreachable!("it has no dataflow"),
                 By::CountTotal => ones(keys).as_collection().count_total(),
             };
             counts.filter(|_| false).probe_with(&probe);
@@ -94,11 +106,28 @@ fn run(options: Options, meter: Meter) {
             worker.step_while(|| probe.less_than(&tick));
             meter.read(options.tick_records as usize, None);
         }
-        // What it costs, and what it holds, is looked at from outside.
-        loop {
-            std::thread::park();
-        }
+        stay();
     });
+}
+
+/// What it costs, and what it holds, is looked at from outside.
+fn stay() {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn texts(options: &Options, meter: &Meter) {
+    let mut totals = HashMap::<CompactString, (u64, i64)>::new();
+    for offset in (0..options.records).step_by(options.tick_records as usize) {
+        for at in offset..offset + options.tick_records {
+            let account = sale::account(key_at(at, options.keys), options.key_bytes);
+            let total = totals.entry(account.into()).or_default();
+            *total = (total.0 + 1, total.1 + 1);
+        }
+        meter.read(options.tick_records as usize, None);
+    }
+    stay();
 }
 
 /// A key and its count, at a tick.

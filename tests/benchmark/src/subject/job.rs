@@ -17,7 +17,7 @@ use super::meter::Meter;
 use super::metered::{Metered, Pace};
 use crate::kafka::order::{Order, Revenue};
 use crate::kafka::payment::{Payment, Total};
-use crate::kafka::sale::Sale;
+use crate::kafka::sale::{self, Sale};
 use crate::kafka::{INPUT, PARTITIONS};
 
 /// The name of the job that counts records from memory by key.
@@ -30,6 +30,9 @@ pub(crate) const TOTALS: &str = "totals";
 
 /// The name of the job that counts and sums sales from Kafka by a text.
 pub(crate) const SALES: &str = "sales";
+
+/// The name of the job that counts and sums sales from memory by a text.
+pub(crate) const SALES_FROM_MEMORY: &str = "sales-from-memory";
 
 /// The name of the job that keeps orders from Kafka, and counts and sums them by group.
 pub(crate) const ORDERS: &str = "rows";
@@ -47,6 +50,11 @@ pub(crate) fn totals(arguments: Vec<OsString>) -> ExitCode {
 /// Runs the command line of the job on Kafka whose keys are texts.
 pub(crate) fn sales(arguments: Vec<OsString>) -> ExitCode {
     App::new(SALES, build_sales).main_with(arguments)
+}
+
+/// Runs the command line of the job from memory whose keys are texts.
+pub(crate) fn sales_from_memory(arguments: Vec<OsString>) -> ExitCode {
+    App::new(SALES_FROM_MEMORY, build_sales_from_memory).main_with(arguments)
 }
 
 /// Runs the command line of the job on Kafka that keeps rows of ten fields.
@@ -70,6 +78,24 @@ struct CountOptions {
 
     #[command(flatten)]
     metering: Metering,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct SalesFromMemoryOptions {
+    #[command(flatten)]
+    count: CountOptions,
+
+    /// How long each key is
+    #[arg(long)]
+    key_bytes: usize,
+
+    /// How many splits the source has
+    #[arg(long)]
+    splits: u32,
+
+    /// Write each key's total to memory, instead of nothing
+    #[arg(long)]
+    written: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -145,6 +171,31 @@ fn build_count(job: &mut Job<'_>, options: &CountOptions) -> anyhow::Result<()> 
     Ok(())
 }
 
+fn build_sales_from_memory(job: &mut Job<'_>, options: &SalesFromMemoryOptions) -> anyhow::Result<()> {
+    static MEMORY: OnceLock<Memory> = OnceLock::new();
+    let SalesFromMemoryOptions { count, key_bytes, splits, written } = options.clone();
+    let CountOptions { keys, beat_records, beat, metering } = count;
+    let memory = MEMORY.get_or_init(|| {
+        let memory = Memory::new();
+        memory.generate("sales", splits, u64::MAX, move |split, offset, record| {
+            let at = offset.0 * u64::from(splits) + u64::from(split);
+            sale::value(key_at(at, keys), key_bytes, 1, &mut record.value);
+        });
+        memory
+    });
+    let pace = Pace { records: beat_records, every: beat };
+    let source = Metered::new(memory.source("sales"), meter(&metering.marks, metering.step)?, Some(pace));
+    let sales = job.source("sales", source).format(Json).stream::<Sale>().map(|sale| (sale.account, sale.amount));
+    let totals = (Count, Sum(|amount: &i64| *amount));
+    let output = job.output(memory.upsert("totals", PARTITIONS)).format(Json);
+    if written {
+        output.write_changes(sales.aggregate_changes("totals", totals).map_values(|(count, sum)| Total { count, sum }));
+    } else {
+        output.write(sales.aggregate("totals", totals).filter(|_| false));
+    }
+    Ok(())
+}
+
 fn build_totals(job: &mut Job<'_>, options: &TotalsOptions) -> anyhow::Result<()> {
     let kafka = options.kafka.connect()?;
     let source =
@@ -197,6 +248,22 @@ pub(crate) fn count_arguments(folder: &Path, keys: u64, tick_records: u64, beat:
     let times = [("--beat", beat), ("--tick", beat.max(tick))];
     let times = times.map(|(name, time)| [name.to_owned(), humantime::format_duration(time).to_string()]);
     arguments.extend(times.into_iter().flatten());
+    arguments
+}
+
+/// The command line of the job from memory whose keys are texts of so many bytes, with a checkpoint each second.
+pub(crate) fn sales_from_memory_arguments(
+    folder: &Path,
+    key_bytes: usize,
+    keys: u64,
+    tick_records: u64,
+    beat: Duration,
+) -> Vec<String> {
+    let mut arguments = count_arguments(folder, keys, tick_records, beat);
+    arguments[0] = SALES_FROM_MEMORY.to_owned();
+    let more = [("--key-bytes", key_bytes.to_string()), ("--splits", PARTITIONS.to_string())];
+    let more = more.into_iter().chain([("--checkpoint-every", "1s".to_owned())]);
+    arguments.extend(more.flat_map(|(name, value)| [name.to_owned(), value]));
     arguments
 }
 

@@ -19,6 +19,7 @@ pub(crate) fn named(name: &str) -> Option<Subject> {
         job::COUNT => Some(job::count),
         job::TOTALS => Some(job::totals),
         job::SALES => Some(job::sales),
+        job::SALES_FROM_MEMORY => Some(job::sales_from_memory),
         job::ORDERS => Some(job::orders),
         bare_table::NAME => Some(bare_table::main),
         bare_loop::NAME => Some(bare_loop::main),
