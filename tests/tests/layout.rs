@@ -207,6 +207,28 @@ fn the_layers_of_the_engine_use_only_those_below() {
     }
 }
 
+/// Each library that a job links, with its features.
+fn libraries_of(job: &str) -> BTreeSet<String> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["tree", "--package", job, "--edges", "normal,build", "--prefix", "none", "--format", "{p} {f}"]);
+    let output = cargo.args(["--offline", "--locked"]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let libraries = lines.lines().map(|line| line.trim_end_matches(" (*)").to_owned());
+    libraries.filter(|line| !line.starts_with(&format!("{job} "))).collect()
+}
+
+/// Three libraries had more features where the demos' broker is linked. So a job of one's own, built after a demo, built parquet,
+/// librdkafka and the engine again, which took minutes.
+#[test]
+fn all_jobs_have_the_same_builds_of_libraries() {
+    let with_a_demo = libraries_of("orders");
+    for job in ["words", "bank"] {
+        let others: Vec<_> = libraries_of(job).difference(&with_a_demo).cloned().collect();
+        assert!(others.is_empty(), "{job} has other features, so these are built again: {others:?}");
+    }
+}
+
 #[test]
 fn every_file_belongs_to_a_crate() {
     let files = files();

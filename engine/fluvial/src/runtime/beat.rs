@@ -107,7 +107,7 @@ mod tests {
     fn the_first_progress_is_told_without_waiting_for_the_next_beat() {
         let (told, beats_told) = std::sync::mpsc::channel();
         let say =
-            move |beat: &FromProcess| drop(told.send(matches!(beat, FromProcess::Beat { progress: Some(_), .. })));
+            move |beat: &FromProcess| told.send(matches!(beat, FromProcess::Beat { progress: Some(_), .. })).unwrap();
         let beats = Beats::start_with(Duration::from_secs(3600), say).unwrap();
         beats.measured(Progress { minted: 7, ..Progress::default() }, LeaderFigures::default());
         assert_eq!(beats_told.recv_timeout(Duration::from_secs(60)), Ok(true));

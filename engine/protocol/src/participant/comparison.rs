@@ -138,7 +138,7 @@ impl Comparing {
         {
             // What stands after the progress is a partially committed transaction's, which the committer compares.
             let through_progress = records.iter().filter(|(offset, _)| *offset < committed.end);
-            let mut table = Table::new();
+            let mut table = Table::default();
             apply(&mut table, through_progress.map(|(_, record)| record.borrowed()));
             *held = Some(Held { table, earliest });
         }
@@ -217,7 +217,8 @@ fn difference(
     if other.is_empty() && (missing.is_empty() || *earliest > Offset(0)) {
         return Ok(Compared { rows: table.len() as u64, gone: missing.len() as u64 });
     }
-    let key = other.first().or(missing.first()).map(|(key, _)| (*key).clone()).unwrap_or_default();
+    // Of all rows that differ, a person is shown the one with the smallest key.
+    let key = other.iter().min().or(missing.iter().min()).map(|(key, _)| (*key).clone()).unwrap_or_default();
     Err(Mismatch::OutputDiffers {
         at: committed.at.clone(),
         rows: (other.len() + missing.len()) as u64,

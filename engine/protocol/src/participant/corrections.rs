@@ -10,6 +10,7 @@
 //! corrected.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use fluvial_connector::{Envelope, OutputPartition, OutputRecord, OutputRecordRef, Tick};
 
@@ -17,7 +18,10 @@ use crate::TickRecords;
 use crate::committer::HeldRecords;
 use crate::journal::SinkStart;
 
-pub(super) type Table = BTreeMap<Vec<u8>, Vec<u8>>;
+/// The rows of an output partition. Tables of a million rows are made and compared while the output pauses, which a `BTreeMap` makes
+/// longer by more than a second.
+#[expect(clippy::disallowed_types, reason = "nothing depends on its order, and this hash takes nothing at random")]
+pub(super) type Table = std::collections::HashMap<Vec<u8>, Vec<u8>, BuildHasherDefault<DefaultHasher>>;
 
 /// The output of one tick in one partition.
 pub type PartitionOutput = (OutputPartition, TickRecords);
@@ -70,7 +74,8 @@ impl Reconciling {
     /// Takes the records that an output partition holds.
     pub(super) fn found(&mut self, HeldRecords { at, records, .. }: HeldRecords) {
         if let Some(held @ None) = self.held.get_mut(&at) {
-            apply(held.insert(Table::new()), records.iter().map(|(_, record)| record.borrowed()));
+            let table = held.insert(Table::default());
+            records.into_iter().for_each(|(_, OutputRecord { key, value })| set(table, key, value));
         }
     }
 
@@ -84,7 +89,7 @@ impl Reconciling {
             held.into_iter()
                 .map(|(at, held)| {
                     let whole = self.whole.remove(&at).unwrap_or_default();
-                    let corrections = difference(&held.unwrap_or_default(), whole);
+                    let corrections = difference(held.unwrap_or_default(), whole);
                     (at, TickRecords::new(corrections))
                 })
                 .collect(),
@@ -94,21 +99,24 @@ impl Reconciling {
 
 /// Applies the records of an upsert output to a table.
 pub(super) fn apply<'a>(table: &mut Table, records: impl IntoIterator<Item = OutputRecordRef<'a>>) {
-    for OutputRecordRef { key, value } in records {
-        match value {
-            Some(value) => table.insert(key.to_vec(), value.to_vec()),
-            None => table.remove(key),
-        };
-    }
+    records.into_iter().for_each(|record| set(table, record.key.to_vec(), record.value.map(<[u8]>::to_vec)));
+}
+
+fn set(table: &mut Table, key: Vec<u8>, value: Option<Vec<u8>>) {
+    match value {
+        Some(value) => table.insert(key, value),
+        None => table.remove(&key),
+    };
 }
 
 /// The records that turn `held` into `wanted`, in key order.
-fn difference(held: &Table, wanted: Table) -> Vec<OutputRecord> {
-    let gone =
-        held.keys().filter(|key| !wanted.contains_key(*key)).map(|key| OutputRecord { key: key.clone(), value: None });
-    let mut corrections: Vec<OutputRecord> = gone.collect();
-    let other = wanted.into_iter().filter(|(key, value)| held.get(key) != Some(value));
-    corrections.extend(other.map(|(key, value)| OutputRecord { key, value: Some(value) }));
+fn difference(held: Table, mut wanted: Table) -> Vec<OutputRecord> {
+    let changed = |(key, value): (Vec<u8>, Vec<u8>)| match wanted.remove(&key) {
+        Some(same) if same == value => None,
+        wanted => Some(OutputRecord { key, value: wanted }),
+    };
+    let mut corrections: Vec<OutputRecord> = held.into_iter().filter_map(changed).collect();
+    corrections.extend(wanted.into_iter().map(|(key, value)| OutputRecord { key, value: Some(value) }));
     corrections.sort();
     corrections
 }
