@@ -9,8 +9,9 @@
 //!
 //! **Owns** the path of records from a source to the first durable operator. **Guarantees** that the output at a tick depends
 //! only on the records of that tick, because closures are `Fn` and the underlying timely stream is not accessible, so no
-//! operator here can keep state; `join_now` holds the rows of a collection, as joins of collections do. The order of the records of a tick is that of their [`Origin`], whatever batches they
-//! arrive in. **Does not** keep anything: state needs a durable operator ([`crate::durable`]).
+//! operator here can keep state; `join_now` holds the rows of a collection, as joins of collections do. The order of the records
+//! of a tick is that of their [`Origin`], whatever batches they arrive in. **Does not** keep anything: state needs a durable
+//! operator ([`crate::durable`]).
 
 mod branches;
 mod changelog;
