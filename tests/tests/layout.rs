@@ -36,6 +36,7 @@ const CRATES: &[&str] = &[
     "engine/protocol",
     "engine/store",
     "jobs/bank",
+    "jobs/components",
     "jobs/demo",
     "jobs/orders",
     "jobs/words",

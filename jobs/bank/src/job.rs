@@ -10,7 +10,7 @@
 //! says something else.
 
 use fluvial::connector::format::Json;
-use fluvial::{Collection, Job, OnMalformed, Sum, Table};
+use fluvial::{Job, OnMalformed, Sum, Table};
 use fluvial_kafka::KafkaOptions;
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +110,7 @@ pub(crate) fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<
         .stream::<Transfer>();
     let credits = transfers.clone().key_by(|t| t.to).aggregate("credits", Sum(|t: &Transfer| t.amount));
     let debits = transfers.key_by(|t| t.from).aggregate("debits", Sum(|t: &Transfer| t.amount));
-    let balances = full_outer_join(credits.clone(), debits.clone());
+    let balances = credits.clone().full_join(debits.clone());
     let balances = balances.try_map("balances", |_, (credit, debit)| {
         let (credit, debit) = (credit.unwrap_or(0), debit.unwrap_or(0));
         credit.checked_sub(debit).ok_or_else(|| format!("{credit} minus {debit} does not fit 64 bits"))
@@ -124,29 +124,6 @@ pub(crate) fn build(job: &mut Job<'_>, options: &BankOptions) -> anyhow::Result<
     job.output(output("balances")).format(Json).write(balances);
     job.output(output("total")).format(Json).write(total);
     Ok(())
-}
-
-/// What each side of an outer join has for a key.
-type BothSides = (Option<i64>, Option<i64>);
-
-/// Every key of either side, with what each side has for it.
-fn full_outer_join<'s>(
-    left: Collection<'s, (u64, i64)>,
-    right: Collection<'s, (u64, i64)>,
-) -> Collection<'s, (u64, BothSides)> {
-    let (left, right) = (left.arrange_by_key(), right.arrange_by_key());
-    let keys = |side: Collection<'s, (u64, i64)>| side.map(|(key, _)| key);
-    let both = left.clone().join_core(right.clone(), |key, l, r| Some((*key, (Some(*l), Some(*r)))));
-    let only_left = left
-        .clone()
-        .as_collection(|key, value| (*key, *value))
-        .antijoin(keys(right.clone().as_collection(|key, value| (*key, *value))))
-        .map(|(key, l)| (key, (Some(l), None)));
-    let only_right = right
-        .as_collection(|key, value| (*key, *value))
-        .antijoin(keys(left.as_collection(|key, value| (*key, *value))))
-        .map(|(key, r)| (key, (None, Some(r))));
-    both.concat(only_left).concat(only_right)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use fluvial_protocol::journal::SplitNumber;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DataflowError {
     /// One input record became more records than can be numbered.
-    #[error("flat_map made more than 16777216 records of the record at offset {offset} of split {}: split that \
-         record up before it is produced", split.0)]
+    #[error("flat_map or a join made more than 16777216 records of the record at offset {offset} of split {}: split \
+         that record up before it is produced, or join it with fewer rows", split.0)]
     TooManyRecords {
         /// The split.
         split: SplitNumber,

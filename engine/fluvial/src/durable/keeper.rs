@@ -279,10 +279,9 @@ fn settle<K: ExchangeData, F: Fold>(
     delta: F::Delta,
 ) -> Result<Settled<K, F::Out>, (K, Overflow)> {
     let Some((place, row)) = place.and_then(|place| Some((place, rows.change_at(place)?))) else {
-        return Ok(match fold.first(delta) {
+        return Ok(match fold.first_and_output(delta) {
             Ok(None) => Settled::Nothing,
-            Ok(Some(row)) => {
-                let new = fold.output(&row);
+            Ok(Some((row, new))) => {
                 rows.insert(hash, key.clone(), row, routing_hash);
                 Settled::New(key, new)
             }

@@ -72,6 +72,15 @@ pub(crate) trait Fold: 'static {
     /// Returns the row of a key that had none, if it has one now.
     fn first(&self, delta: Self::Delta) -> Result<Option<Self::Row>, Overflow>;
 
+    /// As [`first`](Fold::first), with the value that the operator emits for the new row. It may say more than the row does.
+    #[inline]
+    fn first_and_output(&self, delta: Self::Delta) -> Result<Option<(Self::Row, Self::Out)>, Overflow> {
+        Ok(self.first(delta)?.map(|row| {
+            let output = self.output(&row);
+            (row, output)
+        }))
+    }
+
     /// Applies the delta of a tick to a row.
     fn change(&self, row: &mut Self::Row, delta: Self::Delta) -> Result<Change<Self::Out>, Overflow>;
 
@@ -162,7 +171,8 @@ where
     Changes::new(built::<K, F, AsChanges>(stream, name, operator, fold))
 }
 
-fn built<'s, K, F, E>(
+/// Adds the operator `name` to the dataflow, and returns what it emits.
+pub(super) fn built<'s, K, F, E>(
     stream: Stream<'s, (K, F::Value)>,
     name: &str,
     operator: String,

@@ -7,6 +7,8 @@
 //! | [`latest`](crate::Stream::latest) | `Stream<(K, Option<V>)>` | `Collection<(K, V)>` | the newest value of each key |
 //! | [`latest_map`](crate::Stream::latest_map) | `Stream<(K, Option<V>)>` | `Collection<(K, O)>` | the newest value of each key |
 //! | [`aggregate`](crate::Stream::aggregate) | `Stream<(K, V)>` | `Collection<(K, A::Out)>` | one small row for each key |
+//! | [`dedup`](crate::Stream::dedup) | `Stream<(K, V)>` | `Stream<(K, V)>` | the keys that it has seen |
+//! | [`join`](crate::Stream::join) | two, `Stream<(K, V)>` and `Stream<(K, W)>` | `Stream<(K, (V, W))>` | every record of both |
 //!
 //! Where a result goes to an upsert output, `latest_changes` and `aggregate_changes` give its [`Changes`](crate::Changes) with less
 //! work.
@@ -16,14 +18,17 @@
 //!
 //! **Guarantees**: a collection changes once in a tick, to what each key has become by the end of the tick, whatever the order
 //! and the batches of the tick's records and whatever the number of workers. After a restart the rows of the checkpoint appear
-//! at its tick, and all later changes are those that would have followed without the restart. **Does not** write to the
-//! store: the runtime takes what `Durables` has frozen, and writes it.
+//! at its tick, and all later changes are those that would have followed without the restart. A stream has no rows: what
+//! `dedup` and `join` have emitted is not emitted again. **Does not** write to the store: the runtime takes what `Durables` has
+//! frozen, and writes it.
 
 mod aggregate;
 mod aggregates;
 mod context;
+mod dedup;
 mod error;
 mod frozen;
+mod join;
 mod keep_all;
 mod keeper;
 mod keyed;
@@ -31,7 +36,7 @@ mod latest;
 mod nodes;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use crate::state::routing_hash;
 pub use aggregates::{Aggregate, Average, Count, ExactFloat, Float, Overflow, Retract, Sum, Summand};

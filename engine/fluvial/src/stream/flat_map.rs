@@ -35,7 +35,7 @@ impl<'s, D: 'static> Stream<'s, D> {
         I::Item: 'static,
     {
         let durables = self.durables.clone();
-        let mut numberings = vec![Numbering::default(); self.branches as usize];
+        let mut numberings = vec![Numbering::default(); self.branches.count as usize];
         // Once it has failed, the operator holds the capability of the batch that it failed at, so that no frontier
         // says that the batch's tick is complete.
         let mut held = None;
@@ -76,6 +76,6 @@ impl<'s, D: 'static> Stream<'s, D> {
                 }
             },
         );
-        Stream { inner, branches: self.branches, durables: self.durables }
+        Stream { inner, branches: self.branches.several(), durables: self.durables }
     }
 }

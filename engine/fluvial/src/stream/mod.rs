@@ -1,7 +1,7 @@
 //! Streams: sequences of records that pass through stateless operators and are not kept.
 //!
 //! ```text
-//!   source ──► Stream ──map, try_map, filter, flat_map, key_by, union, inspect──► Stream
+//!   source ──► Stream ──map, try_map, filter, flat_map, key_by, union, inspect──► Stream ──join_now──► Stream
 //!                                                                          │ a durable operator, by name
 //!                                                                          ▼
 //!                                                        Collection ──all of differential dataflow──► output
@@ -9,26 +9,34 @@
 //!
 //! **Owns** the path of records from a source to the first durable operator. **Guarantees** that the output at a tick depends
 //! only on the records of that tick, because closures are `Fn` and the underlying timely stream is not accessible, so no
-//! operator here can keep state. The order of the records of a tick is that of their [`Origin`], whatever batches they
-//! arrive in. **Does not** keep anything: state needs a durable operator ([`crate::durable`]).
+//! operator here can keep state; `join_now` holds the rows of a collection, as joins of collections do. The order of the records
+//! of a tick is that of their [`Origin`], whatever batches they arrive in. **Does not** keep anything: state needs a durable
+//! operator ([`crate::durable`]).
 
+mod branches;
 mod changelog;
 mod changes;
 mod checked;
 pub(crate) mod context;
 mod flat_map;
+mod gather;
+mod join_now;
 mod operators;
 mod origin;
+mod rows_by_key;
 mod table;
+mod table_joins;
 mod totals;
 
 use std::fmt;
 
-use differential_dataflow::VecCollection;
+use differential_dataflow::{ExchangeData, VecCollection};
 use timely::dataflow::StreamVec;
 
+pub(crate) use branches::Branches;
 pub use changelog::Changelog;
 pub use changes::Changes;
+pub(crate) use join_now::{AsOf, each};
 pub(crate) use origin::Origin;
 pub use table::Table;
 
@@ -80,20 +88,47 @@ pub type Collection<'s, D, R = isize> = VecCollection<'s, u64, D, R>;
 /// ```
 pub struct Stream<'s, D: 'static> {
     inner: StreamVec<'s, u64, (D, Origin)>,
-    /// The number of branches that unions have merged into this stream. The branch numbers of its records' origins are smaller.
-    branches: u32,
+    branches: Branches,
     durables: Durables,
 }
 
 impl<'s, D: 'static> Stream<'s, D> {
     /// Creates the stream of a source's records.
     pub(crate) fn from_source(inner: StreamVec<'s, u64, (D, Origin)>, durables: &Durables) -> Self {
-        Self { inner, branches: 1, durables: durables.clone() }
+        Self { inner, branches: Branches::of_source(), durables: durables.clone() }
+    }
+
+    /// Creates the stream of records that an operator has distributed by key. They have the origins that they had in a stream
+    /// with these branches.
+    pub(crate) fn by_key(inner: StreamVec<'s, u64, (D, Origin)>, branches: Branches, durables: Durables) -> Self
+    where
+        D: ExchangeData,
+    {
+        let stream = Self { inner, branches, durables };
+        if branches.several { stream.gathered() } else { stream }
+    }
+
+    pub(crate) fn branches(&self) -> Branches {
+        self.branches
+    }
+
+    pub(crate) fn durables(&self) -> Durables {
+        self.durables.clone()
     }
 
     /// Takes the stream apart, for a durable operator that is built on it.
     pub(crate) fn into_parts(self) -> (StreamVec<'s, u64, (D, Origin)>, Durables) {
         (self.inner, self.durables)
+    }
+}
+
+#[cfg(test)]
+impl<'s, D: 'static> Stream<'s, D> {
+    /// Pairs each record with its origin, for tests.
+    pub(crate) fn with_origins(self) -> Stream<'s, (D, Origin)> {
+        use timely::dataflow::operators::vec::Map;
+        let inner = self.inner.map(|(record, origin)| ((record, origin), origin));
+        Stream { inner, branches: self.branches, durables: self.durables }
     }
 }
 

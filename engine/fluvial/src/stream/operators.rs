@@ -144,8 +144,8 @@ impl<'s, D: 'static> Stream<'s, D> {
     /// If more than 256 streams are merged into one.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
-        let (shift, branches) = (self.branches, self.branches + other.branches);
-        assert!(branches <= MOST_BRANCHES, "a stream is a union of at most {MOST_BRANCHES} others");
+        let (shift, branches) = (self.branches.count, self.branches.and(other.branches));
+        assert!(branches.count <= MOST_BRANCHES, "a stream is a union of at most {MOST_BRANCHES} others");
         let other = other.in_place("union", move |batch| {
             batch.iter_mut().for_each(|(_, origin)| *origin = origin.shifted(shift));
         });

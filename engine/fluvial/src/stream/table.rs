@@ -5,13 +5,20 @@ use std::hash::Hash;
 use differential_dataflow::ExchangeData;
 use fluvial_connector::BoxError;
 
-use super::{Collection, checked, totals};
+use super::{Collection, checked, table_joins, totals};
 use crate::durable::{Durables, Retract};
 
-/// Checked operators on a collection of keys and values, in addition to differential dataflow's own: a result that does not
-/// fit its type, or that the job's logic refuses, ends the job with an error that names operator and key.
+/// Operators on a collection of keys and values, in addition to differential dataflow's own. Joins other than the inner one,
+/// which is differential dataflow's `join`; and checked operators: a result that does not fit its type, or that the job's logic
+/// refuses, ends the job with an error that names operator and key.
 ///
-/// Differential dataflow's `count`, `count_total` and `explode` add up in `isize`, which wraps around.
+/// | rows with a partner by key | the others too |
+/// | --- | --- |
+/// | `join` (of differential dataflow) | [`left_join`](Table::left_join), [`right_join`](Table::right_join), [`full_join`](Table::full_join) |
+/// | [`semi_join`](Table::semi_join): without the partner | [`anti_join`](Table::anti_join): only the others |
+///
+/// Differential dataflow's `count`, `count_total` and `explode` add up in `isize`, which wraps around. Its `semijoin` and
+/// `antijoin` take keys that are there once.
 ///
 /// **Guarantees**: the result of a key changes at most once in a tick, to the aggregate of the rows that the key has at
 /// the end of the tick. Rows that are added and retracted within a tick, as joins do, do not change results. **Does
@@ -79,6 +86,107 @@ pub trait Table<'s, K, V> {
         V: Hash,
         W: Clone + 'static,
         E: Into<BoxError>;
+
+    /// Pairs each row with every row of `other` that has the same key, and a row without a partner with `None`. The result
+    /// follows all changes of both sides, and changes once in a tick: no `None` is there in between while a partner is
+    /// replaced within a tick.
+    ///
+    /// ```
+    /// use fluvial::Table;
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let prices = scope.input::<(String, Option<i64>)>("prices").latest("prices");
+    ///     let stock = scope.input::<(String, Option<i64>)>("stock").latest("stock");
+    ///     scope.output("items", prices.left_join(stock));
+    /// });
+    /// test.feed("prices", 1, [("tea".to_owned(), Some(3i64))]);
+    /// test.feed("stock", 2, [("tea".to_owned(), Some(10i64)), ("jam".to_owned(), Some(5))]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.table::<(String, (i64, Option<i64>))>("items"), [("tea".to_owned(), (3, None))]);
+    /// test.advance_past(2);
+    /// assert_eq!(test.table::<(String, (i64, Option<i64>))>("items"), [("tea".to_owned(), (3, Some(10)))]);
+    /// ```
+    #[must_use]
+    fn left_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Collection<'s, (K, (V, Option<W>))>
+    where
+        K: Hash;
+
+    /// Pairs each row of `other` with every row of this collection that has the same key, and a row of `other` without a
+    /// partner with `None`: [`left_join`](Table::left_join) with the sides exchanged.
+    ///
+    /// ```
+    /// use fluvial::Table;
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let prices = scope.input::<(String, Option<i64>)>("prices").latest("prices");
+    ///     let stock = scope.input::<(String, Option<i64>)>("stock").latest("stock");
+    ///     scope.output("items", prices.right_join(stock));
+    /// });
+    /// test.feed("stock", 1, [("jam".to_owned(), Some(5i64))]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.table::<(String, (Option<i64>, i64))>("items"), [("jam".to_owned(), (None, 5))]);
+    /// ```
+    #[must_use]
+    fn right_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Collection<'s, (K, (Option<V>, W))>
+    where
+        K: Hash;
+
+    /// Pairs each row with every row of `other` that has the same key, and rows without a partner, of either side, with
+    /// `None`. See [`left_join`](Table::left_join).
+    ///
+    /// ```
+    /// use fluvial::Table;
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let credits = scope.input::<(u32, Option<i64>)>("credits").latest("credits");
+    ///     let debits = scope.input::<(u32, Option<i64>)>("debits").latest("debits");
+    ///     let balance = |(account, (credit, debit)): (u32, (Option<i64>, Option<i64>))| {
+    ///         (account, credit.unwrap_or(0) - debit.unwrap_or(0))
+    ///     };
+    ///     scope.output("balances", credits.full_join(debits).map(balance));
+    /// });
+    /// test.feed("credits", 1, [(1u32, Some(100i64)), (2, Some(20))]);
+    /// test.feed("debits", 1, [(2u32, Some(30i64)), (3, Some(5))]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.table::<(u32, i64)>("balances"), [(1, 100), (2, -10), (3, -5)]);
+    /// ```
+    #[must_use]
+    fn full_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Collection<'s, (K, (Option<V>, Option<W>))>
+    where
+        K: Hash;
+
+    /// Keeps the rows whose key has a row in `other`, each as often as it is in this collection, however many rows `other`
+    /// has for the key.
+    ///
+    /// ```
+    /// use fluvial::Table;
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let names = scope.input::<(u32, Option<String>)>("names").latest("names");
+    ///     let orders = scope.input::<(u32, i64)>("orders").keep_all("orders");
+    ///     scope.output("buyers", names.clone().semi_join(orders.clone()));
+    ///     scope.output("others", names.anti_join(orders));
+    /// });
+    /// test.feed("names", 1, [(1u32, Some("Ann".to_owned())), (2, Some("Bob".to_owned()))]);
+    /// test.feed("orders", 1, [(1u32, 250i64), (1, 100)]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.table::<(u32, String)>("buyers"), [(1, "Ann".to_owned())]);
+    /// assert_eq!(test.table::<(u32, String)>("others"), [(2, "Bob".to_owned())]);
+    /// ```
+    #[must_use]
+    fn semi_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Self
+    where
+        K: Hash;
+
+    /// Keeps the rows whose key has no row in `other`. The example of [`semi_join`](Table::semi_join) shows it.
+    #[must_use]
+    fn anti_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Self
+    where
+        K: Hash;
 }
 
 impl<'s, K: ExchangeData, V: ExchangeData> Table<'s, K, V> for Collection<'s, (K, V)> {
@@ -94,5 +202,40 @@ impl<'s, K: ExchangeData, V: ExchangeData> Table<'s, K, V> for Collection<'s, (K
         E: Into<BoxError>,
     {
         checked::try_map(self, name, &Durables::of_this_worker(), logic)
+    }
+
+    fn left_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Collection<'s, (K, (V, Option<W>))>
+    where
+        K: Hash,
+    {
+        table_joins::left(self, other)
+    }
+
+    fn right_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Collection<'s, (K, (Option<V>, W))>
+    where
+        K: Hash,
+    {
+        table_joins::left(other, self).map(|(key, (right, left))| (key, (left, right)))
+    }
+
+    fn full_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Collection<'s, (K, (Option<V>, Option<W>))>
+    where
+        K: Hash,
+    {
+        table_joins::full(self, other)
+    }
+
+    fn semi_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Self
+    where
+        K: Hash,
+    {
+        table_joins::semi(self, other)
+    }
+
+    fn anti_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Self
+    where
+        K: Hash,
+    {
+        table_joins::anti(self, other)
     }
 }
