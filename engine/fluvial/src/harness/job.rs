@@ -52,6 +52,7 @@ pub type JobTest = Test<Message>;
 #[derive(Clone, Debug)]
 pub struct Message {
     tick: u64,
+    partition: u32,
     record: OutputRecord,
     envelope: Envelope,
 }
@@ -83,6 +84,9 @@ impl JobTest {
             let through = |messages: &[Message]| table(messages.iter().filter(|m| m.tick <= tick));
             assert!(!upsert || through(before) == through(now), "{what}");
             assert_eq!(after(before, tick), after(now, tick), "{what}");
+            // Of an output that is written from a stream, nothing is restored.
+            let restored = |message: &&Message| message.envelope == Envelope::Changelog && message.tick <= tick;
+            assert!(!now.iter().any(|message| restored(&message)), "{what}: it emits records of ticks before");
         })
     }
 
@@ -138,6 +142,37 @@ impl JobTest {
         updates.sort();
         updates
     }
+
+    /// Returns the messages that an output would write at one tick: partition, key and value, by partition, and in the order
+    /// in which they stand there. Each output has four partitions in a test.
+    ///
+    /// ```
+    /// use fluvial::connector::format::Text;
+    /// use fluvial::harness::JobTest;
+    /// use fluvial_memory::Memory;
+    ///
+    /// let mut test = JobTest::new(1, |job| {
+    ///     let memory = Memory::new();
+    ///     let steps = job.source("steps", memory.source("steps")).format(Text).stream::<String>();
+    ///     job.output(memory.append_to("log", 1)).format(Text).write_stream(steps.map(|step| ("ann", step)));
+    ///     Ok(())
+    /// });
+    /// test.feed("steps", 1, [(None, Some("wake up")), (None, Some("eat")), (None, Some("sleep"))]);
+    /// test.advance_past(1);
+    /// let log: Vec<String> = test.messages_at("log", 1).into_iter().filter_map(|(_, _, step)| step).collect();
+    /// assert_eq!(log, ["wake up", "eat", "sleep"]);
+    /// ```
+    ///
+    /// # Panics
+    /// If keys or values are not UTF-8.
+    #[must_use]
+    pub fn messages_at(&self, output: &str, tick: u64) -> Vec<(u32, String, Option<String>)> {
+        let at = self.made(output).iter().filter(|message| message.tick == tick);
+        let mut messages: Vec<_> =
+            at.map(|m| (m.partition, text(m.record.key.clone()), m.record.value.clone().map(text))).collect();
+        messages.sort_by_key(|(partition, ..)| *partition);
+        messages
+    }
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -155,10 +190,12 @@ fn table<'a>(messages: impl Iterator<Item = &'a Message>) -> BTreeMap<Vec<u8>, V
     rows
 }
 
-/// The messages of ticks after `tick`, in an order that does not depend on the number of workers.
-fn after(messages: &[Message], tick: u64) -> Vec<(u64, &OutputRecord)> {
-    let mut after: Vec<_> = messages.iter().filter(|m| m.tick > tick).map(|m| (m.tick, &m.record)).collect();
-    after.sort();
+/// The messages of ticks after `tick`, by tick and partition, and in the order of each partition, which does not depend on the
+/// number of workers.
+fn after(messages: &[Message], tick: u64) -> Vec<(u64, u32, &OutputRecord)> {
+    let after = messages.iter().filter(|m| m.tick > tick).map(|m| (m.tick, m.partition, &m.record));
+    let mut after: Vec<_> = after.collect();
+    after.sort_by_key(|(tick, partition, _)| (*tick, *partition));
     after
 }
 
@@ -228,10 +265,11 @@ impl Site<Message> for JobSite {
             }
             let messages = queue.ready.drain(..).flat_map(|complete| {
                 let tick = complete.tick.0;
-                let of_partition =
-                    |records: TickRecords| records.block().iter().map(|r| r.to_record()).collect::<Vec<_>>();
-                let records = complete.partitions.into_values().flat_map(of_partition);
-                records.map(move |record| Message { tick, record, envelope: *envelope })
+                let of_partition = move |(partition, records): (u32, TickRecords)| {
+                    let records: Vec<_> = records.block().iter().map(|record| record.to_record()).collect();
+                    records.into_iter().map(move |record| Message { tick, partition, record, envelope: *envelope })
+                };
+                complete.partitions.into_iter().flat_map(of_partition)
             });
             made.push((output.clone(), messages.collect()));
         }
