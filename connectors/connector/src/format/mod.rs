@@ -1,8 +1,20 @@
 //! How bytes become values and values become bytes.
 //!
 //! A [`Format`] is for one *part* of a record, its key or its value. It is used the same way for keys and values, and for
-//! sources and outputs. The formats are [`Json`], [`Text`] and [`Bytes`]. Where a whole record is read or written, a single
-//! format applies to both parts, and a pair has one for each: `(Text, Json)` means a key as plain text and a value as JSON.
+//! sources and outputs. Where a whole record is read or written, a single format applies to both parts, and a pair has one for
+//! each: `(Text, Json)` means a key as plain text and a value as JSON.
+//!
+//! | format | types | the serializer of Kafka's own clients that writes the same bytes |
+//! | --- | --- | --- |
+//! | [`Json`] | all that serde reads and writes | |
+//! | [`Text`] | strings, numbers, `Uuid`, and all that can be parsed and displayed | `StringSerializer`, `UUIDSerializer` |
+//! | [`Bytes`] | `Vec<u8>` | `ByteArraySerializer`, `ByteBufferSerializer`, `BytesSerializer` |
+//! | [`Long`], [`Integer`], [`Short`] | `i64`, `i32`, `i16` | `LongSerializer`, `IntegerSerializer`, `ShortSerializer` |
+//! | [`Double`], [`Float`] | `f64`, `f32` | `DoubleSerializer`, `FloatSerializer` |
+//! | [`Boolean`] | `bool` | `BooleanSerializer` |
+//!
+//! `VoidSerializer` writes no bytes at all, so it needs no format: a source whose keys are absent or do not matter is read by its
+//! values alone.
 //!
 //! ```
 //! use fluvial_connector::format::{Json, Text};
@@ -28,41 +40,43 @@
 //! use fluvial_connector::BoxError;
 //! use fluvial_connector::format::{Decode, DecodeError, Encode, Format, Part};
 //!
-//! /// Eight bytes, the first the most significant, as Kafka's LongSerializer writes them.
-//! struct Long;
+//! /// Eight bytes, the first the least significant.
+//! struct LittleEndian;
 //!
-//! impl Format for Long {}
+//! impl Format for LittleEndian {}
 //!
-//! impl Decode<i64> for Long {
+//! impl Decode<i64> for LittleEndian {
 //!     fn decode(&self, part: Part, bytes: &[u8]) -> Result<i64, DecodeError> {
 //!         let whole = bytes.try_into().map_err(|error| DecodeError::malformed(part, "an eight-byte integer", bytes, error));
-//!         Ok(i64::from_be_bytes(whole?))
+//!         Ok(i64::from_le_bytes(whole?))
 //!     }
 //! }
 //!
-//! impl Encode<i64> for Long {
+//! impl Encode<i64> for LittleEndian {
 //!     fn encode(&self, value: &i64, into: &mut Vec<u8>) -> Result<(), BoxError> {
-//!         into.extend_from_slice(&value.to_be_bytes());
+//!         into.extend_from_slice(&value.to_le_bytes());
 //!         Ok(())
 //!     }
 //! }
 //!
 //! let mut bytes = Vec::new();
-//! Long.encode(&-2, &mut bytes).unwrap();
-//! assert_eq!(Long.decode(Part::Value, &bytes).unwrap(), -2);
-//! let error = Long.decode(Part::Key, b"two").unwrap_err();
+//! LittleEndian.encode(&-2, &mut bytes).unwrap();
+//! assert_eq!(LittleEndian.decode(Part::Value, &bytes).unwrap(), -2);
+//! let error = LittleEndian.decode(Part::Key, b"two").unwrap_err();
 //! assert_eq!(error.to_string(), "the key is not an eight-byte integer, it is \"two\"");
 //! ```
 
 mod bytes;
 mod foreign;
 mod json;
+mod numbers;
 mod text;
 
 use std::fmt;
 
 pub use bytes::Bytes;
 pub use json::Json;
+pub use numbers::{Boolean, Double, Float, Integer, Long, Short};
 pub use text::Text;
 
 use crate::{BoxError, Record};
@@ -71,7 +85,7 @@ use crate::{BoxError, Record};
 /// writes.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a format of keys and values",
-    note = "formats are `Json`, `Text`, `Bytes`, types of your own that implement `Format`, and pairs `(key, value)` of them",
+    note = "formats are `Json`, `Text`, `Bytes`, `Long` and other numbers, types of your own that implement `Format`, and pairs `(key, value)` of them",
     note = "set the format of a source or an output with `.format(…)`"
 )]
 pub trait Format: Send + Sync + 'static {
@@ -108,7 +122,7 @@ pub trait Encode<T>: Format {
 /// The formats of a record's key and value: one [`Format`] for both, or a pair of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a format of keys and values",
-    note = "formats are `Json`, `Text`, `Bytes`, types of your own that implement `Format`, and pairs `(key, value)` of them",
+    note = "formats are `Json`, `Text`, `Bytes`, `Long` and other numbers, types of your own that implement `Format`, and pairs `(key, value)` of them",
     note = "set the format of a source or an output with `.format(…)`"
 )]
 pub trait Formats: Send + Sync + 'static {
