@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use fluvial::FailPoint;
 use fluvial_tests::campaign::{Subject, Witness};
 use fluvial_tests::client::{Isolation, Seen};
-use fluvial_tests::job::binary;
 use fluvial_tests::stage::{MOST, OUTPUT_PARTITIONS, Stage, Started};
 use rustix::process::Signal;
 
@@ -84,7 +83,7 @@ fn by_partitions(
 
 #[test]
 fn a_job_without_state_that_is_killed_in_the_middle_writes_the_map_of_its_input_in_order_and_once() {
-    let stage = Stage::new(Subject::Orders, 3).unwrap().with_program(binary("faulty").unwrap());
+    let stage = Stage::new(Subject::Orders, 3).unwrap().with_program(env!("CARGO_BIN_EXE_faulty"));
     let options = "--stateless --append --processes 2 --workers 4 --checkpoint-every 300ms";
     stage.endpoint().create_topic(&stage.outputs()[0], OUTPUT_PARTITIONS, &[]).unwrap();
     let mut next = 2000;

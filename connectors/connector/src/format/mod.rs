@@ -24,7 +24,7 @@
 //! struct Price { cents: i64 }
 //!
 //! let value = br#"{"cents":250}"#;
-//! let record = Record { offset: Offset(0), key: Some(b"tea"), value: Some(value), timestamp_ms: None };
+//! let record = Record { offset: Offset(0), key: Some(b"tea"), value: Some(value), ..Record::default() };
 //! assert_eq!(record.decode_key::<String>(&Text)?, "tea");
 //! assert_eq!(record.decode_value::<Price>(&Json)?, Price { cents: 250 });
 //! // A record without a value, and one with JSON's null, delete their key.
@@ -258,7 +258,8 @@ mod tests {
         let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
         formats.key().encode(key, &mut key_bytes).unwrap();
         formats.value().encode(value, &mut value_bytes).unwrap();
-        let record = Record { offset: Offset(0), key: Some(&key_bytes), value: Some(&value_bytes), timestamp_ms: None };
+        let record =
+            Record { offset: Offset(0), key: Some(&key_bytes), value: Some(&value_bytes), ..Record::default() };
         let key = record.decode_key(formats.key()).unwrap();
         let value = record.decode_value(formats.value()).unwrap();
         (key_bytes, value_bytes, key, value)
@@ -277,7 +278,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_named_by_part_expectation_and_bytes() {
-        let record = Record { offset: Offset(0), key: Some(b"\xff\x01"), value: Some(b"x7"), timestamp_ms: None };
+        let record = Record { offset: Offset(0), key: Some(b"\xff\x01"), value: Some(b"x7"), ..Record::default() };
         let check = |error: DecodeError, expected: &str| assert_eq!(error.to_string(), expected);
         check(record.decode_key::<String>(&Text).unwrap_err(), "the key is not utf-8 text, it is ff 01");
         check(record.decode_value::<u64>(&Text).unwrap_err(), r#"the value is not text of u64, it is "x7""#);
@@ -293,7 +294,7 @@ mod tests {
             offset: Offset(0),
             key: None,
             value: value.map(str::as_bytes),
-            timestamp_ms: None,
+            ..Record::default()
         };
         assert_eq!(record(None).decode_change::<String>(&Text).unwrap(), None);
         assert_eq!(record(Some("null")).decode_change::<String>(&Text).unwrap(), Some("null".to_owned()));

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fluvial_connector::{Envelope, Offset, OutputRecord, Record, Slot};
+use fluvial_connector::{Envelope, Offset, OutputRecord, Slot, SplitId};
 use fluvial_protocol::TickRecords;
 use fluvial_protocol::journal::SplitNumber;
 use timely::worker::Worker;
 
+use super::input_record::InputRecord;
 use super::test::{SPLITS, Test};
 use super::workers::{Fed, Site};
 use crate::durable::Durables;
@@ -57,9 +58,6 @@ pub struct Message {
     envelope: Envelope,
 }
 
-/// The key and the value of a record, as a topic would hold them.
-type Raw = (Option<Vec<u8>>, Option<Vec<u8>>);
-
 impl JobTest {
     /// Starts a job on `workers` workers. `build` is called on each of them, as by [`App`](crate::App).
     #[must_use]
@@ -101,8 +99,19 @@ impl JobTest {
         tick: u64,
         records: impl IntoIterator<Item = (Option<B>, Option<B>)>,
     ) {
-        let bytes = |part: Option<B>| part.map(|part| part.as_ref().to_vec());
-        self.spread(source, tick, records.into_iter().map(|(key, value)| -> Raw { (bytes(key), bytes(value)) }));
+        let record = |(key, value): (Option<B>, Option<B>)| {
+            InputRecord::new(key.as_ref().map(AsRef::as_ref), value.as_ref().map(AsRef::as_ref))
+        };
+        self.feed_records(source, tick, records.into_iter().map(record));
+    }
+
+    /// Feeds records as [`feed`](Self::feed) does, with headers and timestamps.
+    /// [`SourceBuilder::stream_with`](crate::SourceBuilder::stream_with) has an example.
+    ///
+    /// # Panics
+    /// If the tick has been passed.
+    pub fn feed_records(&mut self, source: &str, tick: u64, records: impl IntoIterator<Item = InputRecord>) {
+        self.spread(source, tick, records);
     }
 
     /// Returns the table of an upsert output as of the last tick that was passed: keys and values, sorted.
@@ -210,7 +219,7 @@ impl JobSite {
     fn of(declared: Declared) -> Self {
         let sources = declared.sources.into_iter().map(|declared| {
             let mut input = declared.input;
-            (0..SPLITS).for_each(|split| input.add_split(SplitNumber(split)));
+            (0..SPLITS).for_each(|split| input.add_split(SplitNumber(split), &SplitId(split.to_string())));
             (declared.name, (input, declared.on_malformed))
         });
         let outputs = declared.outputs.into_iter();
@@ -223,13 +232,12 @@ impl Site<Message> for JobSite {
     fn feed(&mut self, _: u64, Fed { input, split, records }: &Fed) {
         let (source, on_malformed) =
             self.sources.get_mut(input).unwrap_or_else(|| panic!("the job has no source '{input}'"));
-        let Some(records) = records.downcast_ref::<Vec<(Offset, Raw)>>() else {
+        let Some(records) = records.downcast_ref::<Vec<(Offset, InputRecord)>>() else {
             panic!("source '{input}' was fed something else")
         };
         let slot = Slot(*split);
-        for (offset, (key, value)) in records {
-            let record = Record { offset: *offset, key: key.as_deref(), value: value.as_deref(), timestamp_ms: None };
-            if let Err(error) = source.take(slot, &record)
+        for (offset, record) in records {
+            if let Err(error) = source.take(slot, &record.at(*offset))
                 && *on_malformed == OnMalformed::Fail
             {
                 let context = format!("cannot decode the record at offset {offset} of source '{input}' split {split}");
