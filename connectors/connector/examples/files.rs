@@ -307,7 +307,7 @@ impl Place {
             let bad = || data(&self.path, &format!("the line at offset {offset} is no record"));
             let (key, value) = parse(line).ok_or_else(bad)?;
             let (key, value) = (key.as_deref(), value.as_deref());
-            take(self.slot, Record { offset: Offset(offset), key, value, timestamp_ms: None });
+            take(self.slot, Record { offset: Offset(offset), key, value, ..Record::default() });
             count += 1;
         }
         self.position = begin + whole as u64;
@@ -477,7 +477,7 @@ impl SinkSession for FileSession {
                 let bad = || data(&path, &format!("the line at offset {offset} is no record"));
                 let (key, value) = parse(line).ok_or_else(bad)?;
                 let (key, value) = (key.as_deref(), value.as_deref());
-                take(place, Record { offset: Offset(offset), key, value, timestamp_ms: None });
+                take(place, Record { offset: Offset(offset), key, value, ..Record::default() });
             }
             let is_aborted = begin as u64 == from.0 && bytes[..begin].ends_with(b"\n\n");
             let aborted = is_aborted.then(|| Offset(from.0 - 1));

@@ -31,6 +31,7 @@ mod digest;
 mod doubt;
 mod error;
 pub mod format;
+mod headers;
 mod progress;
 pub mod secret;
 mod sink;
@@ -43,6 +44,7 @@ pub use block::{OutputBlock, OutputRecordRef};
 pub use digest::{Digest, output_digest, source_digest};
 pub use doubt::Doubt;
 pub use error::{BoxError, Error, ErrorKind, too_many_files};
+pub use headers::{Header, Headers, ReadHeaders};
 pub use progress::{Position, Progress, TickEnd};
 pub use sink::{
     CommitError, Envelope, Output, OutputPartition, OutputRecord, OutputRecords, OutputSpec, OutputStatus,

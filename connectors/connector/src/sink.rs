@@ -29,6 +29,28 @@ pub enum Envelope {
     Append,
     /// The newest message of a key is its row; a null value says that it has none.
     Upsert,
+    /// The same for consumers as [`Envelope::Upsert`], but the job keeps no table of the rows, because it writes a stream:
+    /// no operator can emit the rows again. The engine makes an upsert output of such a job's one of this kind.
+    Changelog,
+}
+
+impl Envelope {
+    /// Whether the job can emit all rows of the output again, so that an output that lacks rows or holds wrong ones can be
+    /// corrected.
+    #[must_use]
+    pub fn can_be_corrected(self) -> bool {
+        self == Self::Upsert
+    }
+}
+
+impl fmt::Display for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Append => "append",
+            Self::Upsert => "upsert",
+            Self::Changelog => "changelog",
+        })
+    }
 }
 
 /// What the engine must know of an output.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, JobProcess, Offset, SplitId};
+use crate::{Error, Headers, JobProcess, Offset, SplitId};
 
 /// An input of a job: a set of splits, each an ordered log of records.
 ///
@@ -206,7 +206,17 @@ pub trait SplitReader {
 }
 
 /// A record as it lies in the reader's buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// A generation that reads input again compares offsets, keys and values with what the journal says of them, but neither
+/// timestamps nor headers: a system that changes these in place would change what a job computes from them.
+///
+/// ```
+/// use fluvial_connector::{Offset, Record};
+///
+/// let record = Record { offset: Offset(7), value: Some(b"tea"), ..Record::default() };
+/// assert_eq!((record.key, record.timestamp_ms, record.headers.iter().count()), (None, None, 0));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record<'a> {
     /// Where it stands in its split.
     pub offset: Offset,
@@ -216,6 +226,26 @@ pub struct Record<'a> {
     pub value: Option<&'a [u8]>,
     /// The system's time of the record, milliseconds since the Unix epoch, if it has one.
     pub timestamp_ms: Option<i64>,
+    /// Its headers.
+    pub headers: Headers<'a>,
+    /// The split that it stands in. The engine sets it for the job; a reader leaves it empty, because it names the split by a
+    /// [`Slot`].
+    pub split: Option<&'a SplitId>,
+}
+
+impl Record<'_> {
+    /// The number of its split, where the source names splits by numbers, as Kafka names partitions.
+    ///
+    /// ```
+    /// use fluvial_connector::{Record, SplitId};
+    ///
+    /// let split = SplitId("3".to_owned());
+    /// assert_eq!(Record { split: Some(&split), ..Record::default() }.partition(), Some(3));
+    /// ```
+    #[must_use]
+    pub fn partition(&self) -> Option<u32> {
+        self.split.and_then(|split| split.0.parse().ok())
+    }
 }
 
 /// Wakes the worker that reads. Cheap to clone; may be called from any thread, at any time, also in vain.

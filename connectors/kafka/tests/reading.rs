@@ -10,6 +10,8 @@ use fluvial_connector::conformance::{SourceSubject, TestRecord};
 use fluvial_connector::{ErrorKind, Offset, Slot, Source, SplitId, SplitReader, Waker};
 use fluvial_kafka::KafkaOptions;
 use fluvial_kafka_embedded::{ApiKey, Broker, Config, Fault, ResponseError};
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::{BaseRecord, Producer as _};
 use subject::{Admin, Input};
 
 /// A reader and what wakes it.
@@ -42,13 +44,18 @@ impl Reader {
                 keys.push(String::from_utf8(record.key.unwrap().to_vec()).unwrap());
             });
             if got.unwrap() == 0 {
-                let left = subject::PATIENCE.saturating_sub(begun.elapsed());
-                assert!(!left.is_zero(), "records come in time: {keys:?}");
-                let woken = self.woken.0.lock().unwrap();
-                *self.woken.1.wait_timeout_while(woken, left, |woken| !*woken).unwrap().0 = false;
+                assert!(begun.elapsed() < subject::PATIENCE, "records come in time: {keys:?}");
+                self.wait(begun);
             }
         }
         keys
+    }
+
+    /// Waits for a wake-up, no longer than until the patience has passed since `begun`.
+    fn wait(&self, begun: Instant) {
+        let left = subject::PATIENCE.saturating_sub(begun.elapsed());
+        let woken = self.woken.0.lock().unwrap();
+        *self.woken.1.wait_timeout_while(woken, left, |woken| !*woken).unwrap().0 = false;
     }
 }
 
@@ -60,6 +67,52 @@ fn start() -> (Broker, Input) {
     let broker = Broker::start(Config::default()).unwrap();
     let input = Input::new(&broker.bootstrap());
     (broker, input)
+}
+
+/// What a record holds beside its offset, key and value: timestamp and headers.
+type Beside = (Option<i64>, Vec<(String, Option<Vec<u8>>)>);
+
+#[test]
+fn headers_and_timestamps_come_with_their_records() {
+    let (broker, input) = start();
+    let writer = subject::writer(&broker.bootstrap(), None);
+    let header = |name: &'static str, value: Option<&'static str>| (name, value.map(str::as_bytes));
+    let sent = [
+        vec![header("trace", Some("7")), header("empty", Some("")), header("trace", Some("8")), header("none", None)],
+        vec![],
+        vec![header("é", Some("x"))],
+    ];
+    for (number, headers) in (0..).zip(&sent) {
+        let mut all = OwnedHeaders::new();
+        for (key, value) in headers {
+            all = all.insert(rdkafka::message::Header { key, value: *value });
+        }
+        let record = BaseRecord::to(&input.topic).partition(0).key("k").payload("v").timestamp(1000 + number);
+        writer.send(record.headers(all)).map_err(|(error, _)| error).unwrap();
+    }
+    writer.flush(subject::PATIENCE).unwrap();
+    let mut reader = Reader::of(&*input.source());
+    reader.start(0);
+    let mut seen: Vec<Beside> = Vec::new();
+    let begun = Instant::now();
+    while seen.len() < sent.len() && begun.elapsed() < subject::PATIENCE {
+        let polled = reader.reader.poll(100, &mut |_, record| {
+            let headers = record.headers.iter();
+            let headers = headers.map(|header| (header.name.to_owned(), header.value.map(<[u8]>::to_vec)));
+            seen.push((record.timestamp_ms, headers.collect()));
+            if seen.len() == 1 {
+                assert_eq!(record.headers.last("trace").unwrap().value, Some(&b"8"[..]));
+            }
+        });
+        if polled.unwrap() == 0 {
+            reader.wait(begun);
+        }
+    }
+    let of = |headers: &Vec<(&str, Option<&[u8]>)>| {
+        headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec))).collect()
+    };
+    let expected: Vec<Beside> = (0..).zip(&sent).map(|(number, headers)| (Some(1000 + number), of(headers))).collect();
+    assert_eq!(seen, expected);
 }
 
 #[test]

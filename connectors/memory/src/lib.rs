@@ -35,5 +35,5 @@ mod topic;
 pub use faults::{Faults, LostCommit};
 pub use sink::MemoryOutput;
 pub use source::MemorySource;
-pub use store::{CommittedRecord, Memory};
+pub use store::{CommittedRecord, Memory, Metadata};
 pub use topic::Generated;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fluvial_connector::{Offset, Record};
+use fluvial_connector::{Headers, Offset, Record};
+
+use crate::store::Metadata;
 
 /// A transaction in one store.
 pub(crate) type TransactionId = u64;
@@ -20,6 +22,7 @@ enum Entry {
     Record {
         key: Option<Box<[u8]>>,
         value: Option<Box<[u8]>>,
+        metadata: Metadata,
         transaction: Option<TransactionId>,
     },
     /// A transaction ended here. Never delivered.
@@ -58,12 +61,23 @@ impl Log {
         value: Option<&[u8]>,
         transaction: Option<TransactionId>,
     ) -> u64 {
+        self.append_with(key, value, Metadata::default(), transaction)
+    }
+
+    pub(crate) fn append_with(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        metadata: Metadata,
+        transaction: Option<TransactionId>,
+    ) -> u64 {
         let offset = self.end();
         if let Some(id) = transaction {
             self.open.entry(id).or_insert(offset);
             self.transactions.entry(id).or_insert(Fate::Open);
         }
-        self.entries.push_back(Entry::Record { key: key.map(Into::into), value: value.map(Into::into), transaction });
+        let (key, value) = (key.map(Into::into), value.map(Into::into));
+        self.entries.push_back(Entry::Record { key, value, metadata, transaction });
         offset
     }
 
@@ -99,7 +113,7 @@ impl Log {
         let mut count = 0;
         while at < stable {
             let entry = &self.entries[usize::try_from(at - self.first).expect("the entries are in memory")];
-            if let Entry::Record { key, value, transaction } = entry
+            if let Entry::Record { key, value, metadata, transaction } = entry
                 && transaction.is_none_or(|id| self.transactions.get(&id) == Some(&Fate::Committed))
             {
                 if count == most {
@@ -107,7 +121,8 @@ impl Log {
                 }
                 count += 1;
                 let (key, value) = (key.as_deref(), value.as_deref());
-                take(Record { offset: Offset(at), key, value, timestamp_ms: None });
+                let (timestamp_ms, headers) = (metadata.timestamp_ms, Headers::of(&metadata.headers));
+                take(Record { offset: Offset(at), key, value, timestamp_ms, headers, split: None });
             }
             at += 1;
         }

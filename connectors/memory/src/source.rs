@@ -138,7 +138,7 @@ impl MemoryReader {
                     self.generated.value.clear();
                     generator(place.partition, Offset(at), &mut self.generated);
                     let Generated { key, value } = &self.generated;
-                    take(slot, Record { offset: Offset(at), key: Some(key), value: Some(value), timestamp_ms: None });
+                    take(slot, Record { offset: Offset(at), key: Some(key), value: Some(value), ..Record::default() });
                 }
                 place.position = end;
                 Ok(usize::try_from(count).expect("it is at most `most`"))

@@ -36,6 +36,15 @@ pub struct CommittedRecord {
     pub value: Option<Vec<u8>>,
 }
 
+/// What a record has beside its key and its value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Its headers, in their order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Its time, in milliseconds since the Unix epoch.
+    pub timestamp_ms: Option<i64>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Store {
     name: String,
@@ -161,10 +170,42 @@ impl Memory {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Result<Offset, Error> {
+        self.append_with(topic, partition, key, value, Metadata::default())
+    }
+
+    /// Appends a record with headers and a timestamp, as [`Memory::append`] does.
+    ///
+    /// ```
+    /// use fluvial_connector::{Offset, Slot, Source, SplitId, Waker};
+    /// use fluvial_memory::{Memory, Metadata};
+    ///
+    /// let memory = Memory::new();
+    /// memory.create_topic("orders", 1);
+    /// let metadata = Metadata { headers: vec![("trace".to_owned(), Some(b"7".to_vec()))], timestamp_ms: Some(5) };
+    /// memory.append_with("orders", 0, None, Some(b"tea"), metadata)?;
+    /// let mut reader = memory.source("orders").reader(Waker::new(|| ()))?;
+    /// reader.start(Slot(0), &SplitId("0".to_owned()), Offset(0))?;
+    /// reader.poll(1, &mut |_, record| {
+    ///     assert_eq!(record.headers.last("trace").and_then(|header| header.value), Some(&b"7"[..]));
+    ///     assert_eq!(record.timestamp_ms, Some(5));
+    /// })?;
+    /// # Ok::<(), fluvial_connector::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Memory::append`].
+    pub fn append_with(
+        &self,
+        topic: &str,
+        partition: u32,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        metadata: Metadata,
+    ) -> Result<Offset, Error> {
         let of = self.topic(topic)?;
         self.reserve([key, value].into_iter().flatten().map(<[u8]>::len).sum())?;
         let mut log = of.write(partition).ok_or_else(|| no_partition(topic, partition))?;
-        let offset = log.append(key, value, None);
+        let offset = log.append_with(key, value, metadata, None);
         drop(log);
         of.wake();
         Ok(Offset(offset))

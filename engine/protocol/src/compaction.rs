@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use fluvial_connector::{Envelope, Tick};
+use fluvial_connector::Tick;
 use serde::{Deserialize, Serialize};
 
 use super::history::History;
@@ -87,11 +87,12 @@ impl Removed<'_> {
     }
 }
 
-/// Why a generation cannot correct its outputs after compaction, if it cannot: one of them is an append output, or they
+/// Why a generation cannot correct its outputs after compaction, if it cannot: one of them cannot be corrected, or they
 /// were written by another program, whose logic may be different.
 pub(super) fn cannot_correct(config: &LeaderConfig, history: &History) -> Option<String> {
-    if let Some(append) = config.outputs.iter().find(|output| output.envelope == Envelope::Append) {
-        return Some(format!("output '{}' is an append output, which cannot be corrected", append.output));
+    if let Some(append) = config.outputs.iter().find(|output| !output.envelope.can_be_corrected()) {
+        let kind = crate::ended::cannot_correct(append.envelope);
+        return Some(format!("output '{}' is {kind}, which cannot be corrected", append.output));
     }
     let other = history.programs.iter().find(|program| **program != config.program)?;
     Some(format!(

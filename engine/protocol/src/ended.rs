@@ -323,6 +323,10 @@ fn way_out(envelope: Envelope) -> &'static str {
             "an append output cannot be written again: `run --reconcile --leave-append-outputs` goes on with the \
              records to come"
         }
+        Envelope::Changelog => {
+            "it is written from a stream, so the job keeps no table from which its rows could be written again: \
+             `run --reconcile --leave-append-outputs` goes on with the records to come"
+        }
     }
 }
 
@@ -333,6 +337,10 @@ fn lost(envelope: Envelope) -> &'static str {
         Envelope::Append => {
             "the records that it held are gone, and an append output cannot be written again; `run --reconcile \
              --leave-append-outputs` goes on with the records to come"
+        }
+        Envelope::Changelog => {
+            "the rows that it held are gone, and it is written from a stream, so the job keeps no table from which they could \
+             be written again; `run --reconcile --leave-append-outputs` goes on with the records to come"
         }
     }
 }
@@ -415,14 +423,17 @@ pub enum Mismatch {
     },
     /// The outputs have moved on since the savepoint, and one of them cannot be corrected.
     #[error(
-        "the append output '{output}' has records from after the savepoint '{name}', which cannot be taken back and would be \
-         written again: start the savepoint's program under another --name, with another output"
+        "the output '{output}', which is {}, has records from after the savepoint '{name}', which cannot be taken back and would \
+         be written again: start the savepoint's program under another --name, with another output",
+        cannot_correct(*.envelope)
     )]
     SavepointBeforeAppended {
         /// The name.
         name: String,
         /// The output.
         output: String,
+        /// How its records become messages.
+        envelope: Envelope,
     },
     /// The outputs have moved on since the savepoint, and nobody has said that they may be corrected.
     #[error(
@@ -459,16 +470,21 @@ pub enum Mismatch {
     /// A job that has state gets another output.
     #[error(
         "output '{output}' is new, and the job has state already: `run --reconcile`, or `run {approval}` for this program \
-         alone, begins the output with the whole of its table"
+         alone, begins the output with {}", begins_with(*.envelope)
     )]
     OutputNew {
         /// The output.
         output: String,
+        /// How its records become messages.
+        envelope: Envelope,
         /// How a person approves the program.
         approval: Approval,
     },
     /// An output is to be written in another way.
-    #[error("output '{output}' was written as {was:?} and is now to be written as {is:?}")]
+    #[error(
+        "output '{output}' was written as an output of the kind '{was}' and is now to be written as one of the kind '{is}': \
+         write it as before, or write another output"
+    )]
     EnvelopeChanged {
         /// The output.
         output: String,
@@ -523,12 +539,14 @@ pub enum Mismatch {
     },
     /// A reconciliation of a job with an output that cannot be corrected.
     #[error(
-        "output '{output}' is an append output, which --reconcile cannot correct: its records would stay as they \
-         are; add --leave-append-outputs to accept that"
+        "output '{output}' is {}, which --reconcile cannot correct: its records would stay as they \
+         are; add --leave-append-outputs to accept that", cannot_correct(*.envelope)
     )]
     AppendOutput {
         /// The output.
         output: String,
+        /// How its records become messages.
+        envelope: Envelope,
     },
     /// An output of a job that has written nothing yet holds rows already.
     #[error(
@@ -544,6 +562,24 @@ pub enum Mismatch {
         /// The jobs that write it, in a few words each, as far as the sink tells.
         writers: Vec<String>,
     },
+}
+
+/// What a new output of a job that has state begins with.
+fn begins_with(envelope: Envelope) -> &'static str {
+    match envelope {
+        Envelope::Upsert => "the whole of its table",
+        Envelope::Append | Envelope::Changelog => {
+            "the records to come (nothing of what the job has processed before is written to it)"
+        }
+    }
+}
+
+/// The kind of an output that cannot be corrected, for the messages that say so.
+pub(crate) fn cannot_correct(envelope: Envelope) -> &'static str {
+    match envelope {
+        Envelope::Changelog => "written from a stream, of which the job keeps no table",
+        Envelope::Append | Envelope::Upsert => "an append output",
+    }
 }
 
 fn in_brackets(writers: &[String]) -> String {

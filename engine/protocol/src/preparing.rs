@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use fluvial_connector::{Envelope, SinkStatus, Tick, describe_offsets};
+use fluvial_connector::{SinkStatus, Tick, describe_offsets};
 
 use super::Ended;
 use super::appender::Appender;
@@ -68,6 +68,9 @@ impl Prepared {
         let corrects = reconcile || upgrade;
         let (new, mut warnings) = new_outputs(&config.outputs, &config.sink, corrects, &history, &approval)?;
         let recreated = accepted(config, reconcile, &history)?;
+        if corrects {
+            warnings.extend(left_as_they_are(&history, &recreated));
+        }
         if let Some(GoesBack { entry, .. }) = &goes_back {
             // What follows is in the same record.
             appender.push(entry.clone());
@@ -199,7 +202,7 @@ fn plan(me: Identity, history: &History, (most_slots, most_turns): (u32, u32)) -
 fn approval(config: &LeaderConfig, history: &History) -> Approval {
     let now = config.outputs.iter().map(|output| output.envelope);
     let mut envelopes = history.sinks.iter().map(|sink| sink.envelope).chain(now);
-    let leave_append_outputs = envelopes.any(|envelope| envelope == Envelope::Append);
+    let leave_append_outputs = envelopes.any(|envelope| !envelope.can_be_corrected());
     Approval { program: config.program.clone(), leave_append_outputs }
 }
 
@@ -208,20 +211,34 @@ fn is_approved(config: &LeaderConfig, Approval { program, leave_append_outputs }
     config.upgrade.as_ref() == Some(program) && (config.leave_append_outputs || !leave_append_outputs)
 }
 
-/// Warns of the append outputs of which nothing can be compared with what another program computes: they have no table, and
-/// no input is read again.
+/// Warns of the outputs of which nothing can be compared with what another program computes: the job has no table of them,
+/// and no input is read again.
 fn not_compared(history: &History) -> Option<String> {
-    let appends = history.sinks.iter().filter(|sink| sink.envelope == Envelope::Append);
-    let appends: Vec<_> = appends.map(|sink| format!("'{}'", sink.output)).collect();
+    let appends = history.sinks.iter().filter(|sink| !sink.envelope.can_be_corrected());
+    let appends: Vec<_> = appends.map(|sink| format!("{} output '{}'", sink.envelope, sink.output)).collect();
     let replays = history.replay.iter().any(|binding| !binding.ranges.is_empty());
     (!appends.is_empty() && !replays).then(|| {
         format!(
-            "another program (another binary, or other options of the job) wrote the append output {}, and no input is read \
+            "another program (another binary, or other options of the job) wrote the {}, and no input is read \
              again, so nothing of it could be compared with what this program computes: if its logic is other, the records \
              from here on do not fit those before",
             appends.join(", ")
         )
     })
+}
+
+/// Says of each output that a correction leaves as it is what it does not do there.
+fn left_as_they_are(history: &History, recreated: &[Recreated]) -> Vec<String> {
+    let left = history.sinks.iter().filter(|sink| !sink.envelope.can_be_corrected());
+    let said = left.map(|SinkStart { output, envelope, .. }| {
+        let what = if recreated.iter().any(|recreated| recreated.output == *output) {
+            "was recreated, and what it held before cannot be written again"
+        } else {
+            "is not corrected: what it holds stays as it is, and nothing that it lacks is written again"
+        };
+        format!("the {envelope} output '{output}' {what}; it goes on with the records to come")
+    });
+    said.collect()
 }
 
 /// The splits that end before the place that they have been read to: they go on from their end. Says so, and what that
@@ -283,9 +300,9 @@ fn accepted(config: &LeaderConfig, reconcile: bool, history: &History) -> Result
 
 /// Refuses a reconciliation of a job with an output that cannot be corrected.
 fn refuse_append_outputs(history: &History) -> Result<(), Ended> {
-    match history.sinks.iter().find(|sink| sink.envelope == Envelope::Append) {
+    match history.sinks.iter().find(|sink| !sink.envelope.can_be_corrected()) {
         None => Ok(()),
-        Some(append) => Err(Mismatch::AppendOutput { output: append.output.clone() }.into()),
+        Some(append) => Err(Mismatch::AppendOutput { output: append.output.clone(), envelope: append.envelope }.into()),
     }
 }
 
@@ -308,8 +325,14 @@ fn new_outputs(
     for FoundOutput { output, partitions, envelope } in outputs {
         let Some(known) = history.sinks.iter().find(|sink| &sink.output == output) else {
             if sealed > Tick(0) && !corrects {
-                let (output, approval) = (output.clone(), approval.clone());
-                return Err(Mismatch::OutputNew { output, approval }.into());
+                let (output, envelope, approval) = (output.clone(), *envelope, approval.clone());
+                return Err(Mismatch::OutputNew { output, envelope, approval }.into());
+            }
+            if sealed > Tick(0) && !envelope.can_be_corrected() {
+                warnings.push(format!(
+                    "the {envelope} output '{output}' is new: it begins with the records to come, and nothing of what the job has \
+                     processed before is written to it"
+                ));
             }
             let identity = status.outputs.get(output).map(|output| output.identity.clone()).unwrap_or_default();
             let (output, partitions, envelope) = (output.clone(), *partitions, *envelope);
@@ -341,7 +364,7 @@ mod tests {
 
     use std::collections::BTreeMap;
 
-    use fluvial_connector::Incarnation;
+    use fluvial_connector::{Envelope, Incarnation};
     use uuid::Uuid;
 
     use super::*;
@@ -364,6 +387,37 @@ mod tests {
             })
             .collect();
         history
+    }
+
+    #[test]
+    fn a_new_output_of_which_the_job_has_no_table_begins_with_the_records_to_come_and_says_so() {
+        let said = |envelope, corrects| {
+            let approval = Approval { program: "7e57".to_owned(), leave_append_outputs: true };
+            let found = FoundOutput { output: "copy".to_owned(), partitions: 1, envelope };
+            match new_outputs(&[found], &SinkStatus::default(), corrects, &history(7, &[]), &approval) {
+                Ok((new, warnings)) => format!("from {}: {}", new[0].tick, warnings.join(", ")),
+                Err(ended) => ended.to_string(),
+            }
+        };
+        for envelope in [Envelope::Append, Envelope::Changelog] {
+            let begun = said(envelope, true);
+            assert!(begun.contains(&format!("from 8: the {envelope} output 'copy' is new")), "{begun}");
+            let refused = said(envelope, false);
+            assert!(refused.contains("begins the output with the records to come (nothing of"), "{refused}");
+        }
+        assert_eq!(said(Envelope::Upsert, true), "from 8: ");
+    }
+
+    #[test]
+    fn an_output_of_a_table_does_not_become_one_of_a_stream() {
+        let approval = Approval { program: "7e57".to_owned(), leave_append_outputs: false };
+        let now = FoundOutput { output: "a".to_owned(), partitions: 1, envelope: Envelope::Changelog };
+        let refused = new_outputs(&[now], &SinkStatus::default(), true, &history(7, &[("a", 1)]), &approval);
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("of the kind 'upsert' and is now to be written as one of the kind 'changelog'"),
+            "{refused}"
+        );
     }
 
     fn found(outputs: &[(&str, u32)]) -> Vec<FoundOutput> {

@@ -4,7 +4,7 @@
 //! offset of it means anything in the second. Writes succeed all the same, so this is told by identity alone. Where the
 //! system knows no identities, it is told by offsets that have gone back ([`Committer`](super::Committer)).
 
-use fluvial_connector::{Envelope, SinkStatus};
+use fluvial_connector::SinkStatus;
 
 use super::{Ended, OutputFault};
 use crate::journal::{SinkStart, differ};
@@ -39,10 +39,10 @@ pub(crate) fn refuse_recreated(sinks: &[SinkStart], now: &SinkStatus) -> Result<
 }
 
 impl IsRecreated<'_> {
-    /// The output that a reconciliation can go on with as it is now: an upsert output gets the whole of its table; an
-    /// append output only where what it has lost is to stay lost.
+    /// The output that a reconciliation can go on with as it is now: an upsert output gets the whole of its table;
+    /// an output of which the job has no table only where what it has lost is to stay lost.
     pub(crate) fn can_be_accepted(&self, leave_append_outputs: bool) -> Option<(&str, &str)> {
-        let output = self.output.filter(|output| output.envelope == Envelope::Upsert || leave_append_outputs)?;
+        let output = self.output.filter(|output| output.envelope.can_be_corrected() || leave_append_outputs)?;
         Some((&output.output, self.is))
     }
 
@@ -63,7 +63,7 @@ impl IsRecreated<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use fluvial_connector::{OutputStatus, Tick};
+    use fluvial_connector::{Envelope, OutputStatus, Tick};
 
     use super::*;
 
@@ -89,6 +89,8 @@ mod tests {
         let upsert = ["'out'", "has the id i2 and had i1", "`run --reconcile` writes the whole table"];
         check(Envelope::Upsert, "i1", "i2", "p1", &upsert);
         check(Envelope::Append, "i1", "i2", "p1", &["'out'", "i2 and had i1", "--reconcile --leave-append-outputs"]);
+        let changelog = ["keeps no table from which they could be written again", "--reconcile --leave-append-outputs"];
+        check(Envelope::Changelog, "i1", "i2", "p1", &changelog);
         check(Envelope::Upsert, "i1", "i1", "p2", &["topic 'j.p'", "has the id p2 and had p1", "another --name"]);
         check(Envelope::Upsert, "i1", "i1", "p1", &[]);
         // A system that knew no identities, or knows none.

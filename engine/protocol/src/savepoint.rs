@@ -27,7 +27,7 @@
 
 use std::collections::BTreeSet;
 
-use fluvial_connector::{Envelope, Tick};
+use fluvial_connector::Tick;
 use serde::{Deserialize, Serialize};
 
 use crate::history::History;
@@ -91,8 +91,9 @@ pub(crate) fn go_back(
     if newest == Some(checkpoint) && sealed == manifest.tick && history.reconciliation.is_none() {
         return Ok((Manifest { splits: history.splits.values().cloned().collect(), ..by_me }, false));
     }
-    if let Some(append) = history.sinks.iter().find(|sink| sink.envelope == Envelope::Append) {
-        return Err(Mismatch::SavepointBeforeAppended { name, output: append.output.clone() }.into());
+    if let Some(append) = history.sinks.iter().find(|sink| !sink.envelope.can_be_corrected()) {
+        let (output, envelope) = (append.output.clone(), append.envelope);
+        return Err(Mismatch::SavepointBeforeAppended { name, output, envelope }.into());
     }
     if !asked.correct_outputs {
         return Err(Mismatch::SavepointBeforeOutputs { name, tick: manifest.tick, sealed }.into());

@@ -1,6 +1,7 @@
 //! A job with a fault on request: what user code must not do, so that tests see it caught.
 //!
-//! It keeps the revenue of each order: `orders ──map (the fault)──latest──► rows`.
+//! It keeps the revenue of each order: `orders ──map (the fault)──latest──► rows`; or it writes each amendment's revenue and
+//! keeps nothing: `orders ──map (the fault)──► rows`.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,6 +109,10 @@ struct Options {
     /// Append each amendment's revenue to the output instead
     #[arg(long)]
     append: bool,
+
+    /// Write each amendment's revenue as it comes, without keeping any state
+    #[arg(long)]
+    stateless: bool,
 
     /// Read the orders as a changelog
     #[arg(long)]
@@ -227,6 +232,16 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
         };
         (id, revenue)
     });
+    if options.stateless {
+        let factor = if options.logic == Logic::Doubled { 2 } else { 1 };
+        let rows = rows.map(move |(id, revenue)| (id, revenue.map(|revenue| factor * revenue)));
+        if options.append {
+            job.output(kafka.append(&options.output)).format((Text, Json)).write_stream(rows);
+        } else {
+            job.output(kafka.upsert(&options.output)).format((Text, Json)).write_changelog(rows);
+        }
+        return Ok(());
+    }
     if options.append {
         job.output(kafka.append(&options.output)).format(Json).write(rows.keep_all("rows"));
         return Ok(());

@@ -166,6 +166,57 @@ fn an_append_output_that_is_recreated_goes_on_without_what_it_held_where_a_perso
     assert_eq!(seen(), after);
 }
 
+/// No operator keeps the rows, so nothing may delete those that are there, and what is lost is named.
+#[test]
+fn an_upsert_output_that_is_written_from_a_stream_keeps_its_rows_whatever_a_person_asks_for() {
+    let stage = faulty(Stage::new(Subject::Orders, 2).unwrap());
+    stage.endpoint().create_topic(&output(&stage), OUTPUT_PARTITIONS, &[]).unwrap();
+    write_others(&stage, 1);
+    stage.feed(0..100).unwrap();
+    let stateless = "--stateless --stop-at-end";
+    stage.complete(stateless).unwrap();
+    let rows = || stage.table_of_topic(&output(&stage)).unwrap();
+    let before = rows();
+    assert!(before.contains_key("other-0") && before.len() > 10, "{before:?}");
+
+    let named = format!("output '{}' is written from a stream, of which the job keeps no table", output(&stage));
+    let refused = stage.start(&format!("{stateless} --reconcile")).unwrap().finish(MOST).unwrap();
+    assert_refused(&refused, 2, &[&named, "--leave-append-outputs"]);
+    let left = format!("the changelog output '{}' is not corrected: what it holds stays as it is", output(&stage));
+    let reconciled = stage.complete(&format!("{stateless} --reconcile --leave-append-outputs")).unwrap();
+    assert!(reconciled.said.contains(&left), "{}", reconciled.said);
+    assert_eq!(rows(), before);
+
+    // An upgrade: other logic, of which nothing can be compared, and which goes on without a correction.
+    let other = "--stateless --logic doubled";
+    let hash = stage.ask("check", &format!("{other} --json")).unwrap();
+    let hash: serde_json::Value = serde_json::from_str(&hash).unwrap();
+    let hash = hash["version"].as_str().unwrap_or_else(|| panic!("check names no version: {hash}")).to_owned();
+    let approved = format!("{other} --stop-at-end --upgrade {hash} --leave-append-outputs");
+    let upgraded = stage.complete(&approved).unwrap();
+    assert!(upgraded.said.contains(&left), "{}", upgraded.said);
+    assert_eq!(rows(), before);
+
+    recreate(&stage, &output(&stage), OUTPUT_PARTITIONS);
+    let id = format!("output '{}' was deleted and recreated (it has the id ", output(&stage));
+    let way_out =
+        "keeps no table from which they could be written again; `run --reconcile --leave-append-outputs` goes on";
+    for options in ["", "--reconcile"] {
+        let refused = stage.start(&format!("{other} --stop-at-end {options}")).unwrap().finish(MOST).unwrap();
+        assert_refused(&refused, 11, &[&id, way_out]);
+    }
+    let accepted = stage.complete(&format!("{other} --stop-at-end --reconcile --leave-append-outputs")).unwrap();
+    assert!(
+        accepted.said.contains("was recreated, and what it held before cannot be written again"),
+        "{}",
+        accepted.said
+    );
+    assert!(rows().is_empty());
+    stage.feed(100..150).unwrap();
+    stage.complete(&format!("{other} --stop-at-end")).unwrap();
+    assert!(!rows().is_empty());
+}
+
 #[test]
 fn a_progress_topic_that_is_recreated_under_a_running_job_ends_it() {
     let stage = Stage::new(Subject::Orders, 2).unwrap();

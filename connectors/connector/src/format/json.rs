@@ -67,7 +67,7 @@ mod tests {
     }
 
     fn record(value: Option<&'static str>) -> Record<'static> {
-        Record { offset: Offset(0), key: Some(b"7"), value: value.map(str::as_bytes), timestamp_ms: None }
+        Record { offset: Offset(0), key: Some(b"7"), value: value.map(str::as_bytes), ..Record::default() }
     }
 
     #[test]

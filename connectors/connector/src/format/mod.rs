@@ -1,8 +1,20 @@
 //! How bytes become values and values become bytes.
 //!
 //! A [`Format`] is for one *part* of a record, its key or its value. It is used the same way for keys and values, and for
-//! sources and outputs. The formats are [`Json`], [`Text`] and [`Bytes`]. Where a whole record is read or written, a single
-//! format applies to both parts, and a pair has one for each: `(Text, Json)` means a key as plain text and a value as JSON.
+//! sources and outputs. Where a whole record is read or written, a single format applies to both parts, and a pair has one for
+//! each: `(Text, Json)` means a key as plain text and a value as JSON.
+//!
+//! | format | types | the serializer of Kafka's own clients that writes the same bytes |
+//! | --- | --- | --- |
+//! | [`Json`] | all that serde reads and writes | |
+//! | [`Text`] | strings, numbers, `Uuid`, and all that can be parsed and displayed | `StringSerializer`, `UUIDSerializer` |
+//! | [`Bytes`] | `Vec<u8>` | `ByteArraySerializer`, `ByteBufferSerializer`, `BytesSerializer` |
+//! | [`Long`], [`Integer`], [`Short`] | `i64`, `i32`, `i16` | `LongSerializer`, `IntegerSerializer`, `ShortSerializer` |
+//! | [`Double`], [`Float`] | `f64`, `f32` | `DoubleSerializer`, `FloatSerializer` |
+//! | [`Boolean`] | `bool` | `BooleanSerializer` |
+//!
+//! `VoidSerializer` writes no bytes at all, so it needs no format: a source whose keys are absent or do not matter is read by its
+//! values alone.
 //!
 //! ```
 //! use fluvial_connector::format::{Json, Text};
@@ -12,7 +24,7 @@
 //! struct Price { cents: i64 }
 //!
 //! let value = br#"{"cents":250}"#;
-//! let record = Record { offset: Offset(0), key: Some(b"tea"), value: Some(value), timestamp_ms: None };
+//! let record = Record { offset: Offset(0), key: Some(b"tea"), value: Some(value), ..Record::default() };
 //! assert_eq!(record.decode_key::<String>(&Text)?, "tea");
 //! assert_eq!(record.decode_value::<Price>(&Json)?, Price { cents: 250 });
 //! // A record without a value, and one with JSON's null, delete their key.
@@ -28,41 +40,43 @@
 //! use fluvial_connector::BoxError;
 //! use fluvial_connector::format::{Decode, DecodeError, Encode, Format, Part};
 //!
-//! /// Eight bytes, the first the most significant, as Kafka's LongSerializer writes them.
-//! struct Long;
+//! /// Eight bytes, the first the least significant.
+//! struct LittleEndian;
 //!
-//! impl Format for Long {}
+//! impl Format for LittleEndian {}
 //!
-//! impl Decode<i64> for Long {
+//! impl Decode<i64> for LittleEndian {
 //!     fn decode(&self, part: Part, bytes: &[u8]) -> Result<i64, DecodeError> {
 //!         let whole = bytes.try_into().map_err(|error| DecodeError::malformed(part, "an eight-byte integer", bytes, error));
-//!         Ok(i64::from_be_bytes(whole?))
+//!         Ok(i64::from_le_bytes(whole?))
 //!     }
 //! }
 //!
-//! impl Encode<i64> for Long {
+//! impl Encode<i64> for LittleEndian {
 //!     fn encode(&self, value: &i64, into: &mut Vec<u8>) -> Result<(), BoxError> {
-//!         into.extend_from_slice(&value.to_be_bytes());
+//!         into.extend_from_slice(&value.to_le_bytes());
 //!         Ok(())
 //!     }
 //! }
 //!
 //! let mut bytes = Vec::new();
-//! Long.encode(&-2, &mut bytes).unwrap();
-//! assert_eq!(Long.decode(Part::Value, &bytes).unwrap(), -2);
-//! let error = Long.decode(Part::Key, b"two").unwrap_err();
+//! LittleEndian.encode(&-2, &mut bytes).unwrap();
+//! assert_eq!(LittleEndian.decode(Part::Value, &bytes).unwrap(), -2);
+//! let error = LittleEndian.decode(Part::Key, b"two").unwrap_err();
 //! assert_eq!(error.to_string(), "the key is not an eight-byte integer, it is \"two\"");
 //! ```
 
 mod bytes;
 mod foreign;
 mod json;
+mod numbers;
 mod text;
 
 use std::fmt;
 
 pub use bytes::Bytes;
 pub use json::Json;
+pub use numbers::{Boolean, Double, Float, Integer, Long, Short};
 pub use text::Text;
 
 use crate::{BoxError, Record};
@@ -71,7 +85,7 @@ use crate::{BoxError, Record};
 /// writes.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a format of keys and values",
-    note = "formats are `Json`, `Text`, `Bytes`, types of your own that implement `Format`, and pairs `(key, value)` of them",
+    note = "formats are `Json`, `Text`, `Bytes`, `Long` and other numbers, types of your own that implement `Format`, and pairs `(key, value)` of them",
     note = "set the format of a source or an output with `.format(…)`"
 )]
 pub trait Format: Send + Sync + 'static {
@@ -108,7 +122,7 @@ pub trait Encode<T>: Format {
 /// The formats of a record's key and value: one [`Format`] for both, or a pair of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a format of keys and values",
-    note = "formats are `Json`, `Text`, `Bytes`, types of your own that implement `Format`, and pairs `(key, value)` of them",
+    note = "formats are `Json`, `Text`, `Bytes`, `Long` and other numbers, types of your own that implement `Format`, and pairs `(key, value)` of them",
     note = "set the format of a source or an output with `.format(…)`"
 )]
 pub trait Formats: Send + Sync + 'static {
@@ -244,7 +258,8 @@ mod tests {
         let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
         formats.key().encode(key, &mut key_bytes).unwrap();
         formats.value().encode(value, &mut value_bytes).unwrap();
-        let record = Record { offset: Offset(0), key: Some(&key_bytes), value: Some(&value_bytes), timestamp_ms: None };
+        let record =
+            Record { offset: Offset(0), key: Some(&key_bytes), value: Some(&value_bytes), ..Record::default() };
         let key = record.decode_key(formats.key()).unwrap();
         let value = record.decode_value(formats.value()).unwrap();
         (key_bytes, value_bytes, key, value)
@@ -263,7 +278,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_named_by_part_expectation_and_bytes() {
-        let record = Record { offset: Offset(0), key: Some(b"\xff\x01"), value: Some(b"x7"), timestamp_ms: None };
+        let record = Record { offset: Offset(0), key: Some(b"\xff\x01"), value: Some(b"x7"), ..Record::default() };
         let check = |error: DecodeError, expected: &str| assert_eq!(error.to_string(), expected);
         check(record.decode_key::<String>(&Text).unwrap_err(), "the key is not utf-8 text, it is ff 01");
         check(record.decode_value::<u64>(&Text).unwrap_err(), r#"the value is not text of u64, it is "x7""#);
@@ -279,7 +294,7 @@ mod tests {
             offset: Offset(0),
             key: None,
             value: value.map(str::as_bytes),
-            timestamp_ms: None,
+            ..Record::default()
         };
         assert_eq!(record(None).decode_change::<String>(&Text).unwrap(), None);
         assert_eq!(record(Some("null")).decode_change::<String>(&Text).unwrap(), Some("null".to_owned()));

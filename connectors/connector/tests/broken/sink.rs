@@ -295,7 +295,7 @@ impl SinkSession for ModelSession {
             for entry in partition.entries.iter().filter(|entry| entry.offset >= first && entry.offset < stable) {
                 if is_seen(state.fate(entry)) {
                     let (key, value) = (entry.key.as_deref(), entry.value.as_deref());
-                    take(place, Record { offset: Offset(entry.offset), key, value, timestamp_ms: None });
+                    take(place, Record { offset: Offset(entry.offset), key, value, ..Record::default() });
                 }
             }
             let before = partition.entries.iter().find(|entry| entry.end == from.0);

@@ -343,7 +343,7 @@ impl SplitReader for ModelReader {
         }
         for (slot, offset, key, value) in &all {
             let (key, value) = (key.as_deref(), value.as_deref());
-            take(*slot, Record { offset: Offset(*offset), key, value, timestamp_ms: None });
+            take(*slot, Record { offset: Offset(*offset), key, value, ..Record::default() });
         }
         Ok(all.len() + usize::from(self.model.has(Bug::CountsTooMany) && !all.is_empty()))
     }

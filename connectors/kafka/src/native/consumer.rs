@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fluvial_connector::{Error, Waker};
+use fluvial_connector::{Error, Header, Headers, ReadHeaders, Waker};
 use rdkafka::bindings as rd;
 
 use super::client::{Client, Role, Topic};
@@ -317,12 +317,46 @@ fn arrival(message: &rd::rd_kafka_message_t) -> Arrival<'_> {
                 key: bytes(message.key, message.key_len),
                 value: bytes(message.payload, message.len),
                 timestamp_ms: (timestamp >= 0).then_some(timestamp),
+                headers: Headers::of(WithHeaders::of(message)),
+                split: None,
             })
         }
         Code::PartitionEOF => Arrival::End(offset),
         code => {
             let reason = bytes(message.payload, message.len).unwrap_or_default();
             Arrival::Failed(code, std::str::from_utf8(reason).unwrap_or_default())
+        }
+    }
+}
+
+/// A message, whose headers librdkafka parses when the first of them is asked for.
+#[repr(transparent)]
+struct WithHeaders(rd::rd_kafka_message_t);
+
+impl WithHeaders {
+    fn of(message: &rd::rd_kafka_message_t) -> &Self {
+        // SAFETY: the type is transparent, and the reference lives as long as the message's.
+        unsafe { &*ptr::from_ref(message).cast() }
+    }
+}
+
+impl ReadHeaders for WithHeaders {
+    fn header(&self, index: usize) -> Option<Header<'_>> {
+        let mut headers = ptr::null_mut();
+        let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the message is valid and keeps its headers, with their names and values, until it is destroyed; nothing
+        // is written to them. The headers are looked at by the thread that reads alone.
+        unsafe {
+            if Code::from(rd::rd_kafka_message_headers(&raw const self.0, &raw mut headers)) != Code::NoError {
+                return None;
+            }
+            let found = rd::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut length);
+            if Code::from(found) != Code::NoError {
+                return None;
+            }
+            // Kafka's names are UTF-8; one that is not is nobody's to ask for.
+            let name = CStr::from_ptr(name).to_str().unwrap_or_default();
+            Some(Header { name, value: bytes(value, length) })
         }
     }
 }

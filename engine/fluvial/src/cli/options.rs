@@ -202,8 +202,9 @@ pub(super) struct RunOptions {
     #[arg(long, hide = true)]
     pub correct_outputs: bool,
 
-    /// With --reconcile or --upgrade: leave the records of append outputs as they are, because they cannot be corrected, and
-    /// append to them. Without it, --upgrade has no effect on a job with append outputs
+    /// With --reconcile or --upgrade: leave the records of append outputs, and of outputs that are written from a stream, as
+    /// they are, because they cannot be corrected, and append to them. Without it, --upgrade has no effect on a job with such
+    /// outputs
     #[arg(long)]
     pub leave_append_outputs: bool,
 

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fluvial_connector::{Envelope, Offset, OutputRecord, Record, Slot};
+use fluvial_connector::{Envelope, Offset, OutputRecord, Slot, SplitId};
 use fluvial_protocol::TickRecords;
 use fluvial_protocol::journal::SplitNumber;
 use timely::worker::Worker;
 
+use super::input_record::InputRecord;
 use super::test::{SPLITS, Test};
 use super::workers::{Fed, Site};
 use crate::durable::Durables;
@@ -52,12 +53,10 @@ pub type JobTest = Test<Message>;
 #[derive(Clone, Debug)]
 pub struct Message {
     tick: u64,
+    partition: u32,
     record: OutputRecord,
     envelope: Envelope,
 }
-
-/// The key and the value of a record, as a topic would hold them.
-type Raw = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl JobTest {
     /// Starts a job on `workers` workers. `build` is called on each of them, as by [`App`](crate::App).
@@ -83,6 +82,9 @@ impl JobTest {
             let through = |messages: &[Message]| table(messages.iter().filter(|m| m.tick <= tick));
             assert!(!upsert || through(before) == through(now), "{what}");
             assert_eq!(after(before, tick), after(now, tick), "{what}");
+            // Of an output that is written from a stream, nothing is restored.
+            let restored = |message: &&Message| message.envelope == Envelope::Changelog && message.tick <= tick;
+            assert!(!now.iter().any(|message| restored(&message)), "{what}: it emits records of ticks before");
         })
     }
 
@@ -97,8 +99,19 @@ impl JobTest {
         tick: u64,
         records: impl IntoIterator<Item = (Option<B>, Option<B>)>,
     ) {
-        let bytes = |part: Option<B>| part.map(|part| part.as_ref().to_vec());
-        self.spread(source, tick, records.into_iter().map(|(key, value)| -> Raw { (bytes(key), bytes(value)) }));
+        let record = |(key, value): (Option<B>, Option<B>)| {
+            InputRecord::new(key.as_ref().map(AsRef::as_ref), value.as_ref().map(AsRef::as_ref))
+        };
+        self.feed_records(source, tick, records.into_iter().map(record));
+    }
+
+    /// Feeds records as [`feed`](Self::feed) does, with headers and timestamps.
+    /// [`SourceBuilder::stream_with`](crate::SourceBuilder::stream_with) has an example.
+    ///
+    /// # Panics
+    /// If the tick has been passed.
+    pub fn feed_records(&mut self, source: &str, tick: u64, records: impl IntoIterator<Item = InputRecord>) {
+        self.spread(source, tick, records);
     }
 
     /// Returns the table of an upsert output as of the last tick that was passed: keys and values, sorted.
@@ -138,6 +151,37 @@ impl JobTest {
         updates.sort();
         updates
     }
+
+    /// Returns the messages that an output would write at one tick: partition, key and value, by partition, and in the order
+    /// in which they stand there. Each output has four partitions in a test.
+    ///
+    /// ```
+    /// use fluvial::connector::format::Text;
+    /// use fluvial::harness::JobTest;
+    /// use fluvial_memory::Memory;
+    ///
+    /// let mut test = JobTest::new(1, |job| {
+    ///     let memory = Memory::new();
+    ///     let steps = job.source("steps", memory.source("steps")).format(Text).stream::<String>();
+    ///     job.output(memory.append_to("log", 1)).format(Text).write_stream(steps.map(|step| ("ann", step)));
+    ///     Ok(())
+    /// });
+    /// test.feed("steps", 1, [(None, Some("wake up")), (None, Some("eat")), (None, Some("sleep"))]);
+    /// test.advance_past(1);
+    /// let log: Vec<String> = test.messages_at("log", 1).into_iter().filter_map(|(_, _, step)| step).collect();
+    /// assert_eq!(log, ["wake up", "eat", "sleep"]);
+    /// ```
+    ///
+    /// # Panics
+    /// If keys or values are not UTF-8.
+    #[must_use]
+    pub fn messages_at(&self, output: &str, tick: u64) -> Vec<(u32, String, Option<String>)> {
+        let at = self.made(output).iter().filter(|message| message.tick == tick);
+        let mut messages: Vec<_> =
+            at.map(|m| (m.partition, text(m.record.key.clone()), m.record.value.clone().map(text))).collect();
+        messages.sort_by_key(|(partition, ..)| *partition);
+        messages
+    }
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -155,10 +199,12 @@ fn table<'a>(messages: impl Iterator<Item = &'a Message>) -> BTreeMap<Vec<u8>, V
     rows
 }
 
-/// The messages of ticks after `tick`, in an order that does not depend on the number of workers.
-fn after(messages: &[Message], tick: u64) -> Vec<(u64, &OutputRecord)> {
-    let mut after: Vec<_> = messages.iter().filter(|m| m.tick > tick).map(|m| (m.tick, &m.record)).collect();
-    after.sort();
+/// The messages of ticks after `tick`, by tick and partition, and in the order of each partition, which does not depend on the
+/// number of workers.
+fn after(messages: &[Message], tick: u64) -> Vec<(u64, u32, &OutputRecord)> {
+    let after = messages.iter().filter(|m| m.tick > tick).map(|m| (m.tick, m.partition, &m.record));
+    let mut after: Vec<_> = after.collect();
+    after.sort_by_key(|(tick, partition, _)| (*tick, *partition));
     after
 }
 
@@ -173,7 +219,7 @@ impl JobSite {
     fn of(declared: Declared) -> Self {
         let sources = declared.sources.into_iter().map(|declared| {
             let mut input = declared.input;
-            (0..SPLITS).for_each(|split| input.add_split(SplitNumber(split)));
+            (0..SPLITS).for_each(|split| input.add_split(SplitNumber(split), &SplitId(split.to_string())));
             (declared.name, (input, declared.on_malformed))
         });
         let outputs = declared.outputs.into_iter();
@@ -186,13 +232,12 @@ impl Site<Message> for JobSite {
     fn feed(&mut self, _: u64, Fed { input, split, records }: &Fed) {
         let (source, on_malformed) =
             self.sources.get_mut(input).unwrap_or_else(|| panic!("the job has no source '{input}'"));
-        let Some(records) = records.downcast_ref::<Vec<(Offset, Raw)>>() else {
+        let Some(records) = records.downcast_ref::<Vec<(Offset, InputRecord)>>() else {
             panic!("source '{input}' was fed something else")
         };
         let slot = Slot(*split);
-        for (offset, (key, value)) in records {
-            let record = Record { offset: *offset, key: key.as_deref(), value: value.as_deref(), timestamp_ms: None };
-            if let Err(error) = source.take(slot, &record)
+        for (offset, record) in records {
+            if let Err(error) = source.take(slot, &record.at(*offset))
                 && *on_malformed == OnMalformed::Fail
             {
                 let context = format!("cannot decode the record at offset {offset} of source '{input}' split {split}");
@@ -228,10 +273,11 @@ impl Site<Message> for JobSite {
             }
             let messages = queue.ready.drain(..).flat_map(|complete| {
                 let tick = complete.tick.0;
-                let of_partition =
-                    |records: TickRecords| records.block().iter().map(|r| r.to_record()).collect::<Vec<_>>();
-                let records = complete.partitions.into_values().flat_map(of_partition);
-                records.map(move |record| Message { tick, record, envelope: *envelope })
+                let of_partition = move |(partition, records): (u32, TickRecords)| {
+                    let records: Vec<_> = records.block().iter().map(|record| record.to_record()).collect();
+                    records.into_iter().map(move |record| Message { tick, partition, record, envelope: *envelope })
+                };
+                complete.partitions.into_iter().flat_map(of_partition)
             });
             made.push((output.clone(), messages.collect()));
         }

@@ -10,10 +10,12 @@
 //! recovers. **Does not** use files, sockets or a broker.
 
 mod dataflow;
+mod input_record;
 mod job;
 mod test;
 mod workers;
 
 pub use dataflow::{Builder, Dataflow};
+pub use input_record::InputRecord;
 pub use job::JobTest;
 pub use test::Test;

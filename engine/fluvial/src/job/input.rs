@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use fluvial_connector::format::DecodeError;
-use fluvial_connector::{Offset, Record, Slot};
+use fluvial_connector::{Offset, Record, Slot, SplitId};
 use fluvial_protocol::journal::SplitNumber;
 use timely::dataflow::InputHandleVec;
 
@@ -19,7 +19,7 @@ use crate::stream::Origin;
 /// One source's way into the dataflow on one worker, whatever its records are.
 pub(crate) trait SourceInput {
     /// Makes room for a split; its slot is the number of splits added before.
-    fn add_split(&mut self, number: SplitNumber);
+    fn add_split(&mut self, number: SplitNumber, name: &SplitId);
 
     /// Decodes a record into the split's open segment.
     fn take(&mut self, slot: Slot, record: &Record<'_>) -> Result<(), DecodeError>;
@@ -40,6 +40,7 @@ pub(crate) trait SourceInput {
 /// The records of one split that wait.
 struct Waiting<T> {
     number: SplitNumber,
+    name: SplitId,
     open: Vec<(T, Origin)>,
     closed: VecDeque<(Offset, Vec<(T, Origin)>)>,
 }
@@ -59,13 +60,13 @@ impl<T: Clone + 'static, D> TypedInput<T, D> {
 }
 
 impl<T: Clone + 'static, D: Fn(&Record<'_>) -> Result<T, DecodeError>> SourceInput for TypedInput<T, D> {
-    fn add_split(&mut self, number: SplitNumber) {
-        self.splits.push(Waiting { number, open: Vec::new(), closed: VecDeque::new() });
+    fn add_split(&mut self, number: SplitNumber, name: &SplitId) {
+        self.splits.push(Waiting { number, name: name.clone(), open: Vec::new(), closed: VecDeque::new() });
     }
 
     fn take(&mut self, slot: Slot, record: &Record<'_>) -> Result<(), DecodeError> {
-        let item = (self.decode)(record)?;
         let waiting = &mut self.splits[slot.0 as usize];
+        let item = (self.decode)(&Record { split: Some(&waiting.name), ..*record })?;
         let origin = Origin { split: waiting.number, index: 0, offset: record.offset };
         waiting.open.push((item, origin));
         Ok(())

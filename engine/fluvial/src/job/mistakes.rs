@@ -24,7 +24,7 @@ impl Declared {
         for output in self.outputs.iter().filter(|output| !outputs.insert(&output.spec.name)) {
             mistakes.push(Mistake::OutputTwice { output: output.spec.name.clone() });
         }
-        let appended = |output: &String| Mistake::ChangesAppended { output: output.clone() };
+        let appended = |(output, by): &(String, &'static str)| Mistake::ChangesAppended { output: output.clone(), by };
         mistakes.extend(self.changes_appended.iter().map(appended));
         let systems: Vec<String> = self.outputs.iter().map(|output| output.sink.identity()).collect();
         match systems.first() {
@@ -53,8 +53,10 @@ impl Declared {
 /// A mistake in how a job is put together.
 #[derive(Debug, thiserror::Error)]
 enum Mistake {
-    /// Two collections go to one output.
-    #[error("output '{output}' is written twice: concatenate the collections, or name another output")]
+    /// Two collections or streams go to one output.
+    #[error(
+        "output '{output}' is written twice: concatenate the collections or unite the streams, or name another output"
+    )]
     OutputTwice {
         /// The output.
         output: String,
@@ -68,16 +70,20 @@ enum Mistake {
         second: String,
     },
     /// The job writes nothing.
-    #[error("the job writes nothing: end at least one collection with `job.output(…).format(…).write(…)`")]
+    #[error(
+        "the job writes nothing: end at least one collection with `job.output(…).format(…).write(…)`, or one stream with `….write_stream(…)`"
+    )]
     NoOutput,
     /// Changes go to an append output.
     #[error(
-        "output '{output}' is an append output, and `write_changes` writes what replaces earlier records: write to an \
-         upsert output, or a collection with `write`"
+        "output '{output}' is an append output, and `{by}` writes what replaces earlier records: write to an upsert output, \
+         or a collection with `write`, or a stream with `write_stream`"
     )]
     ChangesAppended {
         /// The output.
         output: String,
+        /// The call that writes it.
+        by: &'static str,
     },
     /// The job would read what it writes.
     #[error("the job reads {described} and writes it: give the output a topic of its own")]
@@ -100,7 +106,9 @@ enum Mistake {
         source_name: String,
     },
     /// An output's builder was dropped before its last call.
-    #[error("output '{output}' is not written: end it with `write` or `write_changes`, or remove it")]
+    #[error(
+        "output '{output}' is not written: end it with `write`, `write_changes`, `write_stream` or `write_changelog`, or remove it"
+    )]
     NotWritten {
         /// Its name.
         output: String,

@@ -6,6 +6,8 @@ mod order;
 pub(crate) mod output;
 mod output_builder;
 pub(crate) mod source;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -55,8 +57,8 @@ pub(crate) struct Declared {
     pub(crate) sources: Vec<DeclaredSource>,
     pub(crate) outputs: Vec<DeclaredOutput>,
     pub(crate) begun: Begun,
-    /// The append outputs to which changes are written.
-    pub(crate) changes_appended: Vec<String>,
+    /// The append outputs to which records are written that replace earlier ones, each with the call that does it.
+    pub(crate) changes_appended: Vec<(String, &'static str)>,
 }
 
 /// The names of sources and outputs whose builder was not ended with its last call.
@@ -101,7 +103,7 @@ impl<'s> Job<'s> {
         SourceBuilder::new(self, name, source)
     }
 
-    /// Writes to `output`. Set a format, and end with [`OutputBuilder::write`] or [`OutputBuilder::write_changes`].
+    /// Writes to `output`. Set a format, and end with one of the calls that [`OutputBuilder`] lists.
     pub fn output(&mut self, output: impl Output) -> OutputBuilder<'_, 's> {
         OutputBuilder::new(self, &output)
     }

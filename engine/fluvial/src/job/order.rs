@@ -1,6 +1,11 @@
-//! The order of the records of a tick within a partition of an output: that of their bytes, key before value.
+//! The order of the records of a tick within a partition of an output: that of their bytes, key before value, for what a
+//! collection or a durable operator has become, and that of the records' origins for a stream.
 //!
 //! # Why
+//!
+//! *The order must be the same whenever the tick is computed*, with any number of workers, because progress counts records
+//! within a tick. A collection has no order; a stream has that of its input, which is what a consumer expects of records that
+//! were only mapped.
 //!
 //! *The order does not depend on how the keys' type compares*, so it stays the same where that changes, and a replay by
 //! another build gives the same records at the same places. Progress counts records within a tick.
@@ -9,7 +14,11 @@
 //! the eight that are taken follow what all keys of the tick have in common. Only records that agree in these are compared
 //! as bytes, which lie elsewhere in memory.
 
+use std::collections::HashSet;
+
 use fluvial_connector::{Envelope, OutputBlock, OutputRecordRef};
+
+use crate::stream::Origin;
 
 /// A record to be sorted: eight bytes of its key, its block, and its place there.
 type Entry = (u64, u32, u32);
@@ -52,6 +61,36 @@ pub(super) fn in_order(mut blocks: Vec<OutputBlock>, envelope: Envelope) -> Resu
     Ok(sorted)
 }
 
+/// Puts the records of all blocks, each with its origin, into the order of their origins. Of an output in which records
+/// replace each other, only the last record of each key stays.
+pub(super) fn in_order_of_origin(mut blocks: Vec<(OutputBlock, Vec<Origin>)>, envelope: Envelope) -> OutputBlock {
+    if envelope == Envelope::Append
+        && let [(_, origins)] = &blocks[..]
+        && origins.is_sorted_by(|one, other| one < other)
+    {
+        return blocks.swap_remove(0).0;
+    }
+    let mut entries: Vec<(Origin, u32, u32)> =
+        Vec::with_capacity(blocks.iter().map(|(_, origins)| origins.len()).sum());
+    for (number, (_, origins)) in (0..).zip(&blocks) {
+        entries.extend((0..).zip(origins).map(|(place, origin)| (*origin, number, place)));
+    }
+    let record = |(_, block, place): &(Origin, u32, u32)| blocks[*block as usize].0.get(*place as usize);
+    // The records of a split come in their order, which a stable sort makes use of. No two records of a stream have one origin;
+    // if they had, blocks would come in any order, so the bytes decide.
+    entries.sort_by(|one, other| one.0.cmp(&other.0).then_with(|| record(one).cmp(&record(other))));
+    if envelope != Envelope::Append {
+        let mut later = HashSet::with_capacity(entries.len());
+        let mut last_of_key: Vec<_> =
+            entries.iter().rev().filter(|entry| later.insert(key_of(record(entry)))).copied().collect();
+        last_of_key.reverse();
+        entries = last_of_key;
+    }
+    let mut sorted = OutputBlock::with_capacity(entries.len(), blocks.iter().map(|(block, _)| block.bytes()).sum());
+    entries.iter().filter_map(record).for_each(|record| sorted.push(record.key, record.value));
+    sorted
+}
+
 fn key_of<'a>(record: Option<OutputRecordRef<'a>>) -> Option<&'a [u8]> {
     record.map(|record| record.key)
 }
@@ -86,7 +125,8 @@ fn eight_bytes(key: &[u8], common: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use fluvial_connector::OutputRecord;
+    use fluvial_connector::{Offset, OutputRecord};
+    use fluvial_protocol::journal::SplitNumber;
     use proptest::prelude::*;
 
     use super::*;
@@ -104,6 +144,34 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_order_of_a_stream_is_that_of_its_input_however_its_splits_come_in_blocks(
+            records in records(),
+            splits in proptest::collection::vec(0..3_u32, 40),
+            blocks in proptest::collection::vec(0..4_usize, 40),
+        ) {
+            // Origins rise with the records of each split; each record goes to one of four blocks.
+            let origin = |at: usize| Origin::read(SplitNumber(splits[at]), Offset(at as u64));
+            let mut cut: Vec<(Vec<OutputRecord>, Vec<Origin>)> = vec![Default::default(); 4];
+            for (at, record) in records.iter().enumerate() {
+                let (records, origins) = &mut cut[blocks[at]];
+                records.push(record.clone());
+                origins.push(origin(at));
+            }
+            let cut: Vec<_> = cut.into_iter().map(|(records, origins)| (OutputBlock::from(records), origins)).collect();
+            let mut expected: Vec<(Origin, OutputRecord)> =
+                records.into_iter().enumerate().map(|(at, record)| (origin(at), record)).collect();
+            expected.sort_by_key(|(origin, _)| *origin);
+            let all: Vec<OutputRecord> = expected.iter().map(|(_, record)| record.clone()).collect();
+            prop_assert_eq!(&in_order_of_origin(cut.clone(), Envelope::Append), &all.clone().into());
+
+            let is_last = |(at, record): (usize, &OutputRecord)| {
+                all[at + 1..].iter().all(|later| later.key != record.key).then(|| record.clone())
+            };
+            let rows: Vec<OutputRecord> = all.iter().enumerate().filter_map(is_last).collect();
+            prop_assert_eq!(&in_order_of_origin(cut, Envelope::Changelog), &rows.into());
+        }
+
         #[test]
         fn the_order_is_that_of_the_bytes_however_they_come_in_blocks(
             records in records(),

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!  collection ──partition of the key's bytes──► exchange to the partition's owner ──► per tick: consolidate, encode, sort
-//!  changes ──encode, partition of the key's bytes──► exchange of blocks to the owner ──► per tick: sort    │
-//!                                                                    add up digests └──► OutputQueue ──► Outlet
+//!  changes, ──encode, partition of the key's bytes─► exchange of blocks to the owner ──► per tick: sort    │
+//!  stream                                                            add up digests └──► OutputQueue ──► Outlet
 //! ```
 //!
-//! The output of a tick is emitted once, when the frontier has passed the tick, in the order (partition, key, value). The
-//! operator does not know which ticks are sealed or committed.
+//! The output of a tick is emitted once, when the frontier has passed the tick, in the order (partition, key, value), and
+//! that of a stream in the order of its records' origins. The operator does not know which ticks are sealed or committed.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -20,17 +20,18 @@ use fluvial_connector::format::{Encode, Formats};
 use fluvial_connector::{BoxError, Envelope, OutputBlock, OutputSpec, Tick};
 use fluvial_node::status::NodeKind;
 use fluvial_protocol::TickRecords;
+use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::Map;
 
-use super::order::in_order;
+use super::order::{in_order, in_order_of_origin};
 use crate::durable::Durables;
 use crate::stages::STAGES;
-use crate::stream::Changes;
-use crate::stream::context::{at_tick, in_operator, lasting};
+use crate::stream::context::{at_record, at_tick, described, in_operator, lasting};
+use crate::stream::{Changes, Stream};
 
 /// The complete output of one tick for the partitions of one output that this worker owns.
 pub(crate) struct TickOutput {
@@ -80,14 +81,20 @@ pub(crate) enum OutputError {
         tick: Tick,
     },
     /// A row cannot be encoded in the output's format.
-    #[error("a row of output '{output}' cannot be encoded")]
+    #[error("a row of output '{output}' cannot be encoded{}", in_brackets(.input.as_deref()))]
     Encode {
         /// The output.
         output: String,
+        /// The input that the row was made of, as narrowly as it is known.
+        input: Option<String>,
         /// The error of the encoder.
         #[source]
         source: fluvial_connector::BoxError,
     },
+}
+
+fn in_brackets(input: Option<&str>) -> String {
+    input.map_or_else(String::new, |input| format!(" ({input})"))
 }
 
 /// A row that is sent to the worker that owns its partition: partition, key, value.
@@ -157,63 +164,138 @@ where
     K: 'static,
     V: 'static,
 {
-    let End { spec, partitions, skip_through, .. } = end;
-    let (partition_of, name, envelope) = (spec.partition_of, spec.name.clone(), spec.envelope);
+    let (name, envelope) = (end.spec.name.clone(), end.spec.envelope);
     let called = lasting(format!("write to {name}"));
-    let queue = Rc::clone(&end.queue);
-    let of_errors = name.clone();
-    let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
-    let mut blocks: BTreeMap<u32, OutputBlock> = BTreeMap::new();
-    // What could not be encoded holds back its tick, so that nobody takes the tick as complete.
-    let mut held = None;
-    let encoded = changes.into_inner().unary::<CapacityContainerBuilder<Vec<(u32, OutputBlock)>>, _, _, _>(
-        Pipeline,
-        "Encode",
-        move |_, _| {
+    let encoded = end.encode(called, changes.into_inner(), formats, |(key, value)| ((), key, value));
+    end.gather(
+        called,
+        encoded,
+        |block| block.partition,
+        by_partition,
+        move |tick, partitions| {
+            let records = partitions.into_iter().map(|(partition, blocks)| {
+                (partition, blocks.into_iter().map(|encoded: Encoded<()>| encoded.records).collect())
+            });
+            assemble(&name, envelope, tick, records)
+        },
+    );
+}
+
+/// Collects the records of a stream. They are encoded where they are, and travel as blocks, with their origins.
+pub(crate) fn collect_stream<D, K, V, F>(
+    stream: Stream<'_, D>,
+    end: End<'_>,
+    formats: F,
+    parts: impl Fn(D) -> (K, Option<V>) + 'static,
+) where
+    F: Formats<Key: Encode<K>, Value: Encode<V>>,
+    D: 'static,
+    K: 'static,
+    V: 'static,
+{
+    let (name, envelope) = (end.spec.name.clone(), end.spec.envelope);
+    let called = lasting(format!("write to {name}"));
+    let encoded = end.encode(called, stream.into_parts().0, formats, move |(record, origin)| {
+        at_record(origin);
+        let (key, value) = parts(record);
+        (origin, key, value)
+    });
+    end.gather(
+        called,
+        encoded,
+        |block| block.partition,
+        by_partition,
+        move |tick, partitions| {
+            let records = partitions.into_iter().map(|(partition, blocks)| {
+                let blocks = blocks.into_iter().map(|Encoded { records, places, .. }| (records, places)).collect();
+                (partition, TickRecords::new(in_order_of_origin(blocks, envelope)))
+            });
+            Ok(TickOutput { tick, partitions: records.collect() })
+        },
+    );
+}
+
+/// Encoded records of one partition, on their way to the partition's owner.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Encoded<P> {
+    partition: u32,
+    records: OutputBlock,
+    /// What the order of the records is made from, besides their bytes: for each of them its place.
+    places: Vec<P>,
+}
+
+/// The encoded records of a tick, by partition.
+type ByPartition<P> = BTreeMap<u32, Vec<Encoded<P>>>;
+
+fn by_partition<P>(pending: &mut BTreeMap<u64, ByPartition<P>>, tick: u64, blocks: &mut Vec<Encoded<P>>) {
+    let of_tick = pending.entry(tick).or_default();
+    blocks.drain(..).for_each(|block| of_tick.entry(block.partition).or_default().push(block));
+}
+
+impl End<'_> {
+    /// Encodes records where they are. `parts` takes a record apart into its place, its key and its value. The first record
+    /// that cannot be encoded ends the job. `called` is the name of the operator in reports.
+    fn encode<'s, D, P, K, V, F>(
+        &self,
+        called: &'static str,
+        records: StreamVec<'s, u64, D>,
+        formats: F,
+        parts: impl Fn(D) -> (P, K, Option<V>) + 'static,
+    ) -> StreamVec<'s, u64, Encoded<P>>
+    where
+        F: Formats<Key: Encode<K>, Value: Encode<V>>,
+        D: 'static,
+        P: 'static,
+    {
+        let Self { spec, partitions, skip_through, queue, .. } = self;
+        let (partition_of, output_name) = (spec.partition_of, spec.name.clone());
+        let (partitions, skip_through, queue) = (*partitions, *skip_through, Rc::clone(queue));
+        let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
+        let mut blocks: BTreeMap<u32, Encoded<P>> = BTreeMap::new();
+        // What could not be encoded holds back its tick, so that nobody takes the tick as complete.
+        let mut held = None;
+        records.unary::<CapacityContainerBuilder<Vec<Encoded<P>>>, _, _, _>(Pipeline, "Encode", move |_, _| {
             move |input, output| {
-                input.for_each(|capability, batch: &mut Vec<(K, Option<V>)>| {
+                input.for_each(|capability, batch: &mut Vec<D>| {
                     let Some(tick) = capability.least().copied() else { return };
                     if held.is_some() || skip_through.is_some_and(|through| tick <= through) {
                         return batch.clear();
                     }
                     let encoded = in_operator(called, || {
                         at_tick(tick);
-                        batch.drain(..).try_for_each(|(key, value)| {
+                        let encoded = batch.drain(..).try_for_each(|record| {
+                            let (place, key, value) = parts(record);
                             key_bytes.clear();
                             formats.key().encode(&key, &mut key_bytes)?;
-                            let block = blocks.entry(partition_of(&key_bytes, partitions)).or_default();
+                            let partition = partition_of(&key_bytes, partitions);
+                            let empty = || Encoded { partition, records: OutputBlock::default(), places: Vec::new() };
+                            let block = blocks.entry(partition).or_insert_with(empty);
                             // Each value is encoded into a buffer of its own: a format might do more to it than append.
                             value_bytes.clear();
                             if let Some(value) = &value {
                                 formats.value().encode(value, &mut value_bytes)?;
                             }
-                            block.push(&key_bytes, value.is_some().then_some(&value_bytes));
+                            block.records.push(&key_bytes, value.is_some().then_some(&value_bytes));
+                            block.places.push(place);
                             Ok(())
+                        });
+                        encoded.map_err(|source| OutputError::Encode {
+                            output: output_name.clone(),
+                            input: described(),
+                            source,
                         })
                     });
-                    if let Err(source) = encoded {
-                        queue.borrow_mut().failed = Some(OutputError::Encode { output: of_errors.clone(), source });
+                    if let Err(error) = encoded {
+                        queue.borrow_mut().failed = Some(error);
                         held = capability.retain_least(0);
                         return;
                     }
-                    output.session(&capability).give_iterator(std::mem::take(&mut blocks).into_iter());
+                    output.session(&capability).give_iterator(std::mem::take(&mut blocks).into_values());
                 });
             }
-        },
-    );
-    end.gather(
-        called,
-        encoded,
-        |(partition, _): &(u32, OutputBlock)| *partition,
-        |pending: &mut BTreeMap<u64, BTreeMap<u32, Vec<OutputBlock>>>, tick, blocks| {
-            let of_tick = pending.entry(tick).or_default();
-            blocks.drain(..).for_each(|(partition, block)| of_tick.entry(partition).or_default().push(block));
-        },
-        move |tick, partitions| assemble(&name, envelope, tick, partitions.into_iter()),
-    );
-}
+        })
+    }
 
-impl End<'_> {
     /// Sends what goes to each partition to the worker that owns it, takes it there by tick, and hands the output of a tick
     /// on when the frontier has passed it. `called` is the name of the operator in reports.
     fn gather<'s, D, P: 'static>(
@@ -278,7 +360,7 @@ where
 {
     let (of_keys, of_values) = (formats.key(), formats.value());
     differential_dataflow::consolidation::consolidate(&mut rows);
-    let fail = |source: BoxError| OutputError::Encode { output: output.to_owned(), source };
+    let fail = |source: BoxError| OutputError::Encode { output: output.to_owned(), input: described(), source };
     let two_rows = |key: &[u8]| OutputError::TwoRows { output: output.to_owned(), key: readable(key), tick };
     let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
     let mut partitions: BTreeMap<u32, OutputBlock> = BTreeMap::new();
@@ -303,7 +385,7 @@ where
                 }
                 into.push(&key_bytes, row.is_some().then_some(&value_bytes));
             }
-            Envelope::Append => {
+            Envelope::Append | Envelope::Changelog => {
                 for (value, diff) in group {
                     let Ok(times) = usize::try_from(diff) else {
                         let key = readable(&key_bytes);

@@ -88,7 +88,8 @@ impl<'j, 's> SourceBuilder<'j, 's> {
         SourceBuilder { job, name, source, formats, on_malformed }
     }
 
-    /// Decodes each record with a closure instead of a format. The closure sees key, value, offset and timestamp.
+    /// Decodes each record with a closure instead of a format. The closure sees all that the source's system knows of the
+    /// record: key, value, headers, timestamp, split (in Kafka the partition) and offset.
     ///
     /// ```
     /// use fluvial::Count;
@@ -106,6 +107,31 @@ impl<'j, 's> SourceBuilder<'j, 's> {
     /// # test.feed("sales", 1, [(Some("tea"), Some("3")), (Some("tea"), Some("4"))]);
     /// # test.advance_past(1);
     /// # assert_eq!(test.table("counts"), [("tea".into(), "2".into())]);
+    /// ```
+    ///
+    /// A job that reads what stands in headers:
+    ///
+    /// ```
+    /// use fluvial::connector::format::{Format, Json, Text};
+    /// use fluvial::harness::{InputRecord, JobTest};
+    /// # use fluvial_memory::Memory;
+    ///
+    /// let mut test = JobTest::new(1, |job| {
+    ///     let memory = Memory::new();
+    ///     let calls = job.source("calls", memory.source("calls")).stream_with(|record| {
+    ///         let tenant = record.headers.last("tenant").and_then(|header| header.value).unwrap_or(b"nobody");
+    ///         let tenant = String::from_utf8_lossy(tenant).into_owned();
+    ///         Ok((tenant, (record.partition(), record.offset.0, record.timestamp_ms)))
+    ///     });
+    ///     job.output(memory.append_to("by-tenant", 1)).format((Text, Json)).write_stream(calls);
+    ///     Ok(())
+    /// });
+    /// let call = InputRecord::new(None, Some("GET /")).with_header("tenant", "acme").with_timestamp_ms(5);
+    /// test.feed_records("calls", 1, [call, InputRecord::new(None, Some("GET /tea"))]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.updates_at("by-tenant", 1), [
+    ///     ("acme".into(), Some("[0,0,5]".into())), ("nobody".into(), Some("[1,0,null]".into())),
+    /// ]);
     /// ```
     #[must_use]
     pub fn stream_with<D: Clone + 'static>(

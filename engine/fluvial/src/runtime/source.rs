@@ -163,7 +163,7 @@ impl SourceDriver {
         };
         let reading = &mut self.sources[source];
         let slot = Slot(u32::try_from(reading.splits).expect("splits are few"));
-        reading.declared.input.add_split(start.number);
+        reading.declared.input.add_split(start.number, &start.split);
         self.by_number.insert(start.number, self.splits.len());
         self.splits.push(Split {
             start: start.clone(),

@@ -1,7 +1,7 @@
 //! Streams: sequences of records that pass through stateless operators and are not kept.
 //!
 //! ```text
-//!   source ──► Stream ──map, try_map, filter, flat_map, key_by, union, inspect──► Stream ──join_now──► Stream
+//!   source ──► Stream ──map, try_map, filter, flat_map, key_by, union, inspect, join_now──► Stream ──► output
 //!                                                                          │ a durable operator, by name
 //!                                                                          ▼
 //!                                                        Collection ──all of differential dataflow──► output
@@ -66,7 +66,8 @@ use crate::durable::Durables;
 pub type Collection<'s, D, R = isize> = VecCollection<'s, u64, D, R>;
 
 /// A stream of records that are not kept: each record passes through the operators at its tick and is then dropped. A
-/// durable operator, such as [`aggregate`](Stream::aggregate), makes a [`Collection`] of a stream.
+/// durable operator, such as [`aggregate`](Stream::aggregate), makes a [`Collection`] of a stream. A stream of keys and values
+/// can also be written as it is, without any state ([`OutputBuilder::write_stream`](crate::OutputBuilder::write_stream)).
 ///
 /// Operators take the stream by value; clone the stream to use it twice.
 ///

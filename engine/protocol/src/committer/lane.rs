@@ -47,8 +47,8 @@
 //!
 //! *Replay is compared, not trusted.* Up to its progress a partition holds what an earlier generation computed. The replayed
 //! output must have the same digest there, otherwise what follows does not go with what consumers have read. Uncovered
-//! records are matched with the output that follows, one by one, and count as written. The exception is an append
-//! output that the reconciliation does not correct: its records are not compared, whatever the job would write there
+//! records are matched with the output that follows, one by one, and count as written. The exception is an output
+//! that the reconciliation does not correct: its records are not compared, whatever the job would write there
 //! now.
 
 use std::collections::VecDeque;
@@ -70,7 +70,7 @@ use crate::{Ended, OutputFault};
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) at: OutputPartition,
-    /// Whether the partition belongs to an upsert or an append output.
+    /// The kind of the output to which the partition belongs.
     pub(super) envelope: Envelope,
     /// The first tick whose output is written.
     pub(super) starts: Tick,
@@ -81,17 +81,17 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The tick at which a reconciliation corrects the partition; `None` without a reconciliation, and for an append
-    /// output, which a reconciliation does not correct.
+    /// The tick at which a reconciliation corrects the partition; `None` without a reconciliation, and for an output of
+    /// which the job has no table, which a reconciliation does not correct.
     pub(super) fn corrected_at(&self) -> Option<Tick> {
-        self.reconciliation.filter(|_| self.envelope == Envelope::Upsert)
+        self.reconciliation.filter(|_| self.envelope.can_be_corrected())
     }
 
     /// Whether the records that were committed at `tick` are accepted without comparison, whatever the job would write
-    /// there now. They are if the partition belongs to an append output, which the reconciliation does not correct, and
-    /// `tick` is before the reconciliation.
+    /// there now. They are if the partition belongs to an output which the reconciliation does not correct, and `tick` is
+    /// before the reconciliation.
     pub(super) fn is_left(&self, tick: Tick) -> bool {
-        self.envelope == Envelope::Append && self.reconciliation.is_some_and(|reconciled| tick < reconciled)
+        !self.envelope.can_be_corrected() && self.reconciliation.is_some_and(|reconciled| tick < reconciled)
     }
 
     /// Whether the output of `tick` is written at all.

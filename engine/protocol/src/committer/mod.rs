@@ -37,7 +37,7 @@ mod writing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fluvial_connector::{Digest, Envelope, Generation, Incarnation, Offset, OutputPartition, Position, Progress, Tick};
+use fluvial_connector::{Digest, Generation, Incarnation, Offset, OutputPartition, Position, Progress, Tick};
 
 pub use action::{Action, Done, Failure, HeldRecords, Tail};
 use lane::Lane;
@@ -242,7 +242,7 @@ impl Committer {
     /// How far the partitions of upsert outputs are committed. The answer is valid from when this is ready until the
     /// first transaction.
     pub(crate) fn upsert_partitions(&self) -> Vec<CommittedPartition> {
-        let upserts = self.lanes.iter().filter(|lane| lane.target.envelope == Envelope::Upsert);
+        let upserts = self.lanes.iter().filter(|lane| lane.target.envelope.can_be_corrected());
         upserts.filter_map(Lane::committed_partition).collect()
     }
 

@@ -503,6 +503,9 @@ fn a_job_with_an_append_output_or_another_program_than_wrote_the_output_cannot_c
     let why = |bench: Bench| plan_of(bench).unwrap().cannot_correct;
     let append = Bench::running();
     assert!(why(next(&append, "program", |_| ())).unwrap().contains("output 'out' is an append output"));
+    let changelog = next(&Bench::new(), "program", |config| config.outputs[0].envelope = Envelope::Changelog).run();
+    let said = why(next(&changelog, "program", |_| ())).unwrap();
+    assert!(said.contains("output 'out' is written from a stream, of which the job keeps no table"), "{said}");
     let begun = next(&Bench::new(), "program", upsert).run();
     assert_eq!(why(next(&begun, "program", |_| ())), None);
     assert!(why(next(&begun, "other", |_| ())).unwrap().contains("hash other"));
@@ -560,15 +563,20 @@ fn a_program_that_was_approved_corrects_what_another_wrote_until_a_checkpoint_co
     .unwrap();
     assert_eq!(plan.sinks.len(), 2);
 
-    // That records of append outputs stay as they are has to be approved besides.
-    let begun = sealed(Envelope::Append);
-    let plan = plan_of(next(&begun, "second", approve("second"))).unwrap();
-    assert_eq!((plan.compare_outputs.clone(), corrects(&plan)), (Some(approval("second", true)), None));
-    let plan = plan_of(next(&begun, "second", |config| {
-        approve("second")(config);
-        config.leave_append_outputs = true;
-    }));
-    assert_eq!(corrects(&plan.unwrap()), Some(Compare::All));
+    // That the records of outputs which cannot be corrected stay as they are has to be approved besides.
+    for envelope in [Envelope::Append, Envelope::Changelog] {
+        let begun = sealed(envelope);
+        let plan = plan_of(next(&begun, "second", approve("second"))).unwrap();
+        assert_eq!((plan.compare_outputs.clone(), corrects(&plan)), (Some(approval("second", true)), None));
+        let leaves = |config: &mut LeaderConfig| {
+            approve("second")(config);
+            config.leave_append_outputs = true;
+        };
+        let warnings = next(&begun, "second", leaves).requests();
+        let said = format!("the {envelope} output 'out' is not corrected: what it holds stays as it is");
+        assert!(warnings.iter().any(|warning| warning.contains(&said)), "{warnings:?}");
+        assert_eq!(corrects(&plan_of(next(&begun, "second", leaves)).unwrap()), Some(Compare::All));
+    }
 }
 
 #[test]
@@ -804,15 +812,18 @@ fn an_output_that_was_recreated_is_gone_on_with_only_where_a_person_asks_and_fro
 }
 
 #[test]
-fn an_append_output_that_was_recreated_is_gone_on_with_only_where_its_loss_is_accepted() {
-    let mut bench = Bench::writing(Envelope::Append, "first", false);
-    bench.until_it_ends().unwrap();
-    bench.again(2, "second", true);
-    let refused = bench.until_it_ends().unwrap_err().to_string();
-    assert!(refused.contains("`run --reconcile --leave-append-outputs` goes on with the records to come"), "{refused}");
-    bench.again(3, "second", true);
-    bench.leader.config.leave_append_outputs = true;
-    bench.until_it_ends().unwrap();
+fn an_output_without_a_table_that_was_recreated_is_gone_on_with_only_where_its_loss_is_accepted() {
+    for envelope in [Envelope::Append, Envelope::Changelog] {
+        let mut bench = Bench::writing(envelope, "first", false);
+        bench.until_it_ends().unwrap();
+        bench.again(2, "second", true);
+        let refused = bench.until_it_ends().unwrap_err().to_string();
+        let way_out = "`run --reconcile --leave-append-outputs` goes on with the records to come";
+        assert!(refused.contains(way_out), "{refused}");
+        bench.again(3, "second", true);
+        bench.leader.config.leave_append_outputs = true;
+        bench.until_it_ends().unwrap();
+    }
 }
 
 #[test]
@@ -826,8 +837,8 @@ fn a_new_job_looks_at_what_its_upsert_outputs_hold_and_does_not_begin_among_othe
     bench.again(2, "first", false);
     bench.requests();
     bench.on(Event::Surveyed(vec![held(0)])).unwrap();
-    // A person has asked for it; append outputs have no rows.
-    for (envelope, reconcile) in [(Envelope::Upsert, true), (Envelope::Append, false)] {
+    // A person has asked for it; append outputs have no rows; and a stream may be written among other rows.
+    for (envelope, reconcile) in [(Envelope::Upsert, true), (Envelope::Append, false), (Envelope::Changelog, false)] {
         let mut bench = Bench::writing(envelope, "first", reconcile);
         assert!(!bench.requests().contains(&"survey".to_owned()));
     }

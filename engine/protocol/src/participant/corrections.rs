@@ -6,13 +6,13 @@
 //! ```
 //!
 //! The table that an output should hold is made up of everything that the dataflow puts out through the tick of the
-//! reconciliation, the restored state included. The corrections are the output of that tick. Append outputs are not
-//! corrected.
+//! reconciliation, the restored state included. The corrections are the output of that tick. Append outputs, and upsert
+//! outputs that are written from a stream ([`Envelope::Changelog`](fluvial_connector::Envelope::Changelog)), are not corrected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
-use fluvial_connector::{Envelope, OutputPartition, OutputRecord, OutputRecordRef, Tick};
+use fluvial_connector::{OutputPartition, OutputRecord, OutputRecordRef, Tick};
 
 use crate::TickRecords;
 use crate::committer::HeldRecords;
@@ -30,7 +30,7 @@ pub type PartitionOutput = (OutputPartition, TickRecords);
 #[derive(Debug)]
 pub(super) struct Reconciling {
     at: Tick,
-    /// The names of the append outputs, which the reconciliation does not correct.
+    /// The names of the outputs that the reconciliation does not correct.
     left: BTreeSet<String>,
     whole: BTreeMap<OutputPartition, Table>,
     held: BTreeMap<OutputPartition, Option<Table>>,
@@ -40,7 +40,7 @@ pub(super) struct Reconciling {
 impl Reconciling {
     /// A reconciliation at the tick `at`.
     pub(super) fn new(at: Tick, sinks: &[SinkStart]) -> Self {
-        let left = sinks.iter().filter(|sink| sink.envelope == Envelope::Append).map(|sink| sink.output.clone());
+        let left = sinks.iter().filter(|sink| !sink.envelope.can_be_corrected()).map(|sink| sink.output.clone());
         Self { at, left: left.collect(), whole: BTreeMap::new(), held: BTreeMap::new(), asked: false }
     }
 
@@ -50,7 +50,7 @@ impl Reconciling {
     }
 
     /// Takes the output of a tick at or before the reconciliation; ticks ascend. Returns the part that belongs to
-    /// append outputs, which the reconciliation does not correct.
+    /// outputs that the reconciliation does not correct.
     pub(super) fn take(&mut self, output: Vec<PartitionOutput>) -> Vec<PartitionOutput> {
         let (left, corrected): (Vec<_>, Vec<_>) =
             output.into_iter().partition(|(at, _)| self.left.contains(&at.output));
@@ -124,7 +124,7 @@ fn difference(held: Table, mut wanted: Table) -> Vec<OutputRecord> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use fluvial_connector::Offset;
+    use fluvial_connector::{Envelope, Offset};
 
     use super::*;
 
@@ -146,15 +146,19 @@ mod tests {
     #[test]
     fn corrections_are_what_is_missing_changed_or_gone() {
         let at = OutputPartition { output: "out".to_owned(), partition: 0 };
-        let mut reconciling =
-            Reconciling::new(Tick(9), &[sink("out", Envelope::Upsert), sink("log", Envelope::Append)]);
+        let mut reconciling = Reconciling::new(
+            Tick(9),
+            &[sink("out", Envelope::Upsert), sink("log", Envelope::Append), sink("copy", Envelope::Changelog)],
+        );
         let first = vec![record("a", Some("1")), record("b", Some("2")), record("x", Some("0"))];
         assert!(reconciling.take(vec![(at.clone(), TickRecords::new(first))]).is_empty());
         let log = OutputPartition { output: "log".to_owned(), partition: 3 };
         let of_log = (log.clone(), TickRecords::new(vec![record("a", Some("9"))]));
         let second = vec![record("b", Some("3")), record("c", Some("4")), record("x", None)];
-        let left = reconciling.take(vec![of_log, (at.clone(), TickRecords::new(second))]);
-        assert_eq!(left.into_iter().map(|(at, _)| at).collect::<Vec<_>>(), [log]);
+        let copy = OutputPartition { output: "copy".to_owned(), partition: 0 };
+        let of_copy = (copy.clone(), TickRecords::new(vec![record("a", None)]));
+        let left = reconciling.take(vec![of_log, (at.clone(), TickRecords::new(second)), of_copy]);
+        assert_eq!(left.into_iter().map(|(at, _)| at).collect::<Vec<_>>(), [log, copy]);
         reconciling.ask([at.clone()].into_iter());
         assert!(reconciling.corrections().is_none());
         let held = vec![

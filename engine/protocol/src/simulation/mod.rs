@@ -8,7 +8,8 @@
 //! What runs here is what runs in a job, both halves of the protocol: the leader, the participants, and all that they are
 //! made of. Only the dataflow (a count by key, which shows in its messages), the store and Kafka are simulated. The history
 //! of a seed is always the same, and has a weather of its own: what goes wrong how often. `without` takes out one rule after
-//! the other.
+//! the other. In some histories the job keeps no state: it writes what each tick says of a key, to an output that nobody can
+//! correct.
 
 pub(crate) mod dice;
 mod generation;
@@ -72,6 +73,28 @@ impl From<Violation> for Over {
 #[allow(clippy::disallowed_methods, reason = "no part of the protocol: it chooses what the tests run")]
 pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// What the job of a history computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Computes {
+    /// A count by key, or the newest record of each, to an upsert output.
+    Counts,
+    /// What the records of each tick say of a key, to an upsert output that is written from a stream.
+    Stream,
+}
+
+#[test]
+fn no_history_of_a_job_without_state_loses_or_doubles_a_record_or_gets_stuck() {
+    let seeds = match number("FLUVIAL_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("FLUVIAL_SEEDS").unwrap_or(DEFAULT_SEEDS),
+    };
+    for seed in seeds {
+        if let Err(violation) = world::run_stream(seed, Rules::default(), number("FLUVIAL_SEED").is_some()) {
+            panic!("seed {seed}: {violation}\nFLUVIAL_SEED={seed} tells how it came to this");
+        }
+    }
 }
 
 #[test]

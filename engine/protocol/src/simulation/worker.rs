@@ -11,7 +11,7 @@ use super::kafka::Id;
 use super::mesh::Mesh;
 use super::store::Counts;
 use super::turn::Turn;
-use super::{OPERATOR, OUTPUT, Over, Violation};
+use super::{Computes, OPERATOR, OUTPUT, Over, Violation};
 use crate::journal::{Binding, SplitNumber, SplitStart};
 use crate::manifest::{OperatorKind, StateFile};
 use crate::rules::Rules;
@@ -65,6 +65,7 @@ pub(super) struct Shape {
     pub(super) transaction_records: usize,
     /// What the job's logic is: it shows in every value.
     pub(super) version: u64,
+    pub(super) computes: Computes,
     pub(super) rules: Rules,
 }
 
@@ -307,12 +308,14 @@ impl Worker {
             self.dirty.insert(*key);
             changed.insert(*key);
         }
-        if whole == Some(tick.tick) {
+        let stream = self.shape.computes == Computes::Stream;
+        if whole == Some(tick.tick) && !stream {
             changed = self.counts.keys().copied().collect();
         }
         for key in changed {
             let partition = u32::from(key) % super::OUTPUT_PARTITIONS as u32;
-            tick.outputs.entry(partition).or_default().push((key, self.counts[&key]));
+            let value = if stream { tick.deltas[&key] } else { self.counts[&key] };
+            tick.outputs.entry(partition).or_default().push((key, value));
         }
         tick.processed += 1;
         self.processed += 1;
@@ -429,6 +432,12 @@ impl Worker {
 /// The message that says what a key's count has become, under a version of the job.
 pub(super) fn record(key: u8, count: u64, version: u64) -> OutputRecord {
     OutputRecord { key: vec![key], value: Some((count + 1000 * version).to_le_bytes().to_vec()) }
+}
+
+/// A message without the version of the job: its key and its count.
+pub(super) fn unversioned(message: &OutputRecord) -> (Vec<u8>, Option<u64>) {
+    let count = message.value.as_deref().and_then(|value| value.try_into().ok()).map(u64::from_le_bytes);
+    (message.key.clone(), count.map(|count| count % 1000))
 }
 
 fn file_ref(name: &str) -> StateFile {

@@ -12,7 +12,7 @@ use super::oracle;
 use super::store::Store;
 use super::weather::Weather;
 use super::worker::{Shape, Task};
-use super::{OUTPUT, OUTPUT_PARTITIONS, Over, PROGRESS_PARTITIONS, Violation};
+use super::{Computes, OUTPUT, OUTPUT_PARTITIONS, Over, PROGRESS_PARTITIONS, Violation};
 use crate::journal::Nonce;
 use crate::rules::{Rule, Rules};
 use crate::{Call, Ended, Event, FoundOutput, GoBack, Layout, Leader, LeaderConfig, Mismatch, Pace, Savepoint};
@@ -40,6 +40,7 @@ pub(super) struct World {
     pub(super) late_calls: Vec<Call>,
     pub(super) late_commits: Vec<(Id, Producer)>,
     pub(super) weather: Weather,
+    pub(super) computes: Computes,
     /// The savepoint that is being taken, and whether it is pinned.
     taking: Option<(Savepoint, bool)>,
     savepoints: usize,
@@ -69,14 +70,24 @@ pub(super) enum Step {
 
 /// Runs the history of a seed.
 pub(super) fn run(seed: u64, rules: Rules, trace: bool) -> Result<(), Violation> {
-    World::new(seed, rules, trace).run()
+    World::new(seed, Computes::Counts, rules, trace).run()
+}
+
+/// Runs the history of a seed with a job that keeps no state.
+pub(super) fn run_stream(seed: u64, rules: Rules, trace: bool) -> Result<(), Violation> {
+    World::new(seed, Computes::Stream, rules, trace).run()
 }
 
 impl World {
-    fn new(seed: u64, rules: Rules, trace: bool) -> Self {
+    fn new(seed: u64, computes: Computes, rules: Rules, trace: bool) -> Self {
         let mut dice = Dice::new(seed);
         let splits = dice.between(1, 3);
-        let weather = Weather::new(&mut dice);
+        let mut weather = Weather::new(&mut dice);
+        if computes == Computes::Stream {
+            // Its output cannot be corrected, so nothing may be gone of its input, nobody goes back, and what another program
+            // writes by mistake is only warned of.
+            (weather.compacts, weather.savepoints, weather.mistakes) = (false, false, false);
+        }
         let input = Input::new(&mut dice, splits, 24, 5, weather.compacts);
         Self {
             dice,
@@ -89,6 +100,7 @@ impl World {
             late_calls: Vec::new(),
             late_commits: Vec::new(),
             weather,
+            computes,
             taking: None,
             savepoints: 0,
             go_back: None,
@@ -285,6 +297,7 @@ impl World {
             turns: if self.weather.stale_commits { 1 } else { dice.between(1, 2) as u32 },
             transaction_records: dice.between(1, self.weather.transaction_records),
             version: if by_mistake { MISTAKEN } else { self.version },
+            computes: self.computes,
             rules: self.rules,
         };
         let number = self.generations.len();
@@ -305,8 +318,9 @@ impl World {
         self.go_back.clone_from(&go_back);
         // Going back is a run of its own.
         let nonce = if go_back.is_some() { Nonce::of_run(1000 + number as u32, 1) } else { nonce };
-        let output =
-            FoundOutput { output: OUTPUT.to_owned(), partitions: OUTPUT_PARTITIONS as u32, envelope: Envelope::Upsert };
+        let stream = self.computes == Computes::Stream;
+        let envelope = if stream { Envelope::Changelog } else { Envelope::Upsert };
+        let output = FoundOutput { output: OUTPUT.to_owned(), partitions: OUTPUT_PARTITIONS as u32, envelope };
         let config = LeaderConfig {
             incarnation: Incarnation(Uuid::from_u128(7 + number as u128)),
             nonce,
@@ -334,7 +348,7 @@ impl World {
             reconcile: self.version > 0 && !by_mistake && !by_hash,
             upgrade: Some(program).filter(|_| by_hash && !by_mistake),
             go_back,
-            leave_append_outputs: false,
+            leave_append_outputs: stream,
             grace_ms: dice.below(40) as u64,
             max_clock_jump_ms: u64::MAX / 4,
         };

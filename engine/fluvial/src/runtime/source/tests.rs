@@ -19,7 +19,7 @@ const MOST_WAITING: u64 = 6;
 pub(super) struct Nowhere;
 
 impl SourceInput for Nowhere {
-    fn add_split(&mut self, _: SplitNumber) {}
+    fn add_split(&mut self, _: SplitNumber, _: &SplitId) {}
 
     fn take(&mut self, _: Slot, _: &Record<'_>) -> Result<(), DecodeError> {
         Ok(())

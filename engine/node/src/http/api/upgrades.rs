@@ -5,7 +5,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use fluvial_connector::Envelope;
 use fluvial_protocol::Savepoint;
 use fluvial_protocol::group::{Change, Refusal, Wanted};
 use serde::{Deserialize, Serialize};
@@ -203,15 +202,15 @@ impl Knowledge {
     }
 }
 
-/// Refuses to go back to a savepoint of a job with append outputs: what they hold since then would be written again.
+/// Refuses to go back to a savepoint of a job with outputs that cannot be corrected: what they hold since then would be written again.
 fn refuse_append_outputs(savepoint: &Savepoint) -> Result<(), Refused> {
-    match savepoint.manifest.sinks.iter().find(|sink| sink.envelope == Envelope::Append) {
+    match savepoint.manifest.sinks.iter().find(|sink| !sink.envelope.can_be_corrected()) {
         None => Ok(()),
         Some(append) => {
             let error = format!(
-                "the append output '{}' cannot be taken back to the savepoint '{}', and its records would be written again: submit \
+                "the {} output '{}' cannot be taken back to the savepoint '{}', and its records would be written again: submit \
                  the job under another name, with other outputs",
-                append.output, savepoint.name
+                append.envelope, append.output, savepoint.name
             );
             Err(Refused::new(StatusCode::CONFLICT, error))
         }
