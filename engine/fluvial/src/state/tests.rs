@@ -216,6 +216,40 @@ fn checkpoints_each_second_are_not_rewritten_often_nor_stored_often() {
     }
 }
 
+/// The file was written when state files still had dictionaries and statistics, by a job that had counted 4,760 records of twelve
+/// accounts. Its checksum is that of its manifest.
+#[test]
+fn a_state_file_of_an_earlier_version_is_read_and_merged_with_one_of_today() {
+    let mut folder = Folder::new();
+    let bytes = include_bytes!("../../tests/state_files/totals_with_dictionaries.parquet").to_vec();
+    let old = folder.put(&super::EncodedFile { bytes: bytes.into(), rows: 12, crc32: 3_765_260_838 });
+    let schema = RowSchema::keyed::<String, (u64, i64)>();
+    let kind = OperatorKind { operator: "aggregate (count, sum of i64)".to_owned(), schema: schema.describe() };
+    let read = |file: &StateFile, store: &StateStore| {
+        let mut all = BTreeMap::new();
+        let range = Some(HashRange::of(0, 1));
+        read_keyed(store, file, &kind, &schema, range, |_, key: String, row: Option<(u64, i64)>| {
+            all.insert(key, row.unwrap());
+        })
+        .unwrap();
+        all
+    };
+    let mut expected = read(&old, &folder.store);
+    assert_eq!(expected.len(), 12);
+    assert_eq!(expected["9e3779b9-7f4a-4c15-87c1-000000000001"].0, 399);
+    assert_eq!(expected.values().map(|(count, _)| count).sum::<u64>(), 4760);
+    assert!(expected.values().all(|(count, sum)| *count as i64 == *sum), "each amount was 1");
+
+    let newer = [("9e3779b9-7f4a-4c15-87c1-000000000001".to_owned(), (500, 500)), ("new".to_owned(), (1, 1))];
+    let rows = newer.clone().map(|(key, row)| (key, Some(row)));
+    let new = folder.put(&encode_keyed("totals", &kind, &schema, Tick(1_796_082_700_000), vec![part(rows)]).unwrap());
+    let files = vec![old, new];
+    let operator = OperatorState { name: "totals".to_owned(), kind: kind.clone(), files, keys: Some(13) };
+    let merged = merge(&folder.store, &operator, 0..2, "state/totals/merged.parquet").unwrap();
+    expected.extend(newer);
+    assert_eq!(read(&merged, &folder.store), expected);
+}
+
 /// With as many workers as files that are merged at once, each checkpoint was merged by itself as soon as it was complete.
 #[test]
 fn the_files_that_many_workers_store_at_one_checkpoint_are_no_reason_to_merge() {

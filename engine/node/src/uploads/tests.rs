@@ -116,6 +116,7 @@ async fn uploads_are_bounded_in_number_size_and_age_and_each_has_one_sender() {
     let file = uploads.path("b", 10);
     let then = now() - Duration::from_secs(3700);
     File::options().write(true).open(file).unwrap().set_modified(then).unwrap();
+    drop(uploads);
     let uploads = Uploads::open(shelf(folder.path()), bounds).unwrap();
     assert_eq!(uploads.progress("b").unwrap().offset, 10);
     uploads.give_up_old();
