@@ -15,7 +15,7 @@
 use differential_dataflow::ExchangeData;
 
 use crate::stream::context::lasting;
-use crate::stream::{AsOf, Stream, each};
+use crate::stream::{AsOf, Stream, pair_each};
 
 #[cfg(test)]
 mod tests;
@@ -57,12 +57,10 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
         let left = self.clone().keep_all(&format!("{name}.left"));
         let right = other.clone().keep_all(&format!("{name}.right"));
         let of_left = self.look_up(called, right, AsOf::End, |(key, left), origin, rights, made| {
-            let pair = |right: &W| ((key.clone(), (left.clone(), right.clone())), origin);
-            made.extend(each(rights).map(pair));
+            pair_each(key, left, rights, |key, left, right| made.push(((key, (left, right.clone())), origin)));
         });
         let of_right = other.look_up(called, left, AsOf::Start, |(key, right), origin, lefts, made| {
-            let pair = |left: &V| ((key.clone(), (left.clone(), right.clone())), origin);
-            made.extend(each(lefts).map(pair));
+            pair_each(key, right, lefts, |key, right, left| made.push(((key, (left.clone(), right)), origin)));
         });
         of_left.union(of_right)
     }

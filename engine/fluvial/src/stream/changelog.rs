@@ -10,9 +10,10 @@ use super::{Changes, Collection, Stream};
 /// The records of a source under the keys that they have in the source's system, of which only the newest of each key
 /// counts: an upsert topic of Kafka. Made by [`SourceBuilder::changelog`](crate::SourceBuilder::changelog).
 ///
-/// It is less than a [`Stream`] on purpose: nothing can be made of it that an older record of a key could change. So its
-/// system may compact it while the job runs or stands still. Where records that have to be read again are gone, the job
-/// goes on with what is left and corrects its outputs, if all of them are upsert outputs and the binary is the same.
+/// It is less than a [`Stream`] on purpose: nothing can be made of it that an older record of a key could change, other than
+/// what [`Stream::join_now`] has looked up. So its system may compact it while the job runs or stands still. Where records
+/// that have to be read again are gone, the job goes on with what is left and corrects its outputs, if all of them are upsert
+/// outputs and the binary is the same.
 ///
 /// ```
 /// use fluvial::Job;

@@ -41,7 +41,12 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     /// change to; that is in the journal, so that a restart and a replay give the same result.
     ///
     /// The operator keeps the table in memory, and nothing in checkpoints. If a key has several rows, the pairs come in the
-    /// order of the rows; a row that is in the table several times is paired as often.
+    /// order of the rows; a row that is in the table several times is paired as often. A row that is in the table a negative
+    /// number of times ends the job with an error.
+    ///
+    /// If the table is made of a [`Changelog`](crate::Changelog) and a restart has to read records of it that its system has
+    /// compacted since, records of those ticks may find a newer row, or none. The job goes on only if all its outputs are upsert
+    /// outputs, and corrects them.
     ///
     /// ```
     /// use fluvial::harness::Dataflow;
@@ -64,8 +69,7 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     #[must_use]
     pub fn join_now<W: ExchangeData>(self, table: Collection<'s, (K, W)>) -> Stream<'s, (K, (V, W))> {
         self.look_up("join_now", table, AsOf::End, |(key, value), origin, rows, made| {
-            let pair = |row: &W| ((key.clone(), (value.clone(), row.clone())), origin);
-            made.extend(each(rows).map(pair));
+            pair_each(key, value, rows, |key, value, row| made.push(((key, (value, row.clone())), origin)));
         })
     }
 
@@ -91,10 +95,10 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     pub fn left_join_now<W: ExchangeData>(self, table: Collection<'s, (K, W)>) -> Stream<'s, (K, (V, Option<W>))> {
         self.look_up("left_join_now", table, AsOf::End, |(key, value), origin, rows, made| {
             if rows.is_empty() {
-                return made.push(((key, (value, None)), origin));
+                made.push(((key, (value, None)), origin));
+            } else {
+                pair_each(key, value, rows, |key, value, row| made.push(((key, (value, Some(row.clone()))), origin)));
             }
-            let pair = |row: &W| ((key.clone(), (value.clone(), Some(row.clone()))), origin);
-            made.extend(each(rows).map(pair));
         })
     }
 
@@ -234,7 +238,13 @@ fn refusal<K: std::fmt::Debug>(tick: u64, Negative { key, times }: &Negative<K>)
     Refusal::new(tick, key, reason)
 }
 
-/// Each row as often as it is in the table.
-pub(crate) fn each<W>(rows: &[(W, isize)]) -> impl Iterator<Item = &W> {
-    rows.iter().flat_map(|(row, times)| std::iter::repeat_n(row, usize::try_from(*times).unwrap_or_default()))
+/// Calls `pair` for each row, as often as it is in the table. Key and value are copied for all calls but the last.
+pub(crate) fn pair_each<K: Clone, V: Clone, W>(key: K, value: V, rows: &[(W, isize)], mut pair: impl FnMut(K, V, &W)) {
+    let mut rows = rows.iter().flat_map(|(row, times)| std::iter::repeat_n(row, usize::try_from(*times).unwrap_or(0)));
+    let Some(mut last) = rows.next() else { return };
+    for next in rows {
+        pair(key.clone(), value.clone(), last);
+        last = next;
+    }
+    pair(key, value, last);
 }

@@ -36,7 +36,7 @@ use timely::dataflow::StreamVec;
 pub(crate) use branches::Branches;
 pub use changelog::Changelog;
 pub use changes::Changes;
-pub(crate) use join_now::{AsOf, each};
+pub(crate) use join_now::{AsOf, pair_each};
 pub(crate) use origin::Origin;
 pub use table::Table;
 

@@ -156,18 +156,13 @@ proptest! {
     }
 }
 
-/// A flat_map after an exchange by key sees all that one input record became on one worker.
+/// What one input record became is on the workers of many keys when it is numbered.
 #[test]
 fn what_one_record_became_is_numbered_the_same_on_any_number_of_workers() {
     let run = |workers| {
-        let ticks = vec![vec![
-            Fed::Records((0..4).chain(0..4).map(|key| (key, u16::from(key))).collect()),
-            Fed::Row(0, Some((0, 7))),
-            Fed::Row(1, Some((1, 7))),
-            Fed::Row(2, Some((2, 7))),
-            Fed::Row(3, Some((2, 8))),
-        ]];
-        let script = Script { ticks, workers, restarts: Vec::new() };
+        let records = Fed::Records((0..40).map(|key| (key, u16::from(key))).collect());
+        let rows = (0..40).map(|key| Fed::Row(key, Some((key, 7))));
+        let script = Script { ticks: vec![rows.chain([records]).collect()], workers, restarts: Vec::new() };
         let test = play(
             &script,
             Dataflow::new(workers, |scope| {
@@ -179,13 +174,9 @@ fn what_one_record_became_is_numbered_the_same_on_any_number_of_workers() {
         test.updates::<Joined>("out")
     };
     let one = run(1);
-    let indices: Vec<u32> = {
-        let mut origins: Vec<_> = one.iter().map(|((_, origin), ..)| origin.index).collect();
-        origins.sort_unstable();
-        origins
-    };
-    // Of eight records two have two rows, four one, and two none.
-    assert_eq!(indices, (0..16).collect::<Vec<_>>());
+    let mut made: Vec<_> = one.iter().map(|(((key, _), origin), ..)| (origin.index, *key)).collect();
+    made.sort_unstable();
+    assert_eq!(made, (0..80).map(|index| (index, (index / 2) as u8)).collect::<Vec<_>>());
     assert_eq!(run(3), one);
 }
 
