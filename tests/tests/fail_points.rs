@@ -56,14 +56,19 @@ fn a_fail_point_is_for_the_first_generation_alone() {
     stage.check().unwrap();
 }
 
-/// The key of a record, and what the job without state writes for it: the revenue of the order, or `null` if it is cancelled.
-fn mapped(record: &Seen) -> (Vec<u8>, Vec<u8>) {
+/// A key and a value.
+type Pair = (Vec<u8>, Vec<u8>);
+
+/// The key of a record, and what the job without state writes for it: the revenue of the order, or `null` if it is cancelled,
+/// with the partition and the offset of the record.
+fn mapped(record: &Seen) -> Pair {
     let key = record.key.clone().unwrap_or_default();
     let revenue = record.value.as_ref().map(|value| {
         let order: serde_json::Value = serde_json::from_slice(value).unwrap();
         order["quantity"].as_i64().unwrap() * order["price_cents"].as_i64().unwrap()
     });
-    (key, revenue.map_or("null".to_owned(), |revenue| revenue.to_string()).into_bytes())
+    let revenue = revenue.map_or("null".to_owned(), |revenue| revenue.to_string());
+    (key, format!("[{revenue},{},{}]", record.partition, record.offset).into_bytes())
 }
 
 /// The records by two partitions, in their order: that of the input in which their keys lie, and their own.
@@ -71,8 +76,8 @@ fn by_partitions(
     records: &[Seen],
     of_input: &BTreeMap<Vec<u8>, i32>,
     of_output: impl Fn(&Seen) -> i32,
-    record: impl Fn(&Seen) -> (Vec<u8>, Vec<u8>),
-) -> BTreeMap<(i32, i32), Vec<(Vec<u8>, Vec<u8>)>> {
+    record: impl Fn(&Seen) -> Pair,
+) -> BTreeMap<(i32, i32), Vec<Pair>> {
     let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for seen in records {
         let (key, value) = record(seen);

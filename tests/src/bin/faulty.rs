@@ -190,6 +190,9 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     if options.changelog {
         return build_of_changelog(job, options, &kafka);
     }
+    if options.stateless && options.append {
+        return build_of_records(job, options, &kafka);
+    }
     let on_malformed = if options.skip_malformed { OnMalformed::Skip } else { OnMalformed::Fail };
     let mut read = |name: &str, topic: &str| {
         job.source(name, kafka.source(topic)).format((Text, Json)).on_malformed(on_malformed).keyed::<String, Order>()
@@ -235,11 +238,7 @@ fn build(job: &mut Job<'_>, options: &Options) -> anyhow::Result<()> {
     if options.stateless {
         let factor = if options.logic == Logic::Doubled { 2 } else { 1 };
         let rows = rows.map(move |(id, revenue)| (id, revenue.map(|revenue| factor * revenue)));
-        if options.append {
-            job.output(kafka.append(&options.output)).format((Text, Json)).write_stream(rows);
-        } else {
-            job.output(kafka.upsert(&options.output)).format((Text, Json)).write_changelog(rows);
-        }
+        job.output(kafka.upsert(&options.output)).format((Text, Json)).write_changelog(rows);
         return Ok(());
     }
     if options.append {
@@ -305,6 +304,17 @@ fn build_of_changelog(job: &mut Job<'_>, options: &Options, kafka: &fluvial_kafk
     } else {
         job.output(kafka.upsert(&options.output)).format(Json).write(ids);
     }
+    Ok(())
+}
+
+/// Each amendment's revenue, and where it stands in the input.
+fn build_of_records(job: &mut Job<'_>, options: &Options, kafka: &fluvial_kafka::Kafka) -> anyhow::Result<()> {
+    let amendments = job.source("orders", kafka.source(&options.input)).stream_with(|record| {
+        let order: Option<Order> = record.decode_change(&Json)?;
+        let revenue = order.map(|order| order.quantity * order.price_cents);
+        Ok((record.decode_key::<String>(&Text)?, (revenue, record.partition(), record.offset.0)))
+    });
+    job.output(kafka.append(&options.output)).format((Text, Json)).write_stream(amendments);
     Ok(())
 }
 

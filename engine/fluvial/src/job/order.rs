@@ -14,7 +14,7 @@
 //! the eight that are taken follow what all keys of the tick have in common. Only records that agree in these are compared
 //! as bytes, which lie elsewhere in memory.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use fluvial_connector::{Envelope, OutputBlock, OutputRecordRef};
 
@@ -80,7 +80,7 @@ pub(super) fn in_order_of_origin(mut blocks: Vec<(OutputBlock, Vec<Origin>)>, en
     // if they had, blocks would come in any order, so the bytes decide.
     entries.sort_by(|one, other| one.0.cmp(&other.0).then_with(|| record(one).cmp(&record(other))));
     if envelope != Envelope::Append {
-        let mut later = HashSet::with_capacity(entries.len());
+        let mut later = BTreeSet::new();
         let mut last_of_key: Vec<_> =
             entries.iter().rev().filter(|entry| later.insert(key_of(record(entry)))).copied().collect();
         last_of_key.reverse();
