@@ -13,26 +13,28 @@ use crate::harness::Dataflow;
 
 /// What happens in a test: records at ticks, and then restarts.
 #[derive(Clone, Debug)]
-struct Script<R> {
-    ticks: Vec<Vec<R>>,
-    workers: usize,
+pub(super) struct Script<R> {
+    pub(super) ticks: Vec<Vec<R>>,
+    pub(super) workers: usize,
     /// At which of the ticks, with how many workers.
-    restarts: Vec<(usize, usize)>,
+    pub(super) restarts: Vec<(usize, usize)>,
 }
 
-fn scripts<R: Clone + std::fmt::Debug>(record: impl Strategy<Value = R>) -> impl Strategy<Value = Script<R>> {
+pub(super) fn scripts<R: Clone + std::fmt::Debug>(
+    record: impl Strategy<Value = R>,
+) -> impl Strategy<Value = Script<R>> {
     let ticks = proptest::collection::vec(proptest::collection::vec(record, 0..12), 1..8);
     (ticks, 1usize..4, proptest::collection::vec((0usize..8, 1usize..4), 0..3))
         .prop_map(|(ticks, workers, restarts)| Script { ticks, workers, restarts })
 }
 
 /// The time of the `index`th tick: they have gaps.
-fn tick(index: usize) -> u64 {
+pub(super) fn tick(index: usize) -> u64 {
     10 + 3 * index as u64
 }
 
 /// Runs a script on a dataflow with the input `in`, restarts included.
-fn play<R>(script: &Script<R>, mut test: Dataflow) -> Dataflow
+pub(super) fn play<R>(script: &Script<R>, mut test: Dataflow) -> Dataflow
 where
     R: differential_dataflow::ExchangeData + Sync,
 {
@@ -50,7 +52,7 @@ where
 }
 
 /// The differences between tables that follow each other.
-fn changes<D: Ord + Clone>(tables: impl Iterator<Item = Vec<D>>) -> Vec<(D, u64, isize)> {
+pub(super) fn changes<D: Ord + Clone>(tables: impl Iterator<Item = Vec<D>>) -> Vec<(D, u64, isize)> {
     let mut updates = Vec::new();
     let mut before = Vec::new();
     for (index, table) in tables.enumerate() {

@@ -20,6 +20,7 @@ mod flat_map;
 mod operators;
 mod origin;
 mod table;
+mod top;
 mod totals;
 
 use std::fmt;
@@ -29,7 +30,7 @@ use timely::dataflow::StreamVec;
 
 pub use changelog::Changelog;
 pub use changes::Changes;
-pub(crate) use origin::Origin;
+pub use origin::Origin;
 pub use table::Table;
 
 use crate::durable::Durables;
@@ -89,6 +90,11 @@ impl<'s, D: 'static> Stream<'s, D> {
     /// Creates the stream of a source's records.
     pub(crate) fn from_source(inner: StreamVec<'s, u64, (D, Origin)>, durables: &Durables) -> Self {
         Self { inner, branches: 1, durables: durables.clone() }
+    }
+
+    /// The durable operators of the job.
+    pub(crate) fn durables(&self) -> &Durables {
+        &self.durables
     }
 
     /// Takes the stream apart, for a durable operator that is built on it.
