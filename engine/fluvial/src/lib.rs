@@ -24,7 +24,7 @@ pub use differential_dataflow as differential;
 pub use fluvial_connector as connector;
 
 pub use cli::App;
-pub use durable::{Average, Count, Sum};
+pub use durable::{Average, Collect, Count, CountDistinct, First, Last, Max, MaxBy, Min, MinBy, Sum, Top, of};
 #[doc(hidden)]
 pub use fail_point::{Doom, FailPoint, Fate};
 pub use job::{Job, NoFormat, OnMalformed, OutputBuilder, SourceBuilder};

@@ -9,9 +9,9 @@ use crate::stream::{Changes, Collection, Origin, Stream};
 impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     /// Aggregates the records of each key, durably, as `name`. A key has a row from its first record on.
     ///
-    /// The operator keeps one small row for each key, whatever the number of records. The collection changes once in a tick. If
-    /// a result does not fit its type, the job ends with an error that names the operator and the key. [`Aggregate`] lists the
-    /// aggregates.
+    /// The operator keeps one row for each key, which is small whatever the number of records, except for the aggregates whose
+    /// docs say otherwise. The collection changes once in a tick. If a result does not fit its type, the job ends with an error
+    /// that names the operator and the key. [`Aggregate`] lists the aggregates.
     ///
     /// ```
     /// use fluvial::durable::{Count, Sum};
@@ -53,15 +53,15 @@ impl<V: 'static, A: Aggregate<V>> Fold for Aggregated<V, A> {
     type Out = A::Out;
 
     #[inline]
-    fn begin(&self, value: V, _: Origin) -> A::Total {
+    fn begin(&self, value: V, origin: Origin) -> A::Total {
         let mut total = A::Total::default();
-        self.0.add(&mut total, &value);
+        self.0.add(&mut total, &value, origin);
         total
     }
 
     #[inline]
-    fn add(&self, total: &mut A::Total, value: V, _: Origin) {
-        self.0.add(total, &value);
+    fn add(&self, total: &mut A::Total, value: V, origin: Origin) {
+        self.0.add(total, &value, origin);
     }
 
     #[inline]

@@ -37,7 +37,7 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     /// ```
     #[must_use]
     pub fn dedup(self, name: &str) -> Self {
-        let (branches, durables) = (self.branches(), self.durables());
+        let (branches, durables) = (self.branches(), self.durables().clone());
         let firsts = built::<K, Dedup<V>, AsRecords>(self, name, "dedup".to_owned(), Dedup(PhantomData));
         Stream::by_key(firsts, branches, durables)
     }

@@ -143,6 +143,26 @@ impl<K: Clone + 'static, O: Clone + 'static> Emits<K, O> for AsChanges {
     }
 }
 
+/// As updates of a collection in which a key has several rows: the old ones are those that a tick takes back, the new ones those
+/// that it adds.
+struct AsRows;
+
+impl<K: Clone + 'static, O: Clone + 'static> Emits<K, Vec<O>> for AsRows {
+    type Update = ((K, O), u64, isize);
+
+    #[inline]
+    fn emit(settled: Settled<K, Vec<O>>, tick: u64, mut give: impl FnMut(Self::Update)) {
+        let (key, old, new) = match settled {
+            Settled::Nothing => return,
+            Settled::New(key, new) => (key, Vec::new(), new),
+            Settled::Other(key, old, new) => (key, old, new),
+            Settled::Gone(key, old) => (key, old, Vec::new()),
+        };
+        old.into_iter().for_each(|old| give(((key.clone(), old), tick, -1)));
+        new.into_iter().for_each(|new| give(((key.clone(), new), tick, 1)));
+    }
+}
+
 /// Adds the operator `name` to the dataflow, and returns the collection of its rows.
 pub(crate) fn keyed<'s, K, F>(
     stream: Stream<'s, (K, F::Value)>,
@@ -155,6 +175,21 @@ where
     F: Fold<Value: ExchangeData>,
 {
     built::<K, F, AsUpdates>(stream, name, operator, fold).as_collection()
+}
+
+/// Adds the operator `name` to the dataflow, whose keys have several rows each, and returns the collection of these.
+pub(crate) fn keyed_rows<'s, K, O, F>(
+    stream: Stream<'s, (K, F::Value)>,
+    name: &str,
+    operator: String,
+    fold: F,
+) -> Collection<'s, (K, O)>
+where
+    K: ExchangeData,
+    O: Clone + 'static,
+    F: Fold<Value: ExchangeData, Out = Vec<O>>,
+{
+    built::<K, F, AsRows>(stream, name, operator, fold).as_collection()
 }
 
 /// Adds the operator `name` to the dataflow, and returns the changes of its rows.

@@ -6,12 +6,31 @@
 //! | [`keep_all`](crate::Stream::keep_all) | `Stream<D>` | `Collection<D>` | nothing in memory; every record in its state files |
 //! | [`latest`](crate::Stream::latest) | `Stream<(K, Option<V>)>` | `Collection<(K, V)>` | the newest value of each key |
 //! | [`latest_map`](crate::Stream::latest_map) | `Stream<(K, Option<V>)>` | `Collection<(K, O)>` | the newest value of each key |
-//! | [`aggregate`](crate::Stream::aggregate) | `Stream<(K, V)>` | `Collection<(K, A::Out)>` | one small row for each key |
+//! | [`aggregate`](crate::Stream::aggregate) | `Stream<(K, V)>` | `Collection<(K, A::Out)>` | one row for each key, which is small for most aggregates |
+//! | [`top`](crate::Stream::top) | `Stream<(K, V)>` | `Collection<(K, V)>` | the `n` greatest records of each key |
+//! | [`ranked`](crate::Stream::ranked) | `Stream<(K, V)>` | `Collection<(K, (u32, V))>` | the `n` greatest records of each key |
 //! | [`dedup`](crate::Stream::dedup) | `Stream<(K, V)>` | `Stream<(K, V)>` | the keys that it has seen |
 //! | [`join`](crate::Stream::join) | two, `Stream<(K, V)>` and `Stream<(K, W)>` | `Stream<(K, (V, W))>` | every record of both |
 //!
 //! Where a result goes to an upsert output, `latest_changes` and `aggregate_changes` give its [`Changes`](crate::Changes) with less
 //! work.
+//!
+//! The aggregates, what they cost, and what a key keeps for them:
+//!
+//! | aggregate | result | a key of a stream keeps | a key of a collection keeps |
+//! | --- | --- | --- | --- |
+//! | [`Count`] | `u64` | a number | a number |
+//! | [`Sum`] | `i64`, `u64`, `i128`, `Decimal` or [`Float`] | the sum | the sum |
+//! | [`Average`] | [`Float`]; `Decimal` for decimals | the sum and a count | the sum and a count |
+//! | [`Min`], [`Max`] | the value | one value | its distinct values |
+//! | [`MinBy`], [`MaxBy`] | the record | one record | its distinct rows |
+//! | [`First`], [`Last`] | the value | one value | does not compile |
+//! | [`Top`] | `Vec` of records | `n` records | its distinct rows |
+//! | [`Collect`] | `Vec` of values | its values | its distinct values, with counts |
+//! | [`CountDistinct`] | `u64` | its distinct values | its distinct values, with counts |
+//! | [`When`], any of them for some of the records | [`Aggregate::Filtered`] | as without | as without |
+//! | tuples of up to twelve | tuple | as each of them | as each of them |
+//! | one of the job's own: [`Aggregate`], and [`Retract`] for collections | | | |
 //!
 //! Each operator has a name, which must stay the same across versions of a job because checkpoints store the operator's rows
 //! under it.
@@ -23,6 +42,8 @@
 //! frozen, and writes it.
 
 mod aggregate;
+#[cfg(test)]
+mod aggregate_tests;
 mod aggregates;
 mod context;
 mod dedup;
@@ -37,10 +58,18 @@ mod nodes;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
+mod top;
+#[cfg(test)]
+mod top_tests;
 
 pub use crate::state::routing_hash;
-pub use aggregates::{Aggregate, Average, Count, ExactFloat, Float, Overflow, Retract, Sum, Summand};
+pub use crate::stream::Origin;
+pub use aggregates::{
+    Aggregate, Average, Collect, Count, CountDistinct, ExactFloat, First, Float, Last, Max, MaxBy, Min, MinBy, Of,
+    Overflow, Retract, Sum, Summand, Top, When, of,
+};
 pub(crate) use context::{Durables, Restore};
 pub(crate) use error::DataflowError;
 pub(crate) use frozen::Frozen;
 pub(crate) use nodes::{Held, NamedNode};
+pub(crate) use top::{at_least_one, moved};

@@ -4,7 +4,8 @@
 //! of workers, and restart the dataflow at any tick. Nothing here reads a clock or waits for time to pass.
 //!
 //! [`JobTest`] runs a whole job, as the job's `main` would: the test feeds keys and values, and reads messages. [`Dataflow`]
-//! runs logic between streams and collections, with typed inputs and outputs.
+//! runs logic between streams and collections, with typed inputs and outputs. [`check_aggregate`] tries the laws of an aggregate
+//! of the job's own.
 //!
 //! **Guarantees** that a restart compares all output with the output before it, so that a test that restarts shows that the job
 //! recovers. **Does not** use files, sockets or a broker.
@@ -12,10 +13,14 @@
 mod dataflow;
 mod input_record;
 mod job;
+mod laws;
+#[cfg(test)]
+mod laws_tests;
 mod test;
 mod workers;
 
 pub use dataflow::{Builder, Dataflow};
 pub use input_record::InputRecord;
 pub use job::JobTest;
+pub use laws::{check_aggregate, check_retraction};
 pub use test::Test;

@@ -20,6 +20,12 @@ pub(crate) enum StateError {
         /// The name.
         operator: String,
     },
+    /// An operator is told to keep the greatest 0 records of each key.
+    #[error("operator '{operator}' keeps the 0 greatest records of each key: keep at least one")]
+    KeepsNothing {
+        /// The name.
+        operator: String,
+    },
     /// The checkpoint has an operator that the binary lacks.
     #[error(
         "the checkpoint holds a durable operator '{operator}' ({kind}) that this binary does not have: \
@@ -114,6 +120,7 @@ impl StateError {
         match self {
             Self::Duplicate { operator }
             | Self::BadName { operator }
+            | Self::KeepsNothing { operator }
             | Self::Missing { operator, .. }
             | Self::Added { operator, .. }
             | Self::Changed { operator, .. }
@@ -131,6 +138,7 @@ impl StateError {
             Self::Store(error) => error.kind,
             Self::Duplicate { .. }
             | Self::BadName { .. }
+            | Self::KeepsNothing { .. }
             | Self::Missing { .. }
             | Self::Added { .. }
             | Self::Changed { .. }

@@ -26,6 +26,7 @@ mod origin;
 mod rows_by_key;
 mod table;
 mod table_joins;
+mod top;
 mod totals;
 
 use std::fmt;
@@ -37,7 +38,7 @@ pub(crate) use branches::Branches;
 pub use changelog::Changelog;
 pub use changes::Changes;
 pub(crate) use join_now::{AsOf, pair_each};
-pub(crate) use origin::Origin;
+pub use origin::Origin;
 pub use table::Table;
 
 use crate::durable::Durables;
@@ -113,8 +114,9 @@ impl<'s, D: 'static> Stream<'s, D> {
         self.branches
     }
 
-    pub(crate) fn durables(&self) -> Durables {
-        self.durables.clone()
+    /// The durable operators of the job.
+    pub(crate) fn durables(&self) -> &Durables {
+        &self.durables
     }
 
     /// Takes the stream apart, for a durable operator that is built on it.

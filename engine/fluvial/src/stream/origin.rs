@@ -13,17 +13,18 @@ pub(crate) const MOST_BRANCHES: u32 = 1 << (32 - SEQUENCE_BITS);
 
 /// Where a record of a [`Stream`](crate::Stream) comes from: its place in the total order of the records of a tick.
 ///
-/// The order is that of split, offset and index, and never that of arrival. Two records of a stream have the same
-/// origin only if a job's own operators made it so, which none of them do.
+/// The order is that of source, split and offset, and then that in which operators made several records of one. It is never
+/// that of arrival. Two records of a stream have the same origin only if a job's own operators made it so, which none of them
+/// do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Origin {
+pub struct Origin {
     /// The split that the input record was read from.
-    pub split: SplitNumber,
+    pub(crate) split: SplitNumber,
     /// The offset of the input record in that split.
-    pub offset: Offset,
+    pub(crate) offset: Offset,
     /// Tells apart what one input record became: the upper 8 bits say by which branch of a union it came, the rest
     /// counts what `flat_map` made of it.
-    pub index: u32,
+    pub(crate) index: u32,
 }
 
 impl Origin {

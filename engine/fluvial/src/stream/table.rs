@@ -5,7 +5,7 @@ use std::hash::Hash;
 use differential_dataflow::ExchangeData;
 use fluvial_connector::BoxError;
 
-use super::{Collection, checked, table_joins, totals};
+use super::{Collection, checked, table_joins, top, totals};
 use crate::durable::{Durables, Retract};
 
 /// Operators on a collection of keys and values, in addition to differential dataflow's own. Joins other than the inner one,
@@ -28,6 +28,10 @@ pub trait Table<'s, K, V> {
     /// Aggregates the rows of each key, as [`Stream::aggregate`](crate::Stream::aggregate) does with the records of a
     /// stream. A retracted row is subtracted exactly. A key has a result as long as it has rows. Error messages name the
     /// operator by `name`; nothing is stored under it.
+    ///
+    /// For counts, sums and averages the operator keeps one small state for each key. For all other aggregates it keeps the
+    /// distinct values or rows of each key in order, in memory, and a change costs the logarithm of their number; the table of
+    /// [`durable`](crate::durable) says which. Differential dataflow's `reduce` would evaluate all values of the key.
     ///
     /// The closures of the aggregate also see rows that are retracted within the tick, so they must not fail on them.
     ///
@@ -53,6 +57,64 @@ pub trait Table<'s, K, V> {
     /// Outside the closure that builds a job.
     #[must_use]
     fn aggregate<A: Retract<V>>(self, name: &str, aggregate: A) -> Collection<'s, (K, A::Out)>;
+
+    /// The `n` rows of each key for which `by` returns the greatest values, as [`Stream::top`](crate::Stream::top) finds them
+    /// among the records of a stream. When one of them is retracted, the next greatest takes its place. Error messages name the
+    /// operator by `name`; nothing is stored under it.
+    ///
+    /// The operator keeps all distinct rows of each key in order, in memory. A change costs the logarithm of their number, and
+    /// a tick in which a key changes costs `n` for that key.
+    ///
+    /// ```
+    /// use fluvial::Table;
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     // The newest item and price of each offer.
+    ///     let offers = scope.input::<(u32, Option<(String, u64)>)>("offers").latest("offers");
+    ///     scope.output("best", offers.map(|(_, offer)| offer).top("best", 2, |price| *price));
+    /// });
+    /// let offer = |id: u32, price: u64| (id, Some(("tea".to_owned(), price)));
+    /// test.feed("offers", 1, [offer(1, 5), offer(2, 9), offer(3, 7)]);
+    /// test.feed("offers", 2, [(2u32, None::<(String, u64)>)]);
+    /// test.advance_past(1);
+    /// assert_eq!(test.table::<(String, u64)>("best"), [("tea".to_owned(), 7), ("tea".to_owned(), 9)]);
+    /// test.advance_past(2);
+    /// assert_eq!(test.table::<(String, u64)>("best"), [("tea".to_owned(), 5), ("tea".to_owned(), 7)]);
+    /// ```
+    ///
+    /// # Panics
+    /// Outside the closure that builds a job.
+    #[must_use]
+    fn top<B: Ord + 'static>(self, name: &str, n: usize, by: impl Fn(&V) -> B + 'static) -> Collection<'s, (K, V)>;
+
+    /// The `n` rows of each key for which `by` returns the greatest values, as [`top`](Table::top) finds them, each with its
+    /// place: 1 is that of the greatest. A row that comes or goes moves all that follow it.
+    ///
+    /// ```
+    /// use fluvial::Table;
+    /// use fluvial::harness::Dataflow;
+    ///
+    /// let mut test = Dataflow::new(1, |scope| {
+    ///     let offers = scope.input::<(u32, Option<(String, u64)>)>("offers").latest("offers");
+    ///     scope.output("best", offers.map(|(_, offer)| offer).ranked("best", 2, |price| *price));
+    /// });
+    /// let offer = |id: u32, price: u64| (id, Some(("tea".to_owned(), price)));
+    /// test.feed("offers", 1, [offer(1, 5), offer(2, 9), offer(3, 7)]);
+    /// test.advance_past(1);
+    /// let [first, second] = [(1, 9), (2, 7)].map(|place| ("tea".to_owned(), place));
+    /// assert_eq!(test.table::<(String, (u32, u64))>("best"), [first, second]);
+    /// ```
+    ///
+    /// # Panics
+    /// Outside the closure that builds a job.
+    #[must_use]
+    fn ranked<B: Ord + 'static>(
+        self,
+        name: &str,
+        n: usize,
+        by: impl Fn(&V) -> B + 'static,
+    ) -> Collection<'s, (K, (u32, V))>;
 
     /// Replaces each row's value, or refuses the row, as [`Stream::try_map`](crate::Stream::try_map) does on streams. The
     /// first error ends the job; its message names the operator by `name`, and the key.
@@ -192,6 +254,19 @@ pub trait Table<'s, K, V> {
 impl<'s, K: ExchangeData, V: ExchangeData> Table<'s, K, V> for Collection<'s, (K, V)> {
     fn aggregate<A: Retract<V>>(self, name: &str, aggregate: A) -> Collection<'s, (K, A::Out)> {
         totals::aggregate(self, name, &Durables::of_this_worker(), aggregate)
+    }
+
+    fn top<B: Ord + 'static>(self, name: &str, n: usize, by: impl Fn(&V) -> B + 'static) -> Collection<'s, (K, V)> {
+        top::top(self, name, &Durables::of_this_worker(), n, by)
+    }
+
+    fn ranked<B: Ord + 'static>(
+        self,
+        name: &str,
+        n: usize,
+        by: impl Fn(&V) -> B + 'static,
+    ) -> Collection<'s, (K, (u32, V))> {
+        top::ranked(self, name, &Durables::of_this_worker(), n, by)
     }
 
     fn try_map<W, E>(self, name: &str, logic: impl Fn(&K, V) -> Result<W, E> + 'static) -> Collection<'s, (K, W)>

@@ -4,8 +4,9 @@
 //!   updates ──exchange by hash──► one table of changes a tick ──end of the tick──► rows ──(old, -1), (new, +1)──►
 //! ```
 //!
-//! Ticks are totally ordered and all aggregates are linear, so one small state for each key is enough. Differential
-//! dataflow's `reduce` would keep all values with their history, and evaluate all values of a key that changed.
+//! Ticks are totally ordered, so what is kept for a key is as of one tick: a sum where the aggregate is linear, an ordered index
+//! of the key's rows where it is not. Differential dataflow's `reduce` would keep all values with their history, and evaluate
+//! all values of a key that changed.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -40,11 +41,16 @@ struct OpenTick<K, T> {
     changes: HashTable<(u64, K, Change<T>)>,
 }
 
-/// The state of a key that has rows.
-struct Kept<S> {
+/// What is kept for a key that has rows.
+struct Kept<I> {
     rows: i64,
-    state: S,
+    index: I,
 }
+
+/// Gives the changes of the operator's rows, each with its difference, by which the result of a key changes.
+pub(super) trait Emit<K, O, R>: Fn(K, Option<O>, Option<O>, &mut dyn FnMut(R, isize)) + 'static {}
+
+impl<K, O, R, E: Fn(K, Option<O>, Option<O>, &mut dyn FnMut(R, isize)) + 'static> Emit<K, O, R> for E {}
 
 pub(super) fn aggregate<'s, K, V, A>(
     collection: Collection<'s, (K, V)>,
@@ -57,16 +63,36 @@ where
     V: ExchangeData,
     A: Retract<V>,
 {
+    operator(collection, name, durables, aggregate, |key: K, old, new, give| {
+        old.into_iter().for_each(|old| give((key.clone(), old), -1));
+        new.into_iter().for_each(|new| give((key.clone(), new), 1));
+    })
+}
+
+/// Aggregates the rows of each key, and emits by `emit` how results change.
+pub(super) fn operator<'s, K, V, A, R>(
+    collection: Collection<'s, (K, V)>,
+    name: &str,
+    durables: &Durables,
+    aggregate: A,
+    emit: impl Emit<K, A::Out, R>,
+) -> Collection<'s, R>
+where
+    K: ExchangeData,
+    V: ExchangeData,
+    A: Retract<V>,
+    R: Clone + 'static,
+{
     let called = lasting(name.to_owned());
     let (durables, workers) = (durables.clone(), durables.workers());
-    let mut open: BTreeMap<u64, OpenTick<K, A::Total>> = BTreeMap::new();
+    let mut open: BTreeMap<u64, OpenTick<K, A::Change>> = BTreeMap::new();
     let mut totals = HashTable::new();
     // Once the operator has failed, it keeps its capabilities, so that no frontier passes the tick of the failure.
     let mut failed = None;
     let pact = Exchange::new(move |((key, _), ..): &Update<K, V>| u64::from(hash_owner(routing_hash(key), workers)));
     let (held, of_worker) = (Rc::new(Held::default()), durables.clone());
     let of_operator = Rc::clone(&held);
-    let results = collection.inner.unary_frontier::<CapacityContainerBuilder<Vec<Update<K, A::Out>>>, _, _, _>(
+    let results = collection.inner.unary_frontier::<CapacityContainerBuilder<Vec<(R, u64, isize)>>, _, _, _>(
         pact,
         name,
         |_, _| {
@@ -89,7 +115,7 @@ where
                     let mut session = output.session(&capability);
                     let closed = in_operator(called, || {
                         at_tick(tick);
-                        close(&mut totals, &aggregate, tick, changes, |update| session.give(update))
+                        close(&mut totals, &aggregate, tick, changes, &emit, |update| session.give(update))
                     });
                     drop(session);
                     if let Err(refusal) = closed {
@@ -111,7 +137,7 @@ where
 
 /// Adds an update to its tick.
 fn fold<K, V, A>(
-    open: &mut BTreeMap<u64, OpenTick<K, A::Total>>,
+    open: &mut BTreeMap<u64, OpenTick<K, A::Change>>,
     aggregate: &A,
     ((key, value), tick, times): Update<K, V>,
     capability: &mut impl FnMut(u64) -> Option<Capability<u64>>,
@@ -132,7 +158,7 @@ where
     let hash = routing_hash(&key);
     let mut change = match open.changes.entry(hash, |change| change.0 == hash && change.1 == key, |change| change.0) {
         Entry::Occupied(change) => change,
-        Entry::Vacant(place) => place.insert((hash, key, Change { rows: 0, total: A::Total::default() })),
+        Entry::Vacant(place) => place.insert((hash, key, Change { rows: 0, total: A::Change::default() })),
     };
     let (_, key, change) = change.get_mut();
     let times = times as i64;
@@ -146,12 +172,13 @@ where
 }
 
 /// Applies a tick's changes to the state of its keys, and emits how their results change.
-fn close<K, V, A>(
-    totals: &mut HashTable<(u64, K, Kept<A::State>)>,
+fn close<K, V, A, R>(
+    totals: &mut HashTable<(u64, K, Kept<A::Index>)>,
     aggregate: &A,
     tick: u64,
-    changes: HashTable<(u64, K, Change<A::Total>)>,
-    mut give: impl FnMut(Update<K, A::Out>),
+    changes: HashTable<(u64, K, Change<A::Change>)>,
+    emit: &impl Emit<K, A::Out, R>,
+    mut give: impl FnMut((R, u64, isize)),
 ) -> Result<(), Refusal>
 where
     K: ExchangeData,
@@ -161,11 +188,11 @@ where
         let entry = totals.entry(hash, |kept| kept.0 == hash && kept.1 == key, |kept| kept.0);
         let mut entry = match entry {
             Entry::Occupied(kept) => kept,
-            Entry::Vacant(place) => place.insert((hash, key.clone(), Kept { rows: 0, state: A::State::default() })),
+            Entry::Vacant(place) => place.insert((hash, key.clone(), Kept { rows: 0, index: A::Index::default() })),
         };
         let kept = &mut entry.get_mut().2;
         let refuse = |reason: String| Refusal::new(tick, &key, reason);
-        let old = (kept.rows > 0).then(|| aggregate.output(&kept.state));
+        let old = (kept.rows > 0).then(|| aggregate.result(&kept.index));
         kept.rows = kept
             .rows
             .checked_add(change.rows)
@@ -173,10 +200,10 @@ where
         if kept.rows < 0 {
             return Err(refuse(format!("it has {} rows: more were retracted than existed", kept.rows)));
         }
-        aggregate.settle(&mut kept.state, change.total).map_err(|overflow| Refusal::new(tick, &key, overflow))?;
-        let new = (kept.rows > 0).then(|| aggregate.output(&kept.state));
+        aggregate.apply(&mut kept.index, change.total).map_err(|error| Refusal::new(tick, &key, error))?;
+        let new = (kept.rows > 0).then(|| aggregate.result(&kept.index));
         if new.is_none() {
-            if kept.state != A::State::default() {
+            if kept.index != A::Index::default() {
                 return Err(refuse(
                     "it has no rows, but not a total of zero: other rows were retracted than had been added; make the \
                      job retract each row exactly as it added it"
@@ -186,8 +213,7 @@ where
             entry.remove();
         }
         if old != new {
-            old.into_iter().for_each(|old| give(((key.clone(), old), tick, -1)));
-            new.into_iter().for_each(|new| give(((key.clone(), new), tick, 1)));
+            emit(key, old, new, &mut |row, times| give((row, tick, times)));
         }
     }
     Ok(())

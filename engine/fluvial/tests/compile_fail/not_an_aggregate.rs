@@ -1,6 +1,7 @@
-//! An aggregate of one's own could depend on the order of records.
+//! What combines two values in the order of their arrival is not an aggregate; what is one implements `Aggregate`.
 //~ is not an aggregate of `String` values
-//~ aggregates are `Count`, `Sum(|value| …)`, `Average(|value| …)` and tuples of them
+//~ aggregates are `Count`, `Sum(|value| …)`, `Average(|value| …)`, `Min(…)`
+//~ types of your own that implement `Aggregate`
 use fluvial::{Collection, Stream};
 
 pub fn longest(words: Stream<'_, (String, String)>) -> Collection<'_, (String, String)> {

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use fluvial_connector::BoxError;
+
 use super::count::{Count, counted};
-use super::sealed::Linear;
 use super::{Aggregate, Overflow, Retract, Summand};
+use crate::stream::Origin;
 
 /// Averages the value that the closure returns for each record of a key. The exact sum is divided once, so that the result
 /// does not depend on the order of the records.
@@ -31,8 +33,6 @@ impl<F> fmt::Debug for Average<F> {
     }
 }
 
-impl<F> Linear for Average<F> {}
-
 /// The state of an average: the exact sum, and how many values it has.
 #[derive(Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[allow(unreachable_pub)]
@@ -49,13 +49,14 @@ where
     type Total = (S::Total, i64);
     type State = Mean<S::Kept>;
     type Out = S::Mean;
+    type Filtered = Option<S::Mean>;
 
     fn describe(&self) -> String {
         format!("average of {}", S::NAME)
     }
 
     #[inline]
-    fn add(&self, (total, count): &mut Self::Total, value: &V) {
+    fn add(&self, (total, count): &mut Self::Total, value: &V, _: Origin) {
         self.0(value).add_to(total);
         *count += 1;
     }
@@ -71,6 +72,10 @@ where
     fn output(&self, state: &Self::State) -> S::Mean {
         S::mean(&state.sum, state.count)
     }
+
+    fn filtered(&self, out: Option<S::Mean>) -> Option<S::Mean> {
+        out
+    }
 }
 
 impl<V, S, F> Retract<V> for Average<F>
@@ -78,8 +83,20 @@ where
     S: Summand,
     F: Fn(&V) -> S + 'static,
 {
-    fn add_times(&self, (total, count): &mut Self::Total, value: &V, times: i64) -> Result<(), Overflow> {
+    type Change = (S::Total, i64);
+    type Index = Mean<S::Kept>;
+
+    #[inline]
+    fn add_times(&self, (total, count): &mut Self::Change, value: &V, times: i64) -> Result<(), Overflow> {
         self.0(value).add_times_to(total, times)?;
         Count.add_times(count, value, times)
+    }
+
+    fn apply(&self, index: &mut Self::Index, change: Self::Change) -> Result<(), BoxError> {
+        Ok(Aggregate::<V>::settle(self, index, change)?)
+    }
+
+    fn result(&self, index: &Self::Index) -> S::Mean {
+        S::mean(&index.sum, index.count)
     }
 }

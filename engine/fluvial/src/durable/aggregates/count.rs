@@ -1,7 +1,9 @@
 //! Counts of records.
 
-use super::sealed::Linear;
+use fluvial_connector::BoxError;
+
 use super::{Aggregate, Overflow, Retract};
+use crate::stream::Origin;
 
 /// Counts the records of each key.
 ///
@@ -20,10 +22,8 @@ use super::{Aggregate, Overflow, Retract};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Count;
 
-impl Linear for Count {}
-
 fn overflow() -> Overflow {
-    Overflow { values: "1".into(), into: "u64", cure: "count fewer records to a key" }
+    Overflow::of_sum("1", "u64", "count fewer records to a key")
 }
 
 /// Adds a number of records to a count.
@@ -35,13 +35,14 @@ impl<V> Aggregate<V> for Count {
     type Total = i64;
     type State = u64;
     type Out = u64;
+    type Filtered = u64;
 
     fn describe(&self) -> String {
         "count".to_owned()
     }
 
     #[inline]
-    fn add(&self, total: &mut i64, _: &V) {
+    fn add(&self, total: &mut i64, _: &V, _: Origin) {
         *total += 1;
     }
 
@@ -55,11 +56,27 @@ impl<V> Aggregate<V> for Count {
     fn output(&self, state: &u64) -> u64 {
         *state
     }
+
+    fn filtered(&self, out: Option<u64>) -> u64 {
+        out.unwrap_or(0)
+    }
 }
 
 impl<V> Retract<V> for Count {
+    type Change = i64;
+    type Index = u64;
+
+    #[inline]
     fn add_times(&self, total: &mut i64, _: &V, times: i64) -> Result<(), Overflow> {
         *total = total.checked_add(times).ok_or_else(overflow)?;
         Ok(())
+    }
+
+    fn apply(&self, index: &mut u64, change: i64) -> Result<(), BoxError> {
+        Ok(Aggregate::<V>::settle(self, index, change)?)
+    }
+
+    fn result(&self, index: &u64) -> u64 {
+        *index
     }
 }

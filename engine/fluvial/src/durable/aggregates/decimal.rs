@@ -1,7 +1,5 @@
 //! Sums of decimals. They are exact because they are added up in units of 10^-28, the smallest unit of a `Decimal`.
 
-use std::borrow::Cow;
-
 use arrow_buffer::i256;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -32,11 +30,8 @@ impl<'de> Deserialize<'de> for Kept {
     }
 }
 
-const OVERFLOW: Overflow = Overflow {
-    values: Cow::Borrowed("decimal"),
-    into: "the 96 bits of a Decimal",
-    cure: "round the values to fewer digits, or sum smaller ones",
-};
+const OVERFLOW: Overflow =
+    Overflow::of_sum("decimal", "the 96 bits of a Decimal", "round the values to fewer digits, or sum smaller ones");
 
 impl Linear for Decimal {}
 

@@ -1,7 +1,5 @@
 //! Sums of integers.
 
-use std::borrow::Cow;
-
 use arrow_buffer::i256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -29,7 +27,7 @@ macro_rules! integers {
 
             #[inline]
             fn add_times_to(self, total: &mut i128, times: i64) -> Result<(), Overflow> {
-                let overflow = Overflow { values: $name.into(), into: $into, cure: $cure };
+                let overflow = Overflow::of_sum($name, $into, $cure);
                 let product = (self as i128).checked_mul(i128::from(times));
                 *total = product.and_then(|product| total.checked_add(product)).ok_or(overflow)?;
                 Ok(())
@@ -42,7 +40,7 @@ macro_rules! integers {
                         *kept = sum;
                         Ok(())
                     }
-                    None => Err(Overflow { values: $name.into(), into: $into, cure: $cure }),
+                    None => Err(Overflow::of_sum($name, $into, $cure)),
                 }
             }
 
@@ -90,7 +88,7 @@ impl<'de> Deserialize<'de> for Long {
     }
 }
 
-const OVERFLOW: Overflow = Overflow { values: Cow::Borrowed("i128"), into: "i128", cure: "sum larger units" };
+const OVERFLOW: Overflow = Overflow::of_sum("i128", "i128", "sum larger units");
 
 impl Linear for i128 {}
 

@@ -3,11 +3,13 @@
 use std::fmt;
 
 use differential_dataflow::ExchangeData;
+use fluvial_connector::BoxError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sealed::Linear;
 use super::{Aggregate, Overflow, Retract};
+use crate::stream::Origin;
 
 /// Adds up the value that the closure returns for each record of a key.
 ///
@@ -24,7 +26,7 @@ use super::{Aggregate, Overflow, Retract};
 /// assert_eq!(test.table::<(String, i64)>("revenue"), [("eu".to_owned(), 749)]);
 /// ```
 ///
-/// The sum is exact. If it does not fit the type of the result (see the table of [`Aggregate`]), the job ends with an error
+/// The sum is exact. If it does not fit the type of the result (see [`Summand`]), the job ends with an error
 /// that names the operator and the key.
 ///
 /// Plain floats do not compile, because their sum would depend on the order of the records; wrap them in
@@ -87,8 +89,6 @@ impl<F> fmt::Debug for Sum<F> {
     }
 }
 
-impl<F> Linear for Sum<F> {}
-
 impl<V, S, F> Aggregate<V> for Sum<F>
 where
     S: Summand,
@@ -97,13 +97,14 @@ where
     type Total = S::Total;
     type State = S::Kept;
     type Out = S::Sum;
+    type Filtered = S::Sum;
 
     fn describe(&self) -> String {
         format!("sum of {}", S::NAME)
     }
 
     #[inline]
-    fn add(&self, total: &mut S::Total, value: &V) {
+    fn add(&self, total: &mut S::Total, value: &V, _: Origin) {
         self.0(value).add_to(total);
     }
 
@@ -116,6 +117,10 @@ where
     fn output(&self, state: &S::Kept) -> S::Sum {
         S::sum(state)
     }
+
+    fn filtered(&self, out: Option<S::Sum>) -> S::Sum {
+        out.unwrap_or_else(|| S::sum(&S::Kept::default()))
+    }
 }
 
 impl<V, S, F> Retract<V> for Sum<F>
@@ -123,7 +128,19 @@ where
     S: Summand,
     F: Fn(&V) -> S + 'static,
 {
+    type Change = S::Total;
+    type Index = S::Kept;
+
+    #[inline]
     fn add_times(&self, total: &mut S::Total, value: &V, times: i64) -> Result<(), Overflow> {
         self.0(value).add_times_to(total, times)
+    }
+
+    fn apply(&self, index: &mut S::Kept, change: S::Total) -> Result<(), BoxError> {
+        Ok(S::settle(index, change)?)
+    }
+
+    fn result(&self, index: &S::Kept) -> S::Sum {
+        S::sum(index)
     }
 }
