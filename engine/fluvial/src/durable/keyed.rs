@@ -74,7 +74,7 @@ pub(crate) trait Fold: 'static {
 
     /// As [`first`](Fold::first), with the value that the operator emits for the new row. It may say more than the row does.
     #[inline]
-    fn first_and_output(&self, delta: Self::Delta) -> Result<Option<(Self::Row, Self::Out)>, Overflow> {
+    fn first_and_output(&self, delta: Self::Delta) -> Result<Option<First<Self>>, Overflow> {
         Ok(self.first(delta)?.map(|row| {
             let output = self.output(&row);
             (row, output)
@@ -87,6 +87,9 @@ pub(crate) trait Fold: 'static {
     /// Returns the value that the operator emits for a row.
     fn output(&self, row: &Self::Row) -> Self::Out;
 }
+
+/// The row of a key that had none, and the value that the operator emits for it.
+pub(crate) type First<F> = (<F as Fold>::Row, <F as Fold>::Out);
 
 /// The effect of a tick on a key's row.
 pub(crate) enum Change<O> {

@@ -14,12 +14,15 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use super::{Origin, Stream};
 
+/// The records so far of ticks that are not complete.
+type OpenTicks<D> = BTreeMap<u64, (Capability<u64>, Vec<(D, Origin)>)>;
+
 impl<D: ExchangeData> Stream<'_, D> {
     /// Brings the records of each input record to one worker, one after the other in the order of their origins. Records of
     /// the same origin must come from one worker; they keep their order.
     pub(super) fn gathered(self) -> Self {
         let by_input = Exchange::new(|(_, origin): &(D, Origin)| origin.offset.0.wrapping_add(origin.split.0.into()));
-        let mut open: BTreeMap<u64, (Capability<u64>, Vec<(D, Origin)>)> = BTreeMap::new();
+        let mut open = OpenTicks::new();
         let inner = self.inner.unary_frontier::<CapacityContainerBuilder<Vec<(D, Origin)>>, _, _, _>(
             by_input,
             "gather",

@@ -5,6 +5,7 @@ use std::hash::Hash;
 use differential_dataflow::ExchangeData;
 use fluvial_connector::BoxError;
 
+use super::table_joins::Sides;
 use super::{Collection, checked, table_joins, top, totals};
 use crate::durable::{Durables, Retract};
 
@@ -216,7 +217,7 @@ pub trait Table<'s, K, V> {
     /// assert_eq!(test.table::<(u32, i64)>("balances"), [(1, 100), (2, -10), (3, -5)]);
     /// ```
     #[must_use]
-    fn full_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Collection<'s, (K, (Option<V>, Option<W>))>
+    fn full_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Collection<'s, (K, Sides<V, W>)>
     where
         K: Hash;
 
@@ -293,7 +294,7 @@ impl<'s, K: ExchangeData, V: ExchangeData> Table<'s, K, V> for Collection<'s, (K
         table_joins::left(other, self).map(|(key, (right, left))| (key, (left, right)))
     }
 
-    fn full_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Collection<'s, (K, (Option<V>, Option<W>))>
+    fn full_join<W: ExchangeData>(self, other: Collection<'s, (K, W)>) -> Collection<'s, (K, Sides<V, W>)>
     where
         K: Hash,
     {

@@ -14,6 +14,9 @@ use super::Collection;
 #[cfg(test)]
 mod tests;
 
+/// The rows of both sides of a full join.
+pub(super) type Sides<V, W> = (Option<V>, Option<W>);
+
 /// The keys of a collection, each once.
 type Keys<'s, K> = Arranged<'s, TraceAgent<KeySpine<K, u64, isize>>>;
 /// The rows of a collection by key.
@@ -39,7 +42,7 @@ where
 pub(super) fn full<'s, K, V, W>(
     left: Collection<'s, (K, V)>,
     right: Collection<'s, (K, W)>,
-) -> Collection<'s, (K, (Option<V>, Option<W>))>
+) -> Collection<'s, (K, Sides<V, W>)>
 where
     K: ExchangeData + Hash,
     V: ExchangeData,

@@ -1,7 +1,7 @@
 //! `dedup` against naive recomputation, with the origins of its records.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use fluvial_connector::Offset;
 use fluvial_protocol::journal::SplitNumber;
@@ -37,7 +37,7 @@ proptest! {
         for lists in &script.ticks {
             let mut ordered: Vec<_> = lists.iter().map(|list| { fed += 1; ((fed - 1) as u32 % 4, (fed - 1) / 4, list) }).collect();
             ordered.sort();
-            let mut numbers: HashMap<(u32, u64), u32> = HashMap::new();
+            let mut numbers: BTreeMap<(u32, u64), u32> = BTreeMap::new();
             for (split, offset, list) in ordered {
                 let origin = |index| Origin { index, ..Origin::read(SplitNumber(split), Offset(offset)) };
                 single.extend(list.first().filter(|(key, _)| of_single.insert(*key)).map(|record| (*record, origin(0))));

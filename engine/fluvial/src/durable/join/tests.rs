@@ -1,7 +1,7 @@
 //! The join of two streams against naive recomputation, with the origins of its records.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use fluvial_connector::Offset;
 use fluvial_protocol::journal::SplitNumber;
@@ -21,7 +21,7 @@ type Record = (Origin, u8, u8);
 
 /// The pairs of each record with `partners`, in the order of the records and then of the partners' values.
 fn pairs(records: &[Record], partners: &[Record], branch: u32, is_left: bool) -> Vec<Out> {
-    let mut numbers: HashMap<(SplitNumber, Offset), u32> = HashMap::new();
+    let mut numbers: BTreeMap<(SplitNumber, Offset), u32> = BTreeMap::new();
     let mut made = Vec::new();
     for (origin, key, value) in records {
         let mut others: Vec<u8> =

@@ -1,7 +1,7 @@
 //! `join_now` and `left_join_now` against naive recomputation, with the origins of their records.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use differential_dataflow::AsCollection;
 use fluvial_connector::Offset;
@@ -47,7 +47,7 @@ fn parts<'s>(scope: &mut crate::harness::Builder<'s>) -> Parts<'s> {
 
 /// Numbers what the records of one input record become.
 #[derive(Default)]
-struct Numbers(HashMap<(SplitNumber, Offset), u32>);
+struct Numbers(BTreeMap<(SplitNumber, Offset), u32>);
 
 impl Numbers {
     fn next(&mut self, parent: Origin) -> Origin {

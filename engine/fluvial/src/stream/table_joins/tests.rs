@@ -14,9 +14,11 @@ use crate::harness::{Dataflow, JobTest};
 /// Which side, the row's number, and what it has become: key and value, or nothing.
 type Fed = (bool, u8, Option<(u8, u8)>);
 type Row = (u8, u8);
+/// A row of a full join.
+type Full = (u8, (Option<u8>, Option<u8>));
 
 /// The pairs of nested loops; where `with_left` or `with_right`, the rows of that side without a partner too.
-fn looped(left: &[Row], right: &[Row], with_left: bool, with_right: bool) -> Vec<(u8, (Option<u8>, Option<u8>))> {
+fn looped(left: &[Row], right: &[Row], with_left: bool, with_right: bool) -> Vec<Full> {
     let mut pairs = Vec::new();
     for (key, value) in left {
         let partners: Vec<_> = right.iter().filter(|row| row.0 == *key).collect();
@@ -68,7 +70,7 @@ proptest! {
         });
         let tables: Vec<(Vec<Row>, Vec<Row>)> = tables.collect();
         let full = tables.iter().map(|(left, right)| looped(left, right, true, true));
-        prop_assert_eq!(test.updates::<(u8, (Option<u8>, Option<u8>))>("full"), changes(full));
+        prop_assert_eq!(test.updates::<Full>("full"), changes(full));
         let of_left = || tables.iter().map(|(left, right)| {
             let pairs = looped(left, right, true, false).into_iter();
             pairs.map(|(key, (left, right))| (key, (left.unwrap(), right))).collect()
@@ -95,7 +97,6 @@ proptest! {
 /// Flink's FLINK-40681 forgot the row with null after an update and a deletion; another system said (null, null).
 #[test]
 fn an_outer_join_says_null_again_when_the_partner_is_gone_and_nothing_when_the_row_is_gone() {
-    type Out = (u8, (Option<u8>, Option<u8>));
     for workers in [1, 3] {
         let mut test = Dataflow::new(workers, |scope| {
             let left = scope.input::<(u8, Option<u8>)>("left").latest("left");
@@ -112,11 +113,11 @@ fn an_outer_join_says_null_again_when_the_partner_is_gone_and_nothing_when_the_r
         test.restart_at(3, 4 - workers);
         let row = |right| (7, (Some(0), right));
         for output in ["left join", "full join"] {
-            assert_eq!(test.updates_at::<Out>(output, 1), [(row(None), 1)]);
-            assert_eq!(test.updates_at::<Out>(output, 2), [(row(None), -1), (row(Some(1)), 1)]);
-            assert_eq!(test.updates_at::<Out>(output, 3), [(row(Some(1)), -1), (row(Some(2)), 1)]);
-            assert_eq!(test.updates_at::<Out>(output, 4), [(row(None), 1), (row(Some(2)), -1)]);
-            assert_eq!(test.updates_at::<Out>(output, 5), [(row(None), -1)]);
+            assert_eq!(test.updates_at::<Full>(output, 1), [(row(None), 1)]);
+            assert_eq!(test.updates_at::<Full>(output, 2), [(row(None), -1), (row(Some(1)), 1)]);
+            assert_eq!(test.updates_at::<Full>(output, 3), [(row(Some(1)), -1), (row(Some(2)), 1)]);
+            assert_eq!(test.updates_at::<Full>(output, 4), [(row(None), 1), (row(Some(2)), -1)]);
+            assert_eq!(test.updates_at::<Full>(output, 5), [(row(None), -1)]);
         }
     }
 }
