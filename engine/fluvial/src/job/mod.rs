@@ -1,5 +1,6 @@
 //! A job under construction: its sources, its outputs, and the dataflow between them.
 
+mod encoded;
 pub(crate) mod input;
 mod mistakes;
 mod order;

@@ -10,7 +10,7 @@ use fluvial_connector::format::{Encode, Formats};
 use fluvial_connector::{Envelope, Output, OutputSpec, Sink};
 
 use super::output::{self, End, OutputQueue};
-use super::{DeclaredOutput, Job, NoFormat};
+use super::{DeclaredOutput, Job, NoFormat, encoded};
 use crate::stream::{Changes, Collection, Stream};
 
 /// Builds an output: set its options first, then end with one of the calls that write it. [`Job::output`] makes it.
@@ -114,7 +114,7 @@ impl<'s, F> OutputBuilder<'_, 's, F> {
         if self.spec.envelope == Envelope::Append {
             self.job.declared.changes_appended.push((self.spec.name.clone(), "write_changes"));
         }
-        self.collect(|end, formats| output::collect_changes(changes, end, formats));
+        self.collect(|end, formats| encoded::collect_changes(changes, end, formats));
     }
 
     /// Writes the records of a stream, without keeping any state: each record becomes one record of an append output, in the
@@ -214,7 +214,7 @@ impl<'s, F> OutputBuilder<'_, 's, F> {
         if self.spec.envelope == Envelope::Upsert {
             self.spec.envelope = Envelope::Changelog;
         }
-        self.collect(|end, formats| output::collect_stream(stream, end, formats, parts));
+        self.collect(|end, formats| encoded::collect_stream(stream, end, formats, parts));
     }
 
     fn collect(self, collect: impl FnOnce(End<'_>, F)) {
