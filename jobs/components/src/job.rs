@@ -145,16 +145,14 @@ mod tests {
         let mut test = job(workers);
         let (mut edges, mut rows, mut changes) = (BTreeMap::new(), BTreeMap::new(), 0);
         for tick in 1..=TICKS {
-            let records: Vec<_> = (0..8)
+            // One record an edge: the order of a tick is by split, and an edge's records would be in several here.
+            let by_edge: BTreeMap<u64, Option<Edge>> = (0..8)
                 .map(|_| {
                     let (id, keep) = (random.random_range(0..EDGES), random.random_range(0..3) > 0);
                     let edge = Edge { from: random.random_range(0..NODES), to: random.random_range(0..NODES) };
                     (id, keep.then_some(edge))
                 })
                 .collect();
-            // The order of a tick is by split, and this is the only one that all records of an edge are in.
-            let mut by_edge = BTreeMap::new();
-            records.into_iter().for_each(|(id, edge)| drop(by_edge.insert(id, edge)));
             changes += by_edge.len();
             for (id, edge) in &by_edge {
                 match edge {
