@@ -39,8 +39,6 @@
 //! store: the runtime takes what `Durables` has frozen, and writes it.
 
 mod aggregate;
-#[cfg(test)]
-mod aggregate_tests;
 mod aggregates;
 mod context;
 mod error;
@@ -54,8 +52,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod top;
-#[cfg(test)]
-mod top_tests;
 
 pub use crate::state::routing_hash;
 pub use crate::stream::Origin;

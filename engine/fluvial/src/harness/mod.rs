@@ -13,8 +13,6 @@
 mod dataflow;
 mod job;
 mod laws;
-#[cfg(test)]
-mod laws_tests;
 mod test;
 mod workers;
 
