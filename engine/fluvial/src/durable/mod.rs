@@ -42,8 +42,6 @@
 //! frozen, and writes it.
 
 mod aggregate;
-#[cfg(test)]
-mod aggregate_tests;
 mod aggregates;
 mod context;
 mod dedup;
@@ -59,8 +57,6 @@ mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 mod top;
-#[cfg(test)]
-mod top_tests;
 
 pub use crate::state::routing_hash;
 pub use crate::stream::Origin;

@@ -51,6 +51,29 @@ where
     test
 }
 
+/// The records of each tick in the order of their origins. The harness spreads records over four splits.
+pub(super) fn in_order<R: Clone>(script: &Script<R>) -> Vec<Vec<R>> {
+    let mut fed = 0;
+    let ticks = script.ticks.iter().map(|records| {
+        let mut splits = vec![Vec::new(); 4];
+        for record in records {
+            splits[fed % 4].push(record.clone());
+            fed += 1;
+        }
+        splits.concat()
+    });
+    ticks.collect()
+}
+
+/// The bids, the greatest price first, and of equal prices the greatest bid first.
+pub(super) fn greatest_first<B: Ord + Clone>(values: &[B]) -> Vec<B> {
+    let mut sorted = values.to_vec();
+    // A tuple's own order is that of its first field and then of the others.
+    sorted.sort();
+    sorted.reverse();
+    sorted
+}
+
 /// The differences between tables that follow each other.
 pub(crate) fn changes<D: Ord + Clone>(tables: impl Iterator<Item = Vec<D>>) -> Vec<(D, u64, isize)> {
     let mut updates = Vec::new();

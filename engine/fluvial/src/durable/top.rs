@@ -4,6 +4,9 @@
 //! and the two are merged when the tick has closed, so that a record which is not one of the greatest costs one comparison.
 //! With `n` = 1 row and delta are single records, as those of `latest` are.
 
+#[cfg(test)]
+mod tests;
+
 use std::marker::PhantomData;
 
 use differential_dataflow::ExchangeData;
@@ -209,7 +212,7 @@ impl<V: ExchangeData, B: Ord + 'static, F: Fn(&V) -> B + 'static> Fold for Ranke
     type Value = V;
     type Delta = Vec<V>;
     type Row = Vec<V>;
-    type Out = Vec<(u32, V)>;
+    type Out = Places<V>;
 
     #[inline]
     fn begin(&self, value: V, origin: Origin) -> Vec<V> {
@@ -242,8 +245,11 @@ impl<V: ExchangeData, B: Ord + 'static, F: Fn(&V) -> B + 'static> Fold for Ranke
     }
 }
 
+/// Records with their places.
+type Places<V> = Vec<(u32, V)>;
+
 /// The records of two lists that are not at the same place in both, with their places; `from` records precede both lists.
-pub(crate) fn moved<V: Clone + PartialEq>(before: &[V], now: &[V], from: usize) -> (Vec<(u32, V)>, Vec<(u32, V)>) {
+pub(crate) fn moved<V: Clone + PartialEq>(before: &[V], now: &[V], from: usize) -> (Places<V>, Places<V>) {
     let missing = |list: &[V], other: &[V]| {
         let places = (from as u32 + 1..).zip(list).zip(0..);
         places

@@ -1,5 +1,8 @@
 //! Tries the laws of aggregates on random input.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Debug;
 
 use fluvial_connector::{Offset, Tick};

@@ -14,8 +14,6 @@ mod dataflow;
 mod input_record;
 mod job;
 mod laws;
-#[cfg(test)]
-mod laws_tests;
 mod test;
 mod workers;
 

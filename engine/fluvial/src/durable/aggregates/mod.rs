@@ -31,6 +31,8 @@ mod of;
 mod overflow;
 pub(super) mod ranking;
 mod sum;
+#[cfg(test)]
+mod tests;
 mod top;
 mod tuples;
 mod when;

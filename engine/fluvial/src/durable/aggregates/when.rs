@@ -24,7 +24,7 @@ use crate::stream::Origin;
 ///     let all = (Count, Count.when(dear), Max(|price: &u64| *price).when(dear));
 ///     scope.output("bids", bids.aggregate("bids", all));
 /// });
-/// test.feed("bids", 1, [("tea", 7), ("tea", 120), ("jam", 9)].map(|(item, price)| (item.to_owned(), price)));
+/// test.feed("bids", 1, [("tea", 7), ("tea", 120), ("jam", 9)].map(|(item, price): (&str, u64)| (item.to_owned(), price)));
 /// test.advance_past(1);
 /// let (jam, tea) = (("jam".to_owned(), (1, 0, None)), ("tea".to_owned(), (2, 1, Some(120))));
 /// assert_eq!(test.table::<(String, (u64, u64, Option<u64>))>("bids"), [jam, tea]);

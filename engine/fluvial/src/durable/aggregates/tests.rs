@@ -8,7 +8,7 @@ use fluvial_connector::format::Json;
 use fluvial_memory::Memory;
 use proptest::prelude::*;
 
-use super::tests::{Script, changes, play, scripts};
+use crate::durable::tests::{changes, greatest_first, in_order, play, scripts};
 use crate::durable::{Aggregate, Float};
 use crate::harness::{Dataflow, JobTest};
 use crate::{Average, Collect, Count, CountDistinct, First, Last, Max, MaxBy, Min, MinBy, Sum, Table, Top, of};
@@ -26,29 +26,6 @@ fn price(bid: &Bid) -> i8 {
 
 fn has_more(bid: &Bid) -> bool {
     bid.1.is_some()
-}
-
-/// The records of each tick in the order of their origins. The harness spreads records over four splits.
-pub(super) fn in_order<R: Clone>(script: &Script<R>) -> Vec<Vec<R>> {
-    let mut fed = 0;
-    let ticks = script.ticks.iter().map(|records| {
-        let mut splits = vec![Vec::new(); 4];
-        for record in records {
-            splits[fed % 4].push(record.clone());
-            fed += 1;
-        }
-        splits.concat()
-    });
-    ticks.collect()
-}
-
-/// The bids, the greatest price first, and of equal prices the greatest bid first.
-pub(super) fn greatest_first<B: Ord + Clone>(values: &[B]) -> Vec<B> {
-    let mut sorted = values.to_vec();
-    // A tuple's own order is that of its first field and then of the others.
-    sorted.sort();
-    sorted.reverse();
-    sorted
 }
 
 fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> u64 {

@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 
-use super::aggregate_tests::{greatest_first, in_order};
-use super::tests::{changes, play, scripts};
 use crate::Table;
+use crate::durable::tests::{changes, greatest_first, in_order, play, scripts};
 use crate::harness::Dataflow;
 
 /// A price, which is often that of others, and the rest of the record, which is often equal too.
 type Bid = (i8, u8);
 
+type Rows = Vec<(u8, Bid)>;
+type Places = Vec<(u8, (u32, Bid))>;
+
 /// The `n` greatest of each key, and the same with their places.
-fn greatest(groups: &BTreeMap<u8, Vec<Bid>>, n: usize) -> (Vec<(u8, Bid)>, Vec<(u8, (u32, Bid))>) {
+fn greatest(groups: &BTreeMap<u8, Vec<Bid>>, n: usize) -> (Rows, Places) {
     let mut rows = Vec::new();
     let mut places = Vec::new();
     for (key, bids) in groups {
