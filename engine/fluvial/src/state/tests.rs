@@ -236,7 +236,7 @@ fn a_state_file_of_an_earlier_version_is_read_and_merged_with_one_of_today() {
     };
     let mut expected = read(&old, &folder.store);
     assert_eq!(expected.len(), 12);
-    assert_eq!(expected["9e3779b9-7f4a-4c15-87c1-000000000001"].0, 399);
+    assert_eq!(expected["9e3779b9-7f4a-4c15-87c1-000000000001"].0, 424);
     assert_eq!(expected.values().map(|(count, _)| count).sum::<u64>(), 4760);
     assert!(expected.values().all(|(count, sum)| *count as i64 == *sum), "each amount was 1");
 
