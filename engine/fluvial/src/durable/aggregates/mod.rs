@@ -90,8 +90,8 @@ use crate::stream::Origin;
 /// 3. *Storage*: a state is read from a checkpoint as it was written, and continues as the one that was written.
 /// 4. *Name*: [`describe`](Aggregate::describe) is always the same for aggregates whose states mean the same.
 ///
-/// [`harness::check_aggregate`](crate::harness::check_aggregate) tries them. An implementation must not read clocks, random
-/// numbers or anything else that is not in the records.
+/// `fluvial::harness::check_aggregate` tries them. An implementation must not read clocks, random numbers or anything else that
+/// is not in the records.
 ///
 /// ```
 /// use fluvial::durable::{Aggregate, Origin, Overflow};
@@ -215,7 +215,7 @@ pub trait Aggregate<V>: 'static {
 ///    had never been there. An index without rows equals the default.
 /// 2. *Result*: the result for an index is that of [`Aggregate::output`] for a state of the same values.
 ///
-/// [`harness::check_retraction`](crate::harness::check_retraction) tries them.
+/// `fluvial::harness::check_retraction` tries them.
 ///
 /// ```
 /// use fluvial::connector::BoxError;
