@@ -12,6 +12,22 @@ pub struct Header<'a> {
 }
 
 /// Headers as a connector has them: each is looked at only when a job asks for it.
+///
+/// ```
+/// use fluvial_connector::{Header, Headers, ReadHeaders};
+///
+/// /// One header whose value lies in the connector's buffer.
+/// struct Traced<'b>(&'b [u8]);
+///
+/// impl ReadHeaders for Traced<'_> {
+///     fn header(&self, index: usize) -> Option<Header<'_>> {
+///         (index == 0).then_some(Header { name: "trace", value: Some(self.0) })
+///     }
+/// }
+///
+/// let traced = Traced(b"7");
+/// assert_eq!(Headers::of(&traced).last("trace").and_then(|header| header.value), Some(&b"7"[..]));
+/// ```
 pub trait ReadHeaders {
     /// The header at this place, counted from 0; `None` after the last one.
     fn header(&self, index: usize) -> Option<Header<'_>>;
@@ -38,7 +54,7 @@ impl ReadHeaders for Vec<(String, Option<Vec<u8>>)> {
 pub struct Headers<'a>(Option<&'a dyn ReadHeaders>);
 
 impl<'a> Headers<'a> {
-    /// The headers that a connector has.
+    /// Wraps a connector's own headers, without copying them.
     #[must_use]
     pub fn of(held: &'a impl ReadHeaders) -> Self {
         Self(Some(held))

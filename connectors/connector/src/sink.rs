@@ -31,7 +31,8 @@ pub enum Envelope {
     Upsert,
     /// The same for consumers as [`Envelope::Upsert`], but the job keeps no table of the rows, because it writes a stream:
     /// no operator can emit the rows again. The engine makes an upsert output of such a job's one of this kind.
-    Changelog,
+    #[serde(rename = "stream-written")]
+    StreamWritten,
 }
 
 impl Envelope {
@@ -48,7 +49,7 @@ impl fmt::Display for Envelope {
         f.write_str(match self {
             Self::Append => "append",
             Self::Upsert => "upsert",
-            Self::Changelog => "changelog",
+            Self::StreamWritten => "stream-written",
         })
     }
 }

@@ -21,7 +21,7 @@ pub(crate) enum Kept {
 impl From<Envelope> for Kept {
     fn from(envelope: Envelope) -> Self {
         match envelope {
-            Envelope::Upsert | Envelope::Changelog => Self::Table,
+            Envelope::Upsert | Envelope::StreamWritten => Self::Table,
             Envelope::Append => Self::Records,
         }
     }

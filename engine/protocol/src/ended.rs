@@ -323,7 +323,7 @@ fn way_out(envelope: Envelope) -> &'static str {
             "an append output cannot be written again: `run --reconcile --leave-append-outputs` goes on with the \
              records to come"
         }
-        Envelope::Changelog => {
+        Envelope::StreamWritten => {
             "it is written from a stream, so the job keeps no table from which its rows could be written again: \
              `run --reconcile --leave-append-outputs` goes on with the records to come"
         }
@@ -338,7 +338,7 @@ fn lost(envelope: Envelope) -> &'static str {
             "the records that it held are gone, and an append output cannot be written again; `run --reconcile \
              --leave-append-outputs` goes on with the records to come"
         }
-        Envelope::Changelog => {
+        Envelope::StreamWritten => {
             "the rows that it held are gone, and it is written from a stream, so the job keeps no table from which they could \
              be written again; `run --reconcile --leave-append-outputs` goes on with the records to come"
         }
@@ -568,7 +568,7 @@ pub enum Mismatch {
 fn begins_with(envelope: Envelope) -> &'static str {
     match envelope {
         Envelope::Upsert => "the whole of its table",
-        Envelope::Append | Envelope::Changelog => {
+        Envelope::Append | Envelope::StreamWritten => {
             "the records to come (nothing of what the job has processed before is written to it)"
         }
     }
@@ -577,7 +577,7 @@ fn begins_with(envelope: Envelope) -> &'static str {
 /// The kind of an output that cannot be corrected, for the messages that say so.
 pub(crate) fn cannot_correct(envelope: Envelope) -> &'static str {
     match envelope {
-        Envelope::Changelog => "written from a stream, of which the job keeps no table",
+        Envelope::StreamWritten => "written from a stream, of which the job keeps no table",
         Envelope::Append | Envelope::Upsert => "an append output",
     }
 }

@@ -399,7 +399,7 @@ mod tests {
                 Err(ended) => ended.to_string(),
             }
         };
-        for envelope in [Envelope::Append, Envelope::Changelog] {
+        for envelope in [Envelope::Append, Envelope::StreamWritten] {
             let begun = said(envelope, true);
             assert!(begun.contains(&format!("from 8: the {envelope} output 'copy' is new")), "{begun}");
             let refused = said(envelope, false);
@@ -411,11 +411,11 @@ mod tests {
     #[test]
     fn an_output_of_a_table_does_not_become_one_of_a_stream() {
         let approval = Approval { program: "7e57".to_owned(), leave_append_outputs: false };
-        let now = FoundOutput { output: "a".to_owned(), partitions: 1, envelope: Envelope::Changelog };
+        let now = FoundOutput { output: "a".to_owned(), partitions: 1, envelope: Envelope::StreamWritten };
         let refused = new_outputs(&[now], &SinkStatus::default(), true, &history(7, &[("a", 1)]), &approval);
         let refused = refused.unwrap_err().to_string();
         assert!(
-            refused.contains("of the kind 'upsert' and is now to be written as one of the kind 'changelog'"),
+            refused.contains("of the kind 'upsert' and is now to be written as one of the kind 'stream-written'"),
             "{refused}"
         );
     }

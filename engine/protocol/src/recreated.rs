@@ -89,8 +89,8 @@ mod tests {
         let upsert = ["'out'", "has the id i2 and had i1", "`run --reconcile` writes the whole table"];
         check(Envelope::Upsert, "i1", "i2", "p1", &upsert);
         check(Envelope::Append, "i1", "i2", "p1", &["'out'", "i2 and had i1", "--reconcile --leave-append-outputs"]);
-        let changelog = ["keeps no table from which they could be written again", "--reconcile --leave-append-outputs"];
-        check(Envelope::Changelog, "i1", "i2", "p1", &changelog);
+        let of_stream = ["keeps no table from which they could be written again", "--reconcile --leave-append-outputs"];
+        check(Envelope::StreamWritten, "i1", "i2", "p1", &of_stream);
         check(Envelope::Upsert, "i1", "i1", "p2", &["topic 'j.p'", "has the id p2 and had p1", "another --name"]);
         check(Envelope::Upsert, "i1", "i1", "p1", &[]);
         // A system that knew no identities, or knows none.

@@ -182,7 +182,7 @@ fn an_upsert_output_that_is_written_from_a_stream_keeps_its_rows_whatever_a_pers
     let named = format!("output '{}' is written from a stream, of which the job keeps no table", output(&stage));
     let refused = stage.start(&format!("{stateless} --reconcile")).unwrap().finish(MOST).unwrap();
     assert_refused(&refused, 2, &[&named, "--leave-append-outputs"]);
-    let left = format!("the changelog output '{}' is not corrected: what it holds stays as it is", output(&stage));
+    let left = format!("the stream-written output '{}' is not corrected: what it holds stays as it is", output(&stage));
     let reconciled = stage.complete(&format!("{stateless} --reconcile --leave-append-outputs")).unwrap();
     assert!(reconciled.said.contains(&left), "{}", reconciled.said);
     assert_eq!(rows(), before);

@@ -10,7 +10,7 @@
 //! | [`Text`] | strings, numbers, `Uuid`, and all that can be parsed and displayed | `StringSerializer`, `UUIDSerializer` |
 //! | [`Bytes`] | `Vec<u8>` | `ByteArraySerializer`, `ByteBufferSerializer`, `BytesSerializer` |
 //! | [`Long`], [`Integer`], [`Short`] | `i64`, `i32`, `i16` | `LongSerializer`, `IntegerSerializer`, `ShortSerializer` |
-//! | [`Double`], [`Float`] | `f64`, `f32` | `DoubleSerializer`, `FloatSerializer` |
+//! | [`Double`], [`Float`] | `f64`, `f32`; not what a collection holds, because these types have no order | `DoubleSerializer`, `FloatSerializer` |
 //! | [`Boolean`] | `bool` | `BooleanSerializer` |
 //!
 //! `VoidSerializer` writes no bytes at all, so it needs no format: a source whose keys are absent or do not matter is read by its

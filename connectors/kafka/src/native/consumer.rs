@@ -354,7 +354,7 @@ impl ReadHeaders for WithHeaders {
             if Code::from(found) != Code::NoError {
                 return None;
             }
-            // Kafka's names are UTF-8; one that is not is nobody's to ask for.
+            // Kafka's names are UTF-8. A header whose name is not gets the empty name, so that no job finds it by name.
             let name = CStr::from_ptr(name).to_str().unwrap_or_default();
             Some(Header { name, value: bytes(value, length) })
         }

@@ -36,7 +36,7 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     }
 
     /// As [`aggregate`](Stream::aggregate), and returns the changes of the results, for an upsert output. [`Changes`] says when
-    /// to take which. A job may go over from one to the other and keep its state.
+    /// to use which. A job may switch between the two and keep its state.
     #[must_use]
     pub fn aggregate_changes<A: Aggregate<V>>(self, name: &str, aggregate: A) -> Changes<'s, K, A::Out> {
         let operator = format!("aggregate {}", aggregate.describe());

@@ -10,7 +10,7 @@
 //! | [`top`](crate::Stream::top) | `Stream<(K, V)>` | `Collection<(K, V)>` | the `n` greatest records of each key |
 //! | [`ranked`](crate::Stream::ranked) | `Stream<(K, V)>` | `Collection<(K, (u32, V))>` | the `n` greatest records of each key |
 //! | [`dedup`](crate::Stream::dedup) | `Stream<(K, V)>` | `Stream<(K, V)>` | the keys that it has seen |
-//! | [`join`](crate::Stream::join) | two, `Stream<(K, V)>` and `Stream<(K, W)>` | `Stream<(K, (V, W))>` | every record of both |
+//! | [`join`](crate::Stream::join) | two, `Stream<(K, V)>` and `Stream<(K, W)>` | `Stream<(K, (V, W))>` | every record of both, in memory and in its state files |
 //!
 //! Where a result goes to an upsert output, `latest_changes` and `aggregate_changes` give its [`Changes`](crate::Changes) with less
 //! work.

@@ -83,7 +83,7 @@ impl JobTest {
             assert!(!upsert || through(before) == through(now), "{what}");
             assert_eq!(after(before, tick), after(now, tick), "{what}");
             // Of an output that is written from a stream, nothing is restored.
-            let restored = |message: &&Message| message.envelope == Envelope::Changelog && message.tick <= tick;
+            let restored = |message: &&Message| message.envelope == Envelope::StreamWritten && message.tick <= tick;
             assert!(!now.iter().any(|message| restored(&message)), "{what}: it emits records of ticks before");
         })
     }

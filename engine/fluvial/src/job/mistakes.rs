@@ -55,7 +55,7 @@ impl Declared {
 enum Mistake {
     /// Two collections or streams go to one output.
     #[error(
-        "output '{output}' is written twice: concatenate the collections or unite the streams, or name another output"
+        "output '{output}' is written twice: concatenate the collections, combine the streams with `union`, or name another output"
     )]
     OutputTwice {
         /// The output.

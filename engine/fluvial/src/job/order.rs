@@ -169,7 +169,7 @@ mod tests {
                 all[at + 1..].iter().all(|later| later.key != record.key).then(|| record.clone())
             };
             let rows: Vec<OutputRecord> = all.iter().enumerate().filter_map(is_last).collect();
-            prop_assert_eq!(&in_order_of_origin(cut, Envelope::Changelog), &rows.into());
+            prop_assert_eq!(&in_order_of_origin(cut, Envelope::StreamWritten), &rows.into());
         }
 
         #[test]

@@ -244,7 +244,7 @@ where
                 }
                 into.push(&key_bytes, row.is_some().then_some(&value_bytes));
             }
-            Envelope::Append | Envelope::Changelog => {
+            Envelope::Append | Envelope::StreamWritten => {
                 for (value, diff) in group {
                     let Ok(times) = usize::try_from(diff) else {
                         let key = readable(&key_bytes);

@@ -212,7 +212,7 @@ impl<'s, F> OutputBuilder<'_, 's, F> {
         V: 'static,
     {
         if self.spec.envelope == Envelope::Upsert {
-            self.spec.envelope = Envelope::Changelog;
+            self.spec.envelope = Envelope::StreamWritten;
         }
         self.collect(|end, formats| encoded::collect_stream(stream, end, formats, parts));
     }

@@ -177,7 +177,7 @@ fn the_plan_of_a_job_names_the_outputs_of_streams_by_their_kinds() {
     let topology = plan(&build).unwrap();
     let kinds: Vec<String> =
         topology.outputs.iter().map(|output| format!("{} {}", output.name, output.envelope)).collect();
-    assert_eq!(kinds, ["copy changelog", "log append"]);
+    assert_eq!(kinds, ["copy stream-written", "log append"]);
     let about = |name: &str| {
         topology
             .graph

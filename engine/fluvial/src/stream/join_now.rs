@@ -19,7 +19,7 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use super::checked::Refusal;
-use super::context::{at_tick, in_operator};
+use super::context::{at_tick, in_operator, lasting};
 use super::rows_by_key::{Negative, RowsByKey};
 use super::{Collection, Origin, Stream};
 use crate::durable::Held;
@@ -40,9 +40,9 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     /// a record sees all changes of its own tick. It therefore depends on which tick the leader has bound a record and a
     /// change to; that is in the journal, so that a restart and a replay give the same result.
     ///
-    /// The operator keeps the table in memory, and nothing in checkpoints. If a key has several rows, the pairs come in the
-    /// order of the rows; a row that is in the table several times is paired as often. A row that is in the table a negative
-    /// number of times ends the job with an error.
+    /// Error messages and metrics name the operator by `name`; nothing is stored under it. The operator keeps the table in memory.
+    /// If a key has several rows, the pairs come in the order of the rows; a row that is in the table several times is paired as
+    /// often. A row that is in the table a negative number of times ends the job with an error.
     ///
     /// If the table is made of a [`Changelog`](crate::Changelog) and a restart has to read records of it that its system has
     /// compacted since, records of those ticks may find a newer row, or none. The job goes on only if all its outputs are upsert
@@ -54,7 +54,7 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     /// let mut test = Dataflow::new(2, |scope| {
     ///     let prices = scope.input::<(String, Option<i64>)>("prices").latest("prices");
     ///     let sales = scope.input::<(String, i64)>("sales");
-    ///     let worth = sales.join_now(prices).map(|(item, (pieces, price))| (item, pieces * price));
+    ///     let worth = sales.join_now("prices now", prices).map(|(item, (pieces, price))| (item, pieces * price));
     ///     scope.output("worth", worth.keep_all("worth"));
     /// });
     /// test.feed("sales", 1, [("tea".to_owned(), 2i64), ("jam".to_owned(), 1)]);
@@ -67,8 +67,8 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     /// assert_eq!(worth, [(("tea".to_owned(), 6), 1, 1), (("tea".to_owned(), 8), 3, 1)]);
     /// ```
     #[must_use]
-    pub fn join_now<W: ExchangeData>(self, table: Collection<'s, (K, W)>) -> Stream<'s, (K, (V, W))> {
-        self.look_up("join_now", table, AsOf::End, |(key, value), origin, rows, made| {
+    pub fn join_now<W: ExchangeData>(self, name: &str, table: Collection<'s, (K, W)>) -> Stream<'s, (K, (V, W))> {
+        self.look_up(lasting(name.to_owned()), table, AsOf::End, |(key, value), origin, rows, made| {
             pair_each(key, value, rows, |key, value, row| made.push(((key, (value, row.clone())), origin)));
         })
     }
@@ -81,7 +81,7 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     ///
     /// let mut test = Dataflow::new(1, |scope| {
     ///     let names = scope.input::<(u32, Option<String>)>("names").latest("names");
-    ///     let visits = scope.input::<(u32, u64)>("visits").left_join_now(names);
+    ///     let visits = scope.input::<(u32, u64)>("visits").left_join_now("names now", names);
     ///     scope.output("visits", visits.keep_all("visits"));
     /// });
     /// test.feed("names", 1, [(1u32, Some("Ann".to_owned()))]);
@@ -92,8 +92,12 @@ impl<'s, K: ExchangeData, V: ExchangeData> Stream<'s, (K, V)> {
     /// assert_eq!(visits, [(1, (10, Some("Ann".to_owned()))), (2, (11, None))]);
     /// ```
     #[must_use]
-    pub fn left_join_now<W: ExchangeData>(self, table: Collection<'s, (K, W)>) -> Stream<'s, (K, (V, Option<W>))> {
-        self.look_up("left_join_now", table, AsOf::End, |(key, value), origin, rows, made| {
+    pub fn left_join_now<W: ExchangeData>(
+        self,
+        name: &str,
+        table: Collection<'s, (K, W)>,
+    ) -> Stream<'s, (K, (V, Option<W>))> {
+        self.look_up(lasting(name.to_owned()), table, AsOf::End, |(key, value), origin, rows, made| {
             if rows.is_empty() {
                 made.push(((key, (value, None)), origin));
             } else {

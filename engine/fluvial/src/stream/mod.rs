@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!   source ──► Stream ──map, try_map, filter, flat_map, key_by, union, inspect, join_now──► Stream ──► output
-//!                                                                          │ a durable operator, by name
-//!                                                                          ▼
-//!                                                        Collection ──all of differential dataflow──► output
+//!                                                                      │  ▲
+//!                              another durable operator, by its name   │  └── dedup, join
+//!                                                                      ▼
+//!                                                     Collection ──all of differential dataflow──► output
 //! ```
 //!
-//! **Owns** the path of records from a source to the first durable operator. **Guarantees** that the output at a tick depends
-//! only on the records of that tick, because closures are `Fn` and the underlying timely stream is not accessible, so no
-//! operator here can keep state; `join_now` holds the rows of a collection, as joins of collections do. The order of the records
-//! of a tick is that of their [`Origin`], whatever batches they arrive in. **Does not** keep anything: state needs a durable
-//! operator ([`crate::durable`]).
+//! **Owns** what happens to records before and between durable operators. **Guarantees** that closures keep no state: they are
+//! `Fn`, and the timely stream is not accessible. Without `join_now`, the output at a tick depends only on the records of that
+//! tick; with it, also on the table as of that tick, which is held in memory and rebuilt after a restart. The order of the
+//! records of a tick is that of their [`Origin`], whatever batches they arrive in. **Does not** store anything: state needs a
+//! durable operator ([`crate::durable`]).
 
 mod branches;
 mod changelog;

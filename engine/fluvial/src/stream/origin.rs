@@ -14,8 +14,7 @@ pub(crate) const MOST_BRANCHES: u32 = 1 << (32 - SEQUENCE_BITS);
 /// Where a record of a [`Stream`](crate::Stream) comes from: its place in the total order of the records of a tick.
 ///
 /// The order is that of source, split and offset, and then that in which operators made several records of one. It is never
-/// that of arrival. Two records of a stream have the same origin only if a job's own operators made it so, which none of them
-/// do.
+/// that of arrival. No two records of a stream have the same origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// The split that the input record was read from.

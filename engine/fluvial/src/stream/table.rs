@@ -27,7 +27,7 @@ use crate::durable::{Durables, Retract};
 /// restored.
 pub trait Table<'s, K, V> {
     /// Aggregates the rows of each key, as [`Stream::aggregate`](crate::Stream::aggregate) does with the records of a
-    /// stream. A retracted row is subtracted exactly. A key has a result as long as it has rows. Error messages name the
+    /// stream. A retraction is exact: the result is that of the rows that are left. A key has a result as long as it has rows. Error messages name the
     /// operator by `name`; nothing is stored under it.
     ///
     /// For counts, sums and averages the operator keeps one small state for each key. For all other aggregates it keeps the

@@ -503,8 +503,8 @@ fn a_job_with_an_append_output_or_another_program_than_wrote_the_output_cannot_c
     let why = |bench: Bench| plan_of(bench).unwrap().cannot_correct;
     let append = Bench::running();
     assert!(why(next(&append, "program", |_| ())).unwrap().contains("output 'out' is an append output"));
-    let changelog = next(&Bench::new(), "program", |config| config.outputs[0].envelope = Envelope::Changelog).run();
-    let said = why(next(&changelog, "program", |_| ())).unwrap();
+    let of_stream = next(&Bench::new(), "program", |config| config.outputs[0].envelope = Envelope::StreamWritten).run();
+    let said = why(next(&of_stream, "program", |_| ())).unwrap();
     assert!(said.contains("output 'out' is written from a stream, of which the job keeps no table"), "{said}");
     let begun = next(&Bench::new(), "program", upsert).run();
     assert_eq!(why(next(&begun, "program", |_| ())), None);
@@ -564,7 +564,7 @@ fn a_program_that_was_approved_corrects_what_another_wrote_until_a_checkpoint_co
     assert_eq!(plan.sinks.len(), 2);
 
     // That the records of outputs which cannot be corrected stay as they are has to be approved besides.
-    for envelope in [Envelope::Append, Envelope::Changelog] {
+    for envelope in [Envelope::Append, Envelope::StreamWritten] {
         let begun = sealed(envelope);
         let plan = plan_of(next(&begun, "second", approve("second"))).unwrap();
         assert_eq!((plan.compare_outputs.clone(), corrects(&plan)), (Some(approval("second", true)), None));
@@ -813,7 +813,7 @@ fn an_output_that_was_recreated_is_gone_on_with_only_where_a_person_asks_and_fro
 
 #[test]
 fn an_output_without_a_table_that_was_recreated_is_gone_on_with_only_where_its_loss_is_accepted() {
-    for envelope in [Envelope::Append, Envelope::Changelog] {
+    for envelope in [Envelope::Append, Envelope::StreamWritten] {
         let mut bench = Bench::writing(envelope, "first", false);
         bench.until_it_ends().unwrap();
         bench.again(2, "second", true);
@@ -838,7 +838,8 @@ fn a_new_job_looks_at_what_its_upsert_outputs_hold_and_does_not_begin_among_othe
     bench.requests();
     bench.on(Event::Surveyed(vec![held(0)])).unwrap();
     // A person has asked for it; append outputs have no rows; and a stream may be written among other rows.
-    for (envelope, reconcile) in [(Envelope::Upsert, true), (Envelope::Append, false), (Envelope::Changelog, false)] {
+    for (envelope, reconcile) in [(Envelope::Upsert, true), (Envelope::Append, false), (Envelope::StreamWritten, false)]
+    {
         let mut bench = Bench::writing(envelope, "first", reconcile);
         assert!(!bench.requests().contains(&"survey".to_owned()));
     }

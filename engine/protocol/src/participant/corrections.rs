@@ -7,7 +7,7 @@
 //!
 //! The table that an output should hold is made up of everything that the dataflow puts out through the tick of the
 //! reconciliation, the restored state included. The corrections are the output of that tick. Append outputs, and upsert
-//! outputs that are written from a stream ([`Envelope::Changelog`](fluvial_connector::Envelope::Changelog)), are not corrected.
+//! outputs that are written from a stream ([`Envelope::StreamWritten`](fluvial_connector::Envelope::StreamWritten)), are not corrected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -148,7 +148,7 @@ mod tests {
         let at = OutputPartition { output: "out".to_owned(), partition: 0 };
         let mut reconciling = Reconciling::new(
             Tick(9),
-            &[sink("out", Envelope::Upsert), sink("log", Envelope::Append), sink("copy", Envelope::Changelog)],
+            &[sink("out", Envelope::Upsert), sink("log", Envelope::Append), sink("copy", Envelope::StreamWritten)],
         );
         let first = vec![record("a", Some("1")), record("b", Some("2")), record("x", Some("0"))];
         assert!(reconciling.take(vec![(at.clone(), TickRecords::new(first))]).is_empty());

@@ -319,7 +319,7 @@ impl World {
         // Going back is a run of its own.
         let nonce = if go_back.is_some() { Nonce::of_run(1000 + number as u32, 1) } else { nonce };
         let stream = self.computes == Computes::Stream;
-        let envelope = if stream { Envelope::Changelog } else { Envelope::Upsert };
+        let envelope = if stream { Envelope::StreamWritten } else { Envelope::Upsert };
         let output = FoundOutput { output: OUTPUT.to_owned(), partitions: OUTPUT_PARTITIONS as u32, envelope };
         let config = LeaderConfig {
             incarnation: Incarnation(Uuid::from_u128(7 + number as u128)),

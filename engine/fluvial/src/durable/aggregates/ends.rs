@@ -77,7 +77,7 @@ macro_rules! ends {
 
             #[inline]
             fn add(&self, total: &mut Self::Total, value: &V, origin: Origin) {
-                // A job may make several records of one origin: the value decides between those.
+                // Origins are unique; comparing the value too keeps the result independent of arrival in any case.
                 let value = (origin, self.0(value));
                 if total.as_ref().is_none_or(|kept| value $comes_before *kept) {
                     *total = Some(value);

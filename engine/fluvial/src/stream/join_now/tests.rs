@@ -141,11 +141,11 @@ proptest! {
     fn a_lookup_is_what_naive_recomputation_says(script in scripts(fed())) {
         let test = play(&script, Dataflow::new(script.workers, |scope| {
             let (rows, single, several) = parts(scope);
-            scope.output("single", single.clone().join_now(rows.clone()).with_origins().keep_all("single"));
-            scope.output("left", single.left_join_now(rows.clone()).with_origins().keep_all("left"));
-            scope.output("several", several.clone().join_now(rows.clone()).with_origins().keep_all("several"));
-            let twice = several.left_join_now(rows.clone()).map(|(key, (value, row))| ((key + 1) % 4, (value, row)));
-            let twice = twice.join_now(rows).map(|(key, ((value, first), second))| (key, (value, first, second)));
+            scope.output("single", single.clone().join_now("now", rows.clone()).with_origins().keep_all("single"));
+            scope.output("left", single.left_join_now("now", rows.clone()).with_origins().keep_all("left"));
+            scope.output("several", several.clone().join_now("now", rows.clone()).with_origins().keep_all("several"));
+            let twice = several.left_join_now("now", rows.clone()).map(|(key, (value, row))| ((key + 1) % 4, (value, row)));
+            let twice = twice.join_now("now", rows).map(|(key, ((value, first), second))| (key, (value, first, second)));
             scope.output("twice", twice.with_origins().keep_all("twice"));
         }));
         let expected = recomputed(&script.ticks);
@@ -167,7 +167,7 @@ fn what_one_record_became_is_numbered_the_same_on_any_number_of_workers() {
             &script,
             Dataflow::new(workers, |scope| {
                 let (rows, _, several) = parts(scope);
-                let twice = several.join_now(rows).flat_map(|record| [record, record]);
+                let twice = several.join_now("now", rows).flat_map(|record| [record, record]);
                 scope.output("out", twice.with_origins().keep_all("out"));
             }),
         );
@@ -190,7 +190,7 @@ fn a_row_that_is_in_the_table_a_negative_number_of_times_ends_the_job() {
             let records = scope.input::<(u8, u8)>("records");
             // What is 0 is there once, and everything else is taken away.
             let table = once.clone().concat(once).concat(rows.negate());
-            scope.output("out", records.join_now(table).keep_all("out"));
+            scope.output("out", records.join_now("now", table).keep_all("out"));
         });
         test.feed("rows", 1, [(1u8, 0u8)]);
         test.feed("records", 1, [(1u8, 5u8)]);
@@ -199,7 +199,7 @@ fn a_row_that_is_in_the_table_a_negative_number_of_times_ends_the_job() {
         test.feed("rows", 2, [(2u8, 1u8)]);
         test.feed("records", 2, [(1u8, 6u8)]);
         let error = test.try_advance_past(2).unwrap_err();
-        assert!(error.contains("operator 'join_now' cannot go on at tick 2, key 2: "), "{error}");
+        assert!(error.contains("operator 'now' cannot go on at tick 2, key 2: "), "{error}");
         assert!(error.contains("one of its rows -1 times"), "{error}");
     }
 }
@@ -215,7 +215,8 @@ fn what_was_looked_up_goes_to_an_append_output_and_the_table_may_change() {
         let prices = job.source("prices", memory.source("prices")).format((Text, Json)).changelog::<String, i64>();
         let sales = job.source("sales", memory.source("sales")).format((Text, Json)).keyed::<String, i64>();
         let sales = sales.map(|(item, pieces)| (item, pieces.unwrap_or(0)));
-        let worth = sales.join_now(prices.latest("prices")).map(|(item, (pieces, price))| (item, pieces * price));
+        let worth =
+            sales.join_now("now", prices.latest("prices")).map(|(item, (pieces, price))| (item, pieces * price));
         job.output(memory.append_to("worth", 2)).format((Text, Json)).write(worth.keep_all("worth"));
         Ok(())
     });
