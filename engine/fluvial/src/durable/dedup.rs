@@ -72,7 +72,7 @@ impl<V: Clone + 'static> Fold for Dedup<V> {
     }
 
     fn change(&self, (): &mut (), _: Self::Delta) -> Result<Change<Self::Out>, Overflow> {
-        Ok(Change::Same)
+        Ok(Change::Unchanged)
     }
 
     fn output(&self, (): &()) -> Self::Out {

@@ -278,7 +278,7 @@ fn settle<K: ExchangeData, F: Fold>(
     key: K,
     delta: F::Delta,
 ) -> Result<Settled<K, F::Out>, (K, Overflow)> {
-    let Some((place, row)) = place.and_then(|place| Some((place, rows.change_at(place)?))) else {
+    let Some((place, row)) = place.and_then(|place| Some((place, rows.row_at_mut(place)?))) else {
         return Ok(match fold.first_and_output(delta) {
             Ok(None) => Settled::Nothing,
             Ok(Some((row, new))) => {
@@ -289,8 +289,15 @@ fn settle<K: ExchangeData, F: Fold>(
         });
     };
     match fold.change(&mut row.1, delta) {
-        Ok(Change::Same) => Ok(Settled::Nothing),
-        Ok(Change::Other { old, new }) => Ok(Settled::Other(key, old, new)),
+        Ok(Change::Unchanged) => Ok(Settled::Nothing),
+        Ok(Change::Same) => {
+            rows.mark(place);
+            Ok(Settled::Nothing)
+        }
+        Ok(Change::Other { old, new }) => {
+            rows.mark(place);
+            Ok(Settled::Other(key, old, new))
+        }
         Ok(Change::Gone { old }) => {
             rows.remove_at(place, hash, routing_hash);
             Ok(Settled::Gone(key, old))

@@ -93,7 +93,9 @@ pub(crate) type First<F> = (<F as Fold>::Row, <F as Fold>::Out);
 
 /// The effect of a tick on a key's row.
 pub(crate) enum Change<O> {
-    /// The emitted value is unchanged.
+    /// The row is unchanged, so the next checkpoint need not store it.
+    Unchanged,
+    /// The row may have changed, and the emitted value has not.
     Same,
     /// The emitted value has changed.
     Other { old: O, new: O },

@@ -87,7 +87,7 @@ impl<V: ExchangeData> Fold for Latest<V> {
     fn change(&self, row: &mut V, (_, value): Self::Delta) -> Result<Change<V>, Overflow> {
         Ok(match value {
             None => Change::Gone { old: row.clone() },
-            Some(value) if value == *row => Change::Same,
+            Some(value) if value == *row => Change::Unchanged,
             Some(value) => Change::Other { new: value.clone(), old: std::mem::replace(row, value) },
         })
     }

@@ -51,8 +51,20 @@ impl<K: Eq, V> Table<K, V> {
     /// Returns the row at a place for a change, and marks it as changed.
     #[inline]
     pub(crate) fn change_at(&mut self, place: usize) -> Option<&mut (K, V)> {
-        self.changed[place / 64] |= 1 << (place % 64);
+        self.mark(place);
+        self.row_at_mut(place)
+    }
+
+    /// Returns the row at a place. The caller must [`mark`](Table::mark) it if it changes the row.
+    #[inline]
+    pub(crate) fn row_at_mut(&mut self, place: usize) -> Option<&mut (K, V)> {
         self.rows.get_bucket_mut(place)
+    }
+
+    /// Marks the row at a place as changed.
+    #[inline]
+    pub(crate) fn mark(&mut self, place: usize) {
+        self.changed[place / 64] |= 1 << (place % 64);
     }
 
     /// Adds the row of a key that has no row.

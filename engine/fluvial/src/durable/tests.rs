@@ -570,3 +570,45 @@ fn a_checkpoint_holds_what_came_through_its_tick_and_nothing_later() {
         assert_eq!(frozen, expected.map(|(tick, operator, rows)| (tick, operator.to_owned(), rows)));
     });
 }
+
+/// A record that changed nothing made the row of its key part of the next checkpoint: with producers that send again, each
+/// checkpoint held all keys.
+#[test]
+fn a_record_that_changes_nothing_does_not_make_a_checkpoint_larger() {
+    use fluvial_connector::{Offset, Tick};
+    use fluvial_protocol::journal::SplitNumber;
+
+    use crate::durable::Durables;
+    use crate::stream::Origin;
+    timely::execute_directly(|worker| {
+        let durables = Durables::new(0, 1, None);
+        let mut input = timely::dataflow::InputHandleVec::new();
+        worker.dataflow::<u64, _, _>(|scope| {
+            let rows = crate::Stream::<(u64, u64)>::from_source(input.to_stream(scope), &durables);
+            let _ = rows.clone().dedup("dedup");
+            let _ = rows.clone().top("top", 2, |value| *value);
+            let _ = rows.clone().top("greatest", 1, |value| *value);
+            let _ = rows.map(|(key, value)| (key, Some(value))).latest("latest");
+        });
+        durables.built().unwrap();
+        (1..=3).for_each(|tick| durables.mark_checkpoint(Tick(tick)));
+        for (offset, (tick, value)) in (0..).zip([(1, 7), (1, 7), (2, 7), (3, 8)]) {
+            input.advance_to(tick);
+            input.send(((1, value), Origin::read(SplitNumber(0), Offset(offset))));
+        }
+        drop(input);
+        let mut frozen: Vec<(u64, String, u64)> = Vec::new();
+        while worker.step() || frozen.len() < 12 {
+            for one in durables.take_frozen() {
+                let (tick, operator) = (one.tick().0, one.operator().to_owned());
+                frozen.push((tick, operator, one.encode().unwrap().map_or(0, |file| file.rows)));
+            }
+        }
+        frozen.sort();
+        let rows_at = |tick| frozen.iter().filter(|(at, ..)| *at == tick).map(|(_, _, rows)| *rows).collect::<Vec<_>>();
+        assert_eq!(rows_at(1), [1, 1, 1, 1], "each has a row of the key");
+        assert_eq!(rows_at(2), [0, 0, 0, 0], "{frozen:?}");
+        // In the order of their names: the key was seen, the greatest and the latest value are others, and so are the two greatest.
+        assert_eq!(rows_at(3), [0, 1, 1, 1], "{frozen:?}");
+    });
+}

@@ -130,7 +130,7 @@ impl<V: ExchangeData, B: Ord + 'static, F: Fn(&V) -> B + 'static> Fold for Great
         Ok(if compare(&self.by, &delta, row).is_gt() {
             Change::Other { new: delta.clone(), old: std::mem::replace(row, delta) }
         } else {
-            Change::Same
+            Change::Unchanged
         })
     }
 
@@ -197,7 +197,7 @@ impl<V: ExchangeData, B: Ord + 'static, F: Fn(&V) -> B + 'static> Fold for Top<V
     #[inline]
     fn change(&self, row: &mut Vec<V>, delta: Vec<V>) -> Result<Change<Vec<V>>, Overflow> {
         let (old, new) = self.merge(row, delta);
-        Ok(if new.is_empty() { Change::Same } else { Change::Other { old, new } })
+        Ok(if new.is_empty() { Change::Unchanged } else { Change::Other { old, new } })
     }
 
     fn output(&self, row: &Vec<V>) -> Vec<V> {
@@ -232,7 +232,7 @@ impl<V: ExchangeData, B: Ord + 'static, F: Fn(&V) -> B + 'static> Fold for Ranke
     fn change(&self, row: &mut Vec<V>, delta: Vec<V>) -> Result<Change<Self::Out>, Overflow> {
         // The records before the first that gets in stay where they are.
         let Some(from) = delta.first().and_then(|greatest| self.0.place(row, greatest)) else {
-            return Ok(Change::Same);
+            return Ok(Change::Unchanged);
         };
         let before = row[from..].to_vec();
         self.0.merge(row, delta);

@@ -30,6 +30,8 @@ use crate::fail_point::{FailPoint, reach};
 const FAN_IN: usize = 12;
 /// The number of checkpoints that are merged into one file at the least: each of them has a file of each worker.
 const CHECKPOINTS: usize = 4;
+/// The number of files above which no more of them are waited for: a restore opens all of them.
+const MOST_FILES: usize = 96;
 /// The number of rows per key above which all files are merged: most rows are then older ones of keys that have changed since.
 const ROWS_PER_KEY: u64 = 4;
 /// The number of rows that are written to the merged file at once.
@@ -39,7 +41,7 @@ const BATCH_ROWS: usize = 8192;
 /// in [`OperatorState::files`].
 ///
 /// Starting with the newest file, a file belongs to the range as long as it is at most 1.5 times as large as all newer files
-/// together; ranges of at least twelve files are merged, and of at least four checkpoints. A row is therefore rewritten only when the size of its file has grown by
+/// together; ranges of at least twelve files are merged, and of at least four checkpoints or 96 files. A row is therefore rewritten only when the size of its file has grown by
 /// two thirds or more, and the number of files stays logarithmic in the size of the state. All files are merged if they hold more than
 /// four rows per key, so that state whose rows change at every checkpoint is not stored twelve times.
 #[must_use]
@@ -55,7 +57,7 @@ pub(crate) fn merge_due(files: &[StateFile], keys: Option<u64>, workers: u32) ->
         joins
     });
     let count = joining.count();
-    (count >= FAN_IN.max(CHECKPOINTS * workers as usize)).then(|| files.len() - count..files.len())
+    (count >= FAN_IN.max(CHECKPOINTS * workers as usize).min(MOST_FILES)).then(|| files.len() - count..files.len())
 }
 
 /// Merges neighbouring files in the list of an operator into one file, which is written as `object`. Blocks until all of them

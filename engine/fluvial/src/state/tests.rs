@@ -260,6 +260,7 @@ fn the_files_that_many_workers_store_at_one_checkpoint_are_no_reason_to_merge() 
     }
     assert_eq!(merge_due(&files, Some(10_000), 24), Some(0..96));
     assert_eq!(merge_due(&files[..12], Some(10_000), 1), Some(0..12));
+    assert_eq!(merge_due(&files, Some(10_000), 1000), Some(0..96), "a restore opens all of them");
 }
 
 #[test]

@@ -133,7 +133,7 @@ struct Shared {
     shelf: Shelf,
     bounds: Bounds,
     state: Mutex<BTreeMap<String, Upload>>,
-    /// The locked folder: two nodes that wrote to the same partial upload would damage it.
+    /// The cache, locked: two nodes that wrote to the same partial upload would damage it.
     _lock: File,
 }
 
@@ -152,7 +152,8 @@ impl Uploads {
     pub fn open(shelf: Shelf, bounds: Bounds) -> io::Result<Self> {
         let folder = shelf.cache().join("uploads");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        let lock = File::open(&folder)?;
+        // Not the folder of uploads, which is created again if a person removes it.
+        let lock = File::open(shelf.cache())?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
             Errno::WOULDBLOCK => io::Error::other(format!(
                 "another node uses '{}': give each node of a host a folder of its own with --cache",

@@ -4,7 +4,9 @@
 //! **Guarantees** that a result depends only on which records there were, and not on their order. For that, sums are exact:
 //! they are added up in a wider type than that of the values, and converted to the result's type only at the end of a tick. A
 //! sum that does not fit is an error, never a wrong number. Of records that are equal in what an aggregate compares, their own
-//! order decides. A retraction is exact, for floats as well.
+//! order decides. A retraction is exact, for floats as well. **Requires** that values which are equal are also serialised
+//! equally, as everything that compares rows does: call `Decimal::normalize` where a job reads decimals, because 1.0 and 1.00 are
+//! equal and are written differently.
 //!
 //! The page of [`durable`](super) has a table of them. The values that have sums and averages are
 //!
@@ -86,7 +88,8 @@ use crate::stream::Origin;
 ///    depends on arrival.
 /// 2. *Ticks*: a state into which the totals of several ticks were settled, one after the other, gives the same output as one
 ///    into which the total of all their records was settled. In other words, adding is associative: the answer does not
-///    depend on how the input is divided into ticks.
+///    depend on how the input is divided into ticks. (An aggregate that looks at origins may count a record of an earlier tick
+///    as earlier, as [`First`] and [`Last`] do. The journal holds the ticks.)
 /// 3. *Storage*: a state is read from a checkpoint as it was written, and continues as the one that was written.
 /// 4. *Name*: [`describe`](Aggregate::describe) is always the same for aggregates whose states mean the same.
 ///

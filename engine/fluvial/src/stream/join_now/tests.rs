@@ -253,7 +253,7 @@ fn ticks_that_are_in_the_dataflow_at_once_are_looked_up_each_as_of_its_own() {
         worker.dataflow::<u64, _, _>(|scope| {
             let table = rows.to_stream(scope).as_collection();
             let stream = Stream::<(u8, u64)>::from_source(records.to_stream(scope), &durables);
-            stream.left_join_now::<u64>(table).inner.map(move |((_, pair), _)| into.borrow_mut().push(pair));
+            stream.left_join_now::<u64>("now", table).inner.map(move |((_, pair), _)| into.borrow_mut().push(pair));
         });
         for tick in 1..=5u64 {
             records.advance_to(tick);
