@@ -117,7 +117,7 @@ fn the_first_command_is_one_that_the_binary_knows() {
     let readme = readme();
     let command = block(section(&readme, "Try it"), "sh").trim();
     let words: Vec<_> = command.split_whitespace().collect();
-    let ["cargo", "run", "--release", "-p", package, "--", args @ ..] = words.as_slice() else {
+    let ["cargo", "run", "-p", package, "--", args @ ..] = words.as_slice() else {
         panic!("README's first command is {command}");
     };
     let output = Command::new(binary(package).unwrap()).args(args).arg("--help").output().unwrap();
