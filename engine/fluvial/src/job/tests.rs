@@ -187,6 +187,10 @@ fn the_plan_of_a_job_names_the_outputs_of_streams_by_their_kinds() {
             .and_then(|node| node.about.clone())
             .unwrap_or_default()
     };
-    assert!(about("copy").starts_with("StreamWritten, ") && about("log").starts_with("Append, "), "{:?}", topology.graph);
+    assert!(
+        about("copy").starts_with("StreamWritten, ") && about("log").starts_with("Append, "),
+        "{:?}",
+        topology.graph
+    );
     assert!(topology.operators.is_empty());
 }
