@@ -139,6 +139,8 @@ fn stranger(cluster: &Cluster, key: PathBuf) -> Option<i32> {
 #[test]
 fn a_node_reads_its_key_again_on_sighup_and_keeps_the_old_one_if_the_new_file_is_no_good() {
     let cluster = Cluster::start(1);
+    // The coordinator does not know it before it has heard the node.
+    cluster.wait_until("the node says which key it uses", || !cluster.tell("cluster-key status").contains("unknown"));
     let before = cluster.tell("cluster-key status");
     cluster.make_key("new-key");
     // In the place of the old key, which other nodes would still use.
