@@ -344,8 +344,8 @@ impl ReadHeaders for WithHeaders {
     fn header(&self, index: usize) -> Option<Header<'_>> {
         let mut headers = ptr::null_mut();
         let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
-        // SAFETY: the message is valid and keeps its headers, with their names and values, until it is destroyed; nothing
-        // is written to them. The headers are looked at by the thread that reads alone.
+        // SAFETY: the message is valid, and keeps the headers that librdkafka parses here, with their names and values, until
+        // it is destroyed. The headers are looked at by the thread that reads alone.
         unsafe {
             if Code::from(rd::rd_kafka_message_headers(&raw const self.0, &raw mut headers)) != Code::NoError {
                 return None;

@@ -60,6 +60,7 @@ mod top;
 
 pub use crate::state::routing_hash;
 pub use crate::stream::Origin;
+pub(crate) use aggregates::TOO_MANY_ROWS;
 pub use aggregates::{
     Aggregate, Average, Collect, Count, CountDistinct, ExactFloat, First, Float, Last, Max, MaxBy, Min, MinBy, Of,
     Overflow, Retract, Sum, Summand, Top, When, of,

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use fluvial_connector::OutputBlock;
 use fluvial_connector::format::{Encode, Formats};
+use fluvial_connector::{OutputBlock, Tick};
 use fluvial_protocol::TickRecords;
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
@@ -28,18 +28,12 @@ where
     let (name, envelope) = (end.spec.name.clone(), end.spec.envelope);
     let called = lasting(format!("write to {name}"));
     let encoded = end.encode(called, changes.into_inner(), formats, |(key, value)| ((), key, value));
-    end.gather(
-        called,
-        encoded,
-        |block| block.partition,
-        by_partition,
-        move |tick, partitions| {
-            let records = partitions.into_iter().map(|(partition, blocks)| {
-                (partition, blocks.into_iter().map(|encoded: Encoded<()>| encoded.records).collect())
-            });
-            assemble(&name, envelope, tick, records)
-        },
-    );
+    end.gather_blocks(called, encoded, move |tick, partitions| {
+        let records = partitions
+            .into_iter()
+            .map(|(partition, blocks)| (partition, blocks.into_iter().map(|encoded| encoded.records).collect()));
+        assemble(&name, envelope, tick, records)
+    });
 }
 
 /// Collects the records of a stream. They are encoded where they are, and travel as blocks, with their origins.
@@ -61,19 +55,13 @@ pub(crate) fn collect_stream<D, K, V, F>(
         let (key, value) = parts(record);
         (origin, key, value)
     });
-    end.gather(
-        called,
-        encoded,
-        |block| block.partition,
-        by_partition,
-        move |tick, partitions| {
-            let records = partitions.into_iter().map(|(partition, blocks)| {
-                let blocks = blocks.into_iter().map(|Encoded { records, places, .. }| (records, places)).collect();
-                (partition, TickRecords::new(in_order_of_origin(blocks, envelope)))
-            });
-            Ok(TickOutput { tick, partitions: records.collect() })
-        },
-    );
+    end.gather_blocks(called, encoded, move |tick, partitions| {
+        let records = partitions.into_iter().map(|(partition, blocks)| {
+            let blocks = blocks.into_iter().map(|Encoded { records, places, .. }| (records, places)).collect();
+            (partition, TickRecords::new(in_order_of_origin(blocks, envelope)))
+        });
+        Ok(TickOutput { tick, partitions: records.collect() })
+    });
 }
 
 /// Encoded records of one partition, on their way to the partition's owner.
@@ -88,12 +76,26 @@ struct Encoded<P> {
 /// The encoded records of a tick, by partition.
 type ByPartition<P> = BTreeMap<u32, Vec<Encoded<P>>>;
 
-fn by_partition<P>(pending: &mut BTreeMap<u64, ByPartition<P>>, tick: u64, blocks: &mut Vec<Encoded<P>>) {
-    let of_tick = pending.entry(tick).or_default();
-    blocks.drain(..).for_each(|block| of_tick.entry(block.partition).or_default().push(block));
-}
-
 impl End<'_> {
+    /// Sends blocks to the owners of their partitions, and hands the output of a tick on when the tick is over.
+    fn gather_blocks<'s, P: timely::ExchangeData>(
+        &self,
+        called: &'static str,
+        encoded: StreamVec<'s, u64, Encoded<P>>,
+        output_of: impl Fn(Tick, ByPartition<P>) -> Result<TickOutput, OutputError> + 'static,
+    ) {
+        self.gather(
+            called,
+            encoded,
+            |block| block.partition,
+            |pending: &mut BTreeMap<u64, ByPartition<P>>, tick, blocks| {
+                let of_tick = pending.entry(tick).or_default();
+                blocks.drain(..).for_each(|block| of_tick.entry(block.partition).or_default().push(block));
+            },
+            output_of,
+        );
+    }
+
     /// Encodes records where they are. `parts` takes a record apart into its place, its key and its value. The first record
     /// that cannot be encoded ends the job. `called` is the name of the operator in reports.
     fn encode<'s, D, P, K, V, F>(

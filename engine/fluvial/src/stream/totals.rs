@@ -23,7 +23,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use super::Collection;
 use super::checked::Refusal;
 use super::context::{at_tick, in_operator, lasting};
-use crate::durable::{Durables, Held, Retract};
+use crate::durable::{Durables, Held, Retract, TOO_MANY_ROWS};
 use crate::state::{hash_owner, routing_hash};
 
 type Update<K, V> = ((K, V), u64, isize);
@@ -164,10 +164,7 @@ where
     let times = times as i64;
     let added = aggregate.add_times(&mut change.total, &value, times);
     added.map_err(|overflow| Refusal::new(tick, key, overflow))?;
-    change.rows = change
-        .rows
-        .checked_add(times)
-        .ok_or_else(|| Refusal::new(tick, key, "it has more rows than 64 bits can count"))?;
+    change.rows = change.rows.checked_add(times).ok_or_else(|| Refusal::new(tick, key, TOO_MANY_ROWS))?;
     Ok(())
 }
 
@@ -193,10 +190,7 @@ where
         let kept = &mut entry.get_mut().2;
         let refuse = |reason: String| Refusal::new(tick, &key, reason);
         let old = (kept.rows > 0).then(|| aggregate.result(&kept.index));
-        kept.rows = kept
-            .rows
-            .checked_add(change.rows)
-            .ok_or_else(|| refuse("it has more rows than 64 bits can count".to_owned()))?;
+        kept.rows = kept.rows.checked_add(change.rows).ok_or_else(|| refuse(TOO_MANY_ROWS.to_owned()))?;
         if kept.rows < 0 {
             return Err(refuse(format!("it has {} rows: more were retracted than existed", kept.rows)));
         }

@@ -20,7 +20,8 @@
 //! replayed ticks, which are those since the last checkpoint. A reconciliation needs as much.
 //!
 //! Rows that retention has removed from an output are no difference: the comparison says how many rows it could not
-//! compare. Append outputs, and outputs that are written from a stream, have no table: only their replayed ticks are compared, by the committer.
+//! compare. Append outputs, and outputs that are written from a stream, have no table: only their replayed ticks are compared, by
+//! the committer.
 
 use std::collections::BTreeMap;
 

@@ -18,8 +18,8 @@ use crate::TickRecords;
 use crate::committer::HeldRecords;
 use crate::journal::SinkStart;
 
-/// The rows of an output partition. Tables of a million rows are made and compared while the output pauses, which a `BTreeMap` makes
-/// longer by more than a second.
+/// The rows of an output partition. Tables of a million rows are made and compared while the output pauses, so that each row is
+/// looked up by its hash and not by comparing keys.
 #[expect(clippy::disallowed_types, reason = "nothing depends on its order, and this hash takes nothing at random")]
 pub(super) type Table = std::collections::HashMap<Vec<u8>, Vec<u8>, BuildHasherDefault<DefaultHasher>>;
 

@@ -42,14 +42,13 @@ pub(crate) fn measure() -> Result<Report> {
     Ok(report)
 }
 
-/// The same with texts as keys, a count and a sum, and a checkpoint each second.
+/// The same with texts as keys, a count and a sum, and a checkpoint each second. (Of ten million short keys, most have 8 bytes.)
 pub(crate) fn measure_texts() -> Result<Report> {
     let mut report = Report::new("Resident memory of a durable count and sum by texts, checkpoint each second");
     let tick_records = RATE_OF_TEXTS * BEAT.as_millis() as u64 / 1000;
     for key_bytes in [7, 36] {
         for millions in [1, 10] {
             let keys = millions * 1_000_000;
-            // A number of seven digits takes a byte more.
             eprintln!("  {millions} M keys of {key_bytes} bytes");
             let arguments =
                 |folder: &Path| job::sales_from_memory_arguments(folder, key_bytes, keys, tick_records, BEAT);

@@ -53,6 +53,7 @@ pub use extremes::{Max, Min};
 pub use extremes_by::{MaxBy, MinBy};
 pub use of::{Of, of};
 pub use overflow::Overflow;
+pub(crate) use overflow::TOO_MANY_ROWS;
 pub use sum::{Sum, Summand};
 pub use top::Top;
 pub use when::When;

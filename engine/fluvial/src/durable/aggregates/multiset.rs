@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use fluvial_connector::BoxError;
 
+use super::overflow::TOO_MANY_ROWS;
+
 /// Values with the number of times that each of them is there, in ascending order. A change costs the logarithm of the number
 /// of distinct values, and so does the least and the greatest value.
 #[derive(PartialEq)]
@@ -26,7 +28,7 @@ impl<T: Ord> Multiset<T> {
         let mut changes = changes.into_iter().peekable();
         while let Some((value, mut times)) = changes.next() {
             while let Some((_, more)) = changes.next_if(|next| next.0 == value) {
-                times = times.checked_add(more).ok_or("it has more rows than 64 bits can count")?;
+                times = times.checked_add(more).ok_or(TOO_MANY_ROWS)?;
             }
             self.change(value, times)?;
         }
@@ -35,7 +37,7 @@ impl<T: Ord> Multiset<T> {
 
     fn change(&mut self, value: T, times: i64) -> Result<(), BoxError> {
         let sum = self.0.get(&value).copied().unwrap_or(0).checked_add(times);
-        match sum.ok_or("it has more rows than 64 bits can count")? {
+        match sum.ok_or(TOO_MANY_ROWS)? {
             0 => {
                 self.0.remove(&value);
             }

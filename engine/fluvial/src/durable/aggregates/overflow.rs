@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// What is said of a key whose rows cannot be counted any more.
+pub(crate) const TOO_MANY_ROWS: &str = "it has more rows than 64 bits can count";
+
 /// The error that an aggregate has no result for its records, for example because an exact total does not fit the type of the
 /// result. The job then ends with an error that names the operator and the key, and says what this error says.
 ///

@@ -5,6 +5,7 @@ use std::fmt;
 use fluvial_connector::BoxError;
 use serde::{Deserialize, Serialize};
 
+use super::overflow::TOO_MANY_ROWS;
 use super::{Aggregate, Overflow, Retract};
 use crate::stream::Origin;
 
@@ -109,12 +110,12 @@ where
             return Ok(());
         }
         let sum = rows.checked_add(times);
-        *rows = sum.ok_or_else(|| Overflow::new("it has more rows than 64 bits can count"))?;
+        *rows = sum.ok_or_else(|| Overflow::new(TOO_MANY_ROWS))?;
         self.aggregate.add_times(change, value, times)
     }
 
     fn apply(&self, (rows, index): &mut Self::Index, (more, change): Self::Change) -> Result<(), BoxError> {
-        *rows = rows.checked_add(more).ok_or("it has more rows than 64 bits can count")?;
+        *rows = rows.checked_add(more).ok_or(TOO_MANY_ROWS)?;
         self.aggregate.apply(index, change)?;
         if *rows < 0 || (*rows == 0 && *index != A::Index::default()) {
             return Err("rows that pass a filter of the aggregate were retracted otherwise than they had been added; \
